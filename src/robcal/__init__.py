@@ -1,0 +1,1 @@
+"""robcal: robustness-guided calibration."""

@@ -1,0 +1,119 @@
+"""The one shape every reader returns: named splits of inputs and labels.
+
+Inputs stay as they are on disk (uint8 images, memory maps, lazily decoded files) until a batch of them is asked for,
+so a data set may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from robcal.checks import IntArray, refuse
+
+#: (lo, hi) per input or per feature (broadcastable to one input), or None for unbounded inputs.
+Box = tuple[float, float] | tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
+
+SplitName = Literal["train", "val", "test"]
+
+
+class Inputs(Protocol):
+    """What a split's inputs must offer: a numpy array does, a memory map does, a lazy decoder may."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, …): the number of inputs, then the shape of one."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32, or uint8 for images stored as 0 … 255."""
+        ...
+
+    def __getitem__(self, index: IntArray) -> npt.NDArray[Any]:
+        """The inputs at these positions, in this order, as an array of shape (len(index), …)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: N inputs with their labels.
+
+    Attributes:
+        inputs: (N, …) uint8 (images, 0 … 255) or float32; images are (N, C, H, W).
+        labels: (N,) int64.
+    """
+
+    inputs: Inputs
+    labels: IntArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: IntArray) -> torch.Tensor:
+        """The inputs at `index` as a float32 CPU tensor in input units (uint8 images are divided by 255)."""
+        values = np.ascontiguousarray(self.inputs[index])
+        tensor = torch.from_numpy(values)
+        return tensor.float().div_(255) if values.dtype == np.uint8 else tensor.float()
+
+    def subset(self, index: IntArray) -> Split:
+        """The split that holds only these examples, in this order."""
+        return Split(inputs=self.inputs[index], labels=self.labels[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named data set with its splits.
+
+    Attributes:
+        name: for people, for example "digits" or "CIFAR-10 (JPEG)".
+        splits: "train", "val" and "test".
+        class_names: Z names, in the order of the labels.
+        box: where inputs live; (0, 1) for images.
+        kind: "image" (inputs are (C, H, W)) or "table".
+        spec: the `--data` text that made it.
+    """
+
+    name: str
+    splits: Mapping[str, Split]
+    class_names: tuple[str, ...]
+    box: Box
+    kind: Literal["image", "table"]
+    spec: str
+
+    @property
+    def num_classes(self) -> int:
+        """Z."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.splits["train"].inputs.shape[1:])
+
+    def split(self, name: str) -> Split:
+        """The split of that name.
+
+        Raises:
+            InputError: if the data set has no such split, or it is empty.
+        """
+        if name not in self.splits or len(self.splits[name]) == 0:
+            have = ", ".join(f"{key} ({len(value)})" for key, value in self.splits.items())
+            refuse(f"{self.name} has no examples in split {name!r}", f"it has {have}", "Choose one of these splits")
+        return self.splits[name]
+
+    def digest(self, split: str) -> str:
+        """SHA-256 of a split's inputs and labels, as 16 hexadecimal digits: ties artifacts to their data."""
+        part, sha = self.split(split), hashlib.sha256()
+        sha.update(repr((part.inputs.shape, str(part.inputs.dtype))).encode())
+        sha.update(np.ascontiguousarray(part.labels).tobytes())
+        for start in range(0, len(part), 4096):
+            block = part.inputs[np.arange(start, min(start + 4096, len(part)))]
+            sha.update(np.ascontiguousarray(block).tobytes())
+        return sha.hexdigest()[:16]
