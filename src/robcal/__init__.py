@@ -1,1 +1,66 @@
-"""robcal: robustness-guided calibration."""
+"""robcal: robustness-guided calibration.
+
+Find the inputs a classifier is wrongly sure about (`score`, `assign_levels`, `audit`), and train it not to be
+(`AdaptiveLabelSmoother`). Nothing is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from robcal.auditing import Audit, audit
+    from robcal.calibration.intervals import calibration_error_interval
+    from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
+    from robcal.calibration.temperature import TemperatureScaling
+    from robcal.checks import InputError
+    from robcal.robustness.levels import assign_levels
+    from robcal.robustness.scoring import score
+    from robcal.smoothing import AdaptiveLabelSmoother
+    from robcal.types import Scores
+
+_HOMES = {
+    "AdaptiveLabelSmoother": "robcal.smoothing",
+    "Audit": "robcal.auditing",
+    "InputError": "robcal.checks",
+    "Scores": "robcal.types",
+    "TemperatureScaling": "robcal.calibration.temperature",
+    "assign_levels": "robcal.robustness.levels",
+    "audit": "robcal.auditing",
+    "brier_score": "robcal.calibration.metrics",
+    "calibration_error": "robcal.calibration.metrics",
+    "calibration_error_interval": "robcal.calibration.intervals",
+    "negative_log_likelihood": "robcal.calibration.metrics",
+    "score": "robcal.robustness.scoring",
+}
+
+__all__ = [
+    "AdaptiveLabelSmoother",
+    "Audit",
+    "InputError",
+    "Scores",
+    "TemperatureScaling",
+    "assign_levels",
+    "audit",
+    "brier_score",
+    "calibration_error",
+    "calibration_error_interval",
+    "negative_log_likelihood",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'robcal' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted([*__all__, "__version__"])

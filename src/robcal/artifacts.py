@@ -1,0 +1,434 @@
+"""Save and load every artifact: atomically, with provenance, and never executing code from a file.
+
+Tables (scores, levels) are parquet, arrays (predictions, checkpoints) safetensors, everything else JSON. A file is
+written under a temporary name beside its target and renamed, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import tempfile
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.checks import FloatArray, check_output, check_readable, refuse
+from robcal.types import Levels, Predictions, Results, Scores
+
+if typing.TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Versions that an artifact depends on, and whatever else is handed in; no time and no place, so runs compare."""
+    import torch
+
+    from robcal import __version__
+
+    return {
+        "robcal": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        **more,
+    }
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON-able value, as 16 hexadecimal digits; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of named tensors (values, shapes, dtypes, names), as 16 hexadecimal digits."""
+    import torch
+
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        sha.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return sha.hexdigest()[:16]
+
+
+# JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def save_json(value: Any, path: Path) -> Path:
+    """Write a JSON-able value (dataclasses, tuples, bytes and non-finite floats included)."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def load_json(path: Path, what: str = "the file") -> Any:
+    """Read JSON.
+
+    Raises:
+        InputError: if the file is missing or is not JSON.
+    """
+    check_readable(path, what)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        _unreadable(path, what, error)
+
+
+def save_results(results: Results, path: Path) -> Path:
+    """Write results as JSON."""
+    return save_json(results, path)
+
+
+def load_results(path: Path) -> Results:
+    """Read what `save_results` wrote.
+
+    Raises:
+        InputError: if it is missing, truncated or of another shape.
+    """
+    return decode(Results, load_json(path, "the results"), path)
+
+
+def decode(kind: type[T], value: Any, path: Path) -> T:
+    """Turn what `load_json` read into a dataclass of robcal.types.
+
+    Raises:
+        InputError: if the value has another shape.
+    """
+    try:
+        return typing.cast(T, _typed(kind, value))
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        _unreadable(path, f"{kind.__name__} file", error)
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able copy: dataclasses → dicts, bytes → base64, non-finite floats → strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """Inverse of `_plain` for the annotation `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _typed(next(item for item in arguments if item is not type(None)), value)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
+    if origin is tuple:
+        return tuple(_typed(arguments[0], item) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return {key: _typed(arguments[1], item) for key, item in value.items()}
+    if kind is bytes:
+        return base64.b64decode(value, validate=True)
+    if kind is float:
+        return float(value)
+    return value
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
+    """Write scores as parquet, one column an array.
+
+    Raises:
+        InputError: if the file exists and `overwrite` is false.
+    """
+    check_output(path, overwrite=overwrite)
+    columns = {name: getattr(scores, name) for name in Scores.columns()}
+    about = {"method": scores.method, "reference": scores.reference, "provenance": _plain(dict(scores.provenance))}
+    return _save_table(columns, about, path)
+
+
+def load_scores(path: Path) -> Scores:
+    """Read scores that `save_scores` wrote.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or lacks a column.
+    """
+    columns, about = _load_table(path, "the scores")
+    missing = [name for name in Scores.columns() if name not in columns]
+    if missing:
+        refuse(
+            f"{path} lacks the columns {', '.join(missing)}",
+            f"a scores file has {', '.join(Scores.columns())}; this one has {', '.join(columns)}",
+            "Make it with `robcal score`",
+        )
+    return Scores(
+        distance=columns["distance"].astype(np.float32),
+        status=columns["status"].astype(np.str_),
+        prediction=columns["prediction"].astype(np.int64),
+        rival=columns["rival"].astype(np.int64),
+        margin=columns["margin"].astype(np.float32),
+        passes=columns["passes"].astype(np.float32),
+        method=about.get("method", "unknown"),
+        reference=about.get("reference", "prediction"),
+        provenance=about.get("provenance", {}),
+    )
+
+
+def save_levels(levels: Levels, path: Path, *, overwrite: bool = False) -> Path:
+    """Write levels as parquet.
+
+    Raises:
+        InputError: if the file exists and `overwrite` is false.
+    """
+    check_output(path, overwrite=overwrite)
+    about = {"num_levels": levels.num_levels, "source": levels.source, "provenance": _plain(dict(levels.provenance))}
+    return _save_table({"level": levels.level}, about, path)
+
+
+def load_levels(path: Path) -> Levels:
+    """Read levels that `save_levels` wrote.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or not a levels file.
+    """
+    columns, about = _load_table(path, "the levels")
+    if "level" not in columns or "num_levels" not in about:
+        refuse(f"{path} has the columns {', '.join(columns)}", "a levels file has 'level'", "Make it with `robcal train`")
+    return Levels(columns["level"].astype(np.int64), about["num_levels"], about["source"], about["provenance"])
+
+
+def load_column(path: Path, column: str | None = None, *, what: str = "the scores") -> FloatArray:
+    """One numeric column of a parquet file, or a one-dimensional .npy array, as float64.
+
+    Args:
+        path: a .parquet or .npy file.
+        column: name of the parquet column; default "distance", or the only one.
+        what: for the error.
+
+    Raises:
+        InputError: on another kind of file, an unknown or non-numeric column, or an unreadable file.
+    """
+    if path.suffix == ".npy":
+        return np.asarray(load_array(path, what), dtype=np.float64)
+    if path.suffix != ".parquet":
+        refuse(f"{what} come in {path.name}", "they must be a .npy or .parquet file", "Save them as one of these")
+    columns, _ = _load_table(path, what)
+    wanted = column or (next(iter(columns)) if len(columns) == 1 else "distance")
+    if wanted not in columns:
+        refuse(f"{path} has no column {wanted!r}", f"it has {', '.join(columns)}", "Name one of these with --column")
+    values = columns[wanted]
+    if values.dtype.kind not in "fiu":
+        refuse(f"column {wanted!r} of {path} has dtype {values.dtype}", "it must be numeric", "Choose another column")
+    return values.astype(np.float64)
+
+
+def load_array(path: Path, what: str) -> npt.NDArray[Any]:
+    """A .npy array, never a pickled one.
+
+    Raises:
+        InputError: if the file is missing, truncated, of objects, or no .npy file.
+    """
+    check_readable(path, what)
+    try:
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        _unreadable(path, what, error)
+    if not isinstance(array, np.ndarray):
+        refuse(f"{what} come in {path.name}, which holds several arrays", "one .npy array is needed", "Save it with np.save")
+    return array
+
+
+def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any], path: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {name: pa.array(values.tolist() if values.dtype.kind == "U" else values) for name, values in columns.items()}
+    table = pa.table(arrays).replace_schema_metadata({"robcal": json.dumps(about, sort_keys=True)})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+    return path
+
+
+def _load_table(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_readable(path, what)
+    try:
+        table = pq.read_table(path, partitioning=None)
+        about = json.loads((table.schema.metadata or {}).get(b"robcal", b"{}"))
+        return {name: table.column(name).to_numpy() for name in table.column_names}, about
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _unreadable(path, what, error)
+
+
+# Arrays --------------------------------------------------------------------------------------------------------------
+
+
+def save_predictions(predictions: Predictions, path: Path, *, overwrite: bool = False) -> Path:
+    """Write predictions as safetensors.
+
+    Raises:
+        InputError: if the file exists and `overwrite` is false.
+    """
+    from safetensors.numpy import save_file
+
+    check_output(path, overwrite=overwrite)
+    arrays: dict[str, npt.NDArray[Any]] = {"probs": predictions.probs, "labels": predictions.labels}
+    if predictions.logits is not None:
+        arrays["logits"] = predictions.logits
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as temporary:
+        save_file(contiguous, temporary, metadata={"robcal": json.dumps(_plain(dict(predictions.provenance)))})
+    return path
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read what `save_predictions` wrote.
+
+    Raises:
+        InputError: if the file is missing, truncated, or holds something else.
+    """
+    arrays, about = _load_safetensors(path, "the predictions")
+    if "probs" not in arrays or "labels" not in arrays:
+        refuse(f"{path} holds {', '.join(arrays)}", "a predictions file holds probs and labels", "Run `robcal train` again")
+    return Predictions(arrays["probs"], arrays["labels"], arrays.get("logits"), about)
+
+
+def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, *, about: Mapping[str, Any] | None = None) -> Path:
+    """Write named numpy arrays as safetensors, replacing what is there."""
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as temporary:
+        save_file(contiguous, temporary, metadata={"robcal": json.dumps(_plain(dict(about or {})))})
+    return path
+
+
+def load_arrays(path: Path, what: str = "the arrays") -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Read what `save_arrays` wrote: the arrays, and what was said about them.
+
+    Raises:
+        InputError: if the file is missing or truncated.
+    """
+    return _load_safetensors(path, what)
+
+
+def _load_safetensors(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    check_readable(path, what)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {}).get("robcal", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        _unreadable(path, what, error)
+
+
+def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any], path: Path) -> Path:
+    """Write a model's parameters and buffers as safetensors, with how to build the model again.
+
+    Args:
+        state: the module's `state_dict()`.
+        about: name, input_shape, num_classes, … of `robcal.models.build_model`; JSON-able.
+        path: target; replaced if it exists.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"robcal": json.dumps(_plain(dict(about)))})
+    return path
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote: the tensors and what was said about the model.
+
+    Raises:
+        InputError: if the file is missing, truncated, or not a robcal checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    check_readable(path, "the checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("robcal", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        _unreadable(path, "the checkpoint", error)
+    if "model" not in about:
+        refuse(f"{path} does not say which model it holds", "robcal writes that beside the tensors", "Make it with `robcal train`")
+    return tensors, about
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> Path:
+    """Write the state of an unfinished run (tensors, numbers, strings, containers of these)."""
+    import torch
+
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
+    return path
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote, tensors and plain values only.
+
+    Raises:
+        InputError: if the file is missing, truncated, or holds anything else.
+    """
+    import pickle
+    import zipfile
+
+    import torch
+
+    check_readable(path, "the saved state")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        _unreadable(path, "the saved state", error)
+    return state
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> NoReturn:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    refuse(f"{what} {path} cannot be read ({reason})", "the file must be whole and of the right kind", "Make it again")

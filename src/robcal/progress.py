@@ -1,0 +1,190 @@
+"""Progress of long work: bars with rate and time left on a terminal, plain lines elsewhere, and a clean stop.
+
+`Reporter.task` is handed down to whatever takes long; a task is a callable `task(done)`. Library functions default to
+`SILENT`. Worker processes report through a queue to the process that owns the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Protocol
+
+Advance = Callable[[int], None]
+
+
+class Reporter(Protocol):
+    """Something that shows tasks."""
+
+    def task(self, description: str, total: int) -> Advance:
+        """Start a task of `total` units; call the returned function with the number of units done so far."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def task(self, description: str, total: int) -> Advance:
+        """See `Reporter.task`."""
+        return lambda done: None
+
+
+SILENT = Silent()
+
+
+class Lines:
+    """Plain lines on standard error: a line at the start, every `seconds`, and at the end of each task."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.seconds = seconds
+
+    def task(self, description: str, total: int) -> Advance:
+        """See `Reporter.task`."""
+        start = time.monotonic()
+        last = start
+
+        def advance(done: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            finished = done >= total
+            if not finished and now - last < self.seconds:
+                return
+            last = now
+            rate = done / max(now - start, 1e-9)
+            rest = f"{rate:.3g}/s in {now - start:.1f} s" if finished else f"{rate:.3g}/s, {(total - done) / max(rate, 1e-9):.0f} s left"
+            print(f"{description}: {done}/{total}, {rest}", file=sys.stderr, flush=True)
+
+        return advance
+
+
+class Bars:
+    """Bars on a terminal, drawn by rich on standard error."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    def task(self, description: str, total: int) -> Advance:
+        """See `Reporter.task`."""
+        from rich.markup import escape
+
+        identifier = self._progress.add_task(escape(description), total=total)
+
+        def advance(done: int) -> None:
+            self._progress.update(identifier, completed=done)
+            if done >= total:
+                self._progress.stop_task(identifier)
+
+        return advance
+
+
+class Relay:
+    """Sends the tasks of a worker process through a queue; `relay_messages` shows them in the owner's process."""
+
+    def __init__(self, queue: Any, worker: str, seconds: float = 0.2) -> None:
+        self._queue, self._worker, self._seconds, self._count = queue, worker, seconds, 0
+
+    def task(self, description: str, total: int) -> Advance:
+        """See `Reporter.task`."""
+        self._count += 1
+        key, last = f"{self._worker}/{self._count}", 0.0
+        self._queue.put((key, description, total, 0))
+
+        def advance(done: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if done >= total or now - last >= self._seconds:
+                last = now
+                self._queue.put((key, description, total, done))
+
+        return advance
+
+
+@contextlib.contextmanager
+def relay_messages(queue: Any, reporter: Reporter) -> Iterator[None]:
+    """Show what `Relay`s put into `queue`, until the block ends."""
+    tasks: dict[str, Advance] = {}
+
+    def listen() -> None:
+        while (message := queue.get()) is not None:
+            key, description, total, done = message
+            if key not in tasks:
+                tasks[key] = reporter.task(description, total)
+            tasks[key](done)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        queue.put(None)
+        thread.join()
+
+
+@contextlib.contextmanager
+def open_reporter(*, quiet: bool = False) -> Iterator[Reporter]:
+    """Bars if standard error is a terminal, plain lines elsewhere, nothing if `quiet`."""
+    if quiet:
+        yield SILENT
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            yield Bars(progress)
+    else:
+        yield Lines()
+
+
+class StopRequested:
+    """Set by Ctrl-C (SIGINT) or SIGTERM; long loops look at it where their state is whole."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def raise_if_set(self) -> None:
+        """Stop here if a stop was asked for.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT.
+            SystemExit: with code 143 after SIGTERM.
+        """
+        if self.signal == signal.SIGTERM:
+            raise SystemExit(143)
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stop_at_boundary() -> Iterator[StopRequested]:
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that work stops where nothing is half-done.
+
+    A second Ctrl-C stops at once. Outside the main thread, and inside another such block, signals are left as they are.
+    """
+    stop = StopRequested()
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_DFL):
+        yield stop
+        return
+    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    try:
+        for which in before:
+            signal.signal(which, request)
+        yield stop
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
