@@ -1,1 +1,90 @@
-"""."""
+"""Data sets: one reader a file format, one function that opens them all.
+
+Example:
+    >>> data = load_dataset("digits", seed=1)
+    >>> {name: len(split) for name, split in data.splits.items()}, data.input_shape
+    ({'train': 755, 'val': 323, 'test': 719}, (1, 8, 8))
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from robcal.checks import refuse
+from robcal.data.cifar import read_cifar10
+from robcal.data.dataset import Dataset, Split
+from robcal.data.digits import DIGITS_VAL_FRACTION, read_digits
+from robcal.data.splits import VAL_FRACTION, CutOptions, Parts, assemble
+
+__all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset"]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """How one kind of data set is read.
+
+    Attributes:
+        read: path → parts (the path is "" for the built-in data set).
+        argument: what stands behind the colon ("" where nothing does).
+        val_fraction: default share of the training data that becomes validation.
+    """
+
+    read: Callable[[str], Parts]
+    argument: str
+    val_fraction: float = VAL_FRACTION
+
+
+READERS: Mapping[str, _Reader] = {
+    "digits": _Reader(lambda _: read_digits(), "", DIGITS_VAL_FRACTION),
+    "cifar10": _Reader(read_cifar10, "PATH"),
+}
+
+#: The specs `load_dataset` takes, for help texts and errors.
+SPEC_HELP = ", ".join(f"{name}:{reader.argument}".rstrip(":") for name, reader in READERS.items())
+
+
+def load_dataset(
+    spec: str,
+    *,
+    val_fraction: float | None = None,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Open a data set and cut its splits.
+
+    Validation is always cut from all of the training data, stratified, by the seed; `train_limit` then takes a
+    stratified subset of what remains. No seed ever changes the test examples.
+
+    Args:
+        spec: "digits", or "cifar10:PATH".
+        val_fraction: share of the training data that becomes validation, in (0, 1); default .3 for digits, else .1.
+        train_limit: at most so many training examples, stratified (None: all).
+        test_limit: at most so many test examples, stratified, the same for every seed (None: all).
+        seed: chooses the validation examples and the limited training examples.
+
+    Returns:
+        The data set with splits "train", "val" and "test".
+
+    Raises:
+        InputError: on an unknown spec, a missing or damaged file, or values that are not what they must be.
+    """
+    options = CutOptions(val_fraction, train_limit, test_limit, seed)
+    reader, path = _parse(spec)
+    return assemble(reader.read(path), options, spec=spec, val_fraction=reader.val_fraction)
+
+
+def _parse(spec: str) -> tuple[_Reader, str]:
+    """The reader and the path that a spec names."""
+    name, _, path = spec.partition(":")
+    if name not in READERS:
+        near = difflib.get_close_matches(name, READERS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "Choose one of these"
+        refuse(f"the data set is {spec!r}", f"it must be one of {SPEC_HELP}", hint.rstrip("."))
+    reader = READERS[name]
+    if bool(path) != bool(reader.argument):
+        form = f"{name}:{reader.argument}".rstrip(":")
+        refuse(f"the data set is {spec!r}", f"this kind is written {form}", "Correct the spec")
+    return reader, path

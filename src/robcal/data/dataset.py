@@ -78,6 +78,7 @@ class Dataset:
         box: where inputs live; (0, 1) for images.
         kind: "image" (inputs are (C, H, W)) or "table".
         spec: the `--data` text that made it.
+        notes: what a reader of results should know of the data (a test part that was cut, lossy images, …).
     """
 
     name: str
@@ -86,6 +87,7 @@ class Dataset:
     box: Box
     kind: Literal["image", "table"]
     spec: str
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -1,0 +1,230 @@
+"""Cutting splits: stratified, by seed, and always the validation part out of the training part.
+
+A reader returns `Parts`: what its files hold. `assemble` turns them into a `Dataset`, in this order:
+
+1. the files' own test part is kept; where there is none, a test part is cut that no seed changes;
+2. validation is cut from all of the remaining training data, by seed, stratified by class;
+3. only then are `train_limit` and `test_limit` applied, so that a limit never changes which examples are validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from robcal.checks import IntArray, check_fraction, check_labels, check_positive_int, refuse
+from robcal.data.dataset import Box, Dataset, Split
+
+#: Seed of every cut that must not depend on the user's seed: the test part, and a limited test part.
+FIXED_SEED = 20210606
+
+#: Share of a data set without a test part that is set aside as one.
+TEST_FRACTION = 0.2
+
+#: Share of the training data that becomes validation where nothing else is said.
+VAL_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the files of a data set hold, before validation is cut.
+
+    Attributes:
+        name: for people.
+        parts: "train", and "val" and "test" where the files have them.
+        class_names: Z names, in the order of the labels.
+        box: where inputs live.
+        kind: "image" or "table".
+        notes: what a reader of results should know of the files.
+    """
+
+    name: str
+    parts: Mapping[str, Split]
+    class_names: tuple[str, ...]
+    box: Box
+    kind: Literal["image", "table"]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CutOptions:
+    """How the splits are cut; the arguments of `load_dataset`, checked.
+
+    Attributes:
+        val_fraction: share of the training data that becomes validation, in (0, 1); None keeps the files' own
+            validation part, or takes the default of the data set.
+        train_limit: at most so many training examples (after validation is cut), or None.
+        test_limit: at most so many test examples, or None.
+        seed: chooses the validation examples and the limited training examples, never the test examples.
+    """
+
+    val_fraction: float | None = None
+    train_limit: int | None = None
+    test_limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.val_fraction is not None:
+            check_fraction(self.val_fraction, "val_fraction")
+        for name in ("train_limit", "test_limit"):
+            if getattr(self, name) is not None:
+                check_positive_int(getattr(self, name), name)
+        check_positive_int(self.seed, "seed", minimum=0)
+
+
+def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: float = VAL_FRACTION) -> Dataset:
+    """Cut the splits that the files do not have and apply the limits.
+
+    Args:
+        parts: what the reader found; "train" must be among its parts.
+        options: the user's wishes.
+        spec: the text that named the data set, kept in the result.
+        val_fraction: share of the training data that becomes validation where `options` leave it open.
+
+    Returns:
+        The data set with splits "train", "val" and "test".
+
+    Raises:
+        InputError: if a class has too few examples for a cut or a limit, or if `val_fraction` is given for files that
+            have a validation part of their own.
+    """
+    found, notes = dict(parts.parts), list(parts.notes)
+    num_classes = len(parts.class_names)
+    if "val" in found and options.val_fraction is not None:
+        refuse(
+            f"val_fraction is {options.val_fraction} and {spec} has a validation part of its own",
+            "validation is either the files' own or cut from the training data",
+            "Leave val_fraction out, or take the validation part out of the files",
+        )
+    if "test" not in found:
+        found["train"], found["test"] = cut(found["train"], TEST_FRACTION, FIXED_SEED, num_classes, "test")
+        notes.append(
+            f"no test part in the files: {len(found['test'])} examples ({TEST_FRACTION:.0%}, stratified, "
+            "the same for every seed) were set aside"
+        )
+    if "val" not in found:
+        share = val_fraction if options.val_fraction is None else options.val_fraction
+        found["train"], found["val"] = cut(found["train"], share, options.seed, num_classes, "validation")
+    found["train"] = limit(found["train"], options.train_limit, options.seed, num_classes, "train_limit")
+    found["test"] = limit(found["test"], options.test_limit, FIXED_SEED, num_classes, "test_limit")
+    return Dataset(
+        name=parts.name,
+        splits={name: found[name] for name in ("train", "val", "test")},
+        class_names=parts.class_names,
+        box=parts.box,
+        kind=parts.kind,
+        spec=spec,
+        notes=tuple(notes),
+    )
+
+
+def cut(split: Split, fraction: float, seed: int, num_classes: int, what: str) -> tuple[Split, Split]:
+    """Cut a stratified share off a split.
+
+    Args:
+        split: N examples.
+        fraction: share to cut off, in (0, 1); round(fraction · N) examples are taken.
+        seed: chooses which.
+        num_classes: Z.
+        what: what the share becomes, for the error ("validation", "test").
+
+    Returns:
+        What remains, and what was cut off; both in the order of the files.
+
+    Raises:
+        InputError: if a class cannot have an example on both sides.
+    """
+    taken = stratified_cut(split.labels, fraction, seed, num_classes=num_classes, what=what)
+    rest = np.setdiff1d(np.arange(len(split)), taken, assume_unique=True)
+    return split.subset(rest), split.subset(taken)
+
+
+def limit(split: Split, size: int | None, seed: int, num_classes: int, name: str) -> Split:
+    """A stratified subset of at most `size` examples, in the order of the files (all of them where size is None).
+
+    Raises:
+        InputError: if `size` has no room for one example of every class.
+    """
+    if size is None or size >= len(split):
+        return split
+    counts = np.bincount(split.labels, minlength=num_classes)
+    if size < np.count_nonzero(counts):
+        refuse(
+            f"{name} is {size} for {np.count_nonzero(counts)} classes",
+            "a stratified subset holds at least one example of every class",
+            f"Raise {name}",
+        )
+    return split.subset(_choose(split.labels, _quotas(counts, size, np.minimum(counts, 1), counts), seed))
+
+
+def stratified_cut(
+    labels: IntArray, fraction: float, seed: int, *, num_classes: int | None = None, what: str = "the cut"
+) -> IntArray:
+    """Positions of a stratified share of the examples.
+
+    Each class c gives fraction · n_c examples, rounded by largest remainder so that round(fraction · N) are taken in
+    all, but at least one and never all of them.
+
+    Args:
+        labels: (N,) int64 in 0 … Z - 1.
+        fraction: in (0, 1).
+        seed: seed of the generator that chooses within each class.
+        num_classes: Z; the largest label + 1 where it is None.
+        what: what the share becomes, for the error.
+
+    Returns:
+        (round(fraction · N),) int64, ascending.
+
+    Raises:
+        InputError: if a class has fewer than two examples, or the share or the rest has no room for every class.
+
+    Example:
+        >>> labels = np.repeat([0, 1], [6, 4])
+        >>> np.bincount(labels[stratified_cut(labels, 0.5, seed=0)]).tolist()
+        [3, 2]
+    """
+    check_fraction(fraction, "fraction")
+    labels = check_labels(labels, num_classes=num_classes)
+    counts = np.bincount(labels, minlength=num_classes or 0)
+    few = np.flatnonzero(counts < 2)
+    if few.size:
+        refuse(
+            f"class {int(few[0])} has {int(counts[few[0]])} training example(s) where {what} is cut",
+            "every class needs at least two, one for each side of the cut",
+            "Add examples or drop the class",
+        )
+    total, classes = round(fraction * len(labels)), len(counts)
+    if total < classes or len(labels) - total < classes:
+        refuse(
+            f"a share of {fraction:g} of {len(labels)} examples is {total}, the rest {len(labels) - total}",
+            f"both sides of the cut for {what} need one example of each of the {classes} classes",
+            "Choose another fraction or add examples",
+        )
+    return _choose(labels, _quotas(counts, total, np.ones_like(counts), counts - 1), seed)
+
+
+def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntArray:
+    """Whole numbers in [low, high] per class that sum to `total`, nearest to total · counts / N (largest remainder)."""
+    exact = counts * (total / counts.sum())
+    quotas = np.clip(np.floor(exact).astype(np.int64), low, high)
+    while (missing := total - int(quotas.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        allowed = quotas < high if step > 0 else quotas > low
+        quotas[int(np.argmax(np.where(allowed, (exact - quotas) * step, -np.inf)))] += step
+    return quotas
+
+
+def _choose(labels: IntArray, quotas: IntArray, seed: int) -> IntArray:
+    """Positions of `quotas[c]` examples of each class c, chosen by the seed, ascending."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels, minlength=len(quotas))
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(len(labels)) - np.repeat(starts, counts)
+    chosen: IntArray = np.sort(by_class[rank < np.repeat(quotas, counts)])
+    return chosen
