@@ -232,7 +232,9 @@ def load_levels(path: Path) -> Levels:
     """
     columns, about = _load_table(path, "the levels")
     if "level" not in columns or "num_levels" not in about:
-        refuse(f"{path} has the columns {', '.join(columns)}", "a levels file has 'level'", "Make it with `robcal train`")
+        refuse(
+            f"{path} has the columns {', '.join(columns)}", "a levels file has 'level'", "Make it with `robcal train`"
+        )
     return Levels(columns["level"].astype(np.int64), about["num_levels"], about["source"], about["provenance"])
 
 
@@ -273,7 +275,11 @@ def load_array(path: Path, what: str) -> npt.NDArray[Any]:
     except (OSError, ValueError, EOFError) as error:
         _unreadable(path, what, error)
     if not isinstance(array, np.ndarray):
-        refuse(f"{what} come in {path.name}, which holds several arrays", "one .npy array is needed", "Save it with np.save")
+        refuse(
+            f"{what} come in {path.name}, which holds several arrays",
+            "one .npy array is needed",
+            "Save it with np.save",
+        )
     return array
 
 
@@ -281,7 +287,9 @@ def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrays = {name: pa.array(values.tolist() if values.dtype.kind == "U" else values) for name, values in columns.items()}
+    arrays = {
+        name: pa.array(values.tolist() if values.dtype.kind == "U" else values) for name, values in columns.items()
+    }
     table = pa.table(arrays).replace_schema_metadata({"robcal": json.dumps(about, sort_keys=True)})
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
@@ -330,7 +338,9 @@ def load_predictions(path: Path) -> Predictions:
     """
     arrays, about = _load_safetensors(path, "the predictions")
     if "probs" not in arrays or "labels" not in arrays:
-        refuse(f"{path} holds {', '.join(arrays)}", "a predictions file holds probs and labels", "Run `robcal train` again")
+        refuse(
+            f"{path} holds {', '.join(arrays)}", "a predictions file holds probs and labels", "Run `robcal train` again"
+        )
     return Predictions(arrays["probs"], arrays["labels"], arrays.get("logits"), about)
 
 
@@ -397,7 +407,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     except (SafetensorError, OSError, ValueError) as error:
         _unreadable(path, "the checkpoint", error)
     if "model" not in about:
-        refuse(f"{path} does not say which model it holds", "robcal writes that beside the tensors", "Make it with `robcal train`")
+        refuse(
+            f"{path} does not say which model it holds",
+            "robcal writes that beside the tensors",
+            "Make it with `robcal train`",
+        )
     return tensors, about
 
 

@@ -89,7 +89,9 @@ def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
     return array
 
 
-def check_labels(labels: Any, *, n: int | None = None, num_classes: int | None = None, name: str = "labels") -> IntArray:
+def check_labels(
+    labels: Any, *, n: int | None = None, num_classes: int | None = None, name: str = "labels"
+) -> IntArray:
     """Return `labels` as an int64 array of shape (N,) with values in 0 … num_classes - 1.
 
     Args:

@@ -56,7 +56,11 @@ class Lines:
                 return
             last = now
             rate = done / max(now - start, 1e-9)
-            rest = f"{rate:.3g}/s in {now - start:.1f} s" if finished else f"{rate:.3g}/s, {(total - done) / max(rate, 1e-9):.0f} s left"
+            rest = (
+                f"{rate:.3g}/s in {now - start:.1f} s"
+                if finished
+                else f"{rate:.3g}/s, {(total - done) / max(rate, 1e-9):.0f} s left"
+            )
             print(f"{description}: {done}/{total}, {rest}", file=sys.stderr, flush=True)
 
         return advance
@@ -132,9 +136,23 @@ def open_reporter(*, quiet: bool = False) -> Iterator[Reporter]:
         yield SILENT
     elif sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield Bars(progress)
     else:

@@ -180,7 +180,7 @@ class AdaptiveLabelSmoother:
                 "Pass one level an example",
             )
         for name, values, bound in (("labels", labels, self.num_classes), ("levels", levels, self.num_levels)):
-            if len(values) and not (0 <= int(values.min()) and int(values.max()) < bound):
+            if len(values) and (int(values.min()) < 0 or int(values.max()) >= bound):
                 refuse(f"{name} hold {int(values.min())} to {int(values.max())}", f"0 to {bound - 1}", f"Check {name}")
         epsilon = torch.as_tensor(self.epsilon, dtype=torch.float32, device=labels.device)
         return soft_targets(labels, epsilon[levels], self.num_classes)

@@ -283,7 +283,11 @@ METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
     "gap": ("Signed gap", True, "mean confidence minus accuracy; positive is over-confident"),
     "nll": ("NLL", True, "mean negative log-likelihood of the true class, in nats"),
     "brier": ("Brier", True, "mean squared distance of the probability vector from the one-hot label"),
-    "brier_calibration": ("Brier, calibration", True, "part of the Brier score that recalibrating the top label removes"),
+    "brier_calibration": (
+        "Brier, calibration",
+        True,
+        "part of the Brier score that recalibrating the top label removes",
+    ),
     "brier_refinement": ("Brier, refinement", True, "the part that is left"),
     "aurc": ("AURC", True, "area under the risk-coverage curve of the confidence: error rate of the kept examples"),
     "shift_ece": ("Mean ECE under shift", True, "ECE of each corruption and severity, then the mean over these cells"),

@@ -1,0 +1,67 @@
+"""AR-AdaLS and its controls: one smoother, three sources of levels (METHOD 4; Qin et al. 2021).
+
+    targets      (1 - eps_r) onehot(y) + eps_r / Z            for an example of level r
+    after_epoch  mass_r <- clip(mass_r - step_size (confidence_r - accuracy_r), min_true_mass, 1)
+                 on the validation examples of level r; mass_r = 1 - eps_r (Z - 1) / Z
+
+The mathematics is in `robcal.smoothing`. AR-AdaLS takes the levels of adversarial robustness; AdaLS has one level for
+all; random levels are the same update on R groups drawn at random: what they gain is not robustness' doing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from robcal.methods.method import Batch, EpochInfo, LevelSource, Method, RunInfo, State
+from robcal.smoothing import AdaptiveLabelSmoother, level_statistics, soft_targets
+
+#: Default step size [choice]: over 18 to 40 epochs larger ones wind up while the model is still untrained.
+DEFAULT_STEP_SIZE = 0.05
+
+
+def ar_adals(step_size: float = DEFAULT_STEP_SIZE) -> Method:
+    """Adaptive label smoothing per level of adversarial robustness."""
+    return _adaptive("ar-adals", "AR-AdaLS", "robustness", step_size)
+
+
+def adals(step_size: float = DEFAULT_STEP_SIZE) -> Method:
+    """The same update with one level for all examples (R = 1)."""
+    return _adaptive("adals", "AdaLS", "single", step_size)
+
+
+def random_levels(step_size: float = DEFAULT_STEP_SIZE) -> Method:
+    """The same update on R levels drawn at random: the control of AR-AdaLS."""
+    return _adaptive("random-levels", "Random levels", "random", step_size)
+
+
+def _adaptive(name: str, title: str, source: LevelSource, step_size: float) -> Method:
+    def state_of(smoother: AdaptiveLabelSmoother) -> State:
+        return {**smoother.state_dict(), "epsilon": torch.from_numpy(smoother.epsilon).float()}
+
+    def init(info: RunInfo) -> State:
+        return state_of(
+            AdaptiveLabelSmoother(1 if source == "single" else info.num_levels, info.num_classes, step_size)
+        )
+
+    def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
+        assert batch.levels is not None, "the loop hands levels to every method that names a source of them"
+        return soft_targets(batch.labels, state["epsilon"].to(batch.labels.device)[batch.levels], num_classes)
+
+    def after_epoch(state: State, info: EpochInfo) -> State:
+        assert info.levels is not None, "the loop hands levels to every method that names a source of them"
+        smoother = AdaptiveLabelSmoother(len(state["true_mass"]), info.probs.shape[1], step_size)
+        smoother.load_state_dict(state)
+        confidence, accuracy, _ = level_statistics(info.confidence, info.correct, info.levels, smoother.num_levels)
+        smoother.update(confidence, accuracy)
+        return state_of(smoother)
+
+    return Method(
+        name=name,
+        title=title,
+        init=init,
+        targets=targets,
+        after_epoch=after_epoch,
+        epsilon=lambda state: tuple(state["epsilon"].tolist()),
+        levels=source,
+        options={"step_size": step_size},
+    )

@@ -1,0 +1,26 @@
+"""Label smoothing with one fixed eps (Szegedy et al. 2016): the targets of every example are softened alike."""
+
+from __future__ import annotations
+
+import torch
+
+from robcal.checks import check_fraction
+from robcal.methods.method import Batch, Method, State
+from robcal.smoothing import soft_targets
+
+
+def label_smoothing(epsilon: float = 0.05) -> Method:
+    """Label smoothing.
+
+    Args:
+        epsilon: mass spread evenly over all classes, in (0, 1).
+
+    Raises:
+        InputError: if `epsilon` is out of range.
+    """
+    check_fraction(epsilon, "epsilon")
+
+    def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
+        return soft_targets(batch.labels, epsilon, num_classes)
+
+    return Method(name="label-smoothing", title="Label smoothing", targets=targets, options={"epsilon": epsilon})

@@ -1,0 +1,144 @@
+"""What a training method is: a value, a frozen dataclass of functions with defaults that do nothing special.
+
+The loop in `robcal.training` calls them in this order: `init` once; for each batch `targets`,
+`augment` and `loss`; `after_epoch` with figures of the validation split. A method's state is a flat dict of tensors,
+so it saves and restores exactly, and no file of it can execute code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from robcal.checks import FloatArray, IntArray
+
+State = Mapping[str, torch.Tensor]
+
+#: Where a method's levels come from: it has none; all examples share one; drawn at random; cut from robustness scores.
+LevelSource = Literal["none", "single", "random", "robustness"]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a method knows before training: classes Z, levels R, number of epochs, and the seed."""
+
+    num_classes: int
+    num_levels: int
+    epochs: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch on the training device.
+
+    Attributes:
+        inputs: (B, …) float32 in input units.
+        labels: (B,) int64.
+        levels: (B,) int64, or None for a method without levels.
+        index: (B,) int64, positions in the training split.
+    """
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    levels: torch.Tensor | None
+    index: torch.Tensor
+
+
+@dataclass(frozen=True)
+class EpochInfo:
+    """Figures of the validation split after an epoch, in eval mode.
+
+    Attributes:
+        epoch: number of finished epochs, from 1.
+        epochs: number of epochs of the run.
+        probs: (N, Z) predicted probabilities.
+        labels: (N,) true classes.
+        levels: (N,) level of each validation example, or None.
+        num_levels: R.
+    """
+
+    epoch: int
+    epochs: int
+    probs: FloatArray
+    labels: IntArray
+    levels: IntArray | None
+    num_levels: int
+
+    @property
+    def confidence(self) -> FloatArray:
+        """(N,) probability of the top label."""
+        return np.asarray(self.probs.max(1))
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether the top label is the true class."""
+        return np.asarray(self.probs.argmax(1) == self.labels)
+
+
+def no_state(info: RunInfo) -> State:
+    """A method without memory."""
+    return {}
+
+
+def one_hot_targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
+    """(B, Z) float32: the hard labels."""
+    return functional.one_hot(batch.labels, num_classes).float()
+
+
+def keep_batch(
+    inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Change neither inputs nor targets."""
+    return inputs, targets
+
+
+def cross_entropy(state: State, model: nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, State]:
+    """Mean over the batch of `-sum_z target_z log p_z`."""
+    return functional.cross_entropy(model(batch.inputs), targets), state
+
+
+def keep_state(state: State, info: EpochInfo) -> State:
+    """Learn nothing from the validation split."""
+    return state
+
+
+def no_epsilon(state: State) -> tuple[float, ...]:
+    """A method that does not smooth per level has no course of eps to show."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training method.
+
+    Attributes:
+        name: its key in `METHODS` and on the command line.
+        title: what tables call it.
+        init: state before the first epoch.
+        targets: (state, batch, Z) → (B, Z) soft targets, rows sum to 1.
+        augment: (inputs, targets, generator) → the same, changed together (mixup does).
+        loss: (state, model, batch, targets) → mean loss over the batch, and the state.
+        after_epoch: state of the next epoch.
+        epsilon: eps of each level, for the history.
+        levels: where its levels come from.
+        options: its hyper-parameters, for the record.
+    """
+
+    name: str
+    title: str
+    init: Callable[[RunInfo], State] = no_state
+    targets: Callable[[State, Batch, int], torch.Tensor] = one_hot_targets
+    augment: Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]] = keep_batch
+    loss: Callable[[State, nn.Module, Batch, torch.Tensor], tuple[torch.Tensor, State]] = cross_entropy
+    after_epoch: Callable[[State, EpochInfo], State] = keep_state
+    epsilon: Callable[[State], tuple[float, ...]] = no_epsilon
+    levels: LevelSource = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
