@@ -16,6 +16,8 @@ from robcal.checks import refuse
 from robcal.data.cifar import read_cifar10
 from robcal.data.dataset import Dataset, Split
 from robcal.data.digits import DIGITS_VAL_FRACTION, read_digits
+from robcal.data.folder import read_folder
+from robcal.data.npz import read_npz
 from robcal.data.splits import VAL_FRACTION, CutOptions, Parts, assemble
 
 __all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset"]
@@ -26,19 +28,23 @@ class _Reader:
     """How one kind of data set is read.
 
     Attributes:
-        read: path → parts (the path is "" for the built-in data set).
+        read: (path, image_size) → parts (the path is "" for the built-in data set).
         argument: what stands behind the colon ("" where nothing does).
+        resizes: whether an image_size means anything to it.
         val_fraction: default share of the training data that becomes validation.
     """
 
-    read: Callable[[str], Parts]
+    read: Callable[[str, int | None], Parts]
     argument: str
+    resizes: bool = False
     val_fraction: float = VAL_FRACTION
 
 
 READERS: Mapping[str, _Reader] = {
-    "digits": _Reader(lambda _: read_digits(), "", DIGITS_VAL_FRACTION),
-    "cifar10": _Reader(read_cifar10, "PATH"),
+    "digits": _Reader(lambda path, size: read_digits(), "", val_fraction=DIGITS_VAL_FRACTION),
+    "cifar10": _Reader(lambda path, size: read_cifar10(path), "PATH"),
+    "npz": _Reader(lambda path, size: read_npz(path), "FILE"),
+    "folder": _Reader(read_folder, "PATH", resizes=True),
 }
 
 #: The specs `load_dataset` takes, for help texts and errors.
@@ -52,6 +58,7 @@ def load_dataset(
     train_limit: int | None = None,
     test_limit: int | None = None,
     seed: int = 0,
+    image_size: int | None = None,
 ) -> Dataset:
     """Open a data set and cut its splits.
 
@@ -59,11 +66,13 @@ def load_dataset(
     stratified subset of what remains. No seed ever changes the test examples.
 
     Args:
-        spec: "digits", or "cifar10:PATH".
+        spec: "digits" (built in), "cifar10:PATH" (official archives, their folders, or parquet), "npz:FILE" (arrays
+            x_train, y_train, …), or "folder:PATH" (one folder of pictures a class).
         val_fraction: share of the training data that becomes validation, in (0, 1); default .3 for digits, else .1.
         train_limit: at most so many training examples, stratified (None: all).
         test_limit: at most so many test examples, stratified, the same for every seed (None: all).
         seed: chooses the validation examples and the limited training examples.
+        image_size: height and width in pixels to bring the pictures of a folder to (None: they must all be alike).
 
     Returns:
         The data set with splits "train", "val" and "test".
@@ -73,7 +82,9 @@ def load_dataset(
     """
     options = CutOptions(val_fraction, train_limit, test_limit, seed)
     reader, path = _parse(spec)
-    return assemble(reader.read(path), options, spec=spec, val_fraction=reader.val_fraction)
+    if image_size is not None and not reader.resizes:
+        refuse(f"image_size is {image_size} for {spec}", "only folder:PATH resizes pictures", "Leave image_size out")
+    return assemble(reader.read(path, image_size), options, spec=spec, val_fraction=reader.val_fraction)
 
 
 def _parse(spec: str) -> tuple[_Reader, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,15 @@ class Inputs(Protocol):
         ...
 
 
+@runtime_checkable
+class Selectable(Protocol):
+    """Inputs that can be narrowed down without being read."""
+
+    def select(self, index: IntArray) -> Inputs:
+        """The inputs at these positions, in this order, still unread."""
+        ...
+
+
 @dataclass(frozen=True)
 class Split:
     """One split: N inputs with their labels.
@@ -63,8 +72,9 @@ class Split:
         return tensor.float().div_(255) if values.dtype == np.uint8 else tensor.float()
 
     def subset(self, index: IntArray) -> Split:
-        """The split that holds only these examples, in this order."""
-        return Split(inputs=self.inputs[index], labels=self.labels[index])
+        """The split that holds only these examples, in this order; lazily decoded inputs stay lazy."""
+        inputs = self.inputs.select(index) if isinstance(self.inputs, Selectable) else self.inputs[index]
+        return Split(inputs=inputs, labels=self.labels[index])
 
 
 @dataclass(frozen=True)

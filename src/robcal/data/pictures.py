@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from robcal.checks import refuse
 
@@ -16,16 +17,43 @@ UInt8Array = npt.NDArray[np.uint8]
 ColourMode = Literal["L", "RGB"]
 
 #: The decoders that files may reach; the rest of Pillow's stay shut.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 
 #: Pillow modes of 8 bits a channel. 16-bit and float pictures would lose values in silence, so they are refused.
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 
+#: What Pillow raises on damaged data.
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def open_picture(file: Path, mode: ColourMode | None) -> Image.Image:
+    """Open a picture file; with a `mode`, decode and convert it.
+
+    Args:
+        file: a PNG, JPEG, BMP, GIF (first frame), PPM, TIFF or WebP file of 8 bits a channel.
+        mode: "L", "RGB", or None to read the header only.
+
+    Raises:
+        InputError: if it is unreadable or has more than 8 bits a channel.
+    """
+    try:
+        picture = Image.open(file, formats=FORMATS)
+        deep = picture.mode not in EIGHT_BIT_MODES
+        if mode is not None and not deep:
+            with picture:
+                return picture.convert(mode)
+    except DAMAGE as error:
+        refuse(f"{file} is no readable picture ({error})", f"pictures are {', '.join(FORMATS)}", "Mend or remove it")
+    if deep:
+        picture.close()
+        refuse(f"{file} has Pillow mode {picture.mode}", "pictures have 8 bits a channel", "Convert it to 8 bits")
+    return picture
+
 
 def decode_pictures(encoded: Sequence[bytes | None], size: int, *, source: str) -> UInt8Array:
-    """Decode pictures of one size.
+    """Decode pictures of one size, one after the other (threads do not help: each is mostly Python and headers).
 
     Args:
         encoded: N pictures as the bytes of a PNG, JPEG, … file.
@@ -38,17 +66,18 @@ def decode_pictures(encoded: Sequence[bytes | None], size: int, *, source: str) 
     Raises:
         InputError: if a picture is missing, unreadable or of another size.
     """
-    out = np.empty((len(encoded), size, size, 3), np.uint8)
-    for position, data in enumerate(encoded):
+    decoded = []
+    for row, data in enumerate(encoded):
         if data is None:
-            refuse(f"row {position} of {source} has no image bytes", "every row needs them", "Mend the file")
+            refuse(f"row {row} of {source} has no image bytes", "every row needs them", "Mend the file")
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                shape = (picture.height, picture.width)
+                shape = picture.size
                 if shape == (size, size):
-                    out[position] = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            refuse(f"row {position} of {source} is no readable image ({error})", "PNG or JPEG bytes", "Mend the file")
+                    decoded.append((picture if picture.mode == "RGB" else picture.convert("RGB")).tobytes())
+        except DAMAGE as error:
+            refuse(f"row {row} of {source} is no readable image ({error})", "PNG or JPEG bytes", "Mend the file")
         if shape != (size, size):
-            refuse(f"row {position} of {source} is {shape[0]}x{shape[1]}", f"images are {size}x{size}", "Mend the file")
-    return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+            refuse(f"row {row} of {source} is {shape[1]}x{shape[0]}", f"images are {size}x{size}", "Mend the file")
+    images = np.frombuffer(b"".join(decoded), np.uint8).reshape(-1, size, size, 3)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

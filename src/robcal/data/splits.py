@@ -210,7 +210,7 @@ def stratified_cut(
 def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntArray:
     """Whole numbers in [low, high] per class that sum to `total`, nearest to total · counts / N (largest remainder)."""
     exact = counts * (total / counts.sum())
-    quotas = np.clip(np.floor(exact).astype(np.int64), low, high)
+    quotas: IntArray = np.clip(np.floor(exact).astype(np.int64), low, high)
     while (missing := total - int(quotas.sum())) != 0:
         step = 1 if missing > 0 else -1
         allowed = quotas < high if step > 0 else quotas > low
