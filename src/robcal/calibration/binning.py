@@ -1,0 +1,215 @@
+"""The top label of every example, and sums over confidence bins: what every calibration number is made of.
+
+A confidence that equals an edge must fall into the same bin whatever its precision. The edges are k/K rounded once to
+the precision in which the probabilities came (float32 probabilities meet float32 edges), so 0.6 in float32, which is
+0.60000002 in float64, still lies *on* the edge 9/15 and belongs to the bin below it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.checks import FloatArray, IntArray, check_choice, check_labels, check_positive_int, check_probs, refuse
+
+Scheme = Literal["width", "mass"]
+Edges = Literal["guo", "torchmetrics"]
+AnyFloatArray = npt.NDArray[np.floating[Any]]
+
+SCHEMES: tuple[Scheme, ...] = ("width", "mass")
+EDGES: tuple[Edges, ...] = ("guo", "torchmetrics")
+
+
+@dataclass(frozen=True)
+class TopLabel:
+    """The most probable class of N examples, computed once and used by every top-label number.
+
+    Attributes:
+        confidence: (N,) probability of the predicted class, in the precision of the probabilities.
+        prediction: (N,) int64, the predicted class; the lowest index among equals.
+        correct: (N,) float64, 1 where the prediction is the true class, else 0.
+    """
+
+    confidence: AnyFloatArray
+    prediction: IntArray
+    correct: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    @property
+    def residual(self) -> FloatArray:
+        """(N,) confidence - correct: its mean over any set of examples is that set's signed gap."""
+        return self.confidence.astype(np.float64) - self.correct
+
+
+@dataclass(frozen=True)
+class BinSums:
+    """Sums over the examples of each bin; all arrays have one entry a bin.
+
+    Attributes:
+        count: number of examples.
+        confidence: sum of the confidences.
+        squared: sum of the squared confidences.
+        correct: number of examples classified right.
+    """
+
+    count: FloatArray
+    confidence: FloatArray
+    squared: FloatArray
+    correct: FloatArray
+
+    @property
+    def weight(self) -> FloatArray:
+        """n_k / N."""
+        weight: FloatArray = self.count / self.count.sum()
+        return weight
+
+    @property
+    def gap(self) -> FloatArray:
+        """Mean confidence - accuracy of each bin; 0 where a bin is empty."""
+        gap: FloatArray = (self.confidence - self.correct) / np.maximum(self.count, 1)
+        return gap
+
+    def occupied(self) -> BinSums:
+        """The same without the empty bins."""
+        keep = self.count > 0
+        return BinSums(self.count[keep], self.confidence[keep], self.squared[keep], self.correct[keep])
+
+
+def top_label(probs: Any) -> tuple[AnyFloatArray, IntArray]:
+    """Return each example's confidence and predicted class: c(x) = max p, ŷ(x) = argmax p.
+
+    Args:
+        probs: (N, Z) probabilities.
+
+    Returns:
+        Confidence, (N,) in the floating dtype of `probs` (float64 for anything else), and prediction, (N,) int64. Among
+        equal probabilities the lowest index is predicted.
+
+    Raises:
+        InputError: if `probs` are not probabilities.
+
+    >>> confidence, prediction = top_label([[0.2, 0.8], [0.5, 0.5]])
+    >>> confidence.tolist(), prediction.tolist()
+    ([0.8, 0.5], [1, 0])
+    """
+    return _top(check_probs(probs), np.asarray(probs).dtype)
+
+
+def summarise(probs: Any, labels: Any) -> TopLabel:
+    """Return the top label of every example and whether it is right.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+
+    Returns:
+        The summary that the other functions of this package share.
+
+    Raises:
+        InputError: on bad probabilities or labels.
+    """
+    array = check_probs(probs)
+    truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
+    confidence, prediction = _top(array, np.asarray(probs).dtype)
+    return TopLabel(confidence, prediction, (prediction == truth).astype(np.float64))
+
+
+def check_binning(bins: int, scheme: str, edges: str) -> None:
+    """Refuse a number of bins below 1, an unknown scheme or edges, and equal-mass bins with torchmetrics' edges.
+
+    Raises:
+        InputError: if so.
+    """
+    check_positive_int(bins, "bins")
+    check_choice(scheme, SCHEMES, "scheme")
+    check_choice(edges, EDGES, "edges")
+    if scheme == "mass" and edges == "torchmetrics":
+        refuse(
+            "edges is 'torchmetrics' with scheme 'mass'", "torchmetrics has equal-width bins only", "Drop one of them"
+        )
+
+
+def bin_index(confidence: AnyFloatArray, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo") -> IntArray:
+    """Return the bin of each confidence.
+
+    Equal width, Guo et al. (2017): bin k (from 0) is (k/K, (k+1)/K], with 0 in the first. Equal mass: sorted by
+    confidence, a set of equal confidences at positions a … b - 1 goes as a whole to bin ⌊K (a + b) / 2N⌋, the bin of
+    its middle. Ties are thus never split, the order of the examples does not matter, bins differ in size by at most
+    one if there are no ties, and some stay empty if N < K. `edges="torchmetrics"`: [k/K, (k+1)/K) in float32, where a
+    confidence of exactly 1 falls into an extra bin K.
+
+    Args:
+        confidence: (N,) values in [0, 1]; float32 values are compared with float32 edges.
+        bins: K.
+        scheme: "width" or "mass".
+        edges: "guo" or "torchmetrics" (equal width only).
+
+    Returns:
+        (N,) int64 in 0 … K - 1 (0 … K for torchmetrics).
+    """
+    if scheme == "mass":
+        _, inverse, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+        ends = np.cumsum(counts)
+        index: IntArray = (bins * (2 * ends - counts) // (2 * len(confidence)))[inverse]
+        return index
+    if edges == "torchmetrics":
+        values = confidence.astype(np.float32)
+        return np.searchsorted(_torch_linspace(bins), values, side="right").astype(np.int64) - 1
+    return np.searchsorted(width_edges(bins, confidence.dtype)[1:-1], confidence, side="left").astype(np.int64)
+
+
+def width_edges(bins: int, dtype: npt.DTypeLike = np.float64) -> AnyFloatArray:
+    """Return the edges 0, 1/K … 1 of equal-width bins, each k/K rounded to the precision `dtype`."""
+    edges: AnyFloatArray = (np.arange(bins + 1) / bins).astype(dtype)
+    return edges
+
+
+def bin_sums(
+    top: TopLabel, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo", index: IntArray | None = None
+) -> BinSums:
+    """Sum confidence and correctness over bins.
+
+    Args:
+        top: summary of the examples.
+        bins: number of bins.
+        scheme: "width" or "mass".
+        edges: "guo" or "torchmetrics".
+        index: (N,) bin of every example, where it is known already.
+
+    Returns:
+        The sums, with empty bins kept (one extra bin for torchmetrics).
+    """
+    if index is None:
+        index = bin_index(top.confidence, bins=bins, scheme=scheme, edges=edges)
+    size = bins + (edges == "torchmetrics")
+    confidence = top.confidence.astype(np.float64)
+    return BinSums(
+        count=np.bincount(index, minlength=size).astype(np.float64),
+        confidence=total(index, confidence, size),
+        squared=total(index, confidence**2, size),
+        correct=total(index, top.correct, size),
+    )
+
+
+def total(index: IntArray, values: npt.ArrayLike, size: int) -> FloatArray:
+    """Return the sum of `values` over each index 0 … size - 1."""
+    return np.bincount(index, weights=values, minlength=size).astype(np.float64, copy=False)
+
+
+def _top(probs: FloatArray, dtype: np.dtype[Any]) -> tuple[AnyFloatArray, IntArray]:
+    prediction = probs.argmax(axis=1)
+    confidence: AnyFloatArray = probs[np.arange(len(probs)), prediction]
+    return (confidence.astype(dtype) if dtype.kind == "f" else confidence), prediction.astype(np.int64)
+
+
+def _torch_linspace(bins: int) -> AnyFloatArray:
+    """float32 edges as torch.linspace(0, 1, bins + 1) rounds them: once, counted from the nearer end."""
+    step = np.float64(np.float32(1) / np.float32(bins))
+    k = np.arange(bins + 1)
+    edges: AnyFloatArray = np.where(k < (bins + 1) // 2, step * k, 1 - step * (bins - k)).astype(np.float32)
+    return edges

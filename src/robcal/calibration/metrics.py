@@ -1,0 +1,296 @@
+"""Calibration and accuracy of probabilities: arrays in, numbers out (METHOD 6).
+
+Every function takes probabilities, never logits, and checks them first. N examples, Z classes, K bins.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from robcal.calibration.binning import (
+    BinSums,
+    Edges,
+    Scheme,
+    TopLabel,
+    bin_index,
+    bin_sums,
+    check_binning,
+    summarise,
+    width_edges,
+)
+from robcal.checks import FloatArray, check_choice, check_labels, check_probs
+
+Norm = Literal["l1", "l2", "max"]
+NORMS: tuple[Norm, ...] = ("l1", "l2", "max")
+
+#: The smallest normal float64: probabilities of the true class are clipped to it, so one example costs at most 708.4
+#: nats.
+SMALLEST_PROBABILITY = float(np.finfo(np.float64).tiny)
+
+
+def calibration_error(
+    probs: Any, labels: Any, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo", norm: Norm = "l1"
+) -> float:
+    """Calibration error of the top label: with norm "l1" the ECE, with "max" the MCE.
+
+    ECE = Σ_k (n_k / N) |conf_k - acc_k| (Guo et al. 2017, equation 3); "l2" is the root of Σ_k (n_k / N) (conf_k -
+    acc_k)²; "max" the largest |conf_k - acc_k| of a bin that is not empty. Bins hold (k/K, (k+1)/K], with 0 in the
+    first; `bin_index` states how edges, ties and float32 are treated. The estimate is biased upward: a perfectly
+    calibrated model measures about 0.021 at N = 1,000 (K = 15), so read it with `calibration_error_interval`.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: K.
+        scheme: "width" (equal widths) or "mass" (equal numbers of examples; ties never split).
+        edges: "guo", or "torchmetrics" for that library's `[a, b)` bins with an extra one for a confidence of 1.
+        norm: "l1", "l2" or "max".
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        InputError: on bad probabilities or labels, bins < 1, or an unknown option.
+
+    >>> calibration_error([[0.25, 0.75], [0.25, 0.75]], [1, 0])
+    0.25
+    """
+    check_binning(bins, scheme, edges)
+    check_choice(norm, NORMS, "norm")
+    return norm_of_gaps(bin_sums(summarise(probs, labels), bins=bins, scheme=scheme, edges=edges), norm)
+
+
+def norm_of_gaps(sums: BinSums, norm: Norm) -> float:
+    """Return the calibration error that bin sums give under a norm (see `calibration_error`)."""
+    gap = np.abs(sums.gap)
+    if norm == "max":
+        return float(gap.max())
+    return float(sums.weight @ gap) if norm == "l1" else float(np.sqrt(sums.weight @ gap**2))
+
+
+def debiased_calibration_error(probs: Any, labels: Any, *, bins: int = 15, scheme: Scheme = "mass") -> float:
+    """Root of the debiased squared calibration error of the top label.
+
+    √max(0, Σ_k (n_k / N) [(conf_k - acc_k)² - acc_k (1 - acc_k) / (n_k - 1)]) (Kumar et al. 2019, definition 5.1). The
+    square is nearly unbiased, so about half of all perfectly calibrated models measure exactly 0. A bin of one example
+    tells nothing about its variance and counts 0.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins.
+        scheme: "mass" or "width".
+
+    Returns:
+        A number in [0, 1], comparable with `calibration_error(norm="l2")`.
+
+    Raises:
+        InputError: on bad input or options.
+
+    >>> debiased_calibration_error([[0.3, 0.7]] * 10, [1] * 7 + [0] * 3)
+    0.0
+    """
+    check_binning(bins, scheme, "guo")
+    return debiased(bin_sums(summarise(probs, labels), bins=bins, scheme=scheme))
+
+
+def debiased(sums: BinSums) -> float:
+    """Return the debiased calibration error that bin sums give (see `debiased_calibration_error`)."""
+    accuracy = sums.correct / np.maximum(sums.count, 1)
+    noise = accuracy * (1 - accuracy) / np.maximum(sums.count - 1, 1)
+    square = float(sums.weight[sums.count > 1] @ (sums.gap**2 - noise)[sums.count > 1])
+    return float(np.sqrt(max(0.0, square)))
+
+
+def classwise_calibration_error(probs: Any, labels: Any, *, bins: int = 15, scheme: Scheme = "width") -> float:
+    """Mean over the classes of the calibration error of that class's probability.
+
+    (1/Z) Σ_z Σ_k (n_kz / N) |mean p_z - share of class z| over bins of p_z (Kull et al. 2019, equation 3; Nixon et al.
+    2019).
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins for each class.
+        scheme: "width" or "mass".
+
+    Returns:
+        A number in [0, 1]. It shrinks with Z, because most probabilities of most classes are near 0.
+
+    Raises:
+        InputError: on bad input or options.
+
+    >>> round(classwise_calibration_error([[0.25, 0.75], [0.25, 0.75]], [1, 0]), 12)
+    0.25
+    """
+    check_binning(bins, scheme, "guo")
+    array = check_probs(probs)
+    truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
+    return float(np.abs(class_bin_sums(array, truth, bins, scheme, np.asarray(probs).dtype)[1]).sum() / array.size)
+
+
+def class_bin_sums(
+    probs: FloatArray, labels: Any, bins: int, scheme: Scheme, dtype: np.dtype[Any]
+) -> tuple[FloatArray, FloatArray]:
+    """Return counts and sums of p_z - [y = z] in each class's bins, two (Z, K) arrays.
+
+    Args:
+        probs: (N, Z) checked probabilities.
+        labels: (N,) checked labels.
+        bins: K.
+        scheme: "width" or "mass".
+        dtype: precision in which the probabilities came.
+    """
+    n, num_classes = probs.shape
+    counts, sums = np.zeros((num_classes, bins)), np.zeros((num_classes, bins))
+    first_edge = width_edges(bins, dtype if dtype.kind == "f" else np.float64)[1]
+    for z in range(num_classes):
+        column = probs[:, z].astype(first_edge.dtype)
+        index = np.zeros(n, dtype=np.int64)
+        beyond = np.flatnonzero(column > first_edge) if scheme == "width" else np.arange(n)
+        index[beyond] = bin_index(column[beyond], bins=bins, scheme=scheme) if beyond.size else 0
+        counts[z] = np.bincount(index, minlength=bins)
+        sums[z] = np.bincount(index, weights=probs[:, z] - (labels == z), minlength=bins)
+    return counts, sums
+
+
+def accuracy(probs: Any, labels: Any) -> float:
+    """Share of examples whose most probable class (lowest index among equals) is the true one.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        InputError: on bad probabilities or labels.
+
+    >>> accuracy([[0.2, 0.8], [0.6, 0.4]], [1, 1])
+    0.5
+    """
+    return float(summarise(probs, labels).correct.mean())
+
+
+def signed_gap(probs: Any, labels: Any) -> float:
+    """Mean confidence minus accuracy: positive is over-confident.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+
+    Returns:
+        A number in [-1, 1]; its absolute value is the ECE with one bin.
+
+    Raises:
+        InputError: on bad probabilities or labels.
+
+    >>> signed_gap([[0.25, 0.75], [0.25, 0.75]], [1, 0])
+    0.25
+    """
+    return float(summarise(probs, labels).residual.mean())
+
+
+def negative_log_likelihood(probs: Any, labels: Any) -> float:
+    """Mean negative log-likelihood of the true class, in nats: -(1/N) Σ ln p_y.
+
+    Probabilities are clipped from below at 2.2e-308 (the smallest normal float64), so an example whose true class got
+    probability 0 costs 708.4 nats instead of an infinite mean.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+
+    Returns:
+        A number >= 0.
+
+    Raises:
+        InputError: on bad probabilities or labels.
+
+    >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 6)
+    0.693147
+    """
+    return float(log_losses(*_checked(probs, labels)).mean())
+
+
+def brier_score(probs: Any, labels: Any) -> float:
+    """Mean squared distance of the probability vector from the one-hot label: (1/N) Σ_i Σ_z (p_iz - [y_i = z])².
+
+    Brier (1950): the multi-class form, in [0, 2]. For two classes it is twice scikit-learn's `brier_score_loss`.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+
+    Returns:
+        A number in [0, 2].
+
+    Raises:
+        InputError: on bad probabilities or labels.
+
+    >>> brier_score([[0.5, 0.5]], [1])
+    0.5
+    """
+    return float(brier_losses(*_checked(probs, labels)).mean())
+
+
+def brier_decomposition(
+    probs: Any, labels: Any, *, bins: int = 15, scheme: Scheme = "width"
+) -> tuple[float, float, float]:
+    """Split the Brier score of the top label, (1/N) Σ (c - [ŷ = y])², into calibration and refinement.
+
+    Calibration is Σ_k (n_k / N) (conf_k - acc_k)²: exactly what the score loses if every confidence of bin k is moved
+    by that bin's gap. Refinement is what is left, (1/N) Σ (c - gap_k - [ŷ = y])². This is the split of DeGroot &
+    Fienberg (1983) without its loss from treating all confidences of a bin as equal, so the two parts sum to the score
+    for any bins (cf. Stephenson et al. 2008). The score is that of the top label, a number in [0, 1], not the
+    multi-class `brier_score`.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins.
+        scheme: "width" or "mass".
+
+    Returns:
+        (calibration, refinement, top-label Brier score). Calibration is biased upward, as the ECE is.
+
+    Raises:
+        InputError: on bad input or options.
+
+    >>> brier_decomposition([[0.25, 0.75], [0.25, 0.75]], [1, 0])
+    (0.0625, 0.25, 0.3125)
+    """
+    check_binning(bins, scheme, "guo")
+    top = summarise(probs, labels)
+    index = bin_index(top.confidence, bins=bins, scheme=scheme)
+    left = refinement_losses(top, bins=bins, scheme=scheme)
+    sums = bin_sums(top, bins=bins, index=index)
+    return float(sums.weight @ sums.gap**2), float(left.mean()), float((top.residual**2).mean())
+
+
+def refinement_losses(top: TopLabel, *, bins: int = 15, scheme: Scheme = "width") -> FloatArray:
+    """Return each example's squared error after its bin's gap is taken off its confidence, (N,)."""
+    index = bin_index(top.confidence, bins=bins, scheme=scheme)
+    losses: FloatArray = (top.residual - bin_sums(top, bins=bins, index=index).gap[index]) ** 2
+    return losses
+
+
+def log_losses(probs: FloatArray, labels: Any) -> FloatArray:
+    """Return -ln p_y of each example, (N,), from checked arrays."""
+    losses: FloatArray = -np.log(np.maximum(probs[np.arange(len(probs)), labels], SMALLEST_PROBABILITY))
+    return losses
+
+
+def brier_losses(probs: FloatArray, labels: Any) -> FloatArray:
+    """Return each example's squared distance from its one-hot label, (N,), from checked arrays."""
+    true = probs[np.arange(len(probs)), labels]
+    losses: FloatArray = np.einsum("nz,nz->n", probs, probs) - true**2 + (1 - true) ** 2
+    return losses
+
+
+def _checked(probs: Any, labels: Any) -> tuple[FloatArray, Any]:
+    array = check_probs(probs)
+    return array, check_labels(labels, n=len(array), num_classes=array.shape[1])
