@@ -1,0 +1,383 @@
+"""Draws the figures of the report from the numbers of `plotted`: each function returns one inline SVG element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robcal.report import formatting
+from robcal.report.plotted import Box, LevelCourse, ReliabilityPoint, Series, dodge, thinned
+from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, level_role, method_role
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: One marker a method, so that colour is never the only difference.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+_LEFT, _TOP = 40.0, 26.0
+
+
+def draw_reliability(points: Sequence[ReliabilityPoint], *, key: str, title: str) -> str:
+    """Reliability diagram: accuracy against mean confidence with intervals, over a histogram of the confidence.
+
+    The gap is the line from the diagonal to the point at the bin's mean confidence, not at the bin's middle.
+
+    Args:
+        points: the non-empty bins, at least one.
+        key: prefix of the ids, unique on the page.
+        title: the method's title.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = add_axes(figure, left=_LEFT, bottom=96, top=_TOP, right=12)
+        axes.plot([0, 1], [0, 1], color=colour("muted"), linewidth=1, dashes=(3, 3))
+        for point in points:
+            _draw_bin(axes, point)
+        for side, name in (("under", "under-confident"), ("over", "over-confident")):
+            x, y, align = (0.03, 0.93, "left") if side == "under" else (0.98, 0.04, "right")
+            axes.text(x, y, name, color=colour(side), fontsize=FONT_SIZE, ha=align)
+        _unit_axis(axes, "y")
+        axes.set(xlim=(0, 1.0), ylim=(-0.02, 1.02), xticks=[])
+        axes.spines["bottom"].set_visible(False)
+        label(figure, 4, 318, "Accuracy")
+        _draw_histogram(figure, points)
+
+    gaps = sum(point.share * abs(point.gap) for point in points)
+    description = (
+        f"{len(points)} non-empty bins; the gap between confidence and accuracy, weighted by the bins' shares, is "
+        f"{formatting.number(gaps)}."
+    )
+    return draw_svg(draw, key=key, height=336, title=f"Reliability diagram of {title}", description=description)
+
+
+def draw_series(
+    series: Sequence[Series],
+    *,
+    key: str,
+    title: str,
+    y_label: str,
+    x_label: str,
+    ticks: Sequence[str],
+    second_ticks: Sequence[str] = (),
+    percent: bool = False,
+) -> str:
+    """A quantity over named positions, methods side by side, with the intervals as bars.
+
+    Args:
+        series: one a method.
+        key: prefix of the ids.
+        title: what it shows.
+        y_label: name of the quantity.
+        x_label: name of the positions.
+        ticks: names of positions 0, 1, …
+        second_ticks: a second row of names below the first (as many), or none.
+        percent: whether the values are shares.
+    """
+    rows = 1 + bool(second_ticks)
+
+    def draw(figure: Figure) -> None:
+        axes = add_axes(figure, left=_LEFT + 4, bottom=24 + 15 * rows, top=_TOP)
+        for position, one in enumerate(series):
+            offset = dodge(len(series), position, 0.6)
+            _draw_estimates(axes, [x + offset for x in one.x], one)
+        _named_ticks(axes, ticks, second_ticks)
+        _value_axis(axes, series, percent=percent)
+        label(figure, 4, 236, y_label)
+        label(figure, WIDTH - 8, 7, x_label, align="right")
+
+    return draw_svg(draw, key=key, height=254, title=title, description=_describe(series, y_label, percent=percent))
+
+
+def draw_accuracy_confidence(
+    accuracy: Series, confidence: Series, *, key: str, title: str, x_label: str, ticks: Sequence[str]
+) -> str:
+    """Accuracy and confidence of one method over the levels, with the gap between them shaded by its sign."""
+
+    def draw(figure: Figure) -> None:
+        axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP)
+        x, says, right = (np.array(values) for values in (accuracy.x, confidence.y, accuracy.y))
+        for sign, role in ((1, "over"), (-1, "under")):
+            axes.fill_between(
+                x, says, right, where=sign * (says - right) > 0, interpolate=True, color=colour(role), alpha=0.22, lw=0
+            )
+        axes.plot(x, says, color=colour("ink"), linewidth=1.4, dashes=(3, 2), marker="o", markersize=4.5,
+                  markerfacecolor=colour("surface"), markeredgewidth=1.2, clip_on=False)  # fmt: skip
+        _draw_estimates(axes, list(accuracy.x), accuracy)
+        _named_ticks(axes, ticks, ())
+        _value_axis(axes, (accuracy, confidence), percent=True, from_zero=False)
+        label(figure, 4, 236, "Accuracy and confidence")
+        label(figure, WIDTH - 8, 7, x_label, align="right")
+
+    gaps = [c - a for a, c in zip(accuracy.y, confidence.y, strict=True) if math.isfinite(c - a)]
+    description = f"Confidence minus accuracy lies between {formatting.signed(min(gaps, default=float('nan')), 3)} and "
+    description += f"{formatting.signed(max(gaps, default=float('nan')), 3)} over {len(gaps)} levels."
+    return draw_svg(draw, key=key, height=254, title=title, description=description)
+
+
+def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, title: str) -> str:
+    """The signed gap of named groups, one row a group, methods side by side."""
+    shown = [_shortened(formatting.clean_text(name), 16) for name in names]
+    height = 56 + 22.0 * len(names)
+
+    def draw(figure: Figure) -> None:
+        axes = add_axes(figure, left=14 + 7.0 * max(map(len, shown)), bottom=38, top=8, right=14)
+        axes.grid(visible=False)
+        axes.grid(axis="x", color=colour("grid"), linewidth=0.8)
+        axes.axvline(0, color=colour("muted"), linewidth=1)
+        for position, one in enumerate(series):
+            offset = dodge(len(series), position, 0.6)
+            _draw_estimates(axes, [y + offset for y in one.x], one, horizontal=True)
+        axes.set_yticks(range(len(names)), shown, parse_math=False, color=colour("ink"))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        ends = [v for one in series for values in (one.y, one.low, one.high) for v in values if math.isfinite(v)]
+        low, high = min([*ends, 0.0]), max([*ends, 0.0])
+        step = _nice_step(low, high, 5)
+        places = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
+        axes.set_xlim(places[0], places[-1])
+        axes.set_xticks(places, [formatting.signed(place, _decimals(step)) for place in places])
+        label(figure, WIDTH - 14, 7, "Confidence − accuracy", align="right")
+
+    return draw_svg(draw, key=key, height=height, title=title, description=_describe(series, "gap", percent=False))
+
+
+def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str) -> str:
+    """A quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend."""
+    num_levels = course.values.shape[1]
+    lines = [
+        Series(0, tuple(map(float, course.epochs)), tuple(map(float, column)), (), ()) for column in course.values.T
+    ]
+
+    def draw(figure: Figure) -> None:
+        axes = add_axes(figure, left=_LEFT + 8, bottom=39, top=_TOP, right=46 if num_levels > 1 else 12)
+        for level, line in reversed(list(enumerate(lines))):
+            _draw_line(axes, line, level_role(level, num_levels))
+        _value_axis(axes, lines, percent=False, zero_line=True)
+        _epoch_axis(axes, course.epochs)
+        label(figure, 4, 236, y_label)
+        label(figure, WIDTH - (46 if num_levels > 1 else 12), 7, "epoch", align="right")
+        if num_levels > 1:
+            _draw_level_bar(figure, num_levels)
+
+    first, last = course.values[0], course.values[-1]
+    description = (
+        f"After epoch {course.epochs[0]} from {formatting.number(_least(first), 3)} to "
+        f"{formatting.number(_most(first), 3)} over {num_levels} levels; after epoch {course.epochs[-1]} from "
+        f"{formatting.number(_least(last), 3)} to {formatting.number(_most(last), 3)}; level 0, the least robust, ends "
+        f"at {formatting.number(float(last[0]), 3)}."
+    )
+    return draw_svg(draw, key=key, height=254, title=title, description=description)
+
+
+def draw_curves(series: Sequence[Series], *, key: str, title: str, y_label: str, percent: bool = False) -> str:
+    """A quantity over the epochs, one line a method."""
+    epochs = sorted({int(x) for one in series for x in one.x})
+
+    def draw(figure: Figure) -> None:
+        axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP, right=12)
+        for one in series:
+            _draw_line(axes, one, method_role(one.method))
+            some = list(thinned(len(one.x), 6))
+            axes.plot(
+                np.array(one.x)[some], np.array(one.y)[some], linestyle="none", markersize=5, clip_on=False,
+                marker=MARKERS[one.method % len(MARKERS)], color=colour(method_role(one.method)),
+            )  # fmt: skip
+        _value_axis(axes, series, percent=percent, from_zero=not percent)
+        _epoch_axis(axes, epochs)
+        label(figure, 4, 236, y_label)
+        label(figure, WIDTH - 12, 7, "epoch", align="right")
+
+    return draw_svg(draw, key=key, height=254, title=title, description=_describe(series, y_label, percent=percent))
+
+
+def draw_boxes(boxes: Sequence[Box], *, key: str, title: str, y_label: str, percent: bool = False) -> str:
+    """Box plots over the corruptions by severity, methods side by side; a ring marks the mean."""
+    severities = sorted({box.severity for box in boxes})
+    methods = sorted({box.method for box in boxes})
+
+    def draw(figure: Figure) -> None:
+        axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP)
+        for box in boxes:
+            x = severities.index(box.severity) + dodge(len(methods), methods.index(box.method), 0.76)
+            _draw_box(axes, box, x, 0.6 / len(methods))
+        _named_ticks(axes, [str(severity) for severity in severities], ())
+        ends = [Series(0, (), (box.low, box.high, box.mean, *box.outliers), (), ()) for box in boxes]
+        _value_axis(axes, ends, percent=percent, from_zero=not percent)
+        label(figure, 4, 236, y_label)
+        label(figure, WIDTH - 8, 7, "severity of the corruption", align="right")
+
+    means = [box.mean for box in boxes]
+    write = formatting.percent if percent else formatting.number
+    description = (
+        f"Means over the corruptions lie between {write(min(means))} and {write(max(means))}, "
+        f"severities {severities[0]} to {severities[-1]}."
+    )
+    return draw_svg(draw, key=key, height=254, title=title, description=description)
+
+
+def _draw_bin(axes: Axes, point: ReliabilityPoint) -> None:
+    role = "over" if point.gap > 0 else "under"
+    if math.isfinite(point.low) and math.isfinite(point.high):
+        axes.fill_between([point.lower, point.upper], point.low, point.high, color=colour(role), alpha=0.16, lw=0)
+    x = point.confidence
+    axes.plot([x, x], [x, point.accuracy], color=colour(role), linewidth=2, solid_capstyle="butt")
+    axes.plot([x], [point.accuracy], marker="o", markersize=5.5, color=colour("ink"), clip_on=False,
+              markeredgecolor=colour("surface"), markeredgewidth=0.8)  # fmt: skip
+
+
+def _draw_histogram(figure: Figure, points: Sequence[ReliabilityPoint]) -> None:
+    """Share of the examples in each bin, below the diagram, on the same horizontal axis."""
+    axes = add_axes(figure, left=_LEFT, bottom=36, top=336 - 80, right=12)
+    for point in points:
+        inset = 0.06 * (point.upper - point.lower)
+        width = point.upper - point.lower - 2 * inset
+        axes.bar([point.lower + inset], [point.share], width, align="edge", color=colour("muted"), alpha=0.75)
+    top = max(point.share for point in points)
+    axes.set(xlim=(0, 1.0), ylim=(0, top * 1.05))
+    axes.set_yticks([0, top], ["0", formatting.percent(top, 0)])
+    _unit_axis(axes, "x")
+    label(figure, WIDTH - 12, 7, "confidence (bars: share of examples)", align="right")
+
+
+def _draw_estimates(axes: Axes, places: Sequence[float], one: Series, *, horizontal: bool = False) -> None:
+    """Points with interval bars, joined by a thin line where they follow an order."""
+    tint = colour(method_role(one.method))
+    values, low, high = (np.array(part) for part in (one.y, one.low, one.high))
+    known = np.isfinite(low) & np.isfinite(high)
+    at = np.array(places)
+    if horizontal:
+        axes.hlines(at[known], low[known], high[known], color=tint, linewidth=2, alpha=0.55)
+    else:
+        axes.vlines(at[known], low[known], high[known], color=tint, linewidth=2, alpha=0.55)
+        axes.plot(at, values, color=tint, linewidth=1, alpha=0.8)
+    x, y = (values, at) if horizontal else (at, values)
+    axes.plot(x, y, linestyle="none", marker=MARKERS[one.method % len(MARKERS)], markersize=5.5, color=tint,
+              markeredgecolor=colour("surface"), markeredgewidth=0.7, clip_on=False)  # fmt: skip
+
+
+def _draw_line(axes: Axes, one: Series, role: str) -> None:
+    """A line; a single point where there is but one epoch."""
+    lonely = len(one.x) == 1
+    axes.plot(one.x, one.y, color=colour(role), linewidth=1.6, marker="o" if lonely else "", markersize=5)
+
+
+def _draw_box(axes: Axes, box: Box, x: float, width: float) -> None:
+    tint = colour(method_role(box.method))
+    for start, end in ((box.low, box.q1), (box.q3, box.high)):
+        axes.plot([x, x], [start, end], color=tint, linewidth=1.2)
+    axes.bar([x], [box.q3 - box.q1], width, bottom=box.q1, color=tint, alpha=0.28, linewidth=0)
+    axes.plot([x - width / 2, x + width / 2], [box.median] * 2, color=tint, linewidth=2.2, solid_capstyle="butt")
+    axes.plot([x], [box.mean], marker="o", markersize=4.5, color=colour("surface"), markeredgecolor=tint)
+    axes.plot([x] * len(box.outliers), box.outliers, linestyle="none", marker=".", markersize=4, color=tint)
+
+
+def _draw_level_bar(figure: Figure, num_levels: int) -> None:
+    """The legend of the levels: a colour bar from the least robust (bottom) to the most robust."""
+    bottom, height, left = 62.0, 130.0, WIDTH - 30
+    axes = add_axes(figure, left=left, bottom=bottom, top=254 - bottom - height, right=20)
+    axes.set_axis_off()
+    for level in range(num_levels):
+        axes.bar([0], [1], 1, bottom=level, color=colour(level_role(level, num_levels)), linewidth=0)
+    axes.set(xlim=(-0.5, 0.5), ylim=(0, num_levels))
+    label(figure, left - 8, bottom + height + 6, "level")
+    cell = height / num_levels
+    for level in thinned(num_levels, 6):
+        label(figure, left + 14, bottom + (level + 0.5) * cell - 4, str(level))
+
+
+def _named_ticks(axes: Axes, ticks: Sequence[str], second: Sequence[str]) -> None:
+    """Names below the axis, thinned where they would touch."""
+    longest = max((len(name) for name in (*ticks, *second)), default=1)
+    places = thinned_evenly(len(ticks), max(int(300 / (6.5 * longest + 8)), 2))
+    names = [f"{ticks[at]}\n{second[at]}" if second else _shortened(ticks[at], 12) for at in places]
+    axes.set_xticks(list(places), names, parse_math=False)
+    axes.set_xlim(-0.5, len(ticks) - 0.5)
+
+
+def thinned_evenly(count: int, limit: int) -> tuple[int, ...]:
+    """Positions 0, s, 2s, … with the smallest step s that gives at most `limit` of them.
+
+    Example:
+        >>> thinned_evenly(10, 5), thinned_evenly(10, 10)[-1]
+        ((0, 2, 4, 6, 8), 9)
+    """
+    return tuple(range(0, count, max(-(-count // max(limit, 1)), 1)))
+
+
+def _epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
+    first, last = min(epochs), max(epochs)
+    step = max(round(_nice_step(0, last, 6)), 1)
+    places = sorted({first, *range(step, last + 1, step)})
+    if len(places) > 1 and places[1] - places[0] < step / 2:
+        places.pop(1)
+    axes.set_xticks(places, [str(place) for place in places])
+    axes.set_xlim(first - 0.02 * max(last - first, 1), last + 0.02 * max(last - first, 1))
+
+
+def _value_axis(
+    axes: Axes, series: Sequence[Series], *, percent: bool, from_zero: bool = True, zero_line: bool = False
+) -> None:
+    """Limits and ticks that hold every value and interval."""
+    found = [v for one in series for values in (one.y, one.low, one.high) for v in values if math.isfinite(v)]
+    low, high = min(found), max(found)
+    if from_zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < 1e-9:
+        high = low + (0.01 if low < 1 else abs(low) * 0.1)
+    step = _nice_step(low, high, 5)
+    bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    if percent and high <= 1:
+        top = min(top, 1.0)
+    places = np.arange(round(bottom / step), math.floor(top / step + 1e-9) + 1) * step
+    decimals = _decimals(100 * step if percent else step)
+    names = [formatting.percent(p, decimals) if percent else formatting.number(p, decimals) for p in places]
+    axes.set_yticks(list(places), names)
+    axes.set_ylim(bottom - 0.02 * (top - bottom), top + 0.02 * (top - bottom))
+    if bottom < 0 or zero_line:
+        axes.axhline(0, color=colour("muted"), linewidth=1)
+
+
+def _unit_axis(axes: Axes, which: str) -> None:
+    places = [0, 0.25, 0.5, 0.75, 1]
+    names = ["0", "25%", "50%", "75%", "100%"]
+    if which == "x":
+        axes.set_xticks(places, names)
+        axes.get_xticklabels()[-1].set_horizontalalignment("right")
+    else:
+        axes.set_yticks(places, names)
+
+
+def _nice_step(low: float, high: float, count: int) -> float:
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that covers the range in at most `count` steps."""
+    rough = max(high - low, 1e-12) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
+
+
+def _decimals(step: float) -> int:
+    """Decimals that tell multiples of `step` apart."""
+    return next((d for d in range(9) if abs(round(step, d) - step) < 1e-9 * abs(step)), 9)
+
+
+def _describe(series: Sequence[Series], name: str, *, percent: bool) -> str:
+    """The range of the values, for those who do not see the figure."""
+    found = [value for one in series for value in one.y if math.isfinite(value)]
+    write = formatting.percent if percent else formatting.number
+    plural = "method" if len(series) == 1 else "methods"
+    return f"{name} of {len(series)} {plural}, between {write(min(found))} and {write(max(found))}."
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _least(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.min()) if finite.size else float("nan")
+
+
+def _most(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    return -_least(-values)

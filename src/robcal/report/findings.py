@@ -1,0 +1,221 @@
+"""What the numbers say, in sentences: computed from `Results`, and never more certain than the intervals allow."""
+
+from __future__ import annotations
+
+import math
+
+from robcal.report import formatting
+from robcal.report.formatting import clean_text, has_interval
+from robcal.report.plotted import reliability_points
+from robcal.report.verdicts import better, compare, paired_difference, titles
+from robcal.types import Estimate, GroupRow, MethodResult, Results, TrendTest
+
+#: Trend tests above this two-sided p-value are called indistinguishable from chance.
+SIGNIFICANCE = 0.05
+
+
+def headline(results: Results) -> str:
+    """The answer in one sentence: which method is better calibrated and by how much, if the numbers can tell."""
+    if len(results.methods) == 1:
+        return _single_headline(results)
+    return _comparison_headline(results)
+
+
+def answer(results: Results) -> tuple[str, ...]:
+    """The sentences below the headline: accuracy, behaviour under shift, and where the model is wrongly sure."""
+    sentences: list[str] = []
+    baseline = results.methods[0]
+    rival = challenger(results)
+    if rival is not None:
+        names = titles(results)
+        sentences += [
+            _compare_metric(results, rival.name, baseline.name, metric, name)
+            for metric, name in (("accuracy", "Accuracy"), ("shift_ece", "Under corrupted inputs the mean ECE"))
+            if metric in rival.metrics and metric in baseline.metrics
+        ]
+        sentences.append(wrongly_sure(baseline, names[baseline.name]))
+        sentences.append(_same_place(results, baseline, rival))
+    else:
+        sentences.append(_single_direction(baseline))
+        sentences.append(wrongly_sure(baseline, "It"))
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def challenger(results: Results) -> MethodResult | None:
+    """The method that the first one is compared with: of the others, the one with the lowest ECE."""
+    others = [m for m in results.methods[1:] if "ece" in m.metrics and math.isfinite(m.metrics["ece"].value)]
+    if not others:
+        return results.methods[1] if len(results.methods) > 1 else None
+    return min(others, key=lambda method: method.metrics["ece"].value)
+
+
+def wrongly_sure(method: MethodResult, name: str) -> str:
+    """Where the method claims more than it achieves: by robustness level if there are levels, else by confidence."""
+    if method.levels:
+        row = most_overconfident(method)
+        if row is not None:
+            return (
+                f"{name} is most clearly wrongly sure in {_level_name(method, row)}: there it states a confidence of "
+                f"{formatting.percent(row.confidence.value)} and is right {formatting.percent(row.accuracy.value)} of "
+                f"the time, {_points(row.gap.value)} too sure {_points_interval(row.gap)}."
+            ).replace(" .", ".")
+        if any(has_interval(row.gap) for row in method.levels):
+            return f"{name} shows no robustness level whose over-confidence can be told from chance."
+    return _wrong_bin(method, name)
+
+
+def most_overconfident(method: MethodResult) -> GroupRow | None:
+    """The level with the largest positive gap among those whose interval excludes zero.
+
+    Without any interval, the level with the largest positive gap; None where no level is over-confident.
+    """
+    positive = [row for row in method.levels if row.gap.value > 0]
+    if any(has_interval(row.gap) for row in method.levels):
+        positive = [row for row in positive if has_interval(row.gap) and row.gap.low is not None and row.gap.low > 0]
+    return max(positive, key=lambda row: row.gap.value, default=None)
+
+
+def trend_sentence(trend: TrendTest) -> str:
+    """One trend test in words.
+
+    Example:
+        >>> trend_sentence(TrendTest("gap", -0.21, 0.0005, 1999))
+        'The gap falls as robustness grows (statistic −0.210, p ≤ 0.0005, 1,999 permutations).'
+    """
+    quantity = clean_text(trend.quantity)
+    if math.isnan(trend.statistic) or math.isnan(trend.p_value):
+        return f"The trend of the {quantity} over the levels could not be computed."
+    how = f"statistic {formatting.signed(trend.statistic, 3)}, {formatting.p_value(trend.p_value, trend.permutations)}"
+    how += f", {trend.permutations:,} permutations" if trend.permutations else ""
+    if trend.p_value > SIGNIFICANCE:
+        return f"The {quantity} shows no trend over the levels that can be told from chance ({how})."
+    return f"The {quantity} {'falls' if trend.statistic < 0 else 'grows'} as robustness grows ({how})."
+
+
+def _single_headline(results: Results) -> str:
+    method = results.methods[0]
+    ece = method.metrics.get("ece")
+    if ece is None or math.isnan(ece.value):
+        return f"{titles(results)[method.name]}: no calibration error was measured."
+    ends = formatting.interval(ece, formatting.number)
+    suffix = f", interval {ends}" if ends else "; no interval is known"
+    return (
+        f"The stated confidence misses the accuracy by {_points(ece.value)} on average "
+        f"(ECE {formatting.number(ece.value)}{suffix})."
+    )
+
+
+def _single_direction(method: MethodResult) -> str:
+    gap, accuracy = method.metrics.get("gap"), method.metrics.get("accuracy")
+    parts = [] if accuracy is None else [f"It classifies {formatting.percent(accuracy.value)} of the examples right"]
+    if gap is not None and math.isfinite(gap.value):
+        unclear = has_interval(gap) and gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high
+        if unclear:
+            parts.append("over all it is neither clearly over- nor under-confident")
+        else:
+            direction = "over-confident" if gap.value > 0 else "under-confident"
+            parts.append(f"over all it is {direction} by {_points(abs(gap.value))}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _comparison_headline(results: Results) -> str:
+    names = titles(results)
+    baseline, rival = results.methods[0], challenger(results)
+    if rival is None or "ece" not in rival.metrics or "ece" not in baseline.metrics:
+        return "No calibration error was measured for both methods, so they cannot be compared."
+    first, second = names[rival.name], names[baseline.name]
+    a, b = rival.metrics["ece"].value, baseline.metrics["ece"].value
+    verdict = compare(results, "ece", rival.name, baseline.name)
+    ends = _difference_interval(results, "ece", rival.name, baseline.name)
+    figures = f"ECE {formatting.number(a)} against {formatting.number(b)}{ends}"
+    lead = _lead(results, rival, first)
+    if verdict in {"lower", "higher"}:
+        word = "better" if better("ece", verdict) else "worse"
+        text = (
+            f"{first} is {word} calibrated than {second}: its confidence misses its accuracy by {_points(a)} on "
+            f"average instead of {_points(b)} ({figures})."
+        )
+    elif verdict == "unclear":
+        text = f"{first} and {second} are not distinguishable in calibration ({figures})."
+    else:
+        text = f"{first} has an {figures} for {second}; without intervals, this may be chance."
+    return lead + text
+
+
+def _lead(results: Results, rival: MethodResult, name: str) -> str:
+    """For more than two methods: how the one that is compared was picked."""
+    if len(results.methods) < 3:
+        return ""
+    return f"Of the {len(results.methods) - 1} methods compared with the first, {name} has the lowest ECE. "
+
+
+def _compare_metric(results: Results, first: str, second: str, metric: str, name: str) -> str:
+    by_name = {method.name: method.metrics for method in results.methods}
+    a, b = by_name[first][metric].value, by_name[second][metric].value
+    if math.isnan(a) or math.isnan(b):
+        return ""
+    verdict = compare(results, metric, first, second)
+    says = {"unclear": "not distinguishable", "unknown": "no interval is known"}.get(
+        verdict, "better" if better(metric, verdict) else "worse"
+    )
+    ends = _difference_interval(results, metric, first, second)
+    return f"{name} is {formatting.metric(metric, a)} against {formatting.metric(metric, b)} ({says}{ends})."
+
+
+def _same_place(results: Results, baseline: MethodResult, rival: MethodResult) -> str:
+    """The compared method at the level where the first one is most over-confident."""
+    row = most_overconfident(baseline)
+    name = titles(results)[rival.name]
+    if row is None:
+        return wrongly_sure(rival, name) if rival.levels else ""
+    other = next((candidate for candidate in rival.levels if candidate.group == row.group), None)
+    if other is None or math.isnan(other.gap.value):
+        return ""
+    direction = "too sure" if other.gap.value > 0 else "too unsure"
+    return (
+        f"{name} states {formatting.percent(other.confidence.value)} in its own level {clean_text(row.group)} and is "
+        f"right {formatting.percent(other.accuracy.value)} of the time: {_points(abs(other.gap.value))} {direction} "
+        f"{_points_interval(other.gap)}."
+    ).replace(" .", ".")
+
+
+def _wrong_bin(method: MethodResult, name: str) -> str:
+    """The confidence bin whose over-confidence weighs most, among those whose interval excludes calibration."""
+    points = [point for point in reliability_points(method) if point.gap > 0 and point.high < point.confidence]
+    if not points:
+        known = [point for point in reliability_points(method) if math.isfinite(point.high)]
+        return f"{name} shows no range of confidence that is over-confident beyond chance." if known else ""
+    worst = max(points, key=lambda point: point.share * point.gap)
+    return (
+        f"{name} is most clearly wrongly sure where it states {formatting.percent(worst.lower, 0)} to "
+        f"{formatting.percent(worst.upper, 0)} ({formatting.percent(worst.share)} of the examples): there it is right "
+        f"{formatting.percent(worst.accuracy)} of the time instead of {formatting.percent(worst.confidence)}."
+    )
+
+
+def _level_name(method: MethodResult, row: GroupRow) -> str:
+    count = len(method.levels)
+    place = method.levels.index(row)
+    fraction = {4: "quarter", 5: "fifth", 10: "tenth", 20: "twentieth"}.get(count)
+    if place == 0:
+        return f"its least robust {fraction} of the examples" if fraction else f"the least robust of its {count} levels"
+    if place == count - 1:
+        return f"its most robust {fraction} of the examples" if fraction else f"the most robust of its {count} levels"
+    return f"robustness level {clean_text(row.group)} (of {count}, the first is the least robust)"
+
+
+def _points(value: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{formatting.number(100 * value, 1)} percentage points"
+
+
+def _points_interval(gap: Estimate) -> str:
+    ends = formatting.interval(gap, lambda end: formatting.signed(None if end is None else 100 * end, 1))
+    return f"(interval of the gap {ends})" if ends else ""
+
+
+def _difference_interval(results: Results, metric: str, first: str, second: str) -> str:
+    paired = paired_difference(results, metric, first, second)
+    ends = formatting.interval(paired, lambda end: formatting.difference(metric, end))
+    return f"; difference {formatting.difference(metric, paired.value)} {ends}" if paired is not None and ends else ""

@@ -1,0 +1,146 @@
+"""How the report writes numbers and names: one place for signs, digits, missing values and unsafe characters."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable
+
+import numpy as np
+
+from robcal.types import Estimate
+
+#: Shown where a number is missing or undefined (None, NaN).
+NOTHING = "–"
+MINUS = "−"
+
+#: Metrics that are shares of examples and read best as percentages.
+PERCENT_METRICS = frozenset({"accuracy", "shift_accuracy"})
+
+#: Invisible characters that reorder the text around them: an embedded one could make a name read as another.
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def clean_text(text: object) -> str:
+    r"""`text` on one line, with everything a page or a terminal must not receive replaced by U+FFFD.
+
+    Control characters (escape sequences, NUL), lone surrogates, non-characters and bidirectional overrides are
+    replaced; letters of any script, emoji and markup stay what they are (the page escapes markup).
+
+    Example:
+        >>> clean_text("two\n lines")
+        'two lines'
+    """
+    kept = (
+        "\ufffd" if unicodedata.category(c) in {"Cc", "Cs"} or c in _BIDI_CONTROLS or (ord(c) & 0xFFFE) == 0xFFFE else c
+        for c in " ".join(str(text).split())
+    )
+    return "".join(kept)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """`value` with a fixed number of decimals; "–" for None and NaN, "∞" for infinity, never "-0".
+
+    Example:
+        >>> number(-0.01234), number(float("nan")), number(float("inf")), number(-0.00001)
+        ('−0.0123', '–', '∞', '0.0000')
+    """
+    if value is None or math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{abs(value):.{digits}f}"
+    return f"{MINUS}{text}" if value < 0 and float(text) != 0 else text
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """As `number`, with a plus before positive values.
+
+    Example:
+        >>> signed(0.5, 1), signed(-0.5, 1), signed(0.0, 1)
+        ('+0.5', '−0.5', '0.0')
+    """
+    text = number(value, digits)
+    positive = value is not None and value > 0 and any(c in "123456789∞" for c in text)
+    return f"+{text}" if positive else text
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage.
+
+    Example:
+        >>> percent(0.9712)
+        '97.1%'
+    """
+    text = number(None if value is None else 100 * value, digits)
+    return text if text == NOTHING else f"{text}%"
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """`value` to so many significant digits: for distances, whose scale is the user's.
+
+    Example:
+        >>> significant(0.0123456), significant(1234.5), significant(float("inf"))
+        ('0.0123', '1234', '∞')
+    """
+    if value is None or not math.isfinite(value):
+        return number(value)
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    decimals = digits if value == 0 else max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    text = np.format_float_positional(round(value, decimals), trim="-")
+    return text.replace("-", MINUS)
+
+
+def p_value(p: float, permutations: int = 0) -> str:
+    """A p-value in words, never smaller than its permutation test can resolve.
+
+    Example:
+        >>> p_value(0.0321), p_value(0.0), p_value(0.0, permutations=99)
+        ('p = 0.032', 'p < 0.001', 'p ≤ 0.01')
+    """
+    if math.isnan(p):
+        return "p unknown"
+    floor = 1 / (permutations + 1) if permutations else 0.0
+    if permutations and p <= floor:
+        return f"p ≤ {significant(floor, 1)}"
+    return "p < 0.001" if p < 0.001 else f"p = {number(p, 3)}"
+
+
+def metric(name: str, value: float | None) -> str:
+    """The value of an over-all metric: percentages for accuracies, four decimals for the rest."""
+    return percent(value, 2) if name in PERCENT_METRICS else number(value, 4)
+
+
+def difference(name: str, value: float | None) -> str:
+    """The difference of an over-all metric, with its sign; percentage points ("pp") for accuracies."""
+    if name not in PERCENT_METRICS:
+        return signed(value, 4)
+    text = signed(None if value is None else 100 * value, 2)
+    return text if text == NOTHING else f"{text} pp"
+
+
+def has_interval(estimate: Estimate | None) -> bool:
+    """Whether both ends of an interval are known."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return False
+    return not (math.isnan(estimate.low) or math.isnan(estimate.high))
+
+
+def interval(estimate: Estimate | None, write: Callable[[float | None], str]) -> str:
+    """The interval as "[low, high]", or "" where none is known.
+
+    Example:
+        >>> interval(Estimate(0.5, 0.25, 0.75), number)
+        '[0.2500, 0.7500]'
+    """
+    if estimate is None or not has_interval(estimate):
+        return ""
+    return f"[{write(estimate.low)}, {write(estimate.high)}]"
+
+
+def with_interval(estimate: Estimate | None, write: Callable[[float | None], str]) -> str:
+    """The value, followed by its interval where one is known."""
+    if estimate is None:
+        return NOTHING
+    return f"{write(estimate.value)} {interval(estimate, write)}".rstrip()

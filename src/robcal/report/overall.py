@@ -1,0 +1,109 @@
+"""The over-all table of the page, and the tables on data and provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robcal.report import formatting
+from robcal.report.formatting import NOTHING, clean_text
+from robcal.report.layout import Numbers
+from robcal.report.table import TableRow, measured_metrics, metric_title, table_rows
+from robcal.report.verdicts import UNRANKED, better, compare, titles
+from robcal.types import METRIC_TITLES, Results
+
+
+@dataclass(frozen=True)
+class OverallCell:
+    """A number of the over-all table with its interval and what it means."""
+
+    value: str
+    interval: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The over-all table: metrics in rows, methods and paired differences in columns."""
+
+    heads: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, str, tuple[OverallCell, ...]], ...]
+    marked: bool
+    paired: bool
+    seeds: Numbers | None
+
+
+def overall(results: Results) -> Overall:
+    """The over-all table of the page."""
+    rows = table_rows(results)
+    seeds = {method.name: method.seeds for method in results.methods}
+    heads = tuple((row.title, _seed_text(seeds[row.name]) if row.kind == "method" else "paired") for row in rows)
+    lines = tuple(
+        (
+            metric_title(name),
+            METRIC_TITLES[name][2] if name in METRIC_TITLES else "",
+            tuple(_overall_cell(results, row, name) for row in rows),
+        )
+        for name in measured_metrics(results)
+    )
+    marked = any(cell.mark in {"best", "tied"} for line in lines for cell in line[2])
+    return Overall(heads, lines, marked, any(row.kind == "difference" for row in rows), _seed_numbers(results))
+
+
+def provenance_numbers(results: Results) -> tuple[Numbers, ...]:
+    """Data set and provenance as two-column tables."""
+    made = []
+    for caption, mapping in (("Data", results.dataset), ("Provenance", results.provenance)):
+        rows = tuple((clean_text(name), clean_text(value)) for name, value in _flat(mapping))
+        if rows:
+            made.append(Numbers(caption, ("Entry", "Value"), rows))
+    return tuple(made)
+
+
+def _overall_cell(results: Results, row: TableRow, name: str) -> OverallCell:
+    estimate = row.estimates.get(name)
+    if estimate is None:
+        return OverallCell(NOTHING, "")
+    if row.kind == "method":
+        ends = formatting.interval(estimate, lambda value: formatting.metric(name, value))
+        return OverallCell(formatting.metric(name, estimate.value), ends, row.marks.get(name, ""))
+    ends = formatting.interval(estimate, lambda value: formatting.difference(name, value))
+    verdict = compare(results, name, row.name, results.methods[0].name)
+    mark = "unclear" if verdict == "unclear" and ends else ""
+    if verdict in {"lower", "higher"} and ends and name not in UNRANKED:
+        mark = "better" if better(name, verdict) else "worse"
+    return OverallCell(formatting.difference(name, estimate.value), ends, mark)
+
+
+def _seed_text(seeds: Sequence[int]) -> str:
+    if not seeds:
+        return ""
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"
+
+
+def _seed_numbers(results: Results) -> Numbers | None:
+    """The value of every seed, where there are several."""
+    names = titles(results)
+    rows = []
+    for method in results.methods:
+        for metric in measured_metrics(results):
+            values = method.metrics[metric].per_seed if metric in method.metrics else ()
+            if len(values) > 1 and len(values) == len(method.seeds):
+                text = "   ".join(formatting.metric(metric, value) for value in values)
+                rows.append((names[method.name], metric_title(metric), text))
+    columns = ("Method", "Metric", "Value of each seed, in the order of the seeds")
+    return Numbers("Values of the single seeds", columns, tuple(rows)) if rows else None
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, text) of every leaf of a JSON-able value."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, (list, tuple)):
+        simple = all(isinstance(entry, (str, int, float)) for entry in value)
+        yield prefix, ", ".join(map(str, value)) if simple else json.dumps(value, default=str, ensure_ascii=False)
+    else:
+        yield prefix, NOTHING if value is None else str(value)

@@ -1,0 +1,114 @@
+"""Results → one HTML file that needs nothing else: no network, no fonts, no script."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from robcal.checks import check_output, refuse
+from robcal.report import sections
+from robcal.report.findings import answer, headline
+from robcal.report.formatting import clean_text
+from robcal.report.overall import overall, provenance_numbers
+from robcal.report.palette import theme_css
+from robcal.report.table import measured_metrics, metric_title
+from robcal.types import METRIC_TITLES, Results
+
+
+def render_html(results: Results) -> str:
+    """The report as one self-contained HTML page.
+
+    Every string of the results is escaped; sections without data are left out; the same results give the same bytes.
+
+    Args:
+        results: at least one method.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: if the results hold no method, or two methods of the same name.
+
+    Example:
+        >>> from robcal.types import Estimate, MethodResult
+        >>> page = render_html(Results("Audit", {}, (MethodResult("a", "<Plain>", metrics={"ece": Estimate(0.02)}),)))
+        >>> "&lt;Plain&gt;" in page, "<Plain>" in page
+        (True, False)
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    _check(results)
+    environment = Environment(
+        loader=PackageLoader("robcal.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("template.html.jinja").render(
+        title=clean_text(results.title) or "Calibration report",
+        subtitle=_subtitle(results),
+        headline=headline(results),
+        answer=answer(results),
+        overall=overall(results),
+        sections=sections.sections(results),
+        notes=tuple(clean_text(note) for note in results.notes),
+        definitions=tuple(
+            (metric_title(name), METRIC_TITLES[name][2]) for name in measured_metrics(results) if name in METRIC_TITLES
+        ),
+        provenance=provenance_numbers(results),
+        theme=theme_css(),
+    )
+
+
+def write_report(results: Results, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write the report to `path`, whole or not at all.
+
+    Args:
+        results: at least one method.
+        path: the HTML file; missing folders above it are made.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: if the file exists and `overwrite` is false, if the path is a folder, or if the results cannot be
+            shown; nothing is written then.
+    """
+    target = check_output(Path(path), overwrite=overwrite)
+    page = render_html(results)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _check(results: Results) -> None:
+    names = [method.name for method in results.methods]
+    if not names:
+        refuse("the results hold no method", "a report needs at least one", "Evaluate one first")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        refuse(f"two methods are named {twice[0]!r}", "every method needs a name of its own", "Rename one")
+
+
+def _subtitle(results: Results) -> str:
+    """The data set in a line: name, classes, and how many examples were measured."""
+    parts = []
+    if results.dataset.get("name"):
+        parts.append(clean_text(results.dataset["name"]))
+    if results.dataset.get("num_classes"):
+        parts.append(f"{clean_text(results.dataset['num_classes'])} classes")
+    first = results.methods[0]
+    counted = sum(bin_.count for bin_ in first.reliability) // max(len(first.seeds), 1)
+    if counted:
+        parts.append(f"{counted:,} examples measured")
+    if len(first.seeds) > 1:
+        parts.append(f"{len(first.seeds)} seeds")
+    return " · ".join(parts)

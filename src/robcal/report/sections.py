@@ -1,0 +1,328 @@
+"""The report's sections as plain values: what the template lays out. A section without data is not made."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from robcal.report import figures, formatting, plotted
+from robcal.report.findings import trend_sentence
+from robcal.report.formatting import NOTHING, clean_text
+from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
+from robcal.report.svg import method_role
+from robcal.report.verdicts import titles
+from robcal.types import GalleryItem, GroupRow, MethodResult, Results
+
+#: A table of a training run shows at most so many epochs (the figure shows all).
+MAX_EPOCH_ROWS = 40
+#: A figure of user-defined groups shows at most so many (the table shows all).
+MAX_GROUPS_DRAWN = 15
+#: Images up to this size are enlarged pixel by pixel.
+SMALL_IMAGE = 96
+
+_LEVEL_LABEL = "robustness level (0 = least robust)"
+_DISTANCE_LABEL = "level (0 = least robust), below: largest distance"
+
+
+def sections(results: Results) -> tuple[Section, ...]:
+    """Every section that has data, in reading order."""
+    makers: tuple[Callable[[Results], Section | None], ...] = (
+        reliability_section,
+        levels_section,
+        groups_section,
+        training_section,
+        shift_section,
+        gallery_section,
+    )
+    return tuple(section for make in makers if (section := make(results)) is not None)
+
+
+def reliability_section(results: Results) -> Section | None:
+    """Reliability diagrams, one a method."""
+    names = titles(results)
+    panels = []
+    for position, method in enumerate(results.methods):
+        points = plotted.reliability_points(method)
+        if points:
+            name = names[method.name]
+            rows = tuple(
+                (
+                    f"{formatting.number(p.lower, 3)} to {formatting.number(p.upper, 3)}",
+                    f"{p.count:,}",
+                    formatting.percent(p.confidence, 2),
+                    formatting.percent(p.accuracy, 2),
+                    _ends(p.low, p.high),
+                    formatting.signed(p.gap, 4),
+                )
+                for p in points
+            )
+            columns = ("Bin", "Examples", "Mean confidence", "Accuracy", "Interval", "Gap")
+            svg = figures.draw_reliability(points, key=f"reliability-{position}", title=name)
+            panels.append(Panel(name, "", svg, (), Numbers(f"Reliability bins of {name}", columns, rows)))
+    lead = (
+        "When the model says 80%, is it right 80% of the time? Points on the diagonal say yes; points below it are "
+        "over-confident. Shaded bands are the intervals of the accuracy; the coloured line is the gap at the bin's "
+        "mean confidence."
+    )
+    return Section("reliability", "Confidence against accuracy", lead, panels=tuple(panels)) if panels else None
+
+
+def levels_section(results: Results) -> Section | None:
+    """Calibration by robustness level, all methods side by side, then accuracy and confidence of each."""
+    names = titles(results)
+    ticks = plotted.level_ticks(results)
+    ranges = plotted.shared_score_ranges(results)
+    below = tuple(formatting.significant(high, 2) for _, high in ranges)
+    x_label = _DISTANCE_LABEL if below else _LEVEL_LABEL
+    legend = _legend(results, lambda method: bool(method.levels))
+    panels = []
+    for quantity, title, label in (("ece", "ECE by level", "ECE"), ("gap", "Signed gap by level", "Conf. − accuracy")):
+        series = plotted.level_series(results, quantity)  # type: ignore[arg-type]
+        if series:
+            svg = figures.draw_series(
+                series, key=f"levels-{quantity}", title=title, y_label=label, x_label=x_label, ticks=ticks,
+                second_ticks=below,
+            )  # fmt: skip
+            panels.append(Panel(title, _LEVEL_SUBTITLES[quantity], svg, legend))
+    confidence = {series.method: series for series in plotted.level_series(results, "confidence")}
+    for accuracy in plotted.level_series(results, "accuracy"):
+        if accuracy.method in confidence:
+            name = names[results.methods[accuracy.method].name]
+            panels.append(_accuracy_panel(results.methods[accuracy.method], name, accuracy, confidence, ticks))
+    if not panels:
+        return None
+    several = sum(bool(method.trends) for method in results.methods) > 1
+    sentences = tuple(
+        (f"{names[method.name]}: " if several else "") + trend_sentence(trend)
+        for method in results.methods
+        for trend in method.trends
+    )
+    lead = (
+        "Examples are sorted by their adversarial robustness (how small a change of the input flips the prediction) "
+        "and cut into levels; level 0 holds the least robust. Bars are intervals."
+    )
+    return Section("levels", "Calibration by robustness level", lead, sentences, tuple(panels))
+
+
+_LEVEL_SUBTITLES = {"ece": "Lower is better.", "gap": "Above zero: over-confident. Below: under-confident."}
+
+
+def groups_section(results: Results) -> Section | None:
+    """The user's own groupings: the signed gap of each group."""
+    groupings = dict.fromkeys(name for method in results.methods for name in method.groups)
+    names = titles(results)
+    panels = []
+    for position, grouping in enumerate(groupings):
+        shown, complete = plotted.group_names(results, grouping, limit=MAX_GROUPS_DRAWN)
+        series = plotted.group_series(results, grouping, shown, "gap")
+        if not series:
+            continue
+        title = f"Signed gap by {clean_text(grouping)}"
+        rows = tuple(
+            (clean_text(row.group), names[method.name], *_group_cells(row))
+            for method in results.methods
+            for row in method.groups.get(grouping, ())
+        )
+        columns = ("Group", "Method", *_GROUP_COLUMNS)
+        panels.append(
+            Panel(
+                title,
+                "All groups." if complete else f"The {len(shown)} groups with the largest gap; the table has all.",
+                figures.draw_groups(series, shown, key=f"groups-{position}", title=title),
+                _legend(results, partial(_has_group, grouping)),
+                Numbers(title, columns, rows),
+            )
+        )
+    lead = "The same by other groups of the examples. To the right of zero: over-confident."
+    return Section("groups", "Calibration by group", lead, panels=tuple(panels)) if panels else None
+
+
+def training_section(results: Results) -> Section | None:
+    """The course of training: validation curves, and the smoothing and the gap of every level."""
+    names = titles(results)
+    panels = []
+    for quantity, title, percent in (
+        ("val_ece", "Validation ECE", False),
+        ("val_accuracy", "Validation accuracy", True),
+    ):
+        series = plotted.curve_series(results, quantity)  # type: ignore[arg-type]
+        if series:
+            svg = figures.draw_curves(
+                series, key=f"training-{quantity.replace('_', '-')}", title=title, y_label=title, percent=percent
+            )
+            legend = _legend(results, lambda method: bool(method.history))
+            write = formatting.percent if percent else formatting.number
+            panels.append(Panel(title, "", svg, legend, _curve_numbers(results, series, title, write)))
+    for position, method in enumerate(results.methods):
+        for quantity, what, label in (
+            ("epsilon", "label smoothing ε per level", "ε (used in the next epoch)"),
+            ("gap", "validation gap per level", "Conf. − accuracy (validation)"),
+        ):
+            course = plotted.history_course(method.history, quantity)  # type: ignore[arg-type]
+            if course is not None:
+                title = f"{names[method.name]}: {what}"
+                svg = figures.draw_course(course, key=f"course-{quantity}-{position}", title=title, y_label=label)
+                panels.append(Panel(title, "", svg, (), _course_numbers(course, title)))
+    lead = "One training run of each method (its first seed), measured on validation data after every epoch."
+    return Section("training", "Course of training", lead, panels=tuple(panels)) if panels else None
+
+
+def shift_section(results: Results) -> Section | None:
+    """ECE and accuracy against the severity of corruptions."""
+    panels = []
+    for quantity, title, label, percent in (
+        ("ece", "ECE by severity", "ECE", False),
+        ("accuracy", "Accuracy by severity", "Accuracy", True),
+    ):
+        boxes = plotted.shift_boxes(results, quantity)  # type: ignore[arg-type]
+        if boxes:
+            svg = figures.draw_boxes(boxes, key=f"shift-{quantity}", title=title, y_label=label, percent=percent)
+            subtitle = "Box: middle half of the corruptions; bar: median; ring: mean; dots: outliers."
+            legend = _legend(results, lambda method: bool(method.shift))
+            panels.append(Panel(title, subtitle, svg, legend, _shift_numbers(results, quantity, title, percent)))
+    lead = "Corrupted test inputs. Every corruption and severity is measured on its own; nothing is pooled."
+    return Section("shift", "Under distribution shift", lead, panels=tuple(panels)) if panels else None
+
+
+def gallery_section(results: Results) -> Section | None:
+    """Test images that the model got wrong, least robust and most confident."""
+    names = titles(results)
+    galleries = tuple(
+        (names[method.name], tuple(_picture(item) for item in method.gallery))
+        for method in results.methods
+        if method.gallery
+    )
+    lead = "Test images that are easily flipped, and that the model got wrong while being sure."
+    return Section("gallery", "Wrong, fragile and sure", lead, galleries=galleries) if galleries else None
+
+
+_GROUP_COLUMNS = ("Examples", "Accuracy", "Confidence", "Gap", "ECE")
+
+
+def _group_cells(row: GroupRow) -> tuple[str, ...]:
+    return (
+        f"{row.n:,}",
+        formatting.with_interval(row.accuracy, lambda value: formatting.percent(value, 1)),
+        formatting.with_interval(row.confidence, lambda value: formatting.percent(value, 1)),
+        formatting.with_interval(row.gap, formatting.signed),
+        formatting.with_interval(row.ece, formatting.number),
+    )
+
+
+def _accuracy_panel(
+    method: MethodResult,
+    name: str,
+    accuracy: plotted.Series,
+    confidence: Mapping[int, plotted.Series],
+    ticks: Sequence[str],
+) -> Panel:
+    position = accuracy.method
+    svg = figures.draw_accuracy_confidence(
+        accuracy,
+        confidence[position],
+        key=f"levels-accuracy-{position}",
+        title=f"Accuracy and confidence by level, {name}",
+        x_label=_LEVEL_LABEL,
+        ticks=ticks,
+    )
+    legend = (
+        LegendItem("accuracy", method_role(position), f"marker-{position % len(figures.MARKERS)}"),
+        LegendItem("confidence", "ink", "hollow"),
+        LegendItem("over-confident", "over", "area"),
+        LegendItem("under-confident", "under", "area"),
+    )
+    rows = tuple((clean_text(row.group), _range(row), *_group_cells(row)) for row in method.levels)
+    numbers = Numbers(f"Levels of {name}", ("Level", "Distance", *_GROUP_COLUMNS), rows)
+    return Panel(name, "Accuracy and confidence by level.", svg, legend, numbers)
+
+
+def _range(row: GroupRow) -> str:
+    if row.score_low is None or row.score_high is None:
+        return NOTHING
+    return f"{formatting.significant(row.score_low)} to {formatting.significant(row.score_high)}"
+
+
+def _ends(low: float, high: float) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return NOTHING
+    return f"[{formatting.percent(low, 1)}, {formatting.percent(high, 1)}]"
+
+
+def _has_group(grouping: str, method: MethodResult) -> bool:
+    return grouping in method.groups
+
+
+def _legend(results: Results, has: Callable[[MethodResult], bool]) -> tuple[LegendItem, ...]:
+    names = titles(results)
+    return tuple(
+        LegendItem(names[method.name], method_role(position), f"marker-{position % len(figures.MARKERS)}")
+        for position, method in enumerate(results.methods)
+        if has(method)
+    )
+
+
+def _curve_numbers(
+    results: Results, series: Sequence[plotted.Series], title: str, write: Callable[[float | None], str]
+) -> Numbers:
+    names = titles(results)
+    by_method = [dict(zip(one.x, one.y, strict=True)) for one in series]
+    epochs = sorted({epoch for values in by_method for epoch in values})
+    chosen = plotted.thinned(len(epochs), MAX_EPOCH_ROWS)
+    rows = tuple((f"{epochs[at]:g}", *(write(values.get(epochs[at])) for values in by_method)) for at in chosen)
+    columns = ("Epoch", *(names[results.methods[one.method].name] for one in series))
+    return Numbers(title, columns, rows, _thinning_note(len(chosen), len(epochs)))
+
+
+def _course_numbers(course: plotted.LevelCourse, title: str) -> Numbers:
+    chosen = plotted.thinned(len(course.epochs), MAX_EPOCH_ROWS)
+    rows = tuple(
+        (str(course.epochs[at]), *(formatting.number(float(value), 3) for value in course.values[at])) for at in chosen
+    )
+    columns = ("Epoch", *(f"Level {level}" for level in range(course.values.shape[1])))
+    return Numbers(title, columns, rows, _thinning_note(len(chosen), len(course.epochs)))
+
+
+def _thinning_note(shown: int, total: int) -> str:
+    return "" if shown == total else f"{shown} of {total} epochs, evenly spread; the figure shows all."
+
+
+def _shift_numbers(results: Results, quantity: str, title: str, percent: bool) -> Numbers:
+    names = titles(results)
+    write: Callable[[float | None], str] = formatting.percent if percent else formatting.number
+    severities = sorted({cell.severity for method in results.methods for cell in method.shift})
+    rows = []
+    for method in results.methods:
+        for corruption, values in plotted.shift_by_corruption(method, quantity).items():  # type: ignore[arg-type]
+            cells = (write(values.get(severity)) for severity in severities)
+            rows.append((clean_text(corruption), names[method.name], *cells))
+    columns = ("Corruption", "Method", *(f"Severity {severity}" for severity in severities))
+    return Numbers(title, columns, tuple(rows))
+
+
+def _picture(item: GalleryItem) -> Picture:
+    label, prediction = clean_text(item.label), clean_text(item.prediction)
+    facts = [
+        ("predicted", prediction),
+        ("is", label),
+        ("confidence", formatting.percent(item.confidence)),
+    ]
+    if item.distance is not None:
+        facts.append(("distance", formatting.significant(item.distance)))
+    if item.level is not None:
+        facts.append(("level", str(item.level)))
+    facts.append(("index", str(item.index)))
+    size = _png_size(item.image_png)
+    source = f"data:image/png;base64,{base64.b64encode(item.image_png).decode('ascii')}" if size else ""
+    alt = f"Test image {item.index}: {label}, predicted {prediction}"
+    return Picture(source, alt, bool(size) and max(size) <= SMALL_IMAGE, tuple(facts))
+
+
+def _png_size(data: bytes) -> tuple[int, int] | tuple[()]:
+    """Width and height of a PNG, or () where the bytes are none."""
+    if len(data) < 24 or not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ()
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height

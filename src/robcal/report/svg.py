@@ -1,0 +1,169 @@
+"""From a matplotlib figure to an SVG that lives in a page: colours follow the page's theme, ids are its own.
+
+Figures are drawn with sentinel colours, one for each role in `ROLES`; here each becomes `var(--role)`, so the page's
+style sheet decides what it looks like in light, dark and print. Text stays text, in the page's font. matplotlib is
+imported when the first figure is drawn, not before; no global setting of it is left changed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Width of every figure in user units; the page shows it at 340 to 460 px.
+WIDTH = 360.0
+#: Font size in user units: at least 10 px at the narrowest.
+FONT_SIZE = 11.0
+#: How many methods have a colour and a marker of their own.
+METHOD_COLOURS = 8
+#: Steps of the sequential palette of the levels.
+LEVEL_STEPS = 21
+
+#: Roles of the theme; each is a custom property of the page's style sheet.
+ROLES: tuple[str, ...] = (
+    "ink",
+    "muted",
+    "grid",
+    "surface",
+    "over",
+    "under",
+    *(f"method-{i}" for i in range(METHOD_COLOURS)),
+    *(f"level-{i}" for i in range(LEVEL_STEPS)),
+)
+_SENTINEL = "#0a07{:02x}"
+_SENTINEL_PATTERN = re.compile(r"#0a07([0-9a-f]{2})")
+_FONT_PATTERN = re.compile(r"font: (?:[a-z0-9]+ )*([0-9.]+)px[^;]*")
+
+
+def colour(role: str) -> str:
+    """The sentinel to draw with for a role of the theme."""
+    return _SENTINEL.format(ROLES.index(role))
+
+
+def method_role(position: int) -> str:
+    """The colour role of the method at this position; they repeat after eight."""
+    return f"method-{position % METHOD_COLOURS}"
+
+
+def level_role(level: int, num_levels: int) -> str:
+    """The colour role of a level: the sequential palette from the least to the most robust."""
+    step = 0 if num_levels < 2 else round(level * (LEVEL_STEPS - 1) / (num_levels - 1))
+    return f"level-{step}"
+
+
+def draw_svg(draw: Callable[[Figure], None], *, key: str, height: float, title: str, description: str) -> str:
+    """Draw a figure and return it as an inline SVG element.
+
+    Args:
+        draw: receives an empty figure of `WIDTH` x `height` user units (1 unit = 1 point) and draws into it.
+        key: unique on the page, letters, digits and hyphens; every id in the SVG starts with it.
+        height: in user units.
+        title: the figure's name for those who do not see it.
+        description: what it shows, in a sentence or two.
+
+    Returns:
+        The SVG element; the same input gives the same bytes.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_settings()):
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        FigureCanvasSVG(figure)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _for_page(buffer.getvalue(), key=key, title=title, description=description)
+
+
+def add_axes(figure: Figure, *, left: float, bottom: float, top: float, right: float = 8.0) -> Axes:
+    """Axes with margins in user units, in the report's style: light horizontal grid, no box."""
+    width, height = figure.get_size_inches() * 72
+    axes = figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+    )
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=colour("grid"), linewidth=0.8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(colour("muted"))
+    axes.tick_params(axis="both", length=0, pad=4, labelcolor=colour("muted"), labelsize=FONT_SIZE)
+    axes.tick_params(axis="x", length=3, color=colour("muted"))
+    return axes
+
+
+def label(figure: Figure, x: float, y: float, text: str, *, role: str = "muted", align: str = "left") -> None:
+    """Write `text` (never read as mathematics) with its baseline at (x, y) in user units from the lower left."""
+    width, height = figure.get_size_inches() * 72
+    figure.text(
+        x / width, y / height, text, color=colour(role), fontsize=FONT_SIZE, ha=align, va="baseline", parse_math=False
+    )
+
+
+def _settings() -> dict[Any, Any]:
+    """Matplotlib's own defaults, whatever the user's are, plus what makes the SVG text, small and reproducible."""
+    import matplotlib
+
+    style_keys = {key: value for key, value in matplotlib.rcParamsDefault.items() if key.split(".")[0] in _STYLE_GROUPS}
+    return style_keys | {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "robcal",
+        "font.family": ["DejaVu Sans"],
+        "font.size": FONT_SIZE,
+        "text.usetex": False,
+        "path.simplify": True,
+    }
+
+
+#: Groups of settings that shape a figure (the backend and the interactive ones are none of ours).
+_STYLE_GROUPS = frozenset(
+    {"axes", "figure", "font", "grid", "lines", "mathtext", "patch", "path", "savefig", "svg", "text", "xtick", "ytick"}
+)
+
+
+def _for_page(source: bytes, *, key: str, title: str, description: str) -> str:
+    """The SVG without namespaces, metadata and style sheet, with themed colours, prefixed ids and a description."""
+    root = ET.fromstring(source)
+    for parent in root.iter():
+        for child in list(parent):
+            if _local(child.tag) in {"metadata", "style"}:
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(name): _themed(name, value, key) for name, value in element.attrib.items()}
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"role": "img", "aria-labelledby": f"{key}-title {key}-desc", "class": "plot"}
+    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ET.Element(tag, {"id": f"{key}-{tag}"})
+        element.text = text
+        root.insert(position, element)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _themed(name: str, value: str, key: str) -> str:
+    """An attribute's value with its ids prefixed and its colours and fonts left to the page."""
+    local = _local(name)
+    if local == "id":
+        return f"{key}-{value}"
+    if local == "href":
+        return f"#{key}-{value.removeprefix('#')}"
+    if local == "clip-path":
+        return value.replace("url(#", f"url(#{key}-")
+    if local == "style":
+        value = _FONT_PATTERN.sub(r"font-size: \1px", value)
+        return _SENTINEL_PATTERN.sub(lambda match: f"var(--{ROLES[int(match[1], 16)]})", value)
+    return value
+
+
+def _local(tag: str) -> str:
+    """A tag's or attribute's name without its namespace."""
+    return tag.rsplit("}", 1)[-1]

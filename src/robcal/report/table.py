@@ -1,0 +1,192 @@
+"""The one table of a comparison: methods in rows, then the paired differences. For terminals, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from robcal.checks import refuse
+from robcal.report import formatting
+from robcal.report.verdicts import Mark, marks, titles
+from robcal.types import METRIC_TITLES, Estimate, Results
+
+#: Metrics of the short table, with headings that leave room for the numbers at 80 columns.
+SHORT_METRICS = {"accuracy": "Accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier", "shift_ece": "ECE, shift"}
+#: The metric whose interval the short table prints.
+SHORT_INTERVAL = "ece"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of the table.
+
+    Attributes:
+        kind: "method", or "difference" (this method minus the first one, paired).
+        name: the method's key.
+        title: what the row is called.
+        estimates: metric → estimate; a metric that was not measured is absent.
+        marks: metric → "best", "tied" (not distinguishable from the best) or "".
+    """
+
+    kind: str
+    name: str
+    title: str
+    estimates: dict[str, Estimate]
+    marks: dict[str, Mark]
+
+
+def measured_metrics(results: Results) -> tuple[str, ...]:
+    """The metrics at least one method has: those of `METRIC_TITLES` in their order, then any other, sorted.
+
+    Raises:
+        InputError: if the results hold no method.
+    """
+    if not results.methods:
+        refuse("the results hold no method", "a table needs at least one", "Evaluate one first")
+    present = {name for method in results.methods for name in method.metrics}
+    known = [name for name in METRIC_TITLES if name in present]
+    return (*known, *sorted(present - set(known)))
+
+
+def metric_title(name: str) -> str:
+    """What people call the metric."""
+    return METRIC_TITLES[name][0] if name in METRIC_TITLES else formatting.clean_text(name)
+
+
+def table_rows(results: Results) -> tuple[TableRow, ...]:
+    """All methods, the first one (the baseline) first, then the paired difference of every other one to it.
+
+    Raises:
+        InputError: if the results hold no method.
+    """
+    names = titles(results)
+    marked = {metric: marks(results, metric) for metric in measured_metrics(results)}
+    rows = [
+        TableRow(
+            kind="method",
+            name=method.name,
+            title=names[method.name],
+            estimates=dict(method.metrics),
+            marks={metric: marked[metric][position] for metric in method.metrics},
+        )
+        for position, method in enumerate(results.methods)
+    ]
+    baseline = results.methods[0].name
+    rows += [
+        TableRow("difference", name, f"{names[name]} {formatting.MINUS} {names[baseline]}", dict(estimates), {})
+        for name, estimates in results.differences.items()
+        if name in names and name != baseline and estimates
+    ]
+    return tuple(rows)
+
+
+def text_table(results: Results) -> Table:
+    """The table for a terminal of 80 columns, in plain ASCII apart from the user's own names.
+
+    A star marks the best value of a column, a tilde one that is not distinguishable from it.
+
+    Args:
+        results: at least one method.
+
+    Returns:
+        A rich table: print it with `rich.console.Console().print`.
+
+    Raises:
+        InputError: if the results hold no method.
+
+    Example:
+        >>> from robcal.types import MethodResult
+        >>> one = MethodResult("a", "Plain", metrics={"accuracy": Estimate(0.9), "ece": Estimate(0.02, 0.01, 0.03)})
+        >>> text_table(Results("Audit", {}, (one,))).row_count
+        1
+    """
+    rows = table_rows(results)
+    columns = [name for name in SHORT_METRICS if name in measured_metrics(results)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column("Method", overflow="fold")
+    for name in columns:
+        table.add_column(SHORT_METRICS[name], justify="right", no_wrap=name != "shift_ece")
+    for position, row in enumerate(rows):
+        cells = [_ascii(_short_cell(row, name)) for name in columns]
+        last_method = position + 1 < len(rows) and row.kind != rows[position + 1].kind
+        title = row.title.replace(formatting.MINUS, "-") if row.kind == "difference" else row.title
+        style = "dim" if row.kind == "difference" else None
+        table.add_row(Text(title), *(Text(cell) for cell in cells), style=style, end_section=last_method)
+    return table
+
+
+def markdown_table(results: Results) -> str:
+    """The same table as GitHub-flavoured Markdown; names are escaped.
+
+    Raises:
+        InputError: if the results hold no method.
+    """
+    rows = table_rows(results)
+    columns = [name for name in SHORT_METRICS if name in measured_metrics(results)]
+    lines = [
+        "| Method | " + " | ".join(SHORT_METRICS[name] for name in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for row in rows:
+        cells = [_short_cell(row, name, bold="**") for name in columns]
+        lines.append("| " + " | ".join([_escape_markdown(row.title), *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(results: Results) -> str:
+    """All metrics at full precision: kind, method, title, then value, low and high of each metric.
+
+    Missing values are empty cells; undefined ones are "nan", infinite ones "inf".
+
+    Raises:
+        InputError: if the results hold no method.
+    """
+    columns = measured_metrics(results)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    parts = [part for name in columns for part in (name, f"{name}_low", f"{name}_high")]
+    writer.writerow(["kind", "method", "title", *(formatting.clean_text(part) for part in parts)])
+    for row in table_rows(results):
+        cells: list[str] = []
+        for name in columns:
+            found = row.estimates.get(name)
+            ends = (None, None, None) if found is None else (found.value, found.low, found.high)
+            cells += ["" if end is None else repr(float(end)) for end in ends]
+        writer.writerow([row.kind, formatting.clean_text(row.name), row.title, *cells])
+    return buffer.getvalue()
+
+
+def _short_cell(row: TableRow, name: str, *, bold: str = "") -> str:
+    """One cell of the short table: value, mark, and for the ECE its interval."""
+    estimate = row.estimates.get(name)
+    if estimate is None or math.isnan(estimate.value):
+        return formatting.NOTHING
+    wanted = estimate if name == SHORT_INTERVAL else Estimate(estimate.value)
+    if row.kind == "difference":
+        return formatting.with_interval(wanted, lambda value: formatting.difference(name, value))
+    mark = row.marks.get(name, "")
+    value = formatting.metric(name, estimate.value)
+    value = f"{bold}{value}{bold}" if mark == "best" and bold else value + {"best": "*", "tied": "~", "": ""}[mark]
+    value += "~" if mark == "tied" and bold and not value.endswith("~") else ""
+    ends = formatting.interval(wanted, lambda end: formatting.metric(name, end))
+    return f"{value} {ends}".rstrip()
+
+
+def _ascii(cell: str) -> str:
+    """The cell in characters that every terminal has."""
+    for fancy, plain in ((formatting.MINUS, "-"), (formatting.NOTHING, "-"), ("∞", "inf")):
+        cell = cell.replace(fancy, plain)
+    return cell
+
+
+def _escape_markdown(text: str) -> str:
+    """`text` with everything that Markdown or HTML would interpret made literal."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)
