@@ -1,0 +1,140 @@
+"""The box that inputs live in, and the exact nearest point on a linear boundary inside it.
+
+Everything here works on flat inputs (B, D). Unbounded features have bounds of -inf and +inf, so there is one code path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robcal.checks import refuse
+
+#: Newton steps on one root; the function is piecewise linear and concave, so the iteration ends by itself long before.
+_MAX_NEWTON_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The box [lo, hi] of flat inputs.
+
+    Attributes:
+        lo: (D,) float32 lower ends, -inf where unbounded.
+        hi: (D,) float32 upper ends, +inf where unbounded.
+        bounded: whether any end is finite.
+    """
+
+    lo: Tensor
+    hi: Tensor
+    bounded: bool
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """The nearest point of the box, feature by feature; x is (…, D)."""
+        return torch.minimum(torch.maximum(x, self.lo), self.hi) if self.bounded else x
+
+    def excess(self, x: Tensor) -> Tensor:
+        """(B,) how far the worst feature of each row of x (B, D) lies outside the box; 0 inside."""
+        return torch.maximum(self.lo - x, x - self.hi).amax(1).clamp_min(0)
+
+    def widths(self, x: Tensor) -> Tensor:
+        """(B, D) a length scale for every feature: the box's width, or 1 + |x| where it is unbounded."""
+        width = (self.hi - self.lo).expand_as(x)
+        return torch.where(torch.isfinite(width), width, 1 + x.abs())
+
+
+def make_bounds(box: Any, input_shape: tuple[int, ...], device: torch.device | str = "cpu") -> Bounds:
+    """The flat bounds of a box.
+
+    Args:
+        box: None (unbounded), or (lo, hi): numbers, or arrays that broadcast to one input; -inf and inf are allowed.
+        input_shape: shape of one input.
+        device: where the bounds are kept.
+
+    Returns:
+        Bounds of D = prod(input_shape) features.
+
+    Raises:
+        InputError: if box is not a pair, does not broadcast, holds NaN, or lo is not below hi somewhere.
+
+    Example:
+        >>> make_bounds((0.0, 1.0), (2,)).hi
+        tensor([1., 1.])
+    """
+    if box is None:
+        box = (-np.inf, np.inf)
+    if not isinstance(box, (tuple, list)) or len(box) != 2:
+        refuse(f"box is {box!r}", "it must be None (unbounded) or a pair (lo, hi)", "Pass for example box=(0.0, 1.0)")
+    ends = []
+    for name, end in zip(("lo", "hi"), box, strict=True):
+        value = np.asarray(end.detach().cpu() if isinstance(end, Tensor) else end, dtype=np.float32)
+        try:
+            ends.append(np.broadcast_to(value, input_shape).reshape(-1))
+        except ValueError:
+            refuse(
+                f"box {name} has shape {value.shape}, one input has shape {input_shape}",
+                "each end is a number or broadcasts to one input",
+                "Reshape it, for example to (C, 1, 1) for one bound a channel",
+            )
+    lo, hi = ends
+    if not (lo < hi).all():
+        where = int(np.flatnonzero(~(lo < hi))[0])
+        refuse(
+            f"box has lo {lo[where]:g} and hi {hi[where]:g} at feature {where}",
+            "every lower end lies below its upper end, and neither is NaN",
+            "Swap or mend them; drop features that cannot move",
+        )
+    bounded = bool(np.isfinite(lo).any() or np.isfinite(hi).any())
+    return Bounds(torch.tensor(lo, device=device), torch.tensor(hi, device=device), bounded)
+
+
+def multiplier_in_box(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Where the ray of nearest points meets a linear boundary, inside the box.
+
+    The nearest point to x on {x': w·(x - x') = r} inside the box is clamp(x - λ w) (Karush-Kuhn-Tucker), and λ is the
+    root of S(λ) = Σ_i w_i² min(λ, b_i) = r, where b_i is the λ at which feature i meets its bound. S is increasing,
+    concave and piecewise linear, so Newton's method from λ = 0 rises to the root and ends after finitely many steps.
+
+    Args:
+        x: (B, D) float32, points inside the box.
+        normal: (B, K, D) float32, w: gradients of the K logit differences that are to fall.
+        residual: (B, K) float32, r: how far w·x' must fall; rows with r <= 0 get λ = 0.
+        bounds: the box.
+
+    Returns:
+        multiplier: (B, K) λ, +inf where the boundary does not meet the box or the gradient is zero.
+        distance: (B, K) l2 distance from x to that point, +inf likewise.
+
+    Example:
+        >>> b = make_bounds((0.0, 1.0), (2,))
+        >>> lam, d = multiplier_in_box(torch.tensor([[0.1, 0.9]]), torch.ones(1, 1, 2), torch.tensor([[0.5]]), b)
+        >>> round(d.item(), 6)  # feature 0 stops at 0, feature 1 falls by 0.4
+        0.412311
+    """
+    square = normal * normal
+    total = square.sum(-1)
+    residual = residual.clamp_min(0)
+    infinite = torch.full_like(residual, torch.inf)
+    multiplier = torch.where(residual > 0, residual / total, torch.zeros_like(residual))
+    if not bounds.bounded:
+        return torch.where(total > 0, multiplier, infinite), torch.where(total > 0, multiplier * total.sqrt(), infinite)
+    room = torch.where(normal > 0, x.unsqueeze(1) - bounds.lo, x.unsqueeze(1) - bounds.hi)
+    breakpoint_ = torch.where(normal == 0, torch.full_like(normal, torch.inf), room / normal)
+    feasible = torch.where(square > 0, square * breakpoint_, torch.zeros_like(square)).sum(-1) >= residual
+    feasible = feasible & (total > 0)
+    multiplier = torch.where(feasible, multiplier, torch.zeros_like(multiplier))
+    pending = feasible & (residual > 0)
+    for _ in range(_MAX_NEWTON_STEPS):
+        reached = torch.minimum(multiplier.unsqueeze(-1), breakpoint_)
+        gap = residual - (square * reached).sum(-1)
+        slope = torch.where(breakpoint_ > multiplier.unsqueeze(-1), square, torch.zeros_like(square)).sum(-1)
+        pending = pending & (gap > 1e-6 * residual) & (slope > 0)
+        if not bool(pending.any()):
+            break
+        multiplier = torch.where(pending, multiplier + gap / slope.clamp_min(1e-38), multiplier)
+    reached = torch.minimum(multiplier.unsqueeze(-1), breakpoint_)
+    distance = (square * reached * reached).sum(-1).sqrt()
+    return torch.where(feasible, multiplier, infinite), torch.where(feasible, distance, infinite)

@@ -1,0 +1,199 @@
+"""The engine that runs an attack over any number of examples in fixed-size slots.
+
+An attack is a small state machine: `open` makes the state of fresh examples, `advance` makes one evaluation of the
+network for each of them and says through `need` what each needs next. The engine keeps a pool of slots, runs full
+batches of slots that need the same evaluation, and gives the slots of finished examples to new ones: batches keep
+their shape, no example waits for another, and no result depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from robcal.robustness.network import Network
+
+#: State of a batch of examples: tensors with one row an example. Every attack has at least `RESULT_KEYS` and "need".
+Rows = dict[str, Tensor]
+
+#: `need` of an example whose result stands; otherwise `need` is the number of rivals to back-propagate (0: none).
+DONE = -1
+
+#: What a finished example hands out, beside "point" (the adversarial input).
+RESULT_KEYS = ("index", "distance", "verified", "prediction", "rival", "margin", "passes", "flat")
+
+#: Fresh examples: (index (B,), flat inputs (B, D), reference labels (B,), -1 for the model's own prediction).
+Fresh = tuple[Tensor, Tensor, Tensor]
+
+
+class Attack(Protocol):
+    """A way to find the nearest input with another label. Attacks are frozen dataclasses of their settings."""
+
+    name: ClassVar[str]
+
+    @property
+    def num_kinds(self) -> int:
+        """How many different values of `need` occur: the pool has that many batches of slots, so one is always full."""
+        ...
+
+    def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
+        """The state of fresh examples, before any evaluation."""
+        ...
+
+    def advance(self, network: Network, rows: Rows, need: int) -> Rows:
+        """The state after one evaluation of every row, all of which have that `need`."""
+        ...
+
+
+def fresh_rows(index: Tensor, x: Tensor, reference: Tensor, need: int) -> Rows:
+    """The state that all attacks share: `x` clean input, `reference` label, and an empty result."""
+    count = len(x)
+    integer = torch.full((count,), -1, dtype=torch.int64, device=x.device)
+    number = torch.zeros(count, device=x.device)
+    return {
+        "index": index,
+        "x": x.clone(),
+        "reference": reference,
+        "need": torch.full_like(integer, need),
+        "distance": torch.full_like(number, torch.inf),
+        "verified": torch.zeros(count, dtype=torch.bool, device=x.device),
+        "prediction": integer,
+        "rival": integer.clone(),
+        "margin": number,
+        "passes": number.clone(),
+        "flat": torch.zeros_like(integer),
+        "point": x.clone(),
+    }
+
+
+class Source(Protocol):
+    """Where fresh examples come from."""
+
+    def take(self, count: int) -> Fresh | None:
+        """The next `count` examples or fewer; None when there are no more."""
+        ...
+
+
+def run(attack: Attack, network: Network, source: Source, *, batch_size: int, emit: Callable[[Rows], None]) -> None:
+    """Run an attack over all examples of a source.
+
+    Args:
+        attack: the attack with its settings.
+        network: the classifier, in scoring mode.
+        source: gives the examples, a few at a time.
+        batch_size: examples an evaluation; the pool holds `attack.num_kinds` times as many.
+        emit: called with the rows of examples as they finish, in no particular order.
+    """
+    pool = _Pool(attack.num_kinds * batch_size)
+    exhausted = False
+    while True:
+        free = pool.free()
+        if len(free) and not exhausted:
+            fresh = source.take(len(free))
+            exhausted = fresh is None
+            if fresh is not None:
+                pool.put(free[: len(fresh[0])], attack.open(network, *fresh))
+        need, chosen = pool.fullest(batch_size)
+        if not len(chosen):
+            if exhausted:
+                return
+            continue
+        rows = attack.advance(network, pool.get(chosen), need)
+        finished = rows["need"] == DONE
+        if bool(finished.any()):
+            emit({key: value[finished] for key, value in rows.items()})
+        pool.put(chosen, rows)
+
+
+class _Pool:
+    """Slots of examples in progress; a slot with `need` DONE is free."""
+
+    def __init__(self, capacity: int) -> None:
+        self.rows: Rows = {}
+        self.need = torch.full((capacity,), DONE, dtype=torch.int64)
+
+    def free(self) -> Tensor:
+        return torch.nonzero(self.need == DONE).squeeze(1)
+
+    def fullest(self, batch_size: int) -> tuple[int, Tensor]:
+        """The evaluation that most slots wait for, and up to batch_size of those slots."""
+        waiting = self.need[self.need != DONE]
+        if not len(waiting):
+            return DONE, waiting
+        need = int(waiting.bincount().argmax())
+        return need, torch.nonzero(self.need == need).squeeze(1)[:batch_size]
+
+    def get(self, slots: Tensor) -> Rows:
+        if len(slots) == len(self.need):
+            return dict(self.rows)
+        return {key: value[slots.to(value.device)] for key, value in self.rows.items()}
+
+    def put(self, slots: Tensor, rows: Rows) -> None:
+        self.need[slots] = rows["need"].to("cpu")
+        if len(slots) == len(self.need):
+            self.rows = dict(rows)
+            return
+        for key, value in rows.items():
+            if key not in self.rows:
+                self.rows[key] = value.new_zeros((len(self.need), *value.shape[1:]))
+            self.rows[key][slots.to(value.device)] = value
+
+
+class TensorSource:
+    """Examples held in memory.
+
+    Args:
+        x: (N, D) float32 flat inputs.
+        reference: (N,) int64 reference labels, -1 for the model's own prediction.
+    """
+
+    def __init__(self, x: Tensor, reference: Tensor) -> None:
+        self.x, self.reference, self.position = x, reference, 0
+
+    def take(self, count: int) -> Fresh | None:
+        """The next `count` examples or fewer; None when there are no more."""
+        part = slice(self.position, self.position + count)
+        self.position += count
+        if not len(self.x[part]):
+            return None
+        index = torch.arange(len(self.x), device=self.x.device)[part]
+        return index, self.x[part], self.reference[part]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What a single attack found for a batch of inputs.
+
+    Attributes:
+        distance: (B,) float32 l2 distance to the point, +inf where none was found.
+        point: (B, …) float32, the adversarial input (the clean input where none was found: look at `verified`).
+        verified: (B,) bool, the point changes the label in float32 and lies in the box.
+        prediction: (B,) int64, the model's label of the clean input.
+        rival: (B,) int64, the label of the point, -1 where none was found.
+        margin: (B,) float32, signed logit margin of the reference label at the clean input.
+        passes: (B,) float32, forward + input-backward passes spent (half a pass each).
+        flat: (B,) int64, how often the gradient was zero and the point had to be perturbed.
+    """
+
+    distance: Tensor
+    point: Tensor
+    verified: Tensor
+    prediction: Tensor
+    rival: Tensor
+    margin: Tensor
+    passes: Tensor
+    flat: Tensor
+
+
+def collect(parts: Iterator[Rows] | list[Rows], shape: tuple[int, ...]) -> AttackResult:
+    """The rows of all examples, put back in order."""
+    parts = list(parts)
+    keys = ("distance", "point", "verified", "prediction", "rival", "margin", "passes", "flat")
+    order = torch.cat([part["index"] for part in parts]).argsort()
+    columns = {key: torch.cat([part[key] for part in parts])[order] for key in keys}
+    columns["point"] = columns["point"].reshape(shape)
+    return AttackResult(**columns)

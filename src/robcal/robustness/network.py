@@ -1,0 +1,215 @@
+"""A classifier as the attacks see it: flat inputs in, logits and gradients of logit differences out.
+
+The user's model is only ever read: `scoring_mode` puts every submodule into eval mode and switches parameter gradients
+off for the time of the scoring, and leaves all of it, and the global random state, as it was found.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robcal.checks import refuse
+from robcal.robustness.box import Bounds
+
+#: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
+Model = Callable[[Tensor], Tensor]
+
+#: A point counts as adversarial when another logit leads by more than this share of the largest |logit|: float32
+#: logits of one input differ by about 1e-6 of their size between batch sizes, and a verified point must stay verified.
+LEAD = 4e-6
+
+
+@contextmanager
+def scoring_mode(model: Model) -> Iterator[None]:
+    """Eval mode without parameter gradients, no autocast; everything is put back on leaving, also after an error.
+
+    Kept: `training` of every submodule, `requires_grad` of every parameter (their `.grad` is never touched), and the
+    random state of torch (CPU and every CUDA device in use), numpy and Python.
+    """
+    module = model if isinstance(model, torch.nn.Module) else torch.nn.Module()
+    training = [(part, part.training) for part in module.modules()]
+    trainable = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  (kept, never drawn from)
+    devices = sorted({p.device.index or 0 for p, _ in trainable if p.device.type == "cuda"})
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda") if devices else ("cpu",):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            for part, _ in training:
+                part.training = False
+            for parameter, _ in trainable:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for part, flag in training:
+                part.training = flag
+            for parameter, flag in trainable:
+                parameter.requires_grad_(flag)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """The classifier near a batch of points.
+
+    Attributes:
+        logits: (B, Z) float32.
+        rivals: (B, K) int64, the K classes whose logits come nearest to the reference label's, best first.
+        gap: (B, K) float32, z_reference - z_rival; negative where the rival leads.
+        normal: (B, K, D) float32, gradient of the gap with respect to the input.
+    """
+
+    logits: Tensor
+    rivals: Tensor
+    gap: Tensor
+    normal: Tensor
+
+
+class Network:
+    """A classifier on flat float32 inputs; make one inside `scoring_mode`.
+
+    Args:
+        model: from inputs (B, *input_shape) to logits (B, Z).
+        input_shape: shape of one input.
+        bounds: the box of flat inputs.
+        device: where batches are sent.
+
+    Attributes:
+        num_classes: Z, read off the first call of `probe`.
+    """
+
+    def __init__(self, model: Model, input_shape: tuple[int, ...], bounds: Bounds, device: torch.device) -> None:
+        self.model, self.input_shape, self.bounds, self.device = model, input_shape, bounds, device
+        self.num_classes = 0
+        self._dtype = _parameter_dtype(model)
+        self._channels_last = len(input_shape) == 3
+
+    def probe(self, x: Tensor) -> None:
+        """Run x (B, D) once and refuse a model that cannot be scored.
+
+        Raises:
+            InputError: logits that are no tensor of shape (B, Z), Z >= 2, not finite, or not differentiable.
+        """
+        shaped = self._shape(x)
+        try:
+            logits = self.model(shaped.requires_grad_())
+        except RuntimeError:  # a model that calls .view on its feature maps takes contiguous inputs only
+            if not self._channels_last:
+                raise
+            self._channels_last = False
+            logits = self.model(self._shape(x).requires_grad_())
+        if not isinstance(logits, Tensor):
+            refuse(
+                f"the model returns {type(logits).__name__}",
+                "it must return one tensor of logits (B, Z)",
+                "Wrap it in a module whose forward returns the logits",
+            )
+        if logits.ndim != 2 or logits.shape[0] != len(x) or logits.shape[1] < 2:
+            refuse(
+                f"the model returns shape {tuple(logits.shape)} for {len(x)} inputs",
+                "logits have shape (B, Z) with at least two classes",
+                "For one score of a binary classifier, return torch.stack([-s, s], 1) / 2",
+            )
+        refuse_unfinite(logits)
+        if not logits.requires_grad:
+            refuse(
+                "the model's logits do not depend differentiably on its input",
+                "attacks follow input gradients",
+                "Remove detach(), no_grad, argmax or numpy steps from its forward",
+            )
+        self.num_classes = int(logits.shape[1])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, Z) float32 logits of x (B, D): half a pass each."""
+        with torch.no_grad():
+            logits: Tensor = self.model(self._shape(x))
+        return logits.float()
+
+    def linearise(self, x: Tensor, reference: Tensor, num_rivals: int) -> Linearisation:
+        """Logits, nearest rivals and gradients at x: half a pass for the forward, half for each rival.
+
+        Args:
+            x: (B, D) float32.
+            reference: (B,) int64 reference labels; -1 takes the prediction at x.
+            num_rivals: K >= 1, at most Z - 1.
+        """
+        shaped = self._shape(x).requires_grad_()
+        logits = self.model(shaped)
+        values = logits.detach().float()
+        reference = torch.where(reference < 0, values.argmax(1), reference)
+        num_rivals = min(num_rivals, values.shape[1] - 1)
+        rivals = mask_reference(values, reference).topk(num_rivals, dim=1).indices
+        own = logits.gather(1, reference.unsqueeze(1))
+        gaps = own - logits.gather(1, rivals)
+        normals = []
+        for k in range(num_rivals):
+            (gradient,) = torch.autograd.grad(
+                gaps[:, k].sum(), shaped, retain_graph=k + 1 < num_rivals, materialize_grads=True
+            )
+            normals.append(gradient.float().reshape(x.shape))
+        return Linearisation(values, rivals, gaps.detach().float(), torch.stack(normals, 1))
+
+    def _shape(self, x: Tensor) -> Tensor:
+        """Flat inputs in the shape, type and memory format the model wants; never an alias of x."""
+        shaped = x.detach().reshape(-1, *self.input_shape).to(self._dtype)
+        if self._channels_last:
+            return shaped.clone(memory_format=torch.channels_last)
+        return shaped.clone()
+
+
+def refuse_unfinite(logits: Tensor) -> None:
+    """Refuse NaN or infinite logits of clean inputs.
+
+    Raises:
+        InputError: if there are any.
+    """
+    bad = int((~torch.isfinite(logits)).any(1).sum())
+    if bad:
+        refuse(
+            f"the model returns NaN or infinite logits for {bad} of {len(logits)} inputs of a batch",
+            "logits must be finite",
+            "Check its weights and the scale of its inputs",
+        )
+
+
+def mask_reference(logits: Tensor, reference: Tensor) -> Tensor:
+    """The logits (B, Z) with the reference label's replaced by -inf, so that the rest can be ranked."""
+    return logits.scatter(1, reference.unsqueeze(1), -torch.inf)
+
+
+def signed_margin(logits: Tensor, reference: Tensor) -> Tensor:
+    """(B,) z_reference minus the largest other logit; negative where another class leads."""
+    own = logits.gather(1, reference.unsqueeze(1)).squeeze(1)
+    return own - mask_reference(logits, reference).amax(1)
+
+
+def required_lead(logits: Tensor) -> Tensor:
+    """(B,) the lead over the reference label that a point needs to count as adversarial (see `LEAD`)."""
+    return LEAD * logits.abs().amax(1)
+
+
+def _parameter_dtype(model: Model) -> torch.dtype:
+    """float32, or float64 for a model in double precision; lower precisions are refused."""
+    if not isinstance(model, torch.nn.Module):
+        return torch.float32
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            if parameter.dtype not in (torch.float32, torch.float64):
+                refuse(
+                    f"the model's parameters are {parameter.dtype}",
+                    "labels and distances are decided in float32",
+                    "Call model.float() on a copy and score that",
+                )
+            return parameter.dtype
+    return torch.float32

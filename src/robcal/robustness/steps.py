@@ -1,0 +1,175 @@
+"""What the attacks share: reading off a first evaluation, keeping the best verified point, leaving flat regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robcal.checks import refuse
+from robcal.robustness.box import Bounds, make_bounds
+from robcal.robustness.engine import DONE, Attack, AttackResult, Rows, TensorSource, collect, run
+from robcal.robustness.network import (
+    Linearisation,
+    Model,
+    Network,
+    mask_reference,
+    refuse_unfinite,
+    required_lead,
+    scoring_mode,
+    signed_margin,
+)
+
+#: How often a point with a zero gradient is perturbed before the attack gives the example up as censored.
+MAX_PERTURBATIONS = 6
+
+
+def l2(point: Tensor, x: Tensor) -> Tensor:
+    """(B,) float32 l2 distance of the float32 points to x, both (B, D), summed in float64."""
+    distance: Tensor = torch.linalg.vector_norm(point.double() - x.double(), dim=1)
+    return distance.float()
+
+
+def select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """torch.where with a mask of rows (B,), for tensors of any number of dimensions."""
+    return torch.where(mask.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)
+
+
+def meet(rows: Rows, logits: Tensor) -> Rows:
+    """Fill in prediction, reference label and margin of rows that are evaluated for the first time, at the clean input.
+
+    With the true label as reference, a misclassified input is its own adversarial point: distance 0, done.
+    """
+    new = rows["prediction"] < 0
+    if not bool(new.any()):
+        return rows
+    refuse_unfinite(logits[new])
+    prediction = torch.where(new, logits.argmax(1), rows["prediction"])
+    reference = torch.where(rows["reference"] < 0, prediction, rows["reference"])
+    wrong = new & (reference != prediction)
+    return rows | {
+        "prediction": prediction,
+        "reference": reference,
+        "margin": torch.where(new, signed_margin(logits, reference), rows["margin"]),
+        "distance": torch.where(wrong, 0.0, rows["distance"]),
+        "verified": rows["verified"] | wrong,
+        "rival": torch.where(wrong, prediction, rows["rival"]),
+        "need": torch.where(wrong, DONE, rows["need"]),
+    }
+
+
+def is_adversarial(logits: Tensor, reference: Tensor) -> Tensor:
+    """(B,) bool, another class leads by enough to stay ahead when the point is evaluated again."""
+    return signed_margin(logits, reference) < -required_lead(logits)
+
+
+def keep_best(rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
+    """Keep the `query` just evaluated where it is adversarial and nearer than the best point so far.
+
+    Returns:
+        The rows, and (B,) bool: where the query is the new best point.
+    """
+    query = rows["query"]
+    distance = l2(query, rows["x"])
+    better = (distance < rows["distance"]) & is_adversarial(logits, rows["reference"])
+    rival = mask_reference(logits, rows["reference"]).argmax(1)
+    kept = {
+        "distance": torch.where(better, distance, rows["distance"]),
+        "point": torch.where(better.unsqueeze(1), query, rows["point"]),
+        "verified": rows["verified"] | better,
+        "rival": torch.where(better, rival, rows["rival"]),
+    }
+    return rows | kept, better
+
+
+def is_flat(linear: Linearisation) -> Tensor:
+    """(B,) bool, no rival has a gradient that is finite and not zero."""
+    size = linear.normal.abs().amax(-1)
+    return ~((size > 0) & torch.isfinite(size)).any(1)
+
+
+def usable(linear: Linearisation) -> Linearisation:
+    """The linearisation with gradients that are not finite set to zero (their rivals cannot be reached)."""
+    finite = torch.isfinite(linear.normal).all(-1, keepdim=True)
+    return Linearisation(
+        linear.logits, linear.rivals, linear.gap, torch.where(finite, linear.normal, torch.zeros_like(linear.normal))
+    )
+
+
+def perturb(rows: Rows, flat: Tensor, bounds: Bounds, seed: int) -> Rows:
+    """Move the `query` of flat rows a random way off the clean input, twice as far each time; give up after a few.
+
+    Each example draws from its own generator, seeded by (seed, index, attempt): nothing depends on the batch.
+    """
+    if not bool(flat.any()):
+        return rows
+    query, attempts = rows["query"].clone(), rows["flat"] + flat.long()
+    x, widths = rows["x"], bounds.widths(rows["x"])
+    for row in torch.nonzero(flat).squeeze(1).tolist():
+        attempt = int(attempts[row])
+        key = (seed * 1_000_003 + int(rows["index"][row])) * 97 + attempt
+        noise = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(key % 2**63)).to(x.device)
+        query[row] = x[row] + 0.01 * 2.0**attempt * widths[row] * noise
+    lost = flat & (attempts > MAX_PERTURBATIONS)
+    return rows | {
+        "query": bounds.clamp(query),
+        "flat": attempts,
+        "need": torch.where(lost, DONE, rows["need"]),
+    }
+
+
+def attack_batch(
+    attack: Attack, model: Model, x: Tensor, label: Tensor | None, box: Any, batch_size: int | None = None
+) -> AttackResult:
+    """Run one attack on inputs in memory; the attacks' public functions are this with their settings.
+
+    Args:
+        attack: the attack with its settings.
+        model: from inputs (B, …) to logits (B, Z).
+        x: (B, …) float32 inputs inside the box, on the model's device.
+        label: (B,) int64 reference labels, or None for the model's own predictions.
+        box: None or (lo, hi), as in `make_bounds`.
+        batch_size: examples an evaluation; None takes all of them at once.
+
+    Raises:
+        InputError: for a bad box, inputs, labels or model.
+    """
+    if x.ndim < 2 or len(x) == 0 or x.dtype != torch.float32:
+        refuse(
+            f"x has shape {tuple(x.shape)} and dtype {x.dtype}",
+            "inputs are float32 of shape (B, …) with at least one example",
+            "Convert it, or use robcal.robustness.score, which takes uint8 images too",
+        )
+    bounds = make_bounds(box, tuple(x.shape[1:]), x.device)
+    flat = x.detach().reshape(len(x), -1)
+    if not bool(torch.isfinite(flat).all()) or bool((bounds.excess(flat) > 0).any()):
+        refuse(
+            "x holds NaN, infinite or out-of-box values",
+            f"every input must lie in box={box}",
+            "Normalise inside the model, not before it, and pass the true box",
+        )
+    reference = torch.full((len(x),), -1, device=x.device) if label is None else label.to(x.device).long()
+    parts: list[Rows] = []
+    with probed(model, flat, tuple(x.shape[1:]), bounds) as network:
+        if label is not None and (
+            label.shape != (len(x),) or bool((reference < 0).any()) or int(reference.max()) >= network.num_classes
+        ):
+            refuse(
+                f"label has shape {tuple(label.shape)} and values {int(reference.min())} to {int(reference.max())}",
+                f"it must be (B,) with integers from 0 to {network.num_classes - 1}",
+                "Number the classes from 0, in the order of the model's outputs",
+            )
+        run(attack, network, TensorSource(flat, reference), batch_size=batch_size or len(x), emit=parts.append)
+    return collect(parts, tuple(x.shape))
+
+
+@contextmanager
+def probed(model: Model, x: Tensor, input_shape: tuple[int, ...], bounds: Bounds) -> Iterator[Network]:
+    """The model in scoring mode as a `Network` that has proved on x (B, D) that it can be scored."""
+    with scoring_mode(model):
+        network = Network(model, input_shape, bounds, x.device)
+        network.probe(x)
+        yield network
