@@ -1,0 +1,51 @@
+# make demo   the main job, from nothing      make test   the tests, from nothing
+# make lint   ruff, mypy, import-linter       make evidence   the figures of docs/evidence.md (slow; needs CIFAR-10)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip
+SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
+WORKERS ?= 2
+export PYTHONWARNINGS ?=
+
+.PHONY: demo test lint evidence wheel clean
+.DEFAULT_GOAL := demo
+
+$(VENV)/.python: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "robcal needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.wheel: $(VENV)/.python $(SOURCES)
+	rm -rf dist
+	@echo "setting up: building the wheel and installing it with its pinned dependencies (a few minutes the first time)"
+	$(PIP) wheel -q --no-deps -w dist .
+	$(PIP) install -q dist/robcal-*.whl
+	$(PIP) install -q --no-deps --force-reinstall dist/robcal-*.whl
+	touch $@
+
+$(VENV)/.test: $(VENV)/.wheel
+	$(PIP) install -q "$$(ls dist/robcal-*.whl)[test]"
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.wheel
+	$(PIP) install -q "$$(ls dist/robcal-*.whl)[dev]"
+	touch $@
+
+wheel: $(VENV)/.wheel
+
+demo: $(VENV)/.wheel
+	$(BIN)/robcal demo
+
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
