@@ -62,7 +62,7 @@ def read_npz(path: str) -> Parts:
 def _load(file: Path) -> dict[str, npt.NDArray[Any]]:
     """Every array of the file."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         refuse(

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from robcal.checks import InputError
+from robcal.data import SPEC_HELP, load_dataset
+
+
+def test_digits_are_the_digits_of_scikit_learn() -> None:
+    data = load_dataset("digits", seed=4)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 755, "val": 323, "test": 719}
+    assert (data.box, data.kind, data.num_classes, data.input_shape) == ((0.0, 1.0), "image", 10, (1, 8, 8))
+    images = np.concatenate([split.inputs[np.arange(len(split))] for split in data.splits.values()])
+    labels = np.concatenate([split.labels for split in data.splits.values()])
+    ours = sorted(
+        (tuple((image * 16).ravel().tolist()), int(label)) for image, label in zip(images, labels, strict=True)
+    )
+    digits = load_digits()
+    theirs = sorted(
+        (tuple(image.tolist()), int(label)) for image, label in zip(digits.data, digits.target, strict=True)
+    )
+    assert ours == theirs
+
+
+def test_no_seed_changes_the_digits_test_split() -> None:
+    digests = {load_dataset("digits", seed=seed).digest("test") for seed in range(4)}
+    limited = {load_dataset("digits", seed=seed, test_limit=50).digest("test") for seed in range(4)}
+    validation = {load_dataset("digits", seed=seed).digest("val") for seed in range(4)}
+    assert (len(digests), len(limited), len(validation)) == (1, 1, 4)
+
+
+def test_digits_val_fraction() -> None:
+    assert len(load_dataset("digits", val_fraction=0.5).split("val")) == 539
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("digit", {}, r"the data set is 'digit'; it must be one of digits, .*Did you mean 'digits'\?"),
+        ("cifar:/x", {}, "Did you mean 'cifar10'"),
+        ("mnist", {}, "Choose one of these"),
+        ("", {}, "the data set is ''"),
+        ("digits:x", {}, "this kind is written digits"),
+        ("npz", {}, "this kind is written npz:FILE"),
+        ("cifar10:", {}, "this kind is written cifar10:PATH"),
+        ("cifar10:/no/such/place", {}, "CIFAR-10 path /no/such/place does not exist"),
+        ("digits", {"image_size": 8}, "only folder:PATH resizes"),
+        ("digits", {"val_fraction": 1.5}, "val_fraction is 1.5"),
+        ("digits", {"val_fraction": 0.001}, "both sides"),
+        ("digits", {"train_limit": 5}, "train_limit is 5 for 10 classes"),
+    ],
+)
+def test_refused(spec: str, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_dataset(spec, **options)
+
+
+def test_options_are_checked_before_any_file_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="val_fraction"):
+        load_dataset(f"npz:{tmp_path / 'absent.npz'}", val_fraction=2.0)
+
+
+def test_help_names_every_kind() -> None:
+    assert SPEC_HELP == "digits, cifar10:PATH, npz:FILE, folder:PATH"
