@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robcal.report import formatting
+from robcal.report.axes import (
+    bar_ticks,
+    epoch_axis,
+    named_ticks,
+    nice_step,
+    shortened,
+    step_decimals,
+    unit_axis,
+    value_axis,
+)
 from robcal.report.plotted import Box, LevelCourse, ReliabilityPoint, Series, dodge, thinned
 from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, level_role, method_role
 
@@ -40,7 +50,7 @@ def draw_reliability(points: Sequence[ReliabilityPoint], *, key: str, title: str
         for side, name in (("under", "under-confident"), ("over", "over-confident")):
             x, y, align = (0.03, 0.93, "left") if side == "under" else (0.98, 0.04, "right")
             axes.text(x, y, name, color=colour(side), fontsize=FONT_SIZE, ha=align)
-        _unit_axis(axes, "y")
+        unit_axis(axes, "y")
         axes.set(xlim=(0, 1.0), ylim=(-0.02, 1.02), xticks=[])
         axes.spines["bottom"].set_visible(False)
         label(figure, 4, 318, "Accuracy")
@@ -84,8 +94,8 @@ def draw_series(
         for position, one in enumerate(series):
             offset = dodge(len(series), position, 0.6)
             _draw_estimates(axes, [x + offset for x in one.x], one)
-        _named_ticks(axes, ticks, second_ticks)
-        _value_axis(axes, series, percent=percent)
+        named_ticks(axes, ticks, second_ticks)
+        value_axis(axes, series, percent=percent)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 8, 7, x_label, align="right")
 
@@ -93,9 +103,26 @@ def draw_series(
 
 
 def draw_accuracy_confidence(
-    accuracy: Series, confidence: Series, *, key: str, title: str, x_label: str, ticks: Sequence[str]
+    accuracy: Series,
+    confidence: Series,
+    *,
+    key: str,
+    title: str,
+    x_label: str,
+    ticks: Sequence[str],
+    scale: Sequence[Series] = (),
 ) -> str:
-    """Accuracy and confidence of one method over the levels, with the gap between them shaded by its sign."""
+    """Accuracy and confidence of one method over the levels, with the gap between them shaded by its sign.
+
+    Args:
+        accuracy: of every level.
+        confidence: mean confidence of every level.
+        key: prefix of the ids.
+        title: what it shows.
+        x_label: name of the positions.
+        ticks: names of positions 0, 1, …
+        scale: further values that the vertical axis must hold (the other methods', so that figures compare).
+    """
 
     def draw(figure: Figure) -> None:
         axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP)
@@ -107,8 +134,8 @@ def draw_accuracy_confidence(
         axes.plot(x, says, color=colour("ink"), linewidth=1.4, dashes=(3, 2), marker="o", markersize=4.5,
                   markerfacecolor=colour("surface"), markeredgewidth=1.2, clip_on=False)  # fmt: skip
         _draw_estimates(axes, list(accuracy.x), accuracy)
-        _named_ticks(axes, ticks, ())
-        _value_axis(axes, (accuracy, confidence), percent=True, from_zero=False)
+        named_ticks(axes, ticks, ())
+        value_axis(axes, (accuracy, confidence, *scale), percent=True, from_zero=False)
         label(figure, 4, 236, "Accuracy and confidence")
         label(figure, WIDTH - 8, 7, x_label, align="right")
 
@@ -120,7 +147,7 @@ def draw_accuracy_confidence(
 
 def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, title: str) -> str:
     """The signed gap of named groups, one row a group, methods side by side."""
-    shown = [_shortened(formatting.clean_text(name), 16) for name in names]
+    shown = [shortened(formatting.clean_text(name), 16) for name in names]
     height = 56 + 22.0 * len(names)
 
     def draw(figure: Figure) -> None:
@@ -135,28 +162,35 @@ def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, tit
         axes.set_ylim(len(names) - 0.5, -0.5)
         ends = [v for one in series for values in (one.y, one.low, one.high) for v in values if math.isfinite(v)]
         low, high = min([*ends, 0.0]), max([*ends, 0.0])
-        step = _nice_step(low, high, 5)
+        step = nice_step(low, high, 5)
         places = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
         axes.set_xlim(places[0], places[-1])
-        axes.set_xticks(places, [formatting.signed(place, _decimals(step)) for place in places])
+        axes.set_xticks(places, [formatting.signed(place, step_decimals(step)) for place in places])
         label(figure, WIDTH - 14, 7, "Confidence − accuracy", align="right")
 
     return draw_svg(draw, key=key, height=height, title=title, description=_describe(series, "gap", percent=False))
 
 
-def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str) -> str:
-    """A quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend."""
+def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scale: Sequence[LevelCourse] = ()) -> str:
+    """A quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend.
+
+    Args:
+        course: the values.
+        key: prefix of the ids.
+        title: what it shows.
+        y_label: name of the quantity.
+        scale: further courses that the vertical axis must hold (the other methods', so that figures compare).
+    """
     num_levels = course.values.shape[1]
-    lines = [
-        Series(0, tuple(map(float, course.epochs)), tuple(map(float, column)), (), ()) for column in course.values.T
-    ]
+    lines = _course_lines(course)
+    others = [line for other in scale for line in _course_lines(other)]
 
     def draw(figure: Figure) -> None:
         axes = add_axes(figure, left=_LEFT + 8, bottom=39, top=_TOP, right=46 if num_levels > 1 else 12)
         for level, line in reversed(list(enumerate(lines))):
             _draw_line(axes, line, level_role(level, num_levels))
-        _value_axis(axes, lines, percent=False, zero_line=True)
-        _epoch_axis(axes, course.epochs)
+        value_axis(axes, [*lines, *others], percent=False, zero_line=True)
+        epoch_axis(axes, course.epochs)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - (46 if num_levels > 1 else 12), 7, "epoch", align="right")
         if num_levels > 1:
@@ -185,8 +219,8 @@ def draw_curves(series: Sequence[Series], *, key: str, title: str, y_label: str,
                 np.array(one.x)[some], np.array(one.y)[some], linestyle="none", markersize=5, clip_on=False,
                 marker=MARKERS[one.method % len(MARKERS)], color=colour(method_role(one.method)),
             )  # fmt: skip
-        _value_axis(axes, series, percent=percent, from_zero=not percent)
-        _epoch_axis(axes, epochs)
+        value_axis(axes, series, percent=percent, from_zero=not percent)
+        epoch_axis(axes, epochs)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 12, 7, "epoch", align="right")
 
@@ -203,9 +237,9 @@ def draw_boxes(boxes: Sequence[Box], *, key: str, title: str, y_label: str, perc
         for box in boxes:
             x = severities.index(box.severity) + dodge(len(methods), methods.index(box.method), 0.76)
             _draw_box(axes, box, x, 0.6 / len(methods))
-        _named_ticks(axes, [str(severity) for severity in severities], ())
+        named_ticks(axes, [str(severity) for severity in severities], ())
         ends = [Series(0, (), (box.low, box.high, box.mean, *box.outliers), (), ()) for box in boxes]
-        _value_axis(axes, ends, percent=percent, from_zero=not percent)
+        value_axis(axes, ends, percent=percent, from_zero=not percent)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 8, 7, "severity of the corruption", align="right")
 
@@ -238,7 +272,7 @@ def _draw_histogram(figure: Figure, points: Sequence[ReliabilityPoint]) -> None:
     top = max(point.share for point in points)
     axes.set(xlim=(0, 1.0), ylim=(0, top * 1.05))
     axes.set_yticks([0, top], ["0", formatting.percent(top, 0)])
-    _unit_axis(axes, "x")
+    unit_axis(axes, "x")
     label(figure, WIDTH - 12, 7, "confidence (bars: share of examples)", align="right")
 
 
@@ -256,6 +290,11 @@ def _draw_estimates(axes: Axes, places: Sequence[float], one: Series, *, horizon
     x, y = (values, at) if horizontal else (at, values)
     axes.plot(x, y, linestyle="none", marker=MARKERS[one.method % len(MARKERS)], markersize=5.5, color=tint,
               markeredgecolor=colour("surface"), markeredgewidth=0.7, clip_on=False)  # fmt: skip
+
+
+def _course_lines(course: LevelCourse) -> list[Series]:
+    epochs = tuple(map(float, course.epochs))
+    return [Series(0, epochs, tuple(map(float, column)), (), ()) for column in course.values.T]
 
 
 def _draw_line(axes: Axes, one: Series, role: str) -> None:
@@ -284,82 +323,8 @@ def _draw_level_bar(figure: Figure, num_levels: int) -> None:
     axes.set(xlim=(-0.5, 0.5), ylim=(0, num_levels))
     label(figure, left - 8, bottom + height + 6, "level")
     cell = height / num_levels
-    for level in thinned(num_levels, 6):
+    for level in bar_ticks(num_levels):
         label(figure, left + 14, bottom + (level + 0.5) * cell - 4, str(level))
-
-
-def _named_ticks(axes: Axes, ticks: Sequence[str], second: Sequence[str]) -> None:
-    """Names below the axis, thinned where they would touch."""
-    longest = max((len(name) for name in (*ticks, *second)), default=1)
-    places = thinned_evenly(len(ticks), max(int(300 / (6.5 * longest + 8)), 2))
-    names = [f"{ticks[at]}\n{second[at]}" if second else _shortened(ticks[at], 12) for at in places]
-    axes.set_xticks(list(places), names, parse_math=False)
-    axes.set_xlim(-0.5, len(ticks) - 0.5)
-
-
-def thinned_evenly(count: int, limit: int) -> tuple[int, ...]:
-    """Positions 0, s, 2s, … with the smallest step s that gives at most `limit` of them.
-
-    Example:
-        >>> thinned_evenly(10, 5), thinned_evenly(10, 10)[-1]
-        ((0, 2, 4, 6, 8), 9)
-    """
-    return tuple(range(0, count, max(-(-count // max(limit, 1)), 1)))
-
-
-def _epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
-    first, last = min(epochs), max(epochs)
-    step = max(round(_nice_step(0, last, 6)), 1)
-    places = sorted({first, *range(step, last + 1, step)})
-    if len(places) > 1 and places[1] - places[0] < step / 2:
-        places.pop(1)
-    axes.set_xticks(places, [str(place) for place in places])
-    axes.set_xlim(first - 0.02 * max(last - first, 1), last + 0.02 * max(last - first, 1))
-
-
-def _value_axis(
-    axes: Axes, series: Sequence[Series], *, percent: bool, from_zero: bool = True, zero_line: bool = False
-) -> None:
-    """Limits and ticks that hold every value and interval."""
-    found = [v for one in series for values in (one.y, one.low, one.high) for v in values if math.isfinite(v)]
-    low, high = min(found), max(found)
-    if from_zero:
-        low, high = min(low, 0.0), max(high, 0.0)
-    if high - low < 1e-9:
-        high = low + (0.01 if low < 1 else abs(low) * 0.1)
-    step = _nice_step(low, high, 5)
-    bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    if percent and high <= 1:
-        top = min(top, 1.0)
-    places = np.arange(round(bottom / step), math.floor(top / step + 1e-9) + 1) * step
-    decimals = _decimals(100 * step if percent else step)
-    names = [formatting.percent(p, decimals) if percent else formatting.number(p, decimals) for p in places]
-    axes.set_yticks(list(places), names)
-    axes.set_ylim(bottom - 0.02 * (top - bottom), top + 0.02 * (top - bottom))
-    if bottom < 0 or zero_line:
-        axes.axhline(0, color=colour("muted"), linewidth=1)
-
-
-def _unit_axis(axes: Axes, which: str) -> None:
-    places = [0, 0.25, 0.5, 0.75, 1]
-    names = ["0", "25%", "50%", "75%", "100%"]
-    if which == "x":
-        axes.set_xticks(places, names)
-        axes.get_xticklabels()[-1].set_horizontalalignment("right")
-    else:
-        axes.set_yticks(places, names)
-
-
-def _nice_step(low: float, high: float, count: int) -> float:
-    """The smallest of 1, 2, 2.5, 5 times a power of ten that covers the range in at most `count` steps."""
-    rough = max(high - low, 1e-12) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
-
-
-def _decimals(step: float) -> int:
-    """Decimals that tell multiples of `step` apart."""
-    return next((d for d in range(9) if abs(round(step, d) - step) < 1e-9 * abs(step)), 9)
 
 
 def _describe(series: Sequence[Series], name: str, *, percent: bool) -> str:
@@ -368,10 +333,6 @@ def _describe(series: Sequence[Series], name: str, *, percent: bool) -> str:
     write = formatting.percent if percent else formatting.number
     plural = "method" if len(series) == 1 else "methods"
     return f"{name} of {len(series)} {plural}, between {write(min(found))} and {write(max(found))}."
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _least(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

@@ -22,23 +22,26 @@ def headline(results: Results) -> str:
 
 
 def answer(results: Results) -> tuple[str, ...]:
-    """The sentences below the headline: accuracy, behaviour under shift, and where the model is wrongly sure."""
-    sentences: list[str] = []
+    """The paragraphs below the headline: how sure the comparison is, then where the model is wrongly sure."""
     baseline = results.methods[0]
     rival = challenger(results)
     if rival is not None:
         names = titles(results)
-        sentences += [
+        comparison = [
             _compare_metric(results, rival.name, baseline.name, metric, name)
-            for metric, name in (("accuracy", "Accuracy"), ("shift_ece", "Under corrupted inputs the mean ECE"))
+            for metric, name in (
+                ("ece", "ECE"),
+                ("accuracy", "Accuracy"),
+                ("shift_ece", "Under corrupted inputs the mean ECE"),
+            )
             if metric in rival.metrics and metric in baseline.metrics
         ]
-        sentences.append(wrongly_sure(baseline, names[baseline.name]))
-        sentences.append(_same_place(results, baseline, rival))
+        place = [wrongly_sure(baseline, names[baseline.name]), _same_place(results, baseline, rival)]
     else:
-        sentences.append(_single_direction(baseline))
-        sentences.append(wrongly_sure(baseline, "It"))
-    return tuple(sentence for sentence in sentences if sentence)
+        comparison = [_single_direction(baseline)]
+        place = [wrongly_sure(baseline, "It")]
+    paragraphs = (" ".join(filter(None, sentences)) for sentences in (comparison, place))
+    return tuple(paragraph for paragraph in paragraphs if paragraph)
 
 
 def challenger(results: Results) -> MethodResult | None:
@@ -127,19 +130,20 @@ def _comparison_headline(results: Results) -> str:
     first, second = names[rival.name], names[baseline.name]
     a, b = rival.metrics["ece"].value, baseline.metrics["ece"].value
     verdict = compare(results, "ece", rival.name, baseline.name)
-    ends = _difference_interval(results, "ece", rival.name, baseline.name)
-    figures = f"ECE {formatting.number(a)} against {formatting.number(b)}{ends}"
     lead = _lead(results, rival, first)
     if verdict in {"lower", "higher"}:
         word = "better" if better("ece", verdict) else "worse"
         text = (
-            f"{first} is {word} calibrated than {second}: its confidence misses its accuracy by {_points(a)} on "
-            f"average instead of {_points(b)} ({figures})."
+            f"{first} is {word} calibrated than {second}: its confidence misses its accuracy by "
+            f"{formatting.number(100 * a, 1)} instead of {_points(b)} on average."
         )
     elif verdict == "unclear":
-        text = f"{first} and {second} are not distinguishable in calibration ({figures})."
+        text = f"{first} and {second} are not distinguishable in calibration."
     else:
-        text = f"{first} has an {figures} for {second}; without intervals, this may be chance."
+        text = (
+            f"{first} misses its accuracy by {formatting.number(100 * a, 1)} and {second} by {_points(b)} on average; "
+            "without intervals, the difference may be chance."
+        )
     return lead + text
 
 

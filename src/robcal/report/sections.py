@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from robcal.report import figures, formatting, plotted
@@ -79,19 +80,28 @@ def levels_section(results: Results) -> Section | None:
     x_label = _DISTANCE_LABEL if below else _LEVEL_LABEL
     legend = _legend(results, lambda method: bool(method.levels))
     panels = []
-    for quantity, title, label in (("ece", "ECE by level", "ECE"), ("gap", "Signed gap by level", "Conf. − accuracy")):
+    for quantity, title, label in (
+        ("ece", "ECE by level", "ECE"),
+        ("gap", "Signed gap by level", "Confidence − accuracy"),
+    ):
         series = plotted.level_series(results, quantity)  # type: ignore[arg-type]
         if series:
             svg = figures.draw_series(
                 series, key=f"levels-{quantity}", title=title, y_label=label, x_label=x_label, ticks=ticks,
                 second_ticks=below,
             )  # fmt: skip
-            panels.append(Panel(title, _LEVEL_SUBTITLES[quantity], svg, legend))
+            panels.append(
+                Panel(title, _LEVEL_SUBTITLES[quantity], svg, legend, _level_numbers(results, quantity, title))
+            )
     confidence = {series.method: series for series in plotted.level_series(results, "confidence")}
-    for accuracy in plotted.level_series(results, "accuracy"):
+    accuracies = plotted.level_series(results, "accuracy")
+    for accuracy in accuracies:
         if accuracy.method in confidence:
-            name = names[results.methods[accuracy.method].name]
-            panels.append(_accuracy_panel(results.methods[accuracy.method], name, accuracy, confidence, ticks))
+            method = results.methods[accuracy.method]
+            scale = (*accuracies, *confidence.values())
+            panels.append(
+                _accuracy_panel(method, names[method.name], accuracy, confidence[accuracy.method], ticks, scale)
+            )
     if not panels:
         return None
     several = sum(bool(method.trends) for method in results.methods) > 1
@@ -121,10 +131,13 @@ def groups_section(results: Results) -> Section | None:
         if not series:
             continue
         title = f"Signed gap by {clean_text(grouping)}"
+        every, _ = plotted.group_names(results, grouping, limit=sys.maxsize)
         rows = tuple(
-            (clean_text(row.group), names[method.name], *_group_cells(row))
+            (clean_text(group), names[method.name], *_group_cells(row))
+            for group in every
             for method in results.methods
             for row in method.groups.get(grouping, ())
+            if row.group == group
         )
         columns = ("Group", "Method", *_GROUP_COLUMNS)
         panels.append(
@@ -156,16 +169,20 @@ def training_section(results: Results) -> Section | None:
             legend = _legend(results, lambda method: bool(method.history))
             write = formatting.percent if percent else formatting.number
             panels.append(Panel(title, "", svg, legend, _curve_numbers(results, series, title, write)))
-    for position, method in enumerate(results.methods):
-        for quantity, what, label in (
-            ("epsilon", "label smoothing ε per level", "ε (used in the next epoch)"),
-            ("gap", "validation gap per level", "Conf. − accuracy (validation)"),
-        ):
-            course = plotted.history_course(method.history, quantity)  # type: ignore[arg-type]
-            if course is not None:
-                title = f"{names[method.name]}: {what}"
-                svg = figures.draw_course(course, key=f"course-{quantity}-{position}", title=title, y_label=label)
-                panels.append(Panel(title, "", svg, (), _course_numbers(course, title)))
+    for quantity, what, label in (
+        ("gap", "validation gap per level", "Confidence − accuracy"),
+        ("epsilon", "label smoothing ε per level", "ε (used in the next epoch)"),
+    ):
+        courses = {
+            position: course
+            for position, method in enumerate(results.methods)
+            if (course := plotted.history_course(method.history, quantity)) is not None  # type: ignore[arg-type]
+        }
+        for position, course in courses.items():
+            title = f"{names[results.methods[position].name]}: {what}"
+            key, scale = f"course-{quantity}-{position}", tuple(courses.values())
+            svg = figures.draw_course(course, key=key, title=title, y_label=label, scale=scale)
+            panels.append(Panel(title, "", svg, (), _course_numbers(course, title)))
     lead = "One training run of each method (its first seed), measured on validation data after every epoch."
     return Section("training", "Course of training", lead, panels=tuple(panels)) if panels else None
 
@@ -199,16 +216,29 @@ def gallery_section(results: Results) -> Section | None:
     return Section("gallery", "Wrong, fragile and sure", lead, galleries=galleries) if galleries else None
 
 
-_GROUP_COLUMNS = ("Examples", "Accuracy", "Confidence", "Gap", "ECE")
+_GROUP_COLUMNS = ("Examples", "Gap", "ECE", "Accuracy", "Confidence")
+
+
+def _level_numbers(results: Results, quantity: str, title: str) -> Numbers:
+    """One quantity of every level, a column a method."""
+    names = titles(results)
+    methods = [method for method in results.methods if method.levels]
+    write = formatting.signed if quantity == "gap" else formatting.number
+    rows = []
+    for place, level in enumerate(plotted.level_ticks(results)):
+        found = (method.levels[place] if place < len(method.levels) else None for method in methods)
+        cells = (NOTHING if row is None else formatting.with_interval(getattr(row, quantity), write) for row in found)
+        rows.append((level, *cells))
+    return Numbers(title, ("Level", *(names[method.name] for method in methods)), tuple(rows))
 
 
 def _group_cells(row: GroupRow) -> tuple[str, ...]:
     return (
         f"{row.n:,}",
-        formatting.with_interval(row.accuracy, lambda value: formatting.percent(value, 1)),
-        formatting.with_interval(row.confidence, lambda value: formatting.percent(value, 1)),
         formatting.with_interval(row.gap, formatting.signed),
         formatting.with_interval(row.ece, formatting.number),
+        formatting.with_interval(row.accuracy, formatting.percent),
+        formatting.with_interval(row.confidence, formatting.percent),
     )
 
 
@@ -216,17 +246,19 @@ def _accuracy_panel(
     method: MethodResult,
     name: str,
     accuracy: plotted.Series,
-    confidence: Mapping[int, plotted.Series],
+    confidence: plotted.Series,
     ticks: Sequence[str],
+    scale: Sequence[plotted.Series],
 ) -> Panel:
     position = accuracy.method
     svg = figures.draw_accuracy_confidence(
         accuracy,
-        confidence[position],
+        confidence,
         key=f"levels-accuracy-{position}",
         title=f"Accuracy and confidence by level, {name}",
         x_label=_LEVEL_LABEL,
         ticks=ticks,
+        scale=scale,
     )
     legend = (
         LegendItem("accuracy", method_role(position), f"marker-{position % len(figures.MARKERS)}"),
@@ -293,11 +325,13 @@ def _shift_numbers(results: Results, quantity: str, title: str, percent: bool) -
     names = titles(results)
     write: Callable[[float | None], str] = formatting.percent if percent else formatting.number
     severities = sorted({cell.severity for method in results.methods for cell in method.shift})
+    tables = [plotted.shift_by_corruption(method, quantity) for method in results.methods]  # type: ignore[arg-type]
     rows = []
-    for method in results.methods:
-        for corruption, values in plotted.shift_by_corruption(method, quantity).items():  # type: ignore[arg-type]
-            cells = (write(values.get(severity)) for severity in severities)
-            rows.append((clean_text(corruption), names[method.name], *cells))
+    for corruption in dict.fromkeys(name for table in tables for name in table):
+        for method, table in zip(results.methods, tables, strict=True):
+            if corruption in table:
+                cells = (write(table[corruption].get(severity)) for severity in severities)
+                rows.append((clean_text(corruption), names[method.name], *cells))
     columns = ("Corruption", "Method", *(f"Severity {severity}" for severity in severities))
     return Numbers(title, columns, tuple(rows))
 
