@@ -11,10 +11,11 @@ Here the interval is the set of true errors that would make the measured one uns
 3. Low is the true error at the smallest t whose upper α/2 quantile reaches the measured error, high at the largest t
    whose lower α/2 quantile does not exceed it.
 
-The direction decides how much noise adds. The lower end takes each bin's gap shrunk to zero by what noise explains
-(positive-part James-Stein, d_k = ĝ_k max(0, 1 - s_k²/ĝ_k²)): sparse gaps, much added noise. The upper end takes the
-gaps shrunk to their common mean (empirical Bayes): even gaps, little added noise. Both err on the wide side where the
-data cannot tell.
+The direction decides how much noise adds. The lower end sets gaps within two standard errors to zero and shrinks the
+others, d_k = ĝ_k max(0, 1 - 4 s_k²/ĝ_k²): sparse gaps, much added noise. The upper end takes the gaps shrunk to their
+common mean (empirical Bayes): even gaps, little added noise. Both err on the wide side where the data cannot tell. A
+measured error below the median of a calibrated model's counts as that median for the upper end, so that luck cannot
+exclude what the data could not have shown (power-constrained limits, Cowan et al. 2011).
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def inverted_interval(
     seed = int(rng.integers(1 << 62))
     tail = (1 - confidence) / 2
     low = _solve(_simulator(bins, _sparse(bins), counts, seed, norm, 1 - tail), observed)
-    high = _solve(_simulator(bins, _even(bins), counts, seed, norm, tail), observed)
+    even = _even(bins)
+    typical = _simulator(bins, even, counts, seed, norm, 0.5)(0.0)[1]
+    high = _solve(_simulator(bins, even, counts, seed, norm, tail), max(observed, typical))
     return min(low, observed), max(high, observed)
 
 
@@ -107,8 +110,8 @@ def combine(weight: FloatArray, gap: FloatArray, norm: Norm) -> FloatArray:
 
 
 def _sparse(bins: _Bins) -> FloatArray:
-    """Gaps shrunk to zero by what noise explains; the raw gaps where noise explains them all."""
-    direction = bins.gap * np.maximum(0, 1 - bins.noise / np.maximum(bins.gap**2, 1e-300))
+    """Gaps shrunk to zero, those within two standard errors entirely; the raw gaps where nothing would be left."""
+    direction = bins.gap * np.maximum(0, 1 - 4 * bins.noise / np.maximum(bins.gap**2, 1e-300))
     return direction if direction.any() else _nonzero(bins.gap)
 
 

@@ -5,6 +5,7 @@ Every function takes probabilities, never logits, and checks them first. N examp
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +19,10 @@ from robcal.calibration.binning import (
     bin_sums,
     check_binning,
     summarise,
+    total,
     width_edges,
 )
-from robcal.checks import FloatArray, check_choice, check_labels, check_probs
+from robcal.checks import FloatArray, IntArray, check_choice, check_labels, check_probs
 
 Norm = Literal["l1", "l2", "max"]
 NORMS: tuple[Norm, ...] = ("l1", "l2", "max")
@@ -128,13 +130,26 @@ def classwise_calibration_error(probs: Any, labels: Any, *, bins: int = 15, sche
     check_binning(bins, scheme, "guo")
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    return float(np.abs(class_bin_sums(array, truth, bins, scheme, np.asarray(probs).dtype)[1]).sum() / array.size)
+    return float(class_bins(array, truth, bins=bins, scheme=scheme, dtype=np.asarray(probs).dtype).share.mean())
 
 
-def class_bin_sums(
-    probs: FloatArray, labels: Any, bins: int, scheme: Scheme, dtype: np.dtype[Any]
-) -> tuple[FloatArray, FloatArray]:
-    """Return counts and sums of p_z - [y = z] in each class's bins, two (Z, K) arrays.
+@dataclass(frozen=True)
+class ClassBins:
+    """Every class's bins; Z classes, K bins, N examples.
+
+    Attributes:
+        residual: (Z, K) sum of p_z - [y = z].
+        variance: (Z, K) sum of p_z (1 - p_z): the variance of `residual` if the probabilities are calibrated.
+        share: (N,) what each example adds to the classwise error: the mean of this is the error.
+    """
+
+    residual: FloatArray
+    variance: FloatArray
+    share: FloatArray
+
+
+def class_bins(probs: FloatArray, labels: IntArray, *, bins: int, scheme: Scheme, dtype: np.dtype[Any]) -> ClassBins:
+    """Sum residuals over each class's bins.
 
     Args:
         probs: (N, Z) checked probabilities.
@@ -144,16 +159,18 @@ def class_bin_sums(
         dtype: precision in which the probabilities came.
     """
     n, num_classes = probs.shape
-    counts, sums = np.zeros((num_classes, bins)), np.zeros((num_classes, bins))
+    residual, variance, share = np.zeros((num_classes, bins)), np.zeros((num_classes, bins)), np.zeros(n)
     first_edge = width_edges(bins, dtype if dtype.kind == "f" else np.float64)[1]
     for z in range(num_classes):
-        column = probs[:, z].astype(first_edge.dtype)
+        column = probs[:, z]
         index = np.zeros(n, dtype=np.int64)
-        beyond = np.flatnonzero(column > first_edge) if scheme == "width" else np.arange(n)
-        index[beyond] = bin_index(column[beyond], bins=bins, scheme=scheme) if beyond.size else 0
-        counts[z] = np.bincount(index, minlength=bins)
-        sums[z] = np.bincount(index, weights=probs[:, z] - (labels == z), minlength=bins)
-    return counts, sums
+        beyond = np.flatnonzero(column > first_edge) if scheme == "width" else np.arange(n)  # most are near 0
+        if beyond.size:
+            index[beyond] = bin_index(column[beyond].astype(first_edge.dtype), bins=bins, scheme=scheme)
+        miss = column - (labels == z)
+        residual[z], variance[z] = total(index, miss, bins), total(index, column * (1 - column), bins)
+        share += np.sign(residual[z])[index] * miss
+    return ClassBins(residual, variance, share / num_classes)
 
 
 def accuracy(probs: Any, labels: Any) -> float:
@@ -278,19 +295,19 @@ def refinement_losses(top: TopLabel, *, bins: int = 15, scheme: Scheme = "width"
     return losses
 
 
-def log_losses(probs: FloatArray, labels: Any) -> FloatArray:
+def log_losses(probs: FloatArray, labels: IntArray) -> FloatArray:
     """Return -ln p_y of each example, (N,), from checked arrays."""
     losses: FloatArray = -np.log(np.maximum(probs[np.arange(len(probs)), labels], SMALLEST_PROBABILITY))
     return losses
 
 
-def brier_losses(probs: FloatArray, labels: Any) -> FloatArray:
+def brier_losses(probs: FloatArray, labels: IntArray) -> FloatArray:
     """Return each example's squared distance from its one-hot label, (N,), from checked arrays."""
     true = probs[np.arange(len(probs)), labels]
     losses: FloatArray = np.einsum("nz,nz->n", probs, probs) - true**2 + (1 - true) ** 2
     return losses
 
 
-def _checked(probs: Any, labels: Any) -> tuple[FloatArray, Any]:
+def _checked(probs: Any, labels: Any) -> tuple[FloatArray, IntArray]:
     array = check_probs(probs)
     return array, check_labels(labels, n=len(array), num_classes=array.shape[1])

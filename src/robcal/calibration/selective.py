@@ -74,13 +74,37 @@ def aurc(probs: Any, labels: Any) -> float:
     >>> aurc([[0.1, 0.9], [0.2, 0.8]], [1, 0])
     0.25
     """
-    return float(risk_coverage_curve(probs, labels)[1].mean())
+    sizes, errors = ties(summarise(probs, labels))
+    return area(sizes, errors, harmonic_numbers(int(sizes.sum())))
 
 
 def ties(top: TopLabel) -> tuple[FloatArray, FloatArray]:
     """Return size and number of errors of each set of equal confidences, most confident first."""
     _, inverse, sizes = np.unique(-top.confidence, return_inverse=True, return_counts=True)
     return sizes.astype(np.float64), total(inverse, 1 - top.correct, len(sizes))
+
+
+def area(sizes: FloatArray, errors: FloatArray, harmonic: FloatArray) -> float:
+    """Return the AURC from sets of ties, in closed form.
+
+    A set at ranks a + 1 … b with e errors, after E errors, adds Σ_i (E + (i - a) e / (b - a)) / i over its ranks,
+    which is E h + e (1 - a h / (b - a)) with h = H_b - H_a.
+
+    Args:
+        sizes: (G,) number of examples in each set of equal confidences, most confident first; may be 0.
+        errors: (G,) number of errors in each.
+        harmonic: (N + 1,) harmonic numbers H_0 … H_N.
+    """
+    b = np.cumsum(sizes)
+    a = b - sizes
+    h = harmonic[b.astype(np.int64)] - harmonic[a.astype(np.int64)]
+    parts = (np.cumsum(errors) - errors) * h + errors * (1 - a * h / np.maximum(sizes, 1))
+    return float(parts.sum() / b[-1])
+
+
+def harmonic_numbers(n: int) -> FloatArray:
+    """Return H_0 … H_n."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
 
 
 def ood_metrics(confidence_in: Any, confidence_out: Any) -> OodMetrics:
