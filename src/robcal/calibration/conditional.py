@@ -1,0 +1,215 @@
+"""Which inputs are miscalibrated? Over-all metrics, reliability diagrams, and calibration per level or group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, width_edges
+from robcal.calibration.intervals import (
+    accuracy_interval,
+    gap_interval,
+    jeffreys_interval,
+    mean_interval,
+    metric_interval,
+)
+from robcal.calibration.inversion import inverted_interval
+from robcal.calibration.metrics import norm_of_gaps
+from robcal.calibration.trends import trend_tests
+from robcal.checks import (
+    FloatArray,
+    check_fraction,
+    check_labels,
+    check_positive_int,
+    check_same_length,
+    check_scores,
+    refuse,
+)
+from robcal.types import METRIC_TITLES, Estimate, GroupRow, ReliabilityBin
+
+__all__ = ["group_table", "level_table", "overall_metrics", "reliability_bins", "trend_tests"]
+
+
+def overall_metrics(
+    probs: Any, labels: Any, *, bins: int = 15, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> dict[str, Estimate]:
+    """All over-all metrics of one set of predictions, each with its interval (see `metric_interval`).
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins.
+        confidence: nominal coverage of the intervals, strictly between 0 and 1.
+        resamples: simulated or resampled data sets.
+        seed: seed of the simulations.
+
+    Returns:
+        The keys of `robcal.types.METRIC_TITLES`, in their order, without those under shift.
+
+    Raises:
+        InputError: on bad input or options.
+
+    >>> metrics = overall_metrics([[0.3, 0.7]] * 10, [1] * 7 + [0] * 3)
+    >>> round(metrics["accuracy"].value, 3), round(metrics["brier"].value, 3)
+    (0.7, 0.42)
+    """
+    names = [name for name in METRIC_TITLES if not name.startswith("shift_")]
+    return {
+        name: metric_interval(name, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
+        for name in names
+    }
+
+
+def reliability_bins(
+    probs: Any, labels: Any, *, bins: int = 15, confidence: float = 0.95
+) -> tuple[ReliabilityBin, ...]:
+    """Bins of the reliability diagram of the top label, equal widths, with Jeffreys intervals of the accuracy.
+
+    A bin is calibrated if its accuracy equals its *mean confidence*; the diagonal at the bin's centre is not the
+    reference.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins.
+        confidence: nominal coverage of the intervals.
+
+    Returns:
+        One entry a bin, empty ones included (count 0, NaN values, no interval).
+
+    Raises:
+        InputError: on bad input or options.
+
+    >>> [b.count for b in reliability_bins([[0.3, 0.7]] * 10, [1] * 7 + [0] * 3, bins=4)]
+    [0, 0, 10, 0]
+    """
+    check_positive_int(bins, "bins")
+    check_fraction(confidence, "confidence")
+    sums, edges = bin_sums(summarise(probs, labels), bins=bins), width_edges(bins)
+    rows = []
+    for k in range(bins):
+        n = int(sums.count[k])
+        if n:
+            share = Estimate(float(sums.correct[k] / n), *jeffreys_interval(sums.correct[k], n, confidence=confidence))
+        else:
+            share = Estimate(float("nan"))
+        mean = float(sums.confidence[k] / n) if n else float("nan")
+        rows.append(ReliabilityBin(float(edges[k]), float(edges[k + 1]), n, mean, share))
+    return tuple(rows)
+
+
+def group_table(
+    probs: Any,
+    labels: Any,
+    groups: Any,
+    *,
+    scores: Any = None,
+    bins: int = 15,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[GroupRow, ...]:
+    """Calibration of each group of examples, with intervals.
+
+    A group's ECE rests on its own few examples and is dominated by noise if they are hundreds; its interval
+    says so (see `calibration_error_interval`), and the signed gap is the steadier number.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        groups: (N,) integers, booleans or strings; equal entries form a group.
+        scores: (N,) per-example scores whose range each row reports; +inf is allowed.
+        bins: number of equal-width bins of the ECE.
+        confidence: nominal coverage of the intervals.
+        resamples: simulated data sets for the interval of the ECE.
+        seed: seed of the simulation.
+
+    Returns:
+        One row a group that has examples, in sorted order.
+
+    Raises:
+        InputError: on bad input or options.
+
+    >>> rows = group_table([[0.3, 0.7]] * 4, [1, 1, 1, 0], ["a", "a", "b", "b"])
+    >>> [(row.group, row.n, row.accuracy.value) for row in rows]
+    [('a', 2, 1.0), ('b', 2, 0.5)]
+    """
+    check_positive_int(bins, "bins")
+    check_fraction(confidence, "confidence")
+    check_positive_int(resamples, "resamples", minimum=20)
+    top = summarise(probs, labels)
+    names = _check_groups(groups, len(top))
+    values = None if scores is None else check_scores(scores, n=len(top))
+    index = bin_index(top.confidence, bins=bins)
+    rng = np.random.default_rng(seed)
+    rows = []
+    distinct, member = np.unique(names, return_inverse=True)
+    for number, name in enumerate(distinct):
+        chosen = np.flatnonzero(member == number)
+        part = TopLabel(top.confidence[chosen], top.prediction[chosen], top.correct[chosen])
+        sums = bin_sums(part, bins=bins, index=index[chosen])
+        ends = inverted_interval(sums, norm="l1", confidence=confidence, resamples=resamples, rng=rng)
+        ece = Estimate(norm_of_gaps(sums, "l1"), *ends)
+        rows.append(_row(str(name), part, ece, None if values is None else values[chosen], confidence))
+    return tuple(rows)
+
+
+def level_table(
+    probs: Any,
+    labels: Any,
+    levels: Any,
+    *,
+    scores: Any = None,
+    bins: int = 15,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[GroupRow, ...]:
+    """Calibration of each robustness level, least robust first: `group_table` for integer levels.
+
+    Args:
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        levels: (N,) integers from 0; 0 is the least robust (`robcal.types.Levels.level`).
+        scores: (N,) distances whose range each row reports.
+        bins: number of equal-width bins of the ECE.
+        confidence: nominal coverage of the intervals.
+        resamples: simulated data sets for the interval of the ECE.
+        seed: seed of the simulation.
+
+    Returns:
+        One row a level that has examples; its group is the level's number.
+
+    Raises:
+        InputError: on bad input or options.
+    """
+    checked = check_labels(levels, name="levels")
+    return group_table(
+        probs, labels, checked, scores=scores, bins=bins, confidence=confidence, resamples=resamples, seed=seed
+    )
+
+
+def _row(name: str, part: TopLabel, ece: Estimate, scores: FloatArray | None, confidence: float) -> GroupRow:
+    return GroupRow(
+        group=name,
+        n=len(part),
+        score_low=None if scores is None else float(scores.min()),
+        score_high=None if scores is None else float(scores.max()),
+        accuracy=accuracy_interval(part, confidence),
+        confidence=mean_interval(part.confidence.astype(np.float64), confidence=confidence),
+        gap=gap_interval(part, confidence),
+        ece=ece,
+    )
+
+
+def _check_groups(groups: Any, n: int) -> Any:
+    names = np.asarray(groups)
+    if names.ndim != 1 or names.dtype.kind not in "iubUS":
+        refuse(
+            f"groups has shape {names.shape} and dtype {names.dtype}",
+            "it must be (N,), integers, booleans or strings",
+            "Convert it, for example with .astype(str); cut a score into levels first",
+        )
+    check_same_length(n, len(names), "the examples", "groups")
+    return names

@@ -1,0 +1,141 @@
+"""Is calibration monotone in the level? Permutation tests that stay valid where levels differ in accuracy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robcal.calibration.binning import TopLabel, bin_index, total
+from robcal.checks import (
+    FloatArray,
+    IntArray,
+    check_labels,
+    check_positive_int,
+    check_same_length,
+    check_scores,
+    refuse,
+)
+from robcal.types import TrendTest
+
+QUANTITIES = ("gap", "absolute gap", "accuracy", "ECE")
+
+
+def trend_tests(
+    confidence: Any, correct: Any, levels: Any, *, bins: int = 15, permutations: int = 1000, seed: int = 0
+) -> tuple[TrendTest, ...]:
+    """Test whether signed gap, absolute gap, accuracy and ECE rise or fall linearly with the level.
+
+    Each statistic is Σ_r (r - r̄) q_r over its estimated standard deviation, so about standard normal if there is no
+    trend, and its p-value is the share of permutations of the levels with a statistic at least as large in size. With
+    c the confidence and a the correctness, q_r is
+
+    - gap: the sum of c - a in level r; accuracy: the sum of a (the statistic is a studentised correlation with the
+      level);
+    - absolute gap: N_r times the unbiased estimate of gap², ḡ² - s²/N_r;
+    - ECE: N_r times the same, averaged over the level's confidence bins: the unbiased squared calibration error (Kumar
+      et al. 2019), because the plug-in ECE grows with noise and noise differs between levels.
+
+    Null hypothesis: (c, a) is independent of the level; then the p-values are exact. As the statistics are unbiased and
+    studentised, the tests are also right for large N under the null of interest, that the quantity has no linear trend
+    although levels differ in accuracy or spread (Janssen 1997; DiCiccio & Romano 2017).
+
+    Args:
+        confidence: (N,) top-label confidence in [0, 1].
+        correct: (N,) 1 or True where the prediction is right, else 0.
+        levels: (N,) integers from 0; 0 is the least robust.
+        bins: number of equal-width bins of the ECE.
+        permutations: number of permutations; the smallest p-value is 1 / (permutations + 1).
+        seed: seed of the permutations.
+
+    Returns:
+        One test each of "gap", "absolute gap", "accuracy" and "ECE"; a negative statistic says that the quantity falls
+        as the level rises. With a single level nothing can be tested: statistic 0, p-value 1.
+
+    Raises:
+        InputError: on bad input.
+
+    >>> levels = np.repeat([0, 1, 2, 3], 50)
+    >>> tests = trend_tests(np.full(200, 0.9), np.arange(200) % 50 < 30 + 5 * levels, levels, permutations=99)
+    >>> [(test.quantity, test.p_value) for test in tests if test.quantity == "gap"]
+    [('gap', 0.01)]
+    """
+    top, level = _check(confidence, correct, levels)
+    check_positive_int(bins, "bins")
+    check_positive_int(permutations, "permutations", minimum=20)
+    cells = _Cells(top, level, bins)
+    observed = cells.statistics(level)
+    rng, extreme = np.random.default_rng(seed), np.ones(len(observed))
+    for _ in range(permutations):
+        extreme += np.abs(cells.statistics(rng.permutation(level))) >= np.abs(observed) - 1e-9
+    return tuple(
+        TrendTest(name, float(statistic), float(count / (permutations + 1)), permutations)
+        for name, statistic, count in zip(QUANTITIES, observed, extreme, strict=True)
+    )
+
+
+class _Cells:
+    """Sums over (level, confidence bin), from which every statistic follows."""
+
+    def __init__(self, top: TopLabel, level: IntArray, bins: int) -> None:
+        index = bin_index(top.confidence, bins=bins)
+        _, self.bin = np.unique(index, return_inverse=True)  # occupied bins only
+        self.residual, self.correct = top.residual, top.correct
+        self.shape = (int(level.max()) + 1, int(self.bin.max()) + 1)
+
+    def statistics(self, level: IntArray) -> FloatArray:
+        """Return the four studentised statistics for this assignment of levels, in the order of `QUANTITIES`."""
+        rows, columns = self.shape
+        cell = level * columns + self.bin
+        count = np.bincount(cell, minlength=rows * columns).astype(np.float64).reshape(self.shape)
+        sums = total(cell, self.residual, rows * columns).reshape(self.shape)
+        squares = total(cell, self.residual**2, rows * columns).reshape(self.shape)
+        right = total(cell, self.correct, rows * columns).reshape(self.shape)
+        n = count.sum(axis=1)
+        slope = np.arange(rows) - (np.arange(rows) @ n) / n.sum()
+        level_sums, level_squares = sums.sum(axis=1), squares.sum(axis=1)
+        return np.array(
+            [
+                _linear(slope, n, level_sums, level_squares),
+                _squared(slope, n[:, None], level_sums[:, None], level_squares[:, None]),
+                _linear(slope, n, right.sum(axis=1), right.sum(axis=1)),
+                _squared(slope, count, sums, squares),
+            ]
+        )
+
+
+def _linear(slope: FloatArray, n: FloatArray, sums: FloatArray, squares: FloatArray) -> float:
+    """Studentised covariance of a per-example value with the level, from the value's sums per level."""
+    mean = sums.sum() / n.sum()
+    spread = squares - 2 * mean * sums + n * mean**2
+    return _ratio(float(slope @ sums), float(slope**2 @ spread))
+
+
+def _squared(slope: FloatArray, n: FloatArray, sums: FloatArray, squares: FloatArray) -> float:
+    """Studentised slope of the unbiased squared gap, from (R, K) sums of the residual in each level and bin."""
+    enough = n > 1
+    size = np.where(enough, n, 2)
+    mean = sums / size
+    variance = np.maximum(squares / size - mean**2, 0) * size / (size - 1)
+    square = np.where(enough, n * (mean**2 - variance / size), 0).sum(axis=1)
+    positive = np.maximum(mean**2 - variance / size, 0)
+    error = np.where(enough, n**2 * (4 * positive * variance / size + 2 * variance**2 / (size * (size - 1))), 0)
+    return _ratio(float(slope @ square), float(slope**2 @ error.sum(axis=1)))
+
+
+def _ratio(value: float, variance: float) -> float:
+    return value / float(np.sqrt(variance)) if variance > 1e-18 else 0.0
+
+
+def _check(confidence: Any, correct: Any, levels: Any) -> tuple[TopLabel, IntArray]:
+    values = check_scores(confidence, name="confidence")
+    if values.min() < 0 or values.max() > 1:
+        refuse(f"confidence holds {values.min():.4g} to {values.max():.4g}", "it must lie in [0, 1]", "Pass max(probs)")
+    precision = np.asarray(confidence).dtype
+    right = np.asarray(correct)
+    if right.ndim != 1 or right.dtype.kind not in "biuf" or not np.isin(right, (0, 1)).all():
+        refuse("correct is not a vector of 0 and 1", "it says which predictions are right", "Pass prediction == labels")
+    check_same_length(len(values), len(right), "the confidences", "correct")
+    level = check_labels(levels, n=len(values), name="levels")
+    rounded = values.astype(precision) if precision.kind == "f" else values
+    return TopLabel(rounded, np.zeros(len(values), dtype=np.int64), right.astype(np.float64)), level
