@@ -16,6 +16,8 @@ from robcal.checks import refuse
 
 #: Newton steps on one root; the function is piecewise linear and concave, so the iteration ends by itself long before.
 _MAX_NEWTON_STEPS = 100
+#: Newton steps and inner sweeps on several halfspaces; the caller looks at the violation that is left.
+_MAX_DUAL_STEPS, _GAUSS_SEIDEL_SWEEPS = 12, 30
 
 
 @dataclass(frozen=True)
@@ -138,3 +140,54 @@ def multiplier_in_box(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bound
     reached = torch.minimum(multiplier.unsqueeze(-1), breakpoint_)
     distance = (square * reached * reached).sum(-1).sqrt()
     return torch.where(feasible, multiplier, infinite), torch.where(feasible, distance, infinite)
+
+
+def project_on_halfspaces(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """The nearest point to x that lies in several halfspaces and in the box.
+
+    minimise ‖x' - x‖₂ over {w_m·(x - x') >= r_m for every m} ∩ box. The solution is x' = clamp(x - Σ λ_m w_m) with λ >= 0;
+    semismooth Newton steps on the M-dimensional dual, each a small complementarity problem solved by Gauss-Seidel.
+
+    Args:
+        x: (B, D) float32, points inside the box.
+        normal: (B, M, D) float32, w; a row of zeros with r <= 0 is no constraint.
+        residual: (B, M) float32, r.
+        bounds: the box.
+
+    Returns:
+        point: (B, D), inside the box.
+        violation: (B,) by how much the worst constraint is missed; compare it with the residuals.
+
+    Example:
+        >>> b = make_bounds(None, (2,))
+        >>> p, v = project_on_halfspaces(torch.zeros(1, 2), torch.eye(2).unsqueeze(0), torch.ones(1, 2), b)
+        >>> p.round(decimals=4).tolist()
+        [[-1.0, -1.0]]
+    """
+    multiplier = torch.zeros_like(residual)
+    point = x
+    violation = residual.amax(1)
+    for _ in range(_MAX_DUAL_STEPS if bounds.bounded else 2):
+        away = x - torch.einsum("bm,bmd->bd", multiplier, normal)
+        point = bounds.clamp(away)
+        missing = residual - torch.einsum("bmd,bd->bm", normal, x - point)
+        violation = missing.amax(1)
+        slack = torch.where(multiplier > 0, missing.abs(), missing.clamp_min(0))
+        if not bool((slack > 1e-5 * residual.abs().amax(1, keepdim=True)).any()):
+            break
+        free = normal * (point == away).unsqueeze(1) if bounds.bounded else normal
+        gram = free @ normal.transpose(1, 2)
+        multiplier = _complementarity(gram, missing + torch.einsum("bmn,bn->bm", gram, multiplier), multiplier)
+    return point, violation
+
+
+def _complementarity(gram: Tensor, target: Tensor, start: Tensor) -> Tensor:
+    """λ >= 0 with gram λ >= target and λ·(gram λ - target) = 0, by projected Gauss-Seidel; gram is (B, M, M)."""
+    result = start.clone()
+    size = gram.diagonal(dim1=1, dim2=2)
+    for _ in range(_GAUSS_SEIDEL_SWEEPS):
+        for m in range(result.shape[1]):
+            missing = target[:, m] - (gram[:, m] * result).sum(1)
+            moved = result[:, m] + torch.where(size[:, m] > 0, missing / size[:, m], 0.0)
+            result[:, m] = moved.clamp_min(0)
+    return result

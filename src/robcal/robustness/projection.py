@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robcal.robustness.box import multiplier_in_box
+from robcal.robustness.box import multiplier_in_box, project_on_halfspaces
 from robcal.robustness.engine import DONE, AttackResult, Rows, fresh_rows
 from robcal.robustness.network import Linearisation, Model, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.steps import attack_batch, is_flat, keep_best, meet, perturb, select, usable
+from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Projection:
     Attributes:
         num_rivals: K, rivals linearised at the clean input.
         later_rivals: rivals linearised at each later point.
+        memory: earlier halfspaces that a step keeps to while it falls short of the boundary.
         max_steps: linearisations after the first.
         max_searches: forward evaluations of the line search that follows.
         tolerance: relative distance still to be gained below which an example is finished.
@@ -31,7 +32,8 @@ class Projection:
 
     num_rivals: int = 3
     later_rivals: int = 1
-    max_steps: int = 3
+    memory: int = 2
+    max_steps: int = 12
     max_searches: int = 4
     tolerance: float = 0.005
     overshoot: float = 0.002
@@ -46,7 +48,16 @@ class Projection:
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
         """The state of fresh examples, to be linearised at the clean input."""
         rows = fresh_rows(index, x, reference, need=self.num_rivals)
-        return rows | segment_rows(x) | {"query": x.clone(), "step": torch.zeros_like(rows["flat"])}
+        return (
+            rows
+            | segment_rows(x)
+            | {
+                "query": x.clone(),
+                "step": torch.zeros_like(rows["flat"]),
+                "normals": x.new_zeros(len(x), self.memory, x.shape[1]),
+                "residuals": x.new_full((len(x), self.memory), -1.0),
+            }
+        )
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
         """One linearisation (need >= 1) or one point of the line search (need 0) for every row."""
@@ -61,11 +72,11 @@ class Projection:
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         active = rows["need"] != DONE
         rows, improved = keep_best(rows, linear.logits)
+        rows["f_high"] = torch.where(improved, signed_margin(linear.logits, rows["reference"]), rows["f_high"])
         flat = active & is_flat(linear) & ~rows["verified"]
         going = active & ~flat
-        query, distance = self._project(network, linear, rows)
-        rows["f_high"] = torch.where(improved, signed_margin(linear.logits, rows["reference"]), rows["f_high"])
-        gained = distance < (1 - self.tolerance) * rows["distance"]
+        query, rows = self._project(network, linear, rows)
+        gained = l2(query, rows["x"]) < (1 - self.tolerance) * rows["distance"]
         onward = going & gained & (rows["step"] < self.max_steps)
         rows["query"] = select(onward, query, rows["query"])
         rows["step"] = rows["step"] + onward.long()
@@ -75,8 +86,12 @@ class Projection:
         )
         return perturb(rows, flat, network.bounds, self.seed)
 
-    def _project(self, network: Network, linear: Linearisation, rows: Rows) -> tuple[Tensor, Tensor]:
-        """(B, D) nearest point to x just beyond the nearest linearised boundary in the box, and its distance (B,)."""
+    def _project(self, network: Network, linear: Linearisation, rows: Rows) -> tuple[Tensor, Rows]:
+        """(B, D) the nearest point to x just beyond the nearest linearised boundary in the box.
+
+        Where the last step fell short of the boundary, the adversarial region is locally the intersection of the
+        halfspaces met so far, and the point is to lie in all of the remembered ones.
+        """
         x = rows["x"]
         residual = linear.gap + torch.einsum("bkd,bd->bk", linear.normal, x - rows["query"])
         beyond = residual + self.overshoot * residual.abs() + 1e-5 * linear.logits.abs().amax(1, keepdim=True)
@@ -86,7 +101,16 @@ class Projection:
         pick = best.indices.unsqueeze(1)
         normal = linear.normal.gather(1, pick.unsqueeze(2).expand(-1, 1, x.shape[1])).squeeze(1)
         size = multiplier.gather(1, pick).nan_to_num(posinf=0.0)
-        return network.bounds.clamp(x - size * normal), best.values
+        point = network.bounds.clamp(x - size * normal)
+        reach = beyond.gather(1, pick).squeeze(1)
+        short = (rows["step"] > 0) & ~is_adversarial(linear.logits, rows["reference"])
+        normals = torch.cat([normal.unsqueeze(1), rows["normals"] * short[:, None, None]], 1)
+        residuals = torch.cat([reach.unsqueeze(1), torch.where(short[:, None], rows["residuals"], -1.0)], 1)
+        if self.memory and bool(short.any()):
+            both, violation = project_on_halfspaces(x[short], normals[short], residuals[short], network.bounds)
+            solved = violation < 1e-3 * residuals[short].abs().amax(1)
+            point[short] = select(solved, both, point[short])
+        return point, rows | {"normals": normals[:, : self.memory], "residuals": residuals[:, : self.memory]}
 
 
 def projection(
