@@ -1,0 +1,79 @@
+"""Random numbers that belong to one image, whatever batch it comes in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def cell_key(seed: int, kind: str, severity: int) -> npt.NDArray[np.uint64]:
+    """The 128-bit Philox key of one cell of the benchmark: a hash of seed, kind and severity."""
+    words = np.random.SeedSequence([seed, zlib.crc32(kind.encode()), severity])
+    return np.asarray(words.generate_state(2, np.uint64), np.uint64)
+
+
+class Draws:
+    """Independent random fields for n images: image i's numbers depend on the key and its index alone.
+
+    The generator is Philox (Salmon et al. 2011), counter-based: its 256-bit counter is set to (0, 0, field, index)
+    before each image's draw, so no image's numbers depend on how many another one took, or on which others are there.
+    Setting the counter costs about 1.5 µs.
+
+    Args:
+        key: from `cell_key`.
+        first: index of the first image in its split.
+        n: number of images.
+    """
+
+    def __init__(self, key: npt.NDArray[np.uint64], first: int, n: int) -> None:
+        self.n = n
+        self._first = first
+        self._field = 0
+        self._philox = np.random.Philox(key=key)
+        self._generator = np.random.Generator(self._philox)
+        self._state: Any = self._philox.state
+
+    def normal(self, *shape: int) -> Float32Array:
+        """Standard normal float32 numbers, (n, *shape)."""
+        out = np.empty((self.n, *shape), np.float32)
+        for row, generator in self._each_image():
+            generator.standard_normal(out=out[row : row + 1], dtype=np.float32)
+        return out
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float32Array:
+        """Uniform float32 numbers in [low, high), (n, *shape)."""
+        out = np.empty((self.n, *shape), np.float32)
+        for row, generator in self._each_image():
+            generator.random(out=out[row : row + 1], dtype=np.float32)
+        out *= np.float32(high - low)
+        out += np.float32(low)
+        return out
+
+    def integers(self, low: int, high: int, *shape: int) -> npt.NDArray[np.int32]:
+        """Whole numbers in low … high - 1, (n, *shape) int32."""
+        out = np.empty((self.n, *shape), np.int32)
+        for row, generator in self._each_image():
+            out[row] = generator.integers(low, high, shape, dtype=np.int32)
+        return out
+
+    def poisson(self, mean: Float32Array) -> Float32Array:
+        """Poisson numbers with these means, float32 of the same shape (n, …)."""
+        out = np.empty(mean.shape, np.float32)
+        for row, generator in self._each_image():
+            out[row] = generator.poisson(mean[row])
+        return out
+
+    def _each_image(self) -> Iterator[tuple[int, np.random.Generator]]:
+        """Each image's row with the generator placed at the start of its own stream of a new field."""
+        for row in range(self.n):
+            self._state["state"]["counter"] = np.array([0, 0, self._field, self._first + row], np.uint64)
+            self._state["buffer_pos"], self._state["has_uint32"] = 4, 0
+            self._philox.state = self._state
+            yield row, self._generator
+        self._field += 1

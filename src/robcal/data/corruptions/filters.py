@@ -1,0 +1,138 @@
+"""Linear filters and resampling, vectorised over images (N, C, H, W), bit for bit independent of the batch."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.ndimage import gaussian_filter
+
+from robcal.data.corruptions.draws import Float32Array
+
+Matrix = npt.NDArray[np.float64]
+
+#: A linear map of flattened pixels to flattened pixels: a float32 `scipy.sparse.csr_array`.
+Operator = Any
+
+#: The size the published constants are for.
+REFERENCE_SIZE = 32
+
+
+def length_scale(images: Float32Array) -> float:
+    """Factor for lengths in pixels: min(H, W) / 32, and 1 for smaller images (no detail is finer than a pixel)."""
+    return max(1.0, float(min(images.shape[2:])) / REFERENCE_SIZE)
+
+
+def gaussian_blur(
+    images: Float32Array, sigma: float, *, mode: Literal["nearest", "reflect"] = "nearest", truncate: float = 4.0
+) -> Float32Array:
+    """Gaussian filter over height and width of (…, H, W), `sigma` in pixels, cut at `truncate` sigmas."""
+    out: Float32Array = gaussian_filter(images, sigma, mode=mode, truncate=truncate, axes=(-2, -1))
+    return out
+
+
+def correlate(images: Float32Array, kernel: Matrix, *, mode: str) -> Float32Array:
+    """Correlation of (N, C, H, W) with one odd 2-d kernel; `mode` is numpy.pad's ("reflect" is OpenCV's default)."""
+    rows, cols = kernel.shape[0] // 2, kernel.shape[1] // 2
+    height, width = images.shape[2:]
+    padded = np.pad(images, ((0, 0), (0, 0), (rows, rows), (cols, cols)), mode=mode)  # type: ignore[call-overload]
+    out = np.zeros_like(images)
+    for row, col in zip(*np.nonzero(kernel), strict=True):
+        out += np.float32(kernel[row, col]) * padded[:, :, row : row + height, col : col + width]
+    return out
+
+
+def motion_blur(images: Float32Array, degrees: Float32Array, radius: float, sigma: float) -> Float32Array:
+    """Blur each image along its own direction, with a one-sided Gaussian.
+
+    Output pixel p is the mean of the pixels nearest to p + i · (cos a, sin a), i = 0 … 2 ceil(radius), with weights
+    exp(-i² / 2 sigma²): the model of ImageMagick's motion blur, which the published scripts call. Borders repeat.
+
+    Args:
+        images: (N, C, H, W).
+        degrees: (N,) directions a; 0 is along a row, 90 down a column.
+        radius: in pixels.
+        sigma: in pixels.
+    """
+    steps = np.arange(2 * math.ceil(radius) + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
+    steps = steps[weights > 1e-3]
+    weights = weights[weights > 1e-3] / weights[weights > 1e-3].sum()
+    order = np.argsort(degrees, kind="stable")
+    angle = np.deg2rad(degrees[order].astype(np.float64))
+    down = np.rint(steps[:, None] * np.sin(angle)).astype(np.int64)
+    right = np.rint(steps[:, None] * np.cos(angle)).astype(np.int64)
+    height, width = images.shape[2:]
+    pad = int(steps[-1])
+    padded = np.pad(images[order], ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="edge")
+    blurred = np.zeros_like(images)
+    for step, weight in enumerate(weights):
+        turns = np.flatnonzero(np.diff(down[step]) | np.diff(right[step])) + 1
+        for start, stop in zip([0, *turns], [*turns, len(order)], strict=True):
+            top, left = pad + down[step, start], pad + right[step, start]
+            blurred[start:stop] += np.float32(weight) * padded[start:stop, :, top : top + height, left : left + width]
+    out = np.empty_like(blurred)
+    out[order] = blurred
+    return out
+
+
+def apply_operator(operator: Operator, images: Float32Array, shape: tuple[int, int]) -> Float32Array:
+    """Apply a linear operator on pixels, (H' W', H W), to (N, C, H, W); the result is (N, C, *shape)."""
+    n, channels = images.shape[:2]
+    columns = np.ascontiguousarray(images.reshape(n * channels, -1).T)
+    return np.ascontiguousarray((operator @ columns).T).reshape(n, channels, *shape)
+
+
+def separable(rows: Matrix, cols: Matrix) -> Operator:
+    """The operator on pixels that applies `rows` (H', H) down the columns and `cols` (W', W) along the rows."""
+    return sparse.kron(sparse.csr_array(rows), sparse.csr_array(cols), format="csr").astype(np.float32)
+
+
+def linear_matrix(size: int, coordinates: npt.NDArray[np.floating[Any]]) -> Matrix:
+    """Linear interpolation of `size` samples at these coordinates, as a matrix (len(coordinates), size)."""
+    low = np.clip(np.floor(coordinates).astype(np.int64), 0, size - 1)
+    high = np.minimum(low + 1, size - 1)
+    share = coordinates - low
+    matrix, rows = np.zeros((len(coordinates), size)), np.arange(len(coordinates))
+    np.add.at(matrix, (rows, low), 1 - share)
+    np.add.at(matrix, (rows, high), share)
+    return matrix
+
+
+def zoom_matrix(size: int, factor: float) -> Matrix:
+    """Zoom into the middle of `size` samples by `factor` >= 1, linearly, as the published scripts do it.
+
+    The middle ceil(size / factor) samples are stretched, end on end, over round(factor · their number) positions, of
+    which the middle `size` are kept. Below 32 samples such rounding would leave the image as it is; there the zoom is
+    exact, about the middle.
+    """
+    if size < REFERENCE_SIZE:
+        middle = (size - 1) / 2
+        return linear_matrix(size, middle + (np.arange(size) - middle) / factor)
+    crop = math.ceil(size / factor)
+    first, stretched = (size - crop) // 2, round(crop * factor)
+    positions = np.arange(size) + (stretched - size) // 2
+    return linear_matrix(size, first + positions * ((crop - 1) / max(stretched - 1, 1)))
+
+
+@functools.lru_cache(maxsize=64)
+def zoom_operator(height: int, width: int, factor: float) -> Operator:
+    """Zoom of a whole image about its middle."""
+    return separable(zoom_matrix(height, factor), zoom_matrix(width, factor))
+
+
+def box_matrix(size: int, new_size: int) -> Matrix:
+    """Pillow's BOX resampling of `size` samples to `new_size`, as a matrix (new_size, size).
+
+    A sample counts for an output if its middle lies within half a box of the output's; those that do count alike.
+    """
+    scale = size / new_size
+    box = max(scale, 1.0)
+    middle = (np.arange(new_size)[:, None] + 0.5) * scale
+    distance = (np.arange(size) + 0.5 - middle) / box
+    counted = (distance > -0.5) & (distance <= 0.5)
+    return np.asarray(counted / counted.sum(1, keepdims=True))
