@@ -52,14 +52,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def provenance(**more: Any) -> dict[str, Any]:
     """Versions that an artifact depends on, and whatever else is handed in; no time and no place, so runs compare."""
-    import torch
+    from importlib.metadata import version
 
     from robcal import __version__
 
     return {
         "robcal": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": version("torch"),
         "numpy": np.__version__,
         **more,
     }
@@ -431,13 +431,16 @@ def load_state(path: Path) -> dict[str, Any]:
         InputError: if the file is missing, truncated, or holds anything else.
     """
     import pickle
+    import warnings
     import zipfile
 
     import torch
 
     check_readable(path, "the saved state")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a foreign pickle makes torch warn before it refuses
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         _unreadable(path, "the saved state", error)
     return state

@@ -233,6 +233,7 @@ def score_split(
     method: str = "projection",
     overwrite: bool = False,
     reporter: Reporter = SILENT,
+    description: str | None = None,
     **options: Any,
 ) -> Scores:
     """Score one split and write `out`; finished shards are kept beside it, so a stopped run resumes.
@@ -245,12 +246,15 @@ def score_split(
         method: of `robcal.score`.
         overwrite: replace `out`.
         reporter: shows progress.
+        description: of the progress.
         options: further options of `robcal.score` (num_rivals, batch_size, device, seed, …).
 
     Raises:
         InputError: on bad input; see `robcal.score`.
     """
     part = dataset.split(split)
+    if options.get("device") is not None:
+        model.to(options["device"])
     about = provenance(
         model=digest_of_tensors(model.state_dict()), data=dataset.digest(split), dataset=dataset.name, split=split
     )
@@ -264,7 +268,7 @@ def score_split(
         box=dataset.box,
         overwrite=overwrite,
         reporter=reporter,
-        description=f"score {split}",
+        description=description or f"score {split}",
         **options,
     )
 

@@ -7,17 +7,13 @@ whose differences between methods are paired.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from robcal.calibration.binning import bin_index
-from robcal.checks import FloatArray, check_fraction, check_positive_int, refuse
-from robcal.types import Estimate
+from robcal.checks import FloatArray, check_positive_int
 
 
 @dataclass(frozen=True)
@@ -88,43 +84,3 @@ class Resampling:
         spread = np.zeros((len(sure), bins), np.float32)
         spread[np.arange(len(sure)), bin_index(sure, bins=bins)] = gap
         return np.asarray(np.abs(self.mean(spread, mask)).sum(1))
-
-
-def seed_mean_interval(
-    per_seed: Sequence[float], replicates: npt.ArrayLike | None = None, *, confidence: float = 0.95
-) -> Estimate:
-    """Mean over seeds, with an interval that covers both what varies: training, and the finite test split.
-
-    mean ± t_{S-1} sqrt(s^2 / S + v), where s^2 is the variance over the S seeds, and v the bootstrap variance of the
-    mean over seeds when the test examples (the same for all seeds) are resampled. With one seed s^2 is unknown: the
-    interval is then of the test split alone (normal quantile).
-
-    Args:
-        per_seed: value of each seed.
-        replicates: (B,) replicates of the mean over seeds, see `Resampling`; None leaves v out.
-        confidence: coverage aimed at, in (0, 1).
-
-    Returns:
-        The estimate; without an interval where neither source of variance is known.
-
-    Raises:
-        InputError: if no value is given.
-
-    >>> estimate = seed_mean_interval([0.1, 0.2, 0.3])
-    >>> round(estimate.value, 3), round(estimate.low, 3), round(estimate.high, 3)
-    (0.2, -0.048, 0.448)
-    """
-    check_fraction(confidence, "confidence")
-    values = np.asarray(per_seed, dtype=np.float64)
-    if values.size == 0:
-        refuse("no seed has a value", "at least one is needed", "Run a seed")
-    mean = float(values.mean())
-    spread = 0.0 if replicates is None else float(np.var(np.asarray(replicates, np.float64), ddof=1))
-    if values.size == 1:
-        if replicates is None:
-            return Estimate(mean, per_seed=(mean,))
-        half = float(stats.norm.ppf(0.5 + confidence / 2)) * math.sqrt(spread)
-    else:
-        between = float(values.var(ddof=1)) / values.size
-        half = float(stats.t.ppf(0.5 + confidence / 2, values.size - 1)) * math.sqrt(between + spread)
-    return Estimate(mean, mean - half, mean + half, tuple(values.tolist()))

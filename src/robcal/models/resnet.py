@@ -28,7 +28,7 @@ class PreActivationBlock(nn.Module):
         active = functional.relu(self.norm1(x))
         residual = self.conv2(functional.relu(self.norm2(self.conv1(active))))
         shortcut: torch.Tensor = x if self.shortcut is None else self.shortcut(active)
-        return shortcut + residual
+        return torch.add(shortcut, residual)
 
 
 def residual_network(
@@ -62,7 +62,11 @@ def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, w
         InputError: if `depth` is not 6 n + 4.
     """
     if depth < 10 or (depth - 4) % 6 or width < 1:
-        refuse(f"a Wide ResNet of depth {depth} and width {width}", "the depth must be 6 n + 4, the width >= 1", "Try wrn-28-10")
+        refuse(
+            f"a Wide ResNet of depth {depth} and width {width}",
+            "the depth must be 6 n + 4, the width >= 1",
+            "Try wrn-28-10",
+        )
     return residual_network(
         input_shape,
         num_classes,

@@ -28,7 +28,9 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, *, width: int = 32) -> n
         InputError: if the inputs are not images.
     """
     if len(input_shape) != 3:
-        refuse(f"inputs have shape {input_shape}", "the model 'cnn' takes images (C, H, W)", "Use --model mlp for tables")
+        refuse(
+            f"inputs have shape {input_shape}", "the model 'cnn' takes images (C, H, W)", "Use --model mlp for tables"
+        )
 
     def block(inside: int, outside: int) -> list[nn.Module]:
         return [nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]

@@ -8,7 +8,7 @@ a run was stopped, so a resumed run ends in the same file as an undisturbed one.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 from robcal.artifacts import digest_of, load_scores, save_scores
 from robcal.checks import IntArray, check_output, check_positive_int, refuse
 from robcal.data.dataset import Inputs
-from robcal.progress import SILENT, Reporter, stop_at_boundary
+from robcal.progress import SILENT, Advance, Reporter, stop_at_boundary
 from robcal.robustness.scoring import score
 from robcal.types import Scores
 
@@ -82,7 +82,7 @@ def score_in_shards(
                     inputs[index],
                     method=method,
                     labels=wanted,
-                    progress=lambda done, whole, start=start: advance(min(start + done, total - 1)),
+                    progress=_shifted(advance, start, total),
                     **options,
                 )
                 save_scores(_with_provenance(made, {"key": key}), file)
@@ -93,6 +93,11 @@ def score_in_shards(
     save_scores(whole, out, overwrite=overwrite)
     shutil.rmtree(parts, ignore_errors=True)
     return whole
+
+
+def _shifted(advance: Advance, start: int, total: int) -> Callable[[int, int], None]:
+    """The progress of one shard as progress of the whole; the last step is the caller's, once the shard is saved."""
+    return lambda done, whole: advance(min(start + done, total - 1))
 
 
 def _load_shard(file: Path, key: str) -> Scores:

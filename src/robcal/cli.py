@@ -1,0 +1,300 @@
+"""The command line: one typed function a command; its docstring is its help."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from robcal.checks import InputError, check_output, check_positive_int, refuse
+from robcal.config import TrainSettings
+
+app = typer.Typer(
+    name="robcal",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="**robcal**: find the inputs a classifier is wrongly sure about, and train it not to be.\n\n"
+    "Start with `robcal demo`. To look at predictions you already have: `robcal audit --probs p.npy --labels y.npy`.",
+    epilog="Every command tells its options by --help. Stopped with Ctrl-C, each keeps its finished work and goes on "
+    "from there when it is started again.",
+)
+
+DATA_HELP = "digits | cifar10:PATH | npz:FILE | folder:PATH"
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; default: what there is.")]
+
+
+MethodName = Literal["vanilla", "label-smoothing", "adals", "random-levels", "ar-adals"]
+Optimizer = Literal["sgd", "adamw"]
+Augmentation = Literal["none", "standard"]
+Precision = Literal["float32", "bf16"]
+Scorer = Literal["first-order", "projection", "carlini-wagner"]
+SplitChoice = Literal["train", "val", "test"]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for runs, results and the report.")] = Path("robcal-demo"),
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
+    jobs: Annotated[int | None, typer.Option(help="Seeds trained side by side; default: number of cores.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show everything on handwritten digits, in about a minute and without a download.
+
+    Trains a plain classifier, scores the adversarial robustness of every image, cuts ten levels, trains AR-AdaLS,
+    measures both in distribution and under corruption over several seeds, prints one table and writes a report.
+    """
+    from robcal.demo import run_demo
+    from robcal.jobs import available_cores
+    from robcal.progress import open_reporter
+    from robcal.report import text_table, write_report
+
+    check_positive_int(seeds, "--seeds", minimum=2)
+    with open_reporter(quiet=quiet) as reporter:
+        results = run_demo(
+            out, seeds=seeds, jobs=jobs or min(available_cores(), seeds), overwrite=overwrite, reporter=reporter
+        )
+    _print(text_table(results))
+    typer.echo(str(write_report(results, out / "report.html", overwrite=True)))
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
+    method: Annotated[MethodName, typer.Option(help="Training method.")] = "ar-adals",
+    model: Annotated[str, typer.Option(help="mlp | cnn | resnet-small | wrn-DEPTH-WIDTH.")] = "cnn",
+    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="ar-adals: scores at hand instead of a reference model; pass twice, for train and for val."),
+    ] = None,
+    levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
+    step_size: Annotated[float, typer.Option(help="Adaptive methods: smoothing per unit of gap and epoch.")] = 0.05,
+    epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
+    scorer: Annotated[Scorer, typer.Option(help="ar-adals: how the reference model is scored.")] = "projection",
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
+    optimizer: Annotated[Optimizer, typer.Option(help="SGD with Nesterov momentum .9, or AdamW.")] = "sgd",
+    augment: Annotated[Augmentation, typer.Option(help="standard: pad-crop and flip (digits: shifts).")] = "none",
+    val_fraction: Annotated[float | None, typer.Option(help="Held out of the training data to steer by.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Use this many training examples (stratified).")] = None,
+    test_limit: Annotated[int | None, typer.Option(help="Measure on this many test examples.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="folder: resize images to this side.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the training's forward pass.")] = "float32",
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier by one method; `ar-adals` alone does the whole pipeline.
+
+    The pipeline of AR-AdaLS: a plain reference model by the same recipe, the robustness of its training and validation
+    images, levels, then the training whose labels are softened per level. The validation split steers the smoothing;
+    the test split is only ever measured on.
+
+    Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
+    """
+    from robcal.progress import open_reporter
+    from robcal.runs import train_run
+
+    settings = TrainSettings(
+        data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
+        step_size=step_size, epsilon=epsilon, scorer=scorer, scores=tuple(str(file) for file in scores or ()),
+        val_fraction=val_fraction, train_limit=train_limit, test_limit=test_limit, image_size=image_size,
+        precision=precision, device=device,
+    )  # fmt: skip
+    with open_reporter(quiet=quiet) as reporter:
+        run = train_run(settings, out, overwrite=overwrite, reporter=reporter)
+    last = run.history()[-1]
+    typer.echo(
+        f"validation after {last.epoch} epochs: accuracy {last.val_accuracy:.4f}, ECE {last.val_ece:.4f}, "
+        f"NLL {last.val_nll:.4f}\nnext: robcal audit {out}"
+    )
+    typer.echo(str(run.checkpoint))
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
+    out: Annotated[Path, typer.Option(help="Scores file to write (.parquet).")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
+    split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
+    method: Annotated[Scorer, typer.Option(help="first-order: fast estimate; projection: verified; "
+                                                "carlini-wagner: the slow reference.")] = "projection",
+    num_rivals: Annotated[int, typer.Option(help="Rival classes looked at.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
+    seed: Annotated[int | None, typer.Option(help="Of the validation cut; default: the model's own.")] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Score adversarial robustness: how far each example is from the nearest input with another label.
+
+    Writes one row an example: distance (l2, in input units; inf where none was found), status, prediction, rival,
+    margin, passes. A stopped run keeps its finished shards beside the output and goes on from there.
+
+    Example: robcal score --model runs/digits --split test --out scores.parquet
+    """
+    import dataclasses
+
+    from robcal.progress import open_reporter
+    from robcal.runs import load_data, load_model, open_run, score_split
+
+    check_output(out, overwrite=overwrite)
+    if out.suffix != ".parquet":
+        refuse(f"--out is {out}", "scores are a .parquet file", "Name it with this ending")
+    network, about = load_model(model)
+    directory = model if model.is_dir() else model.parent
+    if (directory / "run.json").exists():
+        settings = open_run(directory).settings
+    elif data is None:
+        refuse("--data was not given", "a checkpoint outside its run directory does not say its data", "Pass --data")
+    else:
+        settings = TrainSettings(data=data, model=about["model"], method="vanilla", epochs=1)
+    settings = dataclasses.replace(settings, data=data or settings.data, seed=settings.seed if seed is None else seed)
+    with open_reporter(quiet=quiet) as reporter:
+        scores = score_split(
+            network, load_data(settings), split, out, method=method, overwrite=overwrite, reporter=reporter,
+            num_rivals=num_rivals, batch_size=batch_size, device=device,
+        )  # fmt: skip
+    counts = {name: int((scores.status == name).sum()) for name in ("verified", "estimate", "censored")}
+    typer.echo(
+        f"{len(scores)} examples: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        + f"; median distance {_median(scores.distance):.4g}; {scores.passes.mean():.2f} passes an example"
+    )  # fmt: skip
+    typer.echo(str(out))
+
+
+@app.command()
+def audit(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --probs, --labels.")
+    ] = None,
+    probs: Annotated[Path | None, typer.Option(help="(N, Z) probabilities, .npy.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="(N,) integer labels, .npy.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="One score an example (.npy, .parquet): small is fragile.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the .parquet file; default: distance.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="(N,) integers or strings, .npy: any grouping of yours.")] = None,
+    levels: Annotated[int, typer.Option(help="Number of levels.")] = 10,
+    bins: Annotated[int, typer.Option(help="Bins of the ECE.")] = 15,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="HTML report; default for a run: RUN/audit.html.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell which inputs a classifier is miscalibrated on: conditional calibration, level by level.
+
+    Give a run directory, or plain files and no model at all. With scores (adversarial distances or any number an
+    example, small meaning fragile) the examples are cut into levels; every figure comes with its interval.
+
+    Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
+    """
+    from robcal.auditing import audit_files, audit_run
+    from robcal.progress import open_reporter
+
+    options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
+    if (run is None) == (probs is None):
+        refuse(
+            "a run directory and --probs were both given" if run else "neither a run directory nor --probs was given",
+            "audit takes one of them",
+            "See robcal audit --help",
+        )
+    if run is not None:
+        out = out or run / "audit.html"
+        check_output(out, overwrite=overwrite or out == run / "audit.html")
+        with open_reporter(quiet=quiet) as reporter:
+            result = audit_run(run, reporter=reporter, **options)
+    else:
+        if labels is None or probs is None:
+            refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes")
+        if out is not None:
+            check_output(out, overwrite=overwrite)
+        result = audit_files(probs, labels, scores=scores, column=column, groups=groups, **options)
+    _print(result.to_text())
+    if out is not None:
+        typer.echo(str(result.to_html(out, overwrite=True)))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, or results.json files of the demo.")],
+    out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
+    shift: Annotated[bool, typer.Option(help="Measure under corruption too (images).")] = True,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure finished runs and put them side by side: one table, one HTML report.
+
+    Runs of one method with different seeds are averaged, with intervals; the first method named is the baseline.
+
+    Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
+    """
+    from robcal.evaluate import report_runs
+    from robcal.progress import open_reporter
+    from robcal.report import text_table, write_report
+
+    check_output(out, overwrite=overwrite)
+    with open_reporter(quiet=quiet) as reporter:
+        results = report_runs(runs, shift=shift, reporter=reporter)
+    _print(text_table(results))
+    typer.echo(str(write_report(results, out, overwrite=overwrite)))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from robcal import __version__
+
+        typer.echo(f"robcal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _print(text: Any) -> None:
+    """Show a table on standard output, whatever it is made of."""
+    from rich.console import Console
+
+    Console().print(text)
+
+
+def _median(values: Any) -> float:
+    import numpy as np
+
+    return float(np.median(values))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit 0 if all went well, 2 on bad input, 130 on Ctrl-C."""
+    try:
+        app(args=arguments, prog_name="robcal")
+    except InputError as error:
+        typer.echo(f"robcal: {error}", err=True)
+        sys.exit(2)
+    except SystemExit as stop:
+        if stop.code == 130:
+            typer.echo("robcal: stopped; finished work is kept, the same command goes on from there", err=True)
+        raise
+
+
+if __name__ == "__main__":
+    main()
