@@ -145,7 +145,7 @@ def multiplier_in_box(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bound
 def project_on_halfspaces(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
     """The nearest point to x that lies in several halfspaces and in the box.
 
-    minimise ‖x' - x‖₂ over {w_m·(x - x') >= r_m for every m} ∩ box. The solution is x' = clamp(x - Σ λ_m w_m) with λ >= 0;
+    minimise ‖x' - x‖₂ over {w_m·(x - x') >= r_m for every m} ∩ box. The solution is x' = clamp(x - Σ λ_m w_m), λ >= 0:
     semismooth Newton steps on the M-dimensional dual, each a small complementarity problem solved by Gauss-Seidel.
 
     Args:
