@@ -1,5 +1,58 @@
 """Calibration of probabilities: arrays in, numbers out. No model, no torch.
 
-`metrics` holds the numbers, `intervals` what they are worth, `conditional` the same per robustness level or group,
-`selective` the ranking quality of the confidence, `seeds` the averages over runs, `temperature` the one-number repair.
+`metrics` holds the numbers, `selective` how well the confidence ranks, `intervals` what they are worth, `conditional`
+the same per robustness level or group, `trends` the tests over levels, `seeds` the averages over runs, `temperature`
+the one-number repair.
 """
+
+from robcal.calibration.binning import top_label
+from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins
+from robcal.calibration.intervals import bootstrap_interval, calibration_error_interval, metric_interval
+from robcal.calibration.metrics import (
+    accuracy,
+    brier_decomposition,
+    brier_score,
+    calibration_error,
+    classwise_calibration_error,
+    debiased_calibration_error,
+    negative_log_likelihood,
+    signed_gap,
+)
+from robcal.calibration.seeds import (
+    average_over_seeds,
+    paired_bootstrap_variance,
+    paired_difference,
+    seed_mean_interval,
+)
+from robcal.calibration.selective import OodMetrics, aurc, ood_metrics, risk_coverage_curve
+from robcal.calibration.temperature import TemperatureScaling
+from robcal.calibration.trends import trend_tests
+
+__all__ = [
+    "OodMetrics",
+    "TemperatureScaling",
+    "accuracy",
+    "aurc",
+    "average_over_seeds",
+    "bootstrap_interval",
+    "brier_decomposition",
+    "brier_score",
+    "calibration_error",
+    "calibration_error_interval",
+    "classwise_calibration_error",
+    "debiased_calibration_error",
+    "group_table",
+    "level_table",
+    "metric_interval",
+    "negative_log_likelihood",
+    "ood_metrics",
+    "overall_metrics",
+    "paired_bootstrap_variance",
+    "paired_difference",
+    "reliability_bins",
+    "risk_coverage_curve",
+    "seed_mean_interval",
+    "signed_gap",
+    "top_label",
+    "trend_tests",
+]

@@ -19,10 +19,8 @@ from robcal.calibration.metrics import NORMS, ClassBins, Norm, class_bins, norm_
 from robcal.calibration.weighted import (
     BIN_METRICS,
     METRICS,
-    Weighted,
     example_values,
     value_of_bins,
-    weighted_metric,
 )
 from robcal.checks import (
     FloatArray,
@@ -53,7 +51,20 @@ def calibration_error_interval(
 ) -> tuple[float, float]:
     """Confidence interval of the *true* calibration error of the top label.
 
-    TABLE
+    The plug-in error is biased upward, so resampling alone misses a true error of 0 always. By inversion (see
+    `robcal.calibration.inversion`) the interval holds the true errors that would make the measured one unsurprising;
+    it always contains the measured error. Measured coverage of 95% intervals of the ECE (K = 15, 300 data sets each,
+    confidences concentrated near 1 unless noted), at N = 100 / 1,000 / 10,000:
+
+    | truth                        | ECE   | inversion       | percentile      | basic           |
+    | ---------------------------- | ----- | --------------- | --------------- | --------------- |
+    | calibrated                   | 0     | .97 / .97 / .96 | .00 / .00 / .00 | .41 / .50 / .54 |
+    | over-confident everywhere    | .020  | .97 / .99 / .98 | .00 / .05 / .73 | .78 / .90 / .92 |
+    | the same, mid confidences    | .050  | .99 / .99 / .96 | .00 / .73 / .95 | .86 / .88 / .92 |
+    | the same, uniform            | .195  | .97 / .95 / .95 | .81 / .94 / .96 | .81 / .95 / .94 |
+    | over- and under-, uniform    | .023  | .96 / 1.0 / .96 | .00 / .00 / .66 | .57 / .84 / .92 |
+    | only between .6 and .8       | .013  | .98 / .99 / .96 | .00 / .00 / .12 | .69 / .81 / .79 |
+    | only in the last bin         | .017  | .93 / .95 / .97 | .00 / .00 / .01 | .59 / .67 / .72 |
 
     Args:
         probs: (N, Z) probabilities.
@@ -100,7 +111,7 @@ def metric_interval(
 
     Accuracy: Jeffreys. Gap: accuracy and confidence combined (`gap_interval`). NLL, Brier, Brier refinement: Student's
     t of the mean. ECE, equal-mass ECE, MCE, debiased ECE, Brier calibration: test inversion. Classwise ECE: the same
-    in closed form (`classwise_interval`). AURC: percentile bootstrap.
+    in closed form (`classwise_interval`). AURC: its influence function, on the logarithmic scale.
 
     Args:
         metric: a key of `robcal.types.METRIC_TITLES`, without those under shift.
@@ -136,14 +147,13 @@ def metric_interval(
             low, high = low**2, high**2
         value = value_of_bins(metric, sums)
         return Estimate(value, min(low, value), max(high, value))
-    if metric == "aurc":
-        replicates = _replicates(weighted_metric(metric, probs, labels), len(labels), resamples, seed)
-        value = weighted_metric(metric, probs, labels)(np.ones(len(labels)))
-        return _from_replicates(value, replicates, "percentile", confidence)
     if metric in ("accuracy", "gap"):
         top = summarise(probs, labels)
         return accuracy_interval(top, confidence) if metric == "accuracy" else gap_interval(top, confidence)
-    return mean_interval(example_values(metric, probs, labels, bins=bins), confidence=confidence)
+    values = example_values(metric, probs, labels, bins=bins)
+    if metric == "aurc":
+        return _log_interval(values, summarise(probs, labels), confidence)
+    return mean_interval(values, confidence=confidence)
 
 
 def bootstrap_interval(
@@ -252,7 +262,8 @@ def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimat
     """Classwise ECE with an interval by test inversion in closed form.
 
     As in `inversion`, with one cell for each class and bin, whose measured gap is normal: its absolute value has the
-    mean of a folded normal, and the error's own variance is that of the examples' shares.
+    mean of a folded normal (2 p (1 - p) at least where a cell holds one example), and the error's own variance is that
+    of the examples' shares.
 
     Args:
         cells: sums over each class's bins.
@@ -272,11 +283,12 @@ def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimat
         def excess(t: float) -> float:
             mean = t * size * unit
             folded = sd * np.sqrt(2 / np.pi) * np.exp(-((mean / sd) ** 2) / 2) + mean * erf(mean / sd / np.sqrt(2))
-            return float(folded.sum()) / size - target
+            return float(np.maximum(folded, single).sum()) / size - target
 
         return 0.0 if excess(0.0) >= 0 else float(brentq(excess, 0.0, target + 1e-9))
 
-    chance = float(sd.sum() * np.sqrt(2 / np.pi)) / size
+    single = np.where(cells.count.ravel() == 1, 2 * cells.variance.ravel(), 0)
+    chance = float(np.maximum(sd * np.sqrt(2 / np.pi), single).sum()) / size
     low = true_error(shrunk if shrunk.any() else gap, value - half)
     return Estimate(value, min(low, value), max(true_error(gap, max(value, chance) + half), value))
 
@@ -292,10 +304,13 @@ def _error_interval(
     return max(0.0, estimate.low or 0.0), min(1.0, estimate.high or 0.0)
 
 
-def _replicates(metric: Weighted, n: int, resamples: int, seed: int) -> FloatArray:
-    rng = np.random.default_rng(seed)
-    counts = (np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64) for _ in range(resamples))
-    return np.array([metric(count) for count in counts])
+def _log_interval(values: FloatArray, top: TopLabel, confidence: float) -> Estimate:
+    """Interval of a positive mean on the logarithmic scale; without any error, up to what the error rate may be."""
+    value = float(values.mean())
+    if top.correct.all():
+        return Estimate(0.0, 0.0, 1 - jeffreys_interval(len(top), len(top), confidence=confidence)[0])
+    width = float(ndtri((1 + confidence) / 2) * values.std() / np.sqrt(len(values)) / value)
+    return Estimate(value, value * float(np.exp(-width)), min(1.0, value * float(np.exp(min(width, 700)))))
 
 
 def _from_replicates(value: float, replicates: FloatArray, method: str, confidence: float) -> Estimate:

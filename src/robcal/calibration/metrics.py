@@ -138,11 +138,13 @@ class ClassBins:
     """Every class's bins; Z classes, K bins, N examples.
 
     Attributes:
+        count: (Z, K) number of examples.
         residual: (Z, K) sum of p_z - [y = z].
         variance: (Z, K) sum of p_z (1 - p_z): the variance of `residual` if the probabilities are calibrated.
         share: (N,) what each example adds to the classwise error: the mean of this is the error.
     """
 
+    count: FloatArray
     residual: FloatArray
     variance: FloatArray
     share: FloatArray
@@ -159,7 +161,8 @@ def class_bins(probs: FloatArray, labels: IntArray, *, bins: int, scheme: Scheme
         dtype: precision in which the probabilities came.
     """
     n, num_classes = probs.shape
-    residual, variance, share = np.zeros((num_classes, bins)), np.zeros((num_classes, bins)), np.zeros(n)
+    count, residual, variance = (np.zeros((num_classes, bins)) for _ in range(3))
+    share = np.zeros(n)
     first_edge = width_edges(bins, dtype if dtype.kind == "f" else np.float64)[1]
     for z in range(num_classes):
         column = probs[:, z]
@@ -168,9 +171,10 @@ def class_bins(probs: FloatArray, labels: IntArray, *, bins: int, scheme: Scheme
         if beyond.size:
             index[beyond] = bin_index(column[beyond].astype(first_edge.dtype), bins=bins, scheme=scheme)
         miss = column - (labels == z)
+        count[z] = np.bincount(index, minlength=bins)
         residual[z], variance[z] = total(index, miss, bins), total(index, column * (1 - column), bins)
         share += np.sign(residual[z])[index] * miss
-    return ClassBins(residual, variance, share / num_classes)
+    return ClassBins(count, residual, variance, share / num_classes)
 
 
 def accuracy(probs: Any, labels: Any) -> float:

@@ -107,6 +107,30 @@ def harmonic_numbers(n: int) -> FloatArray:
     return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
 
 
+def aurc_values(top: TopLabel) -> FloatArray:
+    """Return (N,) values whose mean is the AURC and whose variance over N is, to first order, that of the AURC.
+
+    With u the share of examples at least as confident, AURC = E[e (-ln u)] for errors e, and its influence function is
+    e₀ (-ln u₀) - E[e [u >= u₀] / u] + E[e] - AURC (derived by perturbing the distribution at one example). Both parts
+    are averaged over the orders of equal confidences.
+
+    Args:
+        top: summary of the examples.
+    """
+    _, group, sizes = np.unique(-top.confidence, return_inverse=True, return_counts=True)
+    n = len(top)
+    errors = total(group, 1 - top.correct, len(sizes))
+    rank = np.arange(1, n + 1)
+    risk = np.repeat(errors / sizes, sizes) / rank
+    starts = np.cumsum(sizes) - sizes
+    own = np.add.reduceat(np.cumsum(1 / rank[::-1])[::-1], starts) / sizes  # the discrete -ln u
+    others = np.add.reduceat(np.cumsum(risk[::-1])[::-1], starts) / sizes
+    influence = (1 - top.correct) * own[group] - others[group]
+    value = area(sizes.astype(np.float64), errors, harmonic_numbers(n))
+    values: FloatArray = value + influence - influence.mean()
+    return values
+
+
 def ood_metrics(confidence_in: Any, confidence_out: Any) -> OodMetrics:
     """Detect out-of-distribution inputs by their low confidence.
 

@@ -1,6 +1,6 @@
 """Every over-all metric as a function of example weights: what resampling the test examples needs.
 
-A resample is a vector of counts, the same for every model, so models stay paired. Bins and sets of ties are found once.
+A resample is a vector of counts, the same for every model, so models stay paired. Bins are found once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from robcal.calibration.metrics import (
     norm_of_gaps,
     refinement_losses,
 )
-from robcal.calibration.selective import area, harmonic_numbers
+from robcal.calibration.selective import aurc_values
 from robcal.checks import FloatArray, check_choice, check_labels, check_positive_int, check_probs
 
 Weighted = Callable[[FloatArray], float]
 
-#: Metrics that are means over examples (the last two to first order: their bins are held fixed).
-MEAN_METRICS = ("accuracy", "gap", "nll", "brier", "brier_refinement", "classwise_ece")
+#: Metrics that are means over examples (the last three to first order: their bins and ranks are held fixed).
+MEAN_METRICS = ("accuracy", "gap", "nll", "brier", "brier_refinement", "classwise_ece", "aurc")
 #: Metrics that are functions of bin sums: key → (scheme, norm).
 BIN_METRICS: dict[str, tuple[Scheme, Norm]] = {
     "ece": ("width", "l1"),
@@ -36,7 +36,7 @@ BIN_METRICS: dict[str, tuple[Scheme, Norm]] = {
     "brier_calibration": ("width", "l2"),
 }
 #: All names, the keys of `robcal.types.METRIC_TITLES` without those under shift.
-METRICS = (*MEAN_METRICS, *BIN_METRICS, "aurc")
+METRICS = (*MEAN_METRICS, *BIN_METRICS)
 
 
 def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> Weighted:
@@ -49,7 +49,7 @@ def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
         bins: number of bins, where the metric has bins.
 
     Returns:
-        A function of (N,) weights: whole numbers for `"aurc"`, any non-negative ones otherwise.
+        A function of (N,) non-negative weights; at equal weights it is the metric itself.
 
     Raises:
         InputError: on bad input or an unknown metric.
@@ -63,8 +63,7 @@ def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
     if metric in MEAN_METRICS:
         values = example_values(metric, probs, labels, bins=bins)
         return lambda weights: float(weights @ values / weights.sum())
-    top = summarise(probs, labels)
-    return _weighted_aurc(top) if metric == "aurc" else _weighted_bins(metric, top, bins)
+    return _weighted_bins(metric, summarise(probs, labels), bins)
 
 
 def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> FloatArray:
@@ -78,6 +77,8 @@ def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> F
     top = summarise(probs, labels)
     if metric == "brier_refinement":
         return refinement_losses(top, bins=bins)
+    if metric == "aurc":
+        return aurc_values(top)
     return top.correct if metric == "accuracy" else top.residual
 
 
@@ -97,15 +98,5 @@ def _weighted_bins(metric: str, top: TopLabel, bins: int) -> Weighted:
         count, correct = total(index, weights, bins), total(index, weights * top.correct, bins)
         mean_sum = total(index, weights * confidence, bins)
         return value_of_bins(metric, BinSums(count, mean_sum, np.zeros(bins), correct))
-
-    return value
-
-
-def _weighted_aurc(top: TopLabel) -> Weighted:
-    distinct, group = np.unique(-top.confidence, return_inverse=True)
-    harmonic, wrong = harmonic_numbers(len(top)), 1 - top.correct
-
-    def value(weights: FloatArray) -> float:
-        return area(total(group, weights, len(distinct)), total(group, weights * wrong, len(distinct)), harmonic)
 
     return value
