@@ -38,9 +38,9 @@ def _disk(radius: float, softness: float, reach: int) -> Matrix:
 def glass_blur(images: Float32Array, sigma: float, reach: float, rounds: int, draws: Draws) -> Float32Array:
     """Gaussian blur, then every pixel takes the value of one up to `reach` away, `rounds` times over; blur again.
 
-    The value comes from -reach … reach - 1 down and right; pixels within `reach` of the border keep theirs. The published
-    code means to swap two pixels, but exchanges views of one array, which copies; its images are what this function
-    reproduces. It also rounds to 8 bits in between, which is left out.
+    The value comes from -reach … reach - 1 down and right; pixels within `reach` of the border keep theirs. The
+    published code means to swap two pixels, but exchanges views of one array, which copies; what its images show is
+    what this function does. It also rounds to 8 bits in between, which is left out.
     """
     scale = length_scale(images)
     delta = max(1, round(reach * scale))
