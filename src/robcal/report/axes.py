@@ -10,18 +10,27 @@ import numpy as np
 
 from robcal.report import formatting
 from robcal.report.plotted import Series
-from robcal.report.svg import colour
+from robcal.report.svg import FONT_SIZE, colour, placeholder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def named_ticks(axes: Axes, ticks: Sequence[str], second: Sequence[str]) -> None:
-    """Names below the axis, thinned where they would touch."""
-    longest = max((len(name) for name in (*ticks, *second)), default=1)
+    """Placeholders of the names below the axis, and a second row of numbers, thinned where they would touch."""
+    longest = max((len(name) for name in (*tick_names(ticks), *second)), default=1)
     places = thinned_evenly(len(ticks), max(int(300 / (6.5 * longest + 8)), 2))
-    names = [f"{ticks[at]}\n{second[at]}" if second else shortened(ticks[at], 12) for at in places]
-    axes.set_xticks(list(places), names, parse_math=False)
+    axes.set_xticks(list(places), [placeholder(at) for at in places])
+    for at in places if second else ():
+        axes.annotate(
+            second[at],
+            xy=(at, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -14 - 2 * FONT_SIZE),
+            textcoords="offset points",
+            ha="center",
+            color=colour("muted"),
+        )
     axes.set_xlim(-0.5, len(ticks) - 0.5)
 
 
@@ -97,6 +106,11 @@ def nice_step(low: float, high: float, count: int) -> float:
 def step_decimals(step: float) -> int:
     """Decimals that tell multiples of `step` apart."""
     return next((d for d in range(9) if abs(round(step, d) - step) < 1e-9 * abs(step)), 9)
+
+
+def tick_names(ticks: Sequence[str]) -> tuple[str, ...]:
+    """The names that `named_ticks` makes room for."""
+    return tuple(shortened(tick, 12) for tick in ticks)
 
 
 def shortened(text: str, length: int) -> str:

@@ -16,11 +16,12 @@ from robcal.report.axes import (
     nice_step,
     shortened,
     step_decimals,
+    tick_names,
     unit_axis,
     value_axis,
 )
 from robcal.report.plotted import Box, LevelCourse, ReliabilityPoint, Series, dodge, thinned
-from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, level_role, method_role
+from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, level_role, method_role, placeholder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +100,8 @@ def draw_series(
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 8, 7, x_label, align="right")
 
-    return draw_svg(draw, key=key, height=254, title=title, description=_describe(series, y_label, percent=percent))
+    description = _describe(series, y_label, percent=percent)
+    return draw_svg(draw, key=key, height=254, title=title, description=description, names=tick_names(ticks))
 
 
 def draw_accuracy_confidence(
@@ -142,7 +144,7 @@ def draw_accuracy_confidence(
     gaps = [c - a for a, c in zip(accuracy.y, confidence.y, strict=True) if math.isfinite(c - a)]
     description = f"Confidence minus accuracy lies between {formatting.signed(min(gaps, default=float('nan')), 3)} and "
     description += f"{formatting.signed(max(gaps, default=float('nan')), 3)} over {len(gaps)} levels."
-    return draw_svg(draw, key=key, height=254, title=title, description=description)
+    return draw_svg(draw, key=key, height=254, title=title, description=description, names=tick_names(ticks))
 
 
 def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, title: str) -> str:
@@ -158,7 +160,7 @@ def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, tit
         for position, one in enumerate(series):
             offset = dodge(len(series), position, 0.6)
             _draw_estimates(axes, [y + offset for y in one.x], one, horizontal=True)
-        axes.set_yticks(range(len(names)), shown, parse_math=False, color=colour("ink"))
+        axes.set_yticks(range(len(names)), [placeholder(at) for at in range(len(names))], color=colour("ink"))
         axes.set_ylim(len(names) - 0.5, -0.5)
         ends = [v for one in series for values in (one.y, one.low, one.high) for v in values if math.isfinite(v)]
         low, high = min([*ends, 0.0]), max([*ends, 0.0])
@@ -168,7 +170,8 @@ def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, tit
         axes.set_xticks(places, [formatting.signed(place, step_decimals(step)) for place in places])
         label(figure, WIDTH - 14, 7, "Confidence − accuracy", align="right")
 
-    return draw_svg(draw, key=key, height=height, title=title, description=_describe(series, "gap", percent=False))
+    description = _describe(series, "gap", percent=False)
+    return draw_svg(draw, key=key, height=height, title=title, description=description, names=shown)
 
 
 def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scale: Sequence[LevelCourse] = ()) -> str:
@@ -231,13 +234,14 @@ def draw_boxes(boxes: Sequence[Box], *, key: str, title: str, y_label: str, perc
     """Box plots over the corruptions by severity, methods side by side; a ring marks the mean."""
     severities = sorted({box.severity for box in boxes})
     methods = sorted({box.method for box in boxes})
+    names = [str(severity) for severity in severities]
 
     def draw(figure: Figure) -> None:
         axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP)
         for box in boxes:
             x = severities.index(box.severity) + dodge(len(methods), methods.index(box.method), 0.76)
             _draw_box(axes, box, x, 0.6 / len(methods))
-        named_ticks(axes, [str(severity) for severity in severities], ())
+        named_ticks(axes, names, ())
         ends = [Series(0, (), (box.low, box.high, box.mean, *box.outliers), (), ()) for box in boxes]
         value_axis(axes, ends, percent=percent, from_zero=not percent)
         label(figure, 4, 236, y_label)
@@ -249,7 +253,7 @@ def draw_boxes(boxes: Sequence[Box], *, key: str, title: str, y_label: str, perc
         f"Means over the corruptions lie between {write(min(means))} and {write(max(means))}, "
         f"severities {severities[0]} to {severities[-1]}."
     )
-    return draw_svg(draw, key=key, height=254, title=title, description=description)
+    return draw_svg(draw, key=key, height=254, title=title, description=description, names=names)
 
 
 def _draw_bin(axes: Axes, point: ReliabilityPoint) -> None:

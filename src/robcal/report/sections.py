@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
 from robcal.report.svg import method_role
 from robcal.report.verdicts import titles
-from robcal.types import GalleryItem, GroupRow, MethodResult, Results
+from robcal.types import Estimate, GalleryItem, GroupRow, MethodResult, Results
 
 #: A table of a training run shows at most so many epochs (the figure shows all).
 MAX_EPOCH_ROWS = 40
@@ -54,13 +53,12 @@ def reliability_section(results: Results) -> Section | None:
                     f"{formatting.number(p.lower, 3)} to {formatting.number(p.upper, 3)}",
                     f"{p.count:,}",
                     formatting.percent(p.confidence, 2),
-                    formatting.percent(p.accuracy, 2),
-                    _ends(p.low, p.high),
                     formatting.signed(p.gap, 4),
+                    formatting.with_interval(Estimate(p.accuracy, p.low, p.high), formatting.percent),
                 )
                 for p in points
             )
-            columns = ("Bin", "Examples", "Mean confidence", "Accuracy", "Interval", "Gap")
+            columns = ("Bin", "Examples", "Mean confidence", "Gap", "Accuracy")
             svg = figures.draw_reliability(points, key=f"reliability-{position}", title=name)
             panels.append(Panel(name, "", svg, (), Numbers(f"Reliability bins of {name}", columns, rows)))
     lead = (
@@ -275,12 +273,6 @@ def _range(row: GroupRow) -> str:
     if row.score_low is None or row.score_high is None:
         return NOTHING
     return f"{formatting.significant(row.score_low)} to {formatting.significant(row.score_high)}"
-
-
-def _ends(low: float, high: float) -> str:
-    if math.isnan(low) or math.isnan(high):
-        return NOTHING
-    return f"[{formatting.percent(low, 1)}, {formatting.percent(high, 1)}]"
 
 
 def _has_group(grouping: str, method: MethodResult) -> bool:

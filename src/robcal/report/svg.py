@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ ROLES: tuple[str, ...] = (
 )
 _SENTINEL = "#0a07{:02x}"
 _SENTINEL_PATTERN = re.compile(r"#0a07([0-9a-f]{2})")
-_FONT_PATTERN = re.compile(r"font: (?:[a-z0-9]+ )*([0-9.]+)px[^;]*")
+_FONT_PATTERN = re.compile(r"font: (?:[a-z0-9]+ )*([0-9.]+)px[^;]*|; *font-family: [^;]*")
 
 
 def colour(role: str) -> str:
@@ -58,7 +58,23 @@ def level_role(level: int, num_levels: int) -> str:
     return f"level-{step}"
 
 
-def draw_svg(draw: Callable[[Figure], None], *, key: str, height: float, title: str, description: str) -> str:
+def placeholder(position: int) -> str:
+    """What to draw in place of `names[position]` of `draw_svg`.
+
+    A user's name may hold characters that the layout's font lacks, or dollar signs: it never goes through matplotlib.
+    """
+    return f"<{position}>"
+
+
+def draw_svg(
+    draw: Callable[[Figure], None],
+    *,
+    key: str,
+    height: float,
+    title: str,
+    description: str,
+    names: Sequence[str] = (),
+) -> str:
     """Draw a figure and return it as an inline SVG element.
 
     Args:
@@ -67,6 +83,7 @@ def draw_svg(draw: Callable[[Figure], None], *, key: str, height: float, title: 
         height: in user units.
         title: the figure's name for those who do not see it.
         description: what it shows, in a sentence or two.
+        names: texts from the user, drawn as `placeholder(0)`, `placeholder(1)`, …
 
     Returns:
         The SVG element; the same input gives the same bytes.
@@ -81,7 +98,7 @@ def draw_svg(draw: Callable[[Figure], None], *, key: str, height: float, title: 
         draw(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _for_page(buffer.getvalue(), key=key, title=title, description=description)
+    return _for_page(buffer.getvalue(), key=key, title=title, description=description, names=names)
 
 
 def add_axes(figure: Figure, *, left: float, bottom: float, top: float, right: float = 8.0) -> Axes:
@@ -129,14 +146,17 @@ _STYLE_GROUPS = frozenset(
 )
 
 
-def _for_page(source: bytes, *, key: str, title: str, description: str) -> str:
+def _for_page(source: bytes, *, key: str, title: str, description: str, names: Sequence[str]) -> str:
     """The SVG without namespaces, metadata and style sheet, with themed colours, prefixed ids and a description."""
     root = ET.fromstring(source)
     for parent in root.iter():
         for child in list(parent):
             if _local(child.tag) in {"metadata", "style"}:
                 parent.remove(child)
+    texts = {placeholder(position): name for position, name in enumerate(names)}
     for element in root.iter():
+        if element.text in texts:
+            element.text = texts[element.text]
         element.tag = _local(element.tag)
         element.attrib = {_local(name): _themed(name, value, key) for name, value in element.attrib.items()}
     for name in ("width", "height", "version"):
@@ -159,7 +179,7 @@ def _themed(name: str, value: str, key: str) -> str:
     if local == "clip-path":
         return value.replace("url(#", f"url(#{key}-")
     if local == "style":
-        value = _FONT_PATTERN.sub(r"font-size: \1px", value)
+        value = _FONT_PATTERN.sub(lambda match: f"font-size: {match[1]}px" if match[1] else "", value)
         return _SENTINEL_PATTERN.sub(lambda match: f"var(--{ROLES[int(match[1], 16)]})", value)
     return value
 

@@ -1,0 +1,127 @@
+"""Sentences and marks: never more certain than the intervals."""
+
+from dataclasses import replace
+
+import pytest
+from report_samples import NAN, around, audit, full, method
+
+from robcal.report.findings import answer, headline, most_overconfident, trend_sentence
+from robcal.report.verdicts import compare, marks, titles
+from robcal.types import Estimate, MethodResult, Results, TrendTest
+
+
+def two(first, second, difference=None, metric="ece"):
+    methods = (MethodResult("a", "A", metrics={metric: first}), MethodResult("b", "B", metrics={metric: second}))
+    return Results("t", {}, methods, {} if difference is None else {"b": {metric: difference}})
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict", "marked"),
+    [
+        (Estimate(-0.03, -0.04, -0.02), "lower", ("", "best")),
+        (Estimate(-0.03, -0.07, 0.01), "unclear", ("tied", "best")),
+        (Estimate(0.03, 0.01, 0.04), "higher", ("", "best")),
+    ],
+)
+def test_the_paired_interval_decides(difference, verdict, marked):
+    results = two(around(0.05, 0.5), around(0.02, 0.5), difference)
+    assert compare(results, "ece", "b", "a") == verdict
+    mirrored = {"lower": "higher", "higher": "lower", "unclear": "unclear"}[verdict]
+    assert compare(results, "ece", "a", "b") == mirrored
+    assert marks(results, "ece") == marked
+
+
+def test_without_a_paired_interval_overlap_decides_and_without_intervals_nothing_is_known():
+    assert compare(two(around(0.05, 0.001), around(0.02, 0.001)), "ece", "b", "a") == "lower"
+    assert compare(two(around(0.02, 0.001), around(0.05, 0.001)), "ece", "b", "a") == "higher"
+    assert compare(two(around(0.05, 0.02), around(0.02, 0.02)), "ece", "b", "a") == "unclear"
+    assert compare(two(Estimate(0.05), Estimate(0.02)), "ece", "b", "a") == "unknown"
+    assert compare(two(Estimate(0.05), Estimate(0.02), Estimate(-0.03)), "ece", "b", "a") == "unknown"
+
+
+def test_best_follows_the_direction_of_the_metric():
+    assert marks(two(around(0.9, 0.001), around(0.8, 0.001), metric="accuracy"), "accuracy") == ("best", "")
+    assert marks(two(around(0.9, 0.001), around(0.8, 0.001), metric="nll"), "nll") == ("", "best")
+    assert marks(two(around(0.9), around(0.1), metric="gap"), "gap") == ("", "")
+    assert marks(two(around(0.9), Estimate(NAN), metric="nll"), "nll") == ("", "")
+
+
+def test_headline_of_a_comparison():
+    text = headline(two(around(0.05), around(0.02), Estimate(-0.03, -0.04, -0.02)))
+    assert text == (
+        "B is better calibrated than A: its confidence misses its accuracy by 2.0 instead of 5.0 percentage points on "
+        "average."
+    )
+    assert "worse" in headline(two(around(0.02), around(0.05), Estimate(0.03, 0.02, 0.04)))
+    assert "not distinguishable" in headline(two(around(0.05), around(0.02), Estimate(-0.03, -0.07, 0.01)))
+    assert "may be chance" in headline(two(Estimate(0.05), Estimate(0.02)))
+    assert "cannot be compared" in headline(two(around(0.05), around(0.02), metric="nll"))
+
+
+def test_of_three_the_lowest_ece_is_compared_and_the_choice_is_said():
+    text = headline(full(3))
+    assert text.startswith("Of the 2 methods compared with the first, AR-AdaLS has the lowest ECE.")
+    assert "AR-AdaLS is better calibrated than Plain" in text
+
+
+def test_answer_names_the_level_with_its_numbers():
+    comparison, place = answer(full())
+    assert "ECE is 0.0200 against 0.0500 (better; difference −0.0300 [−0.0360, −0.0240])." in comparison
+    assert "Accuracy is 95.00% against 95.00% (not distinguishable" in comparison
+    assert "least robust tenth" in place
+    assert "80.0% and is right 70.0%" in place
+    assert "10.0 percentage points too sure" in place
+    assert "AR-AdaLS states 74.0%" in place
+
+
+def test_levels_whose_interval_holds_zero_are_not_accused():
+    one = method("a", "A", ece=0.05)
+    wide = tuple(replace(row, gap=around(row.gap.value, 1.0)) for row in one.levels)
+    assert most_overconfident(replace(one, levels=wide)) is None
+    text = " ".join(answer(Results("t", {}, (replace(one, levels=wide),))))
+    assert "no robustness level whose over-confidence can be told from chance" in text
+    bare = tuple(replace(row, gap=Estimate(row.gap.value)) for row in one.levels)
+    assert most_overconfident(replace(one, levels=bare)) == bare[0]
+
+
+def test_without_levels_the_confidence_bins_answer():
+    text = " ".join(answer(Results("t", {}, (replace(method("a", "A", ece=0.1), levels=()),))))
+    assert "most clearly wrongly sure where it states 93% to 100%" in text
+    assert "no range of confidence" in " ".join(
+        answer(Results("t", {}, (replace(method("a", "A", ece=0.01), levels=()),)))
+    )
+
+
+def test_single_method():
+    assert headline(audit()) == (
+        "The stated confidence misses the accuracy by 4.0 percentage points on average (ECE 0.0400, interval "
+        "[0.0300, 0.0500])."
+    )
+    assert answer(audit()) == ("It classifies 90.0% of the examples right.",)
+    bare = Results("t", {}, (MethodResult("a", "A"),))
+    assert "no calibration error" in headline(bare)
+    assert answer(bare) == ()
+
+
+@pytest.mark.parametrize(
+    ("gap", "words"),
+    [
+        (Estimate(0.02, 0.01, 0.03), "over-confident by 2.0"),
+        (Estimate(-0.02, -0.03, -0.01), "under-confident by 2.0"),
+        (Estimate(0.02, -0.01, 0.05), "neither clearly over- nor under-confident"),
+    ],
+)
+def test_direction_of_a_single_method(gap, words):
+    (text,) = answer(Results("t", {}, (MethodResult("a", "A", metrics={"gap": gap}),)))
+    assert words in text
+
+
+def test_trends_in_words():
+    assert "gap grows as robustness grows" in trend_sentence(TrendTest("gap", 0.2, 0.01))
+    assert "no trend" in trend_sentence(TrendTest("gap", 0.2, 0.06))
+    assert "could not be computed" in trend_sentence(TrendTest("gap", NAN, NAN))
+
+
+def test_a_title_used_twice_gets_its_name():
+    twice = Results("t", {}, (MethodResult("a", "Net"), MethodResult("b", "Net"), MethodResult("c", "")))
+    assert titles(twice) == {"a": "Net (a)", "b": "Net (b)", "c": "c"}

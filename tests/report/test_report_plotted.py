@@ -1,0 +1,136 @@
+"""The numbers behind the figures, against values worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_samples import INF, NAN, around, full, method
+
+from robcal.report import plotted
+from robcal.types import EpochRow, Estimate, GroupRow, MethodResult, ReliabilityBin, Results, ShiftCell
+
+
+def results(*methods):
+    return Results("t", {}, methods)
+
+
+def test_reliability_points_by_hand():
+    bins = (
+        ReliabilityBin(0.0, 0.5, 0, NAN, Estimate(NAN)),
+        ReliabilityBin(0.5, 0.75, 1, 0.6, Estimate(1.0, 0.2, 1.0)),
+        ReliabilityBin(0.75, 1.0, 3, 0.9, Estimate(0.8)),
+    )
+    low, high = plotted.reliability_points(MethodResult("a", "A", reliability=bins))
+    assert (low.share, high.share) == (0.25, 0.75)
+    assert (low.low, low.high, low.confidence) == (0.2, 1.0, 0.6)
+    assert low.gap == pytest.approx(-0.4)
+    assert high.gap == pytest.approx(0.1)
+    assert math.isnan(high.low)
+
+
+def test_reliability_shares_and_gaps_give_the_ece():
+    one = method("a", "A", ece=0.05)
+    points = plotted.reliability_points(one)
+    assert sum(point.share for point in points) == pytest.approx(1)
+    assert sum(point.share * abs(point.gap) for point in points) == pytest.approx(0.05)
+
+
+def test_level_series_keep_order_and_mark_what_is_missing():
+    rows = (
+        GroupRow("0", 5, 0.1, 0.2, around(0.5), around(0.7), Estimate(0.2), Estimate(NAN)),
+        GroupRow("1", 5, 0.2, INF, around(0.8), around(0.7), Estimate(-0.1, -0.2, 0.0), Estimate(0.1)),
+    )
+    without = MethodResult("b", "B")
+    both = results(without, MethodResult("a", "A", levels=rows))
+    (gap,) = plotted.level_series(both, "gap")
+    assert (gap.method, gap.x, gap.y) == (1, (0.0, 1.0), (0.2, -0.1))
+    assert (gap.low[1], gap.high[1]) == (-0.2, 0.0)
+    assert math.isnan(gap.low[0])
+    (ece,) = plotted.level_series(both, "ece")
+    assert math.isnan(ece.y[0])
+    assert plotted.level_ticks(both) == ("0", "1")
+    assert plotted.shared_score_ranges(both) == ((0.1, 0.2), (0.2, INF))
+
+
+def test_score_ranges_are_shared_only_if_equal_and_known():
+    assert len(plotted.shared_score_ranges(full())) == 10
+    one, other = method("a", "A", num_levels=3), method("b", "B", num_levels=4)
+    assert plotted.shared_score_ranges(results(one, other)) == ()
+    unknown = GroupRow("0", 1, None, None, around(1), around(1), around(0), around(0))
+    assert plotted.shared_score_ranges(results(MethodResult("a", "A", levels=(unknown,)))) == ()
+
+
+def test_groups_are_limited_to_the_largest_gaps_in_their_own_order():
+    gaps = {"x": 0.1, "y": -0.5, "z": NAN, "w": 0.3}
+    rows = tuple(
+        GroupRow(name, 1, None, None, around(1), around(1), Estimate(gap), around(0)) for name, gap in gaps.items()
+    )
+    both = results(MethodResult("a", "A", groups={"kind": rows}), MethodResult("b", "B", groups={"kind": rows[:1]}))
+    assert plotted.group_names(both, "kind", limit=2) == (("y", "w"), False)
+    assert plotted.group_names(both, "kind", limit=9) == (("x", "y", "z", "w"), True)
+    first, second = plotted.group_series(both, "kind", ("y", "x"), "gap")
+    assert first.y == (-0.5, 0.1)
+    assert math.isnan(second.y[0])
+    assert second.y[1] == 0.1
+
+
+def test_course_pads_epochs_without_values():
+    rows = [EpochRow(1, 1, 1, 1, 1), EpochRow(2, 1, 1, 1, 1, epsilon=(0.3, INF)), EpochRow(5, 1, 1, 1, 1, (0.1,))]
+    course = plotted.history_course(rows, "epsilon")
+    assert course.epochs == (1, 2, 5)
+    np.testing.assert_array_equal(course.values, [[NAN, NAN], [0.3, NAN], [0.1, NAN]])
+    assert plotted.history_course(rows, "gap") is None
+    assert plotted.history_course([], "gap") is None
+
+
+def test_curves_are_taken_from_the_history():
+    (one,) = plotted.curve_series(results(MethodResult("a", "A"), method("b", "B", epochs=3)), "val_ece")
+    assert one.method == 1
+    assert one.x == (1, 2, 3)
+    assert one.y == pytest.approx((0.1, 0.05, 0.1 / 3))
+
+
+def test_box_by_hand():
+    box = plotted.box_of([0, 1, 2, 3, 4, 100])
+    assert (box.q1, box.median, box.q3) == (1.25, 2.5, 3.75)
+    assert (box.low, box.high, box.outliers, box.n) == (0, 4, (100,), 6)
+    assert box.mean == pytest.approx(110 / 6)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
+def test_box_agrees_with_matplotlib(values):
+    from matplotlib.cbook import boxplot_stats
+
+    box, (peer,) = plotted.box_of(values), boxplot_stats(values)
+    mine = (box.q1, box.median, box.q3, box.low, box.high, box.mean)
+    theirs = [peer[key] for key in ("q1", "med", "q3", "whislo", "whishi", "mean")]
+    np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(box.outliers, sorted(peer["fliers"]))
+
+
+def test_shift_boxes_go_by_severity_then_method_and_skip_what_is_not_finite():
+    cells = (ShiftCell("fog", 2, 0.4, 0, 0, 0), ShiftCell("fog", 1, 0.1, 0, 0, 0), ShiftCell("ice", 1, 0.3, 0, 0, 0))
+    other = (ShiftCell("fog", 1, NAN, 0, 0, 0), ShiftCell("ice", 1, 0.2, 0, 0, 0))
+    both = results(MethodResult("a", "A", shift=cells), MethodResult("b", "B", shift=other))
+    boxes = plotted.shift_boxes(both, "ece")
+    assert [(box.severity, box.method, box.n) for box in boxes] == [(1, 0, 2), (1, 1, 1), (2, 0, 1)]
+    assert [box.median for box in boxes] == pytest.approx([0.2, 0.2, 0.4])
+    assert plotted.shift_by_corruption(both.methods[0], "ece") == {"fog": {2: 0.4, 1: 0.1}, "ice": {1: 0.3}}
+
+
+@given(st.integers(1, 500), st.integers(2, 60))
+def test_thinning_keeps_both_ends(count, limit):
+    chosen = plotted.thinned(count, limit)
+    assert chosen[0] == 0
+    assert chosen[-1] == count - 1
+    assert len(chosen) == min(count, limit)
+    assert list(chosen) == sorted(set(chosen))
+
+
+@given(st.integers(1, 9), st.floats(0.1, 1))
+def test_dodge_is_centred_and_stays_within_its_width(count, width):
+    offsets = [plotted.dodge(count, position, width) for position in range(count)]
+    assert sum(offsets) == pytest.approx(0, abs=1e-9)
+    assert max(map(abs, offsets)) <= width / 2

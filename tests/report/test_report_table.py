@@ -1,0 +1,116 @@
+"""The table for terminals, Markdown and CSV."""
+
+import csv
+import io
+
+import pytest
+from report_samples import HOSTILE, full, hostile
+from rich.console import Console
+
+from robcal.checks import InputError
+from robcal.report import csv_table, markdown_table, text_table
+from robcal.report.table import measured_metrics
+from robcal.types import Estimate, MethodResult, Results
+
+
+def printed(results, width=80, **options):
+    console = Console(width=width, file=io.StringIO(), color_system=None, **options)
+    console.print(text_table(results))
+    return console.file.getvalue()
+
+
+def test_text_table_golden():
+    assert [line.rstrip() for line in printed(full()).splitlines()] == [
+        "Method          Accuracy                          ECE   NLL   Brier   ECE, shift",
+        "─" * 80,
+        "Plain            95.00%*      0.0500 [0.0450, 0.0550]   inf       -       0.1500",
+        "AR-AdaLS         95.00%~     0.0200* [0.0150, 0.0250]   inf       -      0.0600*",
+        "",
+        "AR-AdaLS -       0.00 pp   -0.0300 [-0.0360, -0.0240]     -       -      -0.0900",
+        "Plain",
+    ]
+
+
+@pytest.mark.parametrize("num_methods", [1, 2, 3])
+def test_text_table_fits_eighty_columns_with_every_number(num_methods):
+    text = printed(full(num_methods))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for cell in ("95.00%", "0.0500 [0.0450, 0.0550]", "inf", "0.1500"):
+        assert cell in text
+    if num_methods > 1:
+        assert "-0.0300 [-0.0360, -0.0240]" in text
+        assert "0.0200* [0.0150, 0.0250]" in text
+
+
+def test_text_table_is_ascii_apart_from_rules():
+    assert set(printed(full())) - set("─") <= set(map(chr, range(128)))
+
+
+def test_text_table_does_not_interpret_names():
+    one = Results("t", {}, (MethodResult("a", "[red]x[/red] \x1b[31m", metrics={"ece": Estimate(0.1)}),))
+    text = printed(one)
+    assert "[red]x[/red]" in text
+    assert "\x1b" not in text
+
+
+def test_long_names_wrap_instead_of_pushing_numbers_out():
+    one = Results("t", {}, (MethodResult("a", "long-name-" * 12, metrics=full().methods[0].metrics),))
+    text = printed(one)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "0.0500 [0.0450, 0.0550]" in text
+
+
+def test_markdown_table_golden():
+    assert markdown_table(full()) == (
+        "| Method | Accuracy | ECE | NLL | Brier | ECE, shift |\n"
+        "|---|---:|---:|---:|---:|---:|\n"
+        "| Plain | **95.00%** | 0.0500 [0.0450, 0.0550] | ∞ | – | 0.1500 |\n"
+        "| AR\\-AdaLS | 95.00%~ | **0.0200** [0.0150, 0.0250] | ∞ | – | **0.0600** |\n"
+        "| AR\\-AdaLS − Plain | 0.00 pp | −0.0300 [−0.0360, −0.0240] | – | – | −0.0900 |\n"
+    )
+
+
+def test_markdown_table_escapes_names():
+    text = markdown_table(hostile())
+    assert "<script>" not in text
+    assert "a\\|b" in text
+    columns = {line.replace("\\|", "").count("|") for line in text.splitlines()}
+    assert len(columns) == 1
+
+
+def test_csv_table_round_trips_at_full_precision():
+    results = full()
+    rows = list(csv.DictReader(io.StringIO(csv_table(results))))
+    assert [row["kind"] for row in rows] == ["method", "method", "difference"]
+    for row, method in zip(rows, results.methods, strict=False):
+        for name, estimate in method.metrics.items():
+            assert repr(float(row[name])) == repr(estimate.value)
+        assert float(row["ece_low"]) == method.metrics["ece"].low
+    assert rows[0]["nll"] == "inf"
+    assert rows[0]["nll_low"] == ""
+    assert rows[2]["brier"] == ""
+    assert len(list(csv.reader(io.StringIO(csv_table(hostile()))))) == 1 + 3 + 1
+
+
+def test_metrics_come_in_the_order_of_the_titles_then_the_unknown():
+    metrics = {name: Estimate(0.1) for name in ("zebra", "nll", "accuracy", "apple")}
+    assert measured_metrics(Results("t", {}, (MethodResult("a", "A", metrics=metrics),))) == (
+        "accuracy",
+        "nll",
+        "apple",
+        "zebra",
+    )
+
+
+@pytest.mark.parametrize("table", [text_table, markdown_table, csv_table])
+def test_no_methods_are_refused(table):
+    with pytest.raises(InputError, match="no method"):
+        table(Results("t", {}, ()))
+
+
+def test_hostile_names_do_not_break_the_terminal():
+    text = printed(hostile())
+    assert "\x1b" not in text
+    assert "\x00" not in text
+    assert HOSTILE[0][:8] in text
