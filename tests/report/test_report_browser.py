@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache, partial
 
 import pytest
 from report_samples import HOSTILE, audit, full, hostile
@@ -17,7 +18,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --enable-logging=stderr --hide-scrollbars
     --window-size=1800,1000""".split()  # noqa: SIM905
-PAGES = {"full": full(3), "hostile": hostile(), "audit": audit()}
+PAGES = {"full": partial(full, 3), "hostile": hostile, "audit": audit}
 WIDTHS = (400, 1600)
 
 #: Runs in the page around the frames, never in the report itself, which must work without any script.
@@ -56,14 +57,18 @@ document.body.append(out);
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")]
 
 
+@cache
+def source(name):
+    return html.escape(render_html(PAGES[name]()))
+
+
 @pytest.fixture(scope="module", params=["light", "dark"])
 def measured(request, tmp_path_factory):
     """(theme, what the browser measured, what it logged)."""
     folder = tmp_path_factory.mktemp("browser")
     frames = "".join(
-        f'<iframe id="{name}-{width}" style="width:{width}px;height:900px;border:0" '
-        f'srcdoc="{html.escape(render_html(results))}"></iframe>'
-        for name, results in PAGES.items()
+        f'<iframe id="{name}-{width}" style="width:{width}px;height:900px;border:0" srcdoc="{source(name)}"></iframe>'
+        for name in PAGES
         for width in WIDTHS
     )
     outer = folder / "outer.html"

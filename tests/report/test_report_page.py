@@ -75,7 +75,7 @@ def test_full_page_has_every_section_and_every_figure_its_numbers():
 
 def test_the_numbers_of_the_tables():
     text = re.sub(r"<[^>]+>", " ", full_page())
-    for number in ("95.00%", "0.0500", "[0.0450, 0.0550]", "−0.0300", "[−0.0360, −0.0240]", "∞", "0.9 to ∞"):
+    for number in ("95.00%", "0.0500", "[0.0450, 0.0550]", "−0.0300", "[−0.0360, −0.0240]", "∞", "0.9\u00a0to\u00a0∞"):
         assert number in text
     assert "nan" not in text.lower().replace("provenance", "")
 
@@ -161,7 +161,7 @@ def test_undefined_numbers_everywhere():
     text = render_html(Results("t", {"num_classes": None}, (one, replace(one, name="b"))))
     assert section_ids(text) == ["overall", "levels", "how"]
     assert "–" in text
-    assert "∞ to ∞" in text
+    assert "∞\u00a0to\u00a0∞" in text
     assert not re.search(r"\bnan\b|\binf\b", re.sub(r"<[^>]+>", " ", text))
 
 

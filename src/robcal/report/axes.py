@@ -26,7 +26,7 @@ def named_ticks(axes: Axes, ticks: Sequence[str], second: Sequence[str]) -> None
             second[at],
             xy=(at, 0),
             xycoords=("data", "axes fraction"),
-            xytext=(0, -14 - 2 * FONT_SIZE),
+            xytext=(0, -8 - 2 * FONT_SIZE),
             textcoords="offset points",
             ha="center",
             color=colour("muted"),

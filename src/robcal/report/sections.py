@@ -50,7 +50,7 @@ def reliability_section(results: Results) -> Section | None:
             name = names[method.name]
             rows = tuple(
                 (
-                    f"{formatting.number(p.lower, 3)} to {formatting.number(p.upper, 3)}",
+                    _span(formatting.number(p.lower, 3), formatting.number(p.upper, 3)),
                     f"{p.count:,}",
                     formatting.percent(p.confidence, 2),
                     formatting.signed(p.gap, 4),
@@ -272,7 +272,12 @@ def _accuracy_panel(
 def _range(row: GroupRow) -> str:
     if row.score_low is None or row.score_high is None:
         return NOTHING
-    return f"{formatting.significant(row.score_low)} to {formatting.significant(row.score_high)}"
+    return _span(formatting.significant(row.score_low), formatting.significant(row.score_high))
+
+
+def _span(low: str, high: str) -> str:
+    """A range that is not broken over two lines."""
+    return f"{low}\u00a0to\u00a0{high}"
 
 
 def _has_group(grouping: str, method: MethodResult) -> bool:
