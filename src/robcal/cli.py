@@ -41,7 +41,7 @@ SplitChoice = Literal["train", "val", "test"]
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for runs, results and the report.")] = Path("robcal-demo"),
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 8,
     jobs: Annotated[int | None, typer.Option(help="Seeds trained side by side; default: number of cores.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

@@ -42,7 +42,7 @@ class _Progress:
     state: State
     epoch: int = 0
     batch: int = 0
-    loss_sum: float = 0.0
+    loss_sum: float | torch.Tensor = 0.0
     history: list[EpochRow] = field(default_factory=list)
 
 
@@ -214,18 +214,23 @@ class _Loop:
         self.engine.backward(loss * (len(index) * world / len(whole)))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        at.loss_sum += float(loss.detach()) * len(index) / len(whole)
-        if not math.isfinite(at.loss_sum):
-            refuse(
-                f"the training loss became {float(loss)} in epoch {at.epoch + 1}",
-                "it must be finite",
-                "Lower --learning-rate",
-            )
+        at.loss_sum = at.loss_sum + loss.detach().float() * (len(index) / len(whole))
         at.batch += 1
 
     def end_epoch(self) -> None:
-        """Measure the validation split and let the method learn from it."""
+        """Measure the validation split and let the method learn from it.
+
+        Raises:
+            InputError: if the loss is not finite.
+        """
         at = self.progress
+        train_loss = self._sum_over_processes(float(at.loss_sum)) / self.num_batches
+        if not math.isfinite(train_loss):
+            refuse(
+                f"the training loss became {train_loss} in epoch {at.epoch + 1}",
+                "it must be finite",
+                "Lower --learning-rate",
+            )
         probs = softmax(self._validation_logits())
         labels, levels = self.val.labels, self.val_levels
         info = EpochInfo(
@@ -244,7 +249,7 @@ class _Loop:
         at.state = self.method.after_epoch(at.state, info)
         row = EpochRow(
             epoch=at.epoch + 1,
-            train_loss=self._sum_over_processes(at.loss_sum) / self.num_batches,
+            train_loss=train_loss,
             val_accuracy=float(info.correct.mean()),
             val_nll=negative_log_likelihood(probs, labels),
             val_ece=calibration_error(probs, labels),
@@ -271,7 +276,7 @@ class _Loop:
             "model": self.user_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "method": dict(at.state),
-            "at": [at.epoch, at.batch, at.loss_sum],
+            "at": [at.epoch, at.batch, float(at.loss_sum)],
             "history": [dataclasses.asdict(row) for row in at.history],
             "random_state": torch.get_rng_state(),
         }

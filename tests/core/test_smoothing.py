@@ -136,9 +136,7 @@ def test_bad_updates_are_refused_and_change_nothing(bad):
     np.testing.assert_array_equal(smoother.epsilon, [0, 0])
 
 
-@pytest.mark.parametrize(
-    ("labels", "levels"), [([10], [0]), ([-1], [0]), ([0], [2]), ([0], [-1]), ([0, 1], [0])]
-)
+@pytest.mark.parametrize(("labels", "levels"), [([10], [0]), ([-1], [0]), ([0], [2]), ([0], [-1]), ([0, 1], [0])])
 def test_labels_and_levels_out_of_range_are_refused(labels, levels):
     with pytest.raises(InputError):
         AdaptiveLabelSmoother(2, 10, 0.5).soft_targets(torch.tensor(labels), torch.tensor(levels))
