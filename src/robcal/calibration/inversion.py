@@ -15,7 +15,9 @@ The direction decides how much noise adds. The lower end sets gaps within two st
 others, d_k = ĝ_k max(0, 1 - 4 s_k²/ĝ_k²): sparse gaps, much added noise. The upper end takes the gaps shrunk to their
 common mean (empirical Bayes): even gaps, little added noise. Both err on the wide side where the data cannot tell. A
 measured error below the median of a calibrated model's counts as that median for the upper end, so that luck cannot
-exclude what the data could not have shown (power-constrained limits, Cowan et al. 2011).
+exclude what the data could not have shown (power-constrained limits, Cowan et al. 2011). Nor does the upper end lie
+below the largest |mean confidence - accuracy| that the number of right answers allows (Jeffreys), which no calibration
+error can be below: the family has one sign a bin, and few examples that are all right do not exclude over-confidence.
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import betaincinv
 
 from robcal.calibration.binning import BinSums
-from robcal.calibration.metrics import Norm
+from robcal.calibration.metrics import Norm, norm_of_gaps
 from robcal.checks import FloatArray, IntArray
 
 _STEPS = 24  # halvings of the bracket: the ends are exact to 1e-6 or better
@@ -68,7 +71,7 @@ def inverted_interval(
         (low, high); it always contains the measured error.
     """
     bins = _Bins.of(sums)
-    observed = float(combine(bins.weight, np.abs(bins.gap), norm))
+    observed = norm_of_gaps(sums, norm)
     counts = rng.multinomial(int(bins.count.sum()), bins.weight, size=resamples)
     seed = int(rng.integers(1 << 62))
     tail = (1 - confidence) / 2
@@ -76,7 +79,7 @@ def inverted_interval(
     even = _even(bins)
     typical = _simulator(bins, even, counts, seed, norm, 0.5)(0.0)[1]
     high = _solve(_simulator(bins, even, counts, seed, norm, tail), max(observed, typical))
-    return min(low, observed), max(high, observed)
+    return min(low, observed), max(high, observed, _largest_mean_gap(bins, tail))
 
 
 def resampled_errors(sums: BinSums, *, norm: Norm, resamples: int, rng: np.random.Generator) -> FloatArray:
@@ -120,6 +123,19 @@ def _even(bins: _Bins) -> FloatArray:
     mean = float(bins.weight @ bins.gap)
     spread = max(0.0, float(bins.weight @ ((bins.gap - mean) ** 2 - bins.noise)))
     return _nonzero(mean + (bins.gap - mean) * spread / (spread + bins.noise))
+
+
+def _largest_mean_gap(bins: _Bins, tail: float) -> float:
+    """Return the largest absolute signed gap that the accuracy allows; confidences explain part of its noise."""
+    n, confidence = float(bins.count.sum()), float(bins.weight @ bins.confidence)
+    accuracy = confidence - float(bins.weight @ bins.gap)
+    right = float(np.round(n * accuracy))
+    low = 0.0 if right == 0 else float(betaincinv(right + 0.5, n - right + 0.5, tail))
+    high = 1.0 if right == n else float(betaincinv(right + 0.5, n - right + 0.5, 1 - tail))
+    explained = float(bins.weight @ (bins.noise * bins.count)) / max(confidence * (1 - confidence), 1e-12)
+    scale = np.sqrt(min(1.0, explained))
+    gap = confidence - accuracy
+    return float(max(abs(gap - scale * (high - accuracy)), abs(gap + scale * (accuracy - low))))
 
 
 def _nonzero(direction: FloatArray) -> FloatArray:
