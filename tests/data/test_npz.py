@@ -90,7 +90,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
     good = Path(_save(tmp_path, x_train=TABLE, y_train=Y))
     data = good.read_bytes()
     broken = tmp_path / "broken.npz"
-    for content in (b"", b"text", data[: len(data) // 2], data[:-100]):
+    directory = data.index(b"PK\x01\x02")
+    encrypted = data[: directory + 8] + b"\x01" + data[directory + 9 :]
+    for content in (b"", b"text", data[: len(data) // 2], data[:-100], encrypted):
         broken.write_bytes(content)
         with pytest.raises(InputError, match="no readable npz"):
             read_npz(str(broken))

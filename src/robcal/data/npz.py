@@ -18,6 +18,12 @@ PARTS = ("train", "val", "test")
 
 RULE = "images are (N, C, H, W) with C = 1 or 3, uint8 or floats in [0, 1]; tables are (N, D)"
 
+#: What numpy and zipfile raise on damaged, encrypted or unknown content.
+DAMAGE = (
+    *(ValueError, OSError, EOFError, AttributeError, TypeError, RuntimeError, SyntaxError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
 
 def read_npz(path: str) -> Parts:
     """Arrays x_train, y_train, optional x_val, y_val, x_test, y_test and class_names (Z strings).
@@ -64,7 +70,7 @@ def _load(file: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         refuse(
             f"{file} is no readable npz file of plain arrays ({error})",
             "it must be written by numpy.savez without objects",
