@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # keep in step with pyproject.toml: a test compares them
 
 if TYPE_CHECKING:
     from robcal.auditing import Audit, audit

@@ -54,10 +54,8 @@ def provenance(**more: Any) -> dict[str, Any]:
     """Versions that an artifact depends on, and whatever else is handed in; no time and no place, so runs compare."""
     from importlib.metadata import version
 
-    from robcal import __version__
-
     return {
-        "robcal": __version__,
+        "robcal": version("robcal"),
         "python": platform.python_version(),
         "torch": version("torch"),
         "numpy": np.__version__,

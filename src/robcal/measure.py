@@ -96,9 +96,9 @@ class Measured:
         return self.settings.levels
 
     @property
-    def confidence(self) -> FloatArray:
+    def confidence(self) -> npt.NDArray[np.float32]:
         """(N,) probability of the top label."""
-        return np.asarray(self.probs.max(1), dtype=np.float64)
+        return np.asarray(self.probs.max(1))
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:

@@ -38,7 +38,7 @@ SILENT = Silent()
 
 
 class Lines:
-    """Plain lines on standard error: a line at the start, every `seconds`, and at the end of each task."""
+    """Plain lines on standard error: after a second, then every `seconds`, and at the end of each task."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
@@ -52,7 +52,7 @@ class Lines:
             nonlocal last
             now = time.monotonic()
             finished = done >= total
-            if not finished and now - last < self.seconds:
+            if not finished and now - last < (self.seconds if last > start else 1.0):
                 return
             last = now
             rate = done / max(now - start, 1e-9)

@@ -170,11 +170,6 @@ def train_run(
     data = load_data(settings) if dataset is None else dataset
     for split in ("train", "val") if method.levels in ("random", "robustness") else ():
         check_num_levels(settings.levels, len(data.split(split)), split=f"the {split} split")
-    _claim(settings, directory, data, overwrite=overwrite)
-    run = Run(directory, settings)
-    if run.is_complete:
-        return run
-    levels = _levels(run, method, data, reference, reporter)
     model = build_model(
         settings.model,
         input_shape=data.input_shape,
@@ -182,6 +177,12 @@ def train_run(
         seed=settings.seed,
         **_normalization(data),
     )
+    augment, at_hand = _augmentation(settings, data), _scores_at_hand(settings, data)
+    _claim(settings, directory, data, overwrite=overwrite)
+    run = Run(directory, settings)
+    if run.is_complete:
+        return run
+    levels = _levels(run, method, data, at_hand, reference, reporter)
     history = fit(
         model,
         data,
@@ -191,7 +192,7 @@ def train_run(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         optimizer=settings.optimizer,
-        augment=_augmentation(settings, data),
+        augment=augment,
         seed=settings.seed,
         levels=levels,
         num_levels=settings.levels,
@@ -308,6 +309,7 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
             "data": digests,
             "dataset": {
                 "name": data.name,
+                "notes": data.notes,
                 "num_classes": data.num_classes,
                 "class_names": data.class_names,
                 "sizes": {name: len(data.split(name)) for name in digests},
@@ -319,7 +321,12 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
 
 
 def _levels(
-    run: Run, method: Method, data: Dataset, reference: Path | None, reporter: Reporter
+    run: Run,
+    method: Method,
+    data: Dataset,
+    at_hand: dict[str, Scores] | None,
+    reference: Path | None,
+    reporter: Reporter,
 ) -> Mapping[str, IntArray] | None:
     """Levels of train and val, from where the method wants them."""
     if method.levels == "none":
@@ -333,7 +340,7 @@ def _levels(
         levels = {name: assign_levels(ranks[name], settings.levels) for name in splits}
         source = "random"
     else:
-        scores = _scores_at_hand(settings, data) or _reference_scores(run, data, reference, reporter)
+        scores = at_hand or _reference_scores(run, data, reference, reporter)
         levels = {name: assign_levels(scores[name], settings.levels) for name in splits}
         source = scores["train"].method
     for name in splits:

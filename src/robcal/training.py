@@ -201,7 +201,7 @@ class _Loop:
         at, rank, world = self.progress, self.engine.process_index, self.engine.num_processes
         whole = self.batches[at.batch]
         index = whole[rank::world]
-        generator = torch.Generator(self.device).manual_seed(self._seed_of(at.epoch, 1 + at.batch * world + rank))
+        generator = torch.Generator().manual_seed(self._seed_of(at.epoch, 1 + at.batch * world + rank))
         batch = self._batch(torch.from_numpy(index), generator)
         targets = self.method.targets(at.state, batch, self.num_classes)
         inputs, targets = self.method.augment(batch.inputs, targets, generator)

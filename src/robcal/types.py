@@ -286,9 +286,9 @@ METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
     "brier_calibration": (
         "Brier, calibration",
         True,
-        "part of the Brier score that recalibrating the top label removes",
+        "what shifting each bin by its gap removes of the top label's Brier score",
     ),
-    "brier_refinement": ("Brier, refinement", True, "the part that is left"),
+    "brier_refinement": ("Brier, refinement", True, "what that leaves of the top label's Brier score"),
     "aurc": ("AURC", True, "area under the risk-coverage curve of the confidence: error rate of the kept examples"),
     "shift_ece": ("Mean ECE under shift", True, "ECE of each corruption and severity, then the mean over these cells"),
     "shift_accuracy": ("Accuracy under shift", False, "mean over the same cells"),

@@ -108,9 +108,8 @@ def test_levels_predictions_state_and_checkpoint_come_back(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     file = tmp_path / "x.json"
     save_json({"a": 1}, file)
-    with pytest.raises(RuntimeError), replacing(file) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(UnicodeEncodeError), replacing(file) as temporary:
+        temporary.write_text("half, then what cannot be written: \ud800", encoding="utf-8")
     assert file.read_text().strip() == '{\n "a": 1\n}'
     assert list(tmp_path.iterdir()) == [file]
 

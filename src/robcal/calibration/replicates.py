@@ -79,8 +79,8 @@ class Resampling:
         Returns:
             (B,) float64.
         """
-        sure = np.asarray(confidence, dtype=np.float64)
-        gap = (sure - np.asarray(correct, dtype=np.float64)).astype(np.float32)
+        sure = np.asarray(confidence)  # in its own precision: a bin's edge belongs to the bin below
+        gap = (sure.astype(np.float64) - np.asarray(correct, dtype=np.float64)).astype(np.float32)
         spread = np.zeros((len(sure), bins), np.float32)
         spread[np.arange(len(sure)), bin_index(sure, bins=bins)] = gap
         return np.asarray(np.abs(self.mean(spread, mask)).sum(1))

@@ -1,0 +1,5 @@
+"""`python -m robcal` is `robcal`."""
+
+from robcal.cli import main
+
+main()
