@@ -8,22 +8,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robcal.robustness.carlini_wagner import CarliniWagner
+    from robcal.robustness.carlini_wagner import CarliniWagner, carlini_wagner_attack
     from robcal.robustness.engine import Attack, AttackResult
-    from robcal.robustness.first_order import FirstOrder
+    from robcal.robustness.first_order import FirstOrder, first_order_estimate
     from robcal.robustness.levels import apply_thresholds, assign_levels, level_thresholds
-    from robcal.robustness.projection import Projection
+    from robcal.robustness.projection import Projection, projection_attack
     from robcal.robustness.scoring import METHODS, score
 
 _HOMES = {
-    "CarliniWagner": "carlini_wagner_attack",
+    "CarliniWagner": "carlini_wagner",
+    "carlini_wagner_attack": "carlini_wagner",
     "Attack": "engine",
     "AttackResult": "engine",
-    "FirstOrder": "first_order_estimate",
+    "FirstOrder": "first_order",
+    "first_order_estimate": "first_order",
     "apply_thresholds": "levels",
     "assign_levels": "levels",
     "level_thresholds": "levels",
-    "Projection": "projection_attack",
+    "Projection": "projection",
+    "projection_attack": "projection",
     "METHODS": "scoring",
     "score": "scoring",
 }
@@ -37,7 +40,10 @@ __all__ = [
     "Projection",
     "apply_thresholds",
     "assign_levels",
+    "carlini_wagner_attack",
+    "first_order_estimate",
     "level_thresholds",
+    "projection_attack",
     "score",
 ]
 

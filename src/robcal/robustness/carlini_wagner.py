@@ -12,7 +12,17 @@ from robcal.robustness.box import multiplier_in_box
 from robcal.robustness.engine import DONE, AttackResult, Rows, fresh_rows
 from robcal.robustness.network import Linearisation, Model, Network
 from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, meet, perturb, select, usable
+from robcal.robustness.steps import (
+    attack_batch,
+    is_adversarial,
+    is_flat,
+    keep_best,
+    meet,
+    perturb,
+    random_direction,
+    select,
+    usable,
+)
 
 _BETA1, _BETA2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 #: The box is stretched by this much inside tanh, so that inputs on its ends have a finite w.
@@ -37,8 +47,8 @@ class CarliniWagner:
         learning_rate: largest Adam step, in units of half the box (in tanh space); an example whose first-order
             distance is small takes smaller ones (a tenth of that distance per square root of D).
         initial_const: first c; None starts from 2 margin / ‖gradient‖², which is right where the model is linear.
-        num_rivals: K, rivals linearised at the clean input to find the first-order point. Every second search step
-            starts there and the others at the clean input: the loss has a local minimum for nearly every rival.
+        num_rivals: K, rivals linearised at the clean input to find the first-order point. The first search step starts
+            at the clean input, the others there and at random points as far away, in turn: the loss has many minima.
         seed: seeds the perturbation of inputs whose gradient is zero.
     """
 
@@ -125,10 +135,10 @@ class CarliniWagner:
         return self._restart(network, rows, begin)
 
     def _restart(self, network: Network, rows: Rows, mask: Tensor) -> Rows:
-        """Back to a start for a new c: the clean input and the first-order point in turn."""
+        """Back to a start for a new c."""
         infinite = torch.full_like(rows["loss"], torch.inf)
         zeros = torch.zeros_like(rows["x"])
-        start = select(rows["search"] % 2 == 1, rows["first_order_point"], rows["start"])
+        start = self._next_start(network, rows, mask)
         change = _Change(network, rows["start"])
         return rows | {
             "w": select(mask, change.inverse(start), rows["w"]),
@@ -141,6 +151,16 @@ class CarliniWagner:
             "loss": torch.where(mask, infinite, rows["loss"]),
             "loss_before": torch.where(mask, infinite, rows["loss_before"]),
         }
+
+    def _next_start(self, network: Network, rows: Rows, mask: Tensor) -> Tensor:
+        """(B, D) the clean input first, then the first-order point and random points as far away, in turn."""
+        search = rows["search"]
+        start = select(search % 2 == 1, rows["first_order_point"], rows["start"])
+        for row in torch.nonzero(mask & (search % 2 == 0) & (search > 0)).squeeze(1).tolist():
+            noise = random_direction(rows["x"][row], self.seed, int(rows["index"][row]), -int(search[row]))
+            radius = (rows["first_order_point"][row] - rows["start"][row]).norm()
+            start[row] = rows["start"][row] + radius * noise / noise.norm()
+        return network.bounds.clamp(start)
 
     def _adam(self, network: Network, rows: Rows, mask: Tensor, gap: Tensor, normal: Tensor) -> Rows:
         """One Adam step (Kingma & Ba 2015, algorithm 1) on ‖δ‖² + c max(z_y - max z_j, 0) in w; its own count each."""
@@ -230,7 +250,7 @@ class _Change:
         return torch.minimum(torch.maximum(w, -self.limit), self.limit)
 
 
-def carlini_wagner(
+def carlini_wagner_attack(
     model: Model,
     x: Tensor,
     label: Tensor | None = None,
@@ -253,8 +273,8 @@ def carlini_wagner(
 
     Every example has its own c, step size, abort and best point: no result depends on the batch. Departures from the
     paper: the first c and the step size come from the first-order picture (pass initial_const=1e-3 for the paper's c),
-    every second search starts at the first-order point, the step size is cut where the loss stalls before a search is
-    given up, and features without two finite ends are moved without tanh.
+    later searches start at the first-order point or at random points as far away (the loss has local minima), the step
+    size is cut where the loss stalls before a search is given up, and features without two finite ends need no tanh.
 
     Args:
         model: from inputs (B, …) to logits (B, Z); left as it was found.
@@ -280,7 +300,7 @@ def carlini_wagner(
         >>> linear = torch.nn.Linear(2, 2)
         >>> with torch.no_grad():
         ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> result = carlini_wagner(linear, torch.tensor([[0.25, 0.5]]), box=None, max_iterations=50)
+        >>> result = carlini_wagner_attack(linear, torch.tensor([[0.25, 0.5]]), box=None, max_iterations=50)
         >>> round(result.distance.item(), 2), result.verified.item()
         (0.25, True)
     """

@@ -67,7 +67,7 @@ def estimate(network: Network, linear: Linearisation, x: Tensor, query: Tensor) 
     return best.values, linear.rivals.gather(1, best.indices.unsqueeze(1)).squeeze(1)
 
 
-def first_order(
+def first_order_estimate(
     model: Model,
     x: Tensor,
     label: Tensor | None = None,
@@ -103,7 +103,7 @@ def first_order(
         >>> linear = torch.nn.Linear(2, 2)
         >>> with torch.no_grad():
         ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> first_order(linear, torch.tensor([[0.25, 0.5]])).distance
+        >>> first_order_estimate(linear, torch.tensor([[0.25, 0.5]])).distance
         tensor([0.2500])
     """
     return attack_batch(FirstOrder(num_rivals, seed), model, x, label, box, batch_size)

@@ -23,7 +23,7 @@ Model = Callable[[Tensor], Tensor]
 
 #: A point counts as adversarial when another logit leads by more than this share of the largest |logit|: float32
 #: logits of one input differ by about 1e-6 of their size between batch sizes, and a verified point must stay verified.
-LEAD = 4e-6
+LEAD = 2e-6
 
 
 @contextmanager

@@ -36,10 +36,10 @@ class Projection:
     num_rivals: int = 3
     later_rivals: int = 1
     memory: int = 2
-    max_steps: int = 12
+    max_steps: int = 8
     max_searches: int = 4
-    tolerance: float = 0.005
-    overshoot: float = 0.002
+    tolerance: float = 0.01
+    overshoot: float = 0.02
     seed: int = 0
     name: ClassVar[str] = "projection"
 
@@ -127,7 +127,7 @@ class Projection:
         return select(short, network.bounds.clamp(query - 1.02 * step), query)
 
 
-def projection(
+def projection_attack(
     model: Model,
     x: Tensor,
     label: Tensor | None = None,
@@ -135,9 +135,10 @@ def projection(
     *,
     num_rivals: int = 3,
     memory: int = 2,
-    max_steps: int = 12,
+    max_steps: int = 8,
     max_searches: int = 4,
-    tolerance: float = 0.005,
+    tolerance: float = 0.01,
+    overshoot: float = 0.02,
     batch_size: int | None = None,
     seed: int = 0,
 ) -> AttackResult:
@@ -160,6 +161,7 @@ def projection(
         max_steps: linearisations after the first.
         max_searches: forward evaluations of the closing line search.
         tolerance: relative distance not worth another pass.
+        overshoot: share of the way by which a step goes beyond a linearised boundary; more saves passes.
         batch_size: examples an evaluation; None takes all at once.
         seed: seeds the perturbation of inputs with a zero gradient; global random state is not used.
 
@@ -174,9 +176,9 @@ def projection(
         >>> linear = torch.nn.Linear(2, 2)
         >>> with torch.no_grad():
         ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> result = projection(linear, torch.tensor([[0.25, 0.5]]), box=None)
+        >>> result = projection_attack(linear, torch.tensor([[0.25, 0.5]]), box=None)
         >>> round(result.distance.item(), 2), result.rival.item(), result.passes.item()
-        (0.25, 1, 2.0)
+        (0.25, 1, 2.5)
     """
     attack = Projection(
         num_rivals=num_rivals,
@@ -184,6 +186,7 @@ def projection(
         max_steps=max_steps,
         max_searches=max_searches,
         tolerance=tolerance,
+        overshoot=overshoot,
         seed=seed,
     )
     return attack_batch(attack, model, x, label, box, batch_size)

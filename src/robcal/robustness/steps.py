@@ -24,7 +24,7 @@ from robcal.robustness.network import (
 )
 
 #: How often a point with a zero gradient is perturbed before the attack gives the example up as censored.
-MAX_PERTURBATIONS = 6
+MAX_PERTURBATIONS = 10
 
 
 def l2(point: Tensor, x: Tensor) -> Tensor:
@@ -99,8 +99,14 @@ def usable(linear: Linearisation) -> Linearisation:
     )
 
 
+def random_direction(like: Tensor, seed: int, index: int, attempt: int) -> Tensor:
+    """Standard normal noise of the shape of `like`, from a generator of this example and attempt only."""
+    key = (seed * 1_000_003 + index) * 97 + attempt
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(key % 2**63)).to(like.device)
+
+
 def perturb(rows: Rows, flat: Tensor, bounds: Bounds, seed: int) -> Rows:
-    """Move the `query` of flat rows a random way off the clean input, twice as far each time; give up after a few.
+    """Move the `query` of flat rows a random way off the clean input, then the opposite way, then further; or give up.
 
     Each example draws from its own generator, seeded by (seed, index, attempt): nothing depends on the batch.
     """
@@ -110,9 +116,9 @@ def perturb(rows: Rows, flat: Tensor, bounds: Bounds, seed: int) -> Rows:
     x, widths = rows["x"], bounds.widths(rows["x"])
     for row in torch.nonzero(flat).squeeze(1).tolist():
         attempt = int(attempts[row])
-        key = (seed * 1_000_003 + int(rows["index"][row])) * 97 + attempt
-        noise = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(key % 2**63)).to(x.device)
-        query[row] = x[row] + 0.01 * 2.0**attempt * widths[row] * noise
+        pair, sign = (attempt + 1) // 2, 1 if attempt % 2 else -1
+        noise = sign * random_direction(x[row], seed, int(rows["index"][row]), pair)
+        query[row] = x[row] + 0.01 * 2.5**pair * widths[row] * noise
     lost = flat & (attempts > MAX_PERTURBATIONS)
     return rows | {
         "query": bounds.clamp(query),
