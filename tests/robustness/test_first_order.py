@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles import NearestCentroid, linear_distance, linear_model
+from torch import nn
+
+from robcal.robustness import first_order_estimate
+
+
+@pytest.mark.parametrize("box", [None, (0.0, 1.0)])
+def test_exact_for_linear_models(box: tuple[float, float] | None) -> None:
+    rng = np.random.default_rng(1)
+    model = linear_model(rng.normal(size=(4, 12)), rng.normal(size=4) * 0.2)
+    x = torch.tensor(rng.uniform(size=(40, 12)).round(1), dtype=torch.float32)
+    exact = linear_distance(model, x, box)
+    assert np.isfinite(exact).all()
+    result = first_order_estimate(model, x, box=box, num_rivals=99)
+    np.testing.assert_allclose(result.distance, exact, rtol=2e-4)
+    assert not result.verified.any()
+    assert result.passes.tolist() == [2.0] * 40  # one forward, three backward
+    assert (first_order_estimate(model, x, box=box, num_rivals=1).distance >= result.distance).all()
+
+
+def test_nearest_centroid() -> None:
+    rng = np.random.default_rng(2)
+    model, x = NearestCentroid(rng.normal(size=(5, 6))), torch.tensor(rng.normal(size=(30, 6)), dtype=torch.float32)
+    np.testing.assert_allclose(
+        first_order_estimate(model, x, box=None, num_rivals=9).distance, model.distance(x), rtol=1e-3
+    )
+
+
+def test_zero_gradient_is_perturbed_and_flagged_and_never_robust() -> None:
+    def dead(x: torch.Tensor) -> torch.Tensor:  # flat for x <= 0.5, then a slope of 1 that crosses at 0.6
+        step = torch.relu(x[:, 0] - 0.5)
+        return torch.stack([torch.full_like(step, 0.1), step], 1)
+
+    x = torch.tensor([[0.49, 0.5], [0.55, 0.5]])
+    result = first_order_estimate(dead, x)
+    assert result.flat[0] > 0
+    assert result.flat[1] == 0
+    assert result.distance[1].item() == pytest.approx(0.05, abs=1e-5)
+    assert result.distance[0].item() == pytest.approx(0.11, abs=1e-5)
+    assert result.passes[0] > result.passes[1]
+
+
+def test_label_as_reference_makes_errors_worth_zero() -> None:
+    model = nn.Linear(2, 2)
+    x = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
+    prediction = model(x).argmax(1)
+    label = prediction.clone()
+    label[::2] = 1 - label[::2]
+    result = first_order_estimate(model, x, label, box=None)
+    assert (result.distance[::2] == 0).all()
+    assert (result.rival[::2] == prediction[::2]).all()
+    assert (result.margin[::2] < 0).all()
+    torch.testing.assert_close(result.distance[1::2], first_order_estimate(model, x, box=None).distance[1::2])

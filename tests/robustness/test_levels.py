@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robcal.checks import InputError
+from robcal.robustness import apply_thresholds, assign_levels, level_thresholds
+from robcal.types import Scores
+
+distances = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.3, 1.0, 2.5, float("inf")]), min_size=1, max_size=60)
+
+
+def make_scores(distance: list[float], margin: list[float]) -> Scores:
+    n = len(distance)
+    return Scores(
+        distance=np.array(distance, dtype=np.float32),
+        status=np.array(["verified"] * n),
+        prediction=np.zeros(n, dtype=np.int64),
+        rival=np.ones(n, dtype=np.int64),
+        margin=np.array(margin, dtype=np.float32),
+        passes=np.ones(n, dtype=np.float32),
+    )
+
+
+@given(values=distances, data=st.data())
+def test_levels_are_monotone_and_of_equal_size(values: list[float], data: st.DataObject) -> None:
+    num_levels = data.draw(st.integers(1, len(values)))
+    level = assign_levels(values, num_levels)
+    sizes = np.bincount(level, minlength=num_levels)
+    assert len(sizes) == num_levels
+    assert sizes.max() - sizes.min() <= 1
+    assert (np.diff(sizes) <= 0).all()  # the least robust levels get the extra examples
+    array = np.array(values)
+    for lower in range(num_levels - 1):
+        assert array[level == lower].max() <= array[level == lower + 1].min()
+
+
+@given(values=st.lists(st.floats(0, 10, allow_subnormal=False), min_size=2, max_size=50, unique=True), data=st.data())
+def test_thresholds_repeat_the_levels_where_nothing_is_tied(values: list[float], data: st.DataObject) -> None:
+    num_levels = data.draw(st.integers(1, len(values)))
+    again = apply_thresholds(values, level_thresholds(values, num_levels))
+    np.testing.assert_array_equal(again, assign_levels(values, num_levels))
+
+
+@given(values=distances, seed=st.integers(0, 99))
+def test_levels_do_not_depend_on_the_order_but_for_ties(values: list[float], seed: int) -> None:
+    array = np.array(values)
+    order = np.random.default_rng(seed).permutation(len(array))
+    num_levels = min(3, len(array))
+    for number in range(num_levels):
+        there = np.sort(array[assign_levels(array, num_levels) == number])
+        np.testing.assert_array_equal(np.sort(array[order][assign_levels(array[order], num_levels) == number]), there)
+
+
+def test_ties_go_by_margin_and_then_by_index() -> None:
+    scores = make_scores([1.0, 1.0, 1.0, 1.0], [0.4, 0.1, 0.1, 0.3])
+    assert assign_levels(scores, 4).tolist() == [3, 0, 1, 2]
+    assert assign_levels([1.0, 1.0, 1.0, 1.0], 4).tolist() == [0, 1, 2, 3]
+
+
+def test_censored_examples_come_last() -> None:
+    level = assign_levels([float("inf"), 3.0, float("inf"), 1.0], 2)
+    assert level.tolist() == [1, 0, 1, 0]
+    assert np.isinf(level_thresholds([float("inf"), 3.0, float("inf"), 1.0], 2)).all()
+    assert apply_thresholds([5.0, float("inf")], [float("inf")]).tolist() == [0, 1]
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match="3 examples for 4 levels"):
+        assign_levels([1.0, 2.0, 3.0], 4)
+    with pytest.raises(InputError, match="num_levels is 0"):
+        assign_levels([1.0], 0)
+    with pytest.raises(InputError, match="nan"):
+        assign_levels([1.0, float("nan")], 1)
+    with pytest.raises(InputError, match="empty"):
+        assign_levels([], 1)
+    with pytest.raises(InputError, match="never fall"):
+        apply_thresholds([1.0], [0.5, 0.1])
