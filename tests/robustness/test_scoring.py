@@ -10,7 +10,7 @@ from oracles import linear_distance, linear_model
 from torch import nn
 
 from robcal.checks import InputError
-from robcal.robustness import METHODS, Projection, assign_levels, score
+from robcal.robustness import METHODS, CarliniWagner, FirstOrder, Projection, assign_levels, score
 
 
 def linear_case(count: int = 30) -> tuple[nn.Linear, torch.Tensor]:
@@ -133,6 +133,15 @@ def test_settings_are_recorded() -> None:
     assert scores.provenance["attack"]["max_steps"] == 2
     assert scores.provenance["box"] == [0.0, 1.0]
     assert set(METHODS) == {"first-order", "projection", "carlini-wagner"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [(FirstOrder, "num_rivals"), (Projection, "max_steps"), (CarliniWagner, "max_iterations")],
+)
+def test_settings_that_make_no_sense_are_refused(attack: type, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is -1"):
+        attack(**{name: -1})
 
 
 def bad_input(index: int, value: float) -> npt.NDArray[np.float32]:

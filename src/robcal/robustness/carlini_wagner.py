@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robcal.robustness.box import multiplier_in_box
-from robcal.robustness.engine import DONE, AttackResult, Rows, fresh_rows
+from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Model, Network
 from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.steps import (
@@ -59,6 +59,10 @@ class CarliniWagner:
     num_rivals: int = 3
     seed: int = 0
     name: ClassVar[str] = "carlini-wagner"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense."""
+        check_settings(self, binary_search_steps=1, max_iterations=1, num_rivals=1, seed=0)
 
     @property
     def num_kinds(self) -> int:

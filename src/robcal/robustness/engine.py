@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from robcal.checks import check_positive_int
 from robcal.robustness.network import Network
 
 #: State of a batch of examples: tensors with one row an example. Every attack has at least `RESULT_KEYS` and "need".
@@ -47,6 +48,16 @@ class Attack(Protocol):
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
         """The state after one evaluation of every row, all of which have that `need`."""
         ...
+
+
+def check_settings(attack: Any, **minimum: int) -> None:
+    """Refuse settings of an attack that are not integers of at least the minimum named.
+
+    Raises:
+        InputError: if so.
+    """
+    for name, least in minimum.items():
+        check_positive_int(getattr(attack, name), name, minimum=least)
 
 
 def fresh_rows(index: Tensor, x: Tensor, reference: Tensor, need: int) -> Rows:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robcal.robustness.box import multiplier_in_box
-from robcal.robustness.engine import DONE, AttackResult, Rows, fresh_rows
+from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Model, Network
 from robcal.robustness.steps import attack_batch, is_flat, meet, perturb, usable
 
@@ -26,6 +26,10 @@ class FirstOrder:
     num_rivals: int = 3
     seed: int = 0
     name: ClassVar[str] = "first-order"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense."""
+        check_settings(self, num_rivals=1, seed=0)
 
     @property
     def num_kinds(self) -> int:

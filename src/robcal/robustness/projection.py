@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robcal.robustness.box import multiplier_in_box, project_on_halfspaces
-from robcal.robustness.engine import DONE, AttackResult, Rows, fresh_rows
+from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Model, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
@@ -42,6 +42,10 @@ class Projection:
     overshoot: float = 0.02
     seed: int = 0
     name: ClassVar[str] = "projection"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense."""
+        check_settings(self, num_rivals=1, later_rivals=1, memory=0, max_steps=0, max_searches=0, seed=0)
 
     @property
     def num_kinds(self) -> int:
