@@ -117,7 +117,7 @@ def _method_result(runs: list[Measured], resampling: Resampling, levels: Mapping
         name=runs[0].name,
         title=runs[0].title,
         seeds=tuple(run.seed for run in runs),
-        metrics=metrics,
+        metrics={name: _within(name, estimate) for name, estimate in metrics.items()},
         reliability=_reliability(runs),
         levels=_level_rows(runs, level_of) if levels else (),
         trends=trend_tests(runs[0].confidence, runs[0].correct, level_of[0]) if levels else (),
@@ -186,13 +186,22 @@ def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRo
             n=round(float(np.mean([row.n for row in rows]))),
             score_low=_mean_or_none([row.score_low for row in rows]),
             score_high=_mean_or_none([row.score_high for row in rows]),
-            accuracy=average_over_seeds([row.accuracy for row in rows]),
-            confidence=average_over_seeds([row.confidence for row in rows]),
-            gap=average_over_seeds([row.gap for row in rows]),
-            ece=average_over_seeds([row.ece for row in rows]),
+            accuracy=_within("accuracy", average_over_seeds([row.accuracy for row in rows])),
+            confidence=_within("confidence", average_over_seeds([row.confidence for row in rows])),
+            gap=_within("gap", average_over_seeds([row.gap for row in rows])),
+            ece=_within("ece", average_over_seeds([row.ece for row in rows])),
         )
         for rows in zip(*tables, strict=True)
     )
+
+
+def _within(name: str, estimate: Estimate) -> Estimate:
+    """An estimate whose interval is kept where the quantity can be: the normal approximation reaches beyond."""
+    least = -1.0 if name == "gap" else 0.0
+    most = {"nll": float("inf"), "shift_nll": float("inf"), "brier": 2.0, "shift_brier": 2.0}.get(name, 1.0)
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return dataclasses.replace(estimate, low=max(least, estimate.low), high=min(most, estimate.high))
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:

@@ -1,0 +1,158 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import robcal
+from robcal.calibration.replicates import Resampling
+from robcal.checks import InputError
+from robcal.config import TrainSettings
+from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
+from robcal.evaluate import collect
+from robcal.measure import Measured, Shift, gallery
+
+N, Z = 120, 3
+CELLS = tuple((kind, severity) for kind in BENCHMARK_KINDS for severity in SEVERITIES)
+
+
+def measured(method, seed, *, sharpness=1.0, n=N, with_shift=True, labels_seed=0):
+    rng = np.random.default_rng([seed, 7])
+    labels = np.random.default_rng(labels_seed).integers(0, Z, n)
+    logits = sharpness * (rng.normal(size=(n, Z)) + 1.5 * np.eye(Z)[labels])
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    sure = rng.uniform(0.4, 1, (75, n)).astype(np.float32)
+    shift = Shift(CELLS, sure, rng.random((75, n)) < sure, rng.random((75, n)).astype(np.float32),
+                  rng.random((75, n)).astype(np.float32)) if with_shift else None  # fmt: skip
+    return Measured(
+        directory=Path(f"{method}-{seed}"),
+        settings=TrainSettings(data="digits", model="mlp", method=method, epochs=1, seed=seed, levels=4),
+        dataset={"name": "toy", "class_names": ["a", "b", "<c>"], "sizes": {"test": n}},
+        probs=probs.astype(np.float32),
+        labels=labels,
+        distance=rng.random(n).astype(np.float32),
+        shift=shift,
+        history=(),
+        images=np.zeros((n, 1, 8, 8), np.float32),
+    )
+
+
+class TestResampling:
+    def test_replicates_equal_brute_force(self):
+        rng = np.random.default_rng(0)
+        sure, right = rng.random(60), rng.random(60) < 0.5
+        resampling = Resampling.draw(60, resamples=7, seed=3)
+        assert (resampling.counts.sum(1) == 60).all()
+        mask = rng.random(60) < 0.6
+        errors = resampling.calibration_error(sure, right)
+        parts = resampling.calibration_error(sure, right, mask)
+        means = resampling.mean(sure, mask)
+        for row, error, part, mean in zip(resampling.counts.astype(int), errors, parts, means, strict=True):
+            index = np.repeat(np.arange(60), row)
+            assert error == pytest.approx(binned_error(sure[index], right[index]), abs=1e-5)
+            inside = index[mask[index]]
+            assert part == pytest.approx(binned_error(sure[inside], right[inside]), abs=1e-5)
+            assert mean == pytest.approx(sure[inside].mean(), abs=1e-5)
+
+    def test_variance_is_that_of_the_mean(self):
+        values = np.random.default_rng(1).normal(size=400)
+        replicates = Resampling.draw(400, resamples=3000).mean(values)
+        assert replicates.std() == pytest.approx(values.std() / 20, rel=0.06)
+
+
+def binned_error(sure, right):
+    """ECE by its definition, bin by bin."""
+    total = 0.0
+    for k in range(15):
+        inside = (sure > k / 15) & (sure <= (k + 1) / 15)
+        if inside.any():
+            total += inside.sum() * abs(sure[inside].mean() - right[inside].mean())
+    return total / len(sure)
+
+
+class TestCollect:
+    def runs(self):
+        return [measured(m, s, sharpness=k) for m, k in (("vanilla", 2.0), ("ar-adals", 1.0)) for s in (0, 1, 2)]
+
+    def test_values_are_means_over_seeds_of_the_public_metrics(self):
+        runs = self.runs()
+        results = collect(runs)
+        for method, part in zip(results.methods, (runs[:3], runs[3:]), strict=True):
+            for key, function in (
+                ("ece", robcal.calibration_error),
+                ("nll", robcal.negative_log_likelihood),
+                ("brier", robcal.brier_score),
+            ):
+                values = [function(run.probs, run.labels) for run in part]
+                assert method.metrics[key].per_seed == pytest.approx(values)
+                assert method.metrics[key].value == pytest.approx(np.mean(values))
+                assert method.metrics[key].low < method.metrics[key].value < method.metrics[key].high
+            cells = [
+                binned_error(s, r) for run in part for s, r in zip(run.shift.confidence, run.shift.correct, strict=True)
+            ]
+            assert method.metrics["shift_ece"].value == pytest.approx(np.mean(cells), abs=1e-6)
+            fog = next(c for c in method.shift if (c.corruption, c.severity) == ("fog", 3))
+            number = CELLS.index(("fog", 3))
+            assert fog.accuracy == pytest.approx(np.mean([run.shift.correct[number].mean() for run in part]))
+
+    def test_differences_are_paired_and_of_the_right_sign(self):
+        runs = self.runs()
+        difference = collect(runs).differences["ar-adals"]["nll"]
+        pairs = [robcal.negative_log_likelihood(b.probs, b.labels) - robcal.negative_log_likelihood(a.probs, a.labels)
+                 for a, b in zip(runs[:3], runs[3:], strict=True)]  # fmt: skip
+        assert difference.per_seed == pytest.approx(pairs)
+        assert difference.value == pytest.approx(np.mean(pairs))
+
+    def test_identical_methods_do_not_differ(self):
+        plain = [measured("vanilla", seed) for seed in (0, 1)]
+        same = [
+            dataclasses.replace(run, settings=dataclasses.replace(run.settings, method="ar-adals")) for run in plain
+        ]
+        for estimate in collect([*plain, *same]).differences["ar-adals"].values():
+            assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0, 0, 0))
+
+    def test_levels_are_those_of_the_baseline(self):
+        runs = self.runs()
+        results = collect(runs)
+        level = robcal.assign_levels(runs[0].distance, 4)
+        for method in results.methods:
+            assert [row.n for row in method.levels] == [30] * 4
+        expected = np.mean([
+            (run.correct[robcal.assign_levels(base.distance, 4) == 2]).mean()
+            for base, run in zip(runs[:3], runs[3:], strict=True)
+        ])  # fmt: skip
+        assert results.methods[1].levels[2].accuracy.value == pytest.approx(expected)
+        assert results.methods[0].levels[0].score_low == pytest.approx(
+            np.mean([run.distance.min() for run in runs[:3]])
+        )
+        assert all(item.level in (0, 1) for item in gallery(runs[0], level))
+
+    def test_one_seed_has_an_interval_of_the_test_split(self):
+        results = collect([measured("vanilla", 0, with_shift=False)])
+        estimate = results.methods[0].metrics["accuracy"]
+        p = estimate.value
+        assert estimate.high - p == pytest.approx(1.96 * np.sqrt(p * (1 - p) / N), rel=0.1)
+        assert "One seed" in results.notes[0]
+        assert results.methods[0].shift == ()
+
+    def test_other_test_examples_are_refused(self):
+        with pytest.raises(InputError, match="other test examples"):
+            collect([measured("vanilla", 0), measured("ar-adals", 0, labels_seed=5)])
+        with pytest.raises(InputError, match="120"):
+            collect([measured("vanilla", 0), measured("ar-adals", 0, n=60)])
+
+    def test_methods_without_a_common_seed_are_refused(self):
+        with pytest.raises(InputError, match="share no seed"):
+            collect([measured("vanilla", 0), measured("ar-adals", 1)])
+
+
+def test_gallery_holds_wrong_confident_images_of_fragile_levels():
+    run = measured("vanilla", 0)
+    levels = robcal.assign_levels(run.distance, 10)
+    items = gallery(run, levels, count=5)
+    wrong = [i for i in range(N) if levels[i] <= 1 and not run.correct[i]]
+    wrong.sort(key=lambda i: -run.confidence[i])
+    assert [item.index for item in items] == wrong[:5]
+    assert items[0].image_png.startswith(b"\x89PNG")
+    assert items[0].label == run.dataset["class_names"][run.labels[wrong[0]]]
+    assert gallery(dataclasses.replace(run, images=None), levels) == ()
