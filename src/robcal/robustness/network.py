@@ -136,20 +136,25 @@ class Network:
             logits: Tensor = self.model(self._shape(x))
         return logits.float()
 
-    def linearise(self, x: Tensor, reference: Tensor, num_rivals: int) -> Linearisation:
+    def linearise(self, x: Tensor, reference: Tensor, num_rivals: int, target: Tensor | None = None) -> Linearisation:
         """Logits, nearest rivals and gradients at x: half a pass for the forward, half for each rival.
 
         Args:
             x: (B, D) float32.
             reference: (B,) int64 reference labels; -1 takes the prediction at x.
             num_rivals: K >= 1, at most Z - 1.
+            target: (B,) int64 classes that come first among the rivals whatever their logits, -1 for none.
         """
         shaped = self._shape(x).requires_grad_()
         logits = self.model(shaped)
         values = logits.detach().float()
         reference = torch.where(reference < 0, values.argmax(1), reference)
         num_rivals = min(num_rivals, values.shape[1] - 1)
-        rivals = mask_reference(values, reference).topk(num_rivals, dim=1).indices
+        ranked = mask_reference(values, reference)
+        if target is not None:
+            wanted = torch.where((target >= 0) & (target != reference), target, ranked.argmax(1))
+            ranked = ranked.scatter(1, wanted.unsqueeze(1), torch.inf)
+        rivals = ranked.topk(num_rivals, dim=1).indices
         own = logits.gather(1, reference.unsqueeze(1))
         gaps = own - logits.gather(1, rivals)
         normals = []
