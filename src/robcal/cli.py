@@ -230,7 +230,7 @@ def audit(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, or results.json files of the demo.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo.")],
     out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
     shift: Annotated[bool, typer.Option(help="Measure under corruption too (images).")] = True,
     overwrite: Overwrite = False,
@@ -242,13 +242,18 @@ def report(
 
     Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
     """
+    from robcal.artifacts import load_results
     from robcal.evaluate import report_runs
     from robcal.progress import open_reporter
     from robcal.report import text_table, write_report
 
     check_output(out, overwrite=overwrite)
-    with open_reporter(quiet=quiet) as reporter:
-        results = report_runs(runs, shift=shift, reporter=reporter)
+    measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
+    if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
+        results = load_results(measured)
+    else:
+        with open_reporter(quiet=quiet) as reporter:
+            results = report_runs(runs, shift=shift, reporter=reporter)
     _print(text_table(results))
     typer.echo(str(write_report(results, out, overwrite=overwrite)))
 
