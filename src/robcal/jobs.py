@@ -64,12 +64,26 @@ def run_side_by_side(
     return [outcomes[number] for number in range(len(tasks))]
 
 
+#: In a worker: whether a task of it was stopped; tasks already handed to it must then not start.
+_stopped = False
+
+
 def _start_worker(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker without a task waits for its owner to end it
 
 
 def _in_worker(function: Callable[[Any, Reporter], Any], task: Any, queue: Any, number: int) -> Any:
-    return function(task, Relay(queue, f"{os.getpid()}/{number}"))
+    global _stopped
+    if _stopped:
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return function(task, Relay(queue, f"{os.getpid()}/{number}"))
+    except KeyboardInterrupt:
+        _stopped = True
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
