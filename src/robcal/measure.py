@@ -163,7 +163,7 @@ def measure_shift(run: Run, model: Normalized, test: Split, digest: str, *, repo
         reporter: shows progress in cells.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, after the running corruption was finished and saved.
+        KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.
     """
     model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
     key = digest_of({"model": model_digest, "data": digest, "kinds": SHIFT_KINDS})
@@ -187,6 +187,8 @@ def measure_shift(run: Run, model: Normalized, test: Split, digest: str, *, repo
                     advance(n * len(SEVERITIES) + done)
                     shifted = corrupt(images, kind, severity, seed=0)
                     rows.append(_summary(model, Split(shifted, test.labels)))
+                    if done + 1 < len(SEVERITIES):
+                        stop.raise_if_set()
                 arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 save_arrays(arrays, file, about={"key": key})
             pieces.append(arrays)
