@@ -19,8 +19,28 @@ def test_exact_for_linear_models(box: tuple[float, float] | None) -> None:
     result = first_order_estimate(model, x, box=box, num_rivals=99)
     np.testing.assert_allclose(result.distance, exact, rtol=2e-4)
     assert not result.verified.any()
-    assert result.passes.tolist() == [2.0] * 40  # one forward, three backward
+    assert result.passes.tolist() == [2.5] * 40  # two forward, three backward
+    plain = first_order_estimate(model, x, box=box, num_rivals=99, secant=False)
+    np.testing.assert_allclose(plain.distance, exact, rtol=2e-4)
+    assert plain.passes.tolist() == [2.0] * 40
     assert (first_order_estimate(model, x, box=box, num_rivals=1).distance >= result.distance).all()
+
+
+def test_the_secant_finds_a_curved_boundary_and_the_rival_that_is_met_first() -> None:
+    def curved(x: torch.Tensor) -> torch.Tensor:
+        t = x[:, 0]
+        return torch.stack([torch.ones_like(t), 0.5 * t + 0.5 * t * t, 0.1 * t + 0.9 * t**4], 1)
+
+    x = torch.zeros(1, 2)
+    plain = first_order_estimate(curved, x, box=None, num_rivals=1, secant=False)
+    secant = first_order_estimate(curved, x, box=None, num_rivals=1)
+    assert plain.distance.item() == pytest.approx(2.0)
+    # at t = 2 the gaps are -2 and -13.6: the secants meet zero at 2 / 3 and at 2 / 14.6, held at 0.3 of the way
+    assert secant.distance.item() == pytest.approx(0.6)
+    assert secant.rival.item() == 2
+    two_classes = first_order_estimate(lambda x: curved(x)[:, :2], x, box=None)
+    assert two_classes.distance.item() == pytest.approx(2 / 3)
+    assert two_classes.passes.item() == 1.5
 
 
 def test_nearest_centroid() -> None:
