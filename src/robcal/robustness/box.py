@@ -18,6 +18,8 @@ from robcal.checks import refuse
 _MAX_NEWTON_STEPS = 100
 #: Newton steps and inner sweeps on several halfspaces; the caller looks at the violation that is left.
 _MAX_DUAL_STEPS, _GAUSS_SEIDEL_SWEEPS = 12, 30
+#: Up to this many halfspaces, every active set is solved for.
+_MAX_ENUMERATED = 4
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def project_on_halfspaces(x: Tensor, normal: Tensor, residual: Tensor, bounds: B
     """The nearest point to x that lies in several halfspaces and in the box.
 
     minimise ‖x' - x‖₂ over {w_m·(x - x') >= r_m for every m} ∩ box. The solution is x' = clamp(x - Σ λ_m w_m), λ >= 0:
-    semismooth Newton steps on the M-dimensional dual, each a small complementarity problem solved by Gauss-Seidel.
+    semismooth Newton steps on the M-dimensional dual, each a small complementarity problem.
 
     Args:
         x: (B, D) float32, points inside the box.
@@ -182,7 +184,30 @@ def project_on_halfspaces(x: Tensor, normal: Tensor, residual: Tensor, bounds: B
 
 
 def _complementarity(gram: Tensor, target: Tensor, start: Tensor) -> Tensor:
-    """λ >= 0 with gram λ >= target and λ·(gram λ - target) = 0, by projected Gauss-Seidel; gram is (B, M, M)."""
+    """λ >= 0 with gram λ >= target and λ·(gram λ - target) = 0; gram is (B, M, M), symmetric, not negative.
+
+    Few constraints: every set of active ones is solved for at once, and the one that misses least is taken, exactly.
+    Many: projected Gauss-Seidel.
+    """
+    count = gram.shape[1]
+    if count > _MAX_ENUMERATED:
+        return _gauss_seidel(gram, target, start)
+    sets = (torch.arange(2**count, device=gram.device).unsqueeze(1) >> torch.arange(count, device=gram.device)) & 1
+    active = sets.double()  # (S, M)
+    size = gram.diagonal(dim1=1, dim2=2).double().clamp_min(1e-300).sqrt()  # unit diagonal: the tests are relative
+    unit = gram.double() / (size.unsqueeze(1) * size.unsqueeze(2))
+    wanted = target.double() / size
+    both = active.unsqueeze(2) * active.unsqueeze(1)
+    system = unit.unsqueeze(1) * both + torch.diag_embed(1 - active + 1e-12)
+    found = torch.linalg.solve_ex(system, (wanted.unsqueeze(1) * active).unsqueeze(3))[0].squeeze(3)
+    missing = torch.maximum(wanted.unsqueeze(1) - found @ unit, -found).amax(2)
+    best = missing.nan_to_num(nan=torch.inf).argmin(1)
+    chosen = found[torch.arange(len(found), device=gram.device), best].clamp_min(0) / size
+    return chosen.nan_to_num(0.0, 0.0, 0.0).to(gram.dtype)
+
+
+def _gauss_seidel(gram: Tensor, target: Tensor, start: Tensor) -> Tensor:
+    """The same by a fixed number of sweeps."""
     result = start.clone()
     size = gram.diagonal(dim1=1, dim2=2)
     for _ in range(_GAUSS_SEIDEL_SWEEPS):
