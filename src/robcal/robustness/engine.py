@@ -77,6 +77,7 @@ def fresh_rows(index: Tensor, x: Tensor, reference: Tensor, need: int) -> Rows:
         "margin": number,
         "passes": number.clone(),
         "flat": torch.zeros_like(integer),
+        "blind": torch.zeros(count, dtype=torch.bool, device=x.device),
         "point": x.clone(),
     }
 
@@ -114,6 +115,8 @@ def run(attack: Attack, network: Network, source: Source, *, batch_size: int, em
                 return
             continue
         rows = attack.advance(network, pool.get(chosen), need)
+        if need > 0 and network.surcharge:
+            rows["passes"] = rows["passes"] + network.surcharge
         finished = rows["need"] == DONE
         if bool(finished.any()):
             emit({key: value[finished] for key, value in rows.items()})

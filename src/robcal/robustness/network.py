@@ -7,9 +7,11 @@ off for the time of the scoring, and leaves all of it, and the global random sta
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +22,9 @@ from robcal.robustness.box import Bounds
 
 #: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
 Model = Callable[[Tensor], Tensor]
+
+#: Of the evaluations that gradients are taken of.
+Precision = Literal["float32", "bf16"]
 
 #: A point counts as adversarial when another logit leads by more than this share of the largest |logit|: float32
 #: logits of one input differ by about 1e-6 of their size between batch sizes, and a verified point must stay verified.
@@ -84,16 +89,33 @@ class Network:
         input_shape: shape of one input.
         bounds: the box of flat inputs.
         device: where batches are sent.
+        precision: of the evaluations that gradients are taken of. "bf16" chooses directions only: every logit that
+            leaves this class, and with it every label, margin and distance, is of a float32 forward.
+        compile_batch: run the model through torch.compile on batches padded to this many inputs; 0: run it as it is.
 
     Attributes:
         num_classes: Z, read off the first call of `probe`.
+        surcharge: passes that a linearisation costs beside its own forward and backward: the float32 forward of bf16.
     """
 
-    def __init__(self, model: Model, input_shape: tuple[int, ...], bounds: Bounds, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Model,
+        input_shape: tuple[int, ...],
+        bounds: Bounds,
+        device: torch.device,
+        *,
+        precision: Precision = "float32",
+        compile_batch: int = 0,
+    ) -> None:
         self.model, self.input_shape, self.bounds, self.device = model, input_shape, bounds, device
         self.num_classes = 0
+        self.low_precision = precision == "bf16"
+        self.surcharge = 0.5 if self.low_precision else 0.0
         self._dtype = _parameter_dtype(model)
         self._channels_last = len(input_shape) == 3
+        self._compile_batch, self._compiled = compile_batch, model
+        _check_precision(self.low_precision, self._dtype, device)
 
     def probe(self, x: Tensor) -> None:
         """Run x (B, D) once and refuse a model that cannot be scored.
@@ -129,11 +151,28 @@ class Network:
                 "Remove detach(), no_grad, argmax or numpy steps from its forward",
             )
         self.num_classes = int(logits.shape[1])
+        if self._compile_batch:
+            self._compile(x)
+
+    def _compile(self, x: Tensor) -> None:
+        """Compile the forward with and without gradients and the backward, at the one shape that will be used."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the compiler's own, about itself
+                self._compiled = torch.compile(self.model, dynamic=False)
+                self.logits(x[:1])
+                self.linearise(x[:1], torch.full((1,), -1, device=x.device), min(2, self.num_classes - 1))
+        except Exception as error:  # whatever a compiler and a user's model may raise between them
+            refuse(
+                f"torch.compile cannot run this model ({type(error).__name__}: {str(error).strip().splitlines()[0]})",
+                "compile=True needs a model and a machine that torch.compile supports (a C++ compiler on CPUs)",
+                "Score without compile; the results are the same",
+            )
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, Z) float32 logits of x (B, D): half a pass each."""
         with torch.no_grad():
-            logits: Tensor = self.model(self._shape(x))
+            logits: Tensor = self._compiled(self._shape(x))[: len(x)]
         return logits.float()
 
     def linearise(self, x: Tensor, reference: Tensor, num_rivals: int, target: Tensor | None = None) -> Linearisation:
@@ -146,8 +185,10 @@ class Network:
             target: (B,) int64 classes that come first among the rivals whatever their logits, -1 for none.
         """
         shaped = self._shape(x).requires_grad_()
-        logits = self.model(shaped)
-        values = logits.detach().float()
+        with self._reusable_backward(), self._autocast(x.device.type):
+            logits = self._compiled(shaped)[: len(x)]
+        exact = self.logits(x) if self.low_precision else logits.detach()
+        values = exact.float()
         reference = torch.where(reference < 0, values.argmax(1), reference)
         num_rivals = min(num_rivals, values.shape[1] - 1)
         ranked = mask_reference(values, reference)
@@ -155,22 +196,44 @@ class Network:
             wanted = torch.where((target >= 0) & (target != reference), target, ranked.argmax(1))
             ranked = ranked.scatter(1, wanted.unsqueeze(1), torch.inf)
         rivals = ranked.topk(num_rivals, dim=1).indices
-        own = logits.gather(1, reference.unsqueeze(1))
-        gaps = own - logits.gather(1, rivals)
+        gaps = _gaps(logits, reference, rivals)
         normals = []
         for k in range(num_rivals):
             (gradient,) = torch.autograd.grad(
                 gaps[:, k].sum(), shaped, retain_graph=k + 1 < num_rivals, materialize_grads=True
             )
-            normals.append(gradient.float().reshape(x.shape))
-        return Linearisation(values, rivals, gaps.detach().float(), torch.stack(normals, 1))
+            normals.append(gradient[: len(x)].float().reshape(x.shape))
+        return Linearisation(values, rivals, _gaps(exact, reference, rivals).float(), torch.stack(normals, 1))
+
+    def _autocast(self, kind: str) -> AbstractContextManager[Any]:
+        return torch.autocast(kind, dtype=torch.bfloat16) if self.low_precision else nullcontext()
+
+    def _reusable_backward(self) -> AbstractContextManager[Any]:
+        """A compiled backward may overwrite what it has read; not here, where each rival runs it once more."""
+        if self._compiled is self.model:
+            return nullcontext()
+        import torch._functorch.config as functorch_config
+
+        patched: AbstractContextManager[Any] = functorch_config.patch(donated_buffer=False)
+        return patched
 
     def _shape(self, x: Tensor) -> Tensor:
-        """Flat inputs in the shape, type and memory format the model wants; never an alias of x."""
-        shaped = x.detach().reshape(-1, *self.input_shape).to(self._dtype)
+        """Flat inputs in the shape, type and memory format the model wants; never an alias of x.
+
+        Compiled models get batches of one shape, filled up with copies of the first input.
+        """
+        x = x.detach()
+        if self._compiled is not self.model and len(x) < self._compile_batch:
+            x = torch.cat([x, x[:1].expand(self._compile_batch - len(x), -1)])
+        shaped = x.reshape(-1, *self.input_shape).to(self._dtype)
         if self._channels_last:
             return shaped.clone(memory_format=torch.channels_last)
         return shaped.clone()
+
+
+def _gaps(logits: Tensor, reference: Tensor, rivals: Tensor) -> Tensor:
+    """(B, K) z_reference - z_rival."""
+    return logits.gather(1, reference.unsqueeze(1)) - logits.gather(1, rivals)
 
 
 def refuse_unfinite(logits: Tensor) -> None:
@@ -202,6 +265,13 @@ def signed_margin(logits: Tensor, reference: Tensor) -> Tensor:
 def required_lead(logits: Tensor) -> Tensor:
     """(B,) the lead over the reference label that a point needs to count as adversarial (see `LEAD`)."""
     return LEAD * logits.abs().amax(1)
+
+
+def _check_precision(low: bool, dtype: torch.dtype, device: torch.device) -> None:
+    if low and dtype != torch.float32:
+        refuse(f"precision is bf16 with a model in {dtype}", "bf16 is for float32 models", 'Pass precision="float32"')
+    if low and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        refuse("precision is bf16", "this GPU has no bf16", 'Pass precision="float32"')
 
 
 def _parameter_dtype(model: Model) -> torch.dtype:

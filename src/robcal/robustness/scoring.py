@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from robcal.robustness.box import Bounds, make_bounds
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.engine import RESULT_KEYS, Attack, Fresh, Rows, run
 from robcal.robustness.first_order import FirstOrder
-from robcal.robustness.network import Model
+from robcal.robustness.inputs import check_shape, check_values, read
+from robcal.robustness.network import Model, Network, Precision
 from robcal.robustness.projection import Projection
-from robcal.robustness.steps import probed
+from robcal.robustness.steps import MAX_PERTURBATIONS, probed
 from robcal.types import Scores
 
 #: The attacks by name.
@@ -27,9 +29,6 @@ METHODS: dict[str, type[FirstOrder] | type[Projection] | type[CarliniWagner]] = 
     "projection": Projection,
     "carlini-wagner": CarliniWagner,
 }
-
-#: Inputs are checked this many values at a time.
-_CHECK_VALUES = 1 << 24
 
 
 def score(
@@ -44,6 +43,9 @@ def score(
     seed: int = 0,
     reference: Literal["prediction", "label"] = "prediction",
     labels: Any = None,
+    precision: Precision = "float32",
+    compile: bool = False,
+    first_index: int | IntArray = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Adversarial robustness of every example: the l2 distance to the nearest input with another label (METHOD 2).
@@ -63,15 +65,22 @@ def score(
         num_rivals: K >= 1, classes whose boundaries are linearised; more than Z - 1 means all. Used by named methods.
         batch_size: examples an evaluation of the model; no result depends on it (beyond float32 rounding).
         device: where the model is; None reads it off the model's parameters (CPU for a function).
-        seed: seeds the perturbation of inputs whose gradient is zero; no global random state is used or changed.
+        seed: of every random draw (the perturbation of inputs whose gradient is zero, random starts): each is a
+            function of (seed, index of the example) alone; no global random state is used or changed.
         reference: "prediction": the label to be changed is the model's own (default); "label": the true one, and
             misclassified inputs have distance 0.
         labels: (N,) integers, needed for reference="label" only.
+        precision: "float32", or "bf16": gradients are taken under autocast and choose directions only; every label,
+            margin and distance is decided by a float32 forward, which `passes` counts.
+        compile: run the model through torch.compile, on batches that are filled up to one shape.
+        first_index: index of the first input in the data set that these inputs are a part of, or (N,) distinct indices:
+            the scores of a part are then those of the whole.
         progress: called as progress(done, total) whenever examples finish.
 
     Returns:
         Scores of the N examples, in their order. status: "verified"; "estimate" (first-order); "censored" where no
-        adversarial point was found or the gradient stayed zero (distance +inf).
+        adversarial point was found or the gradient stayed zero (distance +inf): points with another label that only
+        random draws have met, with no gradient ever seen, are not counted as found.
 
     Raises:
         InputError: bad arguments, inputs that are NaN, infinite or outside the box, a model whose output is not
@@ -87,81 +96,225 @@ def score(
         >>> scores.distance.round(2).tolist(), scores.status.tolist()
         ([0.25, 0.5], ['verified', 'verified'])
     """
-    attack = _attack(method, check_positive_int(num_rivals, "num_rivals"), check_positive_int(seed, "seed", minimum=0))
-    check_positive_int(batch_size, "batch_size")
-    check_choice(reference, ("prediction", "label"), "reference")
-    place = _device(model, device)
-    shape = _check_shape(inputs)
-    bounds = make_bounds(box, shape[1:])
-    _check_values(inputs, shape, bounds, box)
-    reference_labels = _reference_labels(reference, labels, shape[0])
-    here = Bounds(bounds.lo.to(place), bounds.hi.to(place), bounds.bounded)
-    source = _Stream(inputs, reference_labels, shape[0], place)
-    collector = _Collector(shape[0], progress)
-    with probed(model, source.peek(min(batch_size, 32)), shape[1:], here) as network:
-        if reference == "label":
-            check_labels(reference_labels, n=shape[0], num_classes=network.num_classes)
-        run(attack, network, source, batch_size=batch_size, emit=collector.emit)
-    provenance = {
-        "attack": {"name": attack.name, **asdict(attack)},  # type: ignore[call-overload]
-        "box": None if box is None else [np.asarray(end).tolist() for end in box],
-        "batch_size": batch_size,
-        "torch": torch.__version__,
-    }
-    return collector.scores(attack.name, reference, provenance)
+    scorer = Scorer(
+        model,
+        inputs,
+        method=method,
+        box=box,
+        num_rivals=num_rivals,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        reference=reference,
+        labels=labels,
+        precision=precision,
+        compile=compile,
+        first_index=first_index,
+    )
+    scorer.check_inputs()
+    with scorer.opened() as network:
+        scores = scorer.run(network, np.arange(len(scorer)), progress=progress)
+    refuse_without_gradients(scores)
+    return scores
+
+
+class Scorer:
+    """An attack, a model and a data set, checked and ready to score any of its examples; see `score` for the arguments.
+
+    Attributes:
+        attack: the attack with its settings.
+        place: the device of the model.
+        settings: what the scores depend on beside model and data, JSON-able.
+
+    Raises:
+        InputError: as `score`, for whatever can be told without reading the inputs.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Tensor | Inputs,
+        *,
+        method: str | Attack = "projection",
+        box: Box = (0.0, 1.0),
+        num_rivals: int = 3,
+        batch_size: int = 256,
+        device: torch.device | str | None = None,
+        seed: int = 0,
+        reference: Literal["prediction", "label"] = "prediction",
+        labels: Any = None,
+        precision: Precision = "float32",
+        compile: bool = False,
+        first_index: int | IntArray = 0,
+    ) -> None:
+        check_positive_int(num_rivals, "num_rivals")
+        check_positive_int(seed, "seed", minimum=0)
+        self.attack = make_attack(method, num_rivals=num_rivals, seed=seed)
+        self.batch_size = check_positive_int(batch_size, "batch_size")
+        self.reference: Literal["prediction", "label"] = reference
+        check_choice(reference, ("prediction", "label"), "reference")
+        check_choice(precision, get_args(Precision), "precision")
+        self.precision, self.compile = precision, compile
+        self.model, self.inputs, self.box = model, inputs, box
+        self.place = _device(model, device)
+        self.shape = check_shape(inputs)
+        self.bounds = make_bounds(box, self.shape[1:])
+        self.labels = _reference_labels(reference, labels, self.shape[0])
+        self.index = _global_index(first_index, self.shape[0])
+        self.settings = {
+            "attack": describe_attack(self.attack),
+            "box": None if box is None else [np.asarray(end).tolist() for end in box],
+            "batch_size": batch_size,
+            "reference": reference,
+            "precision": precision,
+            "compile": compile,
+        }
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def check_inputs(self) -> None:
+        """Read all inputs once and refuse what is not finite or lies outside the box.
+
+        Raises:
+            InputError: if there are any such inputs.
+        """
+        check_values(self.inputs, self.shape, self.bounds, self.box)
+
+    @contextmanager
+    def opened(self) -> Iterator[Network]:
+        """The model in scoring mode, probed on the first inputs.
+
+        Raises:
+            InputError: if the model cannot be scored, or labels exceed its classes.
+        """
+        here = Bounds(self.bounds.lo.to(self.place), self.bounds.hi.to(self.place), self.bounds.bounded)
+        first = read(self.inputs, np.arange(min(self.batch_size, 32, len(self)))).to(self.place)
+        with probed(
+            self.model,
+            first,
+            self.shape[1:],
+            here,
+            precision=self.precision,
+            compile_batch=self.batch_size if self.compile else 0,
+        ) as network:
+            if self.reference == "label":
+                check_labels(self.labels, n=len(self), num_classes=network.num_classes)
+            yield network
+
+    def run(
+        self,
+        network: Network,
+        positions: IntArray,
+        *,
+        attack: Attack | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Scores:
+        """Score the examples at these positions of the data set.
+
+        Args:
+            network: from `opened`.
+            positions: (n,) int64, in the order of the scores; read a batch at a time.
+            attack: another attack than the scorer's own.
+            progress: called as progress(done, n).
+
+        Returns:
+            Scores of the n examples. Their provenance counts those whose gradient was zero at first ("zero_gradient")
+            and everywhere it was looked for ("no_gradient"); `refuse_without_gradients` judges them.
+        """
+        attack = attack or self.attack
+        index = self.index[positions]
+        collector = _Collector(index, progress)
+        source = _Stream(self.inputs, positions, index, self.labels[positions], self.place)
+        run(attack, network, source, batch_size=self.batch_size, emit=collector.emit)
+        settings = {**self.settings, "attack": describe_attack(attack), "torch": torch.__version__}
+        return collector.scores(attack.name, self.reference, settings)
+
+
+def make_attack(method: str | Attack, *, num_rivals: int = 3, seed: int = 0) -> Attack:
+    """The attack of that name, or the attack itself.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if not isinstance(method, str):
+        return method
+    return METHODS[check_choice(method, METHODS, "method")](num_rivals=num_rivals, seed=seed)
+
+
+def describe_attack(attack: Attack) -> dict[str, Any]:
+    """Name and settings of an attack."""
+    return {"name": attack.name, **asdict(attack)}  # type: ignore[call-overload]
+
+
+def refuse_without_gradients(*scores: Scores) -> None:
+    """Refuse a model none of whose examples has ever shown a gradient; judge all parts of a data set together.
+
+    A piecewise constant model has points with other labels, and a random walk finds some: far ones, at distances that
+    depend on luck. Such points are never kept (`robcal.robustness.steps.perturb`), so that the examples are censored,
+    and a data set of nothing else is an error: its ranks would mean nothing.
+
+    Raises:
+        InputError: if so.
+    """
+    total = sum(len(part) for part in scores)
+    if total and sum(part.provenance["no_gradient"] for part in scores) == total:
+        refuse(
+            f"the model's input gradients are zero at all {total} examples, and near them",
+            "attacks need logits that change with the input",
+            "Check for a constant, saturated or quantised model, or an integer cast in its forward",
+        )
 
 
 class _Stream:
-    """The inputs in order, a few at a time, as flat float32 tensors on the model's device."""
+    """Some of the inputs, in order, a few at a time, as flat float32 tensors on the model's device."""
 
-    def __init__(self, inputs: Tensor | Inputs, reference: IntArray, count: int, device: torch.device) -> None:
-        self.inputs, self.reference, self.count, self.device = inputs, reference, count, device
-        self.position = 0
-
-    def peek(self, count: int) -> Tensor:
-        return read(self.inputs, np.arange(min(count, self.count))).to(self.device)
+    def __init__(
+        self, inputs: Tensor | Inputs, positions: IntArray, index: IntArray, reference: IntArray, device: torch.device
+    ) -> None:
+        self.inputs, self.positions, self.index, self.reference = inputs, positions, index, reference
+        self.device, self.taken = device, 0
 
     def take(self, count: int) -> Fresh | None:
         """The next `count` examples or fewer; None when there are no more."""
-        index = np.arange(self.position, min(self.position + count, self.count))
-        self.position += len(index)
-        if not len(index):
+        part = slice(self.taken, self.taken + count)
+        self.taken += count
+        if not len(self.positions[part]):
             return None
         return (
-            torch.from_numpy(index).to(self.device),
-            read(self.inputs, index).to(self.device),
-            torch.from_numpy(self.reference[index]).to(self.device),
+            torch.from_numpy(self.index[part]).to(self.device),
+            read(self.inputs, self.positions[part]).to(self.device),
+            torch.from_numpy(self.reference[part]).to(self.device),
         )
 
 
 class _Collector:
-    """The per-example results of N examples, kept on the host."""
+    """The results of the examples of these global indices, kept on the host."""
 
-    def __init__(self, count: int, progress: Callable[[int, int], None] | None) -> None:
-        self.count, self.done, self.progress = count, 0, progress
+    def __init__(self, index: IntArray, progress: Callable[[int, int], None] | None) -> None:
+        self.order = np.argsort(index)
+        self.sorted, self.done, self.progress = index[self.order], 0, progress
         self.columns: dict[str, Any] = {}
 
     def emit(self, rows: Rows) -> None:
-        index = rows["index"].cpu().numpy()
+        where = self.order[np.searchsorted(self.sorted, rows["index"].cpu().numpy())]
         for key in RESULT_KEYS:
             values = rows[key].cpu().numpy()
             if key not in self.columns:
-                self.columns[key] = np.zeros(self.count, dtype=values.dtype)
-            self.columns[key][index] = values
-        self.done += len(index)
+                self.columns[key] = np.zeros(len(self.order), dtype=values.dtype)
+            self.columns[key][where] = values
+        self.done += len(where)
         if self.progress is not None:
-            self.progress(self.done, self.count)
+            self.progress(self.done, len(self.order))
 
     def scores(self, method: str, reference: Literal["prediction", "label"], provenance: dict[str, Any]) -> Scores:
         columns = self.columns
         found = np.isfinite(columns["distance"])
-        if not found.any() and (columns["flat"] > 0).all():
-            refuse(
-                f"the model's input gradients are zero at all {self.count} examples, and near them",
-                "attacks need logits that change with the input",
-                "Check for a constant, saturated or quantised model, or an integer cast in its forward",
-            )
         status = np.where(columns["verified"], "verified", np.where(found, "estimate", "censored"))
+        counts = {
+            "zero_gradient": int((columns["flat"] > 0).sum()),
+            "no_gradient": int((columns["flat"] > MAX_PERTURBATIONS).sum()),
+        }
         return Scores(
             distance=columns["distance"].astype(np.float32),
             status=status.astype(np.str_),
@@ -171,27 +324,8 @@ class _Collector:
             passes=columns["passes"].astype(np.float32),
             method=method,
             reference=reference,
-            provenance={**provenance, "zero_gradient": int((columns["flat"] > 0).sum())},
+            provenance={**provenance, **counts},
         )
-
-
-def read(inputs: Tensor | Inputs, index: IntArray) -> Tensor:
-    """(B, D) float32 flat inputs at these positions, on the CPU; uint8 images are divided by 255."""
-    values = inputs[torch.from_numpy(index)] if isinstance(inputs, Tensor) else torch.from_numpy(_copy(inputs[index]))
-    flat = values.detach().cpu().reshape(len(index), -1)
-    return flat.float() / 255 if flat.dtype == torch.uint8 else flat.float()
-
-
-def _copy(values: Any) -> Any:
-    """A contiguous, writable array in native byte order, which is what torch takes."""
-    array = np.array(values)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _attack(method: str | Attack, num_rivals: int, seed: int) -> Attack:
-    if not isinstance(method, str):
-        return method
-    return METHODS[check_choice(method, METHODS, "method")](num_rivals=num_rivals, seed=seed)
 
 
 def _device(model: Model, device: torch.device | str | None) -> torch.device:
@@ -210,61 +344,14 @@ def _device(model: Model, device: torch.device | str | None) -> torch.device:
     return have
 
 
-def _check_shape(inputs: Tensor | Inputs) -> tuple[int, ...]:
-    if not hasattr(inputs, "shape") or not hasattr(inputs, "dtype"):
-        refuse(
-            f"inputs are a {type(inputs).__name__}",
-            "they must be a tensor, an array, or have shape, dtype and __getitem__",
-            "Convert them with numpy.asarray or torch.stack",
-        )
-    shape = tuple(int(size) for size in inputs.shape)
-    if len(shape) < 2 or 0 in shape:
-        refuse(
-            f"inputs have shape {shape}",
-            "they must be (N, …) with at least one example and one feature",
-            "Check the split; a single input needs a leading dimension of 1",
-        )
-    dtype: Any = inputs.dtype
-    if isinstance(dtype, torch.dtype):
-        allowed = dtype.is_floating_point or dtype == torch.uint8
-    else:
-        allowed = np.dtype(dtype).kind == "f" or np.dtype(dtype) == np.uint8
-    if not allowed:
-        refuse(f"inputs have dtype {dtype}", "they must be float32, or uint8 images", "Convert them")
-    return shape
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[IntArray]:
-    rows = max(1, _CHECK_VALUES // max(1, int(np.prod(shape[1:]))))
-    for start in range(0, shape[0], rows):
-        yield np.arange(start, min(start + rows, shape[0]))
-
-
-def _check_values(inputs: Tensor | Inputs, shape: tuple[int, ...], bounds: Bounds, box: Box) -> None:
-    """Refuse inputs that are not finite or lie outside the box, before any work."""
-    is_bytes = inputs.dtype in (torch.uint8, np.uint8)
-    if is_bytes and not (bool((bounds.lo > 0).any()) or bool((bounds.hi < 1).any())):
-        return
-    outside, worst, where = 0, 0.0, -1
-    for index in _blocks(shape):
-        x = read(inputs, index)
-        bad = ~torch.isfinite(x).all(1)
-        if bool(bad.any()):
-            refuse(
-                f"{int(bad.sum())} inputs hold NaN or infinite values (first at index {int(index[bad.numpy()][0])})",
-                "inputs must be finite",
-                "Mend or drop them",
-            )
-        excess = bounds.excess(x)
-        outside += int((excess > 0).sum())
-        if float(excess.max()) > worst:
-            worst, where = float(excess.max()), int(index[int(excess.argmax())])
-    if outside:
-        refuse(
-            f"{outside} of {shape[0]} inputs lie outside box={box}, by up to {worst:.4g} (index {where})",
-            "every input lies in the box",
-            "Pass the box of these inputs, or box=None; put any normalisation inside the model, not before it",
-        )
+def _global_index(first_index: int | IntArray, count: int) -> IntArray:
+    """(N,) index of every input in the whole data set."""
+    if np.ndim(first_index) == 0:
+        return check_positive_int(first_index, "first_index", minimum=0) + np.arange(count, dtype=np.int64)
+    index = check_labels(first_index, n=count, name="first_index")
+    if len(np.unique(index)) < count:
+        refuse("first_index names an example twice", "every input has an index of its own", "Drop the repetitions")
+    return index
 
 
 def _reference_labels(reference: str, labels: Any, count: int) -> IntArray:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from robcal.robustness.network import (
     Linearisation,
     Model,
     Network,
+    Precision,
     mask_reference,
     refuse_unfinite,
     required_lead,
@@ -69,12 +71,15 @@ def is_adversarial(logits: Tensor, reference: Tensor) -> Tensor:
 def keep_best(rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
     """Keep the `query` just evaluated where it is adversarial and nearer than the best point so far.
 
+    A `blind` query, drawn at random because no gradient has led anywhere yet (see `perturb`), is never kept: it is
+    there to find a gradient, and the distance of a lucky draw says nothing of how near the boundary is.
+
     Returns:
         The rows, and (B,) bool: where the query is the new best point.
     """
     query = rows["query"]
     distance = l2(query, rows["x"])
-    better = (distance < rows["distance"]) & is_adversarial(logits, rows["reference"])
+    better = (distance < rows["distance"]) & is_adversarial(logits, rows["reference"]) & ~rows["blind"]
     rival = mask_reference(logits, rows["reference"]).argmax(1)
     kept = {
         "distance": torch.where(better, distance, rows["distance"]),
@@ -100,16 +105,23 @@ def usable(linear: Linearisation) -> Linearisation:
 
 
 def random_direction(like: Tensor, seed: int, index: int, attempt: int) -> Tensor:
-    """Standard normal noise of the shape of `like`, from a generator of this example and attempt only."""
-    key = (seed * 1_000_003 + index) * 97 + attempt
-    return torch.randn(like.shape, generator=torch.Generator().manual_seed(key % 2**63)).to(like.device)
+    """Standard normal noise of the shape of `like`: a function of (seed, index, attempt) alone.
+
+    `index` is the example's place in the whole data set, so that no draw depends on batches, shards or processes.
+    """
+    words = np.random.SeedSequence([seed, index, attempt % 2**63]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(words[0]) % 2**63)
+    return torch.randn(like.shape, generator=generator).to(like.device)
 
 
 def perturb(rows: Rows, flat: Tensor, bounds: Bounds, seed: int) -> Rows:
     """Move the `query` of flat rows a random way off the clean input, then the opposite way, then further; or give up.
 
-    Each example draws from its own generator, seeded by (seed, index, attempt): nothing depends on the batch.
+    Each example draws from its own generator, seeded by (seed, index, attempt): nothing depends on the batch. The new
+    queries are `blind`: if the model is piecewise constant all of them are, and the example ends censored, however many
+    of the random points have another label. Following a gradient from one of them makes the next query an ordinary one.
     """
+    rows = rows | {"blind": flat}
     if not bool(flat.any()):
         return rows
     query, attempts = rows["query"].clone(), rows["flat"] + flat.long()
@@ -173,9 +185,17 @@ def attack_batch(
 
 
 @contextmanager
-def probed(model: Model, x: Tensor, input_shape: tuple[int, ...], bounds: Bounds) -> Iterator[Network]:
+def probed(
+    model: Model,
+    x: Tensor,
+    input_shape: tuple[int, ...],
+    bounds: Bounds,
+    *,
+    precision: Precision = "float32",
+    compile_batch: int = 0,
+) -> Iterator[Network]:
     """The model in scoring mode as a `Network` that has proved on x (B, D) that it can be scored."""
     with scoring_mode(model):
-        network = Network(model, input_shape, bounds, x.device)
+        network = Network(model, input_shape, bounds, x.device, precision=precision, compile_batch=compile_batch)
         network.probe(x)
         yield network
