@@ -103,6 +103,7 @@ def train(
 
     Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
     """
+    from robcal.distributed import is_main
     from robcal.progress import open_reporter
     from robcal.runs import train_run
 
@@ -113,8 +114,10 @@ def train(
         val_fraction=val_fraction, train_limit=train_limit, test_limit=test_limit, image_size=image_size,
         precision=precision, device=device,
     )  # fmt: skip
-    with open_reporter(quiet=quiet) as reporter:
+    with open_reporter(quiet=quiet or not is_main()) as reporter:
         run = train_run(settings, out, overwrite=overwrite, reporter=reporter)
+    if not is_main():
+        return
     last = run.history()[-1]
     typer.echo(
         f"validation after {last.epoch} epochs: accuracy {last.val_accuracy:.4f}, ECE {last.val_ece:.4f}, "

@@ -13,8 +13,8 @@ DIR/state.pt                 the unfinished training, while there is one
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from robcal.checks import IntArray, check_num_levels, check_same_length, refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, load_dataset
 from robcal.data.augment import pad_crop_flip, shift
+from robcal.distributed import choose_device, process_group
 from robcal.methods import Method, make_method
 from robcal.models import Normalized, build_model
 from robcal.predictors import predict
@@ -178,40 +179,46 @@ def train_run(
         **_normalization(data),
     )
     augment, at_hand = _augmentation(settings, data), _scores_at_hand(settings, data)
-    _claim(settings, directory, data, overwrite=overwrite)
     run = Run(directory, settings)
-    if run.is_complete:
-        return run
-    levels = _levels(run, method, data, at_hand, reference, reporter)
-    history = fit(
-        model,
-        data,
-        method,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        optimizer=settings.optimizer,
-        augment=augment,
-        seed=settings.seed,
-        levels=levels,
-        num_levels=settings.levels,
-        precision=settings.precision,
-        device=settings.device,
-        state_file=directory / "state.pt",
-        key=digest_of(settings.relevant()),
-        reporter=reporter,
-        description=f"train {method.name}, seed {settings.seed}",
-    )
-    if not _is_main():
-        return run
+    with process_group(choose_device(settings.device)) as group:
+        group.from_main("claim", lambda: _claim(settings, directory, data, overwrite=overwrite))
+        if run.is_complete:
+            return run
+        levels = _levels(run, method, data, at_hand, reference, reporter)
+        history = fit(
+            model,
+            data,
+            method,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            optimizer=settings.optimizer,
+            augment=augment,
+            seed=settings.seed,
+            levels=levels,
+            num_levels=settings.levels,
+            precision=settings.precision,
+            device=settings.device,
+            state_file=directory / "state.pt",
+            key=digest_of(settings.relevant()),
+            reporter=reporter,
+            description=f"train {method.name}, seed {settings.seed}",
+        )
+        group.from_main("finish", lambda: _finish(run, model, data, history))
+    return run
+
+
+def _finish(run: Run, model: torch.nn.Module, data: Dataset, history: list[EpochRow]) -> None:
+    """Write everything a finished run holds; "complete" last."""
+    directory, settings = run.directory, run.settings
     about = {
         "model": settings.model,
         "input_shape": list(data.input_shape),
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),
         "data": data.name,
-        "method": method.name,
+        "method": settings.method,
         "seed": settings.seed,
     }
     save_checkpoint(model.state_dict(), about, run.checkpoint)
@@ -222,7 +229,6 @@ def train_run(
         {**record, "complete": True, "model_digest": digest_of_tensors(model.state_dict())}, directory / "run.json"
     )
     (directory / "state.pt").unlink(missing_ok=True)
-    return run
 
 
 def score_split(
@@ -248,30 +254,48 @@ def score_split(
         overwrite: replace `out`.
         reporter: shows progress.
         description: of the progress.
-        options: further options of `robcal.score` (num_rivals, batch_size, device, seed, …).
+        options: further options of `robcal.score` (num_rivals, batch_size, seed, precision, compile, …) and of
+            `score_in_shards` (shard_size); device None takes a GPU where there is one, and under torchrun "cuda" is the
+            GPU of each process.
 
     Raises:
         InputError: on bad input; see `robcal.score`.
     """
     part = dataset.split(split)
-    if options.get("device") is not None:
-        model.to(options["device"])
-    about = provenance(
-        model=digest_of_tensors(model.state_dict()), data=dataset.digest(split), dataset=dataset.name, split=split
-    )
-    return score_in_shards(
-        model,
-        part.inputs,
-        out=out,
-        about=about,
-        labels=part.labels,
-        method=method,
-        box=dataset.box,
-        overwrite=overwrite,
-        reporter=reporter,
-        description=description or f"score {split}",
-        **options,
-    )
+    place = choose_device(options.pop("device", None) or _accelerator_of(model))
+    with _moved(model, place), process_group(place) as group:
+        digest = group.from_main("data", lambda: dataset.digest(split))  # read once, not once a process
+        about = provenance(model=digest_of_tensors(model.state_dict()), data=digest, dataset=dataset.name, split=split)
+        return score_in_shards(
+            model,
+            part.inputs,
+            out=out,
+            about=about,
+            labels=part.labels,
+            method=method,
+            box=dataset.box,
+            overwrite=overwrite,
+            reporter=reporter,
+            description=description or f"score {split}",
+            **options,
+        )
+
+
+def _accelerator_of(model: torch.nn.Module) -> str | None:
+    """The GPU the model is on, if it is on one."""
+    parameter = next(iter(model.parameters()), None)
+    return str(parameter.device) if parameter is not None and parameter.device.type != "cpu" else None
+
+
+@contextmanager
+def _moved(model: torch.nn.Module, place: str) -> Iterator[None]:
+    """The model on that device; back where it was afterwards."""
+    home = _accelerator_of(model) or "cpu"
+    model.to(place)
+    try:
+        yield
+    finally:
+        model.to(home)
 
 
 def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite: bool) -> None:
@@ -302,22 +326,21 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
         refuse(
             f"{directory} exists and is no run directory", "--out names a new folder or a run's", "Choose another --out"
         )
-    if _is_main():
-        record = {
-            "settings": dataclasses.asdict(settings),
-            "digest": key,
-            "data": digests,
-            "dataset": {
-                "name": data.name,
-                "notes": data.notes,
-                "num_classes": data.num_classes,
-                "class_names": data.class_names,
-                "sizes": {name: len(data.split(name)) for name in digests},
-            },
-            "versions": provenance(),
-            "complete": False,
-        }
-        save_json(record, file)
+    record = {
+        "settings": dataclasses.asdict(settings),
+        "digest": key,
+        "data": digests,
+        "dataset": {
+            "name": data.name,
+            "notes": data.notes,
+            "num_classes": data.num_classes,
+            "class_names": data.class_names,
+            "sizes": {name: len(data.split(name)) for name in digests},
+        },
+        "versions": provenance(),
+        "complete": False,
+    }
+    save_json(record, file)
 
 
 def _levels(
@@ -412,14 +435,3 @@ def _augmentation(settings: TrainSettings, data: Dataset) -> Augment | None:
     if data.name == "digits":
         return lambda inputs, generator: shift(inputs, 1, generator)
     return lambda inputs, generator: pad_crop_flip(inputs, generator=generator)
-
-
-def _is_main() -> bool:
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
-
-
-def describe(run: Run) -> str:
-    """One line for people."""
-    return f"{run.settings.method} on {run.settings.data}, seed {run.settings.seed}: {json.dumps(str(run.directory))}"

@@ -193,7 +193,7 @@ class _Loop:
             torch.set_rng_state(self.random_state)
             self.random_state = None
         else:
-            torch.manual_seed(self._seed_of(epoch, 0))
+            torch.manual_seed(self._seed_of(epoch, 0) + self.engine.process_index)
         self.model.train()
 
     def step(self) -> None:
@@ -298,7 +298,7 @@ class _Loop:
         epoch, batch, loss_sum = saved["at"]
         history = [decode(EpochRow, row, file) for row in saved["history"]]
         self.progress = _Progress(dict(saved["method"]), epoch, batch, loss_sum, history)
-        self.random_state = saved["random_state"] if batch else None
+        self.random_state = saved["random_state"] if batch and self.is_main else None
 
     def _batch(self, index: torch.Tensor, generator: torch.Generator) -> Batch:
         inputs = self.fetch(index)
@@ -348,7 +348,8 @@ def _engine(precision: str, device: str | None) -> Any:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=False)
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if precision == "bf16" else "no")
 
 
 def _optimizer(name: str, model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -1,0 +1,46 @@
+"""Training under torchrun: two processes make the same model as one."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from robcal.artifacts import load_checkpoint, load_levels
+
+OPTIONS = ["--data", "digits", "--model", "mlp", "--epochs", "3", "--batch-size", "50", "--device", "cpu", "--quiet"]
+
+
+def train(out, *more, processes):
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "robcal", "train", *OPTIONS, *more, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("method", ["ar-adals"])
+def test_two_processes_train_as_one(tmp_path, method):
+    """Same batches, exact weights of the shares; only the order of float32 sums differs."""
+    train(tmp_path / "one", "--method", method, processes=1)
+    printed = train(tmp_path / "two", "--method", method, processes=2)
+    assert printed.count("model.safetensors") == 1  # one process speaks
+    one, two = (load_checkpoint(tmp_path / name / "model.safetensors")[0] for name in ("one", "two"))
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=1e-2, atol=1e-4)
+    rows = [json.loads((tmp_path / name / "history.json").read_text())[-1] for name in ("one", "two")]
+    assert rows[0]["val_nll"] == pytest.approx(rows[1]["val_nll"], rel=1e-3)
+    if method == "ar-adals":
+        levels = [load_levels(tmp_path / name / "levels-train.parquet").level for name in ("one", "two")]
+        assert (levels[0] == levels[1]).mean() > 0.98
+
+
+def test_bad_input_ends_both_processes_with_its_message(tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launcher, "-m", "robcal", "train", *OPTIONS, "--method", "ar-adals", "--levels", "999",
+               "--out", str(tmp_path / "run")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "999 levels" in done.stderr
+    assert not (tmp_path / "run").exists()
