@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from robcal.checks import InputError, refuse
+from robcal.progress import StopRequested
 
 T = TypeVar("T")
 
@@ -156,15 +157,18 @@ class Group:
         theirs: T = json.loads(self._store.get(name))
         return theirs
 
-    def wait(self, is_done: Callable[[], bool]) -> None:
+    def wait(self, is_done: Callable[[], bool], stop: StopRequested | None = None) -> None:
         """Return when `is_done()`; fail as soon as another rank has failed.
 
         Raises:
+            KeyboardInterrupt: if `stop` is set meanwhile.
             InputError: if another rank failed on bad input.
             RuntimeError: if another rank failed otherwise.
         """
         while not is_done():
             self.check_others()
+            if stop is not None:
+                stop.raise_if_set()
             time.sleep(_POLL)
 
     def barrier(self, name: str) -> None:

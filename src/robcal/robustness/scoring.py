@@ -46,7 +46,7 @@ def score(
     precision: Precision = "float32",
     compile: bool = False,
     first_index: int | IntArray = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Scores:
     """Adversarial robustness of every example: the l2 distance to the nearest input with another label (METHOD 2).
 
@@ -208,7 +208,7 @@ class Scorer:
         positions: IntArray,
         *,
         attack: Attack | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Scores:
         """Score the examples at these positions of the data set.
 
@@ -291,7 +291,7 @@ class _Stream:
 class _Collector:
     """The results of the examples of these global indices, kept on the host."""
 
-    def __init__(self, index: IntArray, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, index: IntArray, progress: Callable[[int, int], object] | None) -> None:
         self.order = np.argsort(index)
         self.sorted, self.done, self.progress = index[self.order], 0, progress
         self.columns: dict[str, Any] = {}

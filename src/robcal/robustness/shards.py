@@ -1,13 +1,22 @@
-"""Score a data set shard by shard, so that a run stopped at any moment resumes where it was.
+"""Score a data set shard by shard: stopped at any moment it resumes, and several processes share the work.
 
-Each finished shard is a scores file of its own in `OUT.parts/`, written whole or not at all, and names the model, the
-data and the settings it was made with; a shard of anything else is refused. The shards' borders do not depend on where
-a run was stopped, so a resumed run ends in the same file as an undisturbed one.
+A shard is the scores file of some examples in `OUT.parts/`, written whole or not at all. It names the model, the data
+and the settings it was made with, and a shard of anything else is refused. Which examples a shard holds depends on
+nothing but the settings, and a shard is always computed by itself: a resumed run, and a run of any number of processes,
+ends in the same file, to the last byte, as an undisturbed one of one process (on the same kind of device, with the same
+number of threads).
+
+Processes that torchrun started take the next shard when they are ready for one, so that a slow one holds up nobody;
+rank 0 checks the inputs, joins the shards and writes the result. All of them must see the folder of `out`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +25,13 @@ import numpy as np
 from torch import nn
 
 from robcal.artifacts import digest_of, load_scores, save_scores
-from robcal.checks import IntArray, check_output, check_positive_int, refuse
+from robcal.checks import InputError, IntArray, check_output, check_positive_int, refuse
 from robcal.data.dataset import Inputs
-from robcal.progress import SILENT, Advance, Reporter, stop_at_boundary
-from robcal.robustness.scoring import score
+from robcal.distributed import Group, process_group
+from robcal.progress import SILENT, Reporter, StopRequested, stop_at_boundary
+from robcal.robustness.engine import Attack
+from robcal.robustness.network import Network
+from robcal.robustness.scoring import Scorer, refuse_without_gradients
 from robcal.types import Scores
 
 #: Examples a shard: about what a killed run may lose.
@@ -33,8 +45,8 @@ def score_in_shards(
     out: Path,
     about: Mapping[str, Any],
     labels: IntArray | None = None,
-    method: str = "projection",
-    shard_size: int = SHARD_SIZE,
+    method: str | Attack = "projection",
+    shard_size: int | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
     description: str = "score",
@@ -42,80 +54,201 @@ def score_in_shards(
 ) -> Scores:
     """Score all inputs, write `out`, and keep every finished shard until then.
 
+    Under torchrun every process must call this, with the same arguments; see the module's text.
+
     Args:
         model: see `robcal.score`.
-        inputs: (N, …), read a shard at a time.
-        out: target, a .parquet file.
+        inputs: (N, …), read a batch at a time.
+        out: target, a .parquet file; under torchrun on a file system that all processes see.
         about: what identifies model and data (their digests), JSON-able; kept as the scores' provenance.
         labels: (N,) true classes, for `reference="label"` only.
         method: of `robcal.score`.
-        shard_size: examples a shard.
+        shard_size: examples a shard; default `SHARD_SIZE`.
         overwrite: replace `out` if it exists.
-        reporter: shows progress in examples.
+        reporter: shows progress in examples (on rank 0).
         description: of the progress.
         options: further options of `robcal.score`.
 
     Returns:
-        The scores of all N inputs, as written.
+        The scores of all N inputs, as written; on every process.
 
     Raises:
-        InputError: on bad input, an existing `out`, or shards of another model, data set or settings.
+        InputError: on bad input (all of it is checked before any work, unless a finished shard shows that this was
+            done), an existing `out`, or shards of another model, data set or settings. A model without gradients is
+            judged over the whole data set, at its end: parts of it may have none.
         KeyboardInterrupt: on Ctrl-C, after the running shard was finished and saved.
+        RuntimeError: if another process failed.
     """
     check_output(out, overwrite=overwrite)
-    check_positive_int(shard_size, "shard_size")
-    total = inputs.shape[0]
-    settings = {"method": method, "shard_size": shard_size, **{k: v for k, v in options.items() if k != "device"}}
-    stamp = {**about, "settings": settings}
-    key = digest_of({**stamp, "total": total})
-    parts = out.with_name(out.name + ".parts")
-    shards: list[Scores] = []
-    advance = reporter.task(description, total)
-    with stop_at_boundary() as stop:
-        for start in range(0, total, shard_size):
-            file = parts / f"{start:010d}.parquet"
-            if not file.exists():
-                index = np.arange(start, min(start + shard_size, total))
-                wanted = labels[index] if labels is not None and options.get("reference") == "label" else None
-                made = score(
-                    model,
-                    inputs[index],
-                    method=method,
-                    labels=wanted,
-                    progress=_shifted(advance, start, total),
-                    **options,
-                )
-                save_scores(_with_provenance(made, {"key": key}), file)
-            shards.append(_load_shard(file, key))
-            advance(min(start + shard_size, total))
-            stop.raise_if_set()
-    whole = _join(shards, stamp)
-    save_scores(whole, out, overwrite=overwrite)
-    shutil.rmtree(parts, ignore_errors=True)
-    return whole
+    size = check_positive_int(SHARD_SIZE if shard_size is None else shard_size, "shard_size")
+    wanted = labels if options.get("reference") == "label" else None
+    scorer = Scorer(model, inputs, method=method, labels=wanted, **options)
+    stamp = {**about, "settings": {"method": scorer.attack.name, "shard_size": size, **_brief(scorer)}}
+    with process_group(str(scorer.place)) as group, stop_at_boundary() as stop:
+        group.agree(digest_of([stamp, len(scorer)]), "model, data set or setting")
+        report = reporter if group.is_main else SILENT
+        work = _Work(scorer, group, stop, out, stamp, size, report.task(description, len(scorer)))
+        group.from_main("start", work.start)
+        with work:
+            files = work.phase("score", np.arange(len(scorer)))
+        group.from_main("finish", lambda: work.finish(files, overwrite=overwrite))
+        return load_scores(out) if work.whole is None else work.whole
 
 
-def _shifted(advance: Advance, start: int, total: int) -> Callable[[int, int], None]:
-    """The progress of one shard as progress of the whole; the last step is the caller's, once the shard is saved."""
-    return lambda done, whole: advance(min(start + done, total - 1))
+class _Work:
+    """One scoring of one data set: its shards on disk, and this process's part in making them.
 
+    Args:
+        scorer: makes the scores.
+        group: the processes that share the work.
+        stop: set when the user wants to stop.
+        out: the target; shards go to a folder beside it.
+        stamp: what the scores depend on, JSON-able.
+        size: examples a shard.
+        advance: shows how many examples are done.
+    """
 
-def _load_shard(file: Path, key: str) -> Scores:
-    shard = load_scores(file)
-    if shard.provenance.get("key") != key:
-        refuse(
-            f"{file} was made with another model, data set or setting",
-            "shards of one run belong together",
-            f"Delete {file.parent} to start again, or choose another --out",
+    def __init__(
+        self,
+        scorer: Scorer,
+        group: Group,
+        stop: StopRequested,
+        out: Path,
+        stamp: Mapping[str, Any],
+        size: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        self.scorer, self.group, self.stop, self.out, self.stamp = scorer, group, stop, out, stamp
+        self.size, self._advance, self._shown = size, advance, -1
+        self.parts = out.with_name(out.name + ".parts")
+        self.whole: Scores | None = None
+        self._network: Network | None = None
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> _Work:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def network(self) -> Network:
+        """The model in scoring mode, opened when it is first needed."""
+        if self._network is None:
+            self._network = self._open.enter_context(self.scorer.opened())
+        return self._network
+
+    def start(self) -> None:
+        """Clear what a killed run left half-written; check the inputs unless a finished shard shows that this was done.
+
+        Raises:
+            InputError: on bad inputs, or shards of another model, data set or settings.
+        """
+        own = f".{glob.escape(self.out.name)}.*.tmp"
+        for file in [*self.out.parent.glob(own), *self.parts.glob(".*.tmp")]:
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        finished = [file for file in sorted(self.parts.glob("*.parquet")) if self._load(file) is not None]
+        if not finished:
+            self.scorer.check_inputs()
+
+    def phase(self, name: str, positions: IntArray, attack: Attack | None = None) -> list[Path]:
+        """Score the examples at these positions, together with the other processes, and return all shards' files.
+
+        Args:
+            name: of the phase; its shards are called after it.
+            positions: (n,) int64; the same on all processes.
+            attack: another one than the scorer's own.
+        """
+        blocks = [positions[start : start + self.size] for start in range(0, len(positions), self.size)]
+        files = [self.parts / f"{name}-{number:06d}.parquet" for number in range(len(blocks))]
+        missing = self.group.from_main(
+            f"{name}/missing", lambda: [n for n, block in enumerate(blocks) if not self._has(files[n], block)]
         )
-    return shard
+        before = len(positions) - sum(len(blocks[number]) for number in missing)
+
+        def show(under_way: int = 0, _: int = 0) -> bool:
+            """Show how far all processes are, with what this one has done of its shard; True when nothing is left."""
+            done = before + self.group.add(f"{name}/done", 0)
+            self._show(min(done + under_way, len(positions)))
+            return done >= len(positions)
+
+        for turn in self.group.queue(f"{name}/queue", len(missing)):
+            block, file = blocks[missing[turn]], files[missing[turn]]
+            made = self.scorer.run(self.network(), block, attack=attack, progress=show)
+            save_scores(_stamped(made, self._key(block), self.stamp), file, overwrite=True)
+            self.group.add(f"{name}/done", len(block))
+            show()
+            self.stop.raise_if_set()
+        self.group.wait(show, self.stop)
+        return files
+
+    def finish(self, files: list[Path], *, overwrite: bool) -> None:
+        """Join these shards, write the result and remove all shards."""
+        shards = [load_scores(file) for file in files]
+        refuse_without_gradients(*shards)
+        flat = sum(shard.provenance["zero_gradient"] for shard in shards)
+        columns = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in Scores.columns()}
+        about = {**self.stamp, "zero_gradient": flat}
+        self.whole = Scores(**columns, method=shards[0].method, reference=shards[0].reference, provenance=about)
+        save_scores(self.whole, self.out, overwrite=overwrite)
+        with tempfile.TemporaryDirectory(dir=self.out.parent, prefix=f".{self.out.name}.", suffix=".tmp") as trash:
+            self.parts.rename(Path(trash) / "parts")  # at once: a kill leaves all shards or none
+
+    def _show(self, done: int) -> None:
+        if self.group.is_main and done != self._shown:
+            self._advance(done)
+            self._shown = done
+
+    def _key(self, block: IntArray) -> str:
+        """What a shard of these examples depends on, as a digest."""
+        return digest_of([self.stamp, len(self.scorer), hashlib.sha256(block.tobytes()).hexdigest()])
+
+    def _has(self, file: Path, block: IntArray) -> bool:
+        """Whether the shard is there; one of other examples (of an earlier phase with another outcome) is not."""
+        shard = self._load(file) if file.exists() else None
+        return shard is not None and shard.provenance["key"] == self._key(block)
+
+    def _load(self, file: Path) -> Scores | None:
+        """A finished shard; None if it is damaged (by a crash of the machine: a killed process leaves none).
+
+        Raises:
+            InputError: if it is of another model, data set or setting.
+        """
+        try:
+            shard = load_scores(file)
+        except InputError:
+            return None
+        theirs, ours = shard.provenance.get("stamp", {}), _as_json(self.stamp)
+        differing = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+        if differing:
+            refuse(
+                f"{file} was made with another model, data set or setting ({', '.join(differing)})",
+                "the shards of one run belong together",
+                f"Delete {file.parent} to start again, or choose another --out",
+            )
+        return shard
 
 
-def _join(shards: list[Scores], stamp: Mapping[str, Any]) -> Scores:
-    columns = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in Scores.columns()}
-    return Scores(**columns, method=shards[0].method, reference=shards[0].reference, provenance=dict(stamp))
-
-
-def _with_provenance(scores: Scores, about: Mapping[str, Any]) -> Scores:
+def _stamped(scores: Scores, key: str, stamp: Mapping[str, Any]) -> Scores:
+    """The scores of a shard, with what they were made for."""
     columns = {name: getattr(scores, name) for name in Scores.columns()}
-    return Scores(**columns, method=scores.method, reference=scores.reference, provenance=dict(about))
+    counts = {name: scores.provenance[name] for name in ("zero_gradient", "no_gradient")}
+    about = {"key": key, "stamp": stamp, **counts}
+    return Scores(**columns, method=scores.method, reference=scores.reference, provenance=about)
+
+
+def _brief(scorer: Scorer) -> dict[str, Any]:
+    """The settings of a scorer, with arrays (a box per feature, reference labels) by their digests."""
+    settings: dict[str, Any] = dict(scorer.settings)
+    if scorer.box is not None:
+        ends = [np.asarray(end) for end in scorer.box]
+        settings["box"] = [end.tolist() if end.ndim == 0 else hashlib.sha256(end.tobytes()).hexdigest() for end in ends]
+    if scorer.reference == "label":
+        settings["labels"] = hashlib.sha256(scorer.labels.tobytes()).hexdigest()[:16]
+    return settings
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it comes back from a file."""
+    import json
+
+    return json.loads(json.dumps(value, sort_keys=True, default=str))
