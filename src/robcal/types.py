@@ -297,6 +297,33 @@ METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
 
 
 @dataclass(frozen=True)
+class FidelityRow:
+    """How far one way of scoring robustness agrees with the reference, the best of several strong attacks (METHOD 7).
+
+    Attributes:
+        name: the way of scoring, or a pair of strong attacks: the noise ceiling.
+        kind: "candidate"; "reference": one of the attacks against the best of all; "ceiling": two of them.
+        metrics: the keys of `FIDELITY_TITLES`, as far as they apply.
+    """
+
+    name: str
+    kind: str
+    metrics: Mapping[str, Estimate]
+
+
+#: Fidelity of robustness scores: key, title, one-line explanation.
+FIDELITY_TITLES: Mapping[str, tuple[str, str]] = {
+    "same_level": ("Same level", "share of examples put in the level that the reference puts them in"),
+    "within_one": ("Within one", "share of examples at most one level off"),
+    "spearman": ("Spearman", "rank correlation with the reference"),
+    "kendall": ("Kendall", "share of concordant minus share of discordant pairs (tau-b)"),
+    "norm_ratio": ("Norm ratio", "median of the distance over the reference's; 1 is as near as anything known"),
+    "verified": ("Verified", "share whose adversarial point was verified in float32"),
+    "passes": ("Passes", "mean forward + input-backward passes an example"),
+}
+
+
+@dataclass(frozen=True)
 class Results:
     """What a report shows; everything in it is a number, a string or PNG bytes.
 
@@ -307,6 +334,7 @@ class Results:
         differences: paired differences to the first method: method name → metric → estimate.
         notes: sentences on how the numbers were computed (bins, seeds, intervals, box, reference of the attack, …).
         provenance: versions, settings, digests, hardware; JSON-able.
+        fidelity: how far the robustness scores can be trusted (empty where that was not measured).
     """
 
     title: str
@@ -315,3 +343,4 @@ class Results:
     differences: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    fidelity: tuple[FidelityRow, ...] = ()

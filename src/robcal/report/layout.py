@@ -47,7 +47,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, sentences, and what belongs to them."""
+    """A heading, sentences, and what belongs to them: tables, figures with their numbers, images."""
 
     key: str
     title: str
@@ -55,3 +55,4 @@ class Section:
     sentences: tuple[str, ...] = ()
     panels: tuple[Panel, ...] = ()
     galleries: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
+    tables: tuple[Numbers, ...] = ()

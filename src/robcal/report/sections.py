@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from robcal.report import figures, formatting, plotted
+from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
@@ -36,6 +37,7 @@ def sections(results: Results) -> tuple[Section, ...]:
         training_section,
         shift_section,
         gallery_section,
+        fidelity_section,
     )
     return tuple(section for make in makers if (section := make(results)) is not None)
 

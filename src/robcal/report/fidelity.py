@@ -1,0 +1,90 @@
+"""How far the robustness scores can be trusted: a section of the page, and a table for the terminal and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from robcal.report import formatting
+from robcal.report.layout import Numbers, Section
+from robcal.types import FIDELITY_TITLES, Estimate, FidelityRow, Results
+
+#: What the terminal shows: 80 columns hold no more.
+SHORT = ("same_level", "within_one", "spearman", "norm_ratio", "passes")
+_KINDS = {"candidate": "", "reference": " (a reference)", "ceiling": " (noise ceiling)"}
+
+
+def fidelity_section(results: Results) -> Section | None:
+    """The fidelity of the scores as a table; the noise ceiling stands in it too."""
+    if not results.fidelity:
+        return None
+    shown = [name for name in FIDELITY_TITLES if any(name in row.metrics for row in results.fidelity)]
+    rows = tuple((_name(row), *(_cell(name, row.metrics.get(name)) for name in shown)) for row in results.fidelity)
+    columns = ("Scores", *(FIDELITY_TITLES[name][0] for name in shown))
+    note = " ".join(f"{FIDELITY_TITLES[name][0]}: {FIDELITY_TITLES[name][1]}." for name in shown)
+    return Section(
+        "fidelity",
+        "Can the robustness scores be trusted?",
+        "Every way of scoring against the reference, the smallest distance that any of several strong attacks found on "
+        "the same examples. Two strong attacks do not agree fully either: that is the noise ceiling.",
+        sentences=_sentences(results.fidelity),
+        tables=(Numbers("Fidelity of the robustness scores", columns, rows, note),),
+    )
+
+
+def text_fidelity(rows: Sequence[FidelityRow]) -> Table:
+    """The table for a terminal of 80 columns.
+
+    Args:
+        rows: candidates, references and ceilings, in the order to show.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column("Scores", overflow="fold")
+    for name in SHORT:
+        table.add_column(FIDELITY_TITLES[name][0], justify="right")
+    for row in rows:
+        cells = (_cell(name, row.metrics.get(name)).replace(formatting.MINUS, "-") for name in SHORT)
+        table.add_row(Text(_name(row)), *(Text(cell) for cell in cells))
+    return table
+
+
+def markdown_fidelity(rows: Sequence[FidelityRow]) -> str:
+    """All metrics as a GitHub-flavoured Markdown table."""
+    lines = [
+        "| scores | " + " | ".join(title for title, _ in FIDELITY_TITLES.values()) + " |",
+        "|---|" + "---:|" * len(FIDELITY_TITLES),
+    ]
+    lines += [
+        "| " + " | ".join([_name(row), *(_cell(name, row.metrics.get(name)) for name in FIDELITY_TITLES)]) + " |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _name(row: FidelityRow) -> str:
+    return formatting.clean_text(row.name) + _KINDS.get(row.kind, "")
+
+
+def _cell(name: str, estimate: Estimate | None) -> str:
+    digits = 1 if name == "passes" else 3
+    if estimate is None:
+        return formatting.NOTHING
+    return formatting.with_interval(estimate, lambda value: formatting.number(value, digits))
+
+
+def _sentences(rows: Sequence[FidelityRow]) -> tuple[str, ...]:
+    ceilings = [
+        row.metrics["same_level"].value for row in rows if row.kind == "ceiling" and "same_level" in row.metrics
+    ]
+    found = []
+    for row in rows:
+        if row.kind == "candidate" and "same_level" in row.metrics:
+            same = formatting.percent(row.metrics["same_level"].value)
+            ceiling = f", where two strong attacks agree on {formatting.percent(max(ceilings))}" if ceilings else ""
+            found.append(
+                f"{formatting.clean_text(row.name)} puts {same} of the examples in the reference's level{ceiling}."
+            )
+    return tuple(found)
