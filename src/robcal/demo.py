@@ -41,7 +41,9 @@ def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Rep
     tasks = [_Task(out, seed, overwrite) for seed in range(seeds)]
     pairs = run_side_by_side(_one_seed, tasks, jobs=jobs, reporter=reporter)
     measured = [run for method in zip(*pairs, strict=True) for run in method]
-    results = collect(measured, title="robcal demo: handwritten digits, plain training against AR-AdaLS")
+    results = collect(
+        measured, title="robcal demo: handwritten digits, plain training against AR-AdaLS", reporter=reporter
+    )
     save_results(results, out / "results.json")
     return results
 

@@ -56,16 +56,23 @@ def report_runs(
         InputError: if a run is unfinished, or the runs were measured on different test splits.
     """
     measured = [measure_run(open_run(directory), shift=shift, reporter=reporter) for directory in directories]
-    return collect(measured, title=title)
+    return collect(measured, title=title, reporter=reporter)
 
 
-def collect(measured: Sequence[Measured], *, title: str | None = None, num_levels: int | None = None) -> Results:
+def collect(
+    measured: Sequence[Measured],
+    *,
+    title: str | None = None,
+    num_levels: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Results:
     """Put measured runs side by side.
 
     Args:
         measured: one entry a run, the baseline's first; runs of one method are its seeds.
         title: heading of the report.
         num_levels: number of robustness levels of the test split; default: the runs' own.
+        reporter: shows progress, a unit a method or difference.
 
     Raises:
         InputError: if the runs were not all measured on the same test examples, or seeds differ between methods in
@@ -86,14 +93,20 @@ def collect(measured: Sequence[Measured], *, title: str | None = None, num_level
     resampling = Resampling.draw(len(first), resamples=RESAMPLES)
     count, baseline = num_levels or first.num_levels, methods[first.name]
     levels = {run.seed: assign_levels(run.distance, count) for run in baseline if run.distance is not None}
-    results = tuple(_method_result(runs, resampling, levels) for runs in methods.values())
-    differences = {
-        name: _differences(runs, baseline, resampling) for name, runs in methods.items() if name != first.name
-    }
+    advance = reporter.task("intervals", 2 * len(methods) - 1)
+    results: list[MethodResult] = []
+    for runs in methods.values():
+        results.append(_method_result(runs, resampling, levels))
+        advance(len(results))
+    differences: dict[str, dict[str, Estimate]] = {}
+    for name, runs in methods.items():
+        if name != first.name:
+            differences[name] = _differences(runs, baseline, resampling)
+            advance(len(results) + len(differences))
     return Results(
         title=title or f"{first.dataset['name']}: " + " against ".join(result.title for result in results),
         dataset=first.dataset,
-        methods=results,
+        methods=tuple(results),
         differences=differences,
         notes=_notes(first, methods, count, with_shift=first.shift is not None),
         provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(measured)),
