@@ -132,44 +132,45 @@ def score(
     out: Annotated[Path, typer.Option(help="Scores file to write (.parquet).")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
     split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
-    method: Annotated[Scorer, typer.Option(help="first-order: fast estimate; projection: verified; "
-                                                "carlini-wagner: the slow reference.")] = "projection",
+    method: Annotated[
+        Scorer, typer.Option(help="first-order: fast estimate; projection: verified; carlini-wagner: slow reference.")
+    ] = "projection",
     num_rivals: Annotated[int, typer.Option(help="Rival classes looked at.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
     seed: Annotated[int | None, typer.Option(help="Of the validation cut; default: the model's own.")] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 chooses directions only; labels and norms are decided in float32.")
+    ] = "float32",
+    compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
+    shard_size: Annotated[int | None, typer.Option(help="Examples a shard: what a killed run may lose.")] = None,
     device: Device = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
-) -> None:  # fmt: skip
+) -> None:
     """Score adversarial robustness: how far each example is from the nearest input with another label.
 
     Writes one row an example: distance (l2, in input units; inf where none was found), status, prediction, rival,
-    margin, passes. A stopped run keeps its finished shards beside the output and goes on from there.
+    margin, passes. A stopped run keeps its finished shards beside the output and goes on from there. Several processes
+    or machines share the work: torchrun --nproc-per-node=2 -m robcal score …
 
     Example: robcal score --model runs/digits --split test --out scores.parquet
     """
-    import dataclasses
-
+    from robcal.distributed import is_main
     from robcal.progress import open_reporter
-    from robcal.runs import load_data, load_model, open_run, score_split
+    from robcal.runs import load_data, score_split
 
     check_output(out, overwrite=overwrite)
     if out.suffix != ".parquet":
         refuse(f"--out is {out}", "scores are a .parquet file", "Name it with this ending")
-    network, about = load_model(model)
-    directory = model if model.is_dir() else model.parent
-    if (directory / "run.json").exists():
-        settings = open_run(directory).settings
-    elif data is None:
-        refuse("--data was not given", "a checkpoint outside its run directory does not say its data", "Pass --data")
-    else:
-        settings = TrainSettings(data=data, model=about["model"], method="vanilla", epochs=1)
-    settings = dataclasses.replace(settings, data=data or settings.data, seed=settings.seed if seed is None else seed)
-    with open_reporter(quiet=quiet) as reporter:
+    network, settings = _open_model(model, data, seed)
+    with open_reporter(quiet=quiet or not is_main()) as reporter:
         scores = score_split(
             network, load_data(settings), split, out, method=method, overwrite=overwrite, reporter=reporter,
-            num_rivals=num_rivals, batch_size=batch_size, device=device,
+            num_rivals=num_rivals, batch_size=batch_size, precision=precision, compile=compile, shard_size=shard_size,
+            device=device,
         )  # fmt: skip
+    if not is_main():
+        return
     counts = {name: int((scores.status == name).sum()) for name in ("verified", "estimate", "censored")}
     typer.echo(
         f"{len(scores)} examples: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -276,6 +277,24 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def _open_model(model: Path, data: str | None, seed: int | None) -> tuple[Any, TrainSettings]:
+    """The network of a checkpoint or run directory, and the settings that say what data it goes with."""
+    import dataclasses
+
+    from robcal.runs import load_model, open_run
+
+    network, about = load_model(model)
+    directory = model if model.is_dir() else model.parent
+    if (directory / "run.json").exists():
+        settings = open_run(directory).settings
+    elif data is None:
+        refuse("--data was not given", "a checkpoint outside its run directory does not say its data", "Pass --data")
+    else:
+        settings = TrainSettings(data=data, model=about["model"], method="vanilla", epochs=1)
+    changed = {"data": data or settings.data, "seed": settings.seed if seed is None else seed}
+    return network, dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
 
 
 def _print(text: Any) -> None:
