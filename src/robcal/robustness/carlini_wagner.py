@@ -8,21 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robcal.robustness.box import multiplier_in_box
+from robcal.robustness.descent import Descent, advance_descent, descent_rows, start_descent
 from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
-from robcal.robustness.network import Linearisation, Model, Network
+from robcal.robustness.network import Linearisation, Model, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.steps import (
-    attack_batch,
-    is_adversarial,
-    is_flat,
-    keep_best,
-    meet,
-    perturb,
-    random_direction,
-    select,
-    usable,
-)
+from robcal.robustness.starts import next_start, read_starts, start_rows
+from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
 
 _BETA1, _BETA2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 #: The box is stretched by this much inside tanh, so that inputs on its ends have a finite w.
@@ -35,6 +26,8 @@ _MAX_CUTS, _CUT = 3, 0.3
 _CHECKS = 20
 #: The closing line search.
 _SEARCH = {"tolerance": 0.001, "max_searches": 12}
+#: Stages of an example: before the first linearisation, Adam steps, descent along the boundary.
+_WAITING, _ADAM, _DESCENT = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -43,13 +36,15 @@ class CarliniWagner:
 
     Attributes:
         binary_search_steps: values of the constant c tried for every example.
-        max_iterations: Adam steps for each of them.
+        max_iterations: Adam steps for each of them; a restart, whose c is known, gets a quarter (at least 50).
         learning_rate: largest Adam step, in units of half the box (in tanh space); an example whose first-order
             distance is small takes smaller ones (a tenth of that distance per square root of D).
         initial_const: first c; None starts from 2 margin / ‖gradient‖², which is right where the model is linear.
-        num_rivals: K, rivals linearised at the clean input to find the first-order point. The first search step starts
-            at the clean input, the others there and at random points as far away, in turn: the loss has many minima.
-        seed: seeds the perturbation of inputs whose gradient is zero.
+        num_rivals: K, rivals linearised at the clean input: the starts of the first K restarts.
+        restarts: searches that follow at the c found: towards each of the K rivals, from its first-order point, then
+            towards any from random points no farther than the best one so far (see `robustness.starts`).
+        polish_steps: evaluations, at most, of the descent along the boundary that closes each search; 0 for none.
+        seed: seeds the random starts and the perturbation of inputs whose gradient is zero.
     """
 
     binary_search_steps: int = 9
@@ -57,130 +52,131 @@ class CarliniWagner:
     learning_rate: float = 0.01
     initial_const: float | None = None
     num_rivals: int = 3
+    restarts: int = 24
+    polish_steps: int = 30
     seed: int = 0
     name: ClassVar[str] = "carlini-wagner"
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
-        check_settings(self, binary_search_steps=1, max_iterations=1, num_rivals=1, seed=0)
+        check_settings(self, binary_search_steps=1, max_iterations=1, num_rivals=1)
+        check_settings(self, restarts=0, polish_steps=0, seed=0)
 
     @property
     def num_kinds(self) -> int:
-        """Up to three: the first linearisation, Adam steps, and the closing line search."""
+        """Up to three: the first linearisation, Adam and descent steps, and the closing line search."""
         return 3
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
         """The state of fresh examples, to be evaluated at the clean input."""
         rows = fresh_rows(index, x, reference, need=self.num_rivals)
         zero, zeros = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
+        infinite, count = torch.full_like(zero, torch.inf), torch.zeros_like(rows["flat"])
         return (
             rows
             | segment_rows(x)
+            | descent_rows(x)
+            | start_rows(x, min(self.num_rivals, network.num_classes - 1))
             | {
                 "query": x.clone(),
-                "start": x.clone(),
-                "first_order_point": x.clone(),
                 "w": zeros.clone(),
                 "first_moment": zeros.clone(),
                 "second_moment": zeros.clone(),
-                "iteration": torch.full_like(rows["flat"], -1),  # -1: not under way yet
-                "search": torch.zeros_like(rows["flat"]),
-                "cuts": torch.zeros_like(rows["flat"]),
-                "step_size": zero.clone(),
+                "stage": count.clone(),
+                "iteration": count.clone(),
+                "search": count.clone(),
+                "cuts_made": count.clone(),
                 "const": zero.clone(),
                 "const_low": zero.clone(),
-                "const_high": torch.full_like(zero, torch.inf),
-                "succeeded": torch.zeros_like(rows["verified"]),
-                "loss": torch.full_like(zero, torch.inf),
-                "loss_before": torch.full_like(zero, torch.inf),
+                "const_high": infinite.clone(),
+                "found": x.clone(),
+                "found_distance": infinite.clone(),
+                "loss": infinite.clone(),
+                "loss_before": infinite.clone(),
             }
         )
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """One Adam step (need >= 1) or one point of the closing line search (need 0) for every row."""
+        """One Adam or descent step (need >= 1) or one point of the closing line search (need 0) for every row."""
         if need == 0:
             return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
-        linear = usable(network.linearise(rows["query"], rows["reference"], need))
+        linear = usable(network.linearise(rows["query"], rows["reference"], need, rows["target"]))
         rows = meet(rows, linear.logits)
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         active = rows["need"] != DONE
-        gap, normal = linear.gap[:, 0], linear.normal[:, 0]
         rows, improved = keep_best(rows, linear.logits)
-        rows["f_high"] = torch.where(improved, gap, rows["f_high"])
-        waiting = active & (rows["iteration"] < 0)
+        rows["f_high"] = torch.where(improved, signed_margin(linear.logits, rows["reference"]), rows["f_high"])
+        waiting = active & (rows["stage"] == _WAITING)
+        adam, descending = active & (rows["stage"] == _ADAM), active & (rows["stage"] == _DESCENT)
         flat = waiting & is_flat(linear)
-        under_way = active & ~waiting
-        rows = self._begin(network, rows, waiting & ~flat, linear)
-        rows["succeeded"] = rows["succeeded"] | (under_way & is_adversarial(linear.logits, rows["reference"]))
-        rows = self._adam(network, rows, under_way, gap, normal)
-        rows = self._end_search_step(network, rows, under_way)
+        begin = waiting & ~flat
+        over = torch.zeros_like(active)
+        if bool(begin.any()):
+            rows = self._begin(network, rows, begin, linear)
+        if bool(adam.any()):
+            rows = self._adam(network, self._note_found(rows, adam, linear), adam, linear)
+            rows, over = self._end_adam(rows, adam)
+        if bool(descending.any()):
+            rows, landed = advance_descent(network, rows, descending, linear, Descent(self.polish_steps))
+            over = over | landed
+        rows = self._next_search(network, rows, over)
         return perturb(rows, flat, network.bounds, self.seed)
 
     def _begin(self, network: Network, rows: Rows, begin: Tensor, linear: Linearisation) -> Rows:
-        """Set the first c, the step size and the two starts from the first-order picture (linear: c = 2 d / ‖g‖)."""
-        if not bool(begin.any()):
-            return rows
-        size = linear.normal.norm(dim=-1)
-        multiplier, inside = multiplier_in_box(rows["query"], linear.normal, linear.gap.abs(), network.bounds)
-        unbounded = torch.where(size > 0, linear.gap.abs() / size, torch.inf)
-        nearest = torch.where(torch.isfinite(inside), inside, 1e6 * unbounded).min(1).indices.unsqueeze(1)
-        normal = linear.normal.gather(1, nearest.unsqueeze(2).expand(-1, 1, rows["x"].shape[1])).squeeze(1)
-        shift = multiplier.gather(1, nearest).nan_to_num(posinf=0.0) * normal
-        distance, steep = (value.gather(1, nearest).squeeze(1) for value in (unbounded, size))
-        distance = distance.clamp_min(1e-12)
-        const = 2 * distance / steep if self.initial_const is None else torch.full_like(steep, self.initial_const)
+        """Set the starts and the first c from the first-order picture, and start at the clean input."""
+        rows = read_starts(network, rows, begin, linear)
+        const = rows["start_penalty"][:, 0]
+        if self.initial_const is not None:
+            const = torch.full_like(const, self.initial_const)
         rows = rows | {
             "const": torch.where(begin, const, rows["const"]),
-            "step_size": torch.where(begin, 0.1 * distance / rows["x"].shape[1] ** 0.5, rows["step_size"]),
-            "start": select(begin, rows["query"], rows["start"]),
-            "first_order_point": select(begin, network.bounds.clamp(rows["query"] - shift), rows["first_order_point"]),
             "need": torch.where(begin, 1, rows["need"]),
         }
-        return self._restart(network, rows, begin)
+        return self._restart(network, rows, begin, rows["query"], rows["target"])
 
-    def _restart(self, network: Network, rows: Rows, mask: Tensor) -> Rows:
-        """Back to a start for a new c."""
+    def _restart(self, network: Network, rows: Rows, mask: Tensor, start: Tensor, target: Tensor) -> Rows:
+        """Adam from `start` (B, D) with the row's c, for the rows in `mask`."""
         infinite = torch.full_like(rows["loss"], torch.inf)
         zeros = torch.zeros_like(rows["x"])
-        start = self._next_start(network, rows, mask)
-        change = _Change(network, rows["start"])
+        change = _Change(network, rows["x"])
         return rows | {
             "w": select(mask, change.inverse(start), rows["w"]),
             "query": select(mask, start, rows["query"]),
+            "target": torch.where(mask, target, rows["target"]),
             "first_moment": select(mask, zeros, rows["first_moment"]),
             "second_moment": select(mask, zeros, rows["second_moment"]),
+            "stage": torch.where(mask, _ADAM, rows["stage"]),
             "iteration": torch.where(mask, 0, rows["iteration"]),
-            "cuts": torch.where(mask, 0, rows["cuts"]),
-            "succeeded": rows["succeeded"] & ~mask,
+            "cuts_made": torch.where(mask, 0, rows["cuts_made"]),
+            "found_distance": torch.where(mask, infinite, rows["found_distance"]),
             "loss": torch.where(mask, infinite, rows["loss"]),
             "loss_before": torch.where(mask, infinite, rows["loss_before"]),
         }
 
-    def _next_start(self, network: Network, rows: Rows, mask: Tensor) -> Tensor:
-        """(B, D) the clean input first, then the first-order point and random points as far away, in turn."""
-        search = rows["search"]
-        start = select(search % 2 == 1, rows["first_order_point"], rows["start"])
-        for row in torch.nonzero(mask & (search % 2 == 0) & (search > 0)).squeeze(1).tolist():
-            noise = random_direction(rows["x"][row], self.seed, int(rows["index"][row]), -int(search[row]))
-            radius = (rows["first_order_point"][row] - rows["start"][row]).norm()
-            start[row] = rows["start"][row] + radius * noise / noise.norm()
-        return network.bounds.clamp(start)
+    @staticmethod
+    def _note_found(rows: Rows, mask: Tensor, linear: Linearisation) -> Rows:
+        """Keep the nearest adversarial point of this search."""
+        distance = l2(rows["query"], rows["x"])
+        better = mask & is_adversarial(linear.logits, rows["reference"]) & (distance < rows["found_distance"])
+        return rows | {
+            "found": select(better, rows["query"], rows["found"]),
+            "found_distance": torch.where(better, distance, rows["found_distance"]),
+        }
 
-    def _adam(self, network: Network, rows: Rows, mask: Tensor, gap: Tensor, normal: Tensor) -> Rows:
+    def _adam(self, network: Network, rows: Rows, mask: Tensor, linear: Linearisation) -> Rows:
         """One Adam step (Kingma & Ba 2015, algorithm 1) on ‖δ‖² + c max(z_y - max z_j, 0) in w; its own count each."""
-        change = _Change(network, rows["start"])
+        gap, normal = linear.gap[:, 0], linear.normal[:, 0]
+        change = _Change(network, rows["x"])
         delta = rows["query"] - rows["x"]
-        hinge = gap > 0
-        const = rows["const"]
+        const, scale = rows["const"], self._scale(rows)
         loss = (delta * delta).sum(1) + const * gap.clamp_min(0)
         slope = change.slope(rows["w"])
-        distance = rows["step_size"].clamp_min(1e-30).unsqueeze(1)  # proportional to the first-order distance
-        gradient = (2 * delta + (const * hinge).unsqueeze(1) * normal) / distance * slope
+        gradient = (2 * delta + (const * (gap > 0)).unsqueeze(1) * normal) / scale.unsqueeze(1) * slope
         count = (rows["iteration"] + 1).float().unsqueeze(1)
         first = _BETA1 * rows["first_moment"] + (1 - _BETA1) * gradient
         second = _BETA2 * rows["second_moment"] + (1 - _BETA2) * gradient * gradient
         direction = first / (1 - _BETA1**count) / ((second / (1 - _BETA2**count)).sqrt() + _ADAM_EPSILON)
-        step = change.step(rows["step_size"], self.learning_rate) * _CUT ** rows["cuts"].float().unsqueeze(1)
+        step = change.step(scale, self.learning_rate) * _CUT ** rows["cuts_made"].float().unsqueeze(1)
         w = change.confine(rows["w"] - step * direction / slope.clamp_min(_SMALLEST_SLOPE))
         return rows | {
             "w": select(mask, w, rows["w"]),
@@ -191,33 +187,75 @@ class CarliniWagner:
             "loss": torch.where(mask, torch.minimum(loss, rows["loss"]), rows["loss"]),
         }
 
-    def _end_search_step(self, network: Network, rows: Rows, mask: Tensor) -> Rows:
-        """Cut the step size where the loss stopped falling; after the last cut or iteration go on to the next c."""
-        every = max(1, self.max_iterations // _CHECKS)
+    def _scale(self, rows: Rows) -> Tensor:
+        """(B,) step size: a tenth of the first-order distance, or of the best in restarts, per square root of D."""
+        restart = (rows["search"] >= self.binary_search_steps) & rows["verified"]
+        distance = torch.where(restart, rows["distance"], rows["first_order"])
+        root: float = rows["x"].shape[1] ** 0.5
+        return (0.1 * distance / root).clamp_min(1e-30)
+
+    def _end_adam(self, rows: Rows, mask: Tensor) -> tuple[Rows, Tensor]:
+        """Cut the step size where the loss stopped falling; after the last cut or iteration polish what was found.
+
+        Returns:
+            The rows, and (B,) bool: whose search is over, having nothing to polish.
+        """
+        restart = rows["search"] >= self.binary_search_steps
+        brief = min(self.max_iterations, max(50, self.max_iterations // 4))
+        limit = torch.where(restart, brief, self.max_iterations)
+        every = (limit // _CHECKS).clamp_min(1)
         looked = mask & (rows["iteration"] % every == 0)
         stalled = looked & (rows["loss"] > rows["loss_before"] - 1e-4 * rows["loss_before"].abs())
         rows = rows | {
-            "cuts": rows["cuts"] + stalled.long(),
+            "cuts_made": rows["cuts_made"] + stalled.long(),
             "loss_before": torch.where(looked, rows["loss"], rows["loss_before"]),
         }
-        over = mask & ((rows["iteration"] >= self.max_iterations) | (rows["cuts"] > _MAX_CUTS))
+        over = mask & ((rows["iteration"] >= limit) | (rows["cuts_made"] > _MAX_CUTS))
+        polish = over & torch.isfinite(rows["found_distance"]) & (self.polish_steps > 0)
+        if bool(polish.any()):
+            rows = start_descent(rows, polish, rows["found"])
+            rows["stage"] = torch.where(polish, _DESCENT, rows["stage"])
+            rows["target"] = torch.where(polish, -1, rows["target"])
+        return rows, over & ~polish
+
+    def _next_search(self, network: Network, rows: Rows, over: Tensor) -> Rows:
+        """The next c by bisection, or the next restart, of the rows in `over`; then the closing line search."""
         if not bool(over.any()):
             return rows
-        const, succeeded = rows["const"], rows["succeeded"]
-        low = torch.where(over & ~succeeded, torch.maximum(rows["const_low"], const), rows["const_low"])
-        high = torch.where(over & succeeded, torch.minimum(rows["const_high"], const), rows["const_high"])
+        const, succeeded = rows["const"], torch.isfinite(rows["found_distance"])
+        bisecting = over & (rows["search"] < self.binary_search_steps)
+        low = torch.where(bisecting & ~succeeded, torch.maximum(rows["const_low"], const), rows["const_low"])
+        high = torch.where(bisecting & succeeded, torch.minimum(rows["const_high"], const), rows["const_high"])
+        search = rows["search"] + over.long()
+        number = search - self.binary_search_steps
         following = torch.where(torch.isfinite(high), (low + high) / 2, 10 * const)
+        following = torch.where(number >= 0, self._restart_const(rows, number, high), following)
         rows = rows | {
             "const_low": low,
             "const_high": high,
             "const": torch.where(over, following, const),
-            "search": rows["search"] + over.long(),
+            "search": search,
         }
-        rows = self._restart(network, rows, over)
-        last = over & (rows["search"] >= self.binary_search_steps)
+        again = over & (number < self.restarts)
+        start, target = next_start(network, rows, again & (number >= 0), number, self.seed)
+        plain = number < 0  # while c is bisected: the clean input and the first-order point in turn
+        start = select(plain, select(search % 2 == 0, rows["x"], rows["starts"][:, 0]), start)
+        rows = self._restart(network, rows, again, start, torch.where(plain, -1, target))
+        last = over & ~again
         lost = last & ~rows["verified"]
         rows["need"] = torch.where(lost, DONE, rows["need"])
         return start_search(network, rows, last & ~lost, rows["x"], **_SEARCH)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _restart_const(rows: Rows, number: Tensor, high: Tensor) -> Tensor:
+        """(B,) c of a restart: twice the least that succeeded, or the rival's own; ten times more after a failure."""
+        failed = ~torch.isfinite(rows["found_distance"])
+        const = 2 * torch.where(torch.isfinite(high), high, 5 * rows["const"])
+        const = torch.where(number == 0, const, rows["const"])
+        const = torch.where((number > 0) & failed, 10 * const, const)
+        rivals = rows["start_penalty"].shape[1]
+        own = rows["start_penalty"].gather(1, number.clamp(0, rivals - 1).unsqueeze(1)).squeeze(1)
+        return torch.where(number < rivals, torch.maximum(const, 2 * own), const)
 
 
 class _Change:
@@ -265,6 +303,8 @@ def carlini_wagner_attack(
     learning_rate: float = 0.01,
     initial_const: float | None = None,
     num_rivals: int = 3,
+    restarts: int = 24,
+    polish_steps: int = 30,
     batch_size: int | None = None,
     seed: int = 0,
 ) -> AttackResult:
@@ -276,9 +316,11 @@ def carlini_wagner_attack(
     searched for the boundary.
 
     Every example has its own c, step size, abort and best point: no result depends on the batch. Departures from the
-    paper: the first c and the step size come from the first-order picture (pass initial_const=1e-3 for the paper's c),
-    later searches start at the first-order point or at random points as far away (the loss has local minima), the step
-    size is cut where the loss stalls before a search is given up, and features without two finite ends need no tanh.
+    paper: the first c and the step size come from the first-order picture (pass initial_const=1e-3 for the paper's c);
+    the searches for c start at the clean input and at the first-order point in turn; as the loss has many minima,
+    `restarts` more searches follow at the c found (towards each of the nearest rivals, then from random points within
+    the best distance); what a search found is polished by a descent along the boundary; the step size is cut where the
+    loss stalls before a search is given up; and features without two finite ends need no tanh.
 
     Args:
         model: from inputs (B, …) to logits (B, Z); left as it was found.
@@ -289,12 +331,15 @@ def carlini_wagner_attack(
         max_iterations: Adam steps for each c.
         learning_rate: largest Adam step, in units of half the box.
         initial_const: first c, or None.
-        num_rivals: K, rivals linearised at x to find the first-order point.
+        num_rivals: K, rivals linearised at x to find the first-order points: the targets of the first K restarts.
+        restarts: searches after the last c, each of up to max_iterations / 4 Adam steps.
+        polish_steps: evaluations, at most, of the descent after each search.
         batch_size: examples an evaluation; None takes all at once.
-        seed: seeds the perturbation of inputs with a zero gradient; global random state is not used.
+        seed: seeds the random starts and the perturbation of inputs with a zero gradient, by example: see
+            `robustness.starts`; global random state is not used.
 
     Returns:
-        AttackResult; about binary_search_steps · max_iterations passes an example, often a third of that.
+        AttackResult; up to (binary_search_steps + restarts / 4) · max_iterations passes an example, often half of that.
 
     Raises:
         InputError: bad inputs, labels, box, settings or model.
@@ -308,5 +353,14 @@ def carlini_wagner_attack(
         >>> round(result.distance.item(), 2), result.verified.item()
         (0.25, True)
     """
-    attack = CarliniWagner(binary_search_steps, max_iterations, learning_rate, initial_const, num_rivals, seed)
+    attack = CarliniWagner(
+        binary_search_steps=binary_search_steps,
+        max_iterations=max_iterations,
+        learning_rate=learning_rate,
+        initial_const=initial_const,
+        num_rivals=num_rivals,
+        restarts=restarts,
+        polish_steps=polish_steps,
+        seed=seed,
+    )
     return attack_batch(attack, model, x, label, box, batch_size)
