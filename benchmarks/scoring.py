@@ -1,0 +1,369 @@
+"""Robustness scores side by side: ours and the peers' on one trained network and the same images, in one run.
+
+Usage: python benchmarks/scoring.py RUN --images 200 --out DIR          (RUN: a directory that `robcal train` made)
+       python benchmarks/scoring.py --page docs/scoring.md DIR [DIR …]   (the page of finished measurements)
+
+Writes DIR/table.md, DIR/figure.svg and DIR/results.json (settings, versions, hardware, every distance). What a peer has
+finished is kept in DIR/peers, so a stopped run goes on there. One thread. The peers: benchmarks/requirements.txt.
+
+Counted are forwards and backwards of single images (a pass is one of each). Timed is the call alone, after a warm-up;
+settings of at most --repeat-passes passes run again in turn with ours, three rounds, and the median counts. The
+reference of an image is the smallest verified distance of all methods here, the peers' and ours, and of the strong
+references of robcal: no method can look worse than it is for having found a nearer point than they did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import robcal
+import scoring_report
+from peers import PEERS, Counted, Peer, verify, versions
+from robcal.artifacts import digest_of, digest_of_tensors, load_json, save_json
+from robcal.checks import InputError
+from robcal.data import Dataset, load_dataset
+from robcal.robustness import METHODS, Attack, CarliniWagner, Projection, score
+from robcal.robustness.steps import attack_batch
+from robcal.runs import load_data, load_model, open_run
+from robcal.types import Scores
+
+#: The methods of ours, as far as this version has them.
+OURS = ("first-order", "projection", "auto")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network and its images.
+
+    Attributes:
+        model: the network, which counts.
+        x: (N, C, H, W) float32 images in [0, 1].
+        prediction: (N,) int64 labels of the network.
+        margin: (N,) float32 logit margins.
+        batch_size: images an evaluation.
+        seed: of the choice of images, and of every method that draws.
+        key: digest of all that, which ties kept results to it.
+    """
+
+    model: Counted
+    x: Tensor
+    prediction: Tensor
+    margin: Tensor
+    batch_size: int
+    seed: int
+    key: str
+
+
+@dataclass
+class Job:
+    """One method with its settings: `call` gives distances (N,) of the first `images` images, +inf where it failed."""
+
+    name: str
+    package: str
+    settings: str
+    images: int
+    call: Callable[[], Tensor]
+    kind: str
+
+
+def main() -> None:
+    """Measure, or write the page."""
+    options = parse()
+    if options.page:
+        scoring_report.write_page(options.page, [load_json(run / "results.json", "results") for run in options.runs])
+        return
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    started = datetime.now(UTC)
+    options.out.mkdir(parents=True, exist_ok=True)
+    task, about = prepare(options)
+    rows = [measure(task, job, options.out) for job in our_jobs(task)]
+    budget = max(row["passes"] for row in rows)
+    failed: dict[str, str] = {}
+    for job in peer_jobs(task, budget, options):
+        try:
+            rows.append(measure(task, job, options.out))
+        except Exception as error:  # what a peer may raise; the others go on, and the page says so
+            failed[f"{job.name} ({job.settings})"] = f"{type(error).__name__}: {error}"
+    repeat(task, rows, options)
+    references = reference_distances(task, options)
+    record = {
+        **about,
+        "images": len(task.x),
+        "seed": options.seed,
+        "batch_size": task.batch_size,
+        "budget": budget,
+        "versions": {"robcal": robcal.__version__, "torch": torch.__version__, "numpy": np.__version__, **versions()},
+        "python": platform.python_version(),
+        "hardware": options.hardware,
+        "processor": processor(),
+        "load": os.getloadavg(),
+        "threads": torch.get_num_threads(),
+        "started": started.isoformat(timespec="seconds"),
+        "minutes": round((datetime.now(UTC) - started).total_seconds() / 60, 1),
+        "quick": options.quick,
+        "margin": task.margin.tolist(),
+        "references": {name: distance.tolist() for name, distance in references.items()},
+        "rows": rows,
+        "failed": failed,
+    }
+    record = scoring_report.judge(record)
+    save_json(record, options.out / "results.json")
+    (options.out / "table.md").write_text(scoring_report.table(record), encoding="utf-8")
+    scoring_report.figure(record, options.out / "figure.svg")
+    print(scoring_report.table(record))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="a run directory; with --page, finished measurements")
+    parser.add_argument("--images", type=int, default=200, help="test images, drawn by the seed")
+    parser.add_argument("--out", type=Path, help="where to")
+    parser.add_argument("--data", help="the data, where it is not where the run says")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--most-passes", type=int, default=1000, help="settings that may take more are left out …")
+    parser.add_argument("--slow-images", type=int, default=4, help="… and defaults that may are run on so few images")
+    parser.add_argument("--reference-iterations", type=int, default=100, help="of Carlini-Wagner, 9 searches, ours")
+    parser.add_argument(
+        "--repeat-passes", type=float, default=40, help="settings up to this cost are timed three times"
+    )
+    parser.add_argument("--hardware", default=f"{os.cpu_count()} CPU cores", help="for the record")
+    parser.add_argument("--quick", action="store_true", help="20 images, budgets like ours and short defaults only")
+    parser.add_argument("--page", type=Path, help="write this page from finished measurements instead")
+    options = parser.parse_args()
+    if not options.page and (len(options.runs) != 1 or options.out is None):
+        parser.error("a measurement takes one RUN and --out DIR")
+    if options.quick:
+        options.images, options.slow_images, options.most_passes = min(options.images, 20), 0, 100
+        options.reference_iterations = 20
+    return options
+
+
+def prepare(options: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
+    """The network and the images of a run, and what is to be said about them."""
+    run = open_run(options.runs[0])
+    data: Dataset = load_dataset(options.data, seed=run.settings.seed) if options.data else load_data(run.settings)
+    split = data.split("test")
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(split))[: options.images])
+    model, about = load_model(run.directory)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    labels = torch.from_numpy(split.labels)
+    predicted = logits_of(
+        model, (split.batch(part) for part in np.array_split(np.arange(len(split)), len(split) // 200 + 1))
+    )
+    logits = predicted[torch.from_numpy(chosen)]
+    top = logits.topk(2, dim=1)
+    key = digest_of([digest_of_tensors(model.state_dict()), chosen.tolist(), options.batch_size, robcal.__version__])
+    task = Task(
+        Counted(model).eval(),
+        split.batch(chosen),
+        top.indices[:, 0].clone(),
+        top.values[:, 0] - top.values[:, 1],
+        options.batch_size,
+        options.seed,
+        key,
+    )
+    right = predicted.argmax(1) == labels
+    return task, {
+        "data": data.name,
+        "model": about["model"],
+        "epochs": run.settings.epochs,
+        "method": run.settings.method,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "test_images": len(split),
+        "accuracy": float(right.float().mean()),
+        "accuracy_of_images": float(right[torch.from_numpy(chosen)].float().mean()),
+    }
+
+
+def logits_of(model: nn.Module, batches: Iterator[Tensor]) -> Tensor:
+    """(N, Z) logits."""
+    with torch.no_grad():
+        return torch.cat([model(batch) for batch in batches])
+
+
+def our_jobs(task: Task) -> Iterator[Job]:
+    """Ours, each at its default."""
+    for name in OURS:
+        try:
+            score(task.model, task.x[:8], method=name, batch_size=8)
+        except InputError as error:
+            print(f"{name}: not in this version ({error})")
+            continue
+        yield Job(name, "robcal", "default", len(task.x), partial(our_distances, task, name), "ours")
+
+
+def our_distances(task: Task, name: str) -> Scores:
+    """What `robcal.score` says."""
+    return score(task.model, task.x, method=name, batch_size=task.batch_size, seed=task.seed)
+
+
+def our_verified(task: Task, name: str) -> Tensor | None:
+    """(N,) norms of the points of one of our attacks, checked like the peers'; None where there are no points."""
+    kind = METHODS.get(name)
+    if kind is None or name == "first-order" or not hasattr(kind, "advance"):
+        return None
+    result = attack_batch(kind(seed=task.seed), task.model, task.x, None, (0.0, 1.0), task.batch_size)
+    return verify(task.model, task.x, result.point, task.prediction)
+
+
+def peer_jobs(task: Task, budget: float, options: argparse.Namespace) -> Iterator[Job]:
+    """Every peer at its default, at a budget like ours, and at some in between."""
+    for peer in PEERS:
+        steps = fit_steps(task, peer, budget)
+        if not steps:
+            continue
+        yield peer_job(task, peer, dict(peer.small(steps)), f"our budget: {words(peer.small(steps))}", "budget")
+        few = peer.passes > options.most_passes
+        count = min(options.slow_images, len(task.x)) if few else len(task.x)
+        which = f" (first {count} images)" if count < len(task.x) else ""
+        if count:
+            yield peer_job(task, peer, {}, f"default: {peer.default}{which}", "default", count)
+        for passes, settings in peer.ladder:
+            if passes <= options.most_passes and not options.quick:
+                yield peer_job(task, peer, dict(settings), words(settings), "other")
+
+
+def peer_job(task: Task, peer: Peer, settings: dict[str, Any], said: str, kind: str, images: int | None = None) -> Job:
+    """A job that runs a peer."""
+    count = len(task.x) if images is None else images
+
+    def call() -> Tensor:
+        parts = range(0, count, task.batch_size)
+        ends = [slice(start, min(start + task.batch_size, count)) for start in parts]
+        return torch.cat([peer.attack(task.model, task.x[end], task.prediction[end], **settings) for end in ends])
+
+    return Job(peer.name, peer.package, said, count, call, kind)
+
+
+def words(settings: Any) -> str:
+    """Settings for a table; a batch size is no setting of the method."""
+    return ", ".join(f"{key} {value}" for key, value in settings.items() if key != "batch_size") or "in batches"
+
+
+def fit_steps(task: Task, peer: Peer, budget: float) -> int:
+    """The largest number of iterations whose measured passes stay within the budget, 1 at least; 0 if it cannot run."""
+    best, count = 0, min(16, len(task.x))
+    for steps in range(1, int(2 * budget) + 2):
+        task.model.reset()
+        try:
+            peer.attack(task.model, task.x[:count], task.prediction[:count], **peer.small(steps))
+        except Exception as error:  # a peer that is missing or breaks is reported, and the others go on
+            print(f"{peer.name}: {type(error).__name__}: {error}")
+            break
+        passes = task.model.passes / count
+        if best and passes > budget + 0.5:
+            break
+        best = steps
+    return best
+
+
+def measure(task: Task, job: Job, out: Path) -> dict[str, Any]:
+    """Run a job once, counted and timed, and check its points; a peer's finished job is read back instead."""
+    kept = out / "peers" / f"{digest_of([task.key, job.name, job.settings, job.images])}.json"
+    if job.kind != "ours" and kept.exists():
+        row: dict[str, Any] = load_json(kept, "a finished measurement")
+        row["call"] = job.call
+        return row
+    result, spent = run_once(task, job)
+    row = {
+        "name": job.name,
+        "package": job.package,
+        "settings": job.settings,
+        "kind": job.kind,
+        "images": job.images,
+        "passes": task.model.passes / job.images,
+        "forwards": task.model.forwards / job.images,
+        "backwards": task.model.backwards / job.images,
+        "times": [spent],
+    }
+    if isinstance(result, Scores):
+        found = our_verified(task, job.name)
+        row["distance"] = result.distance.tolist()
+        row["says_passes"] = float(result.passes.mean())
+        row["estimate"] = bool((result.status == "estimate").any())
+        row["verified"] = None if found is None else found.tolist()
+        row["says_verified"] = float((result.status == "verified").mean())
+    else:
+        x, prediction = task.x[: job.images], task.prediction[: job.images]
+        row["distance"] = row["verified"] = verify(task.model, x, result, prediction).tolist()
+        row["estimate"] = False
+        kept.parent.mkdir(exist_ok=True)
+        save_json(row, kept)
+    print(f"{job.name:22s} {job.settings:44s} {row['passes']:9.1f} passes {spent['wall'] / job.images * 1e3:9.1f} ms")
+    row["call"] = job.call
+    return row
+
+
+def run_once(task: Task, job: Any) -> tuple[Any, dict[str, float]]:
+    """One timed call, with the counter at zero and the random state of the seed."""
+    torch.manual_seed(task.seed)
+    task.model.reset()
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = job.call()
+    return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def repeat(task: Task, rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Time the cheap settings again, in turn, three rounds, every other one backwards, in place of the first times."""
+    calls = [row.pop("call") for row in rows]
+    cheap = [number for number, row in enumerate(rows) if row["passes"] <= options.repeat_passes]
+    fresh: dict[int, list[dict[str, float]]] = {number: [] for number in cheap}
+    for number in range(1 if options.quick else 3):
+        for which in cheap if number % 2 == 0 else reversed(cheap):
+            _, spent = run_once(task, argparse.Namespace(call=calls[which]))
+            fresh[which].append(spent)
+    for which, times in fresh.items():
+        rows[which]["times"] = times
+
+
+def reference_distances(task: Task, options: argparse.Namespace) -> dict[str, Tensor]:
+    """(N,) distances of the strong references of robcal, by name; kept like the peers'."""
+    kept = options.out / "peers" / f"{digest_of([task.key, 'reference', options.reference_iterations])}.json"
+    if kept.exists():
+        found = load_json(kept, "kept references")
+        return {name: torch.from_numpy(scoring_report.numbers(values)) for name, values in found.items()}
+    attacks: dict[str, Attack] = {
+        "projection with 9 rivals and 30 steps": Projection(
+            num_rivals=9, later_rivals=2, max_steps=30, max_searches=8, tolerance=1e-3, seed=task.seed
+        ),
+        f"Carlini-Wagner 9 x {options.reference_iterations} with restarts": CarliniWagner(
+            max_iterations=options.reference_iterations, seed=task.seed
+        ),
+    }
+    found = {
+        name: torch.from_numpy(score(task.model, task.x, method=attack, batch_size=task.batch_size).distance)
+        for name, attack in attacks.items()
+    }
+    save_json({name: distance.tolist() for name, distance in found.items()}, kept)
+    return found
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

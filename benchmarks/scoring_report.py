@@ -1,0 +1,265 @@
+"""What the measurements of `benchmarks/scoring.py` say: levels against the reference, table, figure and page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from scipy.stats import norm, spearmanr
+
+from robcal.artifacts import replacing
+from robcal.checks import FloatArray, IntArray
+from robcal.robustness.levels import assign_levels
+from robcal.types import Scores
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+#: Fewer images than this say nothing about ten levels.
+FEWEST_FOR_LEVELS = 50
+#: A peer has "the same agreement" as ours from this much below it: in the peer's favour.
+LENIENCE = 0.02
+
+Record = dict[str, Any]
+
+
+def judge(record: Record) -> Record:
+    """The record with the reference distances, and with every row compared to them."""
+    margin, rows = numbers(record["margin"]), record["rows"]
+    parts = {name: numbers(distance) for name, distance in record["references"].items()}
+    found = [padded(row_distances(row), len(margin)) for row in rows]
+    best = np.min([*parts.values(), *found], axis=0)
+    for number, row in enumerate(rows):
+        rest = np.min([*parts.values(), *found[:number], *found[number + 1 :]], axis=0)
+        row |= compare(row, best, rest, margin)
+    return record | {"best": best.tolist(), "ceiling": ceiling(parts, best, margin)}
+
+
+def row_distances(row: Record) -> FloatArray:
+    """Distances that may enter the reference: verified ones; none of an estimate."""
+    values = numbers(row["distance"] if row["verified"] is None else row["verified"])
+    return np.full(len(values), np.inf) if row["estimate"] else values
+
+
+def numbers(values: list[Any]) -> FloatArray:
+    """Numbers as they are in memory or in JSON, where infinity is the text "inf"."""
+    return np.array([float(value) for value in values])
+
+
+def padded(values: FloatArray, count: int) -> FloatArray:
+    """Values of the first images, +inf for the others."""
+    return np.concatenate([values, np.full(count - len(values), np.inf)])
+
+
+def compare(row: Record, best: FloatArray, rest: FloatArray, margin: FloatArray) -> Record:
+    """Times, success, norms and levels of one row, against the reference with and without the row's own points."""
+    count = row["images"]
+    distance, checked, best, rest = numbers(row["distance"]), row_distances(row), best[:count], rest[:count]
+    won = np.isfinite(checked)
+    said: Record = {
+        "milliseconds": float(np.median([time["wall"] for time in row["times"]])) / count * 1e3,
+        "cpu_milliseconds": float(np.median([time["cpu"] for time in row["times"]])) / count * 1e3,
+        "success": None if row["estimate"] else float(won.mean()),
+        "median": float(np.median(checked[won])) if won.any() else None,
+        "ratio": float(np.median(checked[won] / best[won])) if won.any() else None,
+    }
+    if count >= FEWEST_FOR_LEVELS:
+        same, within = agreement(distance, best, margin[:count])
+        said |= {"same": same, "same_interval": wilson(same, count), "within_one": within}
+        said |= {"same_without_own": agreement(distance, rest, margin[:count])[0], "spearman": spearman(distance, best)}
+    return said
+
+
+def agreement(distance: FloatArray, reference: FloatArray, margin: FloatArray) -> tuple[float, float]:
+    """Share of examples in the same of ten levels, and within one level; failures (+inf) come last, by margin.
+
+    Example:
+        >>> agreement(np.arange(20.0), np.arange(20.0), np.zeros(20))
+        (1.0, 1.0)
+    """
+    apart = np.abs(levels(distance, margin) - levels(reference, margin))
+    return float((apart == 0).mean()), float((apart <= 1).mean())
+
+
+def levels(distance: FloatArray, margin: FloatArray) -> IntArray:
+    """Ten levels in the total order of robcal: distance, then margin, then index."""
+    none = np.full(len(distance), -1)
+    status = np.full(len(distance), "verified")
+    return assign_levels(Scores(distance.astype(np.float32), status, none, none, margin.astype(np.float32), margin))
+
+
+def spearman(distance: FloatArray, reference: FloatArray) -> float | None:
+    """Rank correlation; failures tie at the top. None where all values are equal."""
+    if np.ptp(np.nan_to_num(distance, posinf=1e9)) == 0:
+        return None
+    return float(spearmanr(np.nan_to_num(distance, posinf=1e9), np.nan_to_num(reference, posinf=1e9)).statistic)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95% interval of a share (Wilson 1927)."""
+    z = float(norm.ppf(0.975))
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return float(middle - half), float(middle + half)
+
+
+def ceiling(parts: dict[str, FloatArray], best: FloatArray, margin: FloatArray) -> Record:
+    """The agreement of the two strongest references with each other: the noise that no comparison gets below."""
+    ratio = {name: float(np.median(distance / best)) for name, distance in parts.items()}
+    first, second = sorted(parts, key=lambda name: float(np.mean(np.minimum(parts[name] / best, 10))))[:2]
+    same, within = agreement(parts[first], parts[second], margin)
+    return {"ratios": ratio, "between": [first, second], "same": same, "within_one": within}
+
+
+def table(record: Record) -> str:
+    """The Markdown table of one measurement, with what it was measured on and what it says."""
+    lines = [
+        describe(record),
+        "",
+        "| | setting | passes | ms | CPU ms | verified | median norm | to best | same level (95%) | within one | ρ |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [table_row(row) for row in record["rows"]]
+    lines += [f"\n{name} failed: {error}" for name, error in record["failed"].items()]
+    return "\n".join([*lines, "", *notes(record), ""])
+
+
+def describe(record: Record) -> str:
+    """What was measured on what."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    quick = " **--quick: a check that everything runs; its figures mean nothing.**" if record["quick"] else ""
+    return (
+        f"{record['data']}, {record['model']} ({record['parameters']:,} parameters, {record['method']}, "
+        f"{record['epochs']} epochs, accuracy {record['accuracy']:.3f} on {record['test_images']:,} test images): "
+        f"{record['images']} test images drawn with seed {record['seed']} (accuracy "
+        f"{record['accuracy_of_images']:.3f}), batches of {record['batch_size']}. {record['hardware']} "
+        f"({record['processor']}), {record['threads']} thread, Python {record['python']}; {versions}; {record['started'][:10]}.{quick}"
+    )
+
+
+def table_row(row: Record) -> str:
+    """One line."""
+    same = "–"
+    if "same" in row:
+        low, high = row["same_interval"]
+        same = f"{row['same']:.2f} ({low:.2f}–{high:.2f})"
+    name = f"**{row['name']}**" if row["kind"] == "ours" else row["name"]
+    cells = [
+        name,
+        row["settings"],
+        f"{row['passes']:,.1f}",
+        number(row["milliseconds"]),
+        number(row["cpu_milliseconds"]),
+        "estimate" if row["success"] is None else f"{row['success']:.3f}",
+        share(row["median"]),
+        share(row["ratio"]),
+        same,
+        share(row.get("within_one")),
+        share(row.get("spearman")),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def share(value: float | None) -> str:
+    """Three decimals, or a dash."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def notes(record: Record) -> list[str]:
+    """The ceiling, and for each of ours how it compares to the fastest peer that reaches the same agreement."""
+    if record["images"] < FEWEST_FOR_LEVELS:
+        return [f"Fewer than {FEWEST_FOR_LEVELS} images: nothing is said about ten levels."]
+    top = record["ceiling"]
+    lines = [
+        f"Noise ceiling: the two strongest references, {' and '.join(top['between'])}, agree with each other on "
+        f"{top['same']:.2f} of the levels ({top['within_one']:.3f} within one).",
+        "",
+    ]
+    peers = [row for row in record["rows"] if row["kind"] != "ours" and "same" in row]
+    for row in (row for row in record["rows"] if row["kind"] == "ours"):
+        lines.append(f"- {row['name']}: {against(row, peers)}")
+    return lines
+
+
+def against(row: Record, peers: list[Record]) -> str:
+    """One of ours against the peers, computed from the table."""
+    equal = [peer for peer in peers if peer["same"] >= row["same"] - LENIENCE]
+    if not equal:
+        best = max(peers, key=lambda peer: peer["same"], default=None)
+        nearest = f"; the nearest is {best['name']} ({best['settings']}), {best['same']:.2f}" if best else ""
+        return f"no peer's setting here reaches its {row['same']:.2f} less {LENIENCE}{nearest}."
+    fast = min(equal, key=lambda peer: peer["milliseconds"])
+    wall, cpu = fast["milliseconds"] / row["milliseconds"], fast["cpu_milliseconds"] / row["cpu_milliseconds"]
+    return (
+        f"the fastest peer that reaches its {row['same']:.2f} (less {LENIENCE}) is {fast['name']} "
+        f"({fast['settings']}), {fast['same']:.2f}, at {wall:.1f} times its wall time, {cpu:.1f} times its "
+        f"CPU time and {fast['passes'] / row['passes']:.1f} times its passes."
+    )
+
+
+def figure(record: Record, target: Path) -> None:
+    """Cost in passes (log) against level agreement; one line a peer, from its cheapest setting to its dearest."""
+    style = {"svg.hashsalt": "robcal", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
+    with matplotlib.rc_context(style | {"axes.spines.right": False}):
+        drawing, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
+        rows = [row for row in record["rows"] if "same" in row]
+        marks = iter("osv^D<>pX*Ph")
+        for name in dict.fromkeys(row["name"] for row in rows if row["kind"] != "ours"):
+            points = sorted((row["passes"], row["same"]) for row in rows if row["name"] == name)
+            axes.plot(*zip(*points, strict=True), marker=next(marks), ms=4.5, lw=1, alpha=0.85, label=name)
+        for row in (row for row in rows if row["kind"] == "ours"):
+            axes.plot(row["passes"], row["same"], "*", ms=13, color="black", zorder=5)
+            axes.annotate(row["name"], (row["passes"], row["same"]), (-8, 3), textcoords="offset points", ha="right")
+        top = record["ceiling"]["same"]
+        axes.axhline(top, color="0.5", lw=0.8, ls="--")
+        axes.annotate("two strongest references", (1, top), (0, 2), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", color="0.4")  # fmt: skip
+        axes.set(xscale="log", ylim=(0, 1.02), xlabel="passes an image (forward + input-backward)")
+        axes.set(ylabel="same level of ten as the reference", xlim=(1, None))
+        axes.set_title(f"{record['data']}, {record['model']}, {record['images']} test images", loc="left", fontsize=9)
+        if len(rows) > sum(row["kind"] == "ours" for row in rows):
+            drawing.legend(loc="outside right center", frameon=False, title="peers")
+        drawing.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(drawing)
+
+
+def write_page(target: Path, records: list[Record]) -> None:
+    """The page of these measurements, and their figures beside it in figures/."""
+    parts = [HEAD]
+    (target.parent / "figures").mkdir(parents=True, exist_ok=True)
+    for record in records:
+        name = record["data"].split(" ")[0].lower()
+        picture = target.parent / "figures" / f"scoring-{name}.svg"
+        figure(record, picture)
+        parts += [f"## {record['data']}", table(record), f"![Cost against agreement](figures/{picture.name})\n"]
+    with replacing(target) as temporary:
+        temporary.write_text("\n".join(parts), encoding="utf-8")
+
+
+HEAD = """# What a robustness score costs
+
+Written by `benchmarks/scoring.py`, every figure of it:
+
+    pip install -r benchmarks/requirements.txt && pip install --no-deps torchattacks==3.5.1 adv-lib==0.2.8
+    python benchmarks/scoring.py RUN --images N --out DIR
+    python benchmarks/scoring.py --page docs/scoring.md DIR [DIR …]
+
+- *passes*: forwards and input-backwards of single images, half each, counted at the network for ours and the peers
+  alike. *ms*: wall and CPU time of one image, one thread, after a warm-up. The machine was shared: only ratios count.
+  Cheap settings ran three rounds in turn with ours (median); dear ones once.
+- *verified*: the point, put into the box and evaluated in float32 by the benchmark, has another label. *median norm*
+  and *to best* (median ratio to the reference) are over verified points.
+- The reference of an image is the smallest verified distance that anything here found: the strong references of
+  robcal, ours, and every peer, so no method looks worse than it is. Levels are ten groups of equal size; failures come
+  last, by logit margin. *ρ* is Spearman's.
+- The peers are given frozen parameters, the network's fastest memory format and the labels to change. "our budget" is
+  the largest number of iterations within the passes of our dearest method, or one iteration where even that costs more.
+"""

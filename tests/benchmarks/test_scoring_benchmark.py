@@ -1,0 +1,114 @@
+"""The parts of benchmarks/scoring.py that need no peer: what counts passes, checks points and judges agreement."""
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robcal.robustness import projection_attack
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are not in the wheel")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def peers():
+    return load("peers")
+
+
+@pytest.fixture(scope="module")
+def report():
+    return load("scoring_report")
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+
+
+def test_counts_images_forward_and_every_backward(peers, network):
+    counted = peers.Counted(network)
+    x = torch.rand(5, 3, 2, 2, requires_grad=True)
+    with torch.no_grad():
+        counted(x)
+    logits = counted(x)
+    torch.autograd.grad(logits[:, 0].sum(), x, retain_graph=True)
+    torch.autograd.grad(logits[:, 1].sum(), x)
+    assert (counted.forwards, counted.backwards, counted.passes) == (10, 10, 10.0)
+    counted.reset()
+    assert counted.passes == 0
+
+
+def test_our_own_count_is_what_the_network_sees(peers, network):
+    counted = peers.Counted(network)
+    x = torch.rand(40, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    says = float(projection_attack(counted, x).passes.sum())
+    probe = counted.passes - says
+    assert 0 <= probe <= len(x) / 2  # one forward that checks the model
+
+
+def test_a_point_is_judged_inside_the_box(peers):
+    weight = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    model = lambda x: (x - 0.5) @ weight.T  # noqa: E731
+    x = torch.tensor([[0.75, 0.5]]).repeat(5, 1)
+    points = torch.tensor([[0.25, 0.5], [0.6, 0.5], [-1.0, 0.5], [math.nan, 0.5], [0.25, 1.5]])
+    norms = peers.verify(model, x, points, torch.zeros(5, dtype=torch.int64))
+    assert norms.tolist() == pytest.approx([0.5, math.inf, 0.75, math.inf, math.hypot(0.5, 0.5)])
+
+
+def test_every_peer_has_settings_for_any_number_of_steps(peers):
+    assert len({peer.name for peer in peers.PEERS}) == len(peers.PEERS) >= 7
+    assert all(peer.small(3) != peer.small(4) for peer in peers.PEERS)
+
+
+def test_agreement_against_a_count_by_hand(report):
+    reference = np.arange(20.0)
+    swapped = reference.copy()
+    swapped[[1, 2]] = swapped[[2, 1]]  # across the first cut: two of twenty in another level
+    swapped[19] = np.inf  # a failure comes last, where it belongs here
+    assert report.agreement(swapped, reference, np.zeros(20)) == (0.9, 1.0)
+    low, high = report.wilson(0.8, 10)
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+def make_row(name, kind, distance, seconds, estimate=False):
+    return {
+        "name": name, "package": name, "settings": "default", "kind": kind, "images": len(distance), "passes": seconds,
+        "forwards": seconds, "backwards": seconds, "times": [{"wall": seconds, "cpu": seconds}],
+        "distance": list(distance), "verified": list(distance), "estimate": estimate,
+    }  # fmt: skip
+
+
+def test_the_reference_is_the_best_of_all_and_the_fastest_equal_peer_is_named(report):
+    exact = np.arange(1.0, 101.0)
+    worse, shuffled = 1.1 * exact, np.random.default_rng(0).permutation(exact) + 100
+    better = np.where(exact == 50, 49.99, exact)
+    rows = [
+        make_row("ours", "ours", exact, 2.0),
+        make_row("quick and wrong", "budget", shuffled, 1.0),
+        make_row("slow and right", "default", worse, 40.0),
+        make_row("slower and right", "default", better, 80.0),
+        make_row("few", "default", exact[:4], 9.0),
+    ]
+    record = report.judge(
+        {"margin": [0.0] * 100, "references": {"a": list(worse), "b": list(worse)}, "rows": rows, "images": 100}
+    )
+    assert record["best"] == better.tolist()
+    assert record["ceiling"]["same"] == 1.0
+    assert [row.get("same") == 1.0 for row in record["rows"]] == [True, False, True, True, False]
+    assert record["rows"][2]["ratio"] == pytest.approx(1.1)
+    assert "same" not in record["rows"][4]
+    assert "slow and right (default), 1.00, at 20.0 times its wall time" in report.notes(record)[2]
