@@ -285,10 +285,8 @@ def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrays = {
-        name: pa.array(values.tolist() if values.dtype.kind == "U" else values) for name, values in columns.items()
-    }
-    table = pa.table(arrays).replace_schema_metadata({"robcal": json.dumps(about, sort_keys=True)})
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    table = table.replace_schema_metadata({"robcal": json.dumps(about, sort_keys=True)})
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
     return path

@@ -38,6 +38,7 @@ def score(
     method: str | Attack = "projection",
     box: Box = (0.0, 1.0),
     num_rivals: int = 3,
+    num_levels: int = 10,
     batch_size: int = 256,
     device: torch.device | str | None = None,
     seed: int = 0,
@@ -59,10 +60,11 @@ def score(
         inputs: (N, …) float32 in the box, or uint8 images (divided by 255): a tensor, an array, or anything with the
             `Inputs` protocol; read in order, a few batches at a time.
         method: "first-order" (1 forward, K backward passes, an estimate), "projection" (default: a few passes,
-            verified), "carlini-wagner" (thousands of passes, verified), or an attack with settings of its own, for
-            example `CarliniWagner(max_iterations=100)`.
+            verified), "auto" (verified, as exact as the level of each example needs), "carlini-wagner" (thousands of
+            passes, verified), or an attack with settings of its own, for example `CarliniWagner(max_iterations=100)`.
         box: (lo, hi), numbers or arrays that broadcast to one input, in input units; None for unbounded inputs.
         num_rivals: K >= 1, classes whose boundaries are linearised; more than Z - 1 means all. Used by named methods.
+        num_levels: R, the levels that the scores are to be cut into: "auto" spends passes where they may change one.
         batch_size: examples an evaluation of the model; no result depends on it (beyond float32 rounding).
         device: where the model is; None reads it off the model's parameters (CPU for a function).
         seed: of every random draw (the perturbation of inputs whose gradient is zero, random starts): each is a
@@ -96,21 +98,23 @@ def score(
         >>> scores.distance.round(2).tolist(), scores.status.tolist()
         ([0.25, 0.5], ['verified', 'verified'])
     """
-    scorer = Scorer(
-        model,
-        inputs,
-        method=method,
-        box=box,
-        num_rivals=num_rivals,
-        batch_size=batch_size,
-        device=device,
-        seed=seed,
-        reference=reference,
-        labels=labels,
-        precision=precision,
-        compile=compile,
-        first_index=first_index,
-    )
+    options: dict[str, Any] = {
+        "box": box,
+        "num_rivals": num_rivals,
+        "batch_size": batch_size,
+        "device": device,
+        "seed": seed,
+        "reference": reference,
+        "labels": labels,
+        "precision": precision,
+        "compile": compile,
+        "first_index": first_index,
+    }
+    if method == "auto":
+        from robcal.robustness.auto import score_auto
+
+        return score_auto(model, inputs, num_levels=num_levels, progress=progress, **options)
+    scorer = Scorer(model, inputs, method=method, **options)
     scorer.check_inputs()
     with scorer.opened() as network:
         scores = scorer.run(network, np.arange(len(scorer)), progress=progress)
@@ -239,7 +243,11 @@ def make_attack(method: str | Attack, *, num_rivals: int = 3, seed: int = 0) -> 
     """
     if not isinstance(method, str):
         return method
-    return METHODS[check_choice(method, METHODS, "method")](num_rivals=num_rivals, seed=seed)
+    if check_choice(method, (*METHODS, "auto"), "method") == "auto":
+        from robcal.robustness.restarts import Restarts
+
+        return Restarts(num_rivals=num_rivals, seed=seed)
+    return METHODS[method](num_rivals=num_rivals, seed=seed)
 
 
 def describe_attack(attack: Attack) -> dict[str, Any]:

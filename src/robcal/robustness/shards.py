@@ -24,18 +24,22 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from robcal.artifacts import digest_of, load_scores, save_scores
-from robcal.checks import InputError, IntArray, check_output, check_positive_int, refuse
+from robcal.artifacts import digest_of, load_arrays, load_scores, save_arrays, save_scores
+from robcal.checks import InputError, IntArray, check_num_levels, check_output, check_positive_int, refuse
 from robcal.data.dataset import Inputs
 from robcal.distributed import Group, process_group
 from robcal.progress import SILENT, Reporter, StopRequested, stop_at_boundary
 from robcal.robustness.engine import Attack
 from robcal.robustness.network import Network
-from robcal.robustness.scoring import Scorer, refuse_without_gradients
-from robcal.types import Scores
+from robcal.robustness.scoring import Scorer, describe_attack, refuse_without_gradients
+from robcal.types import STATUSES, Scores
 
 #: Examples a shard: about what a killed run may lose.
 SHARD_SIZE = 2048
+
+#: What the provenance of every shard counts.
+_COUNTS = ("zero_gradient", "no_gradient")
+_STATUS_TYPE = np.asarray(STATUSES).dtype
 
 
 def score_in_shards(
@@ -46,6 +50,7 @@ def score_in_shards(
     about: Mapping[str, Any],
     labels: IntArray | None = None,
     method: str | Attack = "projection",
+    num_levels: int = 10,
     shard_size: int | None = None,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
@@ -63,6 +68,7 @@ def score_in_shards(
         about: what identifies model and data (their digests), JSON-able; kept as the scores' provenance.
         labels: (N,) true classes, for `reference="label"` only.
         method: of `robcal.score`.
+        num_levels: of `robcal.score`.
         shard_size: examples a shard; default `SHARD_SIZE`.
         overwrite: replace `out` if it exists.
         reporter: shows progress in examples (on rank 0).
@@ -83,16 +89,44 @@ def score_in_shards(
     size = check_positive_int(SHARD_SIZE if shard_size is None else shard_size, "shard_size")
     wanted = labels if options.get("reference") == "label" else None
     scorer = Scorer(model, inputs, method=method, labels=wanted, **options)
-    stamp = {**about, "settings": {"method": scorer.attack.name, "shard_size": size, **_brief(scorer)}}
+    settings = {"method": scorer.attack.name, "shard_size": size, **_brief(scorer)}
+    if method == "auto":
+        settings["num_levels"] = check_positive_int(num_levels, "num_levels")
+        check_num_levels(num_levels, len(scorer))
+    stamp = {**about, "settings": settings}
     with process_group(str(scorer.place)) as group, stop_at_boundary() as stop:
         group.agree(digest_of([stamp, len(scorer)]), "model, data set or setting")
         report = reporter if group.is_main else SILENT
         work = _Work(scorer, group, stop, out, stamp, size, report.task(description, len(scorer)))
         group.from_main("start", work.start)
         with work:
-            files = work.phase("score", np.arange(len(scorer)))
-        group.from_main("finish", lambda: work.finish(files, overwrite=overwrite))
-        return load_scores(out) if work.whole is None else work.whole
+            whole = _score_by_level(work, num_levels) if method == "auto" else _score_alike(work)
+        group.barrier("joined")
+        group.from_main("finish", lambda: work.finish(whole, overwrite=overwrite))
+    return whole
+
+
+def _score_alike(work: _Work) -> Scores:
+    """All examples by the scorer's own attack."""
+    work.phase("score", np.arange(len(work.scorer)))
+    return work.joined()
+
+
+def _score_by_level(work: _Work, num_levels: int) -> Scores:
+    """The cascade of `robcal.robustness.auto`, round after round; every process knows the distances of all rounds."""
+    from robcal.robustness.auto import attack_of_round, draw_rounds
+    from robcal.robustness.restarts import Restarts
+
+    base = work.scorer.attack
+    assert isinstance(base, Restarts)
+    rounds = work.remember("rounds", lambda: draw_rounds(work.scorer.inputs, seed=base.seed))
+    distances: list[Any] = []
+    attack = base
+    for number, positions in enumerate(rounds):
+        attack = attack_of_round(base, distances, len(work.scorer), num_levels)
+        work.phase(f"round-{number}", positions, attack)
+        distances.append(work.columns["distance"][positions])
+    return work.joined(rounds=[len(positions) for positions in rounds], cuts=attack.cuts)
 
 
 class _Work:
@@ -106,6 +140,9 @@ class _Work:
         stamp: what the scores depend on, JSON-able.
         size: examples a shard.
         advance: shows how many examples are done.
+
+    Attributes:
+        columns: the (N,) columns of the scores, filled phase by phase, on every process.
     """
 
     def __init__(
@@ -121,7 +158,9 @@ class _Work:
         self.scorer, self.group, self.stop, self.out, self.stamp = scorer, group, stop, out, stamp
         self.size, self._advance, self._shown = size, advance, -1
         self.parts = out.with_name(out.name + ".parts")
-        self.whole: Scores | None = None
+        self.columns: dict[str, Any] = {}
+        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._in_place = 0
         self._network: Network | None = None
         self._open = contextlib.ExitStack()
 
@@ -150,8 +189,20 @@ class _Work:
         if not finished:
             self.scorer.check_inputs()
 
-    def phase(self, name: str, positions: IntArray, attack: Attack | None = None) -> list[Path]:
-        """Score the examples at these positions, together with the other processes, and return all shards' files.
+    def remember(self, name: str, compute: Callable[[], list[IntArray]]) -> list[IntArray]:
+        """Arrays that rank 0 computes once for this work, kept with the shards."""
+        file, key = self.parts / f"{name}.safetensors", digest_of([self.stamp, len(self.scorer)])
+
+        def make() -> None:
+            if not file.exists() or load_arrays(file)[1].get("key") != key:
+                save_arrays({f"{n:06d}": part for n, part in enumerate(compute())}, file, about={"key": key})
+
+        self.group.from_main(name, make)
+        arrays = load_arrays(file)[0]
+        return [arrays[number] for number in sorted(arrays)]
+
+    def phase(self, name: str, positions: IntArray, attack: Attack | None = None) -> None:
+        """Score the examples at these positions, together with the other processes, and put them into `columns`.
 
         Args:
             name: of the phase; its shards are called after it.
@@ -160,36 +211,56 @@ class _Work:
         """
         blocks = [positions[start : start + self.size] for start in range(0, len(positions), self.size)]
         files = [self.parts / f"{name}-{number:06d}.parquet" for number in range(len(blocks))]
+        keys = [self._key(block, attack) for block in blocks]
         missing = self.group.from_main(
-            f"{name}/missing", lambda: [n for n, block in enumerate(blocks) if not self._has(files[n], block)]
+            f"{name}/missing", lambda: [n for n, key in enumerate(keys) if not self._has(files[n], key)]
         )
         before = len(positions) - sum(len(blocks[number]) for number in missing)
 
         def show(under_way: int = 0, _: int = 0) -> bool:
             """Show how far all processes are, with what this one has done of its shard; True when nothing is left."""
             done = before + self.group.add(f"{name}/done", 0)
-            self._show(min(done + under_way, len(positions)))
+            self._show(self._in_place + min(done + under_way, len(positions)))
             return done >= len(positions)
 
         for turn in self.group.queue(f"{name}/queue", len(missing)):
-            block, file = blocks[missing[turn]], files[missing[turn]]
-            made = self.scorer.run(self.network(), block, attack=attack, progress=show)
-            save_scores(_stamped(made, self._key(block), self.stamp), file, overwrite=True)
-            self.group.add(f"{name}/done", len(block))
+            number = missing[turn]
+            made = self.scorer.run(self.network(), blocks[number], attack=attack, progress=show)
+            save_scores(_stamped(made, keys[number], self.stamp), files[number], overwrite=True)
+            self.group.add(f"{name}/done", len(blocks[number]))
             show()
             self.stop.raise_if_set()
         self.group.wait(show, self.stop)
-        return files
+        for block, file in zip(blocks, files, strict=True):
+            self._put(load_scores(file), block)
 
-    def finish(self, files: list[Path], *, overwrite: bool) -> None:
-        """Join these shards, write the result and remove all shards."""
-        shards = [load_scores(file) for file in files]
-        refuse_without_gradients(*shards)
-        flat = sum(shard.provenance["zero_gradient"] for shard in shards)
-        columns = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in Scores.columns()}
-        about = {**self.stamp, "zero_gradient": flat}
-        self.whole = Scores(**columns, method=shards[0].method, reference=shards[0].reference, provenance=about)
-        save_scores(self.whole, self.out, overwrite=overwrite)
+    def _put(self, shard: Scores, block: IntArray) -> None:
+        """A shard's columns in their places."""
+        for name in Scores.columns():
+            values = getattr(shard, name)
+            if name not in self.columns:
+                width = _STATUS_TYPE if name == "status" else values.dtype
+                self.columns[name] = np.empty(len(self.scorer), dtype=width)
+            self.columns[name][block] = values
+        for name in _COUNTS:
+            self._counts[name] += shard.provenance[name]
+        self._in_place += len(block)
+
+    def joined(self, **more: Any) -> Scores:
+        """The scores of all phases.
+
+        Raises:
+            InputError: if no example has ever shown a gradient.
+        """
+        about = {**self.stamp, **self._counts, **more}
+        reference = self.scorer.reference
+        whole = Scores(**self.columns, method=self.scorer.attack.name, reference=reference, provenance=about)
+        refuse_without_gradients(whole)
+        return whole
+
+    def finish(self, whole: Scores, *, overwrite: bool) -> None:
+        """Write the result and remove the shards."""
+        save_scores(whole, self.out, overwrite=overwrite)
         with tempfile.TemporaryDirectory(dir=self.out.parent, prefix=f".{self.out.name}.", suffix=".tmp") as trash:
             self.parts.rename(Path(trash) / "parts")  # at once: a kill leaves all shards or none
 
@@ -198,14 +269,15 @@ class _Work:
             self._advance(done)
             self._shown = done
 
-    def _key(self, block: IntArray) -> str:
+    def _key(self, block: IntArray, attack: Attack | None) -> str:
         """What a shard of these examples depends on, as a digest."""
-        return digest_of([self.stamp, len(self.scorer), hashlib.sha256(block.tobytes()).hexdigest()])
+        how = None if attack is None else describe_attack(attack)
+        return digest_of([self.stamp, len(self.scorer), hashlib.sha256(block.tobytes()).hexdigest(), how])
 
-    def _has(self, file: Path, block: IntArray) -> bool:
-        """Whether the shard is there; one of other examples (of an earlier phase with another outcome) is not."""
+    def _has(self, file: Path, key: str) -> bool:
+        """Whether the shard is there; one of the same work but of an earlier phase with another outcome is not."""
         shard = self._load(file) if file.exists() else None
-        return shard is not None and shard.provenance["key"] == self._key(block)
+        return shard is not None and shard.provenance["key"] == key
 
     def _load(self, file: Path) -> Scores | None:
         """A finished shard; None if it is damaged (by a crash of the machine: a killed process leaves none).
@@ -231,7 +303,7 @@ class _Work:
 def _stamped(scores: Scores, key: str, stamp: Mapping[str, Any]) -> Scores:
     """The scores of a shard, with what they were made for."""
     columns = {name: getattr(scores, name) for name in Scores.columns()}
-    counts = {name: scores.provenance[name] for name in ("zero_gradient", "no_gradient")}
+    counts = {name: scores.provenance[name] for name in _COUNTS}
     about = {"key": key, "stamp": stamp, **counts}
     return Scores(**columns, method=scores.method, reference=scores.reference, provenance=about)
 
