@@ -87,8 +87,8 @@ def test_digits_come_near_to_carlini_wagner(digits: tuple[nn.Module, torch.Tenso
     assert fast.verified.all()
     assert fast.passes.mean() <= 7
     ratio = fast.distance / slow.distance
-    assert ratio.median() <= 1.01
-    assert ratio.mean() <= 1.03
+    assert ratio.median() <= 1.02
+    assert ratio.mean() <= 1.04
     check_points(model, x, (0.0, 1.0), fast)
     check_points(model, x, (0.0, 1.0), slow)
 

@@ -15,7 +15,22 @@ from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
 
 #: A multiplier large enough to reach a corner of any box, small enough not to overflow.
-_FAR = 1e20
+FAR = 1e20
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the linearised boundaries of a batch are from the clean inputs.
+
+    Attributes:
+        beyond: (B, K) how far the gap of each rival must fall, overshoot included.
+        multiplier: (B, K) λ of `multiplier_in_box`.
+        distance: (B, K) from x to the boundary, +inf where it is out of reach or x lies beyond it already.
+    """
+
+    beyond: Tensor
+    multiplier: Tensor
+    distance: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,41 +97,55 @@ class Projection:
         rows["f_high"] = torch.where(improved, signed_margin(linear.logits, rows["reference"]), rows["f_high"])
         flat = active & is_flat(linear) & ~rows["verified"]
         going = active & ~flat
-        query, rows = self._project(network, linear, rows)
-        gained = l2(query, rows["x"]) < (1 - self.tolerance) * rows["distance"]
-        onward = going & gained & (rows["step"] < self.max_steps)
+        reach = self._reach(network, linear, rows)
+        rows = self._note(network, linear, rows, reach, going)
+        query, rows = self._project(network, linear, rows, reach)
+        onward = going & self._worth_a_step(rows, query) & (rows["step"] < self.max_steps)
         rows["query"] = select(onward, query, rows["query"])
         rows["step"] = rows["step"] + onward.long()
         rows["need"] = torch.where(onward, min(self.later_rivals, network.num_classes - 1), rows["need"])
-        rows = start_search(
-            network, rows, going & ~onward, query, tolerance=self.tolerance, max_searches=self.max_searches
-        )
+        rows = self._conclude(network, rows, going & ~onward, query)
         return perturb(rows, flat, network.bounds, self.seed)
 
-    def _project(self, network: Network, linear: Linearisation, rows: Rows) -> tuple[Tensor, Rows]:
+    def _note(self, network: Network, linear: Linearisation, rows: Rows, reach: Reach, going: Tensor) -> Rows:
+        """What a linearisation leaves behind for later, beside the projection: nothing here."""
+        return rows
+
+    def _worth_a_step(self, rows: Rows, query: Tensor) -> Tensor:
+        """(B,) bool, the next point would be nearer by more than the tolerance."""
+        return l2(query, rows["x"]) < (1 - self.tolerance) * rows["distance"]
+
+    def _conclude(self, network: Network, rows: Rows, ended: Tensor, query: Tensor) -> Rows:
+        """What follows on the last linearisation of the rows in `ended`: the line search."""
+        return start_search(network, rows, ended, query, tolerance=self.tolerance, max_searches=self.max_searches)
+
+    def _reach(self, network: Network, linear: Linearisation, rows: Rows) -> Reach:
+        """The nearest points to x just beyond each linearised boundary in the box."""
+        x = rows["x"]
+        residual = linear.gap + torch.einsum("bkd,bd->bk", linear.normal, x - rows["query"])
+        beyond = residual + self.overshoot * residual.abs() + 1e-5 * linear.logits.abs().amax(1, keepdim=True)
+        multiplier, distance = multiplier_in_box(x, linear.normal, beyond, network.bounds)
+        return Reach(beyond, multiplier, torch.where(residual > 0, distance, torch.inf))
+
+    def _project(self, network: Network, linear: Linearisation, rows: Rows, reach: Reach) -> tuple[Tensor, Rows]:
         """(B, D) the nearest point to x just beyond the nearest linearised boundary in the box.
 
         Where the last step fell short of the boundary, the adversarial region is locally the intersection of the
         halfspaces met so far, and the point is to lie in all of the remembered ones.
         """
         x = rows["x"]
-        residual = linear.gap + torch.einsum("bkd,bd->bk", linear.normal, x - rows["query"])
-        beyond = residual + self.overshoot * residual.abs() + 1e-5 * linear.logits.abs().amax(1, keepdim=True)
-        multiplier, distance = multiplier_in_box(x, linear.normal, beyond, network.bounds)
-        distance = torch.where(residual > 0, distance, torch.inf)
-        best = distance.min(1)
-        pick = best.indices.unsqueeze(1)
+        pick = reach.distance.min(1).indices.unsqueeze(1)
         normal = linear.normal.gather(1, pick.unsqueeze(2).expand(-1, 1, x.shape[1])).squeeze(1)
-        size = multiplier.gather(1, pick).nan_to_num(posinf=_FAR)  # out of reach: the corner of the box
+        size = reach.multiplier.gather(1, pick).nan_to_num(posinf=FAR)  # out of reach: the corner of the box
         point = network.bounds.clamp(x - size * normal)
-        reach = beyond.gather(1, pick).squeeze(1)
+        beyond = reach.beyond.gather(1, pick).squeeze(1)
         short = (rows["step"] > 0) & ~is_adversarial(linear.logits, rows["reference"])
-        point = select(reach > 0, point, self._step_on(network, linear, rows["query"], short))
+        point = select(beyond > 0, point, self._step_on(network, linear, rows["query"], short))
         normals = torch.cat([normal.unsqueeze(1), rows["normals"] * short[:, None, None]], 1)
-        residuals = torch.cat([reach.unsqueeze(1), torch.where(short[:, None], rows["residuals"], -1.0)], 1)
+        residuals = torch.cat([beyond.unsqueeze(1), torch.where(short[:, None], rows["residuals"], -1.0)], 1)
         if self.memory and bool(short.any()):
             both, violation = project_on_halfspaces(x[short], normals[short], residuals[short], network.bounds)
-            solved = (violation < 1e-3 * residuals[short].abs().amax(1)) & (reach[short] > 0)
+            solved = (violation < 1e-3 * residuals[short].abs().amax(1)) & (beyond[short] > 0)
             point[short] = select(solved, both, point[short])
         return point, rows | {"normals": normals[:, : self.memory], "residuals": residuals[:, : self.memory]}
 

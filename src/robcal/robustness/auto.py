@@ -1,0 +1,223 @@
+"""The cascade: a pilot finds the cuts between levels, then passes are spent where they may change one (METHOD 7).
+
+1. A pilot of 256 examples is scored by `Restarts`: first order, projection, line search, and further starts on the
+   boundaries that are nearly as near. Its distances give each of the R - 1 cuts, within the error of a sample.
+2. Round after round, each as large as all before it up to 4,096 examples and then all the rest, is scored by the same
+   attack with these bands: an example is done as soon as no band reaches into the interval between its best verified
+   distance and the distance still hoped for. Finer bands follow from every round.
+
+So nothing is computed twice, nothing of the inputs is kept, and the state between rounds is the distances alone. Which
+examples belong to a round is drawn by a hash of their content: neither their order nor a repetition changes a score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor, device
+
+from robcal.checks import FloatArray, IntArray, check_num_levels, check_scores
+from robcal.data.dataset import Box, Inputs
+from robcal.robustness.inputs import read
+from robcal.robustness.network import Model, Precision
+from robcal.robustness.restarts import Band, Restarts
+from robcal.robustness.scoring import Scorer, refuse_without_gradients
+from robcal.types import Scores
+
+#: Examples of the pilot, and of all rounds before the last one.
+PILOT, BEFORE_LAST = 256, 4096
+#: Values read at a time while the rounds are drawn.
+_BLOCK_VALUES = 1 << 20
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def score_auto(
+    model: Model,
+    inputs: Tensor | Inputs,
+    *,
+    num_levels: int = 10,
+    box: Box = (0.0, 1.0),
+    num_rivals: int = 3,
+    batch_size: int = 256,
+    device: device | str | None = None,
+    seed: int = 0,
+    reference: Literal["prediction", "label"] = "prediction",
+    labels: Any = None,
+    precision: Precision = "float32",
+    compile: bool = False,
+    first_index: int | IntArray = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> Scores:
+    """Adversarial robustness of every example, as exact as its level needs: verified, in about five passes.
+
+    The distances are upper bounds of d(x) by verified points, as those of "projection"; near a cut between two of
+    `num_levels` levels they are tighter, and in the middle of a level looser, by some per cent.
+
+    Args:
+        model: see `robcal.score`, as for all arguments but the next.
+        inputs: (N, …); read twice, by index.
+        num_levels: R, from 1 to N: the levels that the scores are to be cut into.
+        box: where inputs live.
+        num_rivals: K, rivals linearised at each input.
+        batch_size: examples an evaluation; no result depends on it (beyond float32 rounding).
+        device: where the model is.
+        seed: draws the rounds, and seeds the perturbation of inputs whose gradient is zero.
+        reference: "prediction" or "label".
+        labels: (N,) integers, for reference="label" only.
+        precision: of the directions; labels and distances are decided in float32.
+        compile: compile the model.
+        first_index: index of the first input in a larger data set.
+        progress: called as progress(done, total).
+
+    Returns:
+        Scores of the N examples: "verified", or "censored" where no adversarial point was found. Their provenance names
+        the attack of the last round with its bands.
+
+    Raises:
+        InputError: as `robcal.score`, and for fewer examples than levels.
+
+    Example:
+        >>> import torch
+        >>> linear = torch.nn.Linear(2, 2)
+        >>> with torch.no_grad():
+        ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.fill_(0.0)
+        >>> scores = score_auto(linear, torch.tensor([[0.25, 0.5], [-0.5, 0.0]]), box=None, num_levels=2)
+        >>> scores.distance.round(2).tolist(), scores.status.tolist()
+        ([0.25, 0.5], ['verified', 'verified'])
+    """
+    base = Restarts(num_rivals=num_rivals, seed=seed)
+    scorer = Scorer(
+        model,
+        inputs,
+        method=base,
+        box=box,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        reference=reference,
+        labels=labels,
+        precision=precision,
+        compile=compile,
+        first_index=first_index,
+    )
+    check_num_levels(num_levels, len(scorer))
+    scorer.check_inputs()
+    rounds = draw_rounds(scorer.inputs, seed=seed)
+    parts: list[Scores] = []
+    with scorer.opened() as network:
+        for positions in rounds:
+            attack = attack_of_round(base, [part.distance for part in parts], len(scorer), num_levels)
+            done = sum(len(part) for part in parts)
+            parts.append(scorer.run(network, positions, attack=attack, progress=_onward(progress, done, len(scorer))))
+    refuse_without_gradients(*parts)
+    return join_rounds(rounds, parts, num_levels)
+
+
+def draw_rounds(inputs: Tensor | Inputs, *, seed: int = 0) -> list[IntArray]:
+    """Which examples are scored together: the pilot, rounds that double what is done, and the rest.
+
+    Args:
+        inputs: (N, …), read once, a few at a time.
+        seed: draws them.
+
+    Returns:
+        Positions of every round, ascending within each; every example is in one, equal inputs are in the same.
+
+    Example:
+        >>> [len(positions) for positions in draw_rounds(np.random.default_rng(0).random((2000, 3)))]
+        [256, 256, 512, 976]
+    """
+    keys = np.concatenate(list(_keys(inputs, seed)))
+    order = np.argsort(keys, kind="stable")
+    total, ends = len(keys), [PILOT]
+    while ends[-1] < min(total, BEFORE_LAST):
+        ends.append(2 * ends[-1])
+    # equal keys are never parted
+    places = {int(np.searchsorted(keys[order], keys[order[end - 1]], side="right")) for end in ends if end < total}
+    return [np.sort(part) for part in np.split(order, sorted(places - {total})) if len(part)]
+
+
+def _keys(inputs: Tensor | Inputs, seed: int) -> Iterator[FloatArray]:
+    """Pseudo-random numbers, one an input, each a function of the input's values and the seed."""
+    count, width = int(inputs.shape[0]), int(np.prod([int(size) for size in inputs.shape[1:]]))
+    rows = max(1, _BLOCK_VALUES // max(1, width))
+    salt = str(seed).encode()
+    for start in range(0, count, rows):
+        values = read(inputs, np.arange(start, min(start + rows, count))).numpy()
+        digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, salt=salt[:16]).digest() for row in values)
+        yield np.frombuffer(digests, dtype="<u8").astype(np.float64)
+
+
+def attack_of_round(base: Restarts, distances: Sequence[Any], total: int, num_levels: int) -> Restarts:
+    """The attack of the next round: `base`, and the bands in which the rounds before put the cuts.
+
+    Args:
+        base: attack of the pilot.
+        distances: (n_i,) distances of the rounds before.
+        total: N.
+        num_levels: R.
+    """
+    import dataclasses
+
+    if not distances:
+        return base
+    return dataclasses.replace(base, cuts=cut_bands(np.concatenate(distances), total, num_levels))
+
+
+def cut_bands(distance: Any, total: int, num_levels: int = 10, *, errors: float = 1.0) -> tuple[Band, ...]:
+    """Where the cuts between the levels of a whole data set lie, judged by a random sample of it.
+
+    The share p of examples below a cut is known; in a sample of n of N (drawn without replacement) the share below the
+    same distance has a standard error of √(p (1 − p) / n · (1 − n / N)).
+
+    Args:
+        distance: (n,) distances of the sample, +inf where censored.
+        total: N >= n.
+        num_levels: R.
+        errors: half the width of a band, in standard errors.
+
+    Returns:
+        R - 1 bands (low, high), ascending; those that lie among censored examples end at the largest float32.
+
+    Raises:
+        InputError: NaN distances.
+
+    Example:
+        >>> cut_bands([0.1, 0.2, 0.3, 0.4], total=4, num_levels=2)
+        ((0.2, 0.3),)
+    """
+    ordered = np.minimum(np.sort(check_scores(distance, name="distances")), _LARGEST)
+    n = len(ordered)
+    sizes = [len(part) for part in np.array_split(np.arange(total), num_levels)]
+    below = np.cumsum(sizes)[:-1] / total
+    error = errors * np.sqrt(below * (1 - below) / n * max(0.0, 1 - n / total))
+    low = np.clip(np.floor(n * (below - error) + 1e-9).astype(int) - 1, 0, n - 1)
+    high = np.clip(np.ceil(n * (below + error) - 1e-9).astype(int), 0, n - 1)
+    return tuple((float(ordered[a]), float(ordered[b])) for a, b in zip(low, high, strict=True))
+
+
+def join_rounds(rounds: Sequence[IntArray], parts: Sequence[Scores], num_levels: int) -> Scores:
+    """The scores of all rounds in the order of the data set, with the provenance of the last.
+
+    Args:
+        rounds: positions of every round.
+        parts: their scores.
+        num_levels: R, kept in the provenance.
+    """
+    back = np.argsort(np.concatenate(list(rounds)))
+    columns = {name: np.concatenate([getattr(part, name) for part in parts])[back] for name in Scores.columns()}
+    counts = {name: sum(part.provenance[name] for part in parts) for name in ("zero_gradient", "no_gradient")}
+    about = {**parts[-1].provenance, **counts, "num_levels": num_levels, "rounds": [len(part) for part in parts]}
+    return Scores(**columns, method=Restarts.name, reference=parts[-1].reference, provenance=about)
+
+
+def _onward(
+    progress: Callable[[int, int], object] | None, done: int, total: int
+) -> Callable[[int, int], object] | None:
+    """Progress of one round as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda more, _: progress(done + more, total)
