@@ -159,7 +159,10 @@ class Network:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # the compiler's own, about itself
-                self._compiled = torch.compile(self.model, dynamic=False)
+                model = self.model
+                self._compiled = torch.compile(
+                    lambda inputs: model(inputs), dynamic=False
+                )  # leaves no mark on a module
                 self.logits(x[:1])
                 self.linearise(x[:1], torch.full((1,), -1, device=x.device), min(2, self.num_classes - 1))
         except Exception as error:  # whatever a compiler and a user's model may raise between them
