@@ -28,6 +28,7 @@ from robcal.methods import Batch, EpochInfo, Method, RunInfo
 from robcal.methods.method import State
 from robcal.predictors import predict_logits, softmax
 from robcal.progress import SILENT, Reporter, stop_at_boundary
+from robcal.robustness.online import OnlineScores
 from robcal.smoothing import level_statistics
 from robcal.types import EpochRow
 
@@ -65,6 +66,7 @@ def fit(
     state_file: Path | None = None,
     state_seconds: float = 30.0,
     key: str = "",
+    online: OnlineScores | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
 ) -> list[EpochRow]:
@@ -89,6 +91,8 @@ def fit(
             It is written every `state_seconds`, and at once on Ctrl-C.
         state_seconds: how much work, in seconds, a killed run may lose.
         key: digest of the run's settings; a state of another run is refused.
+        online: takes in robustness estimates of the training examples from every training pass (see
+            `robcal.robustness.online`); None spends nothing on them.
         reporter: shows progress in batches.
         description: of the progress.
 
@@ -117,6 +121,7 @@ def fit(
         batch_size=batch_size,
         levels=levels if needed else None,
         num_levels=num_levels,
+        online=online,
     )
     if state_file is not None and state_file.exists():
         loop.restore(load_state(state_file), key, state_file)
@@ -158,6 +163,7 @@ class _Loop:
         batch_size: int,
         levels: Mapping[str, IntArray] | None,
         num_levels: int,
+        online: OnlineScores | None = None,
     ) -> None:
         self.engine = _engine(precision, device)
         self.device: torch.device = self.engine.device
@@ -178,6 +184,9 @@ class _Loop:
         info = RunInfo(num_classes=self.num_classes, num_levels=num_levels, epochs=epochs, seed=seed)
         self.progress = _Progress(state=method.init(info))
         self.random_state: torch.Tensor | None = None
+        self.online = online
+        self.logits: torch.Tensor | None = None  # of the last forward pass, for the online estimates
+        self.hook = None if online is None else self.model.register_forward_hook(self._keep_logits)
 
     @property
     def is_main(self) -> bool:
@@ -205,6 +214,8 @@ class _Loop:
         batch = self._batch(torch.from_numpy(index), generator)
         targets = self.method.targets(at.state, batch, self.num_classes)
         inputs, targets = self.method.augment(batch.inputs, targets, generator)
+        if self.online is not None:
+            inputs = inputs.detach().requires_grad_()
         with self.engine.autocast():
             loss, at.state = self.method.loss(at.state, self.model, dataclasses.replace(batch, inputs=inputs), targets)
         for group in self.optimizer.param_groups:
@@ -212,6 +223,9 @@ class _Loop:
                 at.epoch * self.num_batches + at.batch, self.epochs * self.num_batches
             )
         self.engine.backward(loss * (len(index) * world / len(whole)))
+        if self.online is not None and self.logits is not None and inputs.grad is not None:
+            self.online.observe(batch.index, self.logits, targets, inputs.grad * (len(whole) / world))
+            self.logits = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         at.loss_sum = at.loss_sum + loss.detach().float() * (len(index) / len(whole))
@@ -258,9 +272,13 @@ class _Loop:
         )
         at.history.append(row)
         at.epoch, at.batch, at.loss_sum = at.epoch + 1, 0, 0.0
+        if self.online is not None:
+            self.online.end_epoch(None if self.engine.num_processes == 1 else self._total)
 
     def finish(self) -> list[EpochRow]:
         """Hand the model back on the CPU, in eval mode and its usual layout."""
+        if self.hook is not None:
+            self.hook.remove()
         self.engine.free_memory()
         del self.optimizer, self.model
         self.user_model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -279,6 +297,7 @@ class _Loop:
             "at": [at.epoch, at.batch, float(at.loss_sum)],
             "history": [dataclasses.asdict(row) for row in at.history],
             "random_state": torch.get_rng_state(),
+            "online": {} if self.online is None else self.online.state(),
         }
 
     def restore(self, saved: Mapping[str, Any], key: str, file: Path) -> None:
@@ -299,6 +318,8 @@ class _Loop:
         history = [decode(EpochRow, row, file) for row in saved["history"]]
         self.progress = _Progress(dict(saved["method"]), epoch, batch, loss_sum, history)
         self.random_state = saved["random_state"] if batch and self.is_main else None
+        if self.online is not None and saved.get("online"):
+            self.online.load_state(saved["online"])
 
     def _batch(self, index: torch.Tensor, generator: torch.Generator) -> Batch:
         inputs = self.fetch(index)
@@ -323,6 +344,16 @@ class _Loop:
         for other, part in enumerate(parts):
             whole[other::world] = part
         return whole
+
+    def _keep_logits(self, model: nn.Module, inputs: Any, outputs: torch.Tensor) -> None:
+        """Forward hook: the logits of the training pass, which the method's loss computes inside."""
+        if model.training:
+            self.logits = outputs.detach()
+
+    def _total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes, on the host."""
+        total: torch.Tensor = self.engine.reduce(values.to(self.device), "sum").cpu()
+        return total
 
     def _sum_over_processes(self, value: float) -> float:
         return float(self.engine.reduce(torch.tensor(value, device=self.device, dtype=torch.float32), "sum"))
