@@ -134,3 +134,9 @@ class ReluNet(nn.Module):
                     best = min(best, least_distance(rows, bound))
             out.append(best)
         return np.array(out)
+
+
+def relu_case(inputs: int, seed: int, count: int) -> tuple[ReluNet, torch.Tensor]:
+    """A net of six hidden units and three classes, and points of [-1, 1]^inputs: many local minima of the distance."""
+    points = np.random.default_rng(seed + 100).uniform(-1, 1, (count, inputs))
+    return ReluNet(inputs, 6, 3, seed), torch.tensor(points, dtype=torch.float32)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracles import NearestCentroid, ReluNet, Spheres, linear_distance, linear_model
+from oracles import NearestCentroid, Spheres, linear_distance, linear_model, relu_case
 from torch import nn
 
 from robcal.robustness import CarliniWagner, carlini_wagner_attack, score
@@ -25,7 +25,7 @@ def test_linear_models_with_inputs_on_the_ends_of_the_box(box: Box) -> None:
     model, x = linear_case(12, 4, 5)
     assert ((x == 0) | (x == 1)).float().mean() > 0.2
     exact = linear_distance(model, x, box)
-    settings = {} if box else {"max_iterations": 150}  # with the box: the full search
+    settings = {"max_iterations": 200 if box else 100, "restarts": 3}
     result = carlini_wagner_attack(model, x, box=box, **settings)
     ratio = result.distance.numpy() / exact
     assert result.verified.all()
@@ -36,7 +36,7 @@ def test_linear_models_with_inputs_on_the_ends_of_the_box(box: Box) -> None:
 def test_other_units_of_the_box_give_the_same_attack() -> None:
     model, x = linear_case(12, 4, 8)
     wide = linear_model(model.weight.detach().numpy() / 255, model.bias.detach().numpy())
-    settings = {"binary_search_steps": 4, "max_iterations": 60}
+    settings = {"binary_search_steps": 3, "max_iterations": 60, "restarts": 3}
     small = carlini_wagner_attack(model, x, **settings)
     large = carlini_wagner_attack(wide, x * 255, box=(0.0, 255.0), **settings)
     np.testing.assert_allclose(large.distance / 255, small.distance, rtol=1e-2)
@@ -45,12 +45,15 @@ def test_other_units_of_the_box_give_the_same_attack() -> None:
 def test_all_negative_logits() -> None:
     model, x = linear_case(12, 4, 8)
     lower = linear_model(model.weight.detach().numpy(), model.bias.detach().numpy() - 100)
-    settings = {"binary_search_steps": 4, "max_iterations": 60}
+    settings = {"binary_search_steps": 3, "max_iterations": 60, "restarts": 3}
     result = carlini_wagner_attack(lower, x, box=None, **settings)
     assert result.verified.all()
     exact = linear_distance(model, x, None)
     assert (result.distance.numpy() / exact).min() >= 1 - 1e-3  # the logits' rounding is 8e-6 here
     assert (result.distance.numpy() / exact).max() <= 1.03
+
+
+CURVED = {"binary_search_steps": 4, "max_iterations": 80, "restarts": 3}
 
 
 def test_curved_boundaries() -> None:
@@ -59,33 +62,49 @@ def test_curved_boundaries() -> None:
     spheres = Spheres(np.array([[2.0, 0, 0], [-2, 0, 0], [0, 3, 0]]), np.array([1.0, 1.2, 0.8]))
     for model, dims in ((centroid, 5), (spheres, 3)):
         x = torch.tensor(rng.normal(size=(12, dims)) * 1.3, dtype=torch.float32)
-        ratio = carlini_wagner_attack(model, x, box=None, max_iterations=80).distance.numpy() / model.distance(x)
+        ratio = carlini_wagner_attack(model, x, box=None, **CURVED).distance.numpy() / model.distance(x)
         assert ratio.min() >= 1 - 1e-6
         assert ratio.max() <= 1.02
 
 
-def test_relu_nets_never_below_the_enumerated_distance() -> None:
-    rng = np.random.default_rng(0)
-    x = torch.tensor(rng.uniform(-1, 1, (12, 3)), dtype=torch.float32)
-    model = ReluNet(3, 6, 3, seed=3)
-    for box in (None, (-1.0, 1.0)):
-        ratio = carlini_wagner_attack(model, x, box=box, max_iterations=200).distance.numpy() / model.distance(x, box)
-        assert ratio.min() >= 1 - 1e-6
-        assert ratio.max() <= 1.02
+#: (inputs, seed) of nets whose first-order point or single start leads to a minimum up to twice too far away.
+RELU_NETS = [(4, 0), (4, 2), (3, 3), (4, 4)]
+
+
+@pytest.mark.parametrize(("dims", "net"), RELU_NETS)
+def test_every_example_of_relu_nets_is_within_two_percent_of_the_enumerated_distance(dims: int, net: int) -> None:
+    model, x = relu_case(dims, net, 15)
+    box = (-1.0, 1.0) if net % 4 else None
+    exact = model.distance(x, box)
+    settings = {"binary_search_steps": 4, "max_iterations": 100}  # 1/20 of the full search; its restarts
+    result = carlini_wagner_attack(model, x, box=box, **settings)
+    reachable = np.isfinite(exact)
+    assert reachable.sum() >= 10
+    np.testing.assert_array_equal(result.verified, reachable)
+    ratio = result.distance.numpy()[reachable] / exact[reachable]
+    assert ratio.min() >= 1 - 1e-6
+    assert ratio.max() <= 1.02
+
+
+def test_restarts_find_minima_that_one_start_misses() -> None:
+    model, x = relu_case(4, 0, 30)
+    exact = model.distance(x, None)
+    settings = {"binary_search_steps": 1, "max_iterations": 60}
+    worst = [
+        (carlini_wagner_attack(model, x, box=None, restarts=restarts, **settings).distance.numpy() / exact).max()
+        for restarts in (0, 24)
+    ]
+    assert worst[0] > 1.1
+    assert worst[1] <= 1.02
 
 
 def test_an_example_is_attacked_alike_alone_and_in_company() -> None:
-    model, x = linear_case(12, 4, 9)
-    attack = CarliniWagner(binary_search_steps=4, max_iterations=50)
+    model, x = linear_case(12, 4, 6)
+    attack = CarliniWagner(binary_search_steps=2, max_iterations=40, restarts=4)
     whole = score(model, x, method=attack)
-    alone = carlini_wagner_attack(model, x[:1], binary_search_steps=4, max_iterations=50)
-    np.testing.assert_allclose(alone.distance, whole.distance[:1], rtol=5e-3)
-    reordered = score(model, torch.cat([x[:1], x[1:].flip(0)]), method=attack)
-    np.testing.assert_allclose(reordered.distance[0], whole.distance[0], rtol=5e-3)
-    for batch_size in (1, 4):
-        part = score(model, x, method=attack, batch_size=batch_size)
-        np.testing.assert_allclose(part.distance, whole.distance, rtol=5e-3)
-        assert np.median(np.abs(part.distance / whole.distance - 1)) < 1e-4
+    for order in (np.arange(6)[::-1].copy(), np.array([2]), np.array([5, 1])):
+        part = score(model, x[order], method=attack, first_index=order, batch_size=4)
+        np.testing.assert_allclose(part.distance, whole.distance[order], rtol=2e-3)
 
 
 def test_the_change_of_variable_reaches_the_ends_and_comes_back() -> None:

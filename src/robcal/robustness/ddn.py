@@ -187,10 +187,11 @@ def ddn_attack(
     r"""Find a near, verified adversarial point by DDN.
 
     δ ← δ + α g / ‖g‖; ε ← (1 ∓ γ) ε; δ ← clip(ε δ / ‖δ‖), where ε shrinks if x + δ was adversarial and grows if not
-    (Rony et al., *Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks*, 2019, algorithm 1).
-    Departures from the paper: no quantisation; g is the gradient of the logit difference to the nearest rival
-    (cross-entropy saturates); the first ε and α are the first-order distance, so no unit is special; γ falls too, so
-    that the norm converges; further searches start elsewhere, and each ends in a descent along the boundary.
+    (Rony et al., *Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and Defenses*,
+    2019, algorithm 1). Departures from the paper: no quantisation; g is the gradient of the logit difference to the
+    nearest rival (cross-entropy saturates); the first ε and α are the first-order distance, so no unit is special; γ
+    falls too, so that the norm converges; further searches start elsewhere, and each ends in a descent along the
+    boundary.
 
     Args:
         model: from inputs (B, …) to logits (B, Z); left as it was found.
