@@ -38,6 +38,7 @@ for shard_size in (7, 64, 5000):
     assert len(scores) == 150
     print("RANK", rank, "has", shard_size, float(scores.distance.sum()))
 label = score_split(model, data, "test", folder / f"{name}-label.parquet", shard_size=40, reference="label")
+score_split(model, data, "test", folder / f"{name}-auto.parquet", shard_size=40, method="auto", num_levels=5)
 with process_group() as group:
     assert group.world == world
     turns = list(group.queue("turns", 5))
@@ -89,6 +90,7 @@ def score_alone(folder: Path) -> None:
     for size in (7, 64, 5000):
         score_split(model, data, "test", folder / f"one-{size}.parquet", shard_size=size)
     score_split(model, data, "test", folder / "one-label.parquet", shard_size=40, reference="label")
+    score_split(model, data, "test", folder / "one-auto.parquet", shard_size=40, method="auto", num_levels=5)
 
 
 def test_two_processes_write_the_bytes_of_one_and_share_failures(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_two_processes_write_the_bytes_of_one_and_share_failures(tmp_path: Path)
     score_alone(tmp_path)
     both = torchrun(str(tmp_path / "worker.py"), str(tmp_path), "two")
     assert both.returncode == 0, both.stderr
-    for name in ("7", "64", "5000", "label"):  # 150 examples: uneven shards, and fewer shards than processes
+    for name in ("7", "64", "5000", "label", "auto"):  # 150 examples: uneven shards, and fewer shards than processes
         one, two = (tmp_path / f"{count}-{name}.parquet" for count in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
         assert len(load_scores(two)) == 150

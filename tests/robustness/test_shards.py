@@ -201,6 +201,29 @@ def test_a_resumed_run_reads_what_is_left_only_and_ends_in_the_same_bytes(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.parquet.xyz.tmp", "s.parquet", "whole.parquet"]
 
 
+@pytest.mark.parametrize("done", [40, 250, 300, 390])
+def test_the_cascade_resumes_in_any_round_and_ends_in_the_same_bytes(tmp_path: Path, done: int) -> None:
+    model, x = case(400)
+    whole = in_shards(tmp_path, model, x, name="whole", method="auto", shard_size=32, num_levels=4)
+    interrupt(tmp_path, model, x, done, method="auto", shard_size=32, num_levels=4)
+    with pytest.raises(InputError, match="another model, data set or setting"):
+        in_shards(tmp_path, model, x, method="auto", shard_size=32, num_levels=5)
+    in_shards(tmp_path, model, x, method="auto", shard_size=32, num_levels=4)
+    assert (tmp_path / "s.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    at_once = score(model, x, method="auto", num_levels=4)
+    np.testing.assert_allclose(whole.distance, at_once.distance, rtol=1e-4)
+    assert whole.provenance["rounds"] == at_once.provenance["rounds"] == [256, 144]
+    assert whole.method == at_once.method == "auto"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.parquet", "whole.parquet"]
+
+
+def test_more_levels_than_examples_are_refused_before_any_work(tmp_path: Path) -> None:
+    model, x = case(5)
+    with pytest.raises(InputError, match="5 examples for 10 levels"):
+        in_shards(tmp_path, model, x, method="auto")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
