@@ -76,9 +76,9 @@ class Peer:
         package: its name on the package index.
         attack: (model, x, labels, **settings) → adversarial points.
         default: what its default amounts to, in words.
-        passes: the most that its default may take, about.
+        passes: what its default takes, about; its limit where it may well reach it.
         small: settings of about `steps` iterations, to be fitted to our budget.
-        ladder: further settings, each with the passes that it may take, about.
+        ladder: further settings, each with the passes that it takes, about.
     """
 
     name: str
@@ -162,9 +162,9 @@ PEERS = (
         "foolbox",
         _foolbox("L2DeepFoolAttack"),
         "50 steps, 10 classes",
-        450,
+        100,
         lambda s: {"steps": s, "candidates": 3},
-        ((150, {"candidates": 4}),),
+        ((50, {"candidates": 4}),),
     ),
     Peer("foolbox DDN", "foolbox", _foolbox("DDNAttack"), "100 steps", 100, _steps, ((20, {"steps": 20}),)),
     Peer("torchattacks CW", "torchattacks", _torchattacks_cw, "1 x 50", 50, _steps, ((200, {"steps": 200}),)),
@@ -204,10 +204,10 @@ PEERS = (
         "adv-lib",
         _adv_lib("sdf"),
         "100 x 100 steps, 10 searches",
-        150,
+        100,
         lambda s: {"steps": 2, "df_steps": s, "search_iter": 0},
     ),
-    Peer("adv-lib FMN", "adv-lib", _adv_lib("fmn", norm=2), "l2, 10 steps", 10, _steps, ((100, {"steps": 100}),)),
+    Peer("adv-lib FMN", "adv-lib", _adv_lib("fmn", norm=2), "l2, 10 steps", 10, _steps),
 )
 
 

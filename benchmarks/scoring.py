@@ -19,7 +19,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,15 +29,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import robcal
 import scoring_report
 from peers import PEERS, Counted, Peer, verify, versions
-from robcal.artifacts import digest_of, digest_of_tensors, load_json, save_json
+from robcal.artifacts import digest_of, digest_of_tensors, load_json, load_predictions, save_json
 from robcal.checks import InputError
 from robcal.data import Dataset, load_dataset
-from robcal.robustness import METHODS, Attack, CarliniWagner, Projection, score
+from robcal.data.dataset import Split
+from robcal.robustness import METHODS, score
+from robcal.robustness.reference import reference_scores
 from robcal.robustness.steps import attack_batch
 from robcal.runs import load_data, load_model, open_run
 from robcal.types import Scores
@@ -71,13 +73,13 @@ class Task:
 
 @dataclass
 class Job:
-    """One method with its settings: `call` gives distances (N,) of the first `images` images, +inf where it failed."""
+    """One method with its settings: `call` gives adversarial points of the first `images` images, or our scores."""
 
     name: str
     package: str
     settings: str
     images: int
-    call: Callable[[], Tensor]
+    call: Callable[[], Tensor | Scores]
     kind: str
 
 
@@ -91,7 +93,7 @@ def main() -> None:
     torch.set_num_interop_threads(1)
     started = datetime.now(UTC)
     options.out.mkdir(parents=True, exist_ok=True)
-    task, about = prepare(options)
+    task, split, about = prepare(options)
     rows = [measure(task, job, options.out) for job in our_jobs(task)]
     budget = max(row["passes"] for row in rows)
     failed: dict[str, str] = {}
@@ -118,6 +120,12 @@ def main() -> None:
         "minutes": round((datetime.now(UTC) - started).total_seconds() / 60, 1),
         "quick": options.quick,
         "margin": task.margin.tolist(),
+        "reference_settings": {
+            "iterations": options.reference_iterations,
+            "restarts": options.reference_restarts,
+            "num_rivals": options.reference_rivals,
+        },
+        "large": time_large(task, split, options.auto_images) if options.auto_images else None,
         "references": {name: distance.tolist() for name, distance in references.items()},
         "rows": rows,
         "failed": failed,
@@ -140,7 +148,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--most-passes", type=int, default=1000, help="settings that may take more are left out …")
     parser.add_argument("--slow-images", type=int, default=4, help="… and defaults that may are run on so few images")
-    parser.add_argument("--reference-iterations", type=int, default=100, help="of Carlini-Wagner, 9 searches, ours")
+    parser.add_argument("--reference-iterations", type=int, default=100, help="see robcal's reference_scores")
+    parser.add_argument("--reference-restarts", type=int, default=3, help="likewise")
+    parser.add_argument("--reference-rivals", type=int, default=9, help="likewise")
+    parser.add_argument("--auto-images", type=int, default=2000, help="test images that auto is timed on besides")
     parser.add_argument(
         "--repeat-passes", type=float, default=40, help="settings up to this cost are timed three times"
     )
@@ -152,12 +163,13 @@ def parse() -> argparse.Namespace:
         parser.error("a measurement takes one RUN and --out DIR")
     if options.quick:
         options.images, options.slow_images, options.most_passes = min(options.images, 20), 0, 100
-        options.reference_iterations = 20
+        options.reference_iterations, options.reference_restarts, options.reference_rivals = 20, 0, 2
+        options.auto_images = 0
     return options
 
 
-def prepare(options: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
-    """The network and the images of a run, and what is to be said about them."""
+def prepare(options: argparse.Namespace) -> tuple[Task, Split, dict[str, Any]]:
+    """The network and the images of a run, its test split, and what is to be said about them."""
     run = open_run(options.runs[0])
     data: Dataset = load_dataset(options.data, seed=run.settings.seed) if options.data else load_data(run.settings)
     split = data.split("test")
@@ -165,11 +177,8 @@ def prepare(options: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
     model, about = load_model(run.directory)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    labels = torch.from_numpy(split.labels)
-    predicted = logits_of(
-        model, (split.batch(part) for part in np.array_split(np.arange(len(split)), len(split) // 200 + 1))
-    )
-    logits = predicted[torch.from_numpy(chosen)]
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in split.batch(chosen).split(options.batch_size)])
     top = logits.topk(2, dim=1)
     key = digest_of([digest_of_tensors(model.state_dict()), chosen.tolist(), options.batch_size, robcal.__version__])
     task = Task(
@@ -181,30 +190,28 @@ def prepare(options: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
         options.seed,
         key,
     )
-    right = predicted.argmax(1) == labels
-    return task, {
-        "data": data.name,
-        "model": about["model"],
-        "epochs": run.settings.epochs,
-        "method": run.settings.method,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "test_images": len(split),
-        "accuracy": float(right.float().mean()),
-        "accuracy_of_images": float(right[torch.from_numpy(chosen)].float().mean()),
-    }
-
-
-def logits_of(model: nn.Module, batches: Iterator[Tensor]) -> Tensor:
-    """(N, Z) logits."""
-    with torch.no_grad():
-        return torch.cat([model(batch) for batch in batches])
+    stored = load_predictions(run.directory / "predictions-test.safetensors")
+    return (
+        task,
+        split,
+        {
+            "data": data.name,
+            "model": about["model"],
+            "epochs": run.settings.epochs,
+            "method": run.settings.method,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "test_images": len(split),
+            "accuracy": float((stored.probs.argmax(1) == stored.labels).mean()),
+            "accuracy_of_images": float((task.prediction.numpy() == split.labels[chosen]).mean()),
+        },
+    )
 
 
 def our_jobs(task: Task) -> Iterator[Job]:
     """Ours, each at its default."""
     for name in OURS:
         try:
-            score(task.model, task.x[:8], method=name, batch_size=8)
+            score(task.model, task.x[:16], method=name, batch_size=8)
         except InputError as error:
             print(f"{name}: not in this version ({error})")
             continue
@@ -337,24 +344,32 @@ def repeat(task: Task, rows: list[dict[str, Any]], options: argparse.Namespace) 
 
 def reference_distances(task: Task, options: argparse.Namespace) -> dict[str, Tensor]:
     """(N,) distances of the strong references of robcal, by name; kept like the peers'."""
-    kept = options.out / "peers" / f"{digest_of([task.key, 'reference', options.reference_iterations])}.json"
-    if kept.exists():
-        found = load_json(kept, "kept references")
-        return {name: torch.from_numpy(scoring_report.numbers(values)) for name, values in found.items()}
-    attacks: dict[str, Attack] = {
-        "projection with 9 rivals and 30 steps": Projection(
-            num_rivals=9, later_rivals=2, max_steps=30, max_searches=8, tolerance=1e-3, seed=task.seed
-        ),
-        f"Carlini-Wagner 9 x {options.reference_iterations} with restarts": CarliniWagner(
-            max_iterations=options.reference_iterations, seed=task.seed
-        ),
+    settings = {
+        "iterations": options.reference_iterations,
+        "restarts": options.reference_restarts,
+        "num_rivals": options.reference_rivals,
     }
-    found = {
-        name: torch.from_numpy(score(task.model, task.x, method=attack, batch_size=task.batch_size).distance)
-        for name, attack in attacks.items()
+    kept = options.out / "peers" / f"{digest_of([task.key, 'reference', settings])}.json"
+    if not kept.exists():
+        _, parts = reference_scores(task.model, task.x, batch_size=task.batch_size, seed=task.seed, **settings)
+        save_json({name: scores.distance.tolist() for name, scores in parts.items()}, kept)
+    found = load_json(kept, "kept references")
+    return {name: torch.from_numpy(scoring_report.numbers(values)) for name, values in found.items()}
+
+
+def time_large(task: Task, split: Split, count: int) -> dict[str, Any]:
+    """What "auto" costs on a data set that is larger than its pilot: the first `count` test images."""
+    inputs = split.batch(np.arange(min(count, len(split))))
+    large = replace(task, x=inputs)
+    result, spent = run_once(large, argparse.Namespace(call=partial(our_distances, large, "auto")))
+    return {
+        "images": len(inputs),
+        "passes": task.model.passes / len(inputs),
+        "says_passes": float(result.passes.mean()),
+        "verified": float((result.status == "verified").mean()),
+        "milliseconds": spent["wall"] / len(inputs) * 1e3,
+        "cpu_milliseconds": spent["cpu"] / len(inputs) * 1e3,
     }
-    save_json({name: distance.tolist() for name, distance in found.items()}, kept)
-    return found
 
 
 def processor() -> str:

@@ -88,7 +88,8 @@ def levels(distance: FloatArray, margin: FloatArray) -> IntArray:
     """Ten levels in the total order of robcal: distance, then margin, then index."""
     none = np.full(len(distance), -1)
     status = np.full(len(distance), "verified")
-    return assign_levels(Scores(distance.astype(np.float32), status, none, none, margin.astype(np.float32), margin))
+    small, lead = distance.astype(np.float32), margin.astype(np.float32)
+    return assign_levels(Scores(small, status, none, none, lead, np.zeros_like(lead)))
 
 
 def spearman(distance: FloatArray, reference: FloatArray) -> float | None:
@@ -136,7 +137,8 @@ def describe(record: Record) -> str:
         f"{record['epochs']} epochs, accuracy {record['accuracy']:.3f} on {record['test_images']:,} test images): "
         f"{record['images']} test images drawn with seed {record['seed']} (accuracy "
         f"{record['accuracy_of_images']:.3f}), batches of {record['batch_size']}. {record['hardware']} "
-        f"({record['processor']}), {record['threads']} thread, Python {record['python']}; {versions}; {record['started'][:10]}.{quick}"
+        f"({record['processor']}), {record['threads']} thread, Python {record['python']}; "
+        f"{versions}; {record['started'][:10]}.{quick}"
     )
 
 
@@ -178,14 +180,25 @@ def notes(record: Record) -> list[str]:
     if record["images"] < FEWEST_FOR_LEVELS:
         return [f"Fewer than {FEWEST_FOR_LEVELS} images: nothing is said about ten levels."]
     top = record["ceiling"]
+    settings = ", ".join(f"{name} {value}" for name, value in record["reference_settings"].items())
     lines = [
-        f"Noise ceiling: the two strongest references, {' and '.join(top['between'])}, agree with each other on "
+        f"References of robcal: {', '.join(record['references'])} ({settings}). Noise ceiling: the "
+        f"two strongest references, {' and '.join(top['between'])}, agree with each other on "
         f"{top['same']:.2f} of the levels ({top['within_one']:.3f} within one).",
         "",
     ]
     peers = [row for row in record["rows"] if row["kind"] != "ours" and "same" in row]
     for row in (row for row in record["rows"] if row["kind"] == "ours"):
         lines.append(f"- {row['name']}: {against(row, peers)}")
+    large = record.get("large")
+    if large:
+        lines += [
+            "",
+            f"auto on the first {large['images']:,} test images: {large['passes']:.2f} passes and "
+            f"{number(large['milliseconds'])} ms ({number(large['cpu_milliseconds'])} ms CPU) an image, "
+            f"{large['verified']:.3f} verified by its own account. On fewer than 256 images it is all pilot and "
+            "spends more.",
+        ]
     return lines
 
 
@@ -207,7 +220,7 @@ def against(row: Record, peers: list[Record]) -> str:
 
 def figure(record: Record, target: Path) -> None:
     """Cost in passes (log) against level agreement; one line a peer, from its cheapest setting to its dearest."""
-    style = {"svg.hashsalt": "robcal", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
+    style: dict[Any, Any] = {"svg.hashsalt": "robcal", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
     with matplotlib.rc_context(style | {"axes.spines.right": False}):
         drawing, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
         rows = [row for row in record["rows"] if "same" in row]

@@ -103,9 +103,9 @@ def test_the_reference_is_the_best_of_all_and_the_fastest_equal_peer_is_named(re
         make_row("slower and right", "default", better, 80.0),
         make_row("few", "default", exact[:4], 9.0),
     ]
-    record = report.judge(
-        {"margin": [0.0] * 100, "references": {"a": list(worse), "b": list(worse)}, "rows": rows, "images": 100}
-    )
+    references = {"a": list(worse), "b": list(worse)}
+    record = {"margin": [0.0] * 100, "references": references, "rows": rows, "images": 100, "reference_settings": {}}
+    record = report.judge(record)
     assert record["best"] == better.tolist()
     assert record["ceiling"]["same"] == 1.0
     assert [row.get("same") == 1.0 for row in record["rows"]] == [True, False, True, True, False]
