@@ -84,10 +84,12 @@ class Group:
     Attributes:
         rank: of this process.
         world: number of processes.
+        stop: set it where signals only raise a flag (`robcal.progress.stop_at_boundary`): waiting looks at it.
     """
 
     def __init__(self, rank: int = 0, world: int = 1, store: Any = None) -> None:
         self.rank, self.world, self._store = rank, world, store
+        self.stop: StopRequested | None = None
         self._counters: dict[str, int] = {}
 
     @property
@@ -157,7 +159,7 @@ class Group:
         theirs: T = json.loads(self._store.get(name))
         return theirs
 
-    def wait(self, is_done: Callable[[], bool], stop: StopRequested | None = None) -> None:
+    def wait(self, is_done: Callable[[], bool]) -> None:
         """Return when `is_done()`; fail as soon as another rank has failed.
 
         Raises:
@@ -167,8 +169,8 @@ class Group:
         """
         while not is_done():
             self.check_others()
-            if stop is not None:
-                stop.raise_if_set()
+            if self.stop is not None:
+                self.stop.raise_if_set()
             time.sleep(_POLL)
 
     def barrier(self, name: str) -> None:
@@ -255,6 +257,13 @@ def _rendezvous_store(rank: int, world: int) -> Any:
     """The store that the environment names (MASTER_ADDR, MASTER_PORT), opened once a process."""
     global _base_store
     if _base_store is None:
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            refuse(
+                f"WORLD_SIZE is {world}, and {' and '.join(missing)} not set",
+                "several processes need a place to meet",
+                "Start them with torchrun, or unset RANK and WORLD_SIZE",
+            )
         import torch.distributed as dist
         from torch.distributed.distributed_c10d import _get_default_store
         from torch.distributed.rendezvous import rendezvous

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from robcal.cli import main
 from robcal.config import TrainSettings
 from robcal.distributed import Group, choose_device, is_main, process_group, rank_and_world
 from robcal.models import build_model
+from robcal.progress import StopRequested
 from robcal.runs import load_data, load_model, score_split
 
 #: What every rank runs: several scorings after one another, so that the start of Python is paid once.
@@ -139,7 +141,7 @@ def threads(count: int, work: Any) -> list[Any]:
         group = Group(rank, count, store)
         try:
             outcomes[rank] = work(group)
-        except (InputError, RuntimeError, KeyboardInterrupt) as error:
+        except (InputError, RuntimeError, KeyboardInterrupt, SystemExit) as error:
             group.fail(error)
             outcomes[rank] = error
 
@@ -203,6 +205,26 @@ def test_an_environment_that_makes_no_sense_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(InputError, match="RANK is"):
         rank_and_world()
+
+
+def test_processes_without_a_place_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(InputError, match="MASTER_ADDR"), process_group():
+        pass
+
+
+def test_a_stop_ends_the_waiting() -> None:
+    stop = StopRequested()
+
+    def work(group: Group) -> None:
+        group.stop = stop
+        if group.rank == 1:
+            stop.signal = signal.SIGTERM
+        group.wait(lambda: False)
+
+    assert {type(outcome) for outcome in threads(2, work)} <= {SystemExit, KeyboardInterrupt}
 
 
 def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

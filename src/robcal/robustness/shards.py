@@ -95,6 +95,7 @@ def score_in_shards(
         check_num_levels(num_levels, len(scorer))
     stamp = {**about, "settings": settings}
     with process_group(str(scorer.place)) as group, stop_at_boundary() as stop:
+        group.stop = stop
         group.agree(digest_of([stamp, len(scorer)]), "model, data set or setting")
         report = reporter if group.is_main else SILENT
         work = _Work(scorer, group, stop, out, stamp, size, report.task(description, len(scorer)))
@@ -230,7 +231,7 @@ class _Work:
             self.group.add(f"{name}/done", len(blocks[number]))
             show()
             self.stop.raise_if_set()
-        self.group.wait(show, self.stop)
+        self.group.wait(show)
         for block, file in zip(blocks, files, strict=True):
             self._put(load_scores(file), block)
 
