@@ -25,7 +25,7 @@ def test_linear_models_with_inputs_on_the_ends_of_the_box(box: Box) -> None:
     model, x = linear_case(12, 4, 5)
     assert ((x == 0) | (x == 1)).float().mean() > 0.2
     exact = linear_distance(model, x, box)
-    settings = {"max_iterations": 200 if box else 100, "restarts": 3}
+    settings = {"binary_search_steps": 4, "max_iterations": 100, "restarts": 3}
     result = carlini_wagner_attack(model, x, box=box, **settings)
     ratio = result.distance.numpy() / exact
     assert result.verified.all()

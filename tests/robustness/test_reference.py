@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles import relu_case
+from torch import nn
+
+from robcal.checks import InputError
+from robcal.robustness import score
+from robcal.robustness.fidelity import fidelity
+from robcal.robustness.reference import reference_attacks, reference_scores
+
+
+def test_the_best_of_three_comes_to_the_enumerated_distance_of_every_example() -> None:
+    model, x = relu_case(4, 0, 10)
+    seen: list[tuple[int, int]] = []
+    best, each = reference_scores(
+        model, x, box=None, iterations=50, restarts=8, progress=lambda done, total: seen.append((done, total))
+    )
+    ratio = best.distance / model.distance(x, None)
+    assert ratio.min() >= 1 - 1e-6
+    assert ratio.max() <= 1.01
+    np.testing.assert_array_equal(best.distance, np.min([s.distance for s in each.values()], axis=0))
+    assert set(each) == set(reference_attacks())
+    assert (best.status == "verified").all()
+    np.testing.assert_allclose(best.passes, sum(s.passes for s in each.values()))
+    assert seen[-1] == (30, 30)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_the_settings_and_their_cost_are_told(digits: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    model, x, _ = digits
+    index = np.array([3, 14, 15, 9, 26, 53])
+    settings = {"iterations": 40, "restarts": 0, "num_rivals": 2}
+    best, each = reference_scores(model, x[index], first_index=index, **settings)
+    told = best.provenance["references"]
+    assert told["carlini-wagner"]["attack"]["max_iterations"] == 40
+    assert sum(best.provenance["nearest"].values()) == len(index)
+    for name, scores in each.items():
+        assert scores.method == name
+        assert (scores.status == "verified").all()
+    fast = score(model, x[index], first_index=index)
+    measured = fidelity(fast, each, num_levels=3, resamples=20)
+    assert measured.ceiling is not None
+    assert measured.ceiling.metrics["ratio_median"].value == pytest.approx(1, abs=0.01)
+    assert measured.candidate.metrics["ratio_median"].value == pytest.approx(1, abs=0.03)
+    assert fast.passes.mean() < best.passes.mean() / 20
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for settings in ({"iterations": 0}, {"restarts": -1}, {"num_rivals": 0}, {"seed": -1}):
+        with pytest.raises(InputError):
+            reference_attacks(**settings)
