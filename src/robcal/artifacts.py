@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.checks import FloatArray, check_output, check_readable, refuse
-from robcal.types import Levels, Predictions, Results, Scores
+from robcal.types import FidelityRow, Levels, Predictions, Results, Scores
 
 if typing.TYPE_CHECKING:
     import torch
@@ -115,6 +115,18 @@ def load_results(path: Path) -> Results:
         InputError: if it is missing, truncated or of another shape.
     """
     return decode(Results, load_json(path, "the results"), path)
+
+
+def load_fidelity(path: Path) -> tuple[FidelityRow, ...]:
+    """Read what `robcal fidelity` wrote.
+
+    Raises:
+        InputError: if the file is missing or is of another kind.
+    """
+    found = load_json(path, "the fidelity")
+    if not isinstance(found, dict) or "rows" not in found:
+        refuse(f"{path} holds no rows", "it must be the result of `robcal fidelity`", "Measure it again")
+    return tuple(decode(FidelityRow, row, path) for row in found["rows"])
 
 
 def decode(kind: type[T], value: Any, path: Path) -> T:

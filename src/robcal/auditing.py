@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robcal.artifacts import load_array, load_column, provenance
+from robcal.artifacts import load_array, load_column, load_fidelity, provenance
 from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins, trend_tests
 from robcal.checks import check_labels, check_num_levels, check_positive_int, check_probs, check_scores
 from robcal.progress import SILENT, Reporter
@@ -204,7 +204,9 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
         history=tuple(run.history),
         gallery=gallery(run, levels),
     )
-    return Audit(dataclasses.replace(made, dataset=run.dataset, methods=(method,)))
+    file = directory / "fidelity.json"
+    trusted = load_fidelity(file) if file.exists() else ()
+    return Audit(dataclasses.replace(made, dataset=run.dataset, methods=(method,), fidelity=trusted))
 
 
 def _notes(n: int, num_levels: int, bins: int, confidence: float, resamples: int) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ MethodName = Literal["vanilla", "label-smoothing", "adals", "random-levels", "ar
 Optimizer = Literal["sgd", "adamw"]
 Augmentation = Literal["none", "standard"]
 Precision = Literal["float32", "bf16"]
-Scorer = Literal["first-order", "projection", "carlini-wagner"]
+Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
 SplitChoice = Literal["train", "val", "test"]
 
 
@@ -133,8 +133,13 @@ def score(
     data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
     split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
     method: Annotated[
-        Scorer, typer.Option(help="first-order: fast estimate; projection: verified; carlini-wagner: slow reference.")
-    ] = "projection",
+        Scorer,
+        typer.Option(
+            help="auto: verified, passes spent where a level may change; projection: the same effort for all; "
+            "first-order: a fast estimate; carlini-wagner: the slow reference."
+        ),
+    ] = "auto",
+    levels: Annotated[int, typer.Option(help="auto: number of robustness levels R that will be cut.")] = 10,
     num_rivals: Annotated[int, typer.Option(help="Rival classes looked at.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
     seed: Annotated[int | None, typer.Option(help="Of the validation cut; default: the model's own.")] = None,
@@ -167,7 +172,7 @@ def score(
         scores = score_split(
             network, load_data(settings), split, out, method=method, overwrite=overwrite, reporter=reporter,
             num_rivals=num_rivals, batch_size=batch_size, precision=precision, compile=compile, shard_size=shard_size,
-            device=device,
+            num_levels=levels, device=device,
         )  # fmt: skip
     if not is_main():
         return
@@ -177,6 +182,58 @@ def score(
         + f"; median distance {_median(scores.distance):.4g}; {scores.passes.mean():.2f} passes an example"
     )  # fmt: skip
     typer.echo(str(out))
+
+
+@app.command()
+def fidelity(
+    model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
+    out: Annotated[Path | None, typer.Option(help="Result (.json); default for a run: RUN/fidelity.json.")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
+    split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Way of scoring to measure; may be repeated. Default: auto, projection, first-order."),
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Examples that the references score, stratified.")] = 1000,
+    levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Of each Carlini-Wagner search of the reference.")] = 1000,
+    restarts: Annotated[int, typer.Option(help="Random starts of each reference.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the sample and the random starts.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how far robustness scores can be trusted, against the best of three strong attacks.
+
+    Scores the split, draws a stratified sample, runs Carlini-Wagner (full search), long projection and DDN on it, and
+    tells rank correlation, level agreement, norm ratio and cost of each way of scoring, with intervals, beside the
+    agreement of the two strongest attacks with each other: the noise ceiling. Slow, resumable, and shared by processes
+    under torchrun. A run's audit and report then show it.
+
+    Example: robcal fidelity --model runs/digits --sample 300
+    """
+    from robcal.distributed import is_main
+    from robcal.progress import open_reporter
+    from robcal.report.fidelity import text_fidelity
+    from robcal.runs import load_data
+    from robcal.trust import measure_fidelity
+
+    if out is None:
+        if not model.is_dir():
+            refuse("--out was not given", "a checkpoint outside its run directory has no place for it", "Pass --out")
+        out = model / "fidelity.json"
+    check_output(out, overwrite=overwrite)
+    network, settings = _open_model(model, data, None)
+    with open_reporter(quiet=quiet or not is_main()) as reporter:
+        rows = measure_fidelity(
+            network, load_data(settings), split, out, methods=method or ("auto", "projection", "first-order"),
+            sample=sample, num_levels=levels, iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite,
+            reporter=reporter, batch_size=batch_size, device=device,
+        )  # fmt: skip
+    if is_main():
+        _print(text_fidelity(rows))
+        typer.echo(str(out))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from robcal.checks import check_choice, check_fraction, check_positive_int, refu
 PRECISIONS = ("float32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "standard")
-SCORERS = ("first-order", "projection", "carlini-wagner")
+SCORERS = ("auto", "first-order", "projection", "carlini-wagner")
 
 
 @dataclass(frozen=True)

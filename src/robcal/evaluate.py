@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.artifacts import provenance
+from robcal.artifacts import load_fidelity, provenance
 from robcal.calibration.conditional import level_table, reliability_bins, trend_tests
 from robcal.calibration.intervals import jeffreys_interval
 from robcal.calibration.replicates import Resampling
@@ -109,6 +109,7 @@ def collect(
         methods=tuple(results),
         differences=differences,
         notes=_notes(first, methods, count, with_shift=first.shift is not None),
+        fidelity=load_fidelity(trusted) if (trusted := first.directory / "fidelity.json").exists() else (),
         provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(measured)),
     )
 

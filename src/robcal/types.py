@@ -311,15 +311,17 @@ class FidelityRow:
     metrics: Mapping[str, Estimate]
 
 
-#: Fidelity of robustness scores: key, title, one-line explanation.
+#: What is measured of two ways of scoring, in the order tables show it: key → (title, explanation).
 FIDELITY_TITLES: Mapping[str, tuple[str, str]] = {
-    "same_level": ("Same level", "share of examples put in the level that the reference puts them in"),
-    "within_one": ("Within one", "share of examples at most one level off"),
-    "spearman": ("Spearman", "rank correlation with the reference"),
-    "kendall": ("Kendall", "share of concordant minus share of discordant pairs (tau-b)"),
-    "norm_ratio": ("Norm ratio", "median of the distance over the reference's; 1 is as near as anything known"),
-    "verified": ("Verified", "share whose adversarial point was verified in float32"),
-    "passes": ("Passes", "mean forward + input-backward passes an example"),
+    "same_level": ("Same level", "share of examples that get the same level from both"),
+    "within_one": ("Within one level", "share whose levels differ by at most one"),
+    "spearman": ("Spearman", "rank correlation; censored examples are the largest, tied"),
+    "kendall": ("Kendall", "tau-b: agreement on which of two examples is the more robust; censored as above"),
+    "ratio_median": ("Norm ratio, median", "distance over the reference's, of examples that both found"),
+    "ratio_mean": ("Norm ratio, mean", "the mean of the same ratios"),
+    "near": ("Within 1 %", "share of examples whose distance is at most 1.01 times the reference's"),
+    "verified": ("Verified", "share of distances proved by a point that changes the label"),
+    "passes": ("Passes", "mean forward + backward passes an example"),
 }
 
 

@@ -22,7 +22,7 @@ def test_section_says_what_was_measured_beside_the_ceiling():
     (table,) = section.tables
     assert table.columns == ("Scores", "Same level", "Spearman", "Passes")
     assert table.rows[0][:2] == ("auto <x>", "0.912 [0.890, 0.930]")
-    assert table.rows[2] == ("cw ~ long (noise ceiling)", "0.900 [0.880, 0.920]", "–", "–")
+    assert table.rows[2] == ("noise ceiling: cw ~ long", "0.900 [0.880, 0.920]", "–", "–")
 
 
 def test_page_holds_the_section_escaped_and_leaves_it_out_without_data():
@@ -37,7 +37,7 @@ def test_tables_for_terminal_and_markdown():
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(text_fidelity(ROWS))
     text = console.export_text()
-    assert "0.912" in text
+    assert ".912 [.890, .930]" in text
     assert max(map(len, text.splitlines())) <= 80
     lines = markdown_fidelity(ROWS).splitlines()
     assert lines[2].startswith("| auto <x> | 0.912 [0.890, 0.930] | – |")

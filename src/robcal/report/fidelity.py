@@ -13,8 +13,9 @@ from robcal.report.layout import Numbers, Section
 from robcal.types import FIDELITY_TITLES, Estimate, FidelityRow, Results
 
 #: What the terminal shows: 80 columns hold no more.
-SHORT = ("same_level", "within_one", "spearman", "norm_ratio", "passes")
-_KINDS = {"candidate": "", "reference": " (a reference)", "ceiling": " (noise ceiling)"}
+SHORT = ("same_level", "within_one", "spearman", "ratio_median", "passes")
+_SHORT_TITLES = {"within_one": "Within 1", "ratio_median": "Ratio"}
+_KINDS = {"candidate": "", "reference": "reference: ", "ceiling": "noise ceiling: "}
 
 
 def fidelity_section(results: Results) -> Section | None:
@@ -42,12 +43,13 @@ def text_fidelity(rows: Sequence[FidelityRow]) -> Table:
         rows: candidates, references and ceilings, in the order to show.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column("Scores", overflow="fold")
+    table.add_column("Scores", min_width=15)
     for name in SHORT:
-        table.add_column(FIDELITY_TITLES[name][0], justify="right")
+        table.add_column(_SHORT_TITLES.get(name, FIDELITY_TITLES[name][0]), justify="right", no_wrap=True)
     for row in rows:
-        cells = (_cell(name, row.metrics.get(name)).replace(formatting.MINUS, "-") for name in SHORT)
-        table.add_row(Text(_name(row)), *(Text(cell) for cell in cells))
+        estimates = {name: row.metrics.get(name) for name in SHORT}
+        cells = (_cell(name, found if name == "same_level" else _bare(found)) for name, found in estimates.items())
+        table.add_row(Text(_name(row)), *(Text(cell.replace("0.", ".")) for cell in cells))
     return table
 
 
@@ -65,7 +67,7 @@ def markdown_fidelity(rows: Sequence[FidelityRow]) -> str:
 
 
 def _name(row: FidelityRow) -> str:
-    return formatting.clean_text(row.name) + _KINDS.get(row.kind, "")
+    return _KINDS.get(row.kind, "") + formatting.clean_text(row.name)
 
 
 def _cell(name: str, estimate: Estimate | None) -> str:
@@ -73,6 +75,11 @@ def _cell(name: str, estimate: Estimate | None) -> str:
     if estimate is None:
         return formatting.NOTHING
     return formatting.with_interval(estimate, lambda value: formatting.number(value, digits))
+
+
+def _bare(estimate: Estimate | None) -> Estimate | None:
+    """The value without its interval: a terminal has room for one interval a row."""
+    return None if estimate is None else Estimate(estimate.value)
 
 
 def _sentences(rows: Sequence[FidelityRow]) -> tuple[str, ...]:

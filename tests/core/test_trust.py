@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+
+from robcal.artifacts import load_fidelity, load_scores
+from robcal.checks import InputError
+from robcal.cli import main
+from robcal.config import TrainSettings
+from robcal.runs import load_model, train_run
+from robcal.trust import measure_fidelity
+
+OPTIONS = {"methods": ("first-order", "projection"), "sample": 30, "num_levels": 5, "iterations": 20, "restarts": 1}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    settings = TrainSettings("digits", "mlp", "vanilla", epochs=4, test_limit=60)
+    return train_run(settings, tmp_path_factory.mktemp("runs") / "plain")
+
+
+def scores_of(folder, name):
+    return [load_scores(file) for file in (folder / "f.json.scores").glob(f"{name}-*.parquet")]
+
+
+def test_candidates_ceiling_and_references(run, tmp_path):
+    model, _ = load_model(run.checkpoint)
+    rows = measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", **OPTIONS)
+    assert [(row.name, row.kind) for row in rows[:2]] == [("first-order", "candidate"), ("projection", "candidate")]
+    assert [row.kind for row in rows[2:]] == ["ceiling", "reference", "reference", "reference"]
+    assert rows[1].metrics["verified"].value == 1
+    assert rows[0].metrics["verified"].value == 0
+    assert rows[1].metrics["ratio_median"].value >= 1 - 1e-6
+    assert rows[1].metrics["spearman"].value > 0.95
+    assert load_fidelity(tmp_path / "f.json") == rows
+    assert len(scores_of(tmp_path, "reference-ddn")[0]) == 30
+    assert len(scores_of(tmp_path, "first-order")[0]) == 60
+
+
+def test_finished_scores_are_used_again_and_those_of_other_data_are_not(run, tmp_path):
+    model, _ = load_model(run.checkpoint)
+    out = tmp_path / "f.json"
+    first = measure_fidelity(model, run.dataset(), "test", out, **OPTIONS)
+    kept = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "f.json.scores").iterdir()}
+    again = measure_fidelity(model, run.dataset(), "test", out, overwrite=True, **OPTIONS)
+    assert again == first
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "f.json.scores").iterdir()} == kept
+    measure_fidelity(model, run.dataset(), "test", out, overwrite=True, **{**OPTIONS, "seed": 5})
+    assert len(scores_of(tmp_path, "reference-ddn")) == 2  # another sample
+    assert len(scores_of(tmp_path, "first-order")) == 1  # the same split
+
+
+def test_other_settings_of_the_references_are_computed_anew(run, tmp_path):
+    model, _ = load_model(run.checkpoint)
+    measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", **OPTIONS)
+    more = {**OPTIONS, "restarts": 3}
+    measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", overwrite=True, **more)
+    before, after = sorted(scores_of(tmp_path, "reference-ddn"), key=lambda scores: scores.passes.mean())
+    assert after.passes.mean() > before.passes.mean() + 50
+    assert np.median(after.distance / before.distance) <= 1 + 1e-6
+
+
+def test_bad_input_is_refused_before_any_work(run, tmp_path):
+    model, _ = load_model(run.checkpoint)
+    data = run.dataset()
+    with pytest.raises(InputError, match="Did you mean 'projection'"):
+        measure_fidelity(model, data, "test", tmp_path / "f.json", methods=("projektion",))
+    with pytest.raises(InputError, match="--sample"):
+        measure_fidelity(model, data, "test", tmp_path / "f.json", sample=3)
+    (tmp_path / "f.json").write_text("{}")
+    with pytest.raises(InputError, match="--overwrite"):
+        measure_fidelity(model, data, "test", tmp_path / "f.json")
+    with pytest.raises(InputError, match="no rows"):
+        load_fidelity(tmp_path / "f.json")
+    assert [file.name for file in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_the_command_writes_into_the_run_and_the_audit_shows_it(run, capsys):
+    arguments = ["fidelity", "--model", str(run.directory), "--method", "projection", "--sample", "20", "--levels", "4"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--iterations", "20", "--restarts", "1", "--quiet"])
+    assert not stop.value.code
+    assert "projection" in capsys.readouterr().out
+    assert json.loads((run.directory / "fidelity.json").read_text())["about"]["sample"] == 20
+    with pytest.raises(SystemExit):
+        main(["audit", str(run.directory), "--levels", "4", "--resamples", "50", "--quiet"])
+    assert "Can the robustness scores be trusted?" in (run.directory / "audit.html").read_text()
