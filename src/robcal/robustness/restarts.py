@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robcal.checks import check_fraction
-from robcal.robustness.engine import DONE, Rows
+from robcal.robustness.engine import Rows
 from robcal.robustness.network import Linearisation, Network
 from robcal.robustness.projection import FAR, Projection, Reach
 from robcal.robustness.segment import start_search
@@ -24,9 +24,11 @@ class Restarts(Projection):
     """The projection attack with further starts on the boundaries that are nearly as near; knows where the cuts are.
 
     The nearest linearised boundary at x is not always the nearest boundary: after the first descent, others whose
-    linear estimate is at most (1 + slack) times the smallest are descended on too, nearest first. With `cuts`, an
-    evaluation is made only where it may change the level: where some band of `cuts` reaches into the interval from the
-    distance hoped for, less its uncertainty, to the best verified one. Without, wherever it may shorten the distance.
+    linear estimate is at most (1 + slack) times the smallest are descended on too, nearest first; all of them, until
+    one yields a verified point. With `cuts`, a step or a start is made only where it may change the level: where some
+    band of `cuts` reaches into the interval from the distance hoped for, less its uncertainty, to the best verified
+    one; a settled example is left two evaluations of the line search, which take the overshoot back. Without, wherever
+    it may shorten the distance.
 
     Attributes:
         slack: how much farther a boundary may seem than the nearest, relatively, to be descended on.
@@ -80,14 +82,12 @@ class Restarts(Projection):
         return nearer & self._matters(hope * (1 - self.step_doubt), rows["distance"])
 
     def _conclude(self, network: Network, rows: Rows, ended: Tensor, query: Tensor) -> Rows:
-        """Start on the next boundary where there is one that matters; the line search where not, if that does."""
+        """Start on the next boundary where there is one that matters; the line search where not."""
         again, rows = self._restart(network, rows, ended)
         last = ended & ~again
-        content = last & rows["verified"] & ~self._matters(rows["distance"] * (1 - self.step_doubt), rows["distance"])
-        rows["need"] = torch.where(content, DONE, rows["need"])
-        return start_search(
-            network, rows, last & ~content, query, tolerance=self.tolerance, max_searches=self.max_searches
-        )
+        settled = last & rows["verified"] & ~self._matters(rows["distance"] * (1 - self.step_doubt), rows["distance"])
+        rows["searches"] = torch.where(settled, max(0, self.max_searches - 2), rows["searches"])
+        return start_search(network, rows, last, query, tolerance=self.tolerance, max_searches=self.max_searches)
 
     def _restart(self, network: Network, rows: Rows, ended: Tensor) -> tuple[Tensor, Rows]:
         """(B,) bool: which rows start again, and the rows."""
@@ -96,7 +96,8 @@ class Restarts(Projection):
             return torch.zeros_like(ended), rows
         place = rows["next_start"].clamp_max(count - 1).unsqueeze(1)
         linear, first = rows["start_distance"].gather(1, place).squeeze(1), rows["first_distance"]
-        near = ended & (rows["next_start"] < count) & (linear <= (1 + self.slack) * first) & torch.isfinite(linear)
+        near = (linear <= (1 + self.slack) * first) | (~rows["verified"] & torch.isfinite(linear))
+        near = near & ended & (rows["next_start"] < count)
         scale = torch.where(rows["verified"], rows["distance"] / first, 1.0)
         hope = torch.minimum(linear * scale, rows["distance"])
         again = near & self._matters(hope * (1 - self.start_doubt), rows["distance"])

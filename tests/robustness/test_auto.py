@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import NearestCentroid, ReluNet, linear_distance, linear_model
+from torch import nn
+
+from robcal.checks import InputError
+from robcal.robustness import assign_levels, auto, level_thresholds
+from robcal.robustness.auto import cut_bands, draw_rounds, score_auto
+from robcal.robustness.restarts import Restarts
+from robcal.robustness.scoring import score
+from robcal.robustness.steps import attack_batch
+
+Box = tuple[float, float] | None
+
+
+@pytest.fixture
+def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pilot of 16 and a last round after 64, so that small data sets see all of them."""
+    monkeypatch.setattr(auto, "PILOT", 16)
+    monkeypatch.setattr(auto, "BEFORE_LAST", 64)
+
+
+@pytest.mark.usefixtures("small_rounds")
+@pytest.mark.parametrize(("box", "tolerance"), [(None, 1.01), ((0.0, 1.0), 1.03)])
+def test_linear_models_and_inputs_on_the_ends_of_the_box(box: Box, tolerance: float) -> None:
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(5, 12)), rng.normal(size=5) * 0.2
+    bias[4] = -6.0  # a class that is never predicted
+    model = linear_model(weight, bias)
+    x = torch.tensor(rng.uniform(-0.3, 1.3, size=(200, 12)).clip(0, 1), dtype=torch.float32)
+    assert ((x == 0) | (x == 1)).any(1).float().mean() > 0.9
+    exact = linear_distance(model, x, box)
+    scores = score_auto(model, x, box=box, num_rivals=99)
+    assert scores.provenance["rounds"] == [16, 16, 32, 136]
+    reachable = np.isfinite(exact)
+    np.testing.assert_array_equal(scores.status == "verified", reachable)
+    np.testing.assert_array_equal(scores.status == "censored", ~reachable)
+    ratio = scores.distance[reachable] / exact[reachable]
+    assert ratio.min() >= 1 - 1e-6
+    assert ratio.max() <= tolerance
+    assert (scores.prediction != 4).all()
+    assert (assign_levels(scores) == assign_levels(exact)).mean() >= 0.95
+    plain = attack_batch(Restarts(num_rivals=99), model, x, None, box)
+    ratio = plain.distance.numpy()[reachable] / exact[reachable]
+    assert ratio.max() <= tolerance
+
+
+@pytest.mark.usefixtures("small_rounds")
+@pytest.mark.parametrize("box", [None, (-1.0, 1.0)])
+def test_relu_nets_never_below_the_enumerated_distance(box: Box) -> None:
+    rng = np.random.default_rng(0)
+    model = ReluNet(3, 5, 3, 0)
+    x = torch.tensor(rng.uniform(-1, 1, (40, 3)), dtype=torch.float32)
+    exact = model.distance(x, box)
+    result = attack_batch(Restarts(num_rivals=9), model, x, None, box)
+    scores = score_auto(model, x, box=box, num_rivals=9, num_levels=5)
+    for distance in (result.distance.numpy(), scores.distance):
+        found = np.isfinite(distance)
+        assert (distance[found] >= exact[found] * (1 - 1e-6)).all()
+        assert found[np.isfinite(exact)].mean() >= 0.9
+        assert np.median(distance[found] / exact[found]) <= 1.02
+    with torch.no_grad():
+        after = torch.cat([model(row[None]) for row in result.point]).argmax(1)
+    assert (after[result.verified] == result.rival[result.verified]).all()
+    assert (after[result.verified] != result.prediction[result.verified]).all()
+    if box is not None:
+        assert result.point.min() >= box[0]
+        assert result.point.max() <= box[1]
+
+
+def test_another_boundary_is_found_where_the_nearest_linear_picture_misleads() -> None:
+    """Rival 1 seems nearer (1.0 against 1.05) and bends away to 1.38; rival 2 is linear."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        a, b = x[:, 0], x[:, 1]
+        return torch.stack([torch.ones_like(a), a - 0.2 * a * a, b / 1.05], 1)
+
+    x = torch.zeros(1, 2)
+    alone = attack_batch(Restarts(slack=0.0), model, x, None, None)
+    both = attack_batch(Restarts(slack=0.1), model, x, None, None)
+    assert alone.distance.item() == pytest.approx((1 - 0.2**0.5) / 0.4, rel=0.01)
+    assert both.distance.item() == pytest.approx(1.05, rel=0.01)
+    assert both.rival.item() == 2
+    assert both.distance.item() >= 1.05
+    settled = attack_batch(Restarts(slack=0.1, cuts=((5.0, 6.0),)), model, x, None, None)
+    assert settled.passes < both.passes
+    assert settled.distance >= both.distance
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_levels_of_digits_in_fewer_passes(digits: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    model, x, _ = digits
+    whole = score(model, x, method=Restarts())
+    scores = score_auto(model, x, num_levels=4)
+    assert (scores.status == "verified").all()
+    assert scores.method == "auto"
+    assert scores.passes.mean() < whole.passes.mean()
+    assert (assign_levels(scores, 4) == assign_levels(whole, 4)).mean() >= 0.95
+    assert (scores.distance >= whole.distance * (1 - 1e-3)).all()
+    known = score(model, x, method=Restarts(cuts=cut_bands(whole.distance, len(x), 4)))
+    assert (assign_levels(known, 4) == assign_levels(whole, 4)).mean() >= 0.95
+    assert known.passes.mean() < scores.passes.mean()
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_neither_batch_size_nor_order_nor_repetition_matters(
+    digits: tuple[nn.Module, torch.Tensor, torch.Tensor],
+) -> None:
+    model, x, _ = digits
+    x = torch.cat([x[:40], x[:20]])  # a third of the data is there twice
+    whole = score_auto(model, x)
+    np.testing.assert_allclose(whole.distance[40:], whole.distance[:20], rtol=1e-4)
+    for batch_size in (7, 1000):
+        part = score_auto(model, x, batch_size=batch_size)
+        close = np.isclose(part.distance, whole.distance, rtol=1e-3)
+        assert close.mean() >= 0.95  # float32 rounding may decide whether a further step is worth it
+        np.testing.assert_allclose(part.distance, whole.distance, rtol=0.1)
+    order = np.random.default_rng(0).permutation(60)
+    moved = score_auto(model, x[order])
+    assert np.isclose(moved.distance, whole.distance[order], rtol=1e-3).mean() >= 0.95
+    again = score_auto(model, x)
+    np.testing.assert_array_equal(again.distance, whole.distance)
+
+
+def test_ties_are_equal_distances_cut_by_margin_and_index() -> None:
+    model = linear_model(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.zeros(2))
+    x = torch.tensor([[0.25, 0.5]]).repeat(30, 1)
+    scores = score_auto(model, x, num_levels=3)
+    assert len(set(scores.distance.tolist())) == 1
+    np.testing.assert_array_equal(assign_levels(scores, 3), np.repeat([0, 1, 2], 10))
+
+
+def test_train_mode_is_left_as_found_and_does_not_matter() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4))
+    x = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
+    model(x)  # statistics of its own
+    model.train()
+    model[3].eval()
+    statistics = model[1].running_mean.clone()
+    scores = score_auto(model, x)
+    assert [part.training for part in model] == [True, True, True, False, True]
+    assert torch.equal(model[1].running_mean, statistics)
+    np.testing.assert_array_equal(score_auto(model.eval(), x).distance, scores.distance)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (lambda x: (x[:, :2] > 0.5).float(), "do not depend differentiably"),
+        (lambda x: 0 * x[:, :2] + torch.tensor([1.0, 0.0]), "gradients are zero at all 20 examples"),
+    ],
+)
+def test_models_without_gradients_are_refused(model: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        score_auto(model, torch.rand(20, 3, generator=torch.Generator().manual_seed(0)))
+
+
+def test_fewer_examples_than_levels_are_refused_before_any_work() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("called")
+
+    with pytest.raises(InputError, match="9 examples for 10 levels"):
+        score_auto(model, torch.rand(9, 3))
+    assert len(score_auto(nn.Linear(3, 2), torch.rand(9, 3), num_levels=9)) == 9
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_progress_and_reference_labels() -> None:
+    rng = np.random.default_rng(1)
+    model = NearestCentroid(rng.normal(size=(4, 5)))
+    x = torch.tensor(rng.normal(size=(100, 5)), dtype=torch.float32)
+    seen: list[tuple[int, int]] = []
+    scores = score_auto(model, x, box=None, progress=lambda done, total: seen.append((done, total)), batch_size=20)
+    assert seen[-1] == (100, 100)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    labels = scores.prediction.copy()
+    labels[::10] = (labels[::10] + 1) % 4
+    wrong = score_auto(model, x, box=None, reference="label", labels=labels)
+    assert (wrong.distance[::10] == 0).all()
+    assert (wrong.distance > 0).sum() == 90
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 9000), kinds=st.integers(1, 3000), seed=st.integers(0, 99))
+def test_rounds_are_a_partition_that_parts_no_equals(count: int, kinds: int, seed: int) -> None:
+    inputs = np.random.default_rng(seed).integers(0, kinds, size=(count, 1)).astype(np.float32)
+    rounds = draw_rounds(inputs, seed=seed)
+    np.testing.assert_array_equal(np.sort(np.concatenate(rounds)), np.arange(count))
+    assert all((np.diff(part) > 0).all() for part in rounds)
+    values = [set(inputs[part, 0].tolist()) for part in rounds]
+    assert sum(len(part) for part in values) == len(set.union(*values))
+    if count <= auto.PILOT:
+        assert len(rounds) == 1
+
+
+def test_bands_hold_the_true_cuts_as_often_as_two_errors_should() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.gamma(2.0, size=2000)
+    cuts = level_thresholds(values, 10)
+    held = []
+    for _ in range(200):
+        sample = rng.choice(values, 300, replace=False)
+        bands = np.array(cut_bands(sample, 2000, 10, errors=2.0))
+        held.append((bands[:, 0] <= cuts) & (cuts <= bands[:, 1]))
+    assert np.mean(held) >= 0.94
+    whole = np.array(cut_bands(values, 2000, 10))
+    np.testing.assert_allclose(whole[:, 1], cuts)
+    assert (np.searchsorted(np.sort(values), whole[:, 0]) + 1 == np.searchsorted(np.sort(values), cuts)).all()
+    assert np.isfinite(cut_bands([0.1, np.inf, np.inf, np.inf], 4, 2)).all()
+
+
+@pytest.mark.parametrize("name", ["step_doubt", "start_doubt"])
+def test_doubts_are_shares(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is 1.5"):
+        Restarts(**{name: 1.5})  # type: ignore[arg-type]
