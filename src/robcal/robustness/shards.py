@@ -34,8 +34,8 @@ from robcal.robustness.network import Network
 from robcal.robustness.scoring import Scorer, describe_attack, refuse_without_gradients
 from robcal.types import STATUSES, Scores
 
-#: Examples a shard: about what a killed run may lose. The batches of a shard run empty at its end: of 2,048 examples in
-#: batches of 256, projection filled 74% of the slots on digits.
+#: Examples a shard: about what a killed run may lose. The batches of a shard run empty at its end: one of 1,797 digits
+#: filled 74% of the slots of its batches of 256.
 SHARD_SIZE = 4096
 
 #: What the provenance of every shard counts.
