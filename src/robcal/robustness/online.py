@@ -8,6 +8,11 @@ m ∇ₓ(z_ŷ − z_r) but for its sign, with m the probability mass that the gr
 
 the first-order distance. With hard labels m = 1 − p_y, which is METHOD's 1 − p_ŷ where the label is predicted; with
 two classes m = |p_ŷ − t_ŷ| for any targets, and the estimate is the first-order one exactly.
+
+Batch normalisation spoils it: in training mode the loss of one example depends, through the batch's statistics, on the
+inputs of all others, and the gradient of a well-fitted example is then mostly other examples' doing. On a residual
+network for CIFAR-10 (JPEG), 400 validation images, the same pass gave 16% of them the level of the reference in
+training mode and 52% with frozen statistics. Use it with networks that normalise every example by itself, or none.
 """
 
 from __future__ import annotations
