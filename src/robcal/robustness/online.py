@@ -202,6 +202,6 @@ class OnlineScores:
         ours = self.scores()
         ranks = [rankdata(ours.distance), rankdata(self.reference)]
         varied = all(np.ptp(rank) > 0 for rank in ranks)
-        spearman = float(np.corrcoef(ranks)[0, 1]) if varied else float("nan")
+        spearman = float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")
         off = np.abs(assign_levels(ours, self.num_levels) - assign_levels(self.reference, self.num_levels))
         return OnlineFidelity(epoch, observed, spearman, float((off == 0).mean()), float((off <= 1).mean()))
