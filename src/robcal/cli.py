@@ -80,7 +80,7 @@ def train(
     levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
     step_size: Annotated[float, typer.Option(help="Adaptive methods: smoothing per unit of gap and epoch.")] = 0.05,
     epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
-    scorer: Annotated[Scorer, typer.Option(help="ar-adals: how the reference model is scored.")] = "projection",
+    scorer: Annotated[Scorer, typer.Option(help="ar-adals: how the reference model is scored.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,

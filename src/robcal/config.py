@@ -59,7 +59,7 @@ class TrainSettings:
     levels: int = 10
     step_size: float = 0.05
     epsilon: float = 0.05
-    scorer: str = "projection"
+    scorer: str = "auto"
     scores: tuple[str, ...] = ()
     val_fraction: float | None = None
     train_limit: int | None = None

@@ -67,6 +67,19 @@ def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(trained,
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_a_run_that_lost_its_model_keeps_its_scores(table, tmp_path):
+    command = (*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", "--out", tmp_path / "run")
+    run(*command)
+    record = tmp_path / "run/run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "complete": False}))
+    whole = (tmp_path / "run/model.safetensors").read_bytes()
+    (tmp_path / "run/model.safetensors").unlink()
+    kept = [(tmp_path / "run" / name).stat().st_mtime_ns for name in ("scores-train.parquet", "scores-val.parquet")]
+    run(*command)
+    assert [(tmp_path / "run" / n).stat().st_mtime_ns for n in ("scores-train.parquet", "scores-val.parquet")] == kept
+    assert (tmp_path / "run/model.safetensors").read_bytes() == whole
+
+
 def test_training_from_scores_at_hand_equals_the_pipeline(trained, table, tmp_path):
     for split in ("train", "val"):
         run(
@@ -75,6 +88,8 @@ def test_training_from_scores_at_hand_equals_the_pipeline(trained, table, tmp_pa
             trained / "reference",
             "--split",
             split,
+            "--levels",
+            "4",
             "--out",
             tmp_path / f"{split}.parquet",
             "--quiet",
@@ -98,7 +113,7 @@ def test_training_from_scores_at_hand_equals_the_pipeline(trained, table, tmp_pa
     assert not (tmp_path / "run/reference").exists()
 
 
-@pytest.mark.parametrize("method", ["first-order", "projection", "carlini-wagner"])
+@pytest.mark.parametrize("method", ["auto", "first-order", "projection", "carlini-wagner"])
 def test_score(trained, table, tmp_path, method, capsys):
     out = tmp_path / "scores.parquet"
     run("score", "--model", trained / "model.safetensors", "--data", table, "--method", method, "--out", out, "--quiet")
