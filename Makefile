@@ -54,8 +54,8 @@ HARDWARE ?= $(shell nproc) CPU cores
 RECIPE := --data cifar10:$(CIFAR10) --model resnet-small --epochs 18 --train-limit 15000 --augment standard --precision bf16
 evidence: $(VENV)/.wheel
 	$(BIN)/robcal train $(RECIPE) --method vanilla --out $(RUNS)/cifar10-plain
-	test -f $(RUNS)/val.parquet || $(BIN)/robcal score --model $(RUNS)/cifar10-plain --split val --out $(RUNS)/val.parquet
-	test -f $(RUNS)/train.parquet || $(BIN)/robcal score --model $(RUNS)/cifar10-plain --split train --out $(RUNS)/train.parquet
+	test -f $(RUNS)/val.parquet || $(BIN)/robcal score --model $(RUNS)/cifar10-plain --split val --method projection --out $(RUNS)/val.parquet
+	test -f $(RUNS)/train.parquet || $(BIN)/robcal score --model $(RUNS)/cifar10-plain --split train --method projection --out $(RUNS)/train.parquet
 	$(BIN)/robcal train $(RECIPE) --method ar-adals --scores $(RUNS)/train.parquet --scores $(RUNS)/val.parquet --out $(RUNS)/cifar10-ar-adals
 	$(BIN)/python benchmarks/evidence.py $(RUNS)/cifar10-plain $(RUNS)/cifar10-ar-adals --hardware "$(HARDWARE)"
 

@@ -35,8 +35,8 @@ def main() -> None:
 
 HEAD = """# Evidence
 
-What was measured, with the command that measures it. Figures are of single runs unless they say otherwise; intervals
-are 95%.
+What was measured, with the command that measures it: `make evidence` writes this page (CIFAR-10 in `CIFAR10=FOLDER`).
+Single runs of one seed; intervals are 95% and cover the finite test split, not what another training run would change.
 
 ## Are the least robust inputs the worst calibrated?
 
@@ -48,16 +48,20 @@ change; "up to" is the largest l2 distance of the level (inputs in [0, 1]); the 
 def section(results: Results, settings: TrainSettings, hardware: str) -> str:
     """One model: how it was made, its over-all figures, its levels, and what they say."""
     method, sizes = results.methods[0], results.dataset["sizes"]
+    scores = " --scores TRAIN.parquet --scores VAL.parquet" if method.name == "ar-adals" else ""
     command = (
         f"robcal train --data {settings.data.split(':')[0]}:PATH --model {settings.model} --method {settings.method} "
         f"--epochs {settings.epochs} --train-limit {settings.train_limit} --augment {settings.augment} "
-        f"--precision {settings.precision} --seed {settings.seed} --out RUN && robcal audit RUN"
+        f"--precision {settings.precision} --seed {settings.seed}{scores} --out RUN && robcal audit RUN"
     )
     figures = ", ".join(
         f"{title} {method.metrics[key].value:.4f} [{method.metrics[key].low:.4f}, {method.metrics[key].high:.4f}]"
         for key, title in (("accuracy", "accuracy"), ("ece", "ECE"), ("nll", "NLL"), ("brier", "Brier"))
     )
-    trends = "; ".join(f"{t.quantity}: statistic {t.statistic:+.2f}, p = {t.p_value:.3g}" for t in method.trends)
+    trends = "; ".join(
+        f"{t.quantity} {t.statistic:+.2f} (p {'≤' if t.p_value * (t.permutations + 1) < 1.5 else '='} {t.p_value:.3f})"
+        for t in method.trends
+    )
     return f"""### {method.title}, {settings.model} on {results.dataset["name"]}
 
     {command}
@@ -66,21 +70,31 @@ def section(results: Results, settings: TrainSettings, hardware: str) -> str:
 {hardware}. {figures}.
 
 {markdown_levels(method)}
-Trend over the levels (permutation tests, negative: falls as robustness grows): {trends}.
+Trend over the levels, statistic of a permutation test (negative: falls as robustness grows): {trends}.
 
 {verdict(method)}
 """
 
 
 def verdict(method: MethodResult) -> str:
-    """What the table says, computed from it."""
+    """What the table says about the claim, computed from it."""
     half = len(method.levels) // 2
     low, high = method.levels[:half], method.levels[half:]
     mean = lambda rows: sum(row.ece.value for row in rows) / len(rows)  # noqa: E731
-    apart = method.levels[0].ece.low is not None and method.levels[0].ece.low > (method.levels[-1].ece.high or 0)
+    gap = next(trend for trend in method.trends if trend.quantity == "gap")
+    worst = max(method.levels, key=lambda row: row.ece.value)
+    significant = gap.p_value < 0.05
+    claim = (
+        "Over-confidence falls as robustness grows: the claim holds for this model"
+        if significant and gap.statistic < 0
+        else "No trend of the gap over the levels can be told from chance for this model"
+        if not significant
+        else "Over-confidence grows with robustness: the claim fails for this model"
+    )
     return (
-        f"The lower half of the levels has a mean ECE of {mean(low):.3f}, the upper half {mean(high):.3f}; "
-        f"the intervals of the lowest and the highest level {'do not overlap' if apart else 'overlap'}."
+        f"{claim}. Mean ECE of the lower half of the levels {mean(low):.3f}, of the upper half {mean(high):.3f}; largest at "
+        f"level {worst.group} ({worst.ece.value:.3f}), top two levels {method.levels[-2].ece.value:.3f} and "
+        f"{method.levels[-1].ece.value:.3f}."
     )
 
 
