@@ -92,8 +92,8 @@ def verdict(method: MethodResult) -> str:
         else "Over-confidence grows with robustness: the claim fails for this model"
     )
     return (
-        f"{claim}. Mean ECE of the lower half of the levels {mean(low):.3f}, of the upper half {mean(high):.3f}; largest at "
-        f"level {worst.group} ({worst.ece.value:.3f}), top two levels {method.levels[-2].ece.value:.3f} and "
+        f"{claim}. Mean ECE of the lower half of the levels {mean(low):.3f}, of the upper half {mean(high):.3f}; "
+        f"largest at level {worst.group} ({worst.ece.value:.3f}), top two levels {method.levels[-2].ece.value:.3f} and "
         f"{method.levels[-1].ece.value:.3f}."
     )
 

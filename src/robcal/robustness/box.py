@@ -203,7 +203,7 @@ def _complementarity(gram: Tensor, target: Tensor, start: Tensor) -> Tensor:
     missing = torch.maximum(wanted.unsqueeze(1) - found @ unit, -found).amax(2)
     best = missing.nan_to_num(nan=torch.inf).argmin(1)
     chosen = found[torch.arange(len(found), device=gram.device), best].clamp_min(0) / size
-    return chosen.nan_to_num(0.0, 0.0, 0.0).to(gram.dtype)
+    return torch.nan_to_num(chosen, 0.0, 0.0, 0.0).to(gram.dtype)
 
 
 def _gauss_seidel(gram: Tensor, target: Tensor, start: Tensor) -> Tensor:
