@@ -129,6 +129,7 @@ def main() -> None:
         "references": {name: distance.tolist() for name, distance in references.items()},
         "rows": rows,
         "failed": failed,
+        "most_passes": options.most_passes,
     }
     record = scoring_report.judge(record)
     save_json(record, options.out / "results.json")

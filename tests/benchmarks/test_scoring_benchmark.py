@@ -111,4 +111,4 @@ def test_the_reference_is_the_best_of_all_and_the_fastest_equal_peer_is_named(re
     assert [row.get("same") == 1.0 for row in record["rows"]] == [True, False, True, True, False]
     assert record["rows"][2]["ratio"] == pytest.approx(1.1)
     assert "same" not in record["rows"][4]
-    assert "slow and right (default), 1.00, at 20.0 times its wall time" in report.notes(record)[2]
+    assert "slow and right (default), 1.00, at 20.0 times its CPU time" in report.notes(record)[2]
