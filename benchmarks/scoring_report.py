@@ -209,7 +209,7 @@ def notes(record: Record) -> list[str]:
 
 def against(row: Record, peers: list[Record]) -> str:
     """One of ours against the peers, computed from the table."""
-    equal = [peer for peer in peers if peer["same"] >= row["same"] - LENIENCE]
+    equal = [peer for peer in peers if peer["same"] >= row["same"] - LENIENCE - 1e-9]
     if not equal:
         best = max(peers, key=lambda peer: peer["same"], default=None)
         nearest = f"; the nearest is {best['name']} ({best['settings']}), {best['same']:.2f}" if best else ""
@@ -219,8 +219,9 @@ def against(row: Record, peers: list[Record]) -> str:
     in_turn = len(fast["times"]) > 1 and len(row["times"]) > 1
     wall = f", {fast['milliseconds'] / row['milliseconds']:.1f} times its wall time" if in_turn else ""
     return (
-        f"the fastest peer that reaches its {row['same']:.2f} (less {LENIENCE}) is {fast['name']} ({fast['settings']}), "
-        f"{fast['same']:.2f}, at {cpu:.1f} times its CPU time{wall} and {passes:.1f} times its passes."
+        f"the fastest peer that reaches its {row['same']:.2f} (less {LENIENCE}) is {fast['name']} "
+        f"({fast['settings']}), {fast['same']:.2f}, at {cpu:.1f} times its CPU time{wall} and "
+        f"{passes:.1f} times its passes."
     )
 
 
