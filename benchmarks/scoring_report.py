@@ -235,8 +235,10 @@ def figure(record: Record, target: Path) -> None:
         for name in dict.fromkeys(row["name"] for row in rows if row["kind"] != "ours"):
             points = sorted((row["passes"], row["same"]) for row in rows if row["name"] == name)
             axes.plot(*zip(*points, strict=True), marker=next(marks), ms=4.5, lw=1, alpha=0.85, label=name)
-        for place, row in enumerate(row for row in rows if row["kind"] == "ours"):
-            spot, shift = (row["passes"], row["same"]), (9, 4 if place == 2 else -9)
+        ours = [row for row in rows if row["kind"] == "ours"]
+        for row in ours:
+            is_top = row["same"] == max(other["same"] for other in ours)
+            spot, shift = (row["passes"], row["same"]), (9, 4 if is_top else -9)
             axes.plot(*spot, "*", ms=13, color="black", zorder=5)
             axes.annotate(row["name"], spot, shift, textcoords="offset points")
         top = record["ceiling"]["same"]
