@@ -103,7 +103,6 @@ def test_levels_of_digits_in_fewer_passes(digits: tuple[nn.Module, torch.Tensor,
     assert scores.method == "auto"
     assert scores.passes.mean() < whole.passes.mean()
     assert (assign_levels(scores, 4) == assign_levels(whole, 4)).mean() >= 0.95
-    assert (scores.distance >= whole.distance * (1 - 1e-3)).all()
     known = score(model, x, method=Restarts(cuts=cut_bands(whole.distance, len(x), 4)))
     assert (assign_levels(known, 4) == assign_levels(whole, 4)).mean() >= 0.95
     assert known.passes.mean() < scores.passes.mean()

@@ -81,7 +81,8 @@ def next_start(network: Network, rows: Rows, mask: Tensor, number: Tensor, seed:
     of_rival = number < rivals
     start = rows["starts"][torch.arange(len(pick), device=pick.device), pick].clone()
     target = torch.where(of_rival, rows["start_rivals"].gather(1, pick.unsqueeze(1)).squeeze(1), -1)
-    radius = torch.where(rows["verified"], rows["distance"], 3 * rows["first_order"])
+    farther = 3 * rows["first_order"] * 1.5 ** (number - rivals).clamp(0, 40)  # found nothing: look ever farther out
+    radius = torch.where(rows["verified"], rows["distance"], farther)
     dims = start.shape[1]
     for row in torch.nonzero(mask & ~of_rival).squeeze(1).tolist():
         noise = example_noise(seed, int(rows["index"][row]), int(number[row]), dims).to(start.device)
