@@ -48,7 +48,7 @@ lint: $(VENV)/.lint
 	$(BIN)/lint-imports
 
 # The figures of docs/evidence.md, from CIFAR-10 (a folder with the official archives or parquet files): about an hour.
-CIFAR10 ?= ../shared/data/cifar10
+CIFAR10 ?= $(or $(ROBCAL_CIFAR10),../shared/data/cifar10)
 RUNS ?= runs
 HARDWARE ?= $(shell nproc) CPU cores
 RECIPE := --data cifar10:$(CIFAR10) --model resnet-small --epochs 18 --train-limit 15000 --augment standard --precision bf16

@@ -116,9 +116,10 @@ def test_training_from_scores_at_hand_equals_the_pipeline(trained, table, tmp_pa
 @pytest.mark.parametrize("method", ["auto", "first-order", "projection", "carlini-wagner"])
 def test_score(trained, table, tmp_path, method, capsys):
     out = tmp_path / "scores.parquet"
-    run("score", "--model", trained / "model.safetensors", "--data", table, "--method", method, "--out", out, "--quiet")
+    model = trained / "model.safetensors"
+    run("score", "--model", model, "--data", table, "--split", "val", "--method", method, "--out", out, "--quiet")
     scores = load_scores(out)
-    assert len(scores) == 100
+    assert len(scores) == 30
     assert scores.method == method
     assert set(scores.status) == ({"estimate"} if method == "first-order" else {"verified"})
     assert capsys.readouterr().out.strip().endswith(str(out))
@@ -284,7 +285,13 @@ def test_ctrl_c_exits_130_keeps_the_state_and_the_run_goes_on(table, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "robcal", *TRAIN[:1], "--data", table, "--method", "vanilla", "--model", "mlp",
                "--epochs", "400", "--batch-size", "8", "--out", str(out)]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     assert process.stderr is not None
     assert any("train vanilla" in line for line in iter(process.stderr.readline, ""))  # it is under way
     process.send_signal(signal.SIGINT)
