@@ -109,7 +109,7 @@ def audit(
     >>> probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]] * 25)
     >>> result = audit(probs, np.array([0, 1, 1, 1] * 25), scores=np.arange(100), num_levels=2, resamples=50)
     >>> [(row.group, row.n, round(row.gap.value, 3)) for row in result.levels]
-    [('0', 50, 0.0), ('1', 50, 0.0)]
+    [('0', 50, -0.006), ('1', 50, 0.006)]
     """
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
