@@ -6,16 +6,12 @@ written under a temporary name beside its target and renamed, so that a reader n
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import dataclasses
 import hashlib
 import json
-import math
 import os
 import platform
 import tempfile
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.checks import FloatArray, check_output, check_readable, refuse
+from robcal.encoding import plain, typed
 from robcal.types import FidelityRow, Levels, Predictions, Results, Scores
 
 if typing.TYPE_CHECKING:
@@ -86,7 +83,7 @@ def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 def save_json(value: Any, path: Path) -> Path:
     """Write a JSON-able value (dataclasses, tuples, bytes and non-finite floats included)."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -136,49 +133,9 @@ def decode(kind: type[T], value: Any, path: Path) -> T:
         InputError: if the value has another shape.
     """
     try:
-        return typing.cast(T, _typed(kind, value))
+        return typing.cast(T, typed(kind, value))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         _unreadable(path, f"{kind.__name__} file", error)
-
-
-def _plain(value: Any) -> Any:
-    """JSON-able copy: dataclasses → dicts, bytes → base64, non-finite floats → strings."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return value
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """Inverse of `_plain` for the annotation `kind`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        return _typed(next(item for item in arguments if item is not type(None)), value)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _typed(hints[name], item) for name, item in value.items()})
-    if origin is tuple:
-        return tuple(_typed(arguments[0], item) for item in value)
-    if origin is not None and issubclass(origin, Mapping):
-        return {key: _typed(arguments[1], item) for key, item in value.items()}
-    if kind is bytes:
-        return base64.b64decode(value, validate=True)
-    if kind is float:
-        return float(value)
-    return value
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -192,7 +149,7 @@ def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
     """
     check_output(path, overwrite=overwrite)
     columns = {name: getattr(scores, name) for name in Scores.columns()}
-    about = {"method": scores.method, "reference": scores.reference, "provenance": _plain(dict(scores.provenance))}
+    about = {"method": scores.method, "reference": scores.reference, "provenance": plain(dict(scores.provenance))}
     return _save_table(columns, about, path)
 
 
@@ -230,7 +187,7 @@ def save_levels(levels: Levels, path: Path, *, overwrite: bool = False) -> Path:
         InputError: if the file exists and `overwrite` is false.
     """
     check_output(path, overwrite=overwrite)
-    about = {"num_levels": levels.num_levels, "source": levels.source, "provenance": _plain(dict(levels.provenance))}
+    about = {"num_levels": levels.num_levels, "source": levels.source, "provenance": plain(dict(levels.provenance))}
     return _save_table({"level": levels.level}, about, path)
 
 
@@ -334,7 +291,7 @@ def save_predictions(predictions: Predictions, path: Path, *, overwrite: bool = 
         arrays["logits"] = predictions.logits
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"robcal": json.dumps(_plain(dict(predictions.provenance)))})
+        save_file(contiguous, temporary, metadata={"robcal": json.dumps(plain(dict(predictions.provenance)))})
     return path
 
 
@@ -358,7 +315,7 @@ def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, *, about: Ma
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"robcal": json.dumps(_plain(dict(about or {})))})
+        save_file(contiguous, temporary, metadata={"robcal": json.dumps(plain(dict(about or {})))})
     return path
 
 
@@ -395,7 +352,7 @@ def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any],
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"robcal": json.dumps(_plain(dict(about)))})
+        save_file(tensors, temporary, metadata={"robcal": json.dumps(plain(dict(about)))})
     return path
 
 

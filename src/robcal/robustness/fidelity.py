@@ -32,20 +32,7 @@ from robcal.checks import (
     refuse,
 )
 from robcal.robustness.levels import assign_levels
-from robcal.types import Estimate, Scores
-
-#: What is measured of a pair of scores, in the order tables show it: key → (title, explanation).
-FIDELITY_TITLES: Mapping[str, tuple[str, str]] = {
-    "same_level": ("Same level", "share of examples that get the same level from both"),
-    "within_one": ("Within one level", "share whose levels differ by at most one"),
-    "spearman": ("Spearman", "rank correlation; censored examples are the largest, tied"),
-    "kendall": ("Kendall", "tau-b: agreement on which of two examples is the more robust; censored as above"),
-    "ratio_median": ("Norm ratio, median", "distance over the reference's, of examples that both found"),
-    "ratio_mean": ("Norm ratio, mean", "the mean of the same ratios"),
-    "near": ("Within 1 %", "share of examples whose distance is at most 1.01 times the reference's"),
-    "verified": ("Verified", "share of distances proved by a point that changes the label"),
-    "passes": ("Passes", "mean forward + backward passes an example"),
-}
+from robcal.types import FIDELITY_TITLES, Estimate, Scores
 
 #: Rows of the concordance matrix kept at once.
 _BLOCK = 1024
