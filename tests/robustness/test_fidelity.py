@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from robcal.artifacts import _plain
 from robcal.checks import InputError
-from robcal.robustness.fidelity import FIDELITY_TITLES, best_of, fidelity, rows, stratified_sample
+from robcal.encoding import plain
+from robcal.robustness.fidelity import best_of, fidelity, rows, stratified_sample
 from robcal.robustness.levels import assign_levels
-from robcal.types import Scores
+from robcal.types import FIDELITY_TITLES, Scores
 
 
 def scores(distance: object, *, status: object = None, passes: float = 2.0, name: str = "some") -> Scores:
@@ -133,7 +133,7 @@ def test_the_best_is_the_smallest_verified_distance_and_the_ceiling_is_of_the_tw
     assert measured.ceiling.metrics["same_level"].value < 1
     assert rows(measured)[0][0] == "some against best"
     assert len(rows(measured)) == 5
-    assert json.loads(json.dumps(_plain(measured)))["candidate"]["against"] == "best"
+    assert json.loads(json.dumps(plain(measured)))["candidate"]["against"] == "best"
     assert fidelity(references["weak"], {"good": references["good"]}, num_levels=5, resamples=5).ceiling is None
 
 
