@@ -83,7 +83,7 @@ def score_in_shards(
         InputError: on bad input (all of it is checked before any work, unless a finished shard shows that this was
             done), an existing `out`, or shards of another model, data set or settings. A model without gradients is
             judged over the whole data set, at its end: parts of it may have none.
-        KeyboardInterrupt: on Ctrl-C, after the running shard was finished and saved.
+        KeyboardInterrupt: on Ctrl-C, when the next examples finish; finished shards are kept.
         RuntimeError: if another process failed.
     """
     check_output(out, overwrite=overwrite)
@@ -221,6 +221,7 @@ class _Work:
 
         def show(under_way: int = 0, _: int = 0) -> bool:
             """Show how far all processes are, with what this one has done of its shard; True when nothing is left."""
+            self.stop.raise_if_set()
             done = before + self.group.add(f"{name}/done", 0)
             self._show(self._in_place + min(done + under_way, len(positions)))
             return done >= len(positions)
@@ -231,7 +232,6 @@ class _Work:
             save_scores(_stamped(made, keys[number], self.stamp), files[number], overwrite=True)
             self.group.add(f"{name}/done", len(blocks[number]))
             show()
-            self.stop.raise_if_set()
         self.group.wait(show)
         for block, file in zip(blocks, files, strict=True):
             self._put(load_scores(file), block)
