@@ -93,15 +93,16 @@ def collect(
     resampling = Resampling.draw(len(first), resamples=RESAMPLES)
     count, baseline = num_levels or first.num_levels, methods[first.name]
     levels = {run.seed: assign_levels(run.distance, count) for run in baseline if run.distance is not None}
+    shifted = {id(run): _shift_metrics(run, resampling) for run in measured}
     advance = reporter.task("intervals", 2 * len(methods) - 1)
     results: list[MethodResult] = []
     for runs in methods.values():
-        results.append(_method_result(runs, resampling, levels))
+        results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels))
         advance(len(results))
     differences: dict[str, dict[str, Estimate]] = {}
     for name, runs in methods.items():
         if name != first.name:
-            differences[name] = _differences(runs, baseline, resampling)
+            differences[name] = _differences(runs, baseline, shifted)
             advance(len(results) + len(differences))
     return Results(
         title=title or f"{first.dataset['name']}: " + " against ".join(result.title for result in results),
@@ -114,7 +115,11 @@ def collect(
     )
 
 
-def _method_result(runs: list[Measured], resampling: Resampling, levels: Mapping[int, IntArray]) -> MethodResult:
+#: Metric under shift → its value, and (B,) replicates of it; of one run.
+_Shifted = Mapping[str, tuple[float, FloatArray]]
+
+
+def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Mapping[int, IntArray]) -> MethodResult:
     """Everything measured of one method."""
     probs, labels = [run.probs for run in runs], runs[0].labels
     metrics = {
@@ -124,8 +129,7 @@ def _method_result(runs: list[Measured], resampling: Resampling, levels: Mapping
         )
         for name in METRICS
     }
-    for name, replicates in _shift_replicates(runs, resampling).items():
-        metrics[name] = seed_mean_interval(_shift_values(runs, name), float(replicates.var(ddof=1)))
+    metrics |= {name: _shift_interval([one[name] for one in shifted]) for name in shifted[0]}
     level_of = [levels.get(run.seed, next(iter(levels.values()))) for run in runs] if levels else []
     return MethodResult(
         name=runs[0].name,
@@ -141,29 +145,28 @@ def _method_result(runs: list[Measured], resampling: Resampling, levels: Mapping
     )
 
 
-def _shift_values(runs: list[Measured], name: str) -> list[float]:
-    """Mean over cells of a metric under shift, a value a seed."""
-    return [float(run.shift.per_cell(name.removeprefix("shift_")).mean()) for run in runs if run.shift is not None]
-
-
-def _shift_replicates(runs: list[Measured], resampling: Resampling) -> dict[str, FloatArray]:
-    """(B,) replicates of the seed mean of every metric under shift; an example is resampled in all cells at once."""
-    shifts = [run.shift for run in runs if run.shift is not None]
-    if not shifts:
+def _shift_metrics(run: Measured, resampling: Resampling) -> _Shifted:
+    """Every metric under shift of one run, mean over cells; an example is resampled in all cells at once."""
+    if run.shift is None:
         return {}
-    cells = [(sure, right) for shift in shifts for sure, right in zip(shift.confidence, shift.correct, strict=True)]
-    right, nll = (
-        np.mean([values.mean(0) for values in part], axis=0)
-        for part in ([shift.correct for shift in shifts], [shift.nll for shift in shifts])
-    )
-    return {
-        "shift_ece": np.mean([resampling.calibration_error(*cell) for cell in cells], axis=0),
-        "shift_accuracy": resampling.mean(right),
-        "shift_nll": resampling.mean(nll),
+    cells = zip(run.shift.confidence, run.shift.correct, strict=True)
+    replicates = {
+        "ece": np.mean([resampling.calibration_error(*cell) for cell in cells], axis=0),
+        "accuracy": resampling.mean(run.shift.correct.mean(0)),
+        "nll": resampling.mean(run.shift.nll.mean(0)),
     }
+    return {f"shift_{name}": (float(run.shift.per_cell(name).mean()), values) for name, values in replicates.items()}
 
 
-def _differences(runs: list[Measured], baseline: list[Measured], resampling: Resampling) -> dict[str, Estimate]:
+def _shift_interval(seeds: Sequence[tuple[float, FloatArray]]) -> Estimate:
+    """The mean over seeds, with its interval, from each seed's value and replicates."""
+    replicates = np.mean([replicate for _, replicate in seeds], axis=0)
+    return seed_mean_interval([value for value, _ in seeds], float(replicates.var(ddof=1)))
+
+
+def _differences(
+    runs: list[Measured], baseline: list[Measured], shifted: Mapping[int, _Shifted]
+) -> dict[str, Estimate]:
     """Paired differences to the baseline, seed by seed, on the same test examples.
 
     Raises:
@@ -180,11 +183,9 @@ def _differences(runs: list[Measured], baseline: list[Measured], resampling: Res
         )
     probs, other = [run.probs for run in ours], [run.probs for run in theirs]
     made = {name: paired_difference(name, probs, other, ours[0].labels, resamples=RESAMPLES) for name in METRICS}
-    replicates = _shift_replicates(theirs, resampling)
-    for name, values in _shift_replicates(ours, resampling).items():
-        pairs = zip(_shift_values(ours, name), _shift_values(theirs, name), strict=True)
-        variance = float((values - replicates[name]).var(ddof=1))
-        made[name] = seed_mean_interval([one - two for one, two in pairs], variance)
+    pairs = [(shifted[id(one)], shifted[id(two)]) for one, two in zip(ours, theirs, strict=True)]
+    for name in pairs[0][0]:
+        made[name] = _shift_interval([(a[name][0] - b[name][0], a[name][1] - b[name][1]) for a, b in pairs])
     return made
 
 
