@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from robcal.artifacts import replacing
 from robcal.auditing import audit_run
 from robcal.config import TrainSettings
+from robcal.files import replacing
 from robcal.report.level_table import markdown_levels
 from robcal.runs import open_run
 from robcal.types import MethodResult, Results

@@ -9,8 +9,8 @@ import matplotlib
 import numpy as np
 from scipy.stats import norm, spearmanr
 
-from robcal.artifacts import replacing
 from robcal.checks import FloatArray, IntArray
+from robcal.files import replacing
 from robcal.robustness.levels import assign_levels
 from robcal.types import Scores
 

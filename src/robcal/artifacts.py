@@ -6,14 +6,11 @@ written under a temporary name beside its target and renamed, so that a reader n
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import platform
-import tempfile
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -22,29 +19,13 @@ import numpy.typing as npt
 
 from robcal.checks import FloatArray, check_output, check_readable, refuse
 from robcal.encoding import plain, typed
+from robcal.files import replacing
 from robcal.types import FidelityRow, Levels, Predictions, Results, Scores
 
 if typing.TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def provenance(**more: Any) -> dict[str, Any]:

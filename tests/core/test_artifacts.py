@@ -14,7 +14,6 @@ from robcal.artifacts import (
     load_results,
     load_scores,
     load_state,
-    replacing,
     save_checkpoint,
     save_json,
     save_levels,
@@ -24,6 +23,7 @@ from robcal.artifacts import (
     save_state,
 )
 from robcal.checks import InputError
+from robcal.files import replacing
 from robcal.types import (
     EpochRow,
     Estimate,

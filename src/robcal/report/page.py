@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from robcal.checks import check_output, refuse
+from robcal.files import replacing
 from robcal.report import sections
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
@@ -79,13 +80,8 @@ def write_report(results: Results, path: str | os.PathLike[str], *, overwrite: b
     """
     target = check_output(Path(path), overwrite=overwrite)
     page = render_html(results)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(target) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 
