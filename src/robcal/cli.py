@@ -70,7 +70,7 @@ def train(
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
     method: Annotated[MethodName, typer.Option(help="Training method.")] = "ar-adals",
-    model: Annotated[str, typer.Option(help="mlp | cnn | resnet-small | wrn-DEPTH-WIDTH.")] = "cnn",
+    model: Annotated[str, typer.Option(help="mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH.")] = "cnn",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
     scores: Annotated[

@@ -32,7 +32,12 @@ def test_versions_agree():
 
 def test_wide_resnet_has_the_published_size():
     """36.5 million for WRN-28-10, 8.9 for WRN-40-4, 11.0 for WRN-16-8 (Zagoruyko & Komodakis 2016, tables 4 and 5)."""
-    sizes = {"wrn-28-10": 36_479_194, "wrn-40-4": 8_949_210, "wrn-16-8": 10_961_370}
+    sizes = {
+        "wrn-28-10": 36_479_194,
+        "wrn-40-4": 8_949_210,
+        "wrn-16-8": 10_961_370,
+        "cnn-fast": 16 * 3 * 32 + 9 * (32 * 64 + 64 * 96 + 96 * 256) + 2 * (32 + 64 + 96 + 256) + 257 * 10,
+    }
     for name, size in sizes.items():
         model = build_model(name, input_shape=(3, 32, 32), num_classes=10)
         assert sum(parameter.numel() for parameter in model.parameters()) == size

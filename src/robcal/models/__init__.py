@@ -13,12 +13,12 @@ from torch import nn
 
 from robcal.checks import refuse
 from robcal.models.resnet import small_resnet, wide_resnet
-from robcal.models.small import cnn, mlp
+from robcal.models.small import cnn, fast_cnn, mlp
 
 Builder = Callable[[tuple[int, ...], int], nn.Module]
 
 #: Models with a fixed name: (input shape, number of classes) → module that takes normalised inputs.
-MODELS: dict[str, Builder] = {"mlp": mlp, "cnn": cnn, "resnet-small": small_resnet}
+MODELS: dict[str, Builder] = {"mlp": mlp, "cnn": cnn, "cnn-fast": fast_cnn, "resnet-small": small_resnet}
 
 #: For help texts: every name that `build_model` knows.
 MODEL_NAMES = (*MODELS, "wrn-DEPTH-WIDTH")
