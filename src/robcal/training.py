@@ -181,7 +181,14 @@ class _Loop:
         plain = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = self.engine.prepare(_optimizer(optimizer, plain, learning_rate, weight_decay))
         self.model = self.engine.prepare(plain)
-        info = RunInfo(num_classes=self.num_classes, num_levels=num_levels, epochs=epochs, seed=seed)
+        info = RunInfo(
+            num_classes=self.num_classes,
+            num_levels=num_levels,
+            epochs=epochs,
+            seed=seed,
+            num_train=len(self.train),
+            box=dataset.box,
+        )
         self.progress = _Progress(state=method.init(info))
         self.random_state: torch.Tensor | None = None
         self.online = online
@@ -254,6 +261,7 @@ class _Loop:
             labels=labels,
             levels=levels,
             num_levels=self.num_levels,
+            model=self.user_model,
         )
         gap: tuple[float, ...] = ()
         if levels is not None:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from robcal.checks import FloatArray, IntArray
+from robcal.data.dataset import Box
 
 State = Mapping[str, torch.Tensor]
 
@@ -27,12 +28,23 @@ LevelSource = Literal["none", "single", "random", "robustness"]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a method knows before training: classes Z, levels R, number of epochs, and the seed."""
+    """What a method knows before training.
+
+    Attributes:
+        num_classes: Z.
+        num_levels: R.
+        epochs: number of epochs.
+        seed: of the run.
+        num_train: number of training examples, for methods that remember something of each.
+        box: (lo, hi) the inputs live in, numbers or arrays that broadcast to one input; None if they are unbounded.
+    """
 
     num_classes: int
     num_levels: int
     epochs: int
     seed: int
+    num_train: int = 0
+    box: Box = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class EpochInfo:
         labels: (N,) true classes.
         levels: (N,) level of each validation example, or None.
         num_levels: R.
+        model: the network at the end of the epoch, to read and not to change; None where there is none at hand.
     """
 
     epoch: int
@@ -71,6 +84,7 @@ class EpochInfo:
     labels: IntArray
     levels: IntArray | None
     num_levels: int
+    model: nn.Module | None = None
 
     @property
     def confidence(self) -> FloatArray:
