@@ -16,6 +16,10 @@ PRECISIONS = ("float32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "standard")
 SCORERS = ("auto", "first-order", "projection", "carlini-wagner")
+CONTROLLERS = ("published", "stable")
+#: Where the levels of ar-adals come from; "margin" and "loss" are controls: is it adversarial robustness that helps?
+LEVELS_FROM = ("robustness", "cross-fit", "online", "margin", "loss")
+ADAPTIVE = ("adals", "random-levels", "ar-adals")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class TrainSettings:
         weight_decay: of the optimiser.
         optimizer: "sgd" (Nesterov momentum .9) or "adamw".
         augment: "none", or "standard": pad-crop and flip for 32x32 images, shifts of a pixel for digits.
-        seed: of the validation cut, the initialisation, the order and the augmentation.
+        seed: of the initialisation, the order and the augmentation; of the data's cut too, unless `split_seed` is given.
         levels: number of robustness levels R.
         step_size: alpha of the adaptive methods.
         epsilon: of label smoothing.
@@ -44,6 +48,14 @@ class TrainSettings:
         image_size: side that images of a folder are resized to.
         precision: "float32" or "bf16" (autocast in training; measurements are float32).
         device: "cpu", "cuda", …; None takes what there is.
+        split_seed: of the validation cut and the train_limit subset; None takes `seed`. Runs that share it, such as the
+            members of an ensemble, share their data.
+        controller: which update steers the smoothing of the adaptive methods.
+        levels_from: what ar-adals cuts levels by: adversarial distance to a reference model that saw the examples
+            ("robustness"), to models that did not ("cross-fit"), to the running model ("online"), or plain difficulty
+            for the reference model: its logit margin ("margin") or its loss ("loss").
+        folds: number of models of "cross-fit".
+        members: number of networks trained in lockstep as one ensemble (METHOD 5).
     """
 
     data: str
@@ -67,6 +79,11 @@ class TrainSettings:
     image_size: int | None = None
     precision: str = "float32"
     device: str | None = None
+    split_seed: int | None = None
+    controller: str = "published"
+    levels_from: str = "robustness"
+    folds: int = 3
+    members: int = 1
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run.
@@ -74,9 +91,22 @@ class TrainSettings:
         Raises:
             InputError: naming the flag.
         """
-        for name, flag in (("epochs", "--epochs"), ("batch_size", "--batch-size"), ("levels", "--levels")):
+        self._check_numbers()
+        self._check_choices()
+        self._check_scores()
+
+    def _check_numbers(self) -> None:
+        for name, flag in (
+            ("epochs", "--epochs"),
+            ("batch_size", "--batch-size"),
+            ("levels", "--levels"),
+            ("members", "--members"),
+        ):
             check_positive_int(getattr(self, name), flag)
+        check_positive_int(self.folds, "--folds", minimum=2)
         check_positive_int(self.seed, "--seed", minimum=0)
+        if self.split_seed is not None:
+            check_positive_int(self.split_seed, "--split-seed", minimum=0)
         for name, flag in (("train_limit", "--train-limit"), ("test_limit", "--test-limit")):
             if getattr(self, name) is not None:
                 check_positive_int(getattr(self, name), flag)
@@ -85,44 +115,83 @@ class TrainSettings:
         check_fraction(self.weight_decay, "--weight-decay", low=-1e-300, high=infinity)
         check_fraction(self.step_size, "--step-size", high=infinity)
         check_fraction(self.epsilon, "--epsilon")
+
+    def _check_choices(self) -> None:
         check_choice(self.optimizer, OPTIMIZERS, "--optimizer")
         check_choice(self.augment, AUGMENTATIONS, "--augment")
         check_choice(self.precision, PRECISIONS, "--precision")
         check_choice(self.scorer, SCORERS, "--scorer")
+        check_choice(self.controller, CONTROLLERS, "--controller")
+        check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
+        if self.method == "ar-adals" and self.levels_from == "online" and self.members > 1:
+            refuse(
+                f"--levels-from online was given with --members {self.members}",
+                "online levels follow one network's training",
+                "Take levels from elsewhere, or train one network",
+            )
+
+    def _check_scores(self) -> None:
         if self.scores and self.method != "ar-adals":
             refuse(
                 f"--scores was given with --method {self.method}",
                 "only ar-adals takes scores",
                 "Drop --scores, or pass --method ar-adals",
             )
+        if self.scores and self.levels_from != "robustness":
+            refuse(
+                f"--scores was given with --levels-from {self.levels_from}",
+                "scores at hand take the place of the reference model's",
+                "Drop one of the two",
+            )
         for file in self.scores:
             if not Path(file).exists():
                 refuse(f"--scores {file} does not exist", "it must name a scores file", "Make it with `robcal score`")
+
+    @property
+    def data_seed(self) -> int:
+        """The seed that cuts the data: of the validation split and of the train_limit subset."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     def method_options(self) -> dict[str, Any]:
         """The hyper-parameters of the method, as keyword arguments of its factory."""
         if self.method == "label-smoothing":
             return {"epsilon": self.epsilon}
-        return {"step_size": self.step_size} if self.method in ("adals", "random-levels", "ar-adals") else {}
+        if self.method not in ADAPTIVE:
+            return {}
+        controller = {} if self.controller == "published" else {"controller": self.controller}
+        return {"step_size": self.step_size, **controller}
 
     def relevant(self) -> dict[str, Any]:
         """The settings that this run's outcome depends on, JSON-able: what its digest is taken of.
 
         Options of other methods are left out, so that two plain runs that differ in `--step-size` are one run.
+        Options that came later are left out where they say what was done before there were any: digests stay.
         """
         values = dataclasses.asdict(self)
-        options = self.method_options()
-        for name in ("step_size", "epsilon"):
-            if name not in options:
-                del values[name]
-        if self.method != "ar-adals":
-            for name in ("scorer", "scores"):
-                del values[name]
-            if self.method != "random-levels":
-                del values["levels"]
-        del values["device"]
+        values.update(self.method_options())
+        for name in self._irrelevant():
+            del values[name]
         return values
+
+    def _irrelevant(self) -> set[str]:
+        """Names of the settings that this run does not depend on."""
+        options, by_scores = self.method_options(), self.method == "ar-adals"
+        source = self.levels_from if by_scores else None
+        needed = {
+            "step_size": "step_size" in options,
+            "epsilon": "epsilon" in options,
+            "controller": "controller" in options,
+            "levels": by_scores or self.method == "random-levels",
+            "scores": by_scores,
+            "scorer": source in ("robustness", "cross-fit"),
+            "levels_from": source not in (None, "robustness"),
+            "folds": source == "cross-fit",
+            "split_seed": self.data_seed != self.seed,
+            "members": self.members > 1,
+            "device": False,
+        }
+        return {name for name, is_needed in needed.items() if not is_needed}
 
     def reference(self) -> TrainSettings:
         """Settings of the plain model, trained by the same recipe, whose robustness is scored (METHOD 4)."""
-        return dataclasses.replace(self, method="vanilla", scores=())
+        return dataclasses.replace(self, method="vanilla", scores=(), levels_from="robustness", members=1)

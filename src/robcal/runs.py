@@ -3,7 +3,7 @@
 DIR/run.json                 settings, their digest, versions, digests of the data; "complete" when all is done
 DIR/model.safetensors        the trained network
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
-DIR/predictions-test.safetensors
+DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
 DIR/scores-SPLIT.parquet     adversarial robustness (of the reference model, for train and val of an AR-AdaLS run)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
 DIR/reference/               run directory of the plain model whose robustness was scored (ar-adals only)
@@ -93,7 +93,7 @@ def load_data(settings: TrainSettings) -> Dataset:
         val_fraction=settings.val_fraction,
         train_limit=settings.train_limit,
         test_limit=settings.test_limit,
-        seed=settings.seed,
+        seed=settings.data_seed,
         image_size=settings.image_size,
     )
 
@@ -112,7 +112,7 @@ def open_run(directory: Path) -> Run:
         )
     record = load_json(directory / "run.json", "the run")
     try:
-        settings = TrainSettings(**{**record["settings"], "scores": ()})
+        settings = TrainSettings(**{"controller": "published", **record["settings"], "scores": ()})
     except (TypeError, KeyError) as error:
         refuse(
             f"{directory / 'run.json'} does not hold a run's settings ({error})",
@@ -223,7 +223,9 @@ def _finish(run: Run, model: torch.nn.Module, data: Dataset, history: list[Epoch
     }
     save_checkpoint(model.state_dict(), about, run.checkpoint)
     save_json(history, directory / "history.json")
-    save_predictions(predict(model, data.split("test")), directory / "predictions-test.safetensors", overwrite=True)
+    for split in ("val", "test"):
+        file = directory / f"predictions-{split}.safetensors"
+        save_predictions(predict(model, data.split(split)), file, overwrite=True)
     record = load_json(directory / "run.json", "the run")
     save_json(
         {**record, "complete": True, "model_digest": digest_of_tensors(model.state_dict())}, directory / "run.json"
@@ -316,6 +318,7 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
             "model.safetensors",
             "history.json",
             "state.pt",
+            "predictions-val.safetensors",
             "predictions-test.safetensors",
             "results.json",
             "measurement.safetensors",

@@ -1,0 +1,91 @@
+import dataclasses
+
+import pytest
+
+from robcal.artifacts import digest_of
+from robcal.checks import InputError
+from robcal.config import TrainSettings
+
+#: Digests of the release before split seeds, controllers, sources of levels and members: runs made then stay theirs.
+BEFORE = {
+    "vanilla": "73921de8e127f1d0",
+    "label-smoothing": "228a6ca30cd73f7f",
+    "adals": "a718de7fcff9303a",
+    "random-levels": "3b416609b70d2d24",
+    "ar-adals": "740619aefe6096d8",
+}
+
+
+def settings(method="ar-adals", **more):
+    return TrainSettings("digits", "cnn", method, **{"epochs": 3, "controller": "published", **more})
+
+
+def digest(one):
+    return digest_of(one.relevant())
+
+
+@pytest.mark.parametrize("method", BEFORE)
+def test_digests_of_earlier_runs_stay(method):
+    assert digest(settings(method)) == BEFORE[method]
+    assert digest(settings(method, split_seed=0, folds=7, device="cpu")) == BEFORE[method]
+
+
+@pytest.mark.parametrize("method", BEFORE)
+@pytest.mark.parametrize(
+    ("changed", "matters"),
+    [
+        ({"split_seed": 4}, set(BEFORE)),
+        ({"members": 2}, set(BEFORE)),
+        ({"controller": "stable"}, {"adals", "random-levels", "ar-adals"}),
+        ({"levels_from": "margin"}, {"ar-adals"}),
+        ({"levels_from": "cross-fit", "folds": 4}, {"ar-adals"}),
+        ({"levels": 4}, {"random-levels", "ar-adals"}),
+        ({"scorer": "projection"}, {"ar-adals"}),
+        ({"step_size": 0.7}, {"adals", "random-levels", "ar-adals"}),
+        ({"epsilon": 0.7}, {"label-smoothing"}),
+    ],
+)
+def test_a_setting_is_in_the_digest_where_it_matters(method, changed, matters):
+    assert (digest(settings(method, **changed)) != BEFORE[method]) == (method in matters)
+
+
+def test_folds_and_scorer_matter_where_they_are_used():
+    def differ(source, **changed):
+        return digest(settings(levels_from=source)) != digest(settings(levels_from=source, **changed))
+
+    assert [differ(source, folds=5) for source in ("robustness", "cross-fit", "online", "margin", "loss")] == [
+        False, True, False, False, False,
+    ]  # fmt: skip
+    assert [differ(source, scorer="projection") for source in ("robustness", "cross-fit", "online", "margin")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
+def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
+    assert settings(seed=3).data_seed == 3
+    one = settings(seed=3, split_seed=8, levels_from="loss", members=4)
+    assert one.data_seed == one.reference().data_seed == 8
+    assert digest(one.reference()) == digest(settings("vanilla", seed=3, split_seed=8))
+    assert digest(settings(seed=3, split_seed=3)) == digest(settings(seed=3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"members": 0}, "--members"),
+        ({"folds": 1}, "--folds"),
+        ({"split_seed": -1}, "--split-seed"),
+        ({"controller": "other"}, "--controller"),
+        ({"levels_from": "guess"}, "--levels-from"),
+        ({"levels_from": "online", "members": 2}, "one network"),
+        ({"levels_from": "loss", "scores": (__file__,)}, "--scores was given"),
+    ],
+)
+def test_bad_settings_are_refused_by_the_name_of_the_flag(changed, words):
+    with pytest.raises(InputError, match=words):
+        settings(**changed)
+
+
+def test_settings_survive_a_round_trip():
+    one = settings(split_seed=2, members=3, levels_from="margin")
+    assert TrainSettings(**dataclasses.asdict(one)) == one
