@@ -36,7 +36,7 @@ class TrainSettings:
         weight_decay: of the optimiser.
         optimizer: "sgd" (Nesterov momentum .9) or "adamw".
         augment: "none", or "standard": pad-crop and flip for 32x32 images, shifts of a pixel for digits.
-        seed: of the initialisation, the order and the augmentation; of the cut of the data unless `split_seed` is given.
+        seed: of the initialisation, order and augmentation; of the cut of the data too, unless `split_seed` is given.
         levels: number of robustness levels R.
         step_size: alpha of the adaptive methods.
         epsilon: of label smoothing.
