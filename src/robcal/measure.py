@@ -6,7 +6,6 @@ Everything measured is kept in the run directory, each part written when it is d
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,52 +14,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.artifacts import digest_of, load_arrays, load_json, load_predictions, load_scores, save_arrays
-from robcal.calibration.binning import TopLabel, bin_sums
-from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
-from robcal.checks import FloatArray, IntArray, refuse
+from robcal.artifacts import load_json, load_predictions, load_scores
+from robcal.checks import IntArray, refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, Split
-from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
-from robcal.data.corruptions import SEVERITIES, corrupt
 from robcal.methods import make_method
-from robcal.models import Normalized
-from robcal.predictors import predict_logits, softmax
-from robcal.progress import SILENT, Reporter, stop_at_boundary
+from robcal.progress import SILENT, Reporter
 from robcal.runs import Run, load_model, score_split
+from robcal.shift import Shift, ShiftImages, measure_shift
 from robcal.types import EpochRow, GalleryItem
 
 
 @dataclass(frozen=True)
-class Shift:
-    """Top-label summary of the test split under C corruptions: all that metrics under shift need.
+class Measured:
+    """One run's predictions of its test split, and what goes with them.
 
     Attributes:
-        cells: C pairs (kind, severity).
-        confidence: (C, N) float32.
-        correct: (C, N) bool.
-        nll: (C, N) float32, negative log-likelihood of each example, in nats.
-        brier: (C, N) float32.
+        directory: of the run.
+        settings: of the run.
+        dataset: what run.json says of the data.
+        probs: (N, Z) probabilities of the test split.
+        labels: (N,) true classes.
+        distance: (M,) adversarial distance of the examples `scored`, or None.
+        shift: under corruption, or None; it may be of a part of the test split.
+        history: one row an epoch.
+        images: (N, C, H, W) test images, or None.
+        label: what tables call it, where that is not the method's title.
+        scored: (M,) positions of the examples that `distance` is of; None: all.
     """
-
-    cells: tuple[tuple[str, int], ...]
-    confidence: npt.NDArray[np.float32]
-    correct: npt.NDArray[np.bool_]
-    nll: npt.NDArray[np.float32]
-    brier: npt.NDArray[np.float32]
-
-    def per_cell(self, metric: str) -> FloatArray:
-        """(C,) the metric of each cell: "ece", "accuracy", "nll" or "brier"."""
-        if metric == "ece":
-            pairs = zip(self.confidence, self.correct, strict=True)
-            return np.array([_calibration_error(sure, right) for sure, right in pairs])
-        values = {"accuracy": self.correct, "nll": self.nll, "brier": self.brier}[metric]
-        return np.asarray(values.mean(1, dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One run's predictions of its test split, and what goes with them."""
 
     directory: Path
     settings: TrainSettings
@@ -71,19 +52,21 @@ class Measured:
     shift: Shift | None
     history: Sequence[EpochRow]
     images: npt.NDArray[np.float32] | None
+    label: str | None = None
+    scored: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def name(self) -> str:
-        """The method's name."""
-        return self.settings.method
+        """The label, or the method's name."""
+        return self.label or self.settings.method
 
     @property
     def title(self) -> str:
         """What tables call the method."""
-        return make_method(self.name).title
+        return self.label or make_method(self.settings.method).title
 
     @property
     def seed(self) -> int:
@@ -139,6 +122,10 @@ def measure_run(
             score_split(model, data, "test", file, reporter=reporter, description=f"score {run.settings.method} test")
         distance = load_scores(file).distance
     image = data.kind == "image"
+    shifted = None
+    if shift and image:
+        corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes)
+        shifted = measure_shift(run, [model], corrupted, reporter=reporter).summary()
     return Measured(
         directory=run.directory,
         settings=run.settings,
@@ -146,58 +133,10 @@ def measure_run(
         probs=predictions.probs,
         labels=predictions.labels,
         distance=distance,
-        shift=measure_shift(run, model, test, record["data"]["test"], reporter=reporter) if shift and image else None,
+        shift=shifted,
         history=run.history(),
         images=_first_images(test) if image else None,
     )
-
-
-def measure_shift(run: Run, model: Normalized, test: Split, digest: str, *, reporter: Reporter = SILENT) -> Shift:
-    """The test split under 15 corruptions x 5 severities; one file a corruption until all are done.
-
-    Args:
-        run: where the files go.
-        model: the network, on the CPU in eval mode.
-        test: images.
-        digest: of the test split; with the checkpoint it names the files.
-        reporter: shows progress in cells.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.
-    """
-    model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
-    key = digest_of({"model": model_digest, "data": digest, "kinds": SHIFT_KINDS})
-    whole, parts = run.directory / "shift-test.safetensors", run.directory / "shift-test.parts"
-    if whole.exists():
-        arrays, about = load_arrays(whole, "the shift")
-        if about.get("key") == key:
-            return _shift(arrays)
-    advance = reporter.task(
-        f"shift {run.settings.method}, seed {run.settings.seed}", len(SHIFT_KINDS) * len(SEVERITIES)
-    )
-    images = test.batch(np.arange(len(test))).numpy()
-    pieces = []
-    with stop_at_boundary() as stop:
-        for n, kind in enumerate(SHIFT_KINDS):
-            file = parts / f"{kind}.safetensors"
-            arrays, about = load_arrays(file, "the shift") if file.exists() else ({}, {})
-            if about.get("key") != key:
-                rows = []
-                for done, severity in enumerate(SEVERITIES):
-                    advance(n * len(SEVERITIES) + done)
-                    shifted = corrupt(images, kind, severity, seed=0)
-                    rows.append(_summary(model, Split(shifted, test.labels)))
-                    if done + 1 < len(SEVERITIES):
-                        stop.raise_if_set()
-                arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-                save_arrays(arrays, file, about={"key": key})
-            pieces.append(arrays)
-            advance((n + 1) * len(SEVERITIES))
-            stop.raise_if_set()
-    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    save_arrays(joined, whole, about={"key": key})
-    shutil.rmtree(parts, ignore_errors=True)
-    return _shift(joined)
 
 
 def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[GalleryItem, ...]:
@@ -226,27 +165,6 @@ def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[Galler
         )
         for index in chosen
     )
-
-
-def _summary(model: Normalized, split: Split) -> dict[str, npt.NDArray[Any]]:
-    probs = softmax(predict_logits(model, split))
-    return {
-        "confidence": probs.max(1).astype(np.float32),
-        "correct": probs.argmax(1) == split.labels,
-        "nll": log_losses(probs, split.labels).astype(np.float32),
-        "brier": brier_losses(probs, split.labels).astype(np.float32),
-    }
-
-
-def _calibration_error(confidence: npt.NDArray[np.float32], correct: npt.NDArray[np.bool_]) -> float:
-    """ECE, 15 equal-width bins, of a top-label summary."""
-    top = TopLabel(confidence, np.zeros(len(correct), np.int64), correct.astype(np.float64))
-    return norm_of_gaps(bin_sums(top, bins=15), "l1")
-
-
-def _shift(arrays: Mapping[str, npt.NDArray[Any]]) -> Shift:
-    cells = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
-    return Shift(cells, arrays["confidence"], arrays["correct"], arrays["nll"], arrays["brier"])
 
 
 def _first_images(test: Split) -> npt.NDArray[np.float32]:

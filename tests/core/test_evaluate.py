@@ -10,7 +10,8 @@ from robcal.checks import InputError
 from robcal.config import TrainSettings
 from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
 from robcal.evaluate import collect
-from robcal.measure import Measured, Shift, gallery
+from robcal.measure import Measured, gallery
+from robcal.shift import Shift
 
 N, Z = 120, 3
 CELLS = tuple((kind, severity) for kind in BENCHMARK_KINDS for severity in SEVERITIES)

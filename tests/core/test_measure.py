@@ -56,13 +56,15 @@ def test_measuring_resumes_where_it_was_stopped(tmp_path):
     parts = sorted(file.name for file in (run.directory / "shift-test.parts").iterdir())
     assert parts == sorted(f"{kind}.safetensors" for kind in BENCHMARK_KINDS[:2])
     resumed = measure_run(run, scores=False).shift
-    whole = load_arrays(run.directory / "shift-test.safetensors")[0]
+    whole = load_arrays(run.directory / "shift-test.safetensors")[0]["logits"]
     assert not (run.directory / "shift-test.parts").exists()
     again = train_run(settings, tmp_path / "again")
     undisturbed = measure_run(again, scores=False).shift
     for name in ("confidence", "correct", "nll", "brier"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(undisturbed, name))
-        np.testing.assert_array_equal(whole[name], getattr(undisturbed, name))
+    kept = load_arrays(again.directory / "shift-test.safetensors")[0]["logits"]
+    np.testing.assert_array_equal(whole, kept)
+    assert whole.shape == (75, 40, 10)
 
 
 def test_unfinished_runs_are_not_measured(tmp_path):

@@ -20,7 +20,7 @@ from robcal.data.folder import read_folder
 from robcal.data.npz import read_npz
 from robcal.data.splits import VAL_FRACTION, CutOptions, Parts, assemble
 
-__all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset"]
+__all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset", "read_parts"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def load_dataset(
     test_limit: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    parts: Parts | None = None,
 ) -> Dataset:
     """Open a data set and cut its splits.
 
@@ -73,6 +74,7 @@ def load_dataset(
         test_limit: at most so many test examples, stratified, the same for every seed (None: all).
         seed: chooses the validation examples and the limited training examples.
         image_size: height and width in pixels to bring the pictures of a folder to (None: they must all be alike).
+        parts: what `read_parts` found, where several cuts of the same files are made.
 
     Returns:
         The data set with splits "train", "val" and "test".
@@ -81,10 +83,20 @@ def load_dataset(
         InputError: on an unknown spec, a missing or damaged file, or values that are not what they must be.
     """
     options = CutOptions(val_fraction, train_limit, test_limit, seed)
+    found = read_parts(spec, image_size=image_size) if parts is None else parts
+    return assemble(found, options, spec=spec, val_fraction=_parse(spec)[0].val_fraction)
+
+
+def read_parts(spec: str, *, image_size: int | None = None) -> Parts:
+    """Read the files that a spec names, before any split is cut.
+
+    Raises:
+        InputError: as `load_dataset`.
+    """
     reader, path = _parse(spec)
     if image_size is not None and not reader.resizes:
         refuse(f"image_size is {image_size} for {spec}", "only folder:PATH resizes pictures", "Leave image_size out")
-    return assemble(reader.read(path, image_size), options, spec=spec, val_fraction=reader.val_fraction)
+    return reader.read(path, image_size)
 
 
 def _parse(spec: str) -> tuple[_Reader, str]:

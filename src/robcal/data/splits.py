@@ -151,14 +151,38 @@ def limit(split: Split, size: int | None, seed: int, num_classes: int, name: str
     """
     if size is None or size >= len(split):
         return split
-    counts = np.bincount(split.labels, minlength=num_classes)
+    return split.subset(stratified_subset(split.labels, size, seed, num_classes=num_classes, name=name))
+
+
+def stratified_subset(
+    labels: IntArray, size: int | None, seed: int = FIXED_SEED, *, num_classes: int, name: str = "the limit"
+) -> IntArray:
+    """Positions of at most `size` examples, each class in proportion, ascending (all where size is None).
+
+    Args:
+        labels: (N,) int64 in 0 … Z - 1.
+        size: how many.
+        seed: chooses within each class.
+        num_classes: Z.
+        name: of `size`, for the error.
+
+    Raises:
+        InputError: if `size` has no room for one example of every class.
+
+    Example:
+        >>> stratified_subset(np.array([0, 0, 0, 0, 1, 1]), 3, num_classes=2).size
+        3
+    """
+    if size is None or size >= len(labels):
+        return np.arange(len(labels))
+    counts = np.bincount(labels, minlength=num_classes)
     if size < np.count_nonzero(counts):
         refuse(
             f"{name} is {size} for {np.count_nonzero(counts)} classes",
             "a stratified subset holds at least one example of every class",
             f"Raise {name}",
         )
-    return split.subset(_choose(split.labels, _quotas(counts, size, np.minimum(counts, 1), counts), seed))
+    return _choose(labels, _quotas(counts, size, np.minimum(counts, 1), counts), seed)
 
 
 def stratified_cut(

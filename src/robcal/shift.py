@@ -1,0 +1,213 @@
+"""The test split under corruption: what a run says of it, cell by cell, and what metrics need of that.
+
+Logits are kept, not a summary of them, so that temperatures and averages of several runs are applied afterwards without
+another forward pass. The corrupted images may be kept on disk too, where several runs are measured on the same ones.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from robcal.artifacts import digest_of, load_array, load_arrays, load_json, save_arrays
+from robcal.calibration.binning import TopLabel, bin_sums
+from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
+from robcal.checks import FloatArray, IntArray
+from robcal.data import Split
+from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
+from robcal.data.corruptions import SEVERITIES, corrupt
+from robcal.data.splits import stratified_subset
+from robcal.files import replacing
+from robcal.predictors import predict_logits, softmax
+from robcal.progress import SILENT, Reporter, stop_at_boundary
+from robcal.runs import Run
+from robcal.types import Float32Array
+
+#: The (kind, severity) pairs in the order of every array of C cells.
+CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
+#: Seed of the corruptions: one for all, so that every model sees the same images.
+CORRUPTION_SEED = 0
+BATCH_SIZE = 500
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Summary of the test split under C corruptions: all that metrics under shift need.
+
+    Attributes:
+        cells: C pairs (kind, severity).
+        confidence: (C, N) probability of the top label.
+        correct: (C, N) bool.
+        nll: (C, N) negative log-likelihood of each example, in nats.
+        brier: (C, N) squared distance of the probabilities from the one-hot label.
+    """
+
+    cells: tuple[tuple[str, int], ...]
+    confidence: npt.NDArray[Any]
+    correct: npt.NDArray[np.bool_]
+    nll: npt.NDArray[Any]
+    brier: npt.NDArray[Any]
+
+    def per_cell(self, metric: str) -> FloatArray:
+        """(C,) the metric of each cell: "ece", "accuracy", "nll" or "brier"."""
+        if metric == "ece":
+            pairs = zip(self.confidence, self.correct, strict=True)
+            return np.array([_calibration_error(sure, right) for sure, right in pairs])
+        values = {"accuracy": self.correct, "nll": self.nll, "brier": self.brier}[metric]
+        return np.asarray(values.mean(1, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class ShiftLogits:
+    """What a run, or the average of several, says of N test examples under C corruptions.
+
+    Attributes:
+        logits: (C, N, Z) float32; log-probabilities where they are of an average.
+        labels: (N,) int64.
+        index: (N,) positions in the test split.
+    """
+
+    logits: Float32Array
+    labels: IntArray
+    index: IntArray
+
+    def summary(self, temperature: float = 1.0) -> Shift:
+        """What metrics need, at a temperature: probabilities are softmax(logits / T)."""
+        rows = [_summary(softmax(cell / temperature), self.labels) for cell in self.logits]
+        return Shift(CELLS, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+@dataclass(frozen=True)
+class ShiftImages:
+    """A stratified part of the test split, to be corrupted.
+
+    Attributes:
+        split: the examples.
+        index: (N,) their positions in the test split.
+        digest: of the whole test split.
+        whole: whether they are the whole test split.
+        folder: where corrupted images are kept, None to make them anew each time.
+    """
+
+    split: Split
+    index: IntArray
+    digest: str
+    whole: bool = True
+    folder: Path | None = None
+
+    @classmethod
+    def of(
+        cls, test: Split, digest: str, *, num_classes: int, limit: int | None = None, folder: Path | None = None
+    ) -> ShiftImages:
+        """Choose at most `limit` examples, the same for every run on this data."""
+        index = stratified_subset(test.labels, limit, num_classes=num_classes, name="the limit of the shift")
+        whole = len(index) == len(test)
+        return cls(test if whole else test.subset(index), index, digest, whole, folder)
+
+    def cell(self, kind: str, severity: int) -> Float32Array:
+        """(N, C, H, W) float32 in [0, 1]: read from `folder` if it is there, made (and kept there) if not.
+
+        Several processes may ask for the same cell: each writes the whole file under a name of its own and renames it.
+        """
+        if self.folder is None:
+            return self._corrupt(kind, severity)
+        name = digest_of({"data": self.digest, "index": self.index.tolist(), "seed": CORRUPTION_SEED})
+        file = self.folder / name / f"{kind}-{severity}.npy"
+        if not file.exists():
+            with replacing(file) as temporary, temporary.open("wb") as handle:
+                np.save(handle, self._corrupt(kind, severity), allow_pickle=False)
+        return load_array(file, "the corrupted images")
+
+    def _corrupt(self, kind: str, severity: int) -> Float32Array:
+        images = self.split.batch(np.arange(len(self.split))).numpy()
+        return corrupt(images, kind, severity, seed=CORRUPTION_SEED)
+
+
+def measure_shift(
+    run: Run,
+    models: Sequence[nn.Module],
+    images: ShiftImages,
+    *,
+    device: str = "cpu",
+    reporter: Reporter = SILENT,
+) -> ShiftLogits:
+    """Logits of a run under 15 corruptions x 5 severities; one file a corruption until all are done.
+
+    Args:
+        run: where the files go.
+        models: the run's networks; the probabilities of several are averaged.
+        images: what to corrupt.
+        device: where the networks are.
+        reporter: shows progress in cells.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.
+    """
+    model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
+    key = digest_of({"model": model_digest, "data": images.digest, "cells": CELLS, "index": images.index.tolist()})
+    name = "shift-test" if images.whole else f"shift-test-{len(images.index)}"
+    whole, parts = run.directory / f"{name}.safetensors", run.directory / f"{name}.parts"
+    if whole.exists():
+        arrays, about = load_arrays(whole, "the shift")
+        if about.get("key") == key:
+            return ShiftLogits(arrays["logits"], arrays["labels"], arrays["index"])
+    advance = reporter.task(f"shift {run.settings.method}, seed {run.settings.seed}", len(CELLS))
+    pieces = []
+    with stop_at_boundary() as stop:
+        for n, kind in enumerate(SHIFT_KINDS):
+            file = parts / f"{kind}.safetensors"
+            arrays, about = load_arrays(file, "the shift") if file.exists() else ({}, {})
+            if about.get("key") != key:
+                rows = []
+                for done, severity in enumerate(SEVERITIES):
+                    advance(n * len(SEVERITIES) + done)
+                    rows.append(_logits(models, Split(images.cell(kind, severity), images.split.labels), device))
+                    if done + 1 < len(SEVERITIES):
+                        stop.raise_if_set()
+                arrays = {"logits": np.stack(rows)}
+                save_arrays(arrays, file, about={"key": key})
+            pieces.append(arrays["logits"])
+            advance((n + 1) * len(SEVERITIES))
+            stop.raise_if_set()
+    measured = ShiftLogits(np.concatenate(pieces), images.split.labels, images.index)
+    save_arrays(
+        {"logits": measured.logits, "labels": measured.labels, "index": measured.index}, whole, about={"key": key}
+    )
+    shutil.rmtree(parts, ignore_errors=True)
+    return measured
+
+
+def average_logits(members: Sequence[Float32Array]) -> Float32Array:
+    """Log of the mean of the members' probabilities, of shape (…, Z); of one member its own logits."""
+    if len(members) == 1:
+        return members[0]
+    flat = [softmax(logits.reshape(-1, logits.shape[-1])) for logits in members]
+    mean = np.mean(flat, axis=0)
+    tiny = np.finfo(np.float32).tiny
+    return np.asarray(np.log(np.maximum(mean, tiny)), dtype=np.float32).reshape(members[0].shape)
+
+
+def _logits(models: Sequence[nn.Module], split: Split, device: str) -> Float32Array:
+    return average_logits([predict_logits(one, split, device=device, batch_size=BATCH_SIZE) for one in models])
+
+
+def _summary(probs: FloatArray, labels: IntArray) -> Mapping[str, Any]:
+    return {
+        "confidence": probs.max(1),
+        "correct": probs.argmax(1) == labels,
+        "nll": log_losses(probs, labels),
+        "brier": brier_losses(probs, labels),
+    }
+
+
+def _calibration_error(confidence: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> float:
+    """ECE, 15 equal-width bins, of a top-label summary."""
+    top = TopLabel(confidence, np.zeros(len(correct), np.int64), correct.astype(np.float64))
+    return norm_of_gaps(bin_sums(top, bins=15), "l1")
