@@ -406,13 +406,42 @@ def _scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores]
 
 def _reference_scores(run: Run, data: Dataset, reference: Path | None, reporter: Reporter) -> dict[str, Scores]:
     """Train the reference model if there is none, and score its train and val images."""
-    settings = run.settings
     where = reference or run.directory / "reference"
-    plain = train_run(settings.reference(), where, dataset=data, reporter=reporter)
+    plain = train_run(run.settings.reference(), where, dataset=data, reporter=reporter)
+    shared = {split: shared_scores(plain, run.settings, split) for split in ("train", "val")}
+    if all(file.exists() for file in shared.values()):
+        return _score_reference(plain, run.settings, data, shared, reporter)
+    own = {split: run.directory / f"scores-{split}.parquet" for split in shared}
+    return _score_reference(plain, run.settings, data, own, reporter)
+
+
+def shared_scores(reference: Run, settings: TrainSettings, split: str) -> Path:
+    """Where a reference model's scores are for every run that cuts as many levels by the same way of scoring."""
+    return reference.directory / f"scores-{split}-{settings.scorer}-{settings.levels}.parquet"
+
+
+def score_reference(
+    reference: Run, settings: TrainSettings, *, dataset: Dataset, reporter: Reporter = SILENT
+) -> dict[str, Scores]:
+    """Score a finished reference model once for all runs that will take levels from it; they find the scores there.
+
+    Args:
+        reference: the plain model's run.
+        settings: of one of the runs: its scorer and number of levels.
+        dataset: its data.
+        reporter: shows progress.
+    """
+    files = {split: shared_scores(reference, settings, split) for split in ("train", "val")}
+    return _score_reference(reference, settings, dataset, files, reporter)
+
+
+def _score_reference(
+    plain: Run, settings: TrainSettings, data: Dataset, files: Mapping[str, Path], reporter: Reporter
+) -> dict[str, Scores]:
+    """Scores of the reference model's train and val images; those on disk are kept if they are of this model."""
     model, _ = load_model(plain.checkpoint)
     scores, made_by = {}, digest_of_tensors(model.state_dict())
-    for split in ("train", "val"):
-        file = run.directory / f"scores-{split}.parquet"
+    for split, file in files.items():
         if file.exists() and (kept := load_scores(file)).provenance.get("model") == made_by:
             scores[split] = kept
             continue
