@@ -1,4 +1,4 @@
-"""Reference networks for small images and tables, by name. Any torch module is welcome everywhere else.
+"""Reference networks for images and tables, by name; networks of timm and torchvision; anybody's own.
 
 The normalisation is part of every model here (METHOD 1), so inputs, norms and distances are in input units.
 """
@@ -12,8 +12,12 @@ import torch
 from torch import nn
 
 from robcal.checks import refuse
+from robcal.models.bottleneck import LARGE_BLOCKS, PREACT_DEPTHS, large_resnet, preact_resnet
+from robcal.models.external import admit_model, external_model, is_external
 from robcal.models.resnet import small_resnet, wide_resnet
 from robcal.models.small import cnn, fast_cnn, mlp
+
+__all__ = ["MODELS", "MODEL_NAMES", "Normalized", "admit_model", "build_model"]
 
 Builder = Callable[[tuple[int, ...], int], nn.Module]
 
@@ -21,7 +25,15 @@ Builder = Callable[[tuple[int, ...], int], nn.Module]
 MODELS: dict[str, Builder] = {"mlp": mlp, "cnn": cnn, "cnn-fast": fast_cnn, "resnet-small": small_resnet}
 
 #: For help texts: every name that `build_model` knows.
-MODEL_NAMES = (*MODELS, "wrn-DEPTH-WIDTH")
+MODEL_NAMES = (
+    *MODELS,
+    "wrn-DEPTH-WIDTH",
+    *(f"preact-resnet-{depth}" for depth in PREACT_DEPTHS),
+    *(f"resnet-{depth}" for depth in LARGE_BLOCKS),
+    "timm:NAME",
+    "torchvision:NAME",
+    "package.module:factory",
+)
 
 
 class Normalized(nn.Module):
@@ -51,10 +63,16 @@ def build_model(
     std: torch.Tensor | None = None,
     seed: int = 0,
 ) -> Normalized:
-    """Build a reference network by name, initialised from `seed` (the global random state is left as found).
+    """Build a network by name, initialised from `seed` (the global random state is left as found).
+
+    No name makes this function import the user's code: "package.module:factory" is built only after `admit_model` has
+    imported it, which the command line does with what the user wrote (see `robcal.models.external`).
 
     Args:
-        name: a key of `MODELS`, or "wrn-DEPTH-WIDTH" (Zagoruyko & Komodakis 2016), for example "wrn-28-10".
+        name: a key of `MODELS`; "wrn-DEPTH-WIDTH" (Zagoruyko & Komodakis 2016), for example "wrn-28-10";
+            "preact-resnet-20", 29, 56 or 110 (He et al. 2016b) for small images; "resnet-50" or "resnet-101" (He et al.
+            2016a) for large ones; "timm:NAME" or "torchvision:NAME" where these are installed; or a factory of the
+            user's own, "package.module:factory", that `admit_model` has imported.
         input_shape: (C, H, W) for images, (D,) for tables.
         num_classes: Z.
         mean: (C,) or (D,), subtracted from the inputs; default 0.
@@ -70,18 +88,27 @@ def build_model(
     >>> build_model("mlp", input_shape=(4,), num_classes=3)(torch.zeros(2, 4)).shape
     torch.Size([2, 3])
     """
-    wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if wide:
-            network = wide_resnet(input_shape, num_classes, depth=int(wide[1]), width=int(wide[2]))
-        elif name in MODELS:
-            network = MODELS[name](input_shape, num_classes)
-        else:
-            refuse(f"the model is {name!r}", f"it must be one of {', '.join(MODEL_NAMES)}", "Check --model")
+        network = _network(name, input_shape, num_classes)
     channels = input_shape[0]
     return Normalized(
         network,
         torch.zeros(channels) if mean is None else mean,
         torch.ones(channels) if std is None else std,
     )
+
+
+def _network(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """The network that a name stands for, freshly initialised."""
+    if name in MODELS:
+        return MODELS[name](input_shape, num_classes)
+    if wide := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        return wide_resnet(input_shape, num_classes, depth=int(wide[1]), width=int(wide[2]))
+    if preact := re.fullmatch(r"preact-resnet-(\d+)", name):
+        return preact_resnet(input_shape, num_classes, depth=int(preact[1]))
+    if large := re.fullmatch(r"resnet-(\d+)", name):
+        return large_resnet(input_shape, num_classes, depth=int(large[1]))
+    if is_external(name):
+        return external_model(name, input_shape, num_classes)
+    refuse(f"the model is {name!r}", f"it must be one of {', '.join(MODEL_NAMES)}", "Check --model")

@@ -1,0 +1,177 @@
+"""Bottleneck residual networks: pre-activation ones for 32x32 images, and ResNet-50 and 101 for large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from robcal.checks import refuse
+
+#: Depths of the pre-activation networks: 9 n + 2 layers.
+PREACT_DEPTHS = (20, 29, 56, 110)
+
+#: Blocks a stage of the networks for large images, by depth (He et al. 2016a, table 1).
+LARGE_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+#: Smallest side of an image that a network for large images takes, in pixels: it halves it five times.
+LARGE_SIDE = 32
+
+
+class PreActivationBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, each after batch normalisation and ReLU; the shortcut is untouched or linear.
+
+    Args:
+        inside: channels that come in.
+        width: channels of the 3x3 convolution.
+        outside: channels that go out.
+        stride: of the first convolution and of the shortcut.
+        active: whether what comes in is already normalised and rectified (the first block, behind the stem).
+    """
+
+    def __init__(self, inside: int, width: int, outside: int, stride: int, *, active: bool) -> None:
+        super().__init__()
+        self.norm1 = None if active else nn.BatchNorm2d(inside)
+        self.conv1 = nn.Conv2d(inside, width, 1, stride=stride)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm3 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outside, 1)
+        self.shortcut = nn.Conv2d(inside, outside, 1, stride=stride) if inside != outside else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inside, H, W) → (B, outside, H / stride, W / stride)."""
+        y = self.conv1(x if self.norm1 is None else functional.relu(self.norm1(x)))
+        y = self.conv2(functional.relu(self.norm2(y)))
+        y = self.conv3(functional.relu(self.norm3(y)))
+        shortcut: torch.Tensor = x if self.shortcut is None else self.shortcut(x)
+        return torch.add(shortcut, y)
+
+
+def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) -> nn.Module:
+    """Pre-activation ResNet for small images ("ResNet v2", He et al. 2016b), 9 n + 2 layers deep.
+
+    Depths 29, 56 and 110 exist twice in the literature, as 6 n + 2 layers of basic blocks and as 9 n + 2 layers of
+    bottlenecks. These are the bottlenecks, n a stage, in the form that the ResNet-20, 29, 56 and 110 "v2" of the Keras
+    example made common: a 3x3 stem of 16 channels, stages of width 16, 64, 128 with 64, 128, 256 channels out, stride
+    at the first 1x1 convolution, a linear shortcut from the block's input, and biases on every convolution.
+    ResNet-20 v2 for 10 classes has 570,602 trainable parameters. The paper's own bottleneck networks (ResNet-164) are
+    narrower inside: widths 16, 32, 64. Batch normalisation has PyTorch's momentum and epsilon.
+
+    Args:
+        input_shape: (C, H, W).
+        num_classes: Z.
+        depth: one of `PREACT_DEPTHS`, or any other 9 n + 2.
+
+    Raises:
+        InputError: if the inputs are not images, or the depth is not 9 n + 2.
+    """
+    _check_image(input_shape, 1)
+    if depth < 11 or (depth - 2) % 9:
+        refuse(
+            f"a pre-activation ResNet of depth {depth}",
+            "the depth must be 9 n + 2 (bottleneck blocks)",
+            f"Try one of {', '.join(f'preact-resnet-{known}' for known in PREACT_DEPTHS)}",
+        )
+    layers: list[nn.Module] = [nn.Conv2d(input_shape[0], 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
+    inside, width = 16, 16
+    for stage, outside in enumerate((64, 128, 256)):
+        for block in range((depth - 2) // 9):
+            stride = 2 if stage and not block else 1
+            layers.append(PreActivationBottleneck(inside, width, outside, stride, active=not stage and not block))
+            inside = outside
+        width = outside
+    layers += [nn.BatchNorm2d(inside), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, num_classes)]
+    network = nn.Sequential(*layers)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, each before batch normalisation; ReLU after the sum (He et al. 2016a).
+
+    The stride is on the 3x3 convolution (what is called v1.5), which changes no parameter count.
+    """
+
+    def __init__(self, inside: int, width: int, stride: int) -> None:
+        super().__init__()
+        outside = 4 * width
+        self.conv1 = nn.Conv2d(inside, width, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outside, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(outside)
+        self.shortcut = None
+        if inside != outside:
+            projection = nn.Conv2d(inside, outside, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outside))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inside, H, W) → (B, 4 width, H / stride, W / stride)."""
+        y = functional.relu(self.norm1(self.conv1(x)))
+        y = functional.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        shortcut: torch.Tensor = x if self.shortcut is None else self.shortcut(x)
+        return functional.relu(torch.add(shortcut, y))
+
+
+def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) -> nn.Module:
+    """ResNet-50 or 101 for 224x224 images (He et al. 2016a, table 1).
+
+    For 1,000 classes they have 25,557,032 and 44,549,160 parameters. The scale of the last normalisation of every block
+    begins at 0, so that blocks begin as the identity (Goyal et al. 2017, section 5.1).
+
+    Args:
+        input_shape: (C, H, W), sides of `LARGE_SIDE` pixels or more.
+        num_classes: Z.
+        depth: a key of `LARGE_BLOCKS`.
+
+    Raises:
+        InputError: if the inputs are not images, or too small, or the depth is another.
+    """
+    _check_image(input_shape, LARGE_SIDE)
+    if depth not in LARGE_BLOCKS:
+        known = ", ".join(f"resnet-{depth}" for depth in LARGE_BLOCKS)
+        refuse(f"a ResNet of depth {depth} for large images", f"there are {known}", "Choose one of these")
+    network = nn.Sequential(
+        *(nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        *_stages(LARGE_BLOCKS[depth]),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, num_classes)),
+    )
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, Bottleneck):
+            nn.init.zeros_(module.norm3.weight)
+    return network
+
+
+def _stages(blocks: Sequence[int]) -> list[nn.Module]:
+    """Stages of widths 64, 128, …; each but the first halves the sides."""
+    layers: list[nn.Module] = []
+    inside = 64
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            width = 64 * 2**stage
+            layers.append(Bottleneck(inside, width, 2 if stage and not block else 1))
+            inside = 4 * width
+    return layers
+
+
+def _check_image(input_shape: tuple[int, ...], side: int) -> None:
+    if len(input_shape) != 3:
+        refuse(f"inputs have shape {input_shape}", "residual networks take images (C, H, W)", "Use --model mlp")
+    if min(input_shape[1:]) < side:
+        refuse(
+            f"images are {input_shape[1]}x{input_shape[2]}",
+            f"this network takes sides of {side} pixels or more",
+            "Use a network for small images, such as preact-resnet-29",
+        )

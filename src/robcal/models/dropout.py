@@ -1,0 +1,49 @@
+"""Dropout before the weight layers of any network (Gal & Ghahramani 2016), as Monte-Carlo dropout wants it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from robcal.checks import check_fraction, refuse
+
+#: Layers that hold weights, before each of which dropout goes.
+_WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def with_dropout(network: nn.Module, rate: float) -> nn.Module:
+    """Put dropout before every linear and convolutional layer but the first, in place; no weight changes.
+
+    Args:
+        network: any network that calls its layers as modules.
+        rate: share of a layer's inputs that is set to zero, in (0, 1).
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: if the rate is out of range, or the network has fewer than two such layers.
+
+    >>> with_dropout(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), 0.1)[2]
+    Sequential(
+      (0): Dropout(p=0.1, inplace=False)
+      (1): Linear(in_features=8, out_features=3, bias=True)
+    )
+    """
+    check_fraction(rate, "the rate of dropout")
+    places = [
+        (parent, name)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, _WEIGHT_LAYERS)
+    ]
+    first = next((module for module in network.modules() if isinstance(module, _WEIGHT_LAYERS)), None)
+    places = [(parent, name) for parent, name in places if getattr(parent, name) is not first]
+    if not places:
+        refuse(
+            "the network has no linear or convolutional layer after its first",
+            "dropout goes before such layers",
+            "Choose another network",
+        )
+    for parent, name in places:
+        setattr(parent, name, nn.Sequential(nn.Dropout(rate), getattr(parent, name)))
+    return network

@@ -1,0 +1,196 @@
+"""Networks from elsewhere: timm, torchvision, and the user's own factory.
+
+`timm:NAME` and `torchvision:NAME` call one fixed function of a fixed package, which builds a network it knows by name,
+with random weights, from no network and no file.
+
+`package.module:factory` is code. Importing it runs it, so it is imported only when the user writes it: the command line
+hands what stands behind `--model` to `admit_model`, which imports the factory and notes it for this process. Building a
+network only looks among the noted ones. So a checkpoint, a run directory or a settings file that names a factory can
+make nothing be imported: opening it without `--model package.module:factory` ends in an error that says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robcal.checks import refuse
+
+#: Packages that a model may be taken from by name.
+PACKAGES = ("timm", "torchvision")
+
+#: Networks of torchvision that return more than logits in training unless told not to.
+_AUXILIARY = ("googlenet", "inception_v3")
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+#: The user's factories that this process may call, by the text that named them; filled by `admit_model` only.
+_admitted: dict[str, Callable[..., Any]] = {}
+
+
+def is_external(name: str) -> bool:
+    """Whether a model's name has the form `timm:NAME`, `torchvision:NAME` or `package.module:factory`."""
+    return ":" in name
+
+
+def admit_model(name: str) -> None:
+    """Import the factory that the user named; for every other model's name this does nothing.
+
+    Call it with what a person wrote on their command line or in their program, never with text out of a file. The
+    working directory is searched too, after everything that is installed.
+
+    Args:
+        name: a model's name, for example "package.module:factory".
+
+    Raises:
+        InputError: if the module cannot be imported or has no such callable.
+
+    Example:
+        >>> admit_model("wrn-28-10")
+    """
+    if not is_external(name) or name.partition(":")[0] in PACKAGES:
+        return
+    if not _FACTORY.fullmatch(name):
+        refuse(f"the model is {name!r}", "a factory is written package.module:factory", "Check --model")
+    module_name, _, attribute = name.partition(":")
+    try:
+        with _working_directory_last():
+            found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the user's own code raises
+        refuse(
+            f"the model {name!r} cannot be imported ({type(error).__name__}: {error})",
+            "package.module:factory names a callable in a module that Python finds",
+            "Install the package, or run in the folder that holds it",
+        )
+    if not callable(found):
+        refuse(f"the model {name!r} is a {type(found).__name__}", "it must be callable", "Name a function or a class")
+    _admitted[name] = found
+
+
+def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Build a network from elsewhere and try it on two black inputs.
+
+    The user's factory is called by what its signature says: `factory(input_shape=…, num_classes=…)` where it has both
+    names, else `factory(num_classes=…)` where it takes that one, else `factory(input_shape, num_classes)`.
+
+    Args:
+        name: "timm:NAME", "torchvision:NAME", or a factory that `admit_model` has imported.
+        input_shape: shape of one input.
+        num_classes: Z.
+
+    Returns:
+        A module from (B, *input_shape) normalised inputs to (B, Z) logits, in train mode.
+
+    Raises:
+        InputError: if the package is missing, the name is unknown, the factory was not admitted, or what comes back is
+            no such module.
+    """
+    package, _, known = name.partition(":")
+    if package in PACKAGES:
+        network = _from_package(package, known, input_shape, num_classes)
+    elif name in _admitted:
+        with _working_directory_last():
+            network = _call(_admitted[name], input_shape, num_classes)
+    else:
+        refuse(
+            f"the model {name!r} is code that has not been named in this command",
+            "no file makes robcal import code: only what you write yourself is imported",
+            f"If you trust it, pass --model {name} (in a program: robcal.models.admit_model({name!r}))",
+        )
+    return _tried(network, name, input_shape, num_classes)
+
+
+def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_classes: int) -> Any:
+    """A network of timm or torchvision by its name, with random weights."""
+    if len(input_shape) != 3:
+        refuse(f"inputs have shape {input_shape}", f"models of {package} take images (C, H, W)", "Use --model mlp")
+    if not _PLAIN_NAME.fullmatch(known):  # timm reads "hf-hub:…" and "local-dir:…" as places to load from
+        refuse(f"the model is {package + ':' + known!r}", f"a plain name in {package} follows the colon", "Correct it")
+    try:
+        module = importlib.import_module("timm" if package == "timm" else "torchvision.models")
+    except ImportError as error:
+        refuse(
+            f"--model {package}:{known} needs {package}, which cannot be imported ({error})",
+            f"{package} is not among robcal's requirements",
+            f"Install {package}, or choose a model of robcal's own",
+        )
+    try:
+        if package == "timm":
+            return module.create_model(known, pretrained=False, num_classes=num_classes, in_chans=input_shape[0])
+        _check_colours(input_shape)
+        options = {"aux_logits": False} if known in _AUXILIARY else {}
+        return module.get_model(known, weights=None, num_classes=num_classes, **options)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        refuse(
+            f"{package} cannot build {known!r} for {num_classes} classes ({error})",
+            f"it must be a classifier that {package} knows by this name",
+            f"List its names with {package}.{'list_models()' if package == 'timm' else 'models.list_models()'}",
+        )
+
+
+def _check_colours(input_shape: tuple[int, ...]) -> None:
+    if input_shape[0] != 3:
+        refuse(f"images have {input_shape[0]} channel(s)", "models of torchvision take 3", "Use a timm: model")
+
+
+def _call(factory: Callable[..., Any], input_shape: tuple[int, ...], num_classes: int) -> Any:
+    """Call the user's factory in the form its signature asks for."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some callables written in C have none
+        return factory(num_classes=num_classes)
+    if {"input_shape", "num_classes"} <= parameters.keys():
+        return factory(input_shape=input_shape, num_classes=num_classes)
+    if "num_classes" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return factory(num_classes=num_classes)
+    return factory(input_shape, num_classes)
+
+
+def _tried(network: Any, name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """`network` if it is a module that takes such inputs and gives (B, Z) logits."""
+    if not isinstance(network, nn.Module):
+        refuse(f"{name} made a {type(network).__name__}", "it must make a torch.nn.Module", "Mend the factory")
+    try:
+        with torch.no_grad():
+            logits = network.eval()(torch.zeros(2, *input_shape))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        refuse(
+            f"{name} does not take inputs of shape {input_shape} ({str(error).splitlines()[0]})",
+            "a model takes a batch of the data's inputs",
+            "Choose another model or image size",
+        )
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, num_classes):
+        refuse(
+            f"{name} turns 2 inputs into {shape}",
+            f"it must give logits of shape (2, {num_classes}), one row an input and one column a class",
+            "Return the logits alone",
+        )
+    return network.train()
+
+
+@contextmanager
+def _working_directory_last() -> Iterator[None]:
+    """The working directory at the end of Python's search path, where it hides nothing that is installed."""
+    place = str(Path.cwd())
+    sys.path.append(place)
+    try:
+        yield
+    finally:
+        # the imported code may have changed the path: take away the entry that was added, the last of its kind
+        for position in reversed(range(len(sys.path))):
+            if sys.path[position] == place:
+                del sys.path[position]
+                break

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from robcal.artifacts import save_checkpoint
+from robcal.checks import InputError
+from robcal.models import admit_model, build_model, external
+from robcal.runs import load_model
+
+SHAPE = (3, 8, 8)
+
+
+def _net(classes: int, channels: int = 3) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external, "_admitted", {})
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A module in the working directory that leaves a trace when it is imported."""
+    (tmp_path / "own_networks.py").write_text(
+        "from pathlib import Path\n"
+        "from torch import nn\n"
+        f"Path({str(tmp_path / 'imported')!r}).write_text('yes')\n"
+        "def head(n, c): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, n))\n"
+        "def named(num_classes): return head(num_classes, 3)\n"
+        "def both(num_classes, input_shape): return head(num_classes, input_shape[0])\n"
+        "def placed(shape, classes, /): return head(classes, shape[0])\n"
+        "def free(**options): return head(options['num_classes'], 3)\n"
+        "def wrong(num_classes): return head(num_classes + 1, 3)\n"
+        "def pair(num_classes):\n"
+        "    class Pair(nn.Module):\n"
+        "        def forward(self, x): return x, x\n"
+        "    return Pair()\n"
+        "def text(num_classes): return 'net'\n"
+        "def broken(num_classes): return nn.Linear(5, num_classes)\n"
+        "class Holder:\n"
+        "    @staticmethod\n"
+        "    def net(num_classes): return head(num_classes, 3)\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+    yield tmp_path
+    sys.modules.pop("own_networks", None)
+
+
+@pytest.mark.parametrize("factory", ["named", "both", "placed", "free", "Holder.net"])
+def test_own_factories_by_their_signatures(factory: str, own_code: Path) -> None:
+    before = list(sys.path)
+    admit_model(f"own_networks:{factory}")
+    model = build_model(f"own_networks:{factory}", input_shape=SHAPE, num_classes=4)
+    assert model(torch.rand(5, *SHAPE)).shape == (5, 4)
+    assert model.network.training
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("wrong", r"turns 2 inputs into \(2, 5\).*\(2, 4\)"),
+        ("pair", "turns 2 inputs into tuple"),
+        ("text", "made a str"),
+        ("broken", r"does not take inputs of shape \(3, 8, 8\)"),
+    ],
+)
+def test_own_factories_that_make_something_else(factory: str, message: str, own_code: Path) -> None:
+    admit_model(f"own_networks:{factory}")
+    with pytest.raises(InputError, match=message):
+        build_model(f"own_networks:{factory}", input_shape=SHAPE, num_classes=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_networks:absent", "AttributeError"),
+        ("own_networks:number", "is a int"),
+        ("no_such_package.net:build", "ModuleNotFoundError"),
+        ("own_networks:named()", "package.module:factory"),
+        ("../own_networks:named", "package.module:factory"),
+        (":named", "package.module:factory"),
+    ],
+)
+def test_names_that_cannot_be_admitted(name: str, message: str, own_code: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        admit_model(name)
+
+
+def test_names_of_robcals_own_models_import_nothing() -> None:
+    before = set(sys.modules)
+    for name in ("mlp", "wrn-28-10", "timm:resnet18", "torchvision:resnet18"):
+        admit_model(name)
+    assert set(sys.modules) == before
+
+
+def test_no_file_makes_robcal_import_code(own_code: Path) -> None:
+    """A checkpoint names a factory: it is imported when the user names it too, and not before."""
+    name = "own_networks:named"
+    about = {"model": name, "input_shape": list(SHAPE), "num_classes": 4}
+    state = {f"network.{key}": value for key, value in _net(4).state_dict().items()}
+    state |= {"mean": torch.zeros(3), "std": torch.ones(3)}
+    file = save_checkpoint(state, about, own_code / "model.safetensors")
+    with pytest.raises(InputError, match=f"pass --model {name}"):
+        load_model(file)
+    assert not (own_code / "imported").exists()
+    assert "own_networks" not in sys.modules
+    admit_model(name)
+    model, _ = load_model(file)
+    assert (own_code / "imported").exists()
+    assert torch.equal(model.state_dict()["network.2.weight"], state["network.2.weight"])
+
+
+def test_a_factory_draws_from_the_seed(own_code: Path) -> None:
+    admit_model("own_networks:named")
+    weights = [
+        build_model("own_networks:named", input_shape=SHAPE, num_classes=4, seed=seed).state_dict()["network.2.weight"]
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Modules that answer as timm and torchvision do, and note their calls."""
+    calls: list[tuple] = []
+
+    def create_model(name: str, *, pretrained: bool, num_classes: int, in_chans: int) -> nn.Module:
+        calls.append((name, pretrained, num_classes, in_chans))
+        if name != "tiny.a1_in1k":
+            raise RuntimeError(f"Unknown model ({name})")
+        return _net(num_classes, in_chans)
+
+    def get_model(name: str, **config: object) -> nn.Module:
+        calls.append((name, config))
+        if name not in ("tiny", "googlenet"):
+            raise ValueError(f"Unknown model {name}")
+        return _net(int(str(config["num_classes"])))
+
+    timm, vision, models = (types.ModuleType(name) for name in ("timm", "torchvision", "torchvision.models"))
+    timm.create_model = create_model  # type: ignore[attr-defined]
+    models.get_model = get_model  # type: ignore[attr-defined]
+    vision.models = models  # type: ignore[attr-defined]
+    for name, module in (("timm", timm), ("torchvision", vision), ("torchvision.models", models)):
+        monkeypatch.setitem(sys.modules, name, module)
+    return calls
+
+
+def test_packages_are_asked_for_untrained_networks(stand_ins: list[tuple]) -> None:
+    assert build_model("timm:tiny.a1_in1k", input_shape=(1, 8, 8), num_classes=6)(torch.rand(2, 1, 8, 8)).shape == (
+        2,
+        6,
+    )
+    assert build_model("torchvision:tiny", input_shape=SHAPE, num_classes=6)(torch.rand(2, *SHAPE)).shape == (2, 6)
+    build_model("torchvision:googlenet", input_shape=SHAPE, num_classes=6)
+    assert stand_ins == [
+        ("tiny.a1_in1k", False, 6, 1),
+        ("tiny", {"weights": None, "num_classes": 6}),
+        ("googlenet", {"weights": None, "num_classes": 6, "aux_logits": False}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("timm:huge", SHAPE, r"timm cannot build 'huge' .*timm.list_models\(\)"),
+        ("torchvision:huge", SHAPE, r"torchvision cannot build 'huge' .*torchvision.models.list_models\(\)"),
+        ("torchvision:tiny", (1, 8, 8), "1 channel"),
+        ("timm:hf-hub:somebody/net", SHAPE, "a plain name"),
+        ("timm:local-dir:/somewhere", SHAPE, "a plain name"),
+        ("timm:", SHAPE, "a plain name"),
+        ("timm:tiny.a1_in1k", (4,), "images"),
+    ],
+)
+def test_packages_refuse(name: str, shape: tuple[int, ...], message: str, stand_ins: list[tuple]) -> None:
+    with pytest.raises(InputError, match=message):
+        build_model(name, input_shape=shape, num_classes=6)
+
+
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_packages_that_are_not_installed(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"needs {package}, which cannot be imported.*Install {package}"):
+        build_model(f"{package}:resnet18", input_shape=SHAPE, num_classes=6)
