@@ -1,0 +1,101 @@
+"""Correctness ranking loss (Moon, Kim, Shin, Hwang 2020): who was right more often shall be more confident.
+
+    L = cross-entropy + weight · mean over pairs (i, j) of max(0, -g (kappa_i - kappa_j) + |c_i - c_j|)    (equation 2)
+
+kappa is the largest probability; c, in [0, 1], how often the example was classified right in the training passes so
+far; g = sign(c_i - c_j), and a pair with equal c costs nothing. The pairs are each example of the batch and the next,
+the last with the first. As in the authors' code, c is the count less the smallest count of all examples, over the
+number of finished epochs less the same; an example is looked at once an epoch, before the step that learns from it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from robcal.checks import check_fraction, refuse
+from robcal.methods.method import Batch, EpochInfo, Method, RunInfo, State
+
+
+def crl(weight: float = 1.0) -> Method:
+    """Correctness ranking loss.
+
+    Args:
+        weight: of the ranking term, above 0; the paper's is 1.
+
+    Raises:
+        InputError: if `weight` is out of range, or (at the start of training) the number of training examples unknown.
+    """
+    check_fraction(weight, "weight", high=float("inf"))
+
+    def init(info: RunInfo) -> State:
+        if info.num_train < 1:
+            refuse("the run names no number of training examples", "crl counts for each of them", "Pass num_train")
+        return {
+            "counts": torch.zeros(info.num_train, dtype=torch.int32),
+            "right": torch.zeros(info.num_train, dtype=torch.bool),
+            "epochs": torch.tensor(0),
+        }
+
+    def loss(state: State, model: nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, State]:
+        place = batch.labels.device
+        state = {**state, "counts": state["counts"].to(place), "right": state["right"].to(place, copy=True)}
+        logits = model(batch.inputs).float()
+        confidence, top = functional.softmax(logits, dim=1).max(1)
+        ranking = ranking_loss(confidence, correctness(state["counts"], int(state["epochs"]), batch.index))
+        state["right"][batch.index] = top == batch.labels
+        return functional.cross_entropy(logits, targets) + weight * ranking, state
+
+    def after_epoch(state: State, info: EpochInfo) -> State:
+        right = _in_all_processes(state["right"])
+        return {
+            "counts": state["counts"] + right,
+            "right": torch.zeros_like(right),
+            "epochs": state["epochs"] + 1,
+        }
+
+    return Method(name="crl", title="CRL", init=init, loss=loss, after_epoch=after_epoch, options={"weight": weight})
+
+
+def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch.Tensor:
+    """(B,) float32 `c = (count - min) / (epochs - min)`, min over all examples; 0 while all counts are equal.
+
+    Args:
+        counts: (N,) integers, in how many epochs each example was right.
+        epochs: number of finished epochs.
+        index: (B,) which examples.
+
+    >>> correctness(torch.tensor([1, 3, 2]), 5, torch.tensor([2, 0, 1]))
+    tensor([0.2500, 0.0000, 0.5000])
+    """
+    least = counts.min()
+    return (counts[index] - least).float() / (epochs - least).clamp_min(1)
+
+
+def ranking_loss(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
+    """Mean over pairs of neighbours (i, i + 1), the last with the first, of the hinge above.
+
+    Args:
+        confidence: (B,) kappa.
+        correct: (B,) c.
+
+    Returns:
+        A scalar.
+
+    >>> float(ranking_loss(torch.tensor([0.5, 0.75]), torch.tensor([1.0, 0.5])))
+    0.75
+    """
+    gap = correct - correct.roll(-1)
+    return functional.relu(gap.abs() - gap.sign() * (confidence - confidence.roll(-1))).mean()
+
+
+def _in_all_processes(right: torch.Tensor) -> torch.Tensor:
+    """Whether each example was right in any of the processes; each sees its own share of them."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return right
+    shared = right.to("cuda" if distributed.get_backend() == "nccl" else "cpu", torch.uint8)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return shared.to(right.device, torch.bool)

@@ -1,0 +1,56 @@
+"""Focal loss (Lin et al. 2017, equation 4), which calibrates networks (Mukhoti et al. 2020).
+
+    L = -(1 - p_y)^gamma log p_y
+
+Well-learnt examples weigh less than in the cross-entropy (gamma = 0), so the network is not driven to certainty. For
+soft targets t it is the mean over them, `-sum_z t_z (1 - p_z)^gamma log p_z`, which for one-hot ones is the above.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from robcal.checks import check_fraction
+from robcal.methods.method import Batch, Method, State
+
+#: Default of gamma: what Mukhoti et al. 2020 recommend where one value serves all examples.
+DEFAULT_GAMMA = 3.0
+
+
+def focal(gamma: float = DEFAULT_GAMMA) -> Method:
+    """Focal loss.
+
+    Args:
+        gamma: exponent of the factor (1 - p), at least 0; 0 is the cross-entropy.
+
+    Raises:
+        InputError: if `gamma` is out of range.
+    """
+    check_fraction(gamma, "gamma", low=-1e-300, high=float("inf"))
+
+    def loss(state: State, model: nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, State]:
+        return focal_loss(model(batch.inputs), targets, gamma), state
+
+    return Method(name="focal", title="Focal loss", loss=loss, options={"gamma": gamma})
+
+
+def focal_loss(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Mean over the batch of `-sum_z t_z (1 - p_z)^gamma log p_z`.
+
+    Args:
+        logits: (B, Z).
+        targets: (B, Z) probabilities, one-hot or soft.
+        gamma: see `focal`.
+
+    Returns:
+        A scalar.
+
+    >>> logits = torch.log(torch.tensor([[0.25, 0.75]]))
+    >>> round(float(focal_loss(logits, torch.tensor([[1.0, 0.0]]), 2.0) / -torch.log(torch.tensor(0.25))), 4)
+    0.5625
+    """
+    log_probs = functional.log_softmax(logits.float(), dim=1)
+    rest = (-torch.expm1(log_probs)).clamp_min(torch.finfo(log_probs.dtype).tiny)  # 1 - p, exact for p near 1
+    return -(targets * rest**gamma * log_probs).sum(1).mean()

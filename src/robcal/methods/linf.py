@@ -1,0 +1,167 @@
+"""Attacks within a max-norm ball that training methods run on their batches; scoring robustness is `robcal.robustness`.
+
+A perturbation delta is kept where `max |delta| <= epsilon` and `x + delta` lies in the box of the data, both by
+clipping, which is the exact projection. Attacks see the network in eval mode, so running statistics are neither used
+up nor disturbed by adversarial examples, and dropout is off; random starts come from (seed, step), kept in the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from robcal.methods.method import RunInfo, State
+
+#: Perturbed inputs' logits → (B,) what the attack makes as large as it can.
+Objective = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The allowed perturbations of a batch.
+
+    Attributes:
+        inputs: (B, …) its centres, in input units.
+        epsilon: radius in the max-norm, in input units.
+        low: lower end of the box, broadcastable to one input; -inf where unbounded.
+        high: upper end.
+    """
+
+    inputs: torch.Tensor
+    epsilon: float
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def project(self, delta: torch.Tensor) -> torch.Tensor:
+        """The nearest allowed perturbation."""
+        moved = self.inputs + delta.clamp(-self.epsilon, self.epsilon)
+        return torch.minimum(torch.maximum(moved, self.low), self.high) - self.inputs
+
+
+def attack_state(info: RunInfo) -> State:
+    """What an attacking method remembers: the box of the data, the seed of the run and the number of steps taken."""
+    low, high = (-np.inf, np.inf) if info.box is None else info.box
+    return {
+        "low": torch.as_tensor(low, dtype=torch.float32),
+        "high": torch.as_tensor(high, dtype=torch.float32),
+        "seed": torch.tensor(info.seed),
+        "step": torch.tensor(0),
+    }
+
+
+def next_step(state: State) -> State:
+    """The state after one batch."""
+    return {**state, "step": state["step"] + 1}
+
+
+def ball_around(state: State, inputs: torch.Tensor, epsilon: float) -> Ball:
+    """The ball about a batch, cut with the box that `attack_state` remembers."""
+    centre = inputs.detach()
+    return Ball(centre, epsilon, state["low"].to(centre.device), state["high"].to(centre.device))
+
+
+def generator_of(state: State, device: torch.device) -> torch.Generator:
+    """The generator of this batch's random starts: a function of (seed, step), so that a resumed run repeats it."""
+    words = np.random.SeedSequence([int(state["seed"]), int(state["step"])]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(words[0] >> np.uint64(1)))
+
+
+@contextmanager
+def under_attack(model: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode, without the wrapper of distributed training; every module's mode comes back after."""
+    network: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def signed_ascent(
+    network: nn.Module, objective: Objective, ball: Ball, start: torch.Tensor, *, steps: int, step_size: float
+) -> torch.Tensor:
+    """Projected gradient ascent (Madry et al. 2018): `delta <- project(delta + step_size sign(gradient))`.
+
+    Args:
+        network: perturbed inputs → logits.
+        objective: see `Objective`.
+        ball: the allowed perturbations.
+        start: (B, …), projected first.
+        steps: number of steps, each a forward and a backward pass.
+        step_size: in input units.
+
+    Returns:
+        (B, …) the perturbations after the last step.
+    """
+    delta = ball.project(start)
+    for _ in range(steps):
+        _, gradient = _value_and_gradient(network, objective, ball, delta)
+        delta = ball.project(delta + step_size * gradient.sign())
+    return delta
+
+
+def backtracking_ascent(
+    network: nn.Module,
+    objective: Objective,
+    ball: Ball,
+    start: torch.Tensor,
+    *,
+    steps: int,
+    step_size: float,
+    momentum: float = 0.9,
+    factor: float = 1.5,
+) -> torch.Tensor:
+    """Projected gradient ascent with momentum and backtracking (Stutz et al. 2020, algorithm 2).
+
+        velocity <- momentum velocity + (1 - momentum) sign(gradient)
+        delta <- project(delta + step velocity) where that does not lower the objective; elsewhere step <- step / factor
+
+    so the objective of no example ever falls. The trial's gradient is kept if it is accepted: one forward and one
+    backward pass a step.
+
+    Args:
+        network: perturbed inputs → logits.
+        objective: see `Objective`.
+        ball: the allowed perturbations.
+        start: (B, …), projected first.
+        steps: number of steps.
+        step_size: of every example at first, in input units.
+        momentum: in [0, 1).
+        factor: above 1.
+
+    Returns:
+        (B, …) the best perturbations.
+    """
+    delta = ball.project(start)
+    value, gradient = _value_and_gradient(network, objective, ball, delta)
+    each = (-1, *([1] * (delta.ndim - 1)))
+    size = torch.full_like(value, step_size)
+    velocity = torch.zeros_like(delta)
+    for _ in range(steps):
+        velocity = momentum * velocity + (1 - momentum) * gradient.sign()
+        trial = ball.project(delta + size.view(each) * velocity)
+        trial_value, trial_gradient = _value_and_gradient(network, objective, ball, trial)
+        better = trial_value >= value
+        delta = torch.where(better.view(each), trial, delta)
+        gradient = torch.where(better.view(each), trial_gradient, gradient)
+        value = torch.where(better, trial_value, value)
+        size = torch.where(better, size, size / factor)
+    return delta
+
+
+def _value_and_gradient(
+    network: nn.Module, objective: Objective, ball: Ball, delta: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B,) objective at `inputs + delta`, and its gradient there; parameters receive none."""
+    moved = (ball.inputs + delta).requires_grad_()
+    value = objective(network(moved).float())
+    (gradient,) = torch.autograd.grad(value.sum(), moved)
+    return value.detach(), gradient
