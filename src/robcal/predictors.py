@@ -1,6 +1,8 @@
-"""Model(s) → probabilities of a split. A single model here; what averages several belongs beside it."""
+"""Model(s) → probabilities of a split: of one network, or the mean over the members of an ensemble."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -80,9 +82,42 @@ def predict_logits(
     return whole
 
 
+def mean_probs(probs: Sequence[FloatArray]) -> FloatArray:
+    """What an ensemble predicts: the mean of its members' (N, Z) probabilities (METHOD 5); one member's are its own."""
+    return probs[0] if len(probs) == 1 else np.asarray(np.mean(np.stack(probs), axis=0))
+
+
 def predict(
-    model: nn.Module, split: Split, *, reporter: Reporter = SILENT, description: str = "predict"
+    models: nn.Module | Sequence[nn.Module],
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+    reporter: Reporter = SILENT,
+    description: str = "predict",
 ) -> Predictions:
-    """Probabilities, logits and labels of a split, from one model on the CPU."""
-    logits = predict_logits(model, split, reporter=reporter, description=description)
-    return Predictions(probs=softmax(logits).astype(np.float32), labels=split.labels, logits=logits)
+    """Probabilities, logits and labels of a split, from one network or from an ensemble.
+
+    Args:
+        models: a network, or the members of an ensemble, which predicts the mean of their probabilities.
+        split: the examples.
+        device: where the networks are.
+        reporter: shows progress.
+        description: of the progress.
+
+    Returns:
+        Predictions. Logits of an ensemble are the logarithms of its probabilities, so that temperature scaling and
+        whatever else takes logits applies to it as to one network; softmax gives the probabilities back.
+
+    Raises:
+        InputError: as `predict_logits`, and without networks.
+    """
+    networks = [models] if isinstance(models, nn.Module) else list(models)
+    if not networks:
+        refuse("there is no network to predict with", "at least one is needed", "Pass a network")
+    logits = [
+        predict_logits(network, split, device=device, reporter=reporter, description=description)
+        for network in networks
+    ]
+    probs = mean_probs([softmax(values) for values in logits])
+    joint = logits[0] if len(logits) == 1 else np.log(np.maximum(probs, np.finfo(np.float64).tiny)).astype(np.float32)
+    return Predictions(probs=probs.astype(np.float32), labels=split.labels, logits=joint)

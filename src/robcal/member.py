@@ -1,0 +1,243 @@
+"""One network in training, and the only file that knows the distributed engine (Hugging Face accelerate).
+
+Why accelerate: under `torchrun` it is DDP with mixed precision and nothing else changes, and it imports beside a broken
+torchvision. What resumes a run and what splits it over processes is ours and engine-free: the order of an epoch is a
+function of (seed, epoch), so a run resumes at any batch by counting; an epoch is cut into batches whose sizes differ by
+at most one, and every process weighs its share, so there is no ragged last batch to pad, repeat or drop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from robcal.checks import FloatArray
+from robcal.data import Dataset, Split
+from robcal.methods import Batch, Method
+from robcal.methods.method import State
+from robcal.predictors import predict_logits, softmax
+from robcal.robustness.online import OnlineScores
+
+#: Inputs of a batch and the batch's generator → augmented inputs.
+Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Seed of a member of an ensemble: `seed` itself for member 0, for others drawn from (seed, member).
+
+    >>> member_seed(7, 0), member_seed(7, 1) == member_seed(7, 2)
+    (7, False)
+    """
+    if member == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every member is trained; see `robcal.training.fit`."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    optimizer: str
+    augment: Augment | None
+
+
+class Member:
+    """A network with its optimiser and the order of its examples; knows nothing of levels, files, signals or progress.
+
+    Args:
+        model: the network; moved to the engine's device.
+        dataset: with a "train" and a "val" split.
+        method: see `robcal.methods`.
+        recipe: how it is trained.
+        engine: of `open_engine`.
+        seed: of the order of the examples, the augmentation and dropout.
+        online: takes in robustness estimates of every training pass, or None.
+
+    Attributes:
+        device: where it trains.
+        num_batches: optimiser steps an epoch.
+        loss_sum: sum of the batches' mean losses in the running epoch (of this process's share).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        method: Method,
+        recipe: Recipe,
+        engine: Any,
+        *,
+        seed: int,
+        online: OnlineScores | None = None,
+    ) -> None:
+        self.engine, self.method, self.recipe, self.seed, self.online = engine, method, recipe, seed, online
+        self.device: torch.device = engine.device
+        self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
+        self.num_batches = math.ceil(len(self.train) / recipe.batch_size)
+        self.fetch = _fetcher(self.train, self.device)
+        self.labels = torch.from_numpy(self.train.labels).to(self.device)
+        self.user_model = model
+        image = len(dataset.input_shape) == 3
+        self.layout = torch.channels_last if image else torch.contiguous_format
+        plain = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.optimizer = engine.prepare(_optimizer(recipe, plain))
+        self.model = engine.prepare(plain)
+        self.loss_sum: float | torch.Tensor = 0.0
+        self.logits: torch.Tensor | None = None  # of the last forward pass, for the online estimates
+        self.hook = None if online is None else self.model.register_forward_hook(self._keep_logits)
+
+    def start_epoch(self, epoch: int, random_state: torch.Tensor | None = None) -> None:
+        """Draw the order of the epoch and cut it into batches; the same in every process and after every resume.
+
+        Args:
+            epoch: number of finished epochs.
+            random_state: of the global generator, to go on in the middle of an epoch; None at its start.
+        """
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
+        self.batches = np.array_split(order, self.num_batches)
+        if random_state is not None:
+            torch.set_rng_state(random_state)
+        else:
+            torch.manual_seed(self._seed_of(epoch, 0) + self.engine.process_index)
+        self.model.train()
+
+    def step(self, state: State, epoch: int, number: int, levels: torch.Tensor | None) -> State:
+        """One optimiser step on a batch; returns the method's state after it."""
+        rank, world = self.engine.process_index, self.engine.num_processes
+        whole = self.batches[number]
+        index = whole[rank::world]
+        generator = torch.Generator().manual_seed(self._seed_of(epoch, 1 + number * world + rank))
+        batch = self._batch(torch.from_numpy(index), generator, levels)
+        targets = self.method.targets(state, batch, self.num_classes)
+        inputs, targets = self.method.augment(batch.inputs, targets, generator)
+        if self.online is not None:
+            inputs = inputs.detach().requires_grad_()
+        with self.engine.autocast():
+            loss, state = self.method.loss(state, self.model, dataclasses.replace(batch, inputs=inputs), targets)
+        rate = schedule(epoch * self.num_batches + number, self.recipe.epochs * self.num_batches)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * rate
+        self.engine.backward(loss * (len(index) * world / len(whole)))
+        if self.online is not None and self.logits is not None and inputs.grad is not None:
+            self.online.observe(batch.index, self.logits, targets, inputs.grad * (len(whole) / world))
+            self.logits = None
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss_sum = self.loss_sum + loss.detach().float() * (len(index) / len(whole))
+        return state
+
+    def train_loss(self) -> float:
+        """Mean loss of the epoch over all processes."""
+        total = torch.tensor(float(self.loss_sum), device=self.device, dtype=torch.float32)
+        return float(self.engine.reduce(total, "sum")) / self.num_batches
+
+    def validation_probs(self) -> FloatArray:
+        """(N, Z) float64 probabilities of the validation split, each process predicting its share."""
+        rank, world = self.engine.process_index, self.engine.num_processes
+        index = np.arange(len(self.val))[rank::world]
+        logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
+        self.model.train()
+        if world == 1:
+            return softmax(logits)
+        from accelerate.utils import gather_object
+
+        parts = gather_object([logits])
+        whole = np.empty((len(self.val), self.num_classes), np.float32)
+        for other, part in enumerate(parts):
+            whole[other::world] = part
+        return softmax(whole)
+
+    def finish(self) -> None:
+        """Hand the model back on the CPU, in eval mode and its usual layout."""
+        if self.hook is not None:
+            self.hook.remove()
+        del self.optimizer, self.model
+        self.user_model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.user_model.eval()
+        for parameter in self.user_model.parameters():
+            parameter.grad = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a resumed run needs of this member."""
+        return {
+            "model": self.user_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_sum": float(self.loss_sum),
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where `snapshot` was taken."""
+        self.user_model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.loss_sum = saved["loss_sum"]
+
+    def _batch(self, index: torch.Tensor, generator: torch.Generator, levels: torch.Tensor | None) -> Batch:
+        inputs = self.fetch(index)
+        if self.recipe.augment is not None:
+            inputs = self.recipe.augment(inputs, generator)
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        index = index.to(self.device)
+        return Batch(inputs, self.labels[index], None if levels is None else levels[index], index)
+
+    def _keep_logits(self, model: nn.Module, inputs: Any, outputs: torch.Tensor) -> None:
+        """Forward hook: the logits of the training pass, which the method's loss computes inside."""
+        if model.training:
+            self.logits = outputs.detach()
+
+    def _seed_of(self, epoch: int, place: int) -> int:
+        return int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def schedule(step: int, steps: int) -> float:
+    """Learning rate of a step as a share of the peak: linear warm-up over the first 5%, then cosine to 0.
+
+    >>> [round(schedule(step, 100), 3) for step in (0, 4, 5, 52, 99)]
+    [0.2, 1.0, 1.0, 0.508, 0.0]
+    """
+    warm_up = max(1, round(0.05 * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def open_engine(precision: str, device: str | None) -> Any:
+    """The engine of one training, which all its members share.
+
+    Args:
+        precision: "float32" or "bf16".
+        device: "cpu", or anything else for the accelerator that there is.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=False)
+    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
+
+
+def _fetcher(split: Split, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Positions → inputs on the device; data that fits is kept there once, the rest is read batch by batch."""
+    if isinstance(split.inputs, np.ndarray) and not isinstance(split.inputs, np.memmap) and split.inputs.nbytes < 2**31:
+        resident = torch.from_numpy(split.inputs).to(device)
+        scale = 255.0 if split.inputs.dtype == np.uint8 else 1.0
+        return lambda index: resident[index.to(device)].float() / scale
+    return lambda index: split.batch(index.numpy()).to(device, non_blocking=True)

@@ -1,0 +1,121 @@
+"""Settings → networks and their training: the recipe that a run, its reference model and cross-fitting share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robcal.artifacts import digest_of
+from robcal.checks import refuse
+from robcal.config import TrainSettings
+from robcal.data import Dataset
+from robcal.data.augment import pad_crop_flip, shift
+from robcal.methods import Method
+from robcal.models import Normalized, build_model
+from robcal.progress import SILENT, Reporter
+from robcal.training import Augment, Levels, fit_ensemble, member_seed
+from robcal.types import EpochRow
+
+
+def build_networks(settings: TrainSettings, data: Dataset) -> list[Normalized]:
+    """The networks that the settings name, untrained, each initialised by its own seed, normalised by `data`."""
+    normalization = _normalization(data)
+    return [
+        build_model(
+            settings.model,
+            input_shape=data.input_shape,
+            num_classes=data.num_classes,
+            seed=member_seed(settings.seed, k),
+            **normalization,
+        )
+        for k in range(settings.members)
+    ]
+
+
+def train_networks(
+    networks: Sequence[Normalized],
+    settings: TrainSettings,
+    data: Dataset,
+    method: Method,
+    *,
+    levels: Levels | None = None,
+    state_file: Path,
+    key: str | None = None,
+    reporter: Reporter = SILENT,
+    description: str = "train",
+) -> list[EpochRow]:
+    """Train networks in place as the settings say; see `robcal.training.fit_ensemble`.
+
+    Args:
+        networks: of `build_networks`.
+        settings: the recipe.
+        data: the data.
+        method: the training method.
+        levels: of train and val, for methods that have levels.
+        state_file: where the unfinished training is kept.
+        key: what the unfinished training belongs to; default: the digest of the settings.
+        reporter: shows progress.
+        description: of the progress.
+    """
+    return fit_ensemble(
+        networks,
+        data,
+        method,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        optimizer=settings.optimizer,
+        augment=augmentation(settings, data),
+        seed=settings.seed,
+        levels=levels,
+        num_levels=settings.levels,
+        precision=settings.precision,
+        device=settings.device,
+        state_file=state_file,
+        key=digest_of(settings.relevant()) if key is None else key,
+        reporter=reporter,
+        description=description,
+    )
+
+
+def describe_network(settings: TrainSettings, data: Dataset) -> dict[str, object]:
+    """What a checkpoint says about its network, so that it can be built again."""
+    return {
+        "model": settings.model,
+        "input_shape": list(data.input_shape),
+        "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        "data": data.name,
+        "method": settings.method,
+        "seed": settings.seed,
+    }
+
+
+def _normalization(data: Dataset) -> dict[str, torch.Tensor]:
+    """Mean and standard deviation of the training inputs, a channel or feature each."""
+    part = data.split("train")
+    index = np.linspace(0, len(part) - 1, min(len(part), 5000)).astype(np.int64)
+    inputs = part.batch(index)
+    axes = [0, *range(2, inputs.ndim)]
+    if inputs.ndim == 2:
+        return {"mean": inputs.mean(0), "std": inputs.std(0).clamp_min(1e-6)}
+    return {"mean": inputs.mean(axes), "std": inputs.std(axes).clamp_min(1e-6)}
+
+
+def augmentation(settings: TrainSettings, data: Dataset) -> Augment | None:
+    """What the settings do to the inputs of a batch.
+
+    Raises:
+        InputError: if the data are no images.
+    """
+    if settings.augment == "none":
+        return None
+    if data.kind != "image":
+        refuse(f"--augment {settings.augment} with a table", "augmentation is for images", "Drop --augment")
+    if data.name == "digits":
+        return lambda inputs, generator: shift(inputs, 1, generator)
+    return lambda inputs, generator: pad_crop_flip(inputs, generator=generator)

@@ -1,0 +1,59 @@
+"""How far two assignments of levels to the same examples agree: of two sources, or of one source an epoch apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from robcal.checks import check_same_length, refuse
+
+
+@dataclass(frozen=True)
+class LevelAgreement:
+    """How far two assignments of levels agree.
+
+    Attributes:
+        same_level: share of the examples in the same level (independent levels of equal size: 1 / R).
+        within_one: share whose levels differ by at most one (independent: (3R - 2) / R²).
+        spearman: rank correlation of the levels, ties averaged; NaN where either holds one level only.
+    """
+
+    same_level: float
+    within_one: float
+    spearman: float
+
+
+def level_agreement(first: Any, second: Any) -> LevelAgreement:
+    """Compare two assignments of levels to the same examples, in one order.
+
+    Args:
+        first: (N,) integers.
+        second: (N,) integers.
+
+    Returns:
+        LevelAgreement; symmetric in its arguments.
+
+    Raises:
+        InputError: if they are no integers, empty, or of different lengths.
+
+    Example:
+        >>> level_agreement([0, 0, 1, 2], [0, 1, 1, 0])
+        LevelAgreement(same_level=0.5, within_one=0.75, spearman=0.0)
+    """
+    one, other = np.asarray(first), np.asarray(second)
+    for levels in (one, other):
+        if levels.ndim != 1 or levels.dtype.kind not in "iu" or len(levels) == 0:
+            refuse(
+                f"levels have shape {levels.shape} and dtype {levels.dtype}",
+                "they must be (N,) integers, N at least 1",
+                "Take them from assign_levels",
+            )
+    check_same_length(len(one), len(other), "the first levels", "the second")
+    off = np.abs(one.astype(np.int64) - other.astype(np.int64))
+    ranks = [rankdata(levels) for levels in (one, other)]
+    varied = all(np.ptp(rank) > 0 for rank in ranks)
+    spearman = float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")
+    return LevelAgreement(float((off == 0).mean()), float((off <= 1).mean()), spearman)
