@@ -13,6 +13,7 @@ from torch import nn
 
 from robcal.checks import refuse
 from robcal.models.bottleneck import LARGE_BLOCKS, PREACT_DEPTHS, large_resnet, preact_resnet
+from robcal.models.dropout import DROPOUT_RATE, DROPOUT_SUFFIX, with_dropout
 from robcal.models.external import admit_model, external_model, is_external
 from robcal.models.resnet import small_resnet, wide_resnet
 from robcal.models.small import cnn, fast_cnn, mlp
@@ -72,7 +73,8 @@ def build_model(
         name: a key of `MODELS`; "wrn-DEPTH-WIDTH" (Zagoruyko & Komodakis 2016), for example "wrn-28-10";
             "preact-resnet-20", 29, 56 or 110 (He et al. 2016b) for small images; "resnet-50" or "resnet-101" (He et al.
             2016a) for large ones; "timm:NAME" or "torchvision:NAME" where these are installed; or a factory of the
-            user's own, "package.module:factory", that `admit_model` has imported.
+            user's own, "package.module:factory", that `admit_model` has imported. Any of them with "+dropout" after it
+            has dropout before every weight layer but the first (see `robcal.models.dropout`).
         input_shape: (C, H, W) for images, (D,) for tables.
         num_classes: Z.
         mean: (C,) or (D,), subtracted from the inputs; default 0.
@@ -101,6 +103,8 @@ def build_model(
 
 def _network(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """The network that a name stands for, freshly initialised."""
+    if name.endswith(DROPOUT_SUFFIX):
+        return with_dropout(_network(name.removesuffix(DROPOUT_SUFFIX), input_shape, num_classes), DROPOUT_RATE)
     if name in MODELS:
         return MODELS[name](input_shape, num_classes)
     if wide := re.fullmatch(r"wrn-(\d+)-(\d+)", name):

@@ -6,6 +6,9 @@ from torch import nn
 
 from robcal.checks import check_fraction, refuse
 
+#: What a model's name ends in to have dropout of this rate [choice] put into it.
+DROPOUT_SUFFIX, DROPOUT_RATE = "+dropout", 0.1
+
 #: Layers that hold weights, before each of which dropout goes.
 _WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from robcal.checks import refuse
+from robcal.models.dropout import DROPOUT_SUFFIX
 
 #: Packages that a model may be taken from by name.
 PACKAGES = ("timm", "torchvision")
@@ -58,6 +59,7 @@ def admit_model(name: str) -> None:
     Example:
         >>> admit_model("wrn-28-10")
     """
+    name = name.removesuffix(DROPOUT_SUFFIX)
     if not is_external(name) or name.partition(":")[0] in PACKAGES:
         return
     if not _FACTORY.fullmatch(name):
