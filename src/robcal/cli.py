@@ -35,6 +35,8 @@ Optimizer = Literal["sgd", "adamw"]
 Augmentation = Literal["none", "standard"]
 Precision = Literal["float32", "bf16"]
 Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
+Controller = Literal["published", "stable"]
+LevelsFrom = Literal["robustness", "cross-fit", "online", "margin", "loss"]
 SplitChoice = Literal["train", "val", "test"]
 
 
@@ -73,11 +75,19 @@ def train(
     model: Annotated[str, typer.Option(help="mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH.")] = "cnn",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
+    split_seed: Annotated[int | None, typer.Option(help="Of the validation cut alone; default: --seed.")] = None,
+    members: Annotated[int, typer.Option(help="Networks trained in lockstep as one ensemble.")] = 1,
     scores: Annotated[
         list[Path] | None,
         typer.Option(help="ar-adals: scores at hand instead of a reference model; pass twice, for train and for val."),
     ] = None,
     levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
+    levels_from: Annotated[
+        LevelsFrom,
+        typer.Option(help="ar-adals: distance to a model that saw the examples, to others, to itself; or difficulty."),
+    ] = "robustness",
+    folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
+    controller: Annotated[Controller, typer.Option(help="Adaptive methods: what steers the smoothing.")] = "published",
     step_size: Annotated[float, typer.Option(help="Adaptive methods: smoothing per unit of gap and epoch.")] = 0.05,
     epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
     scorer: Annotated[Scorer, typer.Option(help="ar-adals: how the reference model is scored.")] = "auto",
@@ -112,7 +122,8 @@ def train(
         weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
         step_size=step_size, epsilon=epsilon, scorer=scorer, scores=tuple(str(file) for file in scores or ()),
         val_fraction=val_fraction, train_limit=train_limit, test_limit=test_limit, image_size=image_size,
-        precision=precision, device=device,
+        precision=precision, device=device, split_seed=split_seed, members=members, levels_from=levels_from,
+        folds=folds, controller=controller,
     )  # fmt: skip
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         run = train_run(settings, out, overwrite=overwrite, reporter=reporter)
@@ -123,7 +134,8 @@ def train(
         f"validation after {last.epoch} epochs: accuracy {last.val_accuracy:.4f}, ECE {last.val_ece:.4f}, "
         f"NLL {last.val_nll:.4f}\nnext: robcal audit {out}"
     )
-    typer.echo(str(run.checkpoint))
+    for checkpoint in run.checkpoints:
+        typer.echo(str(checkpoint))
 
 
 @app.command()
@@ -351,6 +363,8 @@ def _open_model(model: Path, data: str | None, seed: int | None) -> tuple[Any, T
     else:
         settings = TrainSettings(data=data, model=about["model"], method="vanilla", epochs=1)
     changed = {"data": data or settings.data, "seed": settings.seed if seed is None else seed}
+    if seed is not None:
+        changed["split_seed"] = seed
     return network, dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
 
 
