@@ -20,7 +20,7 @@ from robcal.config import TrainSettings
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
 from robcal.progress import SILENT, Reporter
-from robcal.runs import Run, load_model, score_split
+from robcal.runs import Run, load_model, load_networks, score_split
 from robcal.shift import Shift, ShiftImages, measure_shift
 from robcal.types import EpochRow, GalleryItem
 
@@ -125,7 +125,7 @@ def measure_run(
     shifted = None
     if shift and image:
         corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes)
-        shifted = measure_shift(run, [model], corrupted, reporter=reporter).summary()
+        shifted = measure_shift(run, load_networks(run), corrupted, reporter=reporter).summary()
     return Measured(
         directory=run.directory,
         settings=run.settings,

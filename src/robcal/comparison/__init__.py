@@ -1,0 +1,14 @@
+"""Methods x seeds → one table: `plan` says what, `tasks` does it, `outcomes` and `summary` put it in numbers.
+
+Example:
+    >>> from robcal.comparison import load_plan, preset_names
+    >>> "digits" in preset_names()
+    True
+    >>> load_plan("digits").labels[0]
+    'Plain'
+"""
+
+from robcal.comparison.plan import Plan, load_plan, parse_plan, preset_names
+from robcal.comparison.study import compare, plan_work
+
+__all__ = ["Plan", "compare", "load_plan", "parse_plan", "plan_work", "preset_names"]

@@ -1,0 +1,212 @@
+"""What was measured of one run or ensemble → numbers, each with bootstrap replicates over the shared test examples.
+
+Every method's replicates use the same resamples of the same examples, so the difference of two is paired.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robcal.artifacts import load_predictions, load_scores
+from robcal.calibration.replicates import Resampling
+from robcal.calibration.temperature import TemperatureScaling
+from robcal.calibration.weighted import weighted_metric
+from robcal.checks import FloatArray, IntArray, refuse
+from robcal.comparison.tasks import Choice, Entry, Place, dataset_of, needs_reference, scores_file, seconds_of, shift_of
+from robcal.data.splits import stratified_subset
+from robcal.predictors import softmax
+from robcal.progress import SILENT
+from robcal.robustness.levels import assign_levels
+from robcal.runs import open_run
+from robcal.shift import Shift, ShiftLogits, average_logits
+from robcal.types import Float32Array
+
+#: Resamples of the test examples behind every interval.
+RESAMPLES = 200
+#: Metrics of the test split as a whole.
+_OVERALL = ("accuracy", "nll", "brier", "aurc", "ece", "ece_debiased", "gap")
+_LEVEL = ("ece", "gap", "accuracy")
+_CELL = ("ece", "accuracy", "nll")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one entry predicts; log-probabilities where several runs are averaged.
+
+    Attributes:
+        val: (M, Z) logits of the validation split.
+        val_labels: (M,).
+        test: (N, Z) logits of the test split.
+        test_labels: (N,).
+        shift: logits under corruption, or None.
+    """
+
+    val: Float32Array
+    val_labels: IntArray
+    test: Float32Array
+    test_labels: IntArray
+    shift: ShiftLogits | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Numbers of one entry, raw or after temperature scaling.
+
+    Attributes:
+        values: outcome → value; keys of `plan.OUTCOMES` and "gap".
+        replicates: outcome → (B,) values on resampled test examples.
+        levels: metric → (R,) per robustness level; empty without levels.
+        cells: metric → (C,) per corruption and severity; empty without shift.
+        temperature: T; 1 where raw.
+    """
+
+    values: Mapping[str, float]
+    replicates: Mapping[str, FloatArray]
+    levels: Mapping[str, FloatArray]
+    cells: Mapping[str, FloatArray]
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the outcomes of an entry are computed from; picklable."""
+
+    entry: Entry
+    place: Place
+    plain: Choice | None
+    shift_limit: int | None
+    score_limit: int | None
+    with_shift: bool
+
+
+def gather(entry: Entry, place: Place, shift_limit: int | None, *, with_shift: bool) -> Evidence:
+    """Read the predictions of an entry's runs, and average their probabilities.
+
+    Raises:
+        InputError: if the members do not predict the same examples.
+    """
+    runs = [open_run(place.of(choice.settings())) for choice in entry.members]
+    kept = {
+        split: [load_predictions(run.directory / f"predictions-{split}.safetensors") for run in runs]
+        for split in ("val", "test")
+    }
+    for split, members in kept.items():
+        if any(not np.array_equal(members[0].labels, other.labels) for other in members):
+            refuse(
+                f"the members of {entry.label!r}, seed {entry.seed}, have different {split} splits",
+                "the members of an ensemble share their splits",
+                "Start again with --overwrite",
+            )
+    shift = None
+    if with_shift:
+        parts = [shift_of(run, shift_limit, place, reporter=SILENT) for run in runs]
+        shift = ShiftLogits(average_logits([part.logits for part in parts]), parts[0].labels, parts[0].index)
+    val, test = (average_logits([_logits(one) for one in kept[split]]) for split in ("val", "test"))
+    return Evidence(val, kept["val"][0].labels, test, kept["test"][0].labels, shift)
+
+
+def outcomes_of(job: Job) -> tuple[Outcome, Outcome]:
+    """Outcomes of an entry, raw and after temperature scaling fitted on its validation split."""
+    evidence = gather(job.entry, job.place, job.shift_limit, with_shift=job.with_shift)
+    temperature = TemperatureScaling().fit(evidence.val, evidence.val_labels).temperature
+    levels, index = levels_of(job)
+    return (
+        outcome(evidence, 1.0, levels=levels, index=index),
+        outcome(evidence, temperature, levels=levels, index=index),
+    )
+
+
+def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
+    """Robustness levels, for the plain model of the same seed, of the test examples scored; and which these are."""
+    if job.plain is None:
+        return None, None
+    settings = job.plain.settings()
+    data = dataset_of(settings)
+    index = stratified_subset(data.split("test").labels, job.score_limit, num_classes=data.num_classes)
+    scores = load_scores(scores_file(job.place.of(settings), job.score_limit))
+    return assign_levels(scores, settings.levels), index
+
+
+def outcome(
+    evidence: Evidence, temperature: float, *, levels: IntArray | None = None, index: IntArray | None = None
+) -> Outcome:
+    """Every number of one entry at a temperature.
+
+    Args:
+        evidence: what it predicts.
+        temperature: T; probabilities are softmax(logits / T).
+        levels: (M,) robustness level of the test examples `index`.
+        index: (M,) positions of test examples.
+    """
+    probs, labels = softmax(evidence.test / temperature), evidence.test_labels
+    resampling = _resampling(len(labels))
+    values, replicates = {}, {}
+    for name in _OVERALL:
+        metric = weighted_metric(name, probs, labels)
+        values[name] = metric(np.ones(len(labels)))
+        replicates[name] = np.array([metric(counts) for counts in resampling.counts.astype(np.float64)])
+    by_level: dict[str, FloatArray] = {}
+    if levels is not None and index is not None:
+        by_level, values["level_ece"], replicates["level_ece"] = _levels(probs[index], labels[index], levels)
+    by_cell: dict[str, FloatArray] = {}
+    if evidence.shift is not None:
+        summary = evidence.shift.summary(temperature)
+        by_cell = {name: summary.per_cell(name) for name in _CELL}
+        values |= {f"shift_{name}": float(cells.mean()) for name, cells in by_cell.items()}
+        replicates |= _shift_replicates(summary)
+    return Outcome(values, replicates, by_level, by_cell, temperature)
+
+
+def seconds(entry: Entry, place: Place) -> float:
+    """Seconds of everything behind an entry's predictions: its runs, and the reference models and their scores."""
+    return float(sum(_seconds(choice, place) for choice in entry.members))
+
+
+def _seconds(choice: Choice, place: Place) -> float:
+    settings = choice.settings()
+    total = seconds_of(place.of(settings))
+    if needs_reference(settings):
+        reference = place.of(settings.reference())
+        total += seconds_of(reference)
+        if settings.levels_from == "robustness":
+            total += seconds_of(reference, "score train")
+    return total
+
+
+def _logits(predictions: object) -> Float32Array:
+    logits = getattr(predictions, "logits", None)
+    assert logits is not None, "a run's predictions hold logits"
+    return np.asarray(logits)
+
+
+def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> tuple[dict[str, FloatArray], float, FloatArray]:
+    """Metrics of each level; the mean over levels of the ECE, and its replicates."""
+    sure, right = probs.max(1), probs.argmax(1) == labels
+    groups: Sequence[np.ndarray] = [levels == level for level in range(int(levels.max()) + 1)]
+    by_level = {
+        name: np.array([weighted_metric(name, probs[mask], labels[mask])(np.ones(int(mask.sum()))) for mask in groups])
+        for name in _LEVEL
+    }
+    resampling = _resampling(len(labels))
+    replicates = np.mean([resampling.calibration_error(sure, right, mask) for mask in groups], axis=0)
+    return by_level, float(by_level["ece"].mean()), replicates
+
+
+def _shift_replicates(summary: Shift) -> dict[str, FloatArray]:
+    """Replicates of the means over cells; an example is resampled in all cells at once."""
+    resampling = _resampling(summary.correct.shape[1])
+    cells = zip(summary.confidence, summary.correct, strict=True)
+    return {
+        "shift_ece": np.mean([resampling.calibration_error(*cell) for cell in cells], axis=0),
+        "shift_accuracy": resampling.mean(summary.correct.mean(0)),
+        "shift_nll": resampling.mean(summary.nll.mean(0)),
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def _resampling(n: int) -> Resampling:
+    return Resampling.draw(n, resamples=RESAMPLES)

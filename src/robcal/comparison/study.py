@@ -1,0 +1,221 @@
+"""`robcal compare`: do all tasks, compute all outcomes, write everything."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robcal.artifacts import load_json, provenance, save_json
+from robcal.checks import refuse
+from robcal.comparison.outcomes import Job, Outcome, outcomes_of, seconds
+from robcal.comparison.plan import OUTCOMES, Plan
+from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
+from robcal.comparison.tasks import Place, Work, dataset_of, run_task
+from robcal.jobs import available_cores, run_in_order, run_side_by_side
+from robcal.progress import SILENT, Reporter
+from robcal.shift import CELLS
+
+#: What differences and tables hold.
+METRICS = (*OUTCOMES, "gap")
+
+
+def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:
+    """The tasks of a comparison, without doing any; the data is opened, so that it is checked.
+
+    Args:
+        plan: what to compare.
+        out: folder of the results; runs are kept below it unless `cache` names another place.
+        cache: folder that several comparisons share.
+        overwrite: replace runs made on other data.
+
+    Raises:
+        InputError: if the data cannot be read, or `out` holds another comparison.
+    """
+    if not overwrite and (out / "results.json").exists():
+        other = load_json(out / "results.json", "the results")
+        if not isinstance(other, dict) or other.get("plan_digest") != plan.digest():
+            refuse(
+                f"{out} holds the results of another comparison",
+                "one folder holds one comparison",
+                "Pass --overwrite to replace the results (finished runs stay), or choose another --out",
+            )
+    images = dataset_of(plan.plain(plan.seeds[0])).kind == "image"
+    return Work(plan, Place(cache or out), images=images, overwrite=overwrite)
+
+
+def compare(
+    plan: Plan,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    jobs: int = 1,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Train, choose, score and measure everything a plan names, and put it side by side.
+
+    Everything finished is on disk: a comparison that was stopped goes on where it was, one that grew makes what is new.
+
+    Args:
+        plan: what to compare.
+        out: folder; gets results.json.
+        cache: folder of the runs, default `out`; several comparisons may share it.
+        jobs: tasks side by side.
+        overwrite: replace the results of another comparison, and runs made on other data.
+        reporter: shows progress.
+
+    Returns:
+        What results.json holds: see `docs/evidence.md`.
+
+    Raises:
+        InputError: on a plan that does not fit the data.
+        KeyboardInterrupt: on Ctrl-C; finished work is kept.
+    """
+    work = plan_work(plan, out, cache=cache, overwrite=overwrite)
+    advance = reporter.task("tasks of the comparison", len(work.tasks))
+    run_in_order(run_task, work.tasks, work.needs, jobs=jobs, reporter=reporter, done=advance)
+    found = measure(work, jobs=jobs, reporter=reporter)
+    record = results(work, found)
+    save_json(record, out / "results.json")
+    return record
+
+
+def measure(work: Work, *, jobs: int = 1, reporter: Reporter = SILENT) -> dict[str, Measurements]:
+    """Outcomes of every label, from what the finished tasks left on disk."""
+    plan, shifted = work.plan, any(task.kind == "shift" for task in work.tasks)
+    entries = [
+        Job(one, work.place, work.plain.get(one.seed), plan.shift_limit, plan.score_limit, shifted)
+        for one in work.entries
+    ]
+    pairs = run_side_by_side(_outcomes, entries, jobs=jobs if len(entries) > 8 else 1, reporter=reporter)
+    by_label: dict[str, dict[int, tuple[Outcome, Outcome]]] = {label: {} for label in plan.labels}
+    for job, pair in zip(entries, pairs, strict=True):
+        by_label[job.entry.label][job.entry.seed] = pair
+    return {label: Measurements(label, by_seed) for label, by_seed in by_label.items()}
+
+
+def results(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
+    """Everything that results.json holds, as values JSON has."""
+    plan = work.plan
+    return {
+        "title": plan.title,
+        "plan": plan,
+        "plan_digest": plan.digest(),
+        "dataset": _dataset(work),
+        "tuning": _tuning(work),
+        "methods": [_label(work, found[label]) for label in plan.labels],
+        "differences": {
+            reference: {
+                label: {variant: _differences(found[label], found[reference], variant) for variant in VARIANTS}
+                for label in plan.labels
+                if label != reference
+            }
+            for reference in plan.reference
+        },
+        "marks": {variant: {metric: marks(found, metric, variant) for metric in OUTCOMES} for variant in VARIANTS},
+        "targets": decide(plan, found),
+        "cells": [f"{kind}-{severity}" for kind, severity in CELLS],
+        "warnings": plan.warnings(),
+        "provenance": provenance(hardware=hardware()),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """What the seconds were measured on."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": _cpu_model(),
+        "cores": available_cores(),
+        "gpu": gpu,
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_model() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _outcomes(job: Job, reporter: Reporter) -> tuple[Outcome, Outcome]:
+    advance = reporter.task(f"outcomes of {job.entry.label}, seed {job.entry.seed}", 1)
+    pair = outcomes_of(job)
+    advance(1)
+    return pair
+
+
+def _dataset(work: Work) -> dict[str, Any]:
+    data = dataset_of(work.plan.plain(work.plan.seeds[0]))
+    return {
+        "name": data.name,
+        "notes": data.notes,
+        "num_classes": data.num_classes,
+        "class_names": data.class_names,
+        "sizes": {name: len(split) for name, split in data.splits.items()},
+        "digest_test": data.digest("test"),
+    }
+
+
+def _tuning(work: Work) -> list[dict[str, Any]]:
+    """What was chosen for each method with a grid, and what the others would have given."""
+    records, entries = [], {entry.label: entry for entry in reversed(work.entries)}
+    for method in work.plan.methods:
+        choice = entries[method.label].members[0]
+        if len(choice.candidates) == 1:
+            continue
+        best, (tuned, points) = choice.best(), work.plan.grid_of(method)
+        records.append(
+            {
+                "label": method.label,
+                "runs_of": tuned.label,
+                "select": choice.select,
+                "seeds": work.plan.tuning_seeds,
+                "candidates": [
+                    {"options": point, "scores": scores, "mean": sum(scores) / len(scores)}
+                    for point, scores in zip(points, choice.scores(), strict=True)
+                ],
+                "chosen": points[best],
+            }
+        )
+    return records
+
+
+def _label(work: Work, found: Measurements) -> dict[str, Any]:
+    """Everything measured of one label."""
+    entries = [entry for entry in work.entries if entry.label == found.label]
+    settings = entries[0].members[0].settings()
+    return {
+        "label": found.label,
+        "method": settings.method,
+        "members": len(entries[0].members),
+        "settings": settings.relevant(),
+        "seeds": [entry.seed for entry in entries],
+        "runs": [[work.place.of(choice.settings()).name for choice in entry.members] for entry in entries],
+        "seconds": [seconds(entry, work.place) for entry in entries],
+        "temperature": [found.by_seed[entry.seed][1].temperature for entry in entries],
+        **{
+            variant: {
+                "metrics": {metric: found.estimate(metric, variant) for metric in METRICS},
+                "levels": _per_seed(found, variant, "levels"),
+                "cells": _per_seed(found, variant, "cells"),
+            }
+            for variant in VARIANTS
+        },
+    }
+
+
+def _per_seed(found: Measurements, variant: str, part: str) -> dict[str, list[list[float]]]:
+    """Metric → one row a seed, one figure a level or cell."""
+    chosen = [getattr(pair[VARIANTS.index(variant)], part) for pair in found.by_seed.values()]
+    names: Sequence[str] = list(chosen[0]) if chosen else []
+    return {name: [[float(f"{value:.6g}") for value in one[name]] for one in chosen] for name in names}
+
+
+def _differences(one: Measurements, other: Measurements, variant: str) -> dict[str, Any]:
+    return {metric: one.difference(other, metric, variant) for metric in METRICS}
