@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from robcal.checks import InputError, check_output, check_positive_int, refuse
-from robcal.config import TrainSettings
+from robcal.config import TrainSettings, parse_method_options
 
 app = typer.Typer(
     name="robcal",
@@ -30,7 +30,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; default: what there is.")]
 
 
-MethodName = Literal["vanilla", "label-smoothing", "adals", "random-levels", "ar-adals"]
+MethodName = Literal[
+    "vanilla", "label-smoothing", "adals", "random-levels", "ar-adals", "mixup", "focal", "ccat", "crl",
+    "adversarial-training", "swag", "mc-dropout",
+]  # fmt: skip
 Optimizer = Literal["sgd", "adamw"]
 Augmentation = Literal["none", "standard"]
 Precision = Literal["float32", "bf16"]
@@ -90,6 +93,14 @@ def train(
     controller: Annotated[Controller, typer.Option(help="Adaptive methods: what steers the smoothing.")] = "published",
     step_size: Annotated[float, typer.Option(help="Adaptive methods: smoothing per unit of gap and epoch.")] = 0.05,
     epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of other methods: mixup_alpha, focal_gamma, ranking_weight (crl), attack_epsilon, attack_steps, "
+            "attack_step_size, ccat_rho, swag_start, swag_rank, samples (swag, mc-dropout).",
+        ),
+    ] = None,
     scorer: Annotated[Scorer, typer.Option(help="ar-adals: how the reference model is scored.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
@@ -123,7 +134,7 @@ def train(
         step_size=step_size, epsilon=epsilon, scorer=scorer, scores=tuple(str(file) for file in scores or ()),
         val_fraction=val_fraction, train_limit=train_limit, test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=levels_from,
-        folds=folds, controller=controller,
+        folds=folds, controller=controller, **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         run = train_run(settings, out, overwrite=overwrite, reporter=reporter)

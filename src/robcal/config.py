@@ -6,6 +6,7 @@ Only the command line and the run directories know this module; library function
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,21 @@ CONTROLLERS = ("published", "stable")
 #: Where the levels of ar-adals come from; "margin" and "loss" are controls: is it adversarial robustness that helps?
 LEVELS_FROM = ("robustness", "cross-fit", "online", "margin", "loss")
 ADAPTIVE = ("adals", "random-levels", "ar-adals")
+#: Methods whose one trained network stands for several drawn from it (see `robcal.sampling`).
+SAMPLED = ("swag", "mc-dropout")
+#: Options of single methods: field of the settings → keyword of the factory. None takes the factory's default.
+METHOD_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "mixup": {"mixup_alpha": "alpha"},
+    "focal": {"focal_gamma": "gamma"},
+    "crl": {"ranking_weight": "weight"},
+    "ccat": {"attack_epsilon": "epsilon", "attack_steps": "steps", "ccat_rho": "rho"},
+    "adversarial-training": {
+        "attack_epsilon": "epsilon",
+        "attack_step_size": "step_size",
+        "attack_steps": "steps",
+    },
+    "swag": {"swag_start": "start", "swag_rank": "rank"},
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,16 @@ class TrainSettings:
             for the reference model: its logit margin ("margin") or its loss ("loss").
         folds: number of models of "cross-fit".
         members: number of networks trained in lockstep as one ensemble (METHOD 5).
+        mixup_alpha: of mixup's Beta distribution.
+        focal_gamma: exponent of the focal loss.
+        ranking_weight: of crl's ranking term.
+        attack_epsilon: radius of the attacks of ccat and adversarial-training, in input units.
+        attack_step_size: of adversarial-training's attack, in input units.
+        attack_steps: of the attacks of ccat and adversarial-training.
+        ccat_rho: how fast ccat's targets fade with the distance.
+        swag_start: share of the epochs after which swag takes weights.
+        swag_rank: of swag's low-rank part.
+        samples: number of networks that swag and mc-dropout draw and average.
     """
 
     data: str
@@ -84,6 +110,16 @@ class TrainSettings:
     levels_from: str = "robustness"
     folds: int = 3
     members: int = 1
+    mixup_alpha: float | None = None
+    focal_gamma: float | None = None
+    ranking_weight: float | None = None
+    attack_epsilon: float | None = None
+    attack_step_size: float | None = None
+    attack_steps: int | None = None
+    ccat_rho: float | None = None
+    swag_start: float | None = None
+    swag_rank: int | None = None
+    samples: int = 30
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run.
@@ -101,6 +137,7 @@ class TrainSettings:
             ("batch_size", "--batch-size"),
             ("levels", "--levels"),
             ("members", "--members"),
+            ("samples", "--samples"),
         ):
             check_positive_int(getattr(self, name), flag)
         check_positive_int(self.folds, "--folds", minimum=2)
@@ -129,6 +166,12 @@ class TrainSettings:
                 "online levels follow one network's training",
                 "Take levels from elsewhere, or train one network",
             )
+        if self.method in SAMPLED and self.members > 1:
+            refuse(
+                f"--members {self.members} was given with --method {self.method}",
+                f"{self.method} draws its networks from one that is trained",
+                "Drop --members; --samples says how many are drawn",
+            )
 
     def _check_scores(self) -> None:
         if self.scores and self.method != "ar-adals":
@@ -152,12 +195,23 @@ class TrainSettings:
         """The seed that cuts the data: of the validation split and of the train_limit subset."""
         return self.seed if self.split_seed is None else self.split_seed
 
+    @property
+    def num_networks(self) -> int:
+        """How many networks a finished run keeps."""
+        return self.samples if self.method == "swag" else self.members
+
+    @property
+    def network(self) -> str:
+        """Name of the network that is trained: that of mc-dropout has dropout."""
+        return f"{self.model.removesuffix('+dropout')}+dropout" if self.method == "mc-dropout" else self.model
+
     def method_options(self) -> dict[str, Any]:
         """The hyper-parameters of the method, as keyword arguments of its factory."""
         if self.method == "label-smoothing":
             return {"epsilon": self.epsilon}
         if self.method not in ADAPTIVE:
-            return {}
+            named = METHOD_OPTIONS.get(self.method, {})
+            return {keyword: value for name, keyword in named.items() if (value := getattr(self, name)) is not None}
         controller = {} if self.controller == "published" else {"controller": self.controller}
         return {"step_size": self.step_size, **controller}
 
@@ -168,7 +222,8 @@ class TrainSettings:
         Options that came later are left out where they say what was done before there were any: digests stay.
         """
         values = dataclasses.asdict(self)
-        values.update(self.method_options())
+        if self.method in ADAPTIVE:
+            values.update(self.method_options())
         for name in self._irrelevant():
             del values[name]
         return values
@@ -178,8 +233,8 @@ class TrainSettings:
         options, by_scores = self.method_options(), self.method == "ar-adals"
         source = self.levels_from if by_scores else None
         needed = {
-            "step_size": "step_size" in options,
-            "epsilon": "epsilon" in options,
+            "step_size": self.method in ADAPTIVE,
+            "epsilon": self.method == "label-smoothing",
             "controller": "controller" in options,
             "levels": by_scores or self.method == "random-levels",
             "scores": by_scores,
@@ -188,10 +243,42 @@ class TrainSettings:
             "folds": source == "cross-fit",
             "split_seed": self.data_seed != self.seed,
             "members": self.members > 1,
+            "samples": self.method in SAMPLED,
             "device": False,
         }
+        own = METHOD_OPTIONS.get(self.method, {})
+        for name in {field for table in METHOD_OPTIONS.values() for field in table}:
+            needed[name] = name in own and getattr(self, name) is not None
         return {name for name, is_needed in needed.items() if not is_needed}
 
     def reference(self) -> TrainSettings:
         """Settings of the plain model, trained by the same recipe, whose robustness is scored (METHOD 4)."""
         return dataclasses.replace(self, method="vanilla", scores=(), levels_from="robustness", members=1)
+
+
+def parse_method_options(method: str, texts: Sequence[str]) -> dict[str, int | float]:
+    """Fields of the settings out of `--option NAME=VALUE`, given any number of times.
+
+    Args:
+        method: whose options they are.
+        texts: "NAME=VALUE" each.
+
+    Raises:
+        InputError: if one is no option of the method, or its value no number.
+
+    >>> parse_method_options("ccat", ["attack_steps=10", "ccat_rho=2.5"])
+    {'attack_steps': 10, 'ccat_rho': 2.5}
+    """
+    allowed = [*METHOD_OPTIONS.get(method, ()), *(("samples",) if method in SAMPLED else ())]
+    found: dict[str, int | float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not allowed:
+            refuse(f"--option {text} was given with --method {method}", "it has no such options", "Drop it")
+        check_choice(name, allowed, f"--option of {method}")
+        whole = name in ("attack_steps", "swag_rank", "samples")
+        try:
+            found[name] = int(value) if whole else float(value)
+        except ValueError:
+            refuse(f"--option is {text!r}", f"{name} is {'an integer' if whole else 'a number'}", "Write NAME=VALUE")
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from torch.nn.utils import vector_to_parameters
 
 from robcal.checks import check_positive_int, refuse
 from robcal.data import Split
+from robcal.models.dropout import DROPOUT_LAYERS, has_dropout
 
 #: Networks drawn by default: the number of the SWAG paper.
 DEFAULT_SAMPLES = 30
 
-_DROPOUT_LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
@@ -51,14 +53,14 @@ def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator
 
 
 def swag_networks(
-    network: nn.Module,
+    network: Network,
     moments: Mapping[str, torch.Tensor],
     train: Split,
     *,
     count: int = DEFAULT_SAMPLES,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> list[nn.Module]:
+) -> list[Network]:
     """Networks drawn from the Gaussian of SWAG, batch normalisation measured anew for each (section 3.4).
 
     Args:
@@ -92,9 +94,7 @@ def swag_networks(
     return drawn
 
 
-def measure_batch_norm(
-    network: nn.Module, train: Split, *, batch_size: int = 512, max_examples: int = 10_000
-) -> nn.Module:
+def measure_batch_norm(network: Network, train: Split, *, batch_size: int = 512, max_examples: int = 10_000) -> Network:
     """Set the running means and variances of batch normalisation to those of the training inputs, in place.
 
     They are averages over the batches, as in the SWAG authors' code; the rest of the network is in eval mode.
@@ -128,7 +128,7 @@ def measure_batch_norm(
     return network.eval()
 
 
-def dropout_networks(network: nn.Module, *, count: int = DEFAULT_SAMPLES, seed: int = 0) -> list[nn.Module]:
+def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: int = 0) -> list[Network]:
     """Networks drawn by Monte-Carlo dropout (Gal & Ghahramani 2016): dropout stays on, one draw of units each.
 
     Each network drops the same units for every input, which is a draw of weights in the paper's sense, so a network's
@@ -164,15 +164,10 @@ def dropout_networks(network: nn.Module, *, count: int = DEFAULT_SAMPLES, seed: 
         generator = _generator(seed, number)
         for parent in list(sample.modules()):
             for name, child in list(parent.named_children()):
-                if isinstance(child, _DROPOUT_LAYERS):
+                if isinstance(child, DROPOUT_LAYERS):
                     setattr(parent, name, FixedDropout(child, int(torch.randint(2**62, (), generator=generator))))
         drawn.append(sample.eval())
     return drawn
-
-
-def has_dropout(network: nn.Module) -> bool:
-    """Whether the network has a module of dropout that drops anything."""
-    return any(isinstance(module, _DROPOUT_LAYERS) and module.p > 0 for module in network.modules())
 
 
 class FixedDropout(nn.Module):

@@ -13,6 +13,13 @@ KNOWN = {
     "adals": "single",
     "random-levels": "random",
     "ar-adals": "robustness",
+    "mixup": "none",
+    "focal": "none",
+    "ccat": "none",
+    "crl": "none",
+    "adversarial-training": "none",
+    "swag": "none",
+    "mc-dropout": "none",
 }
 
 
@@ -43,7 +50,7 @@ class TestLaws:
     def make(self, name):
         method = make_method(name)
         count = 1 if method.levels == "single" else R
-        state = method.init(RunInfo(num_classes=Z, num_levels=R, epochs=3, seed=0))
+        state = method.init(RunInfo(num_classes=Z, num_levels=R, epochs=6, seed=0, num_train=B))
         levels = None if method.levels == "none" else torch.arange(B) % count
         return method, state, levels, count
 

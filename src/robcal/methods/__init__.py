@@ -6,9 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from robcal.checks import check_choice
+from robcal.methods.adversarial_training import adversarial_training
 from robcal.methods.ar_adals import adals, ar_adals, random_levels
+from robcal.methods.ccat import ccat
+from robcal.methods.crl import crl
+from robcal.methods.focal import focal
 from robcal.methods.label_smoothing import label_smoothing
+from robcal.methods.mc_dropout import mc_dropout
 from robcal.methods.method import Batch, EpochInfo, Method, RunInfo
+from robcal.methods.mixup import mixup
+from robcal.methods.swag import swag
 from robcal.methods.vanilla import vanilla
 
 __all__ = ["METHODS", "Batch", "EpochInfo", "Method", "RunInfo", "make_method"]
@@ -20,6 +27,13 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "adals": adals,
     "random-levels": random_levels,
     "ar-adals": ar_adals,
+    "mixup": mixup,
+    "focal": focal,
+    "ccat": ccat,
+    "crl": crl,
+    "adversarial-training": adversarial_training,
+    "swag": swag,
+    "mc-dropout": mc_dropout,
 }
 
 

@@ -12,9 +12,19 @@ DROPOUT_SUFFIX, DROPOUT_RATE = "+dropout", 0.1
 #: Layers that hold weights, before each of which dropout goes.
 _WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
+#: Modules of dropout, of units or of whole channels.
+DROPOUT_LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+def has_dropout(network: nn.Module) -> bool:
+    """Whether the network has a module of dropout that drops anything."""
+    return any(isinstance(module, DROPOUT_LAYERS) and module.p > 0 for module in network.modules())
+
 
 def with_dropout(network: nn.Module, rate: float) -> nn.Module:
     """Put dropout before every linear and convolutional layer but the first, in place; no weight changes.
+
+    A network that has modules of dropout already is left as it is.
 
     Args:
         network: any network that calls its layers as modules.
@@ -33,6 +43,8 @@ def with_dropout(network: nn.Module, rate: float) -> nn.Module:
     )
     """
     check_fraction(rate, "the rate of dropout")
+    if has_dropout(network):
+        return network
     places = [
         (parent, name)
         for parent in network.modules()
