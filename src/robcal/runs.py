@@ -4,7 +4,8 @@ DIR/run.json                 settings, their digest, versions, digests of the da
 DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.safetensors, one a member
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
-DIR/scores-SPLIT.parquet     adversarial robustness (of the reference model, for train and val of an AR-AdaLS run)
+DIR/scores-SPLIT.parquet     adversarial robustness (of the reference model, for train and val of an AR-AdaLS run;
+                             --levels-from online: of the running one, for train)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
 DIR/levels-history.json      how far online levels drifted from epoch to epoch (--levels-from online only)
 DIR/reference/               run directory of the plain model that levels come from (ar-adals only)
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from robcal.artifacts import (
@@ -26,6 +28,7 @@ from robcal.artifacts import (
     save_checkpoint,
     save_json,
     save_predictions,
+    save_scores,
 )
 from robcal.checks import check_num_levels, refuse
 from robcal.config import TrainSettings
@@ -47,7 +50,7 @@ from robcal.sources import (
     shared_folds,
     shared_scores,
 )
-from robcal.split_scores import score_split
+from robcal.split_scores import moved, score_split
 from robcal.training import Levels, member_seed
 from robcal.types import EpochRow
 
@@ -132,10 +135,15 @@ def _finish(
     save_json(history, directory / "history.json")
     if isinstance(levels, OnlineLevels):
         save_run_levels(run, levels.levels, "online")
+        save_scores(levels.online.scores(), directory / "scores-train.parquet", overwrite=True)
         save_json(levels.history, directory / "levels-history.json")
-    for split in ("val", "test"):
-        file = directory / f"predictions-{split}.safetensors"
-        save_predictions(predict(networks, data.split(split)), file, overwrite=True)
+    place = choose_device(settings.device)
+    with ExitStack() as there:
+        for network in networks:
+            there.enter_context(moved(network, place))
+        for split in ("val", "test"):
+            predictions = predict(networks, data.split(split), device=place)
+            save_predictions(predictions, directory / f"predictions-{split}.safetensors", overwrite=True)
     digests = [digest_of_tensors(network.state_dict()) for network in networks]
     record = load_json(directory / "run.json", "the run")
     made = {"complete": True, "model_digest": digests[0] if len(digests) == 1 else digest_of(digests)}

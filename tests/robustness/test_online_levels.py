@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robcal.checks import InputError
+from robcal.data import Dataset, Split
+from robcal.methods import Batch, EpochInfo, Method, make_method
+from robcal.robustness import assign_levels, score
+from robcal.robustness.agreement import level_agreement
+from robcal.robustness.online import OnlineScores
+from robcal.robustness.online_levels import LevelDrift, OnlineLevels
+from robcal.training import fit
+
+R = 5
+OPTIONS = {"epochs": 4, "batch_size": 16, "device": "cpu", "seed": 1, "num_levels": R}
+
+
+def blobs(count: int = 60) -> Dataset:
+    rng = np.random.default_rng(0)
+    splits = {}
+    for name, size in (("train", count), ("val", 30)):
+        labels = rng.integers(0, 3, size)
+        splits[name] = Split((rng.normal(size=(size, 4)) + 2 * np.eye(3, 4)[labels]).astype(np.float32), labels)
+    return Dataset("blobs", splits, ("a", "b", "c"), None, "table", "blobs")
+
+
+def network(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def watched(seen: dict[str, list[Any]]) -> Method:
+    """A plain method that writes down the levels it is handed, epoch by epoch."""
+
+    def targets(state: Any, batch: Batch, num_classes: int) -> torch.Tensor:
+        assert batch.levels is not None
+        seen.setdefault("train", []).append((batch.index.numpy(), batch.levels.numpy()))
+        return nn.functional.one_hot(batch.labels, num_classes).float()
+
+    def after_epoch(state: Any, info: EpochInfo) -> Any:
+        assert info.levels is not None
+        assert info.model is not None
+        seen.setdefault("val", []).append(info.levels.copy())
+        expected = score(info.model, blobs().split("val").inputs, method="first-order", box=None)
+        seen.setdefault("val expected", []).append(assign_levels(expected, R))
+        return state
+
+    return Method("watched", "Watched", targets=targets, after_epoch=after_epoch, levels="robustness")
+
+
+def test_levels_are_those_of_the_estimates_of_the_epoch_before() -> None:
+    """The oracle: plain training with `OnlineScores` alone; a method that ignores levels trains the same."""
+    seen: dict[str, list[Any]] = {}
+    levels, oracle, expected = OnlineLevels(blobs(), num_levels=R), OnlineScores(60, num_levels=R), []
+    fit(network(), blobs(), watched(seen), **OPTIONS, levels=levels)
+
+    class Reporter:
+        def task(self, description: str, total: int) -> Any:
+            def advance(done: int) -> None:
+                if done % 4 == 1:  # the first batch of an epoch: what the epochs before have shown
+                    expected.append(assign_levels(oracle.scores(), R) if done > 1 else np.zeros(60, np.int64))
+
+            return advance
+
+    fit(network(), blobs(), make_method("vanilla"), **OPTIONS, online=oracle, reporter=Reporter())
+    used = np.full((4, 60), -1)
+    for number, (index, given) in enumerate(seen["train"]):
+        used[number // 4, index] = given
+    np.testing.assert_array_equal(used, expected)
+    np.testing.assert_array_equal(levels.levels["train"], assign_levels(oracle.scores(), R))
+    np.testing.assert_array_equal(seen["val"], seen["val expected"])
+    cuts = [*expected[1:], levels.levels["train"]]
+    for row, before, after, val_before, val_after in zip(
+        levels.history, cuts[:-1], cuts[1:], seen["val"][:-1], seen["val"][1:], strict=True
+    ):
+        agreement = level_agreement(before, after)
+        assert (row.changed, row.beyond_one) == (1 - agreement.same_level, 1 - agreement.within_one)
+        assert row.val_changed == (val_before != val_after).mean()
+    assert [row.epoch for row in levels.history] == [2, 3, 4]
+
+
+def test_targets_are_hard_until_there_are_estimates() -> None:
+    levels = OnlineLevels(blobs(), num_levels=R)
+    assert all((part == 0).all() for part in levels.levels.values())
+    method = make_method("ar-adals", step_size=0.5)
+    one, other = network(), network()
+    fit(one, blobs(), method, **{**OPTIONS, "epochs": 1}, levels=levels)
+    fit(other, blobs(), make_method("vanilla"), **{**OPTIONS, "epochs": 1})
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert not (levels.levels["train"] == 0).all()
+
+
+@pytest.mark.parametrize("stop", [2, 4, 7, 13])
+def test_a_killed_run_resumes_to_the_same_levels_and_weights(tmp_path: Path, stop: int) -> None:
+    method = make_method("ar-adals", step_size=0.5)
+    whole, one = OnlineLevels(blobs(), num_levels=R), network()
+    expected = fit(one, blobs(), method, **OPTIONS, levels=whole)
+
+    class Stop(Exception):
+        pass
+
+    class Reporter:
+        def task(self, description: str, total: int) -> Any:
+            def advance(done: int) -> None:
+                if done == stop + 1:
+                    raise Stop
+
+            return advance
+
+    saved: dict[str, Any] = {"state_file": tmp_path / "state.pt", "state_seconds": 0.0}
+    with pytest.raises(Stop):
+        fit(
+            network(),
+            blobs(),
+            method,
+            **OPTIONS,
+            levels=OnlineLevels(blobs(), num_levels=R),
+            reporter=Reporter(),
+            **saved,
+        )
+    resumed, other = OnlineLevels(blobs(), num_levels=R), network(seed=9)
+    assert fit(other, blobs(), method, **OPTIONS, levels=resumed, **saved) == expected
+    assert resumed.history == whole.history
+    assert all(isinstance(row, LevelDrift) for row in resumed.history)
+    for name in ("train", "val"):
+        np.testing.assert_array_equal(resumed.levels[name], whole.levels[name])
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_more_levels_than_examples_are_refused() -> None:
+    with pytest.raises(InputError, match="val"):
+        OnlineLevels(blobs(), num_levels=31)
