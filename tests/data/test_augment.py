@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from robcal.checks import InputError
-from robcal.data.augment import pad_crop_flip, shift
+from robcal.data import Split
+from robcal.data.augment import draw_crops, pad_crop_flip, random_resized_crop, shift
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -98,3 +101,73 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
 def test_refused(x: torch.Tensor, padding: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         pad_crop_flip(x, padding=padding, generator=_seeded(0))
+
+
+@given(
+    heights=st.lists(st.integers(2, 60), min_size=1, max_size=6), width=st.integers(2, 60), seed=st.integers(0, 10**6)
+)
+def test_windows_lie_inside(heights: list[int], width: int, seed: int) -> None:
+    draws = draw_crops(len(heights), torch.Generator().manual_seed(seed))
+    top, left, high, wide = draws.windows(np.array(heights), np.full(len(heights), width)).T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (high >= 1).all()
+    assert (wide >= 1).all()
+    assert (top + high <= heights).all()
+    assert (left + wide <= width).all()
+
+
+def test_windows_have_the_published_law() -> None:
+    """Area uniform on 8 to 100%, ratio log-uniform on 3/4 to 4/3, where no window is rejected: a large square image,
+    shares of at most 3/4."""
+    draws = draw_crops(20000, torch.Generator().manual_seed(0))
+    _, _, high, wide = draws.windows(np.full(20000, 4000), np.full(20000, 4000)).T
+    share, ratio = high * wide / 4000**2, np.log(wide / high)
+    fits = draws.shares[:, 0] < 0.75  # then both sides fit, whatever the ratio
+    assert np.allclose(share[fits], draws.shares[fits, 0], atol=1e-3)
+    assert np.allclose(ratio[fits], np.log(draws.ratios[fits, 0]), atol=2e-3)
+    assert scipy.stats.kstest((draws.shares[:, 0] - 0.08) / 0.92, "uniform").pvalue > 0.01
+    assert scipy.stats.kstest((np.log(draws.ratios) / np.log(4 / 3)).ravel() / 2 + 0.5, "uniform").pvalue > 0.01
+    assert abs(draws.mirrored.mean() - 0.5) < 0.02
+
+
+def test_a_picture_too_long_gives_its_centre() -> None:
+    """No window of a fair ratio has 8% of a 10x2000 picture: the largest central one of ratio 4/3 is taken."""
+    draws = draw_crops(3, torch.Generator().manual_seed(0))
+    assert draws.windows(np.full(3, 10), np.full(3, 2000)).tolist() == [[0, 993, 10, 13]] * 3
+    assert draws.windows(np.full(3, 2000), np.full(3, 9)).tolist() == [[994, 0, 12, 9]] * 3
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_random_resized_crops_are_their_windows_resized(flip: bool) -> None:
+    x = torch.rand(12, 3, 20, 30, generator=torch.Generator().manual_seed(1))
+    got = random_resized_crop(x, flip=flip, generator=torch.Generator().manual_seed(2))
+    draws = draw_crops(12, torch.Generator().manual_seed(2), flip=flip)
+    assert draws.mirrored.any() == flip
+    for row, (top, left, high, wide) in enumerate(draws.windows(np.full(12, 20), np.full(12, 30))):
+        window = x[row : row + 1, :, top : top + high, left : left + wide]
+        expected = functional.interpolate(window, size=(20, 30), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(got[row], (expected.flip(3) if draws.mirrored[row] else expected)[0])
+
+
+def test_the_generator_advances_alike_for_every_size() -> None:
+    after = []
+    for size in (4, 31):
+        generator = torch.Generator().manual_seed(3)
+        random_resized_crop(torch.rand(5, 1, size, size), generator=generator)
+        after.append(torch.rand(1, generator=generator))
+    assert torch.equal(*after)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 8), torch.zeros(2, 3, 1, 8)])
+def test_random_resized_crop_refuses(x: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="floats"):
+        random_resized_crop(x, generator=torch.Generator())
+
+
+def test_random_crops_of_images_in_memory() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
+    split, index = Split(inputs=images, labels=np.arange(6)), np.array([4, 1])
+    got = split.random_crops(index, torch.Generator().manual_seed(7))
+    expected = random_resized_crop(split.batch(index), generator=torch.Generator().manual_seed(7))
+    assert torch.equal(got, expected)

@@ -12,12 +12,12 @@ import pytest
 
 from robcal.checks import InputError
 from robcal.data import load_dataset
-from robcal.data.cifar import BATCHES, read_cifar10
+from robcal.data.cifar import CIFAR10, read_cifar10
 
 
 def _expected(batches: dict, name: str) -> tuple[np.ndarray, np.ndarray]:
-    images = np.concatenate([batches[stem][0] for stem in BATCHES[name]]).reshape(-1, 3, 32, 32)
-    return images, np.concatenate([batches[stem][1] for stem in BATCHES[name]])
+    images = np.concatenate([batches[stem][0] for stem in CIFAR10.batches[name]]).reshape(-1, 3, 32, 32)
+    return images, np.concatenate([batches[stem][1] for stem in CIFAR10.batches[name]])
 
 
 def _assert_holds(path: object, batches: dict) -> None:
@@ -69,7 +69,7 @@ def test_archive_members_leave_no_trace_on_disk(tmp_path: Path, binary_members: 
 def test_parquet_columns(
     column: str, label: str, struct: bool, tmp_path: Path, batches: dict, write_parquet: Callable
 ) -> None:
-    for name in BATCHES:
+    for name in CIFAR10.batches:
         images, labels = _expected(batches, name)
         write_parquet(tmp_path / f"{name}.parquet", images, labels, column=column, label=label, struct=struct)
     _assert_holds(tmp_path, batches)
@@ -89,7 +89,7 @@ def test_parquet_shards_come_in_order_and_must_be_complete(
 
 
 def test_jpeg_is_said_in_the_name(tmp_path: Path, batches: dict, write_parquet: Callable) -> None:
-    for name in BATCHES:
+    for name in CIFAR10.batches:
         write_parquet(tmp_path / f"{name}.parquet", *_expected(batches, name), form="JPEG")
     parts = read_cifar10(str(tmp_path))
     assert parts.name == "CIFAR-10 (JPEG)"

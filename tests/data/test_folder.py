@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from robcal.checks import InputError
 from robcal.data import load_dataset
-from robcal.data.folder import FolderInputs, fit, read_folder
+from robcal.data.folder import read_folder
+from robcal.data.lazy import LazyPictures, fit
 
 
 def test_pictures_come_back_as_they_are(picture_folder: Path) -> None:
@@ -27,10 +28,10 @@ def test_splits_stay_lazy_and_hold_together(picture_folder: Path) -> None:
     data = load_dataset(f"folder:{picture_folder}", val_fraction=0.25, train_limit=6)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 6, "val": 4, "test": 4}
     for split in data.splits.values():
-        assert isinstance(split.inputs, FolderInputs)
-        folders = [file.parent.name for file in split.inputs.files]
+        assert isinstance(split.inputs, LazyPictures)
+        folders = [file.parent.name for file in split.inputs.source]
         assert [data.class_names[label] for label in split.labels] == folders
-    files = [file for split in data.splits.values() for file in split.inputs.files]
+    files = [file for split in data.splits.values() for file in split.inputs.source]
     assert len(set(files)) == len(files)
     batch = data.split("train").batch(np.array([4, 0]))
     assert batch.shape == (2, 3, 6, 4)

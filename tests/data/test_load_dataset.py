@@ -44,11 +44,19 @@ def test_digits_val_fraction() -> None:
         ("cifar:/x", {}, "Did you mean 'cifar10'"),
         ("mnist", {}, "Choose one of these"),
         ("", {}, "the data set is ''"),
+        ("imagenet", {}, "this kind is written imagenet:PATH"),
+        ("svhn:/no/such/place", {}, "SVHN path .*housenumbers.*test_32x32.mat .64,275,384 bytes, MD5 eb5a983b"),
+        ("imagenet:/no/such/place", {}, "ImageNet path .*image-net.org.*after agreeing to its terms"),
+        ("cifar100:/no/such/place", {}, "CIFAR-100 path .*cifar-100-binary.tar.gz .168,513,733 bytes"),
         ("digits:x", {}, "this kind is written digits"),
         ("npz", {}, "this kind is written npz:FILE"),
         ("cifar10:", {}, "this kind is written cifar10:PATH"),
-        ("cifar10:/no/such/place", {}, "CIFAR-10 path /no/such/place does not exist"),
-        ("digits", {"image_size": 8}, "only folder:PATH resizes"),
+        (
+            "cifar10:/no/such/place",
+            {},
+            "CIFAR-10 path /no/such/place does not exist.*cifar.html.*-python.tar.gz .170,498,071 bytes, MD5 c58",
+        ),
+        ("digits", {"image_size": 8}, "only folder:PATH and imagenet:PATH resize"),
         ("digits", {"val_fraction": 1.5}, "val_fraction is 1.5"),
         ("digits", {"val_fraction": 0.001}, "both sides"),
         ("digits", {"train_limit": 5}, "train_limit is 5 for 10 classes"),
@@ -65,4 +73,4 @@ def test_options_are_checked_before_any_file_is_opened(tmp_path: Path) -> None:
 
 
 def test_help_names_every_kind() -> None:
-    assert SPEC_HELP == "digits, cifar10:PATH, npz:FILE, folder:PATH"
+    assert SPEC_HELP == ("digits, cifar10:PATH, cifar100:PATH, svhn:PATH, imagenet:PATH, npz:FILE, folder:PATH")

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from robcal.checks import refuse
-from robcal.data.cifar import read_cifar10
+from robcal.data.cifar import read_cifar10, read_cifar100
 from robcal.data.dataset import Dataset, Split
 from robcal.data.digits import DIGITS_VAL_FRACTION, read_digits
 from robcal.data.folder import read_folder
+from robcal.data.imagenet import read_imagenet
 from robcal.data.npz import read_npz
 from robcal.data.splits import VAL_FRACTION, CutOptions, Parts, assemble
+from robcal.data.svhn import read_svhn
 
 __all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset", "read_parts"]
 
@@ -43,6 +45,9 @@ class _Reader:
 READERS: Mapping[str, _Reader] = {
     "digits": _Reader(lambda path, size: read_digits(), "", val_fraction=DIGITS_VAL_FRACTION),
     "cifar10": _Reader(lambda path, size: read_cifar10(path), "PATH"),
+    "cifar100": _Reader(lambda path, size: read_cifar100(path), "PATH"),
+    "svhn": _Reader(lambda path, size: read_svhn(path), "PATH"),
+    "imagenet": _Reader(read_imagenet, "PATH", resizes=True),
     "npz": _Reader(lambda path, size: read_npz(path), "FILE"),
     "folder": _Reader(read_folder, "PATH", resizes=True),
 }
@@ -67,13 +72,15 @@ def load_dataset(
     stratified subset of what remains. No seed ever changes the test examples.
 
     Args:
-        spec: "digits" (built in), "cifar10:PATH" (official archives, their folders, or parquet), "npz:FILE" (arrays
-            x_train, y_train, …), or "folder:PATH" (one folder of pictures a class).
+        spec: "digits" (built in), "cifar10:PATH" or "cifar100:PATH" (official archives, their folders, or parquet),
+            "svhn:PATH" (the folder of the official .mat files), "imagenet:PATH" (train/ and val/ of class folders, or
+            parquet), "npz:FILE" (arrays x_train, y_train, …), or "folder:PATH" (one folder of pictures a class).
         val_fraction: share of the training data that becomes validation, in (0, 1); default .3 for digits, else .1.
         train_limit: at most so many training examples, stratified (None: all).
         test_limit: at most so many test examples, stratified, the same for every seed (None: all).
         seed: chooses the validation examples and the limited training examples.
-        image_size: height and width in pixels to bring the pictures of a folder to (None: they must all be alike).
+        image_size: height and width in pixels to bring pictures to (None: those of a folder must all be alike, those of
+            ImageNet become 224x224).
         parts: what `read_parts` found, where several cuts of the same files are made.
 
     Returns:
@@ -95,7 +102,11 @@ def read_parts(spec: str, *, image_size: int | None = None) -> Parts:
     """
     reader, path = _parse(spec)
     if image_size is not None and not reader.resizes:
-        refuse(f"image_size is {image_size} for {spec}", "only folder:PATH resizes pictures", "Leave image_size out")
+        refuse(
+            f"image_size is {image_size} for {spec}",
+            "only folder:PATH and imagenet:PATH resize pictures",
+            "Leave image_size out",
+        )
     return reader.read(path, image_size)
 
 

@@ -1,11 +1,23 @@
-"""Random shifts and flips of a batch of images, on its device, with an explicit generator."""
+"""Random shifts, crops and flips of a batch of images, on its device, with an explicit generator."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from robcal.checks import check_positive_int, refuse
+from robcal.checks import IntArray, check_positive_int, refuse
+
+#: Share of the area and ratio of the sides that a random resized crop takes (Szegedy et al. 2015, section 6).
+CROP_SHARE = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+
+#: Windows drawn for an image until one fits into it; after these the largest central one is taken.
+CROP_TRIALS = 10
 
 
 def pad_crop_flip(x: torch.Tensor, *, padding: int = 4, flip: bool = True, generator: torch.Generator) -> torch.Tensor:
@@ -56,6 +68,114 @@ def shift(x: torch.Tensor, max_pixels: int, generator: torch.Generator) -> torch
         InputError: as `pad_crop_flip`.
     """
     return pad_crop_flip(x, padding=max_pixels, flip=False, generator=generator)
+
+
+@dataclass(frozen=True)
+class CropDraws:
+    """What chance decides of the random resized crops of B images, before their sizes are known.
+
+    Attributes:
+        shares: (B, 10) float64, shares of the area.
+        ratios: (B, 10) float64, width over height.
+        corners: (B, 2) float64 in [0, 1): where the window lies, from the top and from the left.
+        mirrored: (B,) bool.
+    """
+
+    shares: npt.NDArray[np.float64]
+    ratios: npt.NDArray[np.float64]
+    corners: npt.NDArray[np.float64]
+    mirrored: npt.NDArray[np.bool_]
+
+    def windows(self, heights: IntArray, widths: IntArray) -> IntArray:
+        """The window of each image: the first of its ten that fits, else the largest central one of a fair ratio.
+
+        Args:
+            heights: (B,) heights of the images in pixels.
+            widths: (B,) widths.
+
+        Returns:
+            (B, 4) int64: top, left, height, width.
+        """
+        areas = self.shares * (heights * widths)[:, None]
+        wide, high = np.rint(np.sqrt(areas * self.ratios)), np.rint(np.sqrt(areas / self.ratios))
+        fits = (wide >= 1) & (wide <= widths[:, None]) & (high >= 1) & (high <= heights[:, None])
+        rows, first = np.arange(len(heights)), fits.argmax(1)
+        found = fits[rows, first]
+        height = np.where(found, high[rows, first], np.minimum(heights, np.maximum(np.rint(widths / CROP_RATIO[0]), 1)))
+        width = np.where(found, wide[rows, first], np.minimum(widths, np.maximum(np.rint(heights * CROP_RATIO[1]), 1)))
+        free = np.stack([heights - height, widths - width], axis=1)
+        corner = np.where(found[:, None], np.floor(self.corners * (free + 1)), free // 2)
+        return np.concatenate([corner, height[:, None], width[:, None]], axis=1).astype(np.int64)
+
+    def of(self, row: int) -> CropDraws:
+        """The draws of one image."""
+        part = slice(row, row + 1)
+        return CropDraws(self.shares[part], self.ratios[part], self.corners[part], self.mirrored[part])
+
+
+def draw_crops(count: int, generator: torch.Generator, *, flip: bool = True) -> CropDraws:
+    """Draw the random resized crops of `count` images.
+
+    The area is uniform on `CROP_SHARE`, the ratio log-uniform on `CROP_RATIO`, the place uniform; a flip has
+    probability 1/2.
+
+    Args:
+        count: number of images.
+        generator: a CPU generator; it advances by the same amount for every size of image.
+        flip: whether to flip.
+    """
+    draws = torch.rand(count, 2 * CROP_TRIALS + 3, generator=generator, dtype=torch.float64).numpy()
+    low, high = (math.log(ratio) for ratio in CROP_RATIO)
+    return CropDraws(
+        shares=CROP_SHARE[0] + (CROP_SHARE[1] - CROP_SHARE[0]) * draws[:, :CROP_TRIALS],
+        ratios=np.exp(low + (high - low) * draws[:, CROP_TRIALS : 2 * CROP_TRIALS]),
+        corners=draws[:, -3:-1],
+        mirrored=draws[:, -1] < (0.5 if flip else 0.0),
+    )
+
+
+def random_resized_crop(x: torch.Tensor, *, flip: bool = True, generator: torch.Generator) -> torch.Tensor:
+    """Cut a random window out of each image and bring it back to the old size, bilinear; flip at random.
+
+    The standard augmentation of large images (Szegedy et al. 2015, section 6; He et al. 2016). This is its form for
+    images that are decoded and have one size; it only ever enlarges, so it needs no anti-aliasing. Images that are
+    decoded on access are better cut out of the stored picture: `Split.random_crops`.
+
+    Args:
+        x: (B, C, H, W) floats, sides of 2 pixels or more.
+        flip: whether to flip.
+        generator: a CPU generator; it advances by the same amount on every device.
+
+    Returns:
+        (B, C, H, W) of the same dtype and device; `x` is not changed.
+
+    Raises:
+        InputError: if x is not a batch of images of floats.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> random_resized_crop(torch.ones(2, 3, 8, 8), generator=generator).mean()
+        tensor(1.)
+    """
+    if x.ndim != 4 or not x.is_floating_point() or min(x.shape[2:]) < 2:
+        refuse(f"x is {x.dtype} of shape {tuple(x.shape)}", "it must be floats (B, C, H, W)", "Divide images by 255")
+    batch, _, height, width = x.shape
+    draws = draw_crops(batch, generator, flip=flip)
+    windows = torch.from_numpy(draws.windows(np.full(batch, height), np.full(batch, width))).to(x.device)
+    rows = _places(windows[:, 0], windows[:, 2], height, x.dtype)
+    columns = _places(windows[:, 1], windows[:, 3], width, x.dtype)
+    mirrored = torch.from_numpy(draws.mirrored).to(x.device)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    across = columns[:, None, :].expand(batch, height, width)
+    grid = torch.stack([across, rows[:, :, None].expand(batch, height, width)], dim=3)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _places(start: torch.Tensor, length: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
+    """(B, size) places that `size` pixels of a window are read from, where -1 is the first pixel and 1 the last."""
+    steps = (torch.arange(size, device=start.device, dtype=torch.float64) + 0.5) / size
+    inside = (steps * length[:, None] - 0.5).clamp_min(0).minimum(length[:, None] - 1)
+    return ((start[:, None] + inside) * (2 / (size - 1)) - 1).to(dtype)
 
 
 def _gather_windows(x: torch.Tensor, padding: int, offsets: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:

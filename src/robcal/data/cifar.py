@@ -1,34 +1,106 @@
-"""CIFAR-10 (Krizhevsky 2009) from the files it is served in: official binary, official Python, hub parquet."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as they are served: official binary, official Python, hub parquet."""
 
 from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from robcal.checks import check_labels, check_readable, refuse
+from robcal.checks import check_labels, refuse
 from robcal.data.dataset import Split
-from robcal.data.parquet import read_parquet_images
+from robcal.data.parquet import LABEL_COLUMNS, read_parquet_images
 from robcal.data.pickles import load_arrays
+from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import Parts
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
+#: The fine classes of CIFAR-100, in the order of their labels (which is that of the alphabet).
+CIFAR100_CLASSES = (
+    *("apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle"),
+    *("bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle"),
+    *("chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur"),
+    *("dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard"),
+    *("lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain"),
+    *("mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree"),
+    *("plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket"),
+    *("rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider"),
+    *("squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger"),
+    *("tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm"),
+)
+
 SIZE = 32
 PIXELS = 3 * SIZE * SIZE
 
-#: Stems of the official files: five batches of training data and one of test data.
-BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
 
-ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
-FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
+@dataclass(frozen=True)
+class Variant:
+    """How one of the two data sets is stored.
 
-WANTED = (
-    f"it must be {' or '.join(ARCHIVES)}, the unpacked {' or '.join(FOLDERS)}, a folder that holds one of these, or "
-    "parquet files train*.parquet and test*.parquet"
+    Attributes:
+        title: its name.
+        classes: names of the classes, in the order of the labels.
+        batches: stems of the official files of each part.
+        folders: names of the official folders, as the archives unpack.
+        label_bytes: bytes before the pixels of a record of the binary version; the last of them is the label.
+        label_key: name of the labels in the Python version.
+        label_columns: names of the labels in parquet files.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    batches: Mapping[str, tuple[str, ...]]
+    folders: tuple[str, ...]
+    label_bytes: int
+    label_key: str
+    label_columns: tuple[str, ...]
+
+    @property
+    def archives(self) -> tuple[str, ...]:
+        """Names of the official archives."""
+        stem = self.title.lower()
+        return (f"{stem}-binary.tar.gz", f"{stem}-python.tar.gz")
+
+    @property
+    def wanted(self) -> str:
+        """What a path must name, for errors."""
+        return (
+            f"it must be {' or '.join(self.archives)}, the unpacked {' or '.join(self.folders)}, a folder that holds "
+            "one of these, or parquet files train*.parquet and test*.parquet"
+        )
+
+    def refuse_missing(self, given: str) -> NoReturn:
+        """Say what is missing and where it is published.
+
+        Raises:
+            InputError: always.
+        """
+        refuse(given, self.wanted, f"Fetch the missing file; {where_to_find(self.title)}")
+
+
+CIFAR10 = Variant(
+    title="CIFAR-10",
+    classes=CIFAR10_CLASSES,
+    batches={"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)},
+    folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
+    label_bytes=1,
+    label_key="labels",
+    label_columns=LABEL_COLUMNS,
+)
+
+CIFAR100 = Variant(
+    title="CIFAR-100",
+    classes=CIFAR100_CLASSES,
+    batches={"train": ("train",), "test": ("test",)},
+    folders=("cifar-100-binary", "cifar-100-python"),
+    label_bytes=2,  # the coarse label, then the fine one
+    label_key="fine_labels",
+    label_columns=("fine_label", "fine_labels"),
 )
 
 
@@ -45,63 +117,93 @@ def read_cifar10(path: str) -> Parts:
         such images are not those of the official files.
 
     Raises:
-        InputError: if nothing readable is there, or a file is damaged.
+        InputError: if nothing readable is there (the error says where it is published), or a file is damaged.
     """
-    places = [check_readable(Path(part.strip()).expanduser(), "CIFAR-10 path") for part in path.split(",")]
+    return read_cifar(path, CIFAR10)
+
+
+def read_cifar100(path: str) -> Parts:
+    """CIFAR-100 with its 100 fine classes: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8.
+
+    Args:
+        path: as for `read_cifar10`.
+
+    Returns:
+        The parts "train" and "test".
+
+    Raises:
+        InputError: as `read_cifar10`.
+    """
+    return read_cifar(path, CIFAR100)
+
+
+def read_cifar(path: str, variant: Variant) -> Parts:
+    """Read either of the two; see `read_cifar10`.
+
+    Raises:
+        InputError: as `read_cifar10`.
+    """
+    title = variant.title
+    places = [check_place(Path(part.strip()).expanduser(), title) for part in path.split(",")]
     jpeg = False
     if len(places) > 1 or places[0].suffix == ".parquet":
-        splits, jpeg = _read_parquet(places, path)
-    elif (official := _official_place(places[0])) is not None:
-        splits = _read_official(official)
+        splits, jpeg = _read_parquet(places, path, variant)
+    elif (official := _official_place(places[0], variant)) is not None:
+        splits = _read_official(official, variant)
     else:
-        splits, jpeg = _read_parquet(sorted(places[0].rglob("*.parquet")), path)
+        splits, jpeg = _read_parquet(sorted(places[0].rglob("*.parquet")), path, variant)
     notes = ("images were stored as JPEG: they differ slightly from those of the official files",) if jpeg else ()
     return Parts(
-        name="CIFAR-10 (JPEG)" if jpeg else "CIFAR-10",
+        name=f"{title} (JPEG)" if jpeg else title,
         parts=splits,
-        class_names=CIFAR10_CLASSES,
+        class_names=variant.classes,
         box=(0.0, 1.0),
         kind="image",
         notes=notes,
     )
 
 
-def _read_parquet(files: list[Path], path: str) -> tuple[dict[str, Split], bool]:
+def _read_parquet(files: list[Path], path: str, variant: Variant) -> tuple[dict[str, Split], bool]:
     """Both splits from parquet files that begin with "train" and "test"; were they JPEG?"""
     splits, jpeg = {}, False
-    for name in BATCHES:
+    for name in variant.batches:
         shards = [file for file in files if file.name.startswith(name)]
         if not shards:
-            have = ", ".join(file.name for file in files) or "nothing of CIFAR-10"
-            refuse(f"{path} holds {have} and no {name}*.parquet", WANTED, "Fetch the missing file")
-        splits[name], lossy = read_parquet_images(shards, size=SIZE, num_classes=len(CIFAR10_CLASSES))
+            have = ", ".join(file.name for file in files) or f"nothing of {variant.title}"
+            variant.refuse_missing(f"{path} holds {have} and no {name}*.parquet")
+        splits[name], lossy = read_parquet_images(
+            shards, size=SIZE, num_classes=len(variant.classes), label_columns=variant.label_columns
+        )
         jpeg = jpeg or lossy
     return splits, jpeg
 
 
-def _official_place(path: Path) -> Path | None:
+def _official_place(path: Path, variant: Variant) -> Path | None:
     """The official archive or unpacked folder that `path` is or holds, None if there is none."""
     if not path.is_dir():
         return path
-    stems = {file.stem for file in path.iterdir() if file.is_file()}
-    if stems & {*BATCHES["train"], *BATCHES["test"]}:
+    official = {name for stems in variant.batches.values() for stem in stems for name in (stem, f"{stem}.bin")}
+    if official & {file.name for file in path.iterdir() if file.is_file()}:
         return path
-    return next((path / name for name in (*FOLDERS, *ARCHIVES) if (path / name).exists()), None)
+    return next((path / name for name in (*variant.folders, *variant.archives) if (path / name).exists()), None)
 
 
-def _read_official(path: Path) -> dict[str, Split]:
+def _read_official(path: Path, variant: Variant) -> dict[str, Split]:
     """Both splits from the official archive or its unpacked folder."""
-    binary = {f"{stem}.bin" for stems in BATCHES.values() for stem in stems}
-    python = {stem for stems in BATCHES.values() for stem in stems}
-    members = _folder_members(path, binary | python) if path.is_dir() else _archive_members(path, binary | python)
+    python = {stem for stems in variant.batches.values() for stem in stems}
+    binary = {f"{stem}.bin" for stem in python}
+    if path.is_dir():
+        members = _folder_members(path, binary | python)
+    else:
+        members = _archive_members(path, binary | python, variant)
     suffix = ".bin" if members.keys() & binary else ""
     lost = sorted((binary if suffix else python) - members.keys())
     if lost:
-        refuse(f"{path} has no {', '.join(lost)}", WANTED, "Fetch the file again")
+        variant.refuse_missing(f"{path} has no {', '.join(lost)}")
     parse = _parse_binary if suffix else _parse_python
     splits = {}
-    for name, stems in BATCHES.items():
-        batches = [parse(members[stem + suffix], f"{path}/{stem}{suffix}") for stem in stems]
+    for name, stems in variant.batches.items():
+        batches = [parse(members[stem + suffix], f"{path}/{stem}{suffix}", variant) for stem in stems]
         splits[name] = Split(
             inputs=np.concatenate([batch.inputs for batch in batches]),
             labels=np.concatenate([batch.labels for batch in batches]),
@@ -114,7 +216,7 @@ def _folder_members(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in wanted if (path / name).is_file()}
 
 
-def _archive_members(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
+def _archive_members(path: Path, wanted: Iterable[str], variant: Variant) -> dict[str, bytes]:
     """The bytes of the wanted files of a tar archive, whatever folder they are in; nothing is written to disk."""
     names, members = set(wanted), {}
     try:
@@ -124,33 +226,37 @@ def _archive_members(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
                 if member.isfile() and name in names and (file := archive.extractfile(member)) is not None:
                     members[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        refuse(f"{path} is no readable archive ({error})", WANTED, "Fetch the file again")
+        variant.refuse_missing(f"{path} ({path.stat().st_size:,} bytes) is no readable archive ({error})")
     return members
 
 
-def _parse_binary(data: bytes, source: str) -> Split:
-    """One batch of the binary version: records of 1 label byte and 3,072 bytes of pixels, channel by channel."""
-    if not data or len(data) % (1 + PIXELS):
+def _parse_binary(data: bytes, source: str, variant: Variant) -> Split:
+    """One batch of the binary version: records of one or two label bytes and 3,072 bytes of pixels, by channel."""
+    record = variant.label_bytes + PIXELS
+    if not data or len(data) % record:
         refuse(
             f"{source} has {len(data):,} bytes",
-            f"a batch is records of {1 + PIXELS:,} bytes, officially 10,000 of them",
-            "It is truncated: fetch the file again",
+            f"a batch is records of {record:,} bytes, officially 10,000 of them or more",
+            f"It is truncated: fetch the file again; {where_to_find(variant.title, variant.archives[0])}",
         )
-    records = np.frombuffer(data, np.uint8).reshape(-1, 1 + PIXELS)
-    labels = check_labels(records[:, 0], num_classes=len(CIFAR10_CLASSES), name=f"labels of {source}")
-    return Split(inputs=records[:, 1:].reshape(-1, 3, SIZE, SIZE), labels=labels)
+    records = np.frombuffer(data, np.uint8).reshape(-1, record)
+    labels = records[:, variant.label_bytes - 1]
+    return Split(
+        inputs=records[:, variant.label_bytes :].reshape(-1, 3, SIZE, SIZE),
+        labels=check_labels(labels, num_classes=len(variant.classes), name=f"labels of {source}"),
+    )
 
 
-def _parse_python(data: bytes, source: str) -> Split:
-    """One batch of the Python version: a pickled dict with `data` (N, 3072) uint8 and `labels`, N integers."""
-    batch = load_arrays(data, source=source)
-    keys = batch if isinstance(batch, dict) else {}
-    fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in keys.items()}
-    if not {"data", "labels"} <= fields.keys():
+def _parse_python(data: bytes, source: str, variant: Variant) -> Split:
+    """One batch of the Python version: a pickled dict with `data` (N, 3072) uint8 and N labels."""
+    batch, key = load_arrays(data, source=source), variant.label_key
+    items = batch.items() if isinstance(batch, dict) else ()
+    fields = {name.decode("latin-1") if isinstance(name, bytes) else name: value for name, value in items}
+    if not {"data", key} <= fields.keys():
         have = ", ".join(map(str, fields)) or "none"
-        refuse(f"{source} has the fields {have}", "a batch has data and labels", "Fetch the file again")
+        refuse(f"{source} has the fields {have}", f"a batch has data and {key}", "Fetch the file again")
     images = np.asarray(fields["data"])
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != PIXELS:
         refuse(f"data of {source} is {images.dtype} of shape {images.shape}", f"uint8 (N, {PIXELS})", "Fetch it again")
-    labels = check_labels(fields["labels"], n=len(images), num_classes=len(CIFAR10_CLASSES), name=f"labels of {source}")
+    labels = check_labels(fields[key], n=len(images), num_classes=len(variant.classes), name=f"labels of {source}")
     return Split(inputs=images.reshape(-1, 3, SIZE, SIZE), labels=labels)

@@ -7,7 +7,7 @@ so a data set may be larger than memory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from robcal.checks import IntArray, refuse
+from robcal.data.augment import CropDraws, draw_crops, random_resized_crop
 
 #: (lo, hi) per input or per feature (broadcastable to one input), or None for unbounded inputs.
 Box = tuple[float, float] | tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
@@ -50,6 +51,24 @@ class Selectable(Protocol):
         ...
 
 
+@runtime_checkable
+class Croppable(Protocol):
+    """Inputs that can be cut out of larger pictures while these are decoded."""
+
+    def crops(self, index: IntArray, draws: CropDraws) -> npt.NDArray[np.uint8]:
+        """The windows of the pictures at these positions, as uint8 images (len(index), C, H, W)."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """Inputs too large to be read for a digest; they say themselves what tells them apart."""
+
+    def fingerprint(self) -> Iterable[bytes]:
+        """Bytes that differ where the inputs do."""
+        ...
+
+
 @dataclass(frozen=True)
 class Split:
     """One split: N inputs with their labels.
@@ -67,14 +86,39 @@ class Split:
 
     def batch(self, index: IntArray) -> torch.Tensor:
         """The inputs at `index` as a float32 CPU tensor in input units (uint8 images are divided by 255)."""
-        values = np.ascontiguousarray(self.inputs[index])
-        tensor = torch.from_numpy(values)
-        return tensor.float().div_(255) if values.dtype == np.uint8 else tensor.float()
+        return _floats(self.inputs[index])
+
+    def random_crops(self, index: IntArray, generator: torch.Generator, *, flip: bool = True) -> torch.Tensor:
+        """The inputs at `index` as `batch` gives them, each a random resized crop, mirrored half of the time.
+
+        Pictures that are decoded on access are cut out at their own resolution; other images as
+        `robcal.data.augment.random_resized_crop` does.
+
+        Args:
+            index: (B,) positions.
+            generator: a CPU generator; it advances by the same amount for both kinds.
+            flip: whether to mirror.
+
+        Returns:
+            (B, C, H, W) float32 on the CPU, in [0, 1].
+
+        Raises:
+            InputError: if the inputs are no images.
+        """
+        if isinstance(self.inputs, Croppable):
+            return _floats(self.inputs.crops(index, draw_crops(len(index), generator, flip=flip)))
+        return random_resized_crop(self.batch(index), flip=flip, generator=generator)
 
     def subset(self, index: IntArray) -> Split:
         """The split that holds only these examples, in this order; lazily decoded inputs stay lazy."""
         inputs = self.inputs.select(index) if isinstance(self.inputs, Selectable) else self.inputs[index]
         return Split(inputs=inputs, labels=self.labels[index])
+
+
+def _floats(values: npt.NDArray[Any]) -> torch.Tensor:
+    """A float32 CPU tensor in input units: uint8 images are divided by 255."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.float().div_(255) if values.dtype == np.uint8 else tensor.float()
 
 
 @dataclass(frozen=True)
@@ -121,10 +165,17 @@ class Dataset:
         return self.splits[name]
 
     def digest(self, split: str) -> str:
-        """SHA-256 of a split's inputs and labels, as 16 hexadecimal digits: ties artifacts to their data."""
+        """SHA-256 of a split's inputs and labels, as 16 hexadecimal digits: ties artifacts to their data.
+
+        Every input is read, save those that are too many (ImageNet): these go by their names and sizes.
+        """
         part, sha = self.split(split), hashlib.sha256()
         sha.update(repr((part.inputs.shape, str(part.inputs.dtype))).encode())
         sha.update(np.ascontiguousarray(part.labels).tobytes())
+        if isinstance(part.inputs, Fingerprinted):
+            for piece in part.inputs.fingerprint():
+                sha.update(piece)
+            return sha.hexdigest()[:16]
         for start in range(0, len(part), 4096):
             block = part.inputs[np.arange(start, min(start + 4096, len(part)))]
             sha.update(np.ascontiguousarray(block).tobytes())

@@ -28,27 +28,29 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def open_picture(file: Path, mode: ColourMode | None) -> Image.Image:
-    """Open a picture file; with a `mode`, decode and convert it.
+def open_picture(source: Path | bytes, mode: ColourMode | None, *, name: str = "") -> Image.Image:
+    """Open a picture; with a `mode`, decode and convert it.
 
     Args:
-        file: a PNG, JPEG, BMP, GIF (first frame), PPM, TIFF or WebP file of 8 bits a channel.
+        source: a PNG, JPEG, BMP, GIF (first frame), PPM, TIFF or WebP file of 8 bits a channel, or its bytes.
         mode: "L", "RGB", or None to read the header only.
+        name: where bytes come from, for the error.
 
     Raises:
         InputError: if it is unreadable or has more than 8 bits a channel.
     """
+    place = name or (str(source) if isinstance(source, Path) else "a picture")
     try:
-        picture = Image.open(file, formats=FORMATS)
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
         deep = picture.mode not in EIGHT_BIT_MODES
         if mode is not None and not deep:
             with picture:
                 return picture.convert(mode)
     except DAMAGE as error:
-        refuse(f"{file} is no readable picture ({error})", f"pictures are {', '.join(FORMATS)}", "Mend or remove it")
+        refuse(f"{place} is no readable picture ({error})", f"pictures are {', '.join(FORMATS)}", "Mend or remove it")
     if deep:
         picture.close()
-        refuse(f"{file} has Pillow mode {picture.mode}", "pictures have 8 bits a channel", "Convert it to 8 bits")
+        refuse(f"{place} has Pillow mode {picture.mode}", "pictures have 8 bits a channel", "Convert it to 8 bits")
     return picture
 
 

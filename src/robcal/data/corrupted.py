@@ -1,0 +1,214 @@
+"""The official corrupted test sets of Hendrycks & Dietterich (2019): CIFAR-10-C, CIFAR-100-C, ImageNet-C.
+
+These are the published files. The corruptions that robcal makes itself are in `robcal.data.corruptions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.checks import IntArray, check_choice, check_labels, check_positive_int, refuse
+from robcal.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, SEVERITIES
+from robcal.data.dataset import Split
+from robcal.data.folder import class_folders, list_pictures
+from robcal.data.imagenet import SIZE
+from robcal.data.lazy import ManyPictures
+from robcal.data.published import check_place, where_to_find
+from robcal.data.splits import FIXED_SEED, limit
+
+Cell = tuple[str, int]
+
+#: Archive of ImageNet-C that each kind is in; the four extra ones are in extra.tar.
+ARCHIVES = {
+    kind: "extra.tar" if corruption.extra else f"{corruption.group}.tar" for kind, corruption in CORRUPTIONS.items()
+}
+
+
+@dataclass(frozen=True)
+class CorruptedCells(Mapping[Cell, Split]):
+    """The cells of a corrupted test set, (kind, severity) → split; each is opened when it is asked for.
+
+    Attributes:
+        title: for people, for example "CIFAR-10-C".
+        kinds: the kinds of corruption, in the order of the benchmark.
+        open_cell: (kind, severity) → split.
+    """
+
+    title: str
+    kinds: tuple[str, ...]
+    open_cell: Callable[[str, int], Split]
+
+    def __getitem__(self, cell: Cell) -> Split:
+        """The test images corrupted so.
+
+        Raises:
+            KeyError: for a kind or a severity that it does not have.
+            InputError: if its files are damaged.
+        """
+        kind, severity = cell
+        if kind not in self.kinds or severity not in SEVERITIES:
+            raise KeyError(cell)
+        return self.open_cell(kind, severity)
+
+    def __iter__(self) -> Iterator[Cell]:
+        return ((kind, severity) for kind in self.kinds for severity in SEVERITIES)
+
+    def __len__(self) -> int:
+        return len(self.kinds) * len(SEVERITIES)
+
+
+@dataclass(frozen=True)
+class ChannelsLast:
+    """Images that are stored as (N, H, W, C) and given as (N, C, H, W); nothing is read before a batch is asked for."""
+
+    array: npt.NDArray[np.uint8]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        count, height, width, channels = self.array.shape
+        return (count, channels, height, width)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+        return self.array.dtype
+
+    def __getitem__(self, index: IntArray) -> npt.NDArray[np.uint8]:
+        """The images at these positions, (len(index), C, H, W)."""
+        return np.ascontiguousarray(self.array[index].transpose(0, 3, 1, 2))
+
+
+def load_corrupted(
+    spec: str,
+    *,
+    kinds: Sequence[str] = BENCHMARK_KINDS,
+    class_names: Sequence[str] | None = None,
+    test_limit: int | None = None,
+    image_size: int | None = None,
+) -> CorruptedCells:
+    """Open an official corrupted test set; image i of every cell is image i of the official test set.
+
+    So a clean test split read from the official files has the same labels as every cell, in the same order.
+
+    Args:
+        spec: "cifar10c:PATH" or "cifar100c:PATH" (the folder with labels.npy and one .npy a kind, 5 x 10,000 images),
+            or "imagenetc:PATH" (folders kind/severity/class, also below a folder for the archive, such as noise/).
+        kinds: which corruptions; the 15 of the benchmark unless said otherwise (the 4 extra ones are there too).
+        class_names: the classes of the classifier, in the order of its outputs, where these are WordNet ids: a subset
+            of ImageNet's is then read of ImageNet-C too. Default: the folders that are there.
+        test_limit: at most so many images a cell, stratified: those that `load_dataset` takes of the same test set.
+        image_size: height and width that pictures of ImageNet-C are brought to (224, as they are stored, if None).
+
+    Returns:
+        (kind, severity) → split. Every kind is checked to be there; cells are opened when they are asked for.
+
+    Raises:
+        InputError: if a file is missing (the error says which, and where it is published) or damaged.
+    """
+    form, _, path = spec.partition(":")
+    check_choice(form, READERS, "the corrupted data set")
+    if not path:
+        refuse(f"the data set is {spec!r}", f"this kind is written {form}:PATH", "Correct the spec")
+    for kind in kinds:
+        check_choice(kind, CORRUPTIONS, "the corruption")
+    if test_limit is not None:
+        check_positive_int(test_limit, "test_limit")
+    return READERS[form](Path(path).expanduser(), tuple(kinds), class_names, test_limit, image_size)
+
+
+def _read_arrays(
+    title: str, num_classes: int, path: Path, kinds: tuple[str, ...], test_limit: int | None
+) -> CorruptedCells:
+    """CIFAR-10-C or CIFAR-100-C."""
+    root = check_place(path, title)
+    root = root / title if (root / title).is_dir() else root
+    lost = [name for name in ("labels.npy", *(f"{kind}.npy" for kind in kinds)) if not (root / name).is_file()]
+    if lost:
+        refuse(
+            f"{root} has no {', '.join(lost)}",
+            "it must be the unpacked folder with labels.npy and one .npy a corruption",
+            f"Unpack the archive; {where_to_find(title)}",
+        )
+    stored = check_labels(_load(root / "labels.npy", title), num_classes=num_classes, name=f"labels of {title}")
+    size = len(stored) // len(SEVERITIES)
+    blocks = stored[: size * len(SEVERITIES)].reshape(len(SEVERITIES), -1)
+    if len(stored) % len(SEVERITIES) or (blocks != blocks[0]).any():
+        _refuse_array(root / "labels.npy", f"{len(stored):,} labels that are not five times the same", title)
+
+    def open_cell(kind: str, severity: int) -> Split:
+        array = _load(root / f"{kind}.npy", title)
+        if array.dtype != np.uint8 or array.shape != (len(stored), 32, 32, 3):
+            _refuse_array(root / f"{kind}.npy", f"{array.dtype} of shape {array.shape}", title)
+        block = slice((severity - 1) * size, severity * size)
+        whole = Split(inputs=ChannelsLast(array[block]), labels=stored[block])
+        return limit(whole, test_limit, FIXED_SEED, num_classes, "test_limit")
+
+    return CorruptedCells(title, kinds, open_cell)
+
+
+def _load(file: Path, title: str) -> npt.NDArray[Any]:
+    """The array of a file, mapped into memory; no object is ever unpickled."""
+    try:
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError) as error:
+        _refuse_array(file, f"no readable array ({error})", title)
+    return array
+
+
+def _refuse_array(file: Path, what: str, title: str) -> NoReturn:
+    rule = "images are uint8 (50000, 32, 32, 3), 10,000 a severity, labels (50000,)"
+    refuse(f"{file} holds {what}", rule, f"Unpack the archive again; {where_to_find(title)}")
+
+
+def _read_folders(
+    path: Path,
+    kinds: tuple[str, ...],
+    class_names: Sequence[str] | None,
+    test_limit: int | None,
+    image_size: int | None,
+) -> CorruptedCells:
+    """ImageNet-C."""
+    root = check_place(path, "ImageNet-C")
+    side = SIZE if image_size is None else check_positive_int(image_size, "image_size")
+    groups = {kind: ARCHIVES[kind].removesuffix(".tar") for kind in kinds}
+    places = {
+        kind: root / group / kind if (root / group / kind).is_dir() else root / kind for kind, group in groups.items()
+    }
+    lost = [f"{kind}/{s}" for kind in kinds for s in SEVERITIES if not (places[kind] / str(s)).is_dir()]
+    if lost:
+        archives = sorted({ARCHIVES[name.partition("/")[0]] for name in lost})
+        refuse(
+            f"{root} has no {', '.join(lost)}",
+            "it must hold folders corruption/severity/class with pictures",
+            f"Unpack {', '.join(archives)} there; {where_to_find('ImageNet-C', *archives)}",
+        )
+    names = class_folders(places[kinds[0]] / "1") if class_names is None else tuple(class_names)
+
+    def open_cell(kind: str, severity: int) -> Split:
+        folder = places[kind] / str(severity)
+        absent = sorted(set(names) - set(class_folders(folder)))
+        if absent:
+            refuse(f"{folder} has no class {absent[0]}", "every class of the classifier is needed", "Unpack it again")
+        files, labels = list_pictures(folder, names, others=class_names is not None)
+        whole = Split(inputs=ManyPictures(files, (side, side), "RGB", True), labels=labels)
+        return limit(whole, test_limit, FIXED_SEED, len(names), "test_limit")
+
+    return CorruptedCells("ImageNet-C", kinds, open_cell)
+
+
+Reader = Callable[[Path, tuple[str, ...], Sequence[str] | None, int | None, int | None], CorruptedCells]
+
+#: Reader of each form of spec.
+READERS: Mapping[str, Reader] = {
+    "cifar10c": lambda path, kinds, names, n, side: _read_arrays("CIFAR-10-C", len(CIFAR10_CLASSES), path, kinds, n),
+    "cifar100c": lambda path, kinds, names, n, side: _read_arrays("CIFAR-100-C", len(CIFAR100_CLASSES), path, kinds, n),
+    "imagenetc": _read_folders,
+}

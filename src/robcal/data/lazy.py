@@ -1,0 +1,226 @@
+"""Pictures that are decoded when a batch of them is asked for, by worker threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from robcal.checks import IntArray, refuse
+from robcal.data.augment import CropDraws
+from robcal.data.pictures import ColourMode, UInt8Array, open_picture
+
+#: Most threads that decode at once. Pillow lets go of the interpreter while it decodes and resizes.
+MAX_WORKERS = 8
+
+#: Pictures that one thread is worth starting for.
+PICTURES_A_WORKER = 4
+
+#: Part of the shorter side that an ImageNet picture is judged by: 224 of 256 pixels, the standard test.
+TEST_SHARE = 224 / 256
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Encoded(Protocol):
+    """Where encoded pictures lie."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
+        """Name and file, or bytes, of the pictures at these positions."""
+        ...
+
+    def select(self, index: IntArray) -> Encoded:
+        """The pictures at these positions only, in this order."""
+        ...
+
+    def fingerprint(self) -> Iterable[bytes]:
+        """The names and sizes of all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Picture files in one folder, at any depth; a name costs its letters, so millions of them fit.
+
+    Attributes:
+        root: the folder.
+        names: (N,) paths below it, as bytes.
+    """
+
+    root: Path
+    names: npt.NDArray[np.bytes_]
+
+    @staticmethod
+    def of(root: Path, names: Sequence[str]) -> FileList:
+        """The list of files of these names below `root`."""
+        return FileList(root, np.array([os.fsencode(name) for name in names], dtype=np.bytes_))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self.path(position) for position in range(len(self)))
+
+    def path(self, position: int) -> Path:
+        """One file."""
+        return self.root / os.fsdecode(bytes(self.names[position]))
+
+    def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
+        """Names and files."""
+        paths = [self.path(int(position)) for position in positions]
+        return [(str(path), path) for path in paths]
+
+    def select(self, index: IntArray) -> FileList:
+        """These files only."""
+        return replace(self, names=self.names[index])
+
+    def fingerprint(self) -> Iterable[bytes]:
+        """Every name with the file's length in bytes."""
+        for position in range(len(self)):
+            yield b"%s:%d;" % (self.names[position], self.path(position).stat().st_size)
+
+
+@dataclass(frozen=True)
+class LazyPictures:
+    """Pictures of any source, decoded to uint8 when they are asked for.
+
+    Attributes:
+        source: where the N encoded pictures lie.
+        size: (height, width) in pixels that each has, or is brought to.
+        mode: "L" (one channel) or "RGB".
+        resize: whether pictures of another size are resized and centre-cropped; if not, they are refused.
+        share: part of the largest central window that a resized picture shows (1: all of it).
+    """
+
+    source: Encoded
+    size: tuple[int, int]
+    mode: ColourMode
+    resize: bool
+    share: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return (len(self.source), 1 if self.mode == "L" else 3, *self.size)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """Always uint8."""
+        return np.dtype(np.uint8)
+
+    def __getitem__(self, index: IntArray) -> UInt8Array:
+        """Decode the pictures at these positions into a uint8 array (len(index), C, H, W)."""
+        return self._decoded(index, lambda row, picture, name: self._whole(picture, name))
+
+    def crops(self, index: IntArray, draws: CropDraws) -> UInt8Array:
+        """Decode the pictures at these positions and cut each one's random window out, brought to `size`.
+
+        Args:
+            index: (B,) positions.
+            draws: what chance decided of these B crops.
+
+        Returns:
+            (B, C, H, W) uint8.
+        """
+        return self._decoded(index, lambda row, picture, name: self._window(picture, draws.of(row)))
+
+    def select(self, index: IntArray) -> LazyPictures:
+        """The same pictures at these positions only, still encoded."""
+        return replace(self, source=self.source.select(index))
+
+    def _decoded(self, index: IntArray, shown: Callable[[int, Image.Image, str], Image.Image]) -> UInt8Array:
+        encoded = self.source.read(np.arange(len(self.source))[index])
+        out = np.empty((len(encoded), *self.size, self.shape[1]), np.uint8)
+
+        def decode(row: int) -> None:
+            name, data = encoded[row]
+            picture = shown(row, open_picture(data, self.mode, name=name), name)
+            out[row] = np.asarray(picture).reshape(out.shape[1:])
+
+        in_threads(decode, range(len(encoded)))
+        return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+    def _whole(self, picture: Image.Image, name: str) -> Image.Image:
+        if self.resize:
+            return fit(picture, self.size, self.share)
+        if (picture.height, picture.width) != self.size:
+            refuse_size(name, (picture.height, picture.width), self.size)
+        return picture
+
+    def _window(self, picture: Image.Image, draws: CropDraws) -> Image.Image:
+        window = draws.windows(np.array([picture.height]), np.array([picture.width]))[0]
+        top, left, height, width = (int(side) for side in window)
+        box = (left, top, left + width, top + height)
+        cut = picture.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR, box=box)
+        return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws.mirrored[0] else cut
+
+
+class ManyPictures(LazyPictures):
+    """Pictures too many to be read for a digest: told apart by the names and sizes of their files."""
+
+    def fingerprint(self) -> Iterable[bytes]:
+        """How they are shown, then every name and size."""
+        yield repr((self.size, self.mode, self.resize, self.share)).encode()
+        yield from self.source.fingerprint()
+
+
+def fit(picture: Image.Image, size: tuple[int, int], share: float = 1.0) -> Image.Image:
+    """`picture` scaled so that it covers (height, width) and cropped about its centre, bilinear with anti-aliasing.
+
+    Args:
+        picture: any picture.
+        size: (height, width) in pixels.
+        share: part of that central window that is shown; 224 / 256 for the standard test on ImageNet.
+    """
+    height, width = size
+    scale = max(height / picture.height, width / picture.width) / share
+    half_h, half_w = height / scale / 2, width / scale / 2
+    box = (
+        picture.width / 2 - half_w,
+        picture.height / 2 - half_h,
+        picture.width / 2 + half_w,
+        picture.height / 2 + half_h,
+    )
+    box = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], picture.width), min(box[3], picture.height))
+    return picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def refuse_size(name: str, shape: tuple[int, int], size: tuple[int, int]) -> NoReturn:
+    """Say that a picture has another size than the others.
+
+    Raises:
+        InputError: always.
+    """
+    refuse(
+        f"{name} is {shape[0]}x{shape[1]} pixels, others {size[0]}x{size[1]}",
+        "all pictures need one size unless image_size is given",
+        "Pass image_size (--image-size)",
+    )
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T], *, each: int = PICTURES_A_WORKER) -> list[R]:
+    """`[work(item) for item in items]`, by threads where there are enough items; the first error is raised.
+
+    Args:
+        work: must be safe to call from several threads.
+        items: its arguments.
+        each: items that one thread is worth starting for.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(MAX_WORKERS, available, len(items) // each)
+    if workers < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(workers) as pool:  # made anew each time: threads do not survive a fork
+        return list(pool.map(work, items))

@@ -1,0 +1,70 @@
+"""SVHN (Netzer et al. 2011), cropped digits, from the official MATLAB files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robcal.checks import check_labels, refuse
+from robcal.data.dataset import Split
+from robcal.data.published import check_place, where_to_find
+from robcal.data.splits import Parts
+
+#: The official files; `extra_32x32.mat`, easier digits, is left out as in the paper.
+FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+
+
+def read_svhn(path: str) -> Parts:
+    """SVHN: 73,257 training and 26,032 test images of house numbers, inputs (3, 32, 32) uint8, the digits 0 to 9.
+
+    The files store X as (32, 32, 3, N) uint8 and y as (N, 1) with 1 … 9 for these digits and 10 for the digit 0; here
+    label 0 is the digit 0. Only these two arrays are read; nothing in the file is executed.
+
+    Args:
+        path: the folder that holds both files, or one of the two (the other lies beside it).
+
+    Returns:
+        The parts "train" and "test".
+
+    Raises:
+        InputError: if a file is missing (the error says where it is published) or damaged.
+    """
+    place = check_place(Path(path).expanduser(), "SVHN")
+    folder = place if place.is_dir() else place.parent
+    lost = [name for name in FILES.values() if not (folder / name).is_file()]
+    if lost:
+        refuse(
+            f"{folder} has no {', '.join(lost)}",
+            f"it must hold {' and '.join(FILES.values())}",
+            f"Fetch what is missing; {where_to_find('SVHN', *lost)}",
+        )
+    return Parts(
+        name="SVHN",
+        parts={part: _read_part(folder / name) for part, name in FILES.items()},
+        class_names=tuple(str(digit) for digit in range(10)),
+        box=(0.0, 1.0),
+        kind="image",
+    )
+
+
+def _read_part(file: Path) -> Split:
+    """One of the two files."""
+    from scipy.io import loadmat
+
+    again = f"Fetch it again; {where_to_find('SVHN', file.name)}"
+    try:
+        arrays: dict[str, Any] = loadmat(file, variable_names=("X", "y"))
+    except Exception as error:  # a damaged file can raise anything
+        refuse(f"{file} ({file.stat().st_size:,} bytes) is no readable MATLAB file ({error})", "arrays X and y", again)
+    if not {"X", "y"} <= arrays.keys():
+        have = ", ".join(name for name in arrays if not name.startswith("__")) or "nothing of them"
+        refuse(f"{file} holds {have}", "it must hold the arrays X and y", again)
+    images, stored = arrays["X"], np.asarray(arrays["y"]).ravel()
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
+        refuse(f"X of {file} is {images.dtype} of shape {images.shape}", "it must be uint8 (32, 32, 3, N)", again)
+    labels = check_labels(stored, n=images.shape[3], num_classes=11, name=f"y of {file}")
+    if not labels.min():
+        refuse(f"y of {file} holds 0", "labels are 1 to 10, where 10 is the digit 0", again)
+    return Split(inputs=np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels=labels % 10)
