@@ -137,9 +137,9 @@ class TrainSettings:
             ("batch_size", "--batch-size"),
             ("levels", "--levels"),
             ("members", "--members"),
-            ("samples", "--samples"),
         ):
             check_positive_int(getattr(self, name), flag)
+        check_positive_int(self.samples, "--option samples", minimum=2)
         check_positive_int(self.folds, "--folds", minimum=2)
         check_positive_int(self.seed, "--seed", minimum=0)
         if self.split_seed is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from robcal.config import TrainSettings
 from robcal.data import Dataset
 from robcal.data.augment import pad_crop_flip, shift
 from robcal.methods import Method
+from robcal.methods.method import State
 from robcal.models import Normalized, build_model
 from robcal.progress import SILENT, Reporter
 from robcal.training import Augment, Levels, fit_ensemble, member_seed
@@ -25,7 +26,7 @@ def build_networks(settings: TrainSettings, data: Dataset) -> list[Normalized]:
     normalization = _normalization(data)
     return [
         build_model(
-            settings.model,
+            settings.network,
             input_shape=data.input_shape,
             num_classes=data.num_classes,
             seed=member_seed(settings.seed, k),
@@ -44,6 +45,7 @@ def train_networks(
     levels: Levels | None = None,
     state_file: Path,
     key: str | None = None,
+    keep_state: Callable[[State], object] | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
 ) -> list[EpochRow]:
@@ -57,6 +59,7 @@ def train_networks(
         levels: of train and val, for methods that have levels.
         state_file: where the unfinished training is kept.
         key: what the unfinished training belongs to; default: the digest of the settings.
+        keep_state: is handed the method's state after the last epoch.
         reporter: shows progress.
         description: of the progress.
     """
@@ -77,6 +80,7 @@ def train_networks(
         device=settings.device,
         state_file=state_file,
         key=digest_of(settings.relevant()) if key is None else key,
+        keep_state=keep_state,
         reporter=reporter,
         description=description,
     )
@@ -85,7 +89,7 @@ def train_networks(
 def describe_network(settings: TrainSettings, data: Dataset) -> dict[str, object]:
     """What a checkpoint says about its network, so that it can be built again."""
     return {
-        "model": settings.model,
+        "model": settings.network,
         "input_shape": list(data.input_shape),
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),

@@ -11,6 +11,7 @@ from robcal.checks import refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, load_dataset
 from robcal.models import Normalized, build_model
+from robcal.sampling import dropout_networks
 from robcal.types import EpochRow
 
 
@@ -33,8 +34,8 @@ class Run:
 
     @property
     def checkpoints(self) -> tuple[Path, ...]:
-        """The trained networks: one, or the members of an ensemble."""
-        members = self.settings.members
+        """The networks that predict: one, the members of an ensemble, or those that SWAG drew."""
+        members = self.settings.num_networks
         return (
             (self.checkpoint,)
             if members == 1
@@ -125,11 +126,14 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
 
 
 def load_networks(run: Run) -> list[Normalized]:
-    """The networks of a run, on the CPU in eval mode: one, or the members of an ensemble.
+    """The networks that predict, on the CPU in eval mode: one, an ensemble's members, or draws of SWAG or MC dropout.
 
     `robcal.predictors.predict` takes the list.
 
     Raises:
         InputError: as `load_model`.
     """
-    return [load_model(checkpoint)[0] for checkpoint in run.checkpoints]
+    networks = [load_model(checkpoint)[0] for checkpoint in run.checkpoints]
+    if run.settings.method == "mc-dropout":
+        return dropout_networks(networks[0], count=run.settings.samples, seed=run.settings.seed)
+    return networks

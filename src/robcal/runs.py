@@ -1,7 +1,8 @@
 """A run directory: a trained model with everything that led to it, each step resumable.
 
 DIR/run.json                 settings, their digest, versions, digests of the data; "complete" when all is done
-DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.safetensors, one a member
+DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.safetensors, one a member; of swag both:
+                             the members are the networks that were drawn
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
 DIR/scores-SPLIT.parquet     adversarial robustness (of the reference model, for train and val of an AR-AdaLS run;
@@ -16,9 +17,11 @@ DIR/state.pt                 the unfinished training, while there is one
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+
+import torch
 
 from robcal.artifacts import (
     digest_of,
@@ -41,6 +44,7 @@ from robcal.progress import SILENT, Reporter
 from robcal.recipe import augmentation, build_networks, describe_network, train_networks
 from robcal.robustness.online_levels import OnlineLevels
 from robcal.run_directory import Run, load_data, load_model, load_networks, open_run
+from robcal.sampling import swag_networks
 from robcal.sources import (
     SPLITS,
     levels_of,
@@ -110,6 +114,7 @@ def train_run(
             return run
         shared = None if reference is None else shared_folds(reference, settings)
         levels = levels_of(run, method, data, group, plain, at_hand=at_hand, shared=shared, reporter=reporter)
+        state: dict[str, torch.Tensor] = {}
         history = train_networks(
             networks,
             settings,
@@ -117,21 +122,25 @@ def train_run(
             method,
             levels=levels,
             state_file=directory / "state.pt",
+            keep_state=state.update,
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
         )
-        group.from_main("finish", lambda: _finish(run, networks, data, history, levels))
+        group.from_main("finish", lambda: _finish(run, networks, data, history, levels, state))
     return run
 
 
 def _finish(
-    run: Run, networks: Sequence[Normalized], data: Dataset, history: list[EpochRow], levels: Levels | None
+    run: Run,
+    networks: Sequence[Normalized],
+    data: Dataset,
+    history: list[EpochRow],
+    levels: Levels | None,
+    state: Mapping[str, torch.Tensor],
 ) -> None:
     """Write everything a finished run holds; "complete" last."""
     directory, settings = run.directory, run.settings
-    for k, (network, checkpoint) in enumerate(zip(networks, run.checkpoints, strict=True)):
-        more = {"seed": member_seed(settings.seed, k), "member": k} if settings.members > 1 else {}
-        save_checkpoint(network.state_dict(), {**describe_network(settings, data), **more}, checkpoint)
+    networks = _save_networks(run, networks, data, state)
     save_json(history, directory / "history.json")
     if isinstance(levels, OnlineLevels):
         save_run_levels(run, levels.levels, "online")
@@ -149,6 +158,24 @@ def _finish(
     made = {"complete": True, "model_digest": digests[0] if len(digests) == 1 else digest_of(digests)}
     save_json({**record, **made}, directory / "run.json")
     (directory / "state.pt").unlink(missing_ok=True)
+
+
+def _save_networks(
+    run: Run, networks: Sequence[Normalized], data: Dataset, state: Mapping[str, torch.Tensor]
+) -> Sequence[Normalized]:
+    """Write the trained networks, for SWAG those drawn at the end of training too; returns those that predict."""
+    settings, about = run.settings, describe_network(run.settings, data)
+    if settings.method == "swag":
+        save_checkpoint(networks[0].state_dict(), about, run.checkpoint)
+        place = choose_device(settings.device)
+        networks = swag_networks(
+            networks[0], state, data.split("train"), count=settings.samples, seed=settings.seed, device=place
+        )
+    for k, (network, checkpoint) in enumerate(zip(networks, run.checkpoints, strict=True)):
+        more = {"seed": member_seed(settings.seed, k)} if settings.members > 1 else {}
+        more |= {"member": k} if len(networks) > 1 else {}
+        save_checkpoint(network.state_dict(), {**about, **more}, checkpoint)
+    return load_networks(run) if settings.method == "mc-dropout" else networks
 
 
 def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite: bool) -> None:

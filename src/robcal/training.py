@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,7 @@ def fit_ensemble(
     state_seconds: float = 30.0,
     key: str = "",
     online: OnlineScores | None = None,
+    keep_state: Callable[[State], object] | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
 ) -> list[EpochRow]:
@@ -181,6 +182,7 @@ def fit_ensemble(
         state_seconds: as for `fit`.
         key: as for `fit`.
         online: as for `fit`, for one network only.
+        keep_state: is handed the method's state after the last epoch.
         reporter: shows progress in batches, over all members.
         description: as for `fit`.
 
@@ -222,6 +224,8 @@ def fit_ensemble(
                 save_state({"key": key, **lockstep.snapshot()}, state_file)
                 saved = time.monotonic()
             stop.raise_if_set()
+    if keep_state is not None:
+        keep_state(lockstep.progress.state)
     engine.free_memory()
     for member in members:
         member.finish()
