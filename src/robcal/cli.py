@@ -344,7 +344,9 @@ def report(
 
 @app.command()
 def compare(
-    what: Annotated[str, typer.Argument(metavar="PRESET|FILE.toml", help="What to compare.")],
+    what: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE.toml|results.json", help="What to compare; results: only tables.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP + "; instead of the file's.")] = None,
     cache: Annotated[
@@ -353,6 +355,7 @@ def compare(
     jobs: Annotated[int | None, typer.Option(help="Tasks side by side; default: number of cores.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Evaluation seeds instead of the file's: 0,1,2 or 0-4.")] = None,
     device: Device = None,
+    report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the tasks and do nothing.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -366,10 +369,15 @@ def compare(
     Example: robcal compare digits --out compare-digits
     """
     from robcal.comparison import compare as run_comparison
-    from robcal.comparison import load_plan, plan_work
+    from robcal.comparison import load_comparison, load_plan, plan_work, text_tables, write_tables
     from robcal.jobs import available_cores
     from robcal.progress import open_reporter
 
+    if what.endswith(".json"):
+        record = load_comparison(Path(what))
+        write_tables(record, out)
+        typer.echo(text_tables(record))
+        return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
     plan = load_plan(what, seeds=None if seeds is None else _seeds(seeds), recipe=chosen)
     for warning in plan.warnings():
@@ -379,7 +387,11 @@ def compare(
             typer.echo(task.describe())
         return
     with open_reporter(quiet=quiet) as reporter:
-        run_comparison(plan, out, cache=cache, jobs=jobs or available_cores(), overwrite=overwrite, reporter=reporter)
+        record = run_comparison(
+            plan, out, cache=cache, jobs=jobs or available_cores(), report=report, overwrite=overwrite,
+            reporter=reporter,
+        )  # fmt: skip
+    typer.echo(text_tables(record))
     typer.echo(str(out / "results.json"))
 
 

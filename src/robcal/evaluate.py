@@ -90,7 +90,8 @@ def collect(
     methods: dict[str, list[Measured]] = {}
     for run in measured:
         methods.setdefault(run.name, []).append(run)
-    resampling = Resampling.draw(len(first), resamples=RESAMPLES)
+    shifts = len(first) if first.shift is None else first.shift.correct.shape[1]
+    resampling = Resampling.draw(shifts, resamples=RESAMPLES)
     count, baseline = num_levels or first.num_levels, methods[first.name]
     levels = {run.seed: assign_levels(run.distance, count) for run in baseline if run.distance is not None}
     shifted = {id(run): _shift_metrics(run, resampling) for run in measured}
@@ -131,6 +132,7 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
     }
     metrics |= {name: _shift_interval([one[name] for one in shifted]) for name in shifted[0]}
     level_of = [levels.get(run.seed, next(iter(levels.values()))) for run in runs] if levels else []
+    scored = runs[0].on_scored()
     return MethodResult(
         name=runs[0].name,
         title=runs[0].title,
@@ -138,7 +140,7 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
         metrics={name: _within(name, estimate) for name, estimate in metrics.items()},
         reliability=_reliability(runs),
         levels=_level_rows(runs, level_of) if levels else (),
-        trends=trend_tests(runs[0].confidence, runs[0].correct, level_of[0]) if levels else (),
+        trends=trend_tests(scored.confidence, scored.correct, level_of[0]) if levels else (),
         shift=_mean_shift(runs),
         history=tuple(runs[0].history),
         gallery=gallery(runs[0], level_of[0]) if levels else (),
@@ -193,7 +195,7 @@ def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRo
     """One row a level, each figure averaged over seeds."""
     tables = [
         level_table(run.probs, run.labels, levels, scores=run.distance, resamples=RESAMPLES)
-        for run, levels in zip(runs, level_of, strict=True)
+        for run, levels in zip([run.on_scored() for run in runs], level_of, strict=True)
     ]
     return tuple(
         GroupRow(

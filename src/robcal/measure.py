@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,15 @@ class Measured:
         """(N,) whether the top label is the true class."""
         return np.asarray(self.probs.argmax(1) == self.labels)
 
+    def on_scored(self) -> Measured:
+        """Only the examples whose robustness was scored, without shift."""
+        if self.scored is None:
+            return self
+        images = None if self.images is None else self.images[self.scored]
+        return replace(
+            self, probs=self.probs[self.scored], labels=self.labels[self.scored], images=images, shift=None, scored=None
+        )
+
 
 def measure_run(
     run: Run, *, dataset: Dataset | None = None, shift: bool = True, scores: bool = True, reporter: Reporter = SILENT
@@ -144,18 +153,21 @@ def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[Galler
 
     Args:
         run: a measured run; without images the gallery is empty.
-        levels: (N,) robustness level of each test example.
+        levels: (N,) robustness level of each test example; (M,) of those scored.
         count: at most so many.
     """
     if run.images is None:
         return ()
+    position = np.arange(len(run)) if run.scored is None else run.scored
+    run = run.on_scored()
+    assert run.images is not None
     fragile = levels <= max(0, (int(levels.max()) + 1) // 5 - 1)
     excess = np.where(fragile & ~run.correct, run.confidence, -1.0)
     chosen = [int(index) for index in np.argsort(-excess, kind="stable")[:count] if excess[index] > 0]
     names = run.dataset["class_names"]
     return tuple(
         GalleryItem(
-            index=index,
+            index=int(position[index]),
             image_png=_png(run.images[index]),
             label=names[run.labels[index]],
             prediction=names[int(run.probs[index].argmax())],

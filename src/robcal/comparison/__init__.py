@@ -10,5 +10,18 @@ Example:
 
 from robcal.comparison.plan import Plan, load_plan, parse_plan, preset_names
 from robcal.comparison.study import compare, plan_work
+from robcal.comparison.table import csv_rows, load_comparison, markdown_tables, text_tables, write_tables
 
-__all__ = ["Plan", "compare", "load_plan", "parse_plan", "plan_work", "preset_names"]
+__all__ = [
+    "Plan",
+    "compare",
+    "csv_rows",
+    "load_comparison",
+    "load_plan",
+    "markdown_tables",
+    "parse_plan",
+    "plan_work",
+    "preset_names",
+    "text_tables",
+    "write_tables",
+]

@@ -16,8 +16,16 @@ from robcal.calibration.replicates import Resampling
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric
 from robcal.checks import FloatArray, IntArray, refuse
-from robcal.comparison.tasks import Choice, Entry, Place, dataset_of, needs_reference, scores_file, seconds_of, shift_of
-from robcal.data.splits import stratified_subset
+from robcal.comparison.tasks import (
+    Choice,
+    Entry,
+    Place,
+    needs_reference,
+    scored_index,
+    scores_file,
+    seconds_of,
+    shift_of,
+)
 from robcal.predictors import softmax
 from robcal.progress import SILENT
 from robcal.robustness.levels import assign_levels
@@ -125,10 +133,8 @@ def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
     if job.plain is None:
         return None, None
     settings = job.plain.settings()
-    data = dataset_of(settings)
-    index = stratified_subset(data.split("test").labels, job.score_limit, num_classes=data.num_classes)
     scores = load_scores(scores_file(job.place.of(settings), job.score_limit))
-    return assign_levels(scores, settings.levels), index
+    return assign_levels(scores, settings.levels), scored_index(settings, job.score_limit)
 
 
 def outcome(

@@ -7,15 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robcal.artifacts import load_json, provenance, save_json
+import numpy as np
+
+from robcal.artifacts import load_json, load_scores, provenance, save_json
 from robcal.checks import refuse
-from robcal.comparison.outcomes import Job, Outcome, outcomes_of, seconds
+from robcal.comparison.outcomes import Job, Outcome, gather, outcomes_of, seconds
 from robcal.comparison.plan import OUTCOMES, Plan
 from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
-from robcal.comparison.tasks import Place, Work, dataset_of, run_task
+from robcal.comparison.table import write_tables
+from robcal.comparison.tasks import Entry, Place, Work, dataset_of, run_task, scored_index, scores_file
+from robcal.encoding import plain
+from robcal.evaluate import collect
 from robcal.jobs import available_cores, run_in_order, run_side_by_side
+from robcal.measure import Measured
+from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
+from robcal.report import write_report
+from robcal.runs import open_run
 from robcal.shift import CELLS
+from robcal.types import Results
 
 #: What differences and tables hold.
 METRICS = (*OUTCOMES, "gap")
@@ -51,6 +61,7 @@ def compare(
     *,
     cache: Path | None = None,
     jobs: int = 1,
+    report: bool = True,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
@@ -60,9 +71,10 @@ def compare(
 
     Args:
         plan: what to compare.
-        out: folder; gets results.json.
+        out: folder; gets results.json, table.txt, table.md and table.csv.
         cache: folder of the runs, default `out`; several comparisons may share it.
         jobs: tasks side by side.
+        report: write report.html too.
         overwrite: replace the results of another comparison, and runs made on other data.
         reporter: shows progress.
 
@@ -77,8 +89,11 @@ def compare(
     advance = reporter.task("tasks of the comparison", len(work.tasks))
     run_in_order(run_task, work.tasks, work.needs, jobs=jobs, reporter=reporter, done=advance)
     found = measure(work, jobs=jobs, reporter=reporter)
-    record = results(work, found)
+    record: dict[str, Any] = plain(results(work, found))
     save_json(record, out / "results.json")
+    write_tables(record, out)
+    if report:
+        write_report(report_results(work, reporter=reporter), out / "report.html", overwrite=True)
     return record
 
 
@@ -120,6 +135,44 @@ def results(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
         "warnings": plan.warnings(),
         "provenance": provenance(hardware=hardware()),
     }
+
+
+def report_results(work: Work, *, reporter: Reporter = SILENT) -> Results:
+    """What the HTML report shows: every label as a method, without temperature scaling; the first is the baseline."""
+    plan, shifted = work.plan, any(task.kind == "shift" for task in work.tasks)
+    data = dataset_of(plan.plain(plan.seeds[0]))
+    test = data.split("test")
+    images = test.batch(np.arange(len(test))).numpy() if data.kind == "image" else None
+    by_label = {label: [entry for entry in work.entries if entry.label == label] for label in plan.labels}
+    measured = [
+        _measured(work, entry, images, with_shift=shifted) for label in plan.labels for entry in by_label[label]
+    ]
+    return collect(measured, title=plan.title, reporter=reporter)
+
+
+def _measured(work: Work, entry: Entry, images: Any, *, with_shift: bool) -> Measured:
+    """An entry as the report takes it; the first label's runs bring the robustness of the test examples."""
+    plan, place = work.plan, work.place
+    evidence = gather(entry, place, plan.shift_limit, with_shift=with_shift)
+    run = open_run(place.of(entry.members[0].settings()))
+    plain, distance, index = work.plain.get(entry.seed), None, None
+    if plain is not None:
+        scores = load_scores(scores_file(place.of(plain.settings()), plan.score_limit))
+        index = scored_index(plain.settings(), plan.score_limit)
+        distance = scores.distance if entry.label == plan.labels[0] else None
+    return Measured(
+        directory=run.directory,
+        settings=run.settings,
+        dataset=load_json(run.directory / "run.json", "the run")["dataset"],
+        probs=softmax(evidence.test).astype(np.float32),
+        labels=evidence.test_labels,
+        distance=distance,
+        shift=None if evidence.shift is None else evidence.shift.summary(),
+        history=run.history() if len(entry.members) == 1 else (),
+        images=images,
+        label=entry.label,
+        scored=index,
+    )
 
 
 def hardware() -> dict[str, Any]:

@@ -47,13 +47,17 @@ class Measurements:
 
 
 def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[str, str]:
-    """Label → "best", "tied" (its paired difference to the best has an interval that contains 0), or ""."""
-    lower = OUTCOMES[metric][1]
+    """Label → "best", "tied" (its paired difference to the best has an interval that contains 0), or "".
+
+    The best is one of those with the most seeds: means over different seeds are not compared.
+    """
     estimates = {label: one.estimate(metric, variant) for label, one in found.items()}
     values = {label: estimate.value for label, estimate in estimates.items() if estimate is not None}
     if len(values) < 2:
         return dict.fromkeys(found, "")
-    best = (min if lower else max)(values, key=lambda label: values[label])
+    most = max(len(found[label].by_seed) for label in values)
+    full = [label for label in values if len(found[label].by_seed) == most]
+    best = (min if OUTCOMES[metric][1] else max)(full, key=lambda label: values[label])
     marked = dict.fromkeys(found, "")
     for label in values:
         difference = found[label].difference(found[best], metric, variant)

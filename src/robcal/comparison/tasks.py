@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robcal.artifacts import digest_of, load_json, save_json
-from robcal.checks import refuse
+from robcal.checks import IntArray, refuse
 from robcal.comparison.plan import Plan
 from robcal.config import TrainSettings
 from robcal.data import Dataset, load_dataset, read_parts
@@ -261,6 +261,12 @@ def seconds_of(directory: Path, kind: str = "train") -> float:
     return float("nan") if seconds is None else float(seconds)
 
 
+def scored_index(settings: TrainSettings, limit: int | None) -> IntArray:
+    """Positions of the test examples whose robustness is scored: the same for every run on this data."""
+    data = dataset_of(settings)
+    return stratified_subset(data.split("test").labels, limit, num_classes=data.num_classes, name="score_limit")
+
+
 def scores_file(directory: Path, limit: int | None) -> Path:
     """Where the robustness of the test examples is."""
     return directory / ("scores-test.parquet" if limit is None else f"scores-test-{limit}.parquet")
@@ -319,8 +325,7 @@ def _score_test(task: Task, settings: TrainSettings, directory: Path, reporter: 
         return
     data = dataset_of(settings)
     test = data.split("test")
-    index = stratified_subset(test.labels, task.limit, num_classes=data.num_classes, name="score_limit")
-    part = dataclasses.replace(data, splits={**data.splits, "test": test.subset(index)})
+    part = dataclasses.replace(data, splits={**data.splits, "test": test.subset(scored_index(settings, task.limit))})
     model, _ = load_model(directory)
     score_split(
         model, part, "test", out, method="auto", num_levels=settings.levels, device=settings.device,

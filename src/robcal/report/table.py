@@ -136,7 +136,7 @@ def markdown_table(results: Results) -> str:
     ]
     for row in rows:
         cells = [_short_cell(row, name, bold="**") for name in columns]
-        lines.append("| " + " | ".join([_escape_markdown(row.title), *cells]) + " |")
+        lines.append("| " + " | ".join([escape_markdown(row.title), *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -186,7 +186,7 @@ def _ascii(cell: str) -> str:
     return cell
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """`text` with everything that Markdown or HTML would interpret made literal."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)

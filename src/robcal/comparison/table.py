@@ -1,0 +1,230 @@
+"""results.json of a comparison → its tables as text, Markdown and CSV; nothing else is needed to make them again."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robcal.artifacts import load_json
+from robcal.checks import refuse
+from robcal.comparison.plan import OUTCOMES
+from robcal.comparison.summary import VARIANTS
+from robcal.encoding import typed
+from robcal.files import replacing
+from robcal.report import formatting
+from robcal.report.table import escape_markdown
+from robcal.types import Estimate
+
+TITLES = {"raw": "Without any post-hoc step", "scaled": "After temperature scaling"}
+#: Outcomes whose paired differences the printed tables show; the CSV and the JSON hold all.
+DIFFERENCES = ("accuracy", "nll", "aurc", "ece", "level_ece", "shift_ece", "shift_nll")
+LEGEND = (
+    "Mean over seeds. Best of its column: {best}; {tied}: not distinguishable from it (the 95% interval of the paired "
+    "difference contains 0). Intervals cover what varies between seeds and the finite test split. Temperature: fitted "
+    "on the validation split of each run. Levels: tenths (by default) of the test images by the adversarial distance "
+    "to the plain model of the same seed. Shift: mean over the cells of 15 corruptions at 5 severities."
+)
+_SIGNS = {"met": "met", "not met": "NOT MET", "not distinguishable": "unclear", "not measured": "not measured"}
+
+#: A table: heading, column heads, rows of cells; the first column is text.
+Block = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
+def load_comparison(path: Path) -> dict[str, Any]:
+    """Read results.json of a comparison.
+
+    Raises:
+        InputError: if the file is missing or is of another kind.
+    """
+    record = load_json(path, "the results")
+    if not isinstance(record, dict) or not {"plan", "methods", "differences", "targets"} <= set(record):
+        refuse(f"{path} is no comparison", "it must be results.json of `robcal compare`", "Compare again")
+    return record
+
+
+def write_tables(record: Mapping[str, Any], out: Path) -> None:
+    """Write table.txt, table.md and table.csv of the results, replacing what is there."""
+    made = {"table.txt": text_tables(record), "table.md": markdown_tables(record), "table.csv": csv_rows(record)}
+    for name, text in made.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def text_tables(record: Mapping[str, Any]) -> str:
+    """All tables as plain text: a star marks the best, a tilde what is not distinguishable from it."""
+    parts = [_head(record)]
+    for heading, columns, rows in _blocks(record, best="{}*", tied="{}~", bare=True):
+        table = [list(map(_ascii, row)) for row in (columns, *rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(
+                c.rjust(w) if n else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in table
+        ]
+        parts.append("\n".join([_ascii(heading), lines[0], "-" * max(map(len, lines)), *lines[1:]]))
+    parts.append(LEGEND.format(best="*", tied="~"))
+    parts += [_ascii("\n".join(lines)) for lines in (_target_lines(record), _tuning_lines(record)) if lines]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_tables(record: Mapping[str, Any]) -> str:
+    """All tables as GitHub-flavoured Markdown, with intervals: the best in bold, a tilde as above."""
+    parts = [escape_markdown(_head(record))]
+    for heading, columns, rows in _blocks(record, best="**{}**", tied="{} ~", bare=False):
+        lines = [
+            f"**{escape_markdown(heading)}**",
+            "",
+            "| " + " | ".join(columns) + " |",
+            "|---|" + "---:|" * (len(columns) - 1),
+            *("| " + " | ".join([escape_markdown(row[0]), *row[1:]]) + " |" for row in rows),
+        ]
+        parts.append("\n".join(lines))
+    parts.append(LEGEND.format(best="bold", tied="\\~"))
+    for lines in (_target_lines(record), _tuning_lines(record)):
+        if lines:
+            parts.append("\n".join([lines[0], "", *(f"- {escape_markdown(line.strip())}" for line in lines[1:])]))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_rows(record: Mapping[str, Any]) -> str:
+    """One row a number, at full precision: kind, variant, label, against, metric, value, low, high, seeds, per seed."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["kind", "variant", "label", "against", "metric", "value", "low", "high", "seeds", "per_seed"])
+    for kind, variant, label, against, metric, estimate in _numbers(record):
+        ends = ["" if end is None else repr(float(end)) for end in (estimate.value, estimate.low, estimate.high)]
+        each = " ".join(repr(float(value)) for value in estimate.per_seed)
+        writer.writerow([kind, variant, label, against, metric, *ends, len(estimate.per_seed), each])
+    return buffer.getvalue()
+
+
+def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str, Estimate]]:
+    for variant in VARIANTS:
+        for method in record["methods"]:
+            for metric in method[variant]["metrics"]:
+                if (found := _estimate(method[variant]["metrics"], metric)) is not None:
+                    yield "mean", variant, method["label"], "", metric, found
+        for against, labels in record["differences"].items():
+            for label, variants in labels.items():
+                for metric in variants[variant]:
+                    if (found := _estimate(variants[variant], metric)) is not None:
+                        yield "difference", variant, label, against, metric, found
+
+
+def _head(record: Mapping[str, Any]) -> str:
+    sizes, seeds = record["dataset"]["sizes"], record["plan"]["seeds"]
+    hardware = record["provenance"]["hardware"]
+    return (
+        f"{record['title']}: {record['dataset']['name']}, {sizes['train']} training, {sizes['val']} validation, "
+        f"{sizes['test']} test examples; {len(seeds)} seeds; seconds on {hardware['gpu'] or hardware['cpu']}"
+    )
+
+
+def _blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> Iterator[Block]:
+    """The main tables, the levels, and the differences to each reference."""
+    for variant in VARIANTS:
+        shown = [name for name in OUTCOMES if any(_estimate(m[variant]["metrics"], name) for m in record["methods"])]
+        rows = []
+        for method in record["methods"]:
+            marks = {name: record["marks"][variant][name].get(method["label"], "") for name in shown}
+            wrap = {"best": best, "tied": tied, "": "{}"}
+            cells = [wrap[marks[name]].format(_cell(method[variant]["metrics"], name, bare=bare)) for name in shown]
+            rows.append([_title(method, record), *cells, formatting.significant(_mean(method["seconds"]))])
+        yield TITLES[variant], ["Method", *(OUTCOMES[name][0] for name in shown), "Seconds"], rows
+    yield from _level_blocks(record)
+    for reference, labels in record["differences"].items():
+        for variant in VARIANTS:
+            shown = [name for name in DIFFERENCES if any(_estimate(one[variant], name) for one in labels.values())]
+            rows = [[label, *(_difference(one[variant], name) for name in shown)] for label, one in labels.items()]
+            heading = f"{TITLES[variant]}: paired difference to {reference}, with its 95% interval"
+            yield heading, ["Method", *(OUTCOMES[name][0] for name in shown)], rows
+
+
+def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
+    """ECE and signed gap of every robustness level, means over seeds."""
+    for metric, name in (("ece", "ECE"), ("gap", "signed gap (confidence - accuracy)")):
+        for variant in VARIANTS:
+            rows = []
+            for method in record["methods"]:
+                seeds = method[variant]["levels"].get(metric, [])
+                if seeds:
+                    write = formatting.signed if metric == "gap" else formatting.number
+                    rows.append([method["label"], *(write(_mean(level), 3) for level in zip(*seeds, strict=True))])
+            if rows:
+                heads = ["Method", *(f"level {level}" for level in range(len(rows[0]) - 1))]
+                yield f"{TITLES[variant]}: {name} per robustness level, 0 the least robust", heads, rows
+
+
+def _target_lines(record: Mapping[str, Any]) -> list[str]:
+    lines = ["Targets"] if record["targets"] else []
+    for target in record["targets"]:
+        metric = target["metric"]
+        words = {
+            "below": f"below {target['against']}" + (f" by {target['margin']:g}" if target["margin"] else ""),
+            "half": f"below half of {target['against']}'s",
+            "within": f"no worse than {target['against']}'s by {target['margin']:g}",
+        }[target["kind"]]
+        scaled = " after temperature scaling" if target["scaled"] else ""
+        found = typed(Estimate | None, target["difference"])
+        less = "half of it" if target["kind"] == "half" else "it"
+        figures = formatting.with_interval(found, functools.partial(formatting.difference, metric))
+        lines.append(
+            f"  {_SIGNS[target['verdict']]}: {target['name']}: {OUTCOMES[metric][0]} of {target['method']}{scaled} "
+            f"{words}; minus {less}: {figures}"
+        )
+    return lines
+
+
+def _tuning_lines(record: Mapping[str, Any]) -> list[str]:
+    lines = ["Chosen on validation data of other seeds"] if record["tuning"] else []
+    for one in record["tuning"]:
+        each = ", ".join(f"{_options(c['options'])}: {formatting.number(c['mean'])}" for c in one["candidates"])
+        lines.append(f"  {one['label']}: {_options(one['chosen'])} ({one['select']} of {each})")
+    return lines
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
+
+
+def _title(method: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """The label, and its number of seeds where others have more."""
+    seeds, most = len(method["seeds"]), max(len(other["seeds"]) for other in record["methods"])
+    return str(method["label"]) if seeds == most else f"{method['label']} ({seeds} of {most} seeds)"
+
+
+def _estimate(metrics: Mapping[str, Any], name: str) -> Estimate | None:
+    found: Estimate | None = typed(Estimate | None, metrics.get(name))
+    return found
+
+
+def _cell(metrics: Mapping[str, Any], name: str, *, bare: bool) -> str:
+    estimate = _estimate(metrics, name)
+    if estimate is None or math.isnan(estimate.value):
+        return formatting.NOTHING
+    text = formatting.metric(name, estimate.value)
+    if bare or estimate.high is None:
+        return text
+    return f"{text} ± {formatting.metric(name, estimate.high - estimate.value)}"
+
+
+def _difference(metrics: Mapping[str, Any], name: str) -> str:
+    estimate = _estimate(metrics, name)
+    return formatting.with_interval(estimate, lambda value: formatting.difference(name, value).removesuffix(" pp"))
+
+
+def _mean(values: Sequence[Any]) -> float:
+    finite = [float(value) for value in values]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _ascii(text: str) -> str:
+    for fancy, plain in ((formatting.MINUS, "-"), (formatting.NOTHING, "-"), ("∞", "inf"), ("±", "+-")):
+        text = text.replace(fancy, plain)
+    return text
