@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ def _net(classes: int, channels: int = 3) -> nn.Module:
 @pytest.fixture(autouse=True)
 def _nothing_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external, "_admitted", {})
+    monkeypatch.setenv(external.TRUSTED, "")
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_no_file_makes_robcal_import_code(own_code: Path) -> None:
     state = {f"network.{key}": value for key, value in _net(4).state_dict().items()}
     state |= {"mean": torch.zeros(3), "std": torch.ones(3)}
     file = save_checkpoint(state, about, own_code / "model.safetensors")
-    with pytest.raises(InputError, match=f"pass --model {name}"):
+    with pytest.raises(InputError, match=f"train with --model {name}, or open it with ROBCAL_FACTORIES={name}"):
         load_model(file)
     assert not (own_code / "imported").exists()
     assert "own_networks" not in sys.modules
@@ -119,6 +121,18 @@ def test_no_file_makes_robcal_import_code(own_code: Path) -> None:
     model, _ = load_model(file)
     assert (own_code / "imported").exists()
     assert torch.equal(model.state_dict()["network.2.weight"], state["network.2.weight"])
+
+
+def test_other_processes_of_the_user_know_what_was_admitted(own_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `admit_model` notes is in the environment, which a started process inherits; here, a fresh registry."""
+    names = ("own_networks:named", "own_networks:both")
+    for name in (*names, names[0]):
+        admit_model(name)
+    assert os.environ["ROBCAL_FACTORIES"] == ",".join(names)
+    monkeypatch.setattr(external, "_admitted", {})
+    assert build_model(names[1], input_shape=SHAPE, num_classes=4)(torch.rand(1, *SHAPE)).shape == (1, 4)
+    with pytest.raises(InputError, match="has not been named"):
+        build_model("own_networks:placed", input_shape=SHAPE, num_classes=4)
 
 
 def test_a_factory_draws_from_the_seed(own_code: Path) -> None:

@@ -3,16 +3,19 @@
 `timm:NAME` and `torchvision:NAME` call one fixed function of a fixed package, which builds a network it knows by name,
 with random weights, from no network and no file.
 
-`package.module:factory` is code. Importing it runs it, so it is imported only when the user writes it: the command line
-hands what stands behind `--model` to `admit_model`, which imports the factory and notes it for this process. Building a
-network only looks among the noted ones. So a checkpoint, a run directory or a settings file that names a factory can
-make nothing be imported: opening it without `--model package.module:factory` ends in an error that says so.
+`package.module:factory` is code. Importing it runs it, so it is imported only when the user writes it: `robcal train`
+hands what stands behind `--model` to `admit_model`, which imports the factory and notes it. Building a network only
+looks among what was noted. So a checkpoint, a run directory or a file of settings that names a factory can make nothing
+be imported: whoever opens it says so too, by `admit_model` or, for commands whose `--model` is a run, by the environment
+variable ROBCAL_FACTORIES (names separated by commas). `admit_model` adds to that variable, so processes that robcal
+starts know what the user said.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +37,9 @@ _AUXILIARY = ("googlenet", "inception_v3")
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+#: Environment variable with the names of factories that the user trusts, separated by commas.
+TRUSTED = "ROBCAL_FACTORIES"
 
 #: The user's factories that this process may call, by the text that named them; filled by `admit_model` only.
 _admitted: dict[str, Callable[..., Any]] = {}
@@ -79,6 +85,13 @@ def admit_model(name: str) -> None:
     if not callable(found):
         refuse(f"the model {name!r} is a {type(found).__name__}", "it must be callable", "Name a function or a class")
     _admitted[name] = found
+    if name not in (trusted := _trusted()):
+        os.environ[TRUSTED] = ",".join([*trusted, name])
+
+
+def _trusted() -> list[str]:
+    """What the user's environment names."""
+    return [name for name in os.environ.get(TRUSTED, "").split(",") if name]
 
 
 def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -88,7 +101,7 @@ def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) ->
     names, else `factory(num_classes=…)` where it takes that one, else `factory(input_shape, num_classes)`.
 
     Args:
-        name: "timm:NAME", "torchvision:NAME", or a factory that `admit_model` has imported.
+        name: "timm:NAME", "torchvision:NAME", or a factory that the user has named (see the top of this module).
         input_shape: shape of one input.
         num_classes: Z.
 
@@ -102,14 +115,17 @@ def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) ->
     package, _, known = name.partition(":")
     if package in PACKAGES:
         network = _from_package(package, known, input_shape, num_classes)
-    elif name in _admitted:
+    elif name in _admitted or name in _trusted():
+        if name not in _admitted:
+            admit_model(name)
         with _working_directory_last():
             network = _call(_admitted[name], input_shape, num_classes)
     else:
         refuse(
             f"the model {name!r} is code that has not been named in this command",
             "no file makes robcal import code: only what you write yourself is imported",
-            f"If you trust it, pass --model {name} (in a program: robcal.models.admit_model({name!r}))",
+            f"If you trust it, train with --model {name}, or open it with {TRUSTED}={name} in the environment (in a "
+            f"program: robcal.models.admit_model({name!r}))",
         )
     return _tried(network, name, input_shape, num_classes)
 
