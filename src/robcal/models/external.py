@@ -6,9 +6,9 @@ with random weights, from no network and no file.
 `package.module:factory` is code. Importing it runs it, so it is imported only when the user writes it: `robcal train`
 hands what stands behind `--model` to `admit_model`, which imports the factory and notes it. Building a network only
 looks among what was noted. So a checkpoint, a run directory or a file of settings that names a factory can make nothing
-be imported: whoever opens it says so too, by `admit_model` or, for commands whose `--model` is a run, by the environment
-variable ROBCAL_FACTORIES (names separated by commas). `admit_model` adds to that variable, so processes that robcal
-starts know what the user said.
+be imported: whoever opens it says so too, by `admit_model` or, for commands whose `--model` is a run, by the
+environment variable ROBCAL_FACTORIES (names separated by commas). `admit_model` adds to that variable, so processes
+that robcal starts know what the user said.
 """
 
 from __future__ import annotations
