@@ -356,7 +356,7 @@ class _Lockstep:
             )
         total = None if self.first.engine.num_processes == 1 else self._total
         if self.following is not None:
-            self.following.after_epoch(self.first.user_model, self.first.device, total)
+            self.following.after_epoch(self.first.user_model, total)
             self._take_levels(self.following.levels)
         elif self.online is not None:
             self.online.end_epoch(total)

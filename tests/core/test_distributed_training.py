@@ -36,6 +36,23 @@ def test_two_processes_train_as_one(tmp_path, method):
         assert (levels[0] == levels[1]).mean() > 0.98
 
 
+@pytest.mark.parametrize(
+    "source", [["--levels-from", "cross-fit", "--folds", "2", "--members", "2"], ["--levels-from", "online"]]
+)
+def test_ensembles_and_other_sources_of_levels_in_two_processes(tmp_path, source):
+    for name, processes in (("one", 1), ("two", 2)):
+        more = ["--method", "ar-adals", "--scorer", "first-order", *source]
+        train(tmp_path / name, *more, processes=processes)
+    files = {file.relative_to(tmp_path / "one") for file in (tmp_path / "one").rglob("*")}
+    assert {file.relative_to(tmp_path / "two") for file in (tmp_path / "two").rglob("*")} == files
+    for split in ("train", "val"):
+        levels = [load_levels(tmp_path / name / f"levels-{split}.parquet").level for name in ("one", "two")]
+        assert (levels[0] == levels[1]).mean() > 0.97
+    rows = [json.loads((tmp_path / name / "history.json").read_text())[-1] for name in ("one", "two")]
+    assert rows[0]["val_nll"] == pytest.approx(rows[1]["val_nll"], rel=1e-3)
+    np.testing.assert_allclose(rows[0]["gap"], rows[1]["gap"], atol=0.02)
+
+
 def test_bad_input_ends_both_processes_with_its_message(tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [sys.executable, *launcher, "-m", "robcal", "train", *OPTIONS, "--method", "ar-adals", "--levels", "999",

@@ -74,18 +74,15 @@ class OnlineLevels:
         self.levels: dict[str, IntArray] = {name: np.zeros(len(dataset.split(name)), np.int64) for name in _SPLITS}
         self.history: list[LevelDrift] = []
 
-    def after_epoch(
-        self, model: nn.Module, device: torch.device | str, total: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
+    def after_epoch(self, model: nn.Module, total: Callable[[Tensor], Tensor] | None = None) -> None:
         """Take in what the epoch has shown, and cut both splits anew.
 
         Args:
             model: the running network, left as it was found.
-            device: where it is.
             total: sums a tensor over all processes, which each saw their own examples; None for a single one.
         """
         self.online.end_epoch(total)
-        distances = score(model, self.val.inputs, method="first-order", box=self.box, device=device)
+        distances = score(model, self.val.inputs, method="first-order", box=self.box)
         val = assign_levels(distances, self.num_levels)
         if total is not None:  # all processes take what one of them found, to the last example
             val = total(torch.from_numpy(val if is_main() else np.zeros_like(val))).numpy()
