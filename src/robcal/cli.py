@@ -23,7 +23,11 @@ app = typer.Typer(
     "from there when it is started again.",
 )
 
-DATA_HELP = "digits | cifar10:PATH | npz:FILE | folder:PATH"
+DATA_HELP = "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | imagenet:PATH | npz:FILE | folder:PATH"
+MODEL_HELP = (
+    "mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH | preact-resnet-20 (29, 56, 110) | resnet-50 | resnet-101 | "
+    "timm:NAME | torchvision:NAME | package.module:factory, your own code, which is imported."
+)
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
@@ -75,7 +79,7 @@ def train(
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
     method: Annotated[MethodName, typer.Option(help="Training method.")] = "ar-adals",
-    model: Annotated[str, typer.Option(help="mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH.")] = "cnn",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cnn",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
     split_seed: Annotated[int | None, typer.Option(help="Of the validation cut alone; default: --seed.")] = None,
@@ -110,7 +114,7 @@ def train(
     val_fraction: Annotated[float | None, typer.Option(help="Held out of the training data to steer by.")] = None,
     train_limit: Annotated[int | None, typer.Option(help="Use this many training examples (stratified).")] = None,
     test_limit: Annotated[int | None, typer.Option(help="Measure on this many test examples.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="folder: resize images to this side.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of the training's forward pass.")] = "float32",
     device: Device = None,
     overwrite: Overwrite = False,
@@ -125,9 +129,11 @@ def train(
     Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
     """
     from robcal.distributed import is_main
+    from robcal.models import admit_model
     from robcal.progress import open_reporter
     from robcal.runs import train_run
 
+    admit_model(model)  # only what the user wrote here is ever imported
     settings = TrainSettings(
         data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,

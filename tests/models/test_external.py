@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from robcal.artifacts import save_checkpoint
 from robcal.checks import InputError
+from robcal.cli import app
 from robcal.models import admit_model, build_model, external
 from robcal.runs import load_model
 
@@ -133,6 +135,19 @@ def test_other_processes_of_the_user_know_what_was_admitted(own_code: Path, monk
     assert build_model(names[1], input_shape=SHAPE, num_classes=4)(torch.rand(1, *SHAPE)).shape == (1, 4)
     with pytest.raises(InputError, match="has not been named"):
         build_model("own_networks:placed", input_shape=SHAPE, num_classes=4)
+
+
+def test_a_factory_is_trained_from_the_command_line(own_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, out = "own_networks:both", own_code / "run"
+    words = ["train", "--data", "digits", "--model", name, "--method", "vanilla", "--epochs", "1", "--quiet"]
+    result = CliRunner().invoke(app, [*words, "--train-limit", "60", "--test-limit", "30", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    monkeypatch.setattr(external, "_admitted", {})
+    monkeypatch.setenv(external.TRUSTED, "")
+    with pytest.raises(InputError, match="has not been named in this command"):
+        load_model(out)
+    monkeypatch.setenv(external.TRUSTED, name)
+    assert load_model(out)[0](torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_a_factory_draws_from_the_seed(own_code: Path) -> None:
