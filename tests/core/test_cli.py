@@ -273,6 +273,20 @@ def test_other_commands_refuse_bad_input_with_code_2(tmp_path, monkeypatch, caps
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_train_takes_an_ensemble_its_split_and_a_source_of_levels(table, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", "--controller", "published", "--members", 2,
+        "--split-seed", 7, "--levels-from", "margin", "--folds", 5, "--out", out)  # fmt: skip
+    settings = json.loads((out / "run.json").read_text())["settings"]
+    wanted = {"members": 2, "split_seed": 7, "levels_from": "margin", "folds": 5, "controller": "published", "seed": 0}
+    assert {name: settings[name] for name in wanted} == wanted
+    assert load_levels(out / "levels-train.parquet").source == "margin"
+    printed = capsys.readouterr().out.split()
+    assert printed[-2:] == [str(out / f"member-{k}.safetensors") for k in range(2)]
+    run("score", "--model", out, "--out", tmp_path / "s.parquet", "--quiet", code=2)
+    assert "holds 2 networks" in capsys.readouterr().err
+
+
 def test_unknown_choices_and_help(capsys):
     run("train", "--method", "magic", "--data", "digits", "--out", "o", code=2)
     assert "ar-adals" in capsys.readouterr().err
