@@ -111,7 +111,7 @@ def _network(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Mo
         return wide_resnet(input_shape, num_classes, depth=int(wide[1]), width=int(wide[2]))
     if preact := re.fullmatch(r"preact-resnet-(\d+)", name):
         return preact_resnet(input_shape, num_classes, depth=int(preact[1]))
-    if large := re.fullmatch(r"resnet-(\d+)", name):
+    if (large := re.fullmatch(r"resnet-(\d+)", name)) and int(large[1]) in LARGE_BLOCKS:
         return large_resnet(input_shape, num_classes, depth=int(large[1]))
     if is_external(name):
         return external_model(name, input_shape, num_classes)
