@@ -14,7 +14,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils import vector_to_parameters
 
 from robcal.checks import check_positive_int, refuse
 from robcal.data import Split
@@ -88,8 +87,11 @@ def swag_networks(
     drawn = []
     for number in range(count):
         sample = copy.deepcopy(network)
-        weights = draw_weights(moments, _generator(seed, number))
-        vector_to_parameters(weights.to(next(sample.parameters()).device), sample.parameters())
+        parameters = list(sample.parameters())
+        weights = torch.split(draw_weights(moments, _generator(seed, number)), [item.numel() for item in parameters])
+        with torch.no_grad():
+            for parameter, drawn_weights in zip(parameters, weights, strict=True):
+                parameter.copy_(drawn_weights.view(parameter.shape))
         drawn.append(measure_batch_norm(sample.to(device), train).to("cpu").eval())
     return drawn
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,26 @@ def test_training_is_plain_and_resumes(resumes, digits, tiny_mlp):
     plain = tiny_mlp(0)
     assert fit(plain, digits, make_method("vanilla"), epochs=4, batch_size=64, device="cpu") == history
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), plain.parameters(), strict=True))
+
+
+def test_weights_of_convolutions_are_taken_in_the_order_of_their_shape(digits):
+    """Networks of images are trained with their channels last in memory; the moments do not know of it."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 3, 3), torch.nn.Flatten())
+    model.append(torch.nn.Linear(48, 10))
+    taken = []
+
+    def after_epoch(state, info):
+        state = method.after_epoch(state, info)
+        if info.epoch > 1:
+            taken.append(torch.cat([p.detach().contiguous().ravel() for p in model.parameters()]).numpy().copy())
+            np.testing.assert_allclose(state["mean"], np.mean(taken, 0), atol=1e-6)
+        return state
+
+    method = swag()
+    watched = dataclasses.replace(method, after_epoch=after_epoch)
+    fit(model, digits, watched, epochs=3, batch_size=64, device="cpu")
+    assert len(taken) == 2
 
 
 def test_too_short_a_run_and_bad_options_are_refused():

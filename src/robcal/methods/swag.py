@@ -18,7 +18,6 @@ narrower than one taken at a constant rate.
 from __future__ import annotations
 
 import torch
-from torch.nn.utils import parameters_to_vector
 
 from robcal.checks import check_fraction, check_positive_int, refuse
 from robcal.methods.method import EpochInfo, Method, RunInfo, State
@@ -59,7 +58,8 @@ def swag(start: float = DEFAULT_START, rank: int = 20) -> Method:
             return state
         if info.model is None:
             refuse("the loop hands no network to swag", "it takes the weights after an epoch", "Pass EpochInfo.model")
-        weights = parameters_to_vector(info.model.parameters()).detach().cpu().float()
+        parts = [parameter.detach().reshape(-1) for parameter in info.model.parameters()]
+        weights = torch.cat(parts).cpu().float()
         return take_in(state, weights, rank)
 
     return Method(name="swag", title="SWAG", init=init, after_epoch=after_epoch, options={"start": start, "rank": rank})
