@@ -12,7 +12,7 @@ from robcal.artifacts import digest_of
 from robcal.checks import refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset
-from robcal.data.augment import pad_crop_flip, shift
+from robcal.data.augment import standard_augmentation
 from robcal.methods import Method
 from robcal.methods.method import State
 from robcal.models import Normalized, build_model
@@ -120,6 +120,4 @@ def augmentation(settings: TrainSettings, data: Dataset) -> Augment | None:
         return None
     if data.kind != "image":
         refuse(f"--augment {settings.augment} with a table", "augmentation is for images", "Drop --augment")
-    if data.name == "digits":
-        return lambda inputs, generator: shift(inputs, 1, generator)
-    return lambda inputs, generator: pad_crop_flip(inputs, generator=generator)
+    return standard_augmentation(data.name, data.input_shape)

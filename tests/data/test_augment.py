@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -10,7 +12,7 @@ from torch.nn import functional
 
 from robcal.checks import InputError
 from robcal.data import Split
-from robcal.data.augment import draw_crops, pad_crop_flip, random_resized_crop, shift
+from robcal.data.augment import draw_crops, pad_crop_flip, random_resized_crop, shift, standard_augmentation
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -171,3 +173,17 @@ def test_random_crops_of_images_in_memory() -> None:
     got = split.random_crops(index, torch.Generator().manual_seed(7))
     expected = random_resized_crop(split.batch(index), generator=torch.Generator().manual_seed(7))
     assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [
+        ("digits", 8, lambda x, generator: shift(x, 1, generator)),
+        ("SVHN", 32, lambda x, generator: shift(x, 4, generator)),
+        ("CIFAR-10 (JPEG)", 32, lambda x, generator: pad_crop_flip(x, generator=generator)),
+        ("ImageNet", 64, lambda x, generator: random_resized_crop(x, generator=generator)),
+    ],
+)
+def test_the_standard_of_a_data_set(name: str, side: int, expected: Callable[..., torch.Tensor]) -> None:
+    x = torch.rand(8, 1, side, side, generator=_seeded(0))
+    assert torch.equal(standard_augmentation(name, (1, side, side))(x, _seeded(5)), expected(x, _seeded(5)))

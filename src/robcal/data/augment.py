@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,12 @@ from robcal.checks import IntArray, check_positive_int, refuse
 #: Share of the area and ratio of the sides that a random resized crop takes (Szegedy et al. 2015, section 6).
 CROP_SHARE = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
+
+#: Images with sides of at least so many pixels are augmented as large ones.
+LARGE_SIDE = 64
+
+#: Data sets whose images are shifted by so many pixels, and never mirrored.
+SHIFTS: Mapping[str, int] = {"digits": 1, "SVHN": 4}
 
 #: Windows drawn for an image until one fits into it; after these the largest central one is taken.
 CROP_TRIALS = 10
@@ -68,6 +75,26 @@ def shift(x: torch.Tensor, max_pixels: int, generator: torch.Generator) -> torch
         InputError: as `pad_crop_flip`.
     """
     return pad_crop_flip(x, padding=max_pixels, flip=False, generator=generator)
+
+
+def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
+    """The usual augmentation of a data set's images, as a function of (inputs, generator).
+
+    Digits are never mirrored: shifts of one pixel for the 8x8 ones of "digits", of four for SVHN. Images with sides of
+    `LARGE_SIDE` pixels or more get random resized crops and flips, all others pad-crop and flips.
+
+    Args:
+        name: of the data set, as its reader gives it.
+        input_shape: (C, H, W).
+
+    Returns:
+        (B, C, H, W) floats in [0, 1] and a CPU generator → the same, augmented, on the same device.
+    """
+    if name in SHIFTS:
+        return lambda inputs, generator: shift(inputs, SHIFTS[name], generator)
+    if min(input_shape[1:]) >= LARGE_SIDE:
+        return lambda inputs, generator: random_resized_crop(inputs, generator=generator)
+    return lambda inputs, generator: pad_crop_flip(inputs, generator=generator)
 
 
 @dataclass(frozen=True)
