@@ -1,0 +1,145 @@
+import copy
+
+import pytest
+
+from robcal.checks import InputError
+from robcal.comparison import load_plan, parse_plan, preset_names
+
+RAW = {
+    "seeds": [0, 1],
+    "recipe": {"data": "digits", "model": "mlp", "epochs": 2},
+    "tuning": {"seeds": [100], "select": "val_nll"},
+    "methods": [
+        {"label": "Plain", "method": "vanilla"},
+        {"label": "LS", "method": "label-smoothing", "grid": {"epsilon": [0.05, 0.1]}},
+        {"label": "AR", "method": "ar-adals", "options": {"levels": 4}, "grid": {"step_size": [0.1, 0.2]}},
+        {"label": "Joint", "method": "ar-adals", "options": {"levels": 4, "members": 2}, "tuned_as": "AR"},
+    ],
+    "ensembles": [{"label": "Deep", "of": "Plain", "members": 2, "seeds": [1]}],
+    "targets": [{"name": "t", "metric": "ece", "method": "AR", "against": "Plain"}],
+}
+
+
+def changed(path, value):
+    raw = copy.deepcopy(RAW)
+    place = raw
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return raw
+
+
+def test_every_preset_is_whole():
+    assert {"digits", "cifar10-overfit", "cifar10-regularised"} <= set(preset_names())
+    for name in preset_names():
+        plan = load_plan(name, recipe={"data": "cifar10:somewhere"})
+        assert not plan.warnings()
+        assert len(plan.seeds) >= 5
+        for method in plan.methods:
+            for point in plan.grid_of(method)[1]:
+                assert plan.settings(method, 3, point=point).seed == 3
+
+
+@pytest.mark.parametrize("name", ["cifar10-overfit", "cifar10-regularised"])
+def test_presets_that_leave_the_data_open_ask_for_it(name):
+    with pytest.raises(InputError, match="--data"):
+        load_plan(name)
+
+
+def test_settings_are_the_recipe_then_the_options_then_the_grid_point():
+    plan = parse_plan(RAW)
+    method = plan.method("AR")
+    made = plan.settings(method, 1, point={"step_size": 0.2}, split_seed=5)
+    assert (made.levels, made.step_size, made.epochs, made.seed, made.split_seed) == (4, 0.2, 2, 1, 5)
+    assert plan.grid_of(plan.method("Joint")) == (method, ({"step_size": 0.1}, {"step_size": 0.2}))
+    assert plan.grid_of(plan.method("Plain"))[1] == ({},)
+    assert plan.reference == ("Plain",)
+    assert plan.labels == ("Plain", "LS", "AR", "Joint", "Deep")
+
+
+def test_a_grid_is_the_product_of_its_lists():
+    plan = parse_plan(changed(["methods", 2, "grid"], {"step_size": [0.1, 0.2], "levels": [2, 4, 8]}))
+    assert [tuple(point.values()) for point in plan.method("AR").grid] == [
+        (a, r) for a in (0.1, 0.2) for r in (2, 4, 8)
+    ]
+    assert "LS 2, AR 6" in plan.warnings()[0]
+
+
+def test_seeds_of_the_command_line_cut_those_of_the_file(tmp_path):
+    import json
+
+    text = "\n".join(
+        [
+            "seeds = [0, 1, 2]",
+            '[recipe]\ndata = "digits"\nmodel = "mlp"\nepochs = 2',
+            '[[methods]]\nlabel = "Plain"\nmethod = "vanilla"',
+            f'[[ensembles]]\nlabel = "Deep"\nof = "Plain"\nmembers = 2\nseeds = {json.dumps([0, 2])}',
+        ]
+    )
+    (tmp_path / "file.toml").write_text(text)
+    plan = load_plan(str(tmp_path / "file.toml"), seeds=[1, 2], recipe={"epochs": 3})
+    assert plan.seeds == (1, 2)
+    assert plan.ensembles[0].seeds == (2,)
+    assert plan.recipe["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["seed"], [0], r"a key of the file is 'seed'.*Did you mean 'seeds'"),
+        (["seeds"], [], "at least one"),
+        (["seeds"], [0, 0], "none twice"),
+        (["seeds"], 3, "seeds is 3; it must be a list"),
+        (["seeds"], [True], r"seeds\[0\] is True; it must be a whole number"),
+        (["shift_limit"], -1, "shift_limit is -1"),
+        (["recipe", "epoch"], 3, "a key of recipe is 'epoch'.*Did you mean 'epochs'"),
+        (["recipe", "seed"], 3, "recipe.seed is given"),
+        (["recipe", "epochs"], "ten", "'Plain': --epochs is 'ten'"),
+        (["recipe", "epochs"], 0, "'Plain': --epochs is 0"),
+        (["tuning", "select"], "val_acc", "tuning.select is 'val_acc'"),
+        (["tuning", "seeds"], [1], "tuning.seeds holds 1"),
+        (["methods", 0, "method"], "vanila", "Did you mean 'vanilla'"),
+        (["methods", 0, "lable"], "x", "Did you mean 'label'"),
+        (["methods", 1, "grid"], {"epsilom": [0.1]}, r"methods\[1\].grid.*Did you mean 'epsilon'"),
+        (["methods", 1, "grid"], {"epsilon": 0.1}, "must be a list of values"),
+        (["methods", 1, "grid"], {"epsilon": [1.5]}, "'LS': --epsilon is 1.5"),
+        (["methods", 1, "label"], "Plain", "none twice"),
+        (["methods", 2, "grid"], {"epochs": [2, 3]}, "changes its reference model"),
+        (["methods", 3, "tuned_as"], "Plain", r"methods\[3\].tuned_as is 'Plain'"),
+        (["methods", 0, "seeds"], [7], r"methods\[0\].seeds holds 7"),
+        (["ensembles", 0, "of"], "Plane", r"ensembles\[0\].of is 'Plane'.*Did you mean 'Plain'"),
+        (["ensembles", 0, "members"], 0, "members is 0"),
+        (["reference"], ["Plain", "Nobody"], "reference is 'Nobody'"),
+        (["targets", 0, "metric"], "ecee", r"targets\[0\].metric.*Did you mean 'ece'"),
+        (["targets", 0, "kind"], "within", "needs a margin"),
+        (["targets", 0, "against"], "Plan", "Did you mean 'Plain'"),
+        (["methods"], "all", "methods is 'all'; it must be a list"),
+        (["recipe"], 3, "recipe is 3; it must be a table"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_its_key(path, value, message):
+    with pytest.raises(InputError, match=message):
+        parse_plan(changed(path, value))
+
+
+@pytest.mark.parametrize("key", ["seeds", "recipe", "methods"])
+def test_missing_keys_are_named(key):
+    with pytest.raises(InputError, match=f"{key} is missing"):
+        parse_plan({name: value for name, value in RAW.items() if name != key})
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(InputError, match="Did you mean 'digits'"):
+        load_plan("digit")
+    with pytest.raises(InputError, match="does not exist"):
+        load_plan(str(tmp_path / "no.toml"))
+    (tmp_path / "bad.toml").write_text("seeds = [")
+    with pytest.raises(InputError, match="is not TOML"):
+        load_plan(str(tmp_path / "bad.toml"))
+
+
+def test_the_digest_ignores_what_no_number_depends_on():
+    plan = parse_plan(RAW)
+    same = parse_plan({**changed(["recipe", "device"], "cpu"), "title": "Another", "reference": ["AR"], "targets": []})
+    assert same.digest() == plan.digest()
+    assert parse_plan(changed(["recipe", "epochs"], 3)).digest() != plan.digest()
