@@ -19,6 +19,7 @@ from robcal.checks import IntArray, refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
+from robcal.models.average import Average
 from robcal.progress import SILENT, Reporter
 from robcal.runs import Run, load_model, load_networks, score_split
 from robcal.shift import Shift, ShiftImages, measure_shift
@@ -121,20 +122,22 @@ def measure_run(
             "Start its `robcal train` again; it goes on where it stopped",
         )
     data = run.dataset() if dataset is None else dataset
-    model, _ = load_model(run.checkpoint)
+    networks = load_networks(run)
     test = data.split("test")
     predictions = load_predictions(run.directory / "predictions-test.safetensors")
     distance = None
     if scores:
         file = run.directory / "scores-test.parquet"
         if not file.exists():
+            single = len(run.checkpoints) == 1
+            model = load_model(run.checkpoint)[0] if single else Average(networks).eval()
             score_split(model, data, "test", file, reporter=reporter, description=f"score {run.settings.method} test")
         distance = load_scores(file).distance
     image = data.kind == "image"
     shifted = None
     if shift and image:
         corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes)
-        shifted = measure_shift(run, load_networks(run), corrupted, reporter=reporter).summary()
+        shifted = measure_shift(run, networks, corrupted, reporter=reporter).summary()
     return Measured(
         directory=run.directory,
         settings=run.settings,

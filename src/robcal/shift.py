@@ -25,7 +25,7 @@ from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
 from robcal.data.corruptions import SEVERITIES, corrupt
 from robcal.data.splits import stratified_subset
 from robcal.files import replacing
-from robcal.predictors import predict_logits, softmax
+from robcal.predictors import mean_probs, predict_logits, softmax
 from robcal.progress import SILENT, Reporter, stop_at_boundary
 from robcal.runs import Run
 from robcal.types import Float32Array
@@ -188,10 +188,9 @@ def average_logits(members: Sequence[Float32Array]) -> Float32Array:
     """Log of the mean of the members' probabilities, of shape (…, Z); of one member its own logits."""
     if len(members) == 1:
         return members[0]
-    flat = [softmax(logits.reshape(-1, logits.shape[-1])) for logits in members]
-    mean = np.mean(flat, axis=0)
-    tiny = np.finfo(np.float32).tiny
-    return np.asarray(np.log(np.maximum(mean, tiny)), dtype=np.float32).reshape(members[0].shape)
+    mean = mean_probs([softmax(logits.reshape(-1, logits.shape[-1])) for logits in members])
+    logs = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    return np.asarray(logs, dtype=np.float32).reshape(members[0].shape)
 
 
 def _logits(models: Sequence[nn.Module], split: Split, device: str) -> Float32Array:

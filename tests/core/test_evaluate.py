@@ -128,6 +128,33 @@ class TestCollect:
         )
         assert all(item.level in (0, 1) for item in gallery(runs[0], level))
 
+    def test_levels_may_be_of_a_part_of_the_test_split(self):
+        index = np.arange(3, N, 5)
+        runs = [
+            dataclasses.replace(run, distance=run.distance[: len(index)], scored=index, label=f"<{run.name}>")
+            for run in self.runs()
+        ]
+        results = collect(runs)
+        assert [method.name for method in results.methods] == ["<vanilla>", "<ar-adals>"]
+        assert [row.n for row in results.methods[0].levels] == [6] * 4
+        found = np.mean([
+            run.correct[index][robcal.assign_levels(base.distance, 4) == 1].mean()
+            for base, run in zip(runs[:3], runs[3:], strict=True)
+        ])  # fmt: skip
+        assert results.methods[1].levels[1].accuracy.value == pytest.approx(found)
+        shown = gallery(runs[0], robcal.assign_levels(runs[0].distance, 4))
+        assert shown
+        assert {item.index for item in shown} <= set(index.tolist())
+
+    def test_shift_may_be_of_a_part_of_the_test_split(self):
+        def part(shift):
+            arrays = {name: getattr(shift, name)[:, :50] for name in ("confidence", "correct", "nll", "brier")}
+            return Shift(shift.cells, **arrays)
+
+        runs = [dataclasses.replace(run, shift=part(run.shift)) for run in self.runs()]
+        found = collect(runs).methods[0].metrics["shift_accuracy"]
+        assert found.value == pytest.approx(np.mean([run.shift.correct.mean() for run in runs[:3]]))
+
     def test_one_seed_has_an_interval_of_the_test_split(self):
         results = collect([measured("vanilla", 0, with_shift=False)])
         estimate = results.methods[0].metrics["accuracy"]

@@ -2,14 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from robcal.artifacts import load_arrays
+from robcal.artifacts import load_arrays, load_scores
 from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
 from robcal.checks import InputError
 from robcal.config import TrainSettings
+from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.measure import measure_run
+from robcal.models.average import Average
 from robcal.predictors import predict_logits, softmax
-from robcal.runs import load_model, open_run, train_run
+from robcal.runs import load_model, load_networks, open_run, train_run
+from robcal.shift import ShiftImages, ShiftLogits, average_logits
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +104,64 @@ def test_models_that_return_nonsense_are_refused(run, function, message):
 
     with pytest.raises(InputError, match=message):
         predict_logits(Odd(), run.dataset().split("test"))
+
+
+def test_the_robustness_of_an_ensemble_is_its_own(tmp_path):
+    settings = TrainSettings("digits", "mlp", "vanilla", epochs=2, batch_size=32, test_limit=40, members=2)
+    run = train_run(settings, tmp_path / "run")
+    measured = measure_run(run, shift=False)
+    scores = load_scores(run.directory / "scores-test.parquet")
+    np.testing.assert_array_equal(scores.prediction, measured.probs.argmax(1))
+    np.testing.assert_array_equal(measured.distance, scores.distance)
+    test = run.dataset().split("test")
+    averaged = Average(load_networks(run)).eval()
+    np.testing.assert_allclose(softmax(predict_logits(averaged, test)), measured.probs, atol=1e-6)
+
+
+class TestShiftImages:
+    def images(self, folder=None, limit=20):
+        test = load_dataset("digits").split("test")
+        return ShiftImages.of(test, "digest", num_classes=10, limit=limit, folder=folder)
+
+    def test_cells_are_kept_and_read_back(self, tmp_path):
+        fresh, kept = self.images(), self.images(tmp_path)
+        made = kept.cell("fog", 2)
+        np.testing.assert_array_equal(made, fresh.cell("fog", 2))
+        (file,) = tmp_path.rglob("*.npy")
+        np.save(file, np.zeros_like(made))
+        assert not kept.cell("fog", 2).any()
+        assert kept.cell("fog", 3).any()
+        assert made.dtype == np.float32
+
+    def test_another_choice_of_images_has_files_of_its_own(self, tmp_path):
+        self.images(tmp_path).cell("fog", 2)
+        self.images(tmp_path, limit=21).cell("fog", 2)
+        self.images(tmp_path, limit=None).cell("fog", 2)
+        assert len(list(tmp_path.rglob("*.npy"))) == 3
+
+    def test_a_part_holds_every_class(self):
+        images = self.images()
+        assert np.bincount(images.split.labels).tolist() == [2] * 10
+        assert not images.whole
+        assert self.images(limit=None).whole
+
+
+def test_averages_of_logits_are_those_of_probabilities():
+    logits = np.random.default_rng(0).normal(0, 5, (3, 4, 6, 5)).astype(np.float32)
+    found = average_logits(list(logits))
+    expected = np.mean([softmax(one.reshape(-1, 5)) for one in logits], axis=0).reshape(4, 6, 5)
+    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+    alone = logits[0]
+    assert average_logits([alone]) is alone
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_summary_at_a_temperature(temperature):
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(0, 3, (75, 8, 4)).astype(np.float32), rng.integers(0, 4, 8)
+    summary = ShiftLogits(logits, labels, np.arange(8)).summary(temperature)
+    probs = torch.from_numpy(logits).double().div(temperature).softmax(2).numpy()
+    np.testing.assert_allclose(summary.confidence, probs.max(2))
+    expected = [[negative_log_likelihood(cell[[n]], labels[[n]]) for n in range(8)] for cell in probs[:3]]
+    np.testing.assert_allclose(summary.nll[:3], expected)
+    np.testing.assert_array_equal(summary.correct, probs.argmax(2) == labels)
