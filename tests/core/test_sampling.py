@@ -53,6 +53,7 @@ class TestSwag:
 
     def test_batch_normalisation_is_that_of_each_sample(self):
         network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+        network(torch.full((8, 4), 50.0))
         size = sum(parameter.numel() for parameter in network.parameters())
         moments = moments_of(np.random.default_rng(3).normal(size=(4, size)))
         for sample in swag_networks(network, moments, TRAIN, count=2):
@@ -65,6 +66,7 @@ class TestSwag:
 
     def test_measuring_in_batches_averages_them(self):
         norm = nn.BatchNorm1d(4, affine=True)
+        norm(torch.full((8, 4), 50.0))  # what it saw before must not count
         measure_batch_norm(norm, TRAIN, batch_size=16)
         np.testing.assert_allclose(norm.running_mean, TRAIN.inputs.mean(0), rtol=1e-4)
         parts = np.stack([part.var(0, ddof=1) for part in TRAIN.inputs.reshape(4, 16, 4)])
@@ -85,12 +87,12 @@ class TestDropout:
     def test_units_are_dropped_at_the_rate_and_the_mean_is_that_of_the_network(self):
         """Through a linear layer the mean over draws is the network in eval mode; the variance is rate / (1 - rate)."""
         layer = nn.Sequential(nn.Dropout(0.3), nn.Identity())
-        draws = torch.stack([sample(torch.ones(1, 20))[0] for sample in dropout_networks(layer, count=2000)])
+        draws = torch.stack([sample(torch.ones(1, 20))[0] for sample in dropout_networks(layer, count=1000)])
         assert draws.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
         assert float((draws == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
         assert float(draws.mean()) == pytest.approx(1, abs=0.02)
         correlation = np.corrcoef(draws.numpy().T) - np.eye(20)
-        assert np.abs(correlation).max() < 0.12
+        assert np.abs(correlation).max() < 0.16
 
     def test_a_draw_is_a_function_of_its_input_alone(self):
         inputs = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
