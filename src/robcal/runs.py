@@ -6,7 +6,7 @@ DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.sa
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
 DIR/scores-SPLIT.parquet     adversarial robustness (of the reference model, for train and val of an AR-AdaLS run;
-                             --levels-from online: of the running one, for train)
+                             --levels-from online: what the training passes of the running one tell of train)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
 DIR/levels-history.json      how far online levels drifted from epoch to epoch (--levels-from online only)
 DIR/reference/               run directory of the plain model that levels come from (ar-adals only)
@@ -113,7 +113,9 @@ def train_run(
         if run.is_complete:
             return run
         shared = None if reference is None else shared_folds(reference, settings)
-        levels = levels_of(run, method, data, group, plain, at_hand=at_hand, shared=shared, reporter=reporter)
+        levels = levels_of(
+            run, method, data, networks[0], group, plain, at_hand=at_hand, shared=shared, reporter=reporter
+        )
         state: dict[str, torch.Tensor] = {}
         history = train_networks(
             networks,
@@ -144,7 +146,8 @@ def _finish(
     save_json(history, directory / "history.json")
     if isinstance(levels, OnlineLevels):
         save_run_levels(run, levels.levels, "online")
-        save_scores(levels.online.scores(), directory / "scores-train.parquet", overwrite=True)
+        if levels.online is not None:
+            save_scores(levels.online.scores(), directory / "scores-train.parquet", overwrite=True)
         save_json(levels.history, directory / "levels-history.json")
     place = choose_device(settings.device)
     with ExitStack() as there:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from robcal.artifacts import digest_of_tensors, load_scores, save_levels
 from robcal.checks import FloatArray, IntArray, check_same_length, refuse
@@ -23,7 +24,7 @@ from robcal.methods import Method
 from robcal.predictors import predict_logits
 from robcal.progress import SILENT, Reporter
 from robcal.robustness.levels import assign_levels
-from robcal.robustness.online_levels import OnlineLevels
+from robcal.robustness.online_levels import OnlineLevels, estimates_for
 from robcal.run_directory import Run, load_model
 from robcal.split_scores import moved, score_split
 from robcal.training import Levels
@@ -37,6 +38,7 @@ def levels_of(
     run: Run,
     method: Method,
     data: Dataset,
+    network: nn.Module,
     group: Group,
     plain: Callable[[], Run],
     *,
@@ -50,6 +52,7 @@ def levels_of(
         run: whose levels.
         method: its method.
         data: its data.
+        network: what will be trained; online levels are estimated in a way that suits it.
         group: the processes that work on it.
         plain: gives the reference model's finished run; called only if it is needed.
         at_hand: scores by split that take the place of the reference model's.
@@ -70,7 +73,7 @@ def levels_of(
     elif at_hand is not None:
         keys, source = at_hand, at_hand["train"].method
     elif settings.levels_from == "online":
-        return OnlineLevels(data, num_levels=settings.levels)
+        return OnlineLevels(data, num_levels=settings.levels, estimates=estimates_for(network))
     elif settings.levels_from == "cross-fit":
         keys = cross_fit_quantiles(settings, data, run.directory / "folds", group, shared=shared, reporter=reporter)
         source = f"cross-fit, {settings.folds} folds, {settings.scorer}"

@@ -245,7 +245,7 @@ def _check(
             "Take levels from elsewhere, or train one network",
         )
     if following and online is not None:
-        refuse("online and OnlineLevels were both given", "OnlineLevels bring their own estimates", "Drop online")
+        refuse("online and OnlineLevels were both given", "OnlineLevels bring what they need", "Drop online")
     if method.levels == "none":
         return
     given = levels.levels if isinstance(levels, OnlineLevels) else levels

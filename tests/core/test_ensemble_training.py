@@ -121,6 +121,7 @@ def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
 
     whole, broken, fresh = networks(), networks(), networks(7)
     expected = fit_ensemble(whole, blobs(), method, **options)
+    assert max(expected[-2].epsilon) > 0  # the shared state matters to the weights
     file = tmp_path / "state.pt"
     with pytest.raises(Interrupted):
         fit_ensemble(broken, blobs(), method, **options, state_file=file, state_seconds=0, reporter=StopAfter(stop + 1))

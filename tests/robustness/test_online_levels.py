@@ -11,10 +11,12 @@ from torch import nn
 from robcal.checks import InputError
 from robcal.data import Dataset, Split
 from robcal.methods import Batch, EpochInfo, Method, make_method
-from robcal.robustness import assign_levels, score
+from robcal.robustness import assign_levels, online_levels, score
 from robcal.robustness.agreement import level_agreement
+from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.online import OnlineScores
 from robcal.robustness.online_levels import LevelDrift, OnlineLevels
+from robcal.smoothing import soft_targets
 from robcal.training import fit
 
 R = 5
@@ -36,6 +38,12 @@ def network(seed: int = 0) -> nn.Module:
         return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
+def normalised(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+
+
 def watched(seen: dict[str, list[Any]]) -> Method:
     """A plain method that writes down the levels it is handed, epoch by epoch."""
 
@@ -48,8 +56,9 @@ def watched(seen: dict[str, list[Any]]) -> Method:
         assert info.levels is not None
         assert info.model is not None
         seen.setdefault("val", []).append(info.levels.copy())
-        expected = score(info.model, blobs().split("val").inputs, method="first-order", box=None)
-        seen.setdefault("val expected", []).append(assign_levels(expected, R))
+        for name, attack in (("val", FirstOrder(num_rivals=3)), ("train", FirstOrder(num_rivals=1))):
+            distance = score(info.model, blobs().split(name).inputs, method=attack, box=None).distance
+            seen.setdefault(f"{name} expected", []).append(assign_levels(distance, R))
         return state
 
     return Method("watched", "Watched", targets=targets, after_epoch=after_epoch, levels="robustness")
@@ -86,6 +95,38 @@ def test_levels_are_those_of_the_estimates_of_the_epoch_before() -> None:
     assert [row.epoch for row in levels.history] == [2, 3, 4]
 
 
+def test_with_batch_normalisation_the_training_split_is_scored_anew() -> None:
+    """The oracle: `score` of the network at the end of the epoch before, by the method that is handed it."""
+    seen: dict[str, list[Any]] = {}
+    levels = OnlineLevels(blobs(), num_levels=R, estimates="first-order")
+    fit(normalised(), blobs(), watched(seen), **OPTIONS, levels=levels)
+    used = np.full((4, 60), -1)
+    for number, (index, given) in enumerate(seen["train"]):
+        used[number // 4, index] = given
+    np.testing.assert_array_equal(used[0], 0)
+    np.testing.assert_array_equal(used[1:], seen["train expected"][:-1])
+    np.testing.assert_array_equal(levels.levels["train"], seen["train expected"][-1])
+    np.testing.assert_array_equal(seen["val"], seen["val expected"])
+    assert (levels.online, levels.epoch, len(levels.history)) == (None, 4, 3)
+
+
+def test_shares_of_two_processes_are_the_distances_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = normalised().eval()
+    alone, shares = OnlineLevels(blobs(), num_levels=R, estimates="first-order"), []
+    alone.after_epoch(model)
+    for rank in (0, 1):
+        parts: list[torch.Tensor] = []
+        monkeypatch.setattr(online_levels, "rank_and_world", lambda rank=rank: (rank, 2))
+        share = OnlineLevels(blobs(), num_levels=R, estimates="first-order")
+        share.after_epoch(model, lambda values, parts=parts: parts.append(values) or values)
+        shares.append(parts)
+    queue = iter(shares[0])
+    share = OnlineLevels(blobs(), num_levels=R, estimates="first-order")
+    share.after_epoch(model, lambda values: values + next(queue))
+    for name in ("train", "val"):
+        np.testing.assert_array_equal(share.levels[name], alone.levels[name])
+
+
 def test_targets_are_hard_until_there_are_estimates() -> None:
     levels = OnlineLevels(blobs(), num_levels=R)
     assert all((part == 0).all() for part in levels.levels.values())
@@ -98,10 +139,20 @@ def test_targets_are_hard_until_there_are_estimates() -> None:
     assert not (levels.levels["train"] == 0).all()
 
 
-@pytest.mark.parametrize("stop", [2, 4, 7, 13])
-def test_a_killed_run_resumes_to_the_same_levels_and_weights(tmp_path: Path, stop: int) -> None:
-    method = make_method("ar-adals", step_size=0.5)
-    whole, one = OnlineLevels(blobs(), num_levels=R), network()
+@pytest.mark.parametrize(
+    ("stop", "estimates"), [(2, "training-pass"), (4, "training-pass"), (7, "first-order"), (13, "training-pass")]
+)
+def test_a_killed_run_resumes_to_the_same_levels_and_weights(tmp_path: Path, stop: int, estimates: str) -> None:
+    def targets(state: Any, batch: Batch, num_classes: int) -> torch.Tensor:
+        assert batch.levels is not None
+        return soft_targets(batch.labels, 0.1 * batch.levels, num_classes)  # weights tell which levels were used
+
+    method = Method("by-level", "By level", targets=targets, levels="robustness")
+
+    def following() -> OnlineLevels:
+        return OnlineLevels(blobs(), num_levels=R, estimates=estimates)
+
+    whole, one = following(), network()
     expected = fit(one, blobs(), method, **OPTIONS, levels=whole)
 
     class Stop(Exception):
@@ -122,11 +173,11 @@ def test_a_killed_run_resumes_to_the_same_levels_and_weights(tmp_path: Path, sto
             blobs(),
             method,
             **OPTIONS,
-            levels=OnlineLevels(blobs(), num_levels=R),
+            levels=following(),
             reporter=Reporter(),
             **saved,
         )
-    resumed, other = OnlineLevels(blobs(), num_levels=R), network(seed=9)
+    resumed, other = following(), network(seed=9)
     assert fit(other, blobs(), method, **OPTIONS, levels=resumed, **saved) == expected
     assert resumed.history == whole.history
     assert all(isinstance(row, LevelDrift) for row in resumed.history)
@@ -139,3 +190,5 @@ def test_a_killed_run_resumes_to_the_same_levels_and_weights(tmp_path: Path, sto
 def test_more_levels_than_examples_are_refused() -> None:
     with pytest.raises(InputError, match="val"):
         OnlineLevels(blobs(), num_levels=31)
+    with pytest.raises(InputError, match="estimates"):
+        OnlineLevels(blobs(), num_levels=3, estimates="guess")

@@ -40,8 +40,8 @@ def level_agreement(first: Any, second: Any) -> LevelAgreement:
         InputError: if they are no integers, empty, or of different lengths.
 
     Example:
-        >>> level_agreement([0, 0, 1, 2], [0, 1, 1, 0])
-        LevelAgreement(same_level=0.5, within_one=0.75, spearman=0.0)
+        >>> level_agreement([0, 0, 1, 1], [0, 2, 2, 0])
+        LevelAgreement(same_level=0.25, within_one=0.75, spearman=0.0)
     """
     one, other = np.asarray(first), np.asarray(second)
     for levels in (one, other):
