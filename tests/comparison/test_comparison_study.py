@@ -208,15 +208,20 @@ def test_a_second_start_does_nothing_anew(plan, out, record):
     assert again == record
 
 
-def test_a_killed_comparison_goes_on_where_it_was(out, record, tmp_path):
+def plan_file(folder):
+    """Two of the methods in a file."""
     lines = [
         f"seeds = {RAW['seeds']}\nshift_limit = 20\nscore_limit = 60\n[recipe]",
         *(f"{name} = {json.dumps(value)}" for name, value in RAW["recipe"].items()),
         '[[methods]]\nlabel = "Plain"\nmethod = "vanilla"',
         '[[methods]]\nlabel = "AR-AdaLS"\nmethod = "ar-adals"\noptions = { step_size = 0.5 }',
     ]
-    file = tmp_path / "plan.toml"
-    file.write_text("\n".join(lines))
+    (folder / "plan.toml").write_text("\n".join(lines))
+    return folder / "plan.toml"
+
+
+def test_a_killed_comparison_goes_on_where_it_was(out, record, tmp_path):
+    file = plan_file(tmp_path)
     command = [sys.executable, "-m", "robcal", "compare", str(file), "--out", str(tmp_path / "out"), "--jobs", "1"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
@@ -285,7 +290,7 @@ def test_other_comparisons_are_not_overwritten_unasked(out, plan):
 
 def test_a_dry_run_lists_the_tasks_and_does_nothing(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["compare", "digits", "--out", str(tmp_path / "out"), "--dry-run", "--seeds", "0-1,3"])
+        main(["compare", str(plan_file(tmp_path)), "--out", str(tmp_path / "out"), "--dry-run", "--seeds", "0-1,3"])
     lines = capsys.readouterr().out.splitlines()
     assert not (tmp_path / "out").exists()
     assert sum(line.startswith("score test") for line in lines) == 3

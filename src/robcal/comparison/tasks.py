@@ -186,6 +186,9 @@ class Work:
         """What the run of a method at a seed (as a member of an ensemble) is chosen from."""
         plan, method = self.plan, self.plan.method(label)
         tuned, points = plan.grid_of(method)
+        for point in points:  # a method refuses its options before any work
+            settings = plan.settings(method, seed, point=point)
+            make_method(settings.method, **settings.method_options())
         run_seed, split_seed = (seed, None) if member == 0 else (member_seed(seed, member), seed)
         candidates = tuple(plan.settings(method, run_seed, point=point, split_seed=split_seed) for point in points)
         trials = [[self.place.of(plan.settings(tuned, one, point=p)) for one in plan.tuning_seeds] for p in points]
