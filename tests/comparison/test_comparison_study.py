@@ -278,7 +278,7 @@ def test_tables_are_made_again_from_the_results(out, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(out / "results.json"), "--out", str(tmp_path)])
     assert not stop.value.code
-    for name in ("table.txt", "table.md", "table.csv"):
+    for name in ("table.txt", "table.md", "table.csv", "figure.svg"):
         assert (tmp_path / name).read_text() == (out / name).read_text()
 
 

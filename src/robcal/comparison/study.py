@@ -71,7 +71,7 @@ def compare(
 
     Args:
         plan: what to compare.
-        out: folder; gets results.json, table.txt, table.md and table.csv.
+        out: folder; gets results.json, table.txt, table.md, table.csv and figure.svg.
         cache: folder of the runs, default `out`; several comparisons may share it.
         jobs: tasks side by side.
         report: write report.html too.

@@ -12,6 +12,7 @@ from typing import Any
 
 from robcal.artifacts import load_json
 from robcal.checks import refuse
+from robcal.comparison.figure import figure_svg
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.encoding import typed
@@ -48,8 +49,13 @@ def load_comparison(path: Path) -> dict[str, Any]:
 
 
 def write_tables(record: Mapping[str, Any], out: Path) -> None:
-    """Write table.txt, table.md and table.csv of the results, replacing what is there."""
-    made = {"table.txt": text_tables(record), "table.md": markdown_tables(record), "table.csv": csv_rows(record)}
+    """Write table.txt, table.md, table.csv and figure.svg of the results, replacing what is there."""
+    made = {
+        "table.txt": text_tables(record),
+        "table.md": markdown_tables(record),
+        "table.csv": csv_rows(record),
+        "figure.svg": figure_svg(record),
+    }
     for name, text in made.items():
         with replacing(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,47 @@
+"""results.json of a comparison → one SVG file: the main outcomes of every method, raw and after temperature scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robcal.comparison.plan import OUTCOMES
+from robcal.comparison.summary import VARIANTS
+from robcal.encoding import typed
+from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
+from robcal.report.formatting import PERCENT_METRICS
+from robcal.types import Estimate
+
+#: The outcomes shown, each a panel.
+PANELS = ("ece", "shift_ece", "nll", "shift_nll", "level_ece", "aurc", "accuracy", "shift_accuracy")
+_NAMES = {"raw": "raw", "scaled": "temperature-scaled"}
+
+
+def figure_svg(record: Mapping[str, Any]) -> str:
+    """Means over seeds with their 95% intervals, a panel an outcome that was measured.
+
+    Args:
+        record: what results.json holds.
+
+    Returns:
+        An SVG file.
+    """
+    labels = [method["label"] for method in record["methods"]]
+    figures = []
+    for metric in PANELS:
+        series = [
+            Dots(_NAMES[variant], [_estimate(method[variant]["metrics"], metric) for method in record["methods"]])
+            for variant in VARIANTS
+        ]
+        if all(estimate is None for dots in series for estimate in dots.estimates):
+            continue
+        shown = series[:1] if metric in PERCENT_METRICS else series
+        name = OUTCOMES[metric][0]
+        drawn = draw_dots(labels, shown, key=metric.replace("_", "-"), title=name, percent=metric in PERCENT_METRICS)
+        figures.append((drawn, dots_height(len(labels))))
+    return svg_file(figures)
+
+
+def _estimate(metrics: Mapping[str, Any], name: str) -> Estimate | None:
+    found: Estimate | None = typed(Estimate | None, metrics.get(name))
+    return found
