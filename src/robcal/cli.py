@@ -95,7 +95,8 @@ def train(
     ] = "robustness",
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
     controller: Annotated[Controller, typer.Option(help="Adaptive methods: what steers the smoothing.")] = "published",
-    step_size: Annotated[float, typer.Option(help="Adaptive methods: smoothing per unit of gap and epoch.")] = 0.05,
+    step_size: Annotated[float, typer.Option(help="controller published: smoothing per unit of gap and epoch.")] = 0.05,
+    gain: Annotated[float, typer.Option(help="controller stable: exp(-gain) of a gap is left after the run.")] = 4.0,
     epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
     option: Annotated[
         list[str] | None,
@@ -137,8 +138,8 @@ def train(
     settings = TrainSettings(
         data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
-        step_size=step_size, epsilon=epsilon, scorer=scorer, scores=tuple(str(file) for file in scores or ()),
-        val_fraction=val_fraction, train_limit=train_limit, test_limit=test_limit, image_size=image_size,
+        step_size=step_size, gain=gain, epsilon=epsilon, scorer=scorer,
+        scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit, test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=levels_from,
         folds=folds, controller=controller, **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip

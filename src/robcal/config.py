@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from robcal.checks import check_choice, check_fraction, check_positive_int, refuse
+from robcal.controllers import CONTROLLERS
 
 PRECISIONS = ("float32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "standard")
 SCORERS = ("auto", "first-order", "projection", "carlini-wagner")
-CONTROLLERS = ("published", "stable")
 #: Where the levels of ar-adals come from; "margin" and "loss" are controls: is it adversarial robustness that helps?
 LEVELS_FROM = ("robustness", "cross-fit", "online", "margin", "loss")
 ADAPTIVE = ("adals", "random-levels", "ar-adals")
@@ -54,7 +54,8 @@ class TrainSettings:
         augment: "none", or "standard": pad-crop and flip for 32x32 images, shifts of a pixel for digits.
         seed: of the initialisation, order and augmentation; of the cut of the data too, unless `split_seed` is given.
         levels: number of robustness levels R.
-        step_size: alpha of the adaptive methods.
+        step_size: alpha of the adaptive methods with controller "published".
+        gain: of the adaptive methods with controller "stable": all updates together leave exp(-gain) of a gap.
         epsilon: of label smoothing.
         scorer: how the reference model's robustness is scored.
         scores: files of scores at hand (one for train, one for val), empty to score a reference model.
@@ -96,6 +97,7 @@ class TrainSettings:
     seed: int = 0
     levels: int = 10
     step_size: float = 0.05
+    gain: float = 4.0
     epsilon: float = 0.05
     scorer: str = "auto"
     scores: tuple[str, ...] = ()
@@ -151,6 +153,7 @@ class TrainSettings:
         check_fraction(self.learning_rate, "--learning-rate", high=infinity)
         check_fraction(self.weight_decay, "--weight-decay", low=-1e-300, high=infinity)
         check_fraction(self.step_size, "--step-size", high=infinity)
+        check_fraction(self.gain, "--gain", high=infinity)
         check_fraction(self.epsilon, "--epsilon")
 
     def _check_choices(self) -> None:
@@ -212,8 +215,9 @@ class TrainSettings:
         if self.method not in ADAPTIVE:
             named = METHOD_OPTIONS.get(self.method, {})
             return {keyword: value for name, keyword in named.items() if (value := getattr(self, name)) is not None}
-        controller = {} if self.controller == "published" else {"controller": self.controller}
-        return {"step_size": self.step_size, **controller}
+        if self.controller == "published":
+            return {"step_size": self.step_size}
+        return {"controller": self.controller, "gain": self.gain}
 
     def relevant(self) -> dict[str, Any]:
         """The settings that this run's outcome depends on, JSON-able: what its digest is taken of.
@@ -233,7 +237,8 @@ class TrainSettings:
         options, by_scores = self.method_options(), self.method == "ar-adals"
         source = self.levels_from if by_scores else None
         needed = {
-            "step_size": self.method in ADAPTIVE,
+            "step_size": "step_size" in options and self.method in ADAPTIVE,
+            "gain": "gain" in options,
             "epsilon": self.method == "label-smoothing",
             "controller": "controller" in options,
             "levels": by_scores or self.method == "random-levels",

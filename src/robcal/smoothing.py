@@ -7,8 +7,9 @@ examples of level r,
     mass_r <- clip(mass_r - step_size * (confidence_r - accuracy_r), min_true_mass, 1)
 
 so over-confidence softens the labels of that level and under-confidence hardens them (AR-AdaLS: Qin, Wang, Beutel, Chi,
-"Improving Calibration through the Relationship with Adversarial Robustness", NeurIPS 2021). `methods/ar_adals.py` puts
-this into the training loop; `AdaptiveLabelSmoother` puts it into yours.
+"Improving Calibration through the Relationship with Adversarial Robustness", NeurIPS 2021). That is the published
+update; `controllers.py` holds it, and one that is stable by construction. `methods/ar_adals.py` puts this into the
+training loop; `AdaptiveLabelSmoother` puts it into yours.
 """
 
 from __future__ import annotations
@@ -19,10 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robcal.checks import FloatArray, check_fraction, check_positive_int, refuse
+from robcal.checks import FloatArray, check_choice, check_fraction, check_positive_int, refuse
+from robcal.controllers import CONTROLLERS, justified_mass, published_update, stable_update, step_of_run
 
 #: Default of `min_true_mass` [choice]: eps at most .95, so that the true class always keeps the largest mass.
 DEFAULT_MAX_EPSILON = 0.95
+
+#: Default of `gain` [choice]: the updates of a run leave a fiftieth of a deviation.
+DEFAULT_GAIN = 4.0
+
+#: Default of `start` [choice]: the learning rate is past its peak, and the gaps are the model's own.
+DEFAULT_START = 0.25
 
 
 def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArray:
@@ -52,24 +60,6 @@ def epsilon_from_true_mass(true_mass: npt.ArrayLike, num_classes: int) -> FloatA
         float64 array of the same shape, in [0, 1].
     """
     return np.asarray((1 - np.asarray(true_mass, dtype=np.float64)) * num_classes / (num_classes - 1))
-
-
-def update_true_mass(
-    true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, *, step_size: float, min_true_mass: float
-) -> FloatArray:
-    """One update of every level: `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (METHOD 4).
-
-    Args:
-        true_mass: (R,) mass on the true class of each level.
-        confidence: (R,) mean top-label confidence of each level on validation data.
-        accuracy: (R,) accuracy of each level on the same examples.
-        step_size: alpha > 0; must scale with the number of updates a run makes.
-        min_true_mass: lower bound, above 1/Z.
-
-    Returns:
-        (R,) float64, the masses of the next epoch; `confidence == accuracy` leaves them as they are.
-    """
-    return np.clip(true_mass - step_size * (confidence - accuracy), min_true_mass, 1.0)
 
 
 def soft_targets(labels: torch.Tensor, epsilon: torch.Tensor | float, num_classes: int) -> torch.Tensor:
@@ -117,18 +107,23 @@ def level_statistics(
 class AdaptiveLabelSmoother:
     """AR-AdaLS for your own training loop: soft targets per level, and one update an epoch.
 
-    The published update (METHOD 4; module docstring). Levels come from `robcal.assign_levels`. With `num_levels=1` it
-    is AdaLS.
+    Levels come from `robcal.assign_levels`. With `num_levels=1` it is AdaLS. The two controllers are written down in
+    `robcal.controllers`.
 
     Args:
         num_levels: R >= 1.
         num_classes: Z >= 2.
-        step_size: alpha > 0, how far one update moves the true-class mass per unit of gap. The update integrates, so
-            what matters is step_size times the number of updates; large steps wind up in the first epochs.
+        step_size: controller "published": alpha > 0, how far one update moves the true-class mass per unit of gap. The
+            update integrates, so what matters is step_size times the number of updates; large steps wind up in the
+            first epochs.
+        controller: "published" (METHOD 4) or "stable".
+        num_updates: controller "stable": K, how often `update` will be called in the whole run.
+        gain: controller "stable": the K updates together leave `exp(-gain)` of a deviation.
+        start: controller "stable": the first share of the K updates, in [0, 1), in which labels stay hard.
         min_true_mass: lower bound of the true-class mass, in (1/Z, 1) [choice: default leaves eps <= .95].
 
     Raises:
-        InputError: on arguments out of range.
+        InputError: on arguments out of range, or missing for the controller.
 
     >>> smoother = AdaptiveLabelSmoother(num_levels=2, num_classes=10, step_size=0.5)
     >>> smoother.soft_targets(torch.tensor([3]), torch.tensor([0])).argmax().item()  # hard labels at the start
@@ -139,16 +134,35 @@ class AdaptiveLabelSmoother:
     """
 
     def __init__(
-        self, num_levels: int, num_classes: int, step_size: float, *, min_true_mass: float | None = None
+        self,
+        num_levels: int,
+        num_classes: int,
+        step_size: float | None = None,
+        *,
+        controller: str = "published",
+        num_updates: int | None = None,
+        gain: float = DEFAULT_GAIN,
+        start: float = DEFAULT_START,
+        min_true_mass: float | None = None,
     ) -> None:
         self.num_levels = check_positive_int(num_levels, "num_levels")
         self.num_classes = check_positive_int(num_classes, "num_classes", minimum=2)
-        self.step_size = check_fraction(step_size, "step_size", high=float("inf"))
+        self.controller = check_choice(controller, CONTROLLERS, "controller")
+        published = controller == "published"
+        needed, given = ("step_size", step_size) if published else ("num_updates", num_updates)
+        if given is None:
+            refuse(f"{needed} is missing", f'controller "{controller}" needs it', f"Pass {needed}")
+        self.step_size = check_fraction(step_size, "step_size", high=float("inf")) if step_size is not None else None
+        self.num_updates = None if num_updates is None else check_positive_int(num_updates, "num_updates")
+        self.gain = check_fraction(gain, "gain", high=float("inf"))
+        self.start = check_fraction(start, "start", low=-1e-300)
         default = float(true_mass_from_epsilon(DEFAULT_MAX_EPSILON, num_classes))
         self.min_true_mass = check_fraction(
             default if min_true_mass is None else min_true_mass, "min_true_mass", low=1 / num_classes
         )
         self._true_mass: FloatArray = np.ones(num_levels)
+        self._justified: FloatArray = np.zeros(num_levels)
+        self._updates = 0
 
     @property
     def true_mass(self) -> FloatArray:
@@ -185,29 +199,58 @@ class AdaptiveLabelSmoother:
         epsilon = torch.as_tensor(self.epsilon, dtype=torch.float32, device=labels.device)
         return soft_targets(labels, epsilon[levels], self.num_classes)
 
-    def update(self, confidence: npt.ArrayLike, accuracy: npt.ArrayLike) -> None:
+    def update(self, confidence: npt.ArrayLike, accuracy: npt.ArrayLike, counts: npt.ArrayLike | None = None) -> None:
         """Move every level's smoothing towards calibration; call once an epoch, with validation figures.
 
         Args:
             confidence: (R,) mean confidence of each level on validation data, in [0, 1].
             accuracy: (R,) accuracy of each level on the same examples, in [0, 1].
+            counts: (R,) number of these examples; controller "stable" needs it.
 
         Raises:
-            InputError: on another shape, NaN, or values outside [0, 1]; the state is then unchanged.
+            InputError: on another shape, NaN, or values out of range; the state is then unchanged.
         """
-        values = []
-        for name, given in (("confidence", confidence), ("accuracy", accuracy)):
-            array = np.asarray(given, dtype=np.float64)
-            if array.shape != (self.num_levels,) or not ((array >= 0) & (array <= 1)).all():
-                refuse(f"{name} is {array}", f"it must hold {self.num_levels} numbers in [0, 1]", f"Check {name}")
-            values.append(array)
-        self._true_mass = update_true_mass(
-            self._true_mass, *values, step_size=self.step_size, min_true_mass=self.min_true_mass
+        sure = self._checked(confidence, "confidence", 1.0)
+        right = self._checked(accuracy, "accuracy", 1.0)
+        if self.controller == "published":
+            assert self.step_size is not None
+            self._true_mass = published_update(
+                self._true_mass, sure, right, step_size=self.step_size, min_true_mass=self.min_true_mass
+            )
+        else:
+            if counts is None:
+                refuse("counts is missing", 'controller "stable" needs it', "Pass the examples of each level")
+            self._update_stably(sure, right, self._checked(counts, "counts", float("inf")))
+        self._updates += 1
+
+    def _update_stably(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> None:
+        assert self.num_updates is not None
+        self._justified = np.maximum(self._justified, justified_mass(accuracy, counts))
+        if self._updates + 1 < self.start * self.num_updates:
+            return
+        self._true_mass = stable_update(
+            self._true_mass,
+            confidence,
+            accuracy,
+            counts,
+            step=step_of_run(self.gain, self.num_updates),
+            least_mass=np.maximum(self.min_true_mass, self._justified),
         )
+
+    def _checked(self, given: npt.ArrayLike, name: str, high: float) -> FloatArray:
+        array = np.asarray(given, dtype=np.float64)
+        if array.shape != (self.num_levels,) or not ((array >= 0) & (array <= high) & np.isfinite(array)).all():
+            allowed = "in [0, 1]" if high == 1 else ">= 0"
+            refuse(f"{name} is {array}", f"it must hold {self.num_levels} numbers {allowed}", f"Check {name}")
+        return array
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The whole state, as tensors: `torch.save` and safetensors both keep it exactly."""
-        return {"true_mass": torch.from_numpy(self._true_mass.copy())}
+        return {
+            "true_mass": torch.from_numpy(self._true_mass.copy()),
+            "justified_mass": torch.from_numpy(self._justified.copy()),
+            "updates": torch.tensor(self._updates),
+        }
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore what `state_dict` returned.
@@ -219,3 +262,6 @@ class AdaptiveLabelSmoother:
         if mass.shape != (self.num_levels,):
             refuse(f"the state holds {mass.shape} masses", f"this smoother has {self.num_levels} levels", "Match them")
         self._true_mass = mass
+        if "updates" in state:  # states of versions that knew the published update only hold the masses alone
+            self._justified = state["justified_mass"].detach().cpu().double().numpy().copy()
+            self._updates = int(state["updates"])

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robcal import AdaptiveLabelSmoother, InputError
+from robcal.controllers import published_update
 from robcal.smoothing import (
     epsilon_from_true_mass,
     level_statistics,
     soft_targets,
     true_mass_from_epsilon,
-    update_true_mass,
 )
 
 unit = st.floats(0, 1, allow_nan=False)
@@ -54,11 +54,11 @@ levels = hnp.arrays(float, 6, elements=unit)
 @given(levels, levels, levels, st.floats(0.001, 10))
 def test_update_keeps_bounds_and_moves_against_the_gap(mass, confidence, accuracy, step):
     start = 0.2 + 0.8 * mass
-    moved = update_true_mass(start, confidence, accuracy, step_size=step, min_true_mass=0.2)
+    moved = published_update(start, confidence, accuracy, step_size=step, min_true_mass=0.2)
     assert ((moved >= 0.2) & (moved <= 1)).all()
     assert ((moved <= start) | (confidence <= accuracy)).all()
     assert ((moved >= start) | (confidence >= accuracy)).all()
-    still = update_true_mass(start, accuracy, accuracy, step_size=step, min_true_mass=0.2)
+    still = published_update(start, accuracy, accuracy, step_size=step, min_true_mass=0.2)
     np.testing.assert_array_equal(still, start)
 
 

@@ -1,0 +1,169 @@
+"""What steers the smoothing of each level: the published update, and one that is stable by construction.
+
+Both move the mass on the true class, one update an epoch, against the gap = confidence - accuracy of the level's
+validation examples. Softening is s = 1 - mass.
+
+**published** (Qin et al. 2021; METHOD 4): `mass <- clip(mass - step_size gap, min_true_mass, 1)`, level by level, from
+the first epoch on.
+
+**stable** (ours): with K updates in the run,
+
+    mass <- clip(mass - (1 - exp(-gain / K)) smoothed_gap, least_mass, 1)      from update start * K on
+
+- *start*: an untrained model is miscalibrated everywhere; what its gaps say is not about the labels.
+- *(1 - exp(-gain / K))* is below 1 for any run, and K of them make up the same course for any K: the run may be longer
+  or shorter without a new step size. Softening a level lowers its confidence by at most the mass taken away, so a step
+  below 1 does not overshoot.
+- *smoothed_gap* (`smooth_over_levels`): a level of 500 examples knows its gap to .02, and softening one level changes
+  its neighbours' confidence. The gaps are replaced by their posterior mean under a random walk over the levels, whose
+  variance is the most likely one, all the way to one common gap where levels differ by no more than noise: random
+  levels fall back on AdaLS.
+- *least_mass* (`justified_mass`): a network that fits its targets exactly is as sure as their mass, so no level is
+  softened below the highest accuracy that it has surely had. Softening that lowers a level's accuracy, and keeps its
+  gap open, then cannot feed itself.
+
+docs/controller.md derives these, and states what the tests prove of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robcal.checks import FloatArray
+
+#: Names of the controllers.
+CONTROLLERS = ("published", "stable")
+
+#: Standard errors by which an accuracy must exceed a mass before it bounds it [choice].
+BOUND_ERRORS = 2.0
+
+#: Candidates for (standard deviation of the random walk's steps / mean standard error of a gap)^2; 0 is one common gap.
+_RELATIVE_VARIANCES = (0.0, *np.geomspace(1e-3, 1e3, 25).tolist())
+
+
+def published_update(
+    true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, *, step_size: float, min_true_mass: float
+) -> FloatArray:
+    """One update of every level: `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (METHOD 4).
+
+    Args:
+        true_mass: (R,) mass on the true class of each level.
+        confidence: (R,) mean top-label confidence of each level on validation data.
+        accuracy: (R,) accuracy of each level on the same examples.
+        step_size: alpha > 0; must scale with the number of updates a run makes.
+        min_true_mass: lower bound, above 1/Z.
+
+    Returns:
+        (R,) float64, the masses of the next epoch; `confidence == accuracy` leaves them as they are.
+    """
+    return np.clip(true_mass - step_size * (confidence - accuracy), min_true_mass, 1.0)
+
+
+def stable_update(
+    true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray, *, step: float,
+    least_mass: FloatArray,
+) -> FloatArray:  # fmt: skip
+    """One update of every level against its smoothed gap: `clip(mass - step smoothed_gap, least_mass, 1)`.
+
+    Args:
+        true_mass: (R,) mass on the true class of each level.
+        confidence: (R,) mean top-label confidence of each level on validation data.
+        accuracy: (R,) accuracy of each level on the same examples.
+        counts: (R,) number of these examples.
+        step: in (0, 1], see `step_of_run`.
+        least_mass: (R,) lower bounds, see `justified_mass`.
+
+    Returns:
+        (R,) float64, the masses of the next epoch; `confidence == accuracy` leaves them as they are unless they are
+        below `least_mass`.
+    """
+    gap = smooth_over_levels(confidence - accuracy, squared_errors(accuracy, counts))
+    return np.clip(true_mass - step * gap, least_mass, 1.0)
+
+
+def step_of_run(gain: float, num_updates: int) -> float:
+    """Step of each of K updates, `1 - exp(-gain / K)`: K of them leave `exp(-gain)` of a deviation, for any K.
+
+    >>> round(step_of_run(4.0, 20), 4)
+    0.1813
+    """
+    return float(-np.expm1(-gain / num_updates))
+
+
+def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
+    """Squared standard error of each level's gap, `a (1 - a) / n` with `a` drawn towards 1/2 by Jeffreys' half counts.
+
+    The confidences, whose spread is much smaller than that of right and wrong, are taken as given. Empty levels have
+    an infinite error.
+
+    Args:
+        accuracy: (R,) accuracy of each level.
+        counts: (R,) number of examples; 0 for none.
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    share = (accuracy * n + 0.5) / (n + 1)
+    return np.asarray(np.where(n > 0, share * (1 - share) / np.maximum(n, 1), np.inf))
+
+
+def justified_mass(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
+    """The mass below which these validation examples justify no softening: accuracy - 2 standard errors, at least 0.
+
+    Args:
+        accuracy: (R,) accuracy of each level.
+        counts: (R,) number of examples; 0 for none, which justifies any mass.
+    """
+    return np.asarray(np.maximum(0.0, accuracy - BOUND_ERRORS * np.sqrt(squared_errors(accuracy, counts))))
+
+
+def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
+    """Posterior mean of the levels' true gaps: neighbours are alike, and every gap is known to its standard error.
+
+    A random walk over the levels with a flat prior on its height: the minimiser of
+
+        sum_r (h_r - gap_r)^2 / variance_r + sum_r (h_{r+1} - h_r)^2 / walk_variance
+
+    (Whittaker 1923), with the walk's variance of greatest restricted likelihood. It is linear in the gaps with weights
+    that are not negative and sum to 1, so no smoothed gap leaves the range of the gaps; walk variance 0 is the weighted
+    mean of all levels.
+
+    Args:
+        gap: (R,) signed gaps.
+        variance: (R,) squared standard errors, infinite for a level without examples.
+
+    Returns:
+        (R,) float64.
+
+    >>> smooth_over_levels(np.array([0.3, 0.1, -0.1, -0.3]), np.full(4, 1e-4)).round(2)
+    array([ 0.3,  0.1, -0.1, -0.3])
+    >>> smooth_over_levels(np.array([0.02, -0.01, 0.015, -0.005]), np.full(4, 4e-4)).round(3)
+    array([0.005, 0.005, 0.005, 0.005])
+    """
+    known = np.isfinite(variance)
+    if not known.any():
+        return np.zeros(len(gap))
+    precision = np.where(known, 1 / np.where(known, variance, 1.0), 0.0)
+    values, scale = np.where(known, gap, 0.0), float(variance[known].mean())
+    best, found = -np.inf, values
+    for relative in _RELATIVE_VARIANCES:
+        likelihood, mean = _random_walk(values, precision, relative * scale)
+        if likelihood > best:
+            best, found = likelihood, mean
+    return np.clip(found, gap[known].min(), gap[known].max())
+
+
+def _random_walk(gap: FloatArray, precision: FloatArray, walk_variance: float) -> tuple[float, FloatArray]:
+    """Restricted log-likelihood of a walk variance, up to a constant, and the posterior mean under it."""
+    known = precision > 0
+    centre = float(precision @ gap / precision.sum())
+    residual = gap - centre
+    if walk_variance == 0:
+        fixed = 0.5 * np.log(precision[known]).sum() - 0.5 * np.log(precision.sum())
+        return float(fixed - 0.5 * precision @ residual**2), np.full(len(gap), centre)
+    size = len(gap)
+    steps = np.diff(np.eye(size), axis=0)
+    roughness = steps.T @ steps / walk_variance
+    posterior = roughness + np.diag(precision)
+    mean = np.linalg.solve(posterior, precision * residual)
+    misfit = precision @ (residual - mean) ** 2 + mean @ roughness @ mean
+    evidence = np.log(precision[known]).sum() - (size - 1) * np.log(walk_variance) - np.linalg.slogdet(posterior)[1]
+    return float(0.5 * evidence - 0.5 * misfit), np.asarray(centre + mean, dtype=np.float64)
