@@ -139,7 +139,8 @@ def train(
         data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
         step_size=step_size, gain=gain, epsilon=epsilon, scorer=scorer,
-        scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit, test_limit=test_limit, image_size=image_size,
+        scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
+        test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=levels_from,
         folds=folds, controller=controller, **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip
