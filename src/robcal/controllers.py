@@ -77,7 +77,7 @@ def stable_update(
         (R,) float64, the masses of the next epoch; `confidence == accuracy` leaves them as they are unless they are
         below `least_mass`.
     """
-    gap = smooth_over_levels(confidence - accuracy, squared_errors(accuracy, counts))
+    gap = smooth_over_levels(confidence - accuracy, common_squared_errors(accuracy, counts))
     return np.clip(true_mass - step * gap, least_mass, 1.0)
 
 
@@ -103,6 +103,24 @@ def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
     n = np.asarray(counts, dtype=np.float64)
     share = (accuracy * n + 0.5) / (n + 1)
     return np.asarray(np.where(n > 0, share * (1 - share) / np.maximum(n, 1), np.inf))
+
+
+def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
+    """The same with one variance for all levels, the mean of `a (1 - a)` over the examples [choice].
+
+    Levels of high accuracy know their gap better; weighed by that they would speak for all others, and the common gap
+    of levels that do not differ would not be that of the whole split, which AdaLS takes.
+
+    Args:
+        accuracy: (R,) accuracy of each level.
+        counts: (R,) number of examples; 0 for none.
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    known = n > 0
+    if not known.any():
+        return np.full(len(n), np.inf)
+    variance = squared_errors(accuracy, n)[known] * n[known]
+    return np.asarray(np.where(known, variance @ n[known] / n.sum() / np.maximum(n, 1), np.inf))
 
 
 def justified_mass(accuracy: FloatArray, counts: FloatArray) -> FloatArray:

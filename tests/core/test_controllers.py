@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal
 from robcal import AdaptiveLabelSmoother, InputError
 from robcal.controllers import (
     _random_walk,
+    common_squared_errors,
     justified_mass,
     published_update,
     smooth_over_levels,
@@ -80,10 +81,25 @@ def test_a_trend_beyond_the_noise_is_kept():
     assert abs(np.mean(errors, axis=0)).max() < 0.012
 
 
+def test_levels_alike_take_the_gap_of_the_whole_split():
+    """Where the levels differ by nothing but noise the update is that of AdaLS, however unlike their accuracies are."""
+    accuracy, counts = np.array([0.3, 0.6, 0.9, 0.99]), np.array([90, 100, 110, 100])
+    gap = np.array([0.03, 0.01, 0.02, 0.005])
+    moved = stable_update(np.full(4, 0.995), accuracy + gap, accuracy, counts, step=0.5, least_mass=np.zeros(4))
+    np.testing.assert_allclose(moved, 0.995 - 0.5 * (gap @ counts) / 400, atol=1e-12)
+
+
+def test_common_errors_by_hand():
+    accuracy, counts = np.array([0.5, 0.9, 0.0]), np.array([100, 300, 0])
+    half, high = (50.5 / 101) * (50.5 / 101), (270.5 / 301) * (30.5 / 301)
+    variance = (100 * half + 300 * high) / 400
+    np.testing.assert_allclose(common_squared_errors(accuracy, counts), [variance / 100, variance / 300, np.inf])
+
+
 def test_a_level_without_examples_takes_its_neighbours_gap():
     counts = np.array([500, 0, 500])
     gap, accuracy = np.array([0.3, 0.0, 0.3]), np.array([0.5, 0.0, 0.5])
-    np.testing.assert_allclose(smooth_over_levels(gap, squared_errors(accuracy, counts)), 0.3)
+    np.testing.assert_allclose(smooth_over_levels(gap, common_squared_errors(accuracy, counts)), 0.3)
     np.testing.assert_array_equal(smooth_over_levels(gap, np.full(3, np.inf)), 0)
 
 
@@ -163,7 +179,7 @@ def test_updates_of_a_linear_model_contract(first, second, step, plant):
         distances.append(np.linalg.norm(masses[0] - masses[1]))
         moved = []
         for mass in masses:
-            _, gap = _random_walk(own - plant * (1 - mass), 1 / squared_errors(accuracy, counts), 4e-4)
+            _, gap = _random_walk(own - plant * (1 - mass), 1 / common_squared_errors(accuracy, counts), 4e-4)
             moved.append(np.clip(mass - step * gap, 0.2, 1))
         masses = moved
     assert (np.diff(distances) <= 1e-12).all()
