@@ -1,0 +1,49 @@
+"""Draw the smoothing and the gap of every level over the epochs, one row a run: what each controller does.
+
+Usage: python benchmarks/controller.py "TITLE=RUN" ["TITLE=RUN" …] --out docs/figures/controller.svg
+
+A RUN is a run directory of a method that smooths per level (`robcal train`, or one of `robcal compare`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from robcal.files import replacing
+from robcal.report import figures, plotted
+from robcal.report.dots import svg_file
+from robcal.runs import open_run
+
+HEIGHT = 254.0
+
+
+def main() -> None:
+    """Read the histories, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="TITLE=RUN")
+    parser.add_argument("--out", required=True, type=Path)
+    options = parser.parse_args()
+    courses = {}
+    for text in options.runs:
+        title, _, directory = text.rpartition("=")
+        history = open_run(Path(directory)).history()
+        courses[title] = {name: plotted.history_course(history, name) for name in ("epsilon", "gap")}
+    drawn = []
+    for row, (title, pair) in enumerate(courses.items()):
+        for name, label in (("epsilon", "ε (used in the next epoch)"), ("gap", "confidence − accuracy, validation")):
+            course = pair[name]
+            if course is None:
+                parser.error(f"{title} has no levels")
+            scale = [other for one in courses.values() if (other := one[name]) is not None]
+            what = "label smoothing ε per level" if name == "epsilon" else "gap per level"
+            drawn.append(
+                figures.draw_course(course, key=f"{name}-{row}", title=f"{title}: {what}", y_label=label, scale=scale)
+            )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(options.out) as temporary:
+        temporary.write_text(svg_file([(one, HEIGHT) for one in drawn]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
