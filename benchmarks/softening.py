@@ -94,7 +94,8 @@ def page(plain: list[FloatArray], softened: dict[int, list[FloatArray]], epsilon
     num_levels = reference.shape[1] - 2
     lines = [
         f"Change of each validation level's gap when the labels of one training level are smoothed by eps = "
-        f"{epsilon:g}: softened minus plain, mean over {len(plain)} seed(s) (± standard deviation where there are several).",
+        f"{epsilon:g}: softened minus plain, mean over {len(plain)} seed(s) (± standard deviation where there are "
+        "several).",
         f"Levels: {settings.levels_from}; {settings.model}, {settings.train_limit} training images, "
         f"{settings.epochs} epochs.",
         "",
