@@ -5,13 +5,13 @@ Usage: python benchmarks/softening.py PLAIN:LEVELS [PLAIN:LEVELS …] --out docs
 PLAIN is the run directory of a plain model, LEVELS that of an ar-adals run of the same seed (`robcal compare` makes
 both); one pair a seed. Trained anew by the plain model's recipe are models that differ from it in nothing but that the
 labels of one level's training examples are smoothed by a constant eps. Told is by how much the gap (confidence -
-accuracy) of every validation level changes, and what is left after temperature scaling.
+accuracy) of every validation level changes, and, after temperature scaling, the NLL and the mean ECE under shift (the
+15 corruptions x 5 severities of 1,000 test images).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from robcal.predictors import predict_logits, softmax
 from robcal.progress import open_reporter
 from robcal.recipe import build_networks, train_networks
 from robcal.runs import Run, load_data, load_model, open_run
+from robcal.shift import ShiftImages, ShiftLogits
 from robcal.smoothing import level_statistics, soft_targets
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("pairs", nargs="+", metavar="PLAIN:LEVELS")
     parser.add_argument("--levels", type=int, nargs="+", default=[1, 6], help="levels to soften, one at a time")
     parser.add_argument("--epsilon", type=float, default=0.5)
-    parser.add_argument("--work", type=Path, required=True, help="folder of unfinished trainings")
+    parser.add_argument("--work", type=Path, required=True, help="folder of unfinished trainings and corrupted images")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -45,9 +46,9 @@ def main() -> None:
     for pair in options.pairs:
         plain, levels = (open_run(Path(one)) for one in pair.split(":"))
         model, _ = load_model(plain.checkpoint)
-        plain_rows.append(figures(plain, levels, [model]))
+        plain_rows.append(figures(plain, levels, model, options.work))
         for level in options.levels:
-            softened[level].append(figures(plain, levels, soften(plain, levels, level, options)))
+            softened[level].append(figures(plain, levels, soften(plain, levels, level, options), options.work))
     text = page(plain_rows, softened, options.epsilon, open_run(Path(options.pairs[0].split(":")[1])))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.out) as temporary:
@@ -55,7 +56,7 @@ def main() -> None:
     print(text)
 
 
-def soften(plain: Run, levels: Run, level: int, options: argparse.Namespace) -> list[torch.nn.Module]:
+def soften(plain: Run, levels: Run, level: int, options: argparse.Namespace) -> torch.nn.Module:
     """A network trained by the plain model's recipe, but for the softened labels of one level."""
     data, settings = load_data(plain.settings), plain.settings
     levels_of_split = {
@@ -72,26 +73,32 @@ def soften(plain: Run, levels: Run, level: int, options: argparse.Namespace) -> 
     with open_reporter() as reporter:
         train_networks(networks, settings, data, method, levels=levels_of_split, state_file=state, reporter=reporter)
     state.unlink(missing_ok=True)
-    return list(networks)
+    return networks[0]
 
 
-def figures(plain: Run, levels: Run, networks: Sequence[torch.nn.Module]) -> FloatArray:
-    """Gap of every validation level, then test accuracy, and NLL after temperature scaling."""
+def figures(plain: Run, levels: Run, network: torch.nn.Module, work: Path) -> FloatArray:
+    """Gap of every validation level; test accuracy; NLL and mean ECE under shift, both after temperature scaling."""
     data = load_data(plain.settings)
     val, test = data.split("val"), data.split("test")
     level = load_levels(levels.directory / "levels-val.parquet").level
-    logits, test_logits = predict_logits(networks[0], val), predict_logits(networks[0], test)
+    logits, test_logits = predict_logits(network, val), predict_logits(network, test)
     probs = softmax(logits)
     sure, right, _ = level_statistics(probs.max(1), probs.argmax(1) == val.labels, level, int(level.max()) + 1)
-    scaled = TemperatureScaling().fit(logits, val.labels).transform(test_logits)
+    scaling = TemperatureScaling().fit(logits, val.labels)
     accuracy = float((test_logits.argmax(1) == test.labels).mean())
-    return np.array([*(sure - right), accuracy, negative_log_likelihood(scaled, test.labels)])
+    nll = negative_log_likelihood(scaling.transform(test_logits), test.labels)
+    images = ShiftImages.of(
+        test, data.digest("test"), num_classes=data.num_classes, limit=1000, folder=work / "corrupted"
+    )
+    cells = np.stack([predict_logits(network, images.shifted(*cell)) for cell in images.cells])
+    shifted = ShiftLogits(cells, images.split.labels, images.index, images.cells).summary(scaling.temperature)
+    return np.array([*(sure - right), accuracy, nll, shifted.per_cell("ece").mean()])
 
 
 def page(plain: list[FloatArray], softened: dict[int, list[FloatArray]], epsilon: float, levels: Run) -> str:
     """The table: mean and standard deviation over the seeds."""
     reference, settings = np.array(plain), levels.settings
-    num_levels = reference.shape[1] - 2
+    num_levels = reference.shape[1] - 3
     lines = [
         f"Change of each validation level's gap when the labels of one training level are smoothed by eps = "
         f"{epsilon:g}: softened minus plain, mean over {len(plain)} seed(s) (± standard deviation where there are "
@@ -99,8 +106,10 @@ def page(plain: list[FloatArray], softened: dict[int, list[FloatArray]], epsilon
         f"Levels: {settings.levels_from}; {settings.model}, {settings.train_limit} training images, "
         f"{settings.epochs} epochs.",
         "",
-        "| softened | " + " | ".join(f"level {n}" for n in range(num_levels)) + " | accuracy | NLL, scaled |",
-        "|---|" + "---:|" * (num_levels + 2),
+        "| softened | "
+        + " | ".join(f"level {n}" for n in range(num_levels))
+        + " | accuracy | NLL, scaled | ECE shift, scaled |",
+        "|---|" + "---:|" * (num_levels + 3),
         "| none (gap itself) | " + " | ".join(told(reference[:, n], ".3f") for n in range(reference.shape[1])) + " |",
     ]
     for level, rows in softened.items():
