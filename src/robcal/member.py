@@ -3,7 +3,8 @@
 Why accelerate: under `torchrun` it is DDP with mixed precision and nothing else changes, and it imports beside a broken
 torchvision. What resumes a run and what splits it over processes is ours and engine-free: the order of an epoch is a
 function of (seed, epoch), so a run resumes at any batch by counting; an epoch is cut into batches whose sizes differ by
-at most one, and every process weighs its share, so there is no ragged last batch to pad, repeat or drop.
+at most one, and every process weighs its share, so there is no ragged last batch to pad, repeat or drop. The
+optimiser is not handed to accelerate: its wrapper costs every step for other precisions and strategies than these.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch import nn
 from robcal.checks import FloatArray
 from robcal.data import Dataset, Split
 from robcal.methods import Batch, Method
-from robcal.methods.method import State
+from robcal.methods.method import State, keep_batch
 from robcal.predictors import predict_logits, softmax
 from robcal.robustness.online import OnlineScores
 
@@ -83,6 +85,7 @@ class Member:
     ) -> None:
         self.engine, self.method, self.recipe, self.seed, self.online = engine, method, recipe, seed, online
         self.device: torch.device = engine.device
+        self.rank, self.world = engine.process_index, engine.num_processes
         self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
         self.num_batches = math.ceil(len(self.train) / recipe.batch_size)
         self.fetch = _fetcher(self.train, self.device)
@@ -91,8 +94,10 @@ class Member:
         image = len(dataset.input_shape) == 3
         self.layout = torch.channels_last if image else torch.contiguous_format
         plain = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.optimizer = engine.prepare(_optimizer(recipe, plain))
+        self.optimizer = _optimizer(recipe, plain)
         self.model = engine.prepare(plain)
+        self.autocast = nullcontext if engine.mixed_precision == "no" else engine.autocast
+        self.draws = recipe.augment is not None or method.augment is not keep_batch
         self.loss_sum: float | torch.Tensor = 0.0
         self.logits: torch.Tensor | None = None  # of the last forward pass, for the online estimates
         self.hook = None if online is None else self.model.register_forward_hook(self._keep_logits)
@@ -114,27 +119,32 @@ class Member:
 
     def step(self, state: State, epoch: int, number: int, levels: torch.Tensor | None) -> State:
         """One optimiser step on a batch; returns the method's state after it."""
-        rank, world = self.engine.process_index, self.engine.num_processes
+        rank, world = self.rank, self.world
         whole = self.batches[number]
         index = whole[rank::world]
-        generator = torch.Generator().manual_seed(self._seed_of(epoch, 1 + number * world + rank))
+        generator = torch.Generator()
+        if self.draws:
+            generator.manual_seed(self._seed_of(epoch, 1 + number * world + rank))
         batch = self._batch(torch.from_numpy(index), generator, levels)
         targets = self.method.targets(state, batch, self.num_classes)
         inputs, targets = self.method.augment(batch.inputs, targets, generator)
         if self.online is not None:
             inputs = inputs.detach().requires_grad_()
-        with self.engine.autocast():
-            loss, state = self.method.loss(state, self.model, dataclasses.replace(batch, inputs=inputs), targets)
+        if inputs is not batch.inputs:
+            batch = dataclasses.replace(batch, inputs=inputs)
+        with self.autocast():
+            loss, state = self.method.loss(state, self.model, batch, targets)
         rate = schedule(epoch * self.num_batches + number, self.recipe.epochs * self.num_batches)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
-        self.engine.backward(loss * (len(index) * world / len(whole)))
+        (loss if world == 1 else loss * (len(index) * world / len(whole))).backward()
         if self.online is not None and self.logits is not None and inputs.grad is not None:
             self.online.observe(batch.index, self.logits, targets, inputs.grad * (len(whole) / world))
             self.logits = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss_sum = self.loss_sum + loss.detach().float() * (len(index) / len(whole))
+        share = loss.detach().float()
+        self.loss_sum = self.loss_sum + (share if world == 1 else share * (len(index) / len(whole)))
         return state
 
     def train_loss(self) -> float:
@@ -144,7 +154,7 @@ class Member:
 
     def validation_probs(self) -> FloatArray:
         """(N, Z) float64 probabilities of the validation split, each process predicting its share."""
-        rank, world = self.engine.process_index, self.engine.num_processes
+        rank, world = self.rank, self.world
         index = np.arange(len(self.val))[rank::world]
         logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
         self.model.train()
@@ -239,5 +249,7 @@ def _fetcher(split: Split, device: torch.device) -> Callable[[torch.Tensor], tor
     if isinstance(split.inputs, np.ndarray) and not isinstance(split.inputs, np.memmap) and split.inputs.nbytes < 2**31:
         resident = torch.from_numpy(split.inputs).to(device)
         scale = 255.0 if split.inputs.dtype == np.uint8 else 1.0
-        return lambda index: resident[index.to(device)].float() / scale
+        if scale == 1.0:
+            return lambda index: resident[index.to(device)].float()
+        return lambda index: resident[index.to(device)].float().div_(scale)
     return lambda index: split.batch(index.numpy()).to(device, non_blocking=True)

@@ -76,9 +76,15 @@ def soft_targets(labels: torch.Tensor, epsilon: torch.Tensor | float, num_classe
     >>> soft_targets(torch.tensor([1]), 0.3, 3)
     tensor([[0.1000, 0.8000, 0.1000]])
     """
-    eps = torch.as_tensor(epsilon, dtype=torch.float32, device=labels.device).expand(labels.shape)
-    targets = (eps / num_classes).unsqueeze(1).repeat(1, num_classes)
-    return targets.scatter_add_(1, labels.unsqueeze(1), (1 - eps).unsqueeze(1))
+    where = labels.unsqueeze(1)
+    if not isinstance(epsilon, torch.Tensor):
+        eps = np.float32(epsilon)
+        rest = eps / np.float32(num_classes)
+        shape, true = (len(labels), num_classes), rest + (np.float32(1) - eps)
+        return torch.full(shape, float(rest), device=labels.device).scatter_(1, where, float(true))
+    column = epsilon.to(labels.device, torch.float32).expand(labels.shape).unsqueeze(1)
+    others = column / num_classes
+    return others.expand(-1, num_classes).scatter(1, where, others + (1 - column))
 
 
 def level_statistics(
@@ -161,6 +167,7 @@ class AdaptiveLabelSmoother:
             default if min_true_mass is None else min_true_mass, "min_true_mass", low=1 / num_classes
         )
         self._true_mass: FloatArray = np.ones(num_levels)
+        self._integral: FloatArray = np.ones(num_levels)
         self._justified: FloatArray = np.zeros(num_levels)
         self._updates = 0
 
@@ -228,8 +235,8 @@ class AdaptiveLabelSmoother:
         self._justified = np.maximum(self._justified, justified_mass(accuracy, counts))
         if self._updates + 1 < self.start * self.num_updates:
             return
-        self._true_mass = stable_update(
-            self._true_mass,
+        self._integral, self._true_mass = stable_update(
+            self._integral,
             confidence,
             accuracy,
             counts,
@@ -248,6 +255,7 @@ class AdaptiveLabelSmoother:
         """The whole state, as tensors: `torch.save` and safetensors both keep it exactly."""
         return {
             "true_mass": torch.from_numpy(self._true_mass.copy()),
+            "integral": torch.from_numpy(self._integral.copy()),
             "justified_mass": torch.from_numpy(self._justified.copy()),
             "updates": torch.tensor(self._updates),
         }
@@ -263,5 +271,6 @@ class AdaptiveLabelSmoother:
             refuse(f"the state holds {mass.shape} masses", f"this smoother has {self.num_levels} levels", "Match them")
         self._true_mass = mass
         if "updates" in state:  # states of versions that knew the published update only hold the masses alone
+            self._integral = state["integral"].detach().cpu().double().numpy().copy()
             self._justified = state["justified_mass"].detach().cpu().double().numpy().copy()
             self._updates = int(state["updates"])

@@ -104,7 +104,8 @@ def no_state(info: RunInfo) -> State:
 
 def one_hot_targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
     """(B, Z) float32: the hard labels."""
-    return functional.one_hot(batch.labels, num_classes).float()
+    zeros = torch.zeros(len(batch.labels), num_classes, device=batch.labels.device)
+    return zeros.scatter_(1, batch.labels.unsqueeze(1), 1.0)
 
 
 def keep_batch(
