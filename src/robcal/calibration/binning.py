@@ -115,8 +115,13 @@ def summarise(probs: Any, labels: Any) -> TopLabel:
     """
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    confidence, prediction = _top(array, np.asarray(probs).dtype)
-    return TopLabel(confidence, prediction, (prediction == truth).astype(np.float64))
+    return top_of(array, truth, np.asarray(probs).dtype)
+
+
+def top_of(probs: FloatArray, labels: IntArray, dtype: np.dtype[Any]) -> TopLabel:
+    """Return the summary of checked arrays; `dtype` is the precision in which the probabilities came."""
+    confidence, prediction = _top(probs, dtype)
+    return TopLabel(confidence, prediction, (prediction == labels).astype(np.float64))
 
 
 def check_binning(bins: int, scheme: str, edges: str) -> None:

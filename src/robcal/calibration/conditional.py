@@ -8,15 +8,18 @@ import numpy as np
 
 from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, width_edges
 from robcal.calibration.intervals import (
+    TOP_LABEL_METRICS,
     accuracy_interval,
     gap_interval,
     jeffreys_interval,
     mean_interval,
-    metric_interval,
+    metric_intervals,
+    top_label_intervals,
 )
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
 from robcal.calibration.trends import trend_tests
+from robcal.calibration.weighted import METRICS
 from robcal.checks import (
     FloatArray,
     check_fraction,
@@ -28,7 +31,7 @@ from robcal.checks import (
 )
 from robcal.types import METRIC_TITLES, Estimate, GroupRow, ReliabilityBin
 
-__all__ = ["group_table", "level_table", "overall_metrics", "reliability_bins", "trend_tests"]
+__all__ = ["group_table", "level_table", "overall_metrics", "reliability_bins", "top_label_metrics", "trend_tests"]
 
 
 def overall_metrics(
@@ -54,11 +57,52 @@ def overall_metrics(
     >>> round(metrics["accuracy"].value, 3), round(metrics["brier"].value, 3)
     (0.7, 0.42)
     """
-    names = [name for name in METRIC_TITLES if not name.startswith("shift_")]
-    return {
-        name: metric_interval(name, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
-        for name in names
-    }
+    names = [name for name in METRIC_TITLES if name in METRICS]
+    return metric_intervals(names, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def top_label_metrics(
+    confidences: Any, correct: Any, *, bins: int = 15, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Those over-all metrics that the top label decides, where the full probabilities are too many to keep.
+
+    The same numbers and intervals as `overall_metrics`, without NLL, Brier and classwise ECE.
+
+    Args:
+        confidences: (N,) probability of each example's predicted class, in [0, 1], in the precision of the model.
+        correct: (N,) booleans, whether the prediction is the true class.
+        bins: number of bins.
+        confidence: nominal coverage of the intervals, strictly between 0 and 1.
+        resamples: simulated data sets.
+        seed: seed of the simulations.
+
+    Returns:
+        Estimates by the keys of `robcal.types.METRIC_TITLES`, in their order.
+
+    Raises:
+        InputError: on bad input or options.
+
+    >>> metrics = top_label_metrics([0.7] * 10, [True] * 7 + [False] * 3)
+    >>> round(metrics["accuracy"].value, 3), round(metrics["ece"].value, 3)
+    (0.7, 0.0)
+    """
+    values = check_scores(confidences, name="confidences")
+    if values.min() < 0 or values.max() > 1:
+        refuse(
+            f"confidences hold {values.min():.4g} to {values.max():.4g}", "they lie in [0, 1]", "Apply softmax first"
+        )
+    right = np.asarray(correct)
+    if right.ndim != 1 or right.dtype.kind != "b":
+        refuse(f"correct has shape {right.shape} and dtype {right.dtype}", "it must be (N,) booleans", "Convert it")
+    check_same_length(len(values), len(right), "the confidences", "correct")
+    check_positive_int(bins, "bins")
+    check_fraction(confidence, "confidence")
+    check_positive_int(resamples, "resamples", minimum=20)
+    given = np.asarray(confidences)
+    sure = given if given.dtype.kind == "f" else values
+    top = TopLabel(sure, np.full(len(sure), -1), right.astype(np.float64))
+    names = [name for name in METRIC_TITLES if name in TOP_LABEL_METRICS]
+    return top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def reliability_bins(

@@ -6,22 +6,27 @@ coverage of 95% intervals of the ECE (15 equal-width bins) stands in the docstri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaincinv, erf, ndtri, stdtrit
 
-from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise
+from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_of
 from robcal.calibration.inversion import inverted_interval, resampled_errors
-from robcal.calibration.metrics import NORMS, ClassBins, Norm, class_bins, norm_of_gaps
-from robcal.calibration.weighted import (
-    BIN_METRICS,
-    METRICS,
-    example_values,
-    value_of_bins,
+from robcal.calibration.metrics import (
+    NORMS,
+    ClassBins,
+    Norm,
+    brier_losses,
+    class_bins,
+    log_losses,
+    norm_of_gaps,
+    refinement_losses,
 )
+from robcal.calibration.selective import aurc_values
+from robcal.calibration.weighted import BIN_METRICS, METRICS, value_of_bins
 from robcal.checks import (
     FloatArray,
     check_choice,
@@ -34,6 +39,9 @@ from robcal.types import Estimate
 
 Method = Literal["inversion", "percentile", "basic"]
 METHODS: tuple[Method, ...] = ("inversion", "percentile", "basic")
+
+#: Metrics that need no more than each example's confidence and whether it is right.
+TOP_LABEL_METRICS = tuple(metric for metric in METRICS if metric not in ("nll", "brier", "classwise_ece"))
 
 
 def calibration_error_interval(
@@ -132,28 +140,88 @@ def metric_interval(
     >>> round(estimate.value, 2), round(estimate.low, 2), round(estimate.high, 2)
     (0.7, 0.39, 0.91)
     """
-    check_choice(metric, METRICS, "metric")
+    return metric_intervals([metric], probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)[
+        metric
+    ]
+
+
+def metric_intervals(
+    metrics: Sequence[str],
+    probs: Any,
+    labels: Any,
+    *,
+    bins: int = 15,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Several metrics of the same predictions, which are checked and reduced to their top labels once.
+
+    Args:
+        metrics: keys of `robcal.types.METRIC_TITLES`, without those under shift.
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins, where a metric has bins.
+        confidence: nominal coverage, strictly between 0 and 1.
+        resamples: simulated data sets, the same for every metric.
+        seed: seed of the simulation.
+
+    Returns:
+        What `metric_interval` returns of each, in the order asked for.
+
+    Raises:
+        InputError: on bad input or an unknown metric.
+    """
+    for metric in metrics:
+        check_choice(metric, METRICS, "metric")
+    check_positive_int(bins, "bins")
     _check_resampling(confidence, resamples)
-    if metric == "classwise_ece":
-        array = check_probs(probs)
-        truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-        cells = class_bins(array, truth, bins=bins, scheme="width", dtype=np.asarray(probs).dtype)
-        return classwise_interval(cells, confidence=confidence)
-    if metric in BIN_METRICS:
-        scheme, norm = BIN_METRICS[metric]
-        sums = bin_sums(summarise(probs, labels), bins=check_positive_int(bins, "bins"), scheme=scheme)
-        low, high = _error_interval(sums, norm, "inversion", confidence, resamples, seed)
-        if metric == "brier_calibration":
-            low, high = low**2, high**2
-        value = value_of_bins(metric, sums)
-        return Estimate(value, min(low, value), max(high, value))
-    if metric in ("accuracy", "gap"):
-        top = summarise(probs, labels)
-        return accuracy_interval(top, confidence) if metric == "accuracy" else gap_interval(top, confidence)
-    values = example_values(metric, probs, labels, bins=bins)
-    if metric == "aurc":
-        return _log_interval(values, summarise(probs, labels), confidence)
-    return mean_interval(values, confidence=confidence)
+    array = check_probs(probs)
+    truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
+    dtype = np.asarray(probs).dtype
+    found = top_label_intervals(
+        [metric for metric in metrics if metric in TOP_LABEL_METRICS],
+        top_of(array, truth, dtype),
+        bins=bins,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+    if "classwise_ece" in metrics:
+        cells = class_bins(array, truth, bins=bins, scheme="width", dtype=dtype)
+        found["classwise_ece"] = classwise_interval(cells, confidence=confidence)
+    if "nll" in metrics:
+        found["nll"] = mean_interval(log_losses(array, truth), confidence=confidence)
+    if "brier" in metrics:
+        found["brier"] = mean_interval(brier_losses(array, truth), confidence=confidence)
+    return {metric: found[metric] for metric in metrics}
+
+
+def top_label_intervals(
+    metrics: Sequence[str], top: TopLabel, *, bins: int, confidence: float, resamples: int, seed: int
+) -> dict[str, Estimate]:
+    """Those of `TOP_LABEL_METRICS` that are asked for, from a summary; arguments checked, as of `metric_intervals`."""
+    sums: dict[Scheme, BinSums] = {}
+    found = {}
+    for metric in metrics:
+        if metric in BIN_METRICS:
+            scheme, norm = BIN_METRICS[metric]
+            if scheme not in sums:
+                sums[scheme] = bin_sums(top, bins=bins, scheme=scheme)
+            low, high = _error_interval(sums[scheme], norm, "inversion", confidence, resamples, seed)
+            if metric == "brier_calibration":
+                low, high = low**2, high**2
+            value = value_of_bins(metric, sums[scheme])
+            found[metric] = Estimate(value, min(low, value), max(high, value))
+        elif metric == "accuracy":
+            found[metric] = accuracy_interval(top, confidence)
+        elif metric == "gap":
+            found[metric] = gap_interval(top, confidence)
+        elif metric == "aurc":
+            found[metric] = _log_interval(aurc_values(top), top, confidence)
+        else:
+            found[metric] = mean_interval(refinement_losses(top, bins=bins), confidence=confidence)
+    return found
 
 
 def bootstrap_interval(
