@@ -110,7 +110,7 @@ def collect(
         dataset=first.dataset,
         methods=tuple(results),
         differences=differences,
-        notes=_notes(first, methods, count, with_shift=first.shift is not None),
+        notes=_notes(first, methods, count),
         fidelity=load_fidelity(trusted) if (trusted := first.directory / "fidelity.json").exists() else (),
         provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(measured)),
     )
@@ -253,7 +253,7 @@ def _mean_shift(runs: list[Measured]) -> tuple[ShiftCell, ...]:
     )
 
 
-def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int, *, with_shift: bool) -> tuple[str, ...]:
+def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -> tuple[str, ...]:
     seeds = max(len(runs) for runs in methods.values())
     title = next(iter(methods.values()))[0].title
     test = f"the finite test split of {len(first)} examples ({RESAMPLES} bootstrap resamples"
@@ -271,10 +271,8 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int, *
         f"size, level 0 the least robust; every method is grouped by the levels of the {title} model of the same seed.",
         "The validation split steers the smoothing; the test split is only measured on.",
     ]
-    if with_shift:
+    if first.shift is not None:
         lines.append(
-            "Shift: 15 corruptions at 5 severities, made by robcal's own implementation with the published constants "
-            "for 32x32 images (lengths scaled to the image size). Metrics are computed per cell and then averaged over "
-            "the cells, never pooled."
+            f"Shift: {first.shift.note}. Metrics are computed per cell and then averaged over the cells, never pooled."
         )
     return tuple(lines)

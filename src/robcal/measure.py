@@ -18,6 +18,7 @@ from robcal.artifacts import load_json, load_predictions, load_scores
 from robcal.checks import IntArray, refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, Split
+from robcal.data.shifts import shift_source
 from robcal.methods import make_method
 from robcal.models.average import Average
 from robcal.progress import SILENT, Reporter
@@ -107,7 +108,7 @@ def measure_run(
     Args:
         run: a finished run.
         dataset: its data, if it is loaded already.
-        shift: under corruption too, if the inputs are images.
+        shift: under corruption too.
         scores: the robustness of every test example too.
         reporter: shows progress.
 
@@ -135,8 +136,9 @@ def measure_run(
         distance = load_scores(file).distance
     image = data.kind == "image"
     shifted = None
-    if shift and image:
-        corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes)
+    if shift:
+        source = shift_source(data)
+        corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes, source=source)
         shifted = measure_shift(run, networks, corrupted, reporter=reporter).summary()
     return Measured(
         directory=run.directory,

@@ -1,14 +1,14 @@
-"""The test split under corruption: what a run says of it, cell by cell, and what metrics need of that.
+"""The test split under shift: what a run says of it, cell by cell, and what metrics need of that.
 
 Logits are kept, not a summary of them, so that temperatures and averages of several runs are applied afterwards without
-another forward pass. The corrupted images may be kept on disk too, where several runs are measured on the same ones.
+another forward pass. The corrupted inputs may be kept on disk too, where several runs are measured on the same ones.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
 from robcal.checks import FloatArray, IntArray
 from robcal.data import Split
 from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
-from robcal.data.corruptions import SEVERITIES, corrupt
+from robcal.data.corruptions import SEVERITIES
+from robcal.data.shifts import CORRUPTION_SEED, ImageCorruptions, ShiftSource
 from robcal.data.splits import stratified_subset
 from robcal.files import replacing
 from robcal.predictors import mean_probs, predict_logits, softmax
@@ -30,10 +31,8 @@ from robcal.progress import SILENT, Reporter, stop_at_boundary
 from robcal.runs import Run
 from robcal.types import Float32Array
 
-#: The (kind, severity) pairs in the order of every array of C cells.
+#: The (kind, severity) pairs of images in the order of every array of C cells.
 CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
-#: Seed of the corruptions: one for all, so that every model sees the same images.
-CORRUPTION_SEED = 0
 BATCH_SIZE = 500
 
 
@@ -47,6 +46,7 @@ class Shift:
         correct: (C, N) bool.
         nll: (C, N) negative log-likelihood of each example, in nats.
         brier: (C, N) squared distance of the probabilities from the one-hot label.
+        note: what the shift is, for people.
     """
 
     cells: tuple[tuple[str, int], ...]
@@ -54,6 +54,7 @@ class Shift:
     correct: npt.NDArray[np.bool_]
     nll: npt.NDArray[Any]
     brier: npt.NDArray[Any]
+    note: str = ImageCorruptions.note
 
     def per_cell(self, metric: str) -> FloatArray:
         """(C,) the metric of each cell: "ece", "accuracy", "nll" or "brier"."""
@@ -72,28 +73,33 @@ class ShiftLogits:
         logits: (C, N, Z) float32; log-probabilities where they are of an average.
         labels: (N,) int64.
         index: (N,) positions in the test split.
+        cells: C pairs (kind, severity).
+        note: what the shift is, for people.
     """
 
     logits: Float32Array
     labels: IntArray
     index: IntArray
+    cells: tuple[tuple[str, int], ...] = CELLS
+    note: str = ImageCorruptions.note
 
     def summary(self, temperature: float = 1.0) -> Shift:
         """What metrics need, at a temperature: probabilities are softmax(logits / T)."""
         rows = [_summary(softmax(cell / temperature), self.labels) for cell in self.logits]
-        return Shift(CELLS, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+        return Shift(self.cells, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}, note=self.note)
 
 
 @dataclass(frozen=True)
 class ShiftImages:
-    """A stratified part of the test split, to be corrupted.
+    """A stratified part of the test split, images or rows of a table, to be shifted.
 
     Attributes:
         split: the examples.
         index: (N,) their positions in the test split.
         digest: of the whole test split.
         whole: whether they are the whole test split.
-        folder: where corrupted images are kept, None to make them anew each time.
+        folder: where corrupted inputs are kept, None to make them anew each time.
+        source: what shifts them.
     """
 
     split: Split
@@ -101,33 +107,53 @@ class ShiftImages:
     digest: str
     whole: bool = True
     folder: Path | None = None
+    source: ShiftSource = field(default_factory=ImageCorruptions)
+
+    @property
+    def cells(self) -> tuple[tuple[str, int], ...]:
+        """The (kind, severity) pairs, in order."""
+        return tuple((kind, severity) for kind in self.source.kinds for severity in SEVERITIES)
 
     @classmethod
     def of(
-        cls, test: Split, digest: str, *, num_classes: int, limit: int | None = None, folder: Path | None = None
+        cls,
+        test: Split,
+        digest: str,
+        *,
+        num_classes: int,
+        limit: int | None = None,
+        folder: Path | None = None,
+        source: ShiftSource | None = None,
     ) -> ShiftImages:
         """Choose at most `limit` examples, the same for every run on this data."""
         index = stratified_subset(test.labels, limit, num_classes=num_classes, name="the limit of the shift")
         whole = len(index) == len(test)
-        return cls(test if whole else test.subset(index), index, digest, whole, folder)
+        return cls(test if whole else test.subset(index), index, digest, whole, folder, source or ImageCorruptions())
+
+    def shifted(self, kind: str, severity: int) -> Split:
+        """The examples of a cell: as published files hold them, or as `cell` gives them."""
+        if self.source.stored:
+            return self.source.shifted(self.split, self.index, kind, severity)
+        return Split(self.cell(kind, severity), self.split.labels)
 
     def cell(self, kind: str, severity: int) -> Float32Array:
-        """(N, C, H, W) float32 in [0, 1]: read from `folder` if it is there, made (and kept there) if not.
+        """(N, …) float32, images in [0, 1]: read from `folder` if it is there, made (and kept there) if not.
 
         Several processes may ask for the same cell: each writes the whole file under a name of its own and renames it.
         """
         if self.folder is None:
-            return self._corrupt(kind, severity)
-        name = digest_of({"data": self.digest, "index": self.index.tolist(), "seed": CORRUPTION_SEED})
+            return self._make(kind, severity)
+        about = {"data": self.digest, "index": self.index.tolist(), "seed": CORRUPTION_SEED}
+        name = digest_of(about if self.source.key is None else {**about, "source": self.source.key})
         file = self.folder / name / f"{kind}-{severity}.npy"
         if not file.exists():
             with replacing(file) as temporary, temporary.open("wb") as handle:
-                np.save(handle, self._corrupt(kind, severity), allow_pickle=False)
-        return load_array(file, "the corrupted images")
+                np.save(handle, self._make(kind, severity), allow_pickle=False)
+        return load_array(file, "the corrupted inputs")
 
-    def _corrupt(self, kind: str, severity: int) -> Float32Array:
-        images = self.split.batch(np.arange(len(self.split))).numpy()
-        return corrupt(images, kind, severity, seed=CORRUPTION_SEED)
+    def _make(self, kind: str, severity: int) -> Float32Array:
+        made = self.source.shifted(self.split, self.index, kind, severity)
+        return np.asarray(made.inputs[np.arange(len(made))], np.float32)
 
 
 def measure_shift(
@@ -138,7 +164,7 @@ def measure_shift(
     device: str = "cpu",
     reporter: Reporter = SILENT,
 ) -> ShiftLogits:
-    """Logits of a run under 15 corruptions x 5 severities; one file a corruption until all are done.
+    """Logits of a run under every kind of shift x 5 severities; one file a kind until all are done.
 
     Args:
         run: where the files go.
@@ -151,24 +177,27 @@ def measure_shift(
         KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.
     """
     model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
-    key = digest_of({"model": model_digest, "data": images.digest, "cells": CELLS, "index": images.index.tolist()})
-    name = "shift-test" if images.whole else f"shift-test-{len(images.index)}"
+    source, cells = images.source, images.cells
+    about = {"model": model_digest, "data": images.digest, "cells": cells, "index": images.index.tolist()}
+    key = digest_of(about if source.key is None else {**about, "source": source.key})
+    name = f"shift-{source.name}-test" if source.name else "shift-test"
+    name = name if images.whole else f"{name}-{len(images.index)}"
     whole, parts = run.directory / f"{name}.safetensors", run.directory / f"{name}.parts"
     if whole.exists():
         arrays, about = load_arrays(whole, "the shift")
         if about.get("key") == key:
-            return ShiftLogits(arrays["logits"], arrays["labels"], arrays["index"])
-    advance = reporter.task(f"shift {run.settings.method}, seed {run.settings.seed}", len(CELLS))
+            return ShiftLogits(arrays["logits"], arrays["labels"], arrays["index"], cells, source.note)
+    advance = reporter.task(f"shift {run.settings.method}, seed {run.settings.seed}", len(cells))
     pieces = []
     with stop_at_boundary() as stop:
-        for n, kind in enumerate(SHIFT_KINDS):
+        for n, kind in enumerate(source.kinds):
             file = parts / f"{kind}.safetensors"
             arrays, about = load_arrays(file, "the shift") if file.exists() else ({}, {})
             if about.get("key") != key:
                 rows = []
                 for done, severity in enumerate(SEVERITIES):
                     advance(n * len(SEVERITIES) + done)
-                    rows.append(_logits(models, Split(images.cell(kind, severity), images.split.labels), device))
+                    rows.append(_logits(models, images.shifted(kind, severity), device))
                     if done + 1 < len(SEVERITIES):
                         stop.raise_if_set()
                 arrays = {"logits": np.stack(rows)}
@@ -176,7 +205,7 @@ def measure_shift(
             pieces.append(arrays["logits"])
             advance((n + 1) * len(SEVERITIES))
             stop.raise_if_set()
-    measured = ShiftLogits(np.concatenate(pieces), images.split.labels, images.index)
+    measured = ShiftLogits(np.concatenate(pieces), images.split.labels, images.index, cells, source.note)
     save_arrays(
         {"logits": measured.logits, "labels": measured.labels, "index": measured.index}, whole, about={"key": key}
     )

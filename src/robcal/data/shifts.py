@@ -1,0 +1,200 @@
+"""Where shifted versions of a test split come from: robcal's corruptions of images or of tables, or official files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from robcal.checks import IntArray, refuse
+from robcal.data.corrupted import CorruptedCells, load_corrupted
+from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
+from robcal.data.dataset import Dataset, Split
+from robcal.data.splits import stratified_subset
+from robcal.data.table_shift import TABLE_KINDS, TABLE_SHIFTS, Features, shift_table
+
+#: Seed of the corruptions: one for all, so that every model sees the same inputs.
+CORRUPTION_SEED = 0
+
+
+class ShiftSource(Protocol):
+    """Makes or reads the shifted versions of test examples."""
+
+    @property
+    def name(self) -> str:
+        """Part of the names of files; "" for corrupted images that robcal makes."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of shift, each at five severities."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """A sentence for people: what the shift is."""
+        ...
+
+    @property
+    def key(self) -> Any:
+        """What tells this source from others of its name; JSON-able."""
+        ...
+
+    @property
+    def stored(self) -> bool:
+        """Whether the shifted inputs lie on disk already."""
+        ...
+
+    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
+        """The examples of `split`, which have the positions `index` in the test split, shifted."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageCorruptions:
+    """The 15 kinds of Hendrycks & Dietterich (2019), made by robcal."""
+
+    name: str = ""
+    kinds: tuple[str, ...] = BENCHMARK_KINDS
+    note: str = (
+        "15 corruptions at 5 severities, made by robcal's own implementation with the published constants for 32x32 "
+        "images (lengths scaled to the image size)"
+    )
+    key: Any = None
+    stored: bool = False
+
+    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
+        """Float32 images in [0, 1]."""
+        images = split.batch(np.arange(len(split))).numpy()
+        return Split(corrupt(images, kind, severity, seed=CORRUPTION_SEED), split.labels)
+
+
+@dataclass(frozen=True)
+class TableCorruptions:
+    """Noise, missing features and scaling, relative to the features of the whole test split: no seed changes them.
+
+    Attributes:
+        features: of the test split.
+        box: that rows are clipped to, or None.
+    """
+
+    features: Features
+    box: Any = None
+    name: str = "table"
+    kinds: tuple[str, ...] = TABLE_KINDS
+    note: str = "noise, missing features and scaling at 5 severities, with strengths of robcal's own choice"
+    stored: bool = False
+
+    @property
+    def key(self) -> Any:
+        """The strengths, and what they are relative to."""
+        digest = hashlib.sha256(self.features.mean.tobytes() + self.features.std.tobytes()).hexdigest()[:16]
+        return {kind: strengths for kind, (_, strengths) in TABLE_SHIFTS.items()} | {"features": digest}
+
+    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
+        """Float32 rows."""
+        rows = split.batch(np.arange(len(split))).numpy()
+        moved = shift_table(rows, kind, severity, features=self.features, seed=CORRUPTION_SEED)
+        return Split(moved if self.box is None else np.clip(moved, *self.box).astype(np.float32), split.labels)
+
+
+@dataclass(frozen=True)
+class OfficialFiles:
+    """A published corrupted test set; its image i is image i of the official test split.
+
+    Attributes:
+        cells: the files.
+    """
+
+    cells: CorruptedCells
+    stored: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of the published set."""
+        return self.cells.title.lower()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Those that were asked for."""
+        return self.cells.kinds
+
+    @property
+    def note(self) -> str:
+        """The name of the files."""
+        return f"the official files of {self.cells.title}, {len(self.kinds)} corruptions at 5 severities"
+
+    @property
+    def key(self) -> Any:
+        """The first images of the first cell."""
+        first = self.cells[self.kinds[0], 1]
+        pixels = first.inputs[np.arange(min(8, len(first)))]
+        return [self.cells.title, hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]]
+
+    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
+        """Images as they are stored.
+
+        Raises:
+            InputError: if they are not of the examples that the test split holds.
+        """
+        whole = self.cells[kind, severity]
+        if len(whole) <= int(index.max()) or not np.array_equal(whole.labels[index], split.labels):
+            refuse(
+                f"{self.cells.title} ({len(whole)} images a cell) has other labels than the test split",
+                "its images are those of the official test set, in its order",
+                "Name the official test set as data, or leave the official shift out",
+            )
+        return whole.subset(index)
+
+
+def shift_source(data: Dataset, official: str | None = None, *, test_limit: int | None = None) -> ShiftSource:
+    """What shifts the test split of a data set.
+
+    Args:
+        data: the data set.
+        official: "cifar10c:PATH", …: published files; None: what robcal makes.
+        test_limit: what the test split was limited to, None where it is whole.
+
+    Raises:
+        InputError: if the official files are missing or are of another kind of input.
+    """
+    if official is None:
+        if data.kind == "image":
+            return ImageCorruptions()
+        test = data.split("test")
+        return TableCorruptions(Features.of(test.batch(np.arange(len(test))).numpy()), data.box)
+    size = data.input_shape[-1] if official.startswith("imagenetc:") else None
+    names = data.class_names if official.startswith("imagenetc:") else None
+    found = OfficialFiles(load_corrupted(official, class_names=names, test_limit=test_limit, image_size=size))
+    first = found.cells[found.kinds[0], 1]
+    if data.kind != "image" or tuple(first.inputs.shape[1:]) != data.input_shape:
+        refuse(
+            f"{official} holds inputs of shape {tuple(first.inputs.shape[1:])}, {data.name} of {data.input_shape}",
+            "the official shift is of the same images",
+            "Drop --shift, or name the corrupted files of this data",
+        )
+    return found
+
+
+def chosen_outside(data: Dataset, like: Dataset, limit: int | None, name: str) -> Split:
+    """The test examples of another data set, as out-of-distribution inputs of models of `like`.
+
+    Args:
+        data: where they are from.
+        like: what the models were trained on.
+        limit: at most so many, stratified; the same for every model.
+        name: of the set, for the error.
+
+    Raises:
+        InputError: if their inputs have another shape.
+    """
+    if data.input_shape != like.input_shape:
+        refuse(
+            f"ood {name!r} ({data.name}) has inputs of shape {data.input_shape}, {like.name} of {like.input_shape}",
+            "the models must be able to take them",
+            "Name other data",
+        )
+    test = data.split("test")
+    return test.subset(stratified_subset(test.labels, limit, num_classes=data.num_classes, name="ood_limit"))

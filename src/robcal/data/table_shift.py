@@ -1,0 +1,103 @@
+"""Shift of tables: noise, missing features and scaling at five severities each, deterministic by seed.
+
+There is no published benchmark of this kind for tables: kinds and strengths are robcal's choice. Each kind is a way in
+which measurements go wrong, the severities go from hardly visible to half of what there is. Strengths are relative to
+each feature's own mean and standard deviation, so units do not matter.
+
+Randomness: example i has its own stream, chosen by (seed, kind, severity, i), as with `robcal.data.corruptions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.checks import check_choice, check_positive_int, refuse
+from robcal.data.corruptions import SEVERITIES
+from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the strengths are relative to.
+
+    Attributes:
+        mean: (D,) float32, of each feature.
+        std: (D,) float32.
+    """
+
+    mean: Float32Array
+    std: Float32Array
+
+    @classmethod
+    def of(cls, table: npt.NDArray[Any]) -> Features:
+        """The mean and standard deviation of each column of an (N, D) table, computed in float64."""
+        values = table.astype(np.float64)
+        return cls(values.mean(0).astype(np.float32), values.std(0).astype(np.float32))
+
+
+def add_noise(table: Float32Array, share: float, features: Features, draws: Draws) -> Float32Array:
+    """Additive noise: x_j + share · σ_j · n, n standard normal."""
+    return table + np.float32(share) * features.std * draws.normal(table.shape[1])
+
+
+def drop_features(table: Float32Array, share: float, features: Features, draws: Draws) -> Float32Array:
+    """Missing features: each is missing with probability `share`, and its mean stands in for it."""
+    return np.where(draws.uniform(table.shape[1]) < share, features.mean, table)
+
+
+def scale_features(table: Float32Array, spread: float, features: Features, draws: Draws) -> Float32Array:
+    """Scaling: x_j · exp(spread · n), n standard normal: every feature read on an instrument whose gain has drifted."""
+    return np.asarray(table * np.exp(np.float32(spread) * draws.normal(table.shape[1])))
+
+
+#: Kind → its function and the strength of severities 1 to 5.
+TABLE_SHIFTS: Mapping[str, tuple[Callable[..., Float32Array], tuple[float, ...]]] = {
+    "noise": (add_noise, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "missing_features": (drop_features, (0.05, 0.1, 0.2, 0.35, 0.5)),
+    "scaling": (scale_features, (0.1, 0.2, 0.3, 0.4, 0.5)),
+}
+TABLE_KINDS = tuple(TABLE_SHIFTS)
+
+
+def shift_table(
+    table: npt.NDArray[Any], kind: str, severity: int, *, features: Features, seed: int, first_index: int = 0
+) -> Float32Array:
+    """Shift the rows of a table.
+
+    Args:
+        table: (N, D) finite numbers.
+        kind: a key of `TABLE_SHIFTS`.
+        severity: 1 to 5.
+        features: of the table that the rows are from; the same for all of its pieces.
+        seed: chooses the noise; the same for every model that is to be compared.
+        first_index: position of table[0] in its split, where a split is shifted in pieces.
+
+    Returns:
+        (N, D) float32, not clipped to any box.
+
+    Raises:
+        InputError: on another kind, severity or shape.
+
+    Example:
+        >>> table = np.arange(6, dtype=np.float32).reshape(3, 2)
+        >>> shifted = shift_table(table, "missing_features", 5, features=Features.of(table), seed=0)
+        >>> sorted(set(shifted.ravel().tolist()) - set(table.ravel().tolist())) <= [2.0, 3.0]
+        True
+    """
+    function, strengths = TABLE_SHIFTS[check_choice(kind, TABLE_SHIFTS, "kind")]
+    if check_positive_int(severity, "severity") > len(SEVERITIES):
+        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Change severity")
+    if table.ndim != 2 or table.shape[1:] != features.mean.shape:
+        refuse(
+            f"the table has shape {table.shape}, its features {features.mean.shape}",
+            "it must be (N, D), one mean a column",
+            "Reshape it; images have corruptions of their own",
+        )
+    key = cell_key(check_positive_int(seed, "seed", minimum=0), f"table {kind}", severity)
+    draws = Draws(key, check_positive_int(first_index, "first_index", minimum=0), len(table))
+    return np.asarray(function(table.astype(np.float32), strengths[severity - 1], features, draws), np.float32)
