@@ -5,12 +5,10 @@ import pytest
 from calibration_samples import two_class
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from robcal.calibration import aurc, ood_metrics, risk_coverage_curve
+from robcal.calibration import aurc, risk_coverage_curve
 from robcal.calibration.binning import summarise
 from robcal.calibration.selective import aurc_values
-from robcal.checks import InputError
 
 
 def area_of_one_order(correct):
@@ -58,33 +56,3 @@ def test_influence_gives_the_bootstrap_variance(rounded):
     draws = [rng.integers(400, size=400) for _ in range(600)]
     bootstrap = np.std([aurc(probs[d], labels[d]) for d in draws])
     assert aurc_values(summarise(probs, labels)).std() / 20 == pytest.approx(bootstrap, rel=0.12)
-
-
-@pytest.mark.parametrize("rounded", [True, False])
-def test_ood_against_scikit_learn(rounded):
-    rng = np.random.default_rng(1)
-    inside, outside = rng.normal(1, 1, 137), rng.normal(0, 1, 90)
-    if rounded:
-        inside, outside = inside.round(), outside.round()
-    truth, scores = np.repeat([1, 0], [137, 90]), np.concatenate([inside, outside])
-    ours = ood_metrics(inside, outside)
-    assert ours.auroc == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
-    assert ours.aupr_in == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
-    assert ours.aupr_out == pytest.approx(average_precision_score(1 - truth, -scores), abs=1e-12)
-    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
-    assert ours.fpr95 == pytest.approx(false[np.flatnonzero(true >= 0.95)[0]], abs=1e-12)
-
-
-def test_ood_extremes():
-    assert ood_metrics([0.9, 0.8], [0.1]).auroc == 1
-    assert ood_metrics([0.5], [0.5, 0.5]).auroc == 0.5
-    assert ood_metrics([0.9, 0.8], [0.1]).fpr95 == 0
-
-
-@pytest.mark.parametrize(
-    ("inside", "outside", "words"),
-    [([], [0.1], "empty"), ([np.nan], [0.1], "nan"), ([0.5], [np.inf], "inf"), ([[0.5]], [0.1], "shape")],
-)
-def test_bad_scores_are_refused(inside, outside, words):
-    with pytest.raises(InputError, match=words):
-        ood_metrics(inside, outside)

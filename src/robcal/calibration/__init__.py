@@ -1,6 +1,7 @@
 """Calibration of probabilities: arrays in, numbers out. No model, no torch.
 
-`metrics` holds the numbers, `selective` how well the confidence ranks, `intervals` what they are worth, `conditional`
+`metrics` holds the numbers, `selective` how well the confidence ranks,
+`ood` whether it tells what the model does not know, `intervals` what they are worth, `conditional`
 the same per robustness level or group, `trends` the tests over levels, `seeds` the averages over runs, `temperature`
 the one-number repair.
 """
@@ -18,13 +19,14 @@ from robcal.calibration.metrics import (
     negative_log_likelihood,
     signed_gap,
 )
+from robcal.calibration.ood import OodMetrics, ood_metrics
 from robcal.calibration.seeds import (
     average_over_seeds,
     paired_bootstrap_variance,
     paired_difference,
     seed_mean_interval,
 )
-from robcal.calibration.selective import OodMetrics, aurc, ood_metrics, risk_coverage_curve
+from robcal.calibration.selective import aurc, risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.trends import trend_tests
 

@@ -1,40 +1,20 @@
-"""Is the confidence a good ranking? Selective risk, and telling in-distribution from out-of-distribution inputs."""
+"""Is the confidence a good ranking? Selective risk."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from robcal.calibration.binning import TopLabel, summarise, total
-from robcal.checks import FloatArray, check_scores, refuse
-
-
-@dataclass(frozen=True)
-class OodMetrics:
-    """How well a confidence separates in-distribution from out-of-distribution inputs.
-
-    Attributes:
-        auroc: chance that an in-distribution input has the higher confidence; ties count one half.
-        aupr_in: average precision with in-distribution inputs as the positives.
-        aupr_out: average precision with out-of-distribution inputs as the positives (low confidence ranks first).
-        fpr95: share of out-of-distribution inputs accepted at the highest threshold that accepts at least 95% of the
-        others.
-    """
-
-    auroc: float
-    aupr_in: float
-    aupr_out: float
-    fpr95: float
+from robcal.checks import FloatArray
 
 
 def risk_coverage_curve(probs: Any, labels: Any) -> tuple[FloatArray, FloatArray]:
     """Error rate of the i most confident examples, for i = 1 … N.
 
     Geifman & El-Yaniv (2017). Among equal confidences the order is arbitrary, so the curve is the expected value over
-    all
-    orders: a set of m ties holding e errors adds e/m errors an example.
+    all orders: a set of m ties holding e errors adds e/m errors an example.
 
     Args:
         probs: (N, Z) probabilities.
@@ -129,49 +109,3 @@ def aurc_values(top: TopLabel) -> FloatArray:
     value = area(sizes.astype(np.float64), errors, harmonic_numbers(n))
     values: FloatArray = value + influence - influence.mean()
     return values
-
-
-def ood_metrics(confidence_in: Any, confidence_out: Any) -> OodMetrics:
-    """Detect out-of-distribution inputs by their low confidence.
-
-    AUROC by ranks (Mann-Whitney), average precision Σ (R_k - R_{k-1}) P_k over distinct thresholds, FPR at 95% TPR
-    (Hendrycks & Gimpel 2017; Liang et al. 2018). Ties never help either side.
-
-    Args:
-        confidence_in: (N,) confidence, or any score that is high for what the model knows, of in-distribution inputs.
-        confidence_out: (M,) the same of out-of-distribution inputs.
-
-    Returns:
-        The four numbers, each in [0, 1].
-
-    Raises:
-        InputError: if a score is empty, not a vector, or not finite.
-
-    >>> ood_metrics([0.9, 0.8, 0.7], [0.7, 0.3]).auroc
-    0.9166666666666666
-    """
-    inside = _finite_scores(confidence_in, "confidence_in")
-    outside = _finite_scores(confidence_out, "confidence_out")
-    below = np.sort(outside)
-    wins = np.searchsorted(below, inside, side="left") + np.searchsorted(below, inside, side="right")
-    threshold = np.sort(inside)[::-1][-(-95 * len(inside) // 100) - 1]
-    return OodMetrics(
-        auroc=float(wins.sum() / (2 * len(inside) * len(outside))),
-        aupr_in=_average_precision(inside, outside),
-        aupr_out=_average_precision(-outside, -inside),
-        fpr95=float((outside >= threshold).mean()),
-    )
-
-
-def _average_precision(positive: FloatArray, negative: FloatArray) -> float:
-    thresholds, found = np.unique(-positive, return_counts=True)
-    true = np.cumsum(found)
-    false = np.searchsorted(np.sort(-negative), thresholds, side="right")
-    return float((found * true / (true + false)).sum() / len(positive))
-
-
-def _finite_scores(values: Any, name: str) -> FloatArray:
-    array = check_scores(values, name=name)
-    if np.isinf(array).any():
-        refuse(f"{name} holds inf", "all must be finite", "Mend them")
-    return array

@@ -1,0 +1,53 @@
+"""How much does a prediction depend on the run? Variance of the predicted probability over independent runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robcal.checks import FloatArray, check_same_length, refuse
+
+
+def run_variance(true_class: Any) -> FloatArray:
+    """Variance over runs of the probability of the true class, example by example.
+
+    v_i = Σ_s (p_s(y_i|x_i) - p̄(y_i|x_i))² / (S - 1): unbiased for the variance of a further run (METHOD 6, stability).
+
+    Args:
+        true_class: (S, N) probability of the true class of N examples by S >= 2 runs, which differ in their seeds.
+
+    Returns:
+        (N,) float64, at most S / (4 (S - 1)).
+
+    Raises:
+        InputError: if there are fewer than two runs, or what they predict are no probabilities.
+
+    >>> run_variance([[0.5, 1.0], [0.7, 1.0]]).round(6).tolist()  # (0.5 - 0.7)² / 2
+    [0.02, 0.0]
+    """
+    probs = np.asarray(true_class, dtype=np.float64)
+    if probs.ndim != 2 or len(probs) < 2 or probs.shape[1] == 0:
+        refuse(f"true_class has shape {probs.shape}", "it must be (S, N) with at least 2 runs", "Pass one row a run")
+    if not ((probs >= 0) & (probs <= 1 + 1e-6)).all():
+        refuse("true_class holds values outside [0, 1]", "they are probabilities", "Apply the softmax first")
+    return np.asarray(probs.var(axis=0, ddof=1))
+
+
+def group_means(values: Any, groups: Any) -> FloatArray:
+    """Mean of a per-example quantity in each of the groups 0 … R - 1; NaN where a group is empty.
+
+    Args:
+        values: (N,) finite numbers.
+        groups: (N,) integers, for instance robustness levels.
+
+    Raises:
+        InputError: if the two differ in length.
+
+    >>> group_means([1.0, 3.0, 5.0], [0, 0, 2]).tolist()
+    [2.0, nan, 5.0]
+    """
+    found, of = np.asarray(values, dtype=np.float64), np.asarray(groups, dtype=np.int64)
+    check_same_length(len(found), len(of), "values", "groups")
+    counts = np.bincount(of).astype(np.float64)
+    return np.bincount(of, found) / np.where(counts > 0, counts, np.nan)
