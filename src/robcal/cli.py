@@ -362,6 +362,14 @@ def compare(
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Tasks side by side; default: number of cores.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Evaluation seeds instead of the file's: 0,1,2 or 0-4.")] = None,
+    shift: Annotated[
+        str | None,
+        typer.Option(help="Official corrupted files instead of our own: cifar10c:, cifar100c: or imagenetc:PATH."),
+    ] = None,
+    ood: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SPEC: out-of-distribution inputs, any data text of the same shape; repeatable."),
+    ] = None,
     device: Device = None,
     report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the tasks and do nothing.")] = False,
@@ -387,7 +395,13 @@ def compare(
         typer.echo(text_tables(record))
         return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
-    plan = load_plan(what, seeds=None if seeds is None else _seeds(seeds), recipe=chosen)
+    plan = load_plan(
+        what,
+        seeds=None if seeds is None else _seeds(seeds),
+        recipe=chosen,
+        shift=shift,
+        ood=dict(_named(text) for text in ood or ()),
+    )
     for warning in plan.warnings():
         typer.echo(f"robcal: {warning}", err=True)
     if dry_run:
@@ -401,6 +415,14 @@ def compare(
         )  # fmt: skip
     typer.echo(text_tables(record))
     typer.echo(str(out / "results.json"))
+
+
+def _named(text: str) -> tuple[str, str]:
+    """NAME=SPEC."""
+    name, _, spec = text.partition("=")
+    if not name or not spec:
+        refuse(f"--ood is {text!r}", "it is written NAME=SPEC", "For example --ood svhn=svhn:PATH")
+    return name, spec
 
 
 def _seeds(text: str) -> list[int]:

@@ -300,10 +300,10 @@ def test_a_dry_run_lists_the_tasks_and_does_nothing(tmp_path, capsys):
 
 
 def test_tasks_come_after_what_they_need_and_none_is_there_twice(plan, tmp_path):
-    work = Work(plan, Place(tmp_path), images=True)
+    work = Work(plan, Place(tmp_path), kinds=BENCHMARK_KINDS)
     assert all(needed < number for number, needs in enumerate(work.needs) for needed in needs)
     lines = [task.describe() for task in work.tasks]
     single = [line for line in lines if " in " in line or line.startswith("corrupt")]
     assert len(set(single)) == len(single)
-    without = Work(parse_plan({**RAW, "shift_limit": 0, "score_limit": 0}), Place(tmp_path), images=True)
-    assert {task.kind for task in without.tasks} == {"train", "score train"}
+    without = Work(parse_plan({**RAW, "shift_limit": 0, "score_limit": 0}), Place(tmp_path), kinds=BENCHMARK_KINDS)
+    assert {task.kind for task in without.tasks} == {"train", "score train", "inference"}

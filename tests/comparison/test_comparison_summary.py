@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from robcal.comparison import parse_plan
 from robcal.comparison.outcomes import Outcome
-from robcal.comparison.plan import Target, parse_plan
+from robcal.comparison.plan import Target
 from robcal.comparison.summary import Measurements, decide, marks
 
 STILL = np.zeros(50)

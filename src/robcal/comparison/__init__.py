@@ -1,4 +1,6 @@
-"""Methods x seeds → one table: `plan` says what, `tasks` does it, `outcomes` and `summary` put it in numbers.
+"""Methods x seeds → one table.
+
+`plan` says what, `tasks` in which order; `doing` does it; `outcomes` and `summary` put it in numbers.
 
 Example:
     >>> from robcal.comparison import load_plan, preset_names
@@ -8,7 +10,8 @@ Example:
     'Plain'
 """
 
-from robcal.comparison.plan import Plan, load_plan, parse_plan, preset_names
+from robcal.comparison.plan import Plan
+from robcal.comparison.plan_file import load_plan, parse_plan, preset_names
 from robcal.comparison.study import compare, plan_work
 from robcal.comparison.table import csv_rows, load_comparison, markdown_tables, text_tables, write_tables
 

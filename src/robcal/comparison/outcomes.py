@@ -7,27 +7,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from robcal.artifacts import load_predictions, load_scores
+from robcal.calibration.ood import OodRanking
 from robcal.calibration.replicates import Resampling
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric
 from robcal.checks import FloatArray, IntArray, refuse
-from robcal.comparison.tasks import (
-    Choice,
-    Entry,
-    Place,
-    needs_reference,
-    scored_index,
-    scores_file,
-    seconds_of,
-    shift_of,
-)
+from robcal.comparison.doing import inference_of, outside_of, scored_index, scores_file, seconds_of, shift_of
+from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
 from robcal.predictors import softmax
-from robcal.progress import SILENT
 from robcal.robustness.levels import assign_levels
 from robcal.runs import open_run
 from robcal.shift import Shift, ShiftLogits, average_logits
@@ -39,6 +31,8 @@ RESAMPLES = 200
 _OVERALL = ("accuracy", "nll", "brier", "aurc", "ece", "ece_debiased", "gap")
 _LEVEL = ("ece", "gap", "accuracy")
 _CELL = ("ece", "accuracy", "nll")
+#: Outcome → field of OodMetrics; out-of-distribution inputs are the positives of the precision and recall.
+OOD = {"ood_auroc": "auroc", "ood_aupr": "aupr_out", "ood_fpr95": "fpr95"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,7 @@ class Evidence:
         test: (N, Z) logits of the test split.
         test_labels: (N,).
         shift: logits under corruption, or None.
+        outside: name → (M, Z) logits of out-of-distribution inputs.
     """
 
     val: Float32Array
@@ -58,6 +53,7 @@ class Evidence:
     test: Float32Array
     test_labels: IntArray
     shift: ShiftLogits | None
+    outside: Mapping[str, Float32Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,11 +61,12 @@ class Outcome:
     """Numbers of one entry, raw or after temperature scaling.
 
     Attributes:
-        values: outcome → value; keys of `plan.OUTCOMES` and "gap".
+        values: outcome → value; keys of `plan.OUTCOMES`, "gap", and "ood_auroc:NAME" … of each set of OOD inputs.
         replicates: outcome → (B,) values on resampled test examples.
         levels: metric → (R,) per robustness level; empty without levels.
         cells: metric → (C,) per corruption and severity; empty without shift.
         temperature: T; 1 where raw.
+        true_class: (N,) probability of the true class of each test example.
     """
 
     values: Mapping[str, float]
@@ -77,6 +74,7 @@ class Outcome:
     levels: Mapping[str, FloatArray]
     cells: Mapping[str, FloatArray]
     temperature: float = 1.0
+    true_class: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,19 @@ class Job:
     entry: Entry
     place: Place
     plain: Choice | None
-    shift_limit: int | None
+    shift: ShiftPlan | None
     score_limit: int | None
-    with_shift: bool
+    outside: tuple[Outside, ...] = ()
 
 
-def gather(entry: Entry, place: Place, shift_limit: int | None, *, with_shift: bool) -> Evidence:
+def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence[Outside] = ()) -> Evidence:
     """Read the predictions of an entry's runs, and average their probabilities.
+
+    Args:
+        entry: whose.
+        place: where its runs are.
+        plan: the shift, None without.
+        outside: out-of-distribution inputs.
 
     Raises:
         InputError: if the members do not predict the same examples.
@@ -110,16 +114,17 @@ def gather(entry: Entry, place: Place, shift_limit: int | None, *, with_shift: b
                 "Start again with --overwrite",
             )
     shift = None
-    if with_shift:
-        parts = [shift_of(run, shift_limit, place, reporter=SILENT) for run in runs]
-        shift = ShiftLogits(average_logits([part.logits for part in parts]), parts[0].labels, parts[0].index)
+    if plan is not None:
+        parts = [shift_of(run, plan, place) for run in runs]
+        shift = replace(parts[0], logits=average_logits([part.logits for part in parts]))
+    other = {one.name: average_logits([outside_of(run, one) for run in runs]) for one in outside}
     val, test = (average_logits([_logits(one) for one in kept[split]]) for split in ("val", "test"))
-    return Evidence(val, kept["val"][0].labels, test, kept["test"][0].labels, shift)
+    return Evidence(val, kept["val"][0].labels, test, kept["test"][0].labels, shift, other)
 
 
 def outcomes_of(job: Job) -> tuple[Outcome, Outcome]:
     """Outcomes of an entry, raw and after temperature scaling fitted on its validation split."""
-    evidence = gather(job.entry, job.place, job.shift_limit, with_shift=job.with_shift)
+    evidence = gather(job.entry, job.place, job.shift, job.outside)
     temperature = TemperatureScaling().fit(evidence.val, evidence.val_labels).temperature
     levels, index = levels_of(job)
     return (
@@ -164,12 +169,25 @@ def outcome(
         by_cell = {name: summary.per_cell(name) for name in _CELL}
         values |= {f"shift_{name}": float(cells.mean()) for name, cells in by_cell.items()}
         replicates |= _shift_replicates(summary)
-    return Outcome(values, replicates, by_level, by_cell, temperature)
+    for ood, logits in evidence.outside.items():
+        found, drawn = _outside(probs.max(1), softmax(logits / temperature).max(1))
+        values |= {f"{key}:{ood}": value for key, value in found.items()}
+        replicates |= {f"{key}:{ood}": value for key, value in drawn.items()}
+    for key in OOD if evidence.outside else ():
+        values[key] = float(np.mean([values[f"{key}:{ood}"] for ood in evidence.outside]))
+        replicates[key] = np.mean([replicates[f"{key}:{ood}"] for ood in evidence.outside], axis=0)
+    true_class = probs[np.arange(len(labels)), labels]
+    return Outcome(values, replicates, by_level, by_cell, temperature, true_class)
 
 
 def seconds(entry: Entry, place: Place) -> float:
     """Seconds of everything behind an entry's predictions: its runs, and the reference models and their scores."""
     return float(sum(_seconds(choice, place) for choice in entry.members))
+
+
+def inference_seconds(entry: Entry, place: Place) -> float:
+    """Seconds in which an entry predicts the test split, one member after the other."""
+    return float(sum(inference_of(open_run(place.of(choice.settings()))) for choice in entry.members))
 
 
 def _seconds(choice: Choice, place: Place) -> float:
@@ -213,6 +231,17 @@ def _shift_replicates(summary: Shift) -> dict[str, FloatArray]:
     }
 
 
-@functools.lru_cache(maxsize=4)
-def _resampling(n: int) -> Resampling:
-    return Resampling.draw(n, resamples=RESAMPLES)
+def _outside(inside: FloatArray, outside: FloatArray) -> tuple[dict[str, float], dict[str, FloatArray]]:
+    """Values, and replicates over test examples and out-of-distribution inputs, each resampled on its own."""
+    ranking = OodRanking(inside, outside)
+    counts = zip(_resampling(len(inside)).counts, _resampling(len(outside), seed=1).counts, strict=True)
+    drawn, found = [ranking.metrics(*pair) for pair in counts], ranking.metrics()
+    return (
+        {metric: getattr(found, name) for metric, name in OOD.items()},
+        {metric: np.array([getattr(one, name) for one in drawn]) for metric, name in OOD.items()},
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _resampling(n: int, seed: int = 0) -> Resampling:
+    return Resampling.draw(n, resamples=RESAMPLES, seed=seed)

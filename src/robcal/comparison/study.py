@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from robcal.artifacts import load_json, load_scores, provenance, save_json
+from robcal.calibration.stability import group_means, run_variance
 from robcal.checks import refuse
-from robcal.comparison.outcomes import Job, Outcome, gather, outcomes_of, seconds
+from robcal.comparison.cost import COSTS, cost_ratios, reference_label
+from robcal.comparison.doing import dataset_of, outside_split, run_task, scored_index, scores_file, shift_images
+from robcal.comparison.outcomes import OOD, Job, Outcome, gather, inference_seconds, levels_of, outcomes_of, seconds
 from robcal.comparison.plan import OUTCOMES, Plan
 from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
 from robcal.comparison.table import write_tables
-from robcal.comparison.tasks import Entry, Place, Work, dataset_of, run_task, scored_index, scores_file
+from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
 from robcal.encoding import plain
 from robcal.evaluate import collect
 from robcal.jobs import available_cores, run_in_order, run_side_by_side
@@ -24,11 +27,7 @@ from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
 from robcal.report import write_report
 from robcal.runs import open_run
-from robcal.shift import CELLS
 from robcal.types import Results
-
-#: What differences and tables hold.
-METRICS = (*OUTCOMES, "gap")
 
 
 def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:
@@ -51,8 +50,14 @@ def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bo
                 "one folder holds one comparison",
                 "Pass --overwrite to replace the results (finished runs stay), or choose another --out",
             )
-    images = dataset_of(plan.plain(plan.seeds[0])).kind == "image"
-    return Work(plan, Place(cache or out), images=images, overwrite=overwrite)
+    settings, place, kinds = plan.plain(plan.seeds[0]), Place(cache or out), tuple[str, ...]()
+    dataset_of(settings)
+    for name, spec in plan.ood.items():
+        outside_split(settings, Outside(name, spec, plan.ood_limit))
+    if plan.shift_limit != 0:
+        source = shift_images(settings, ShiftPlan(plan.shift_limit, plan.shift), place).source
+        kinds = () if source.stored else source.kinds
+    return Work(plan, place, kinds=kinds, overwrite=overwrite)
 
 
 def compare(
@@ -99,9 +104,9 @@ def compare(
 
 def measure(work: Work, *, jobs: int = 1, reporter: Reporter = SILENT) -> dict[str, Measurements]:
     """Outcomes of every label, from what the finished tasks left on disk."""
-    plan, shifted = work.plan, any(task.kind == "shift" for task in work.tasks)
+    plan = work.plan
     entries = [
-        Job(one, work.place, work.plain.get(one.seed), plan.shift_limit, plan.score_limit, shifted)
+        Job(one, work.place, work.plain.get(one.seed), work.shift, plan.score_limit, work.outside)
         for one in work.entries
     ]
     pairs = run_side_by_side(_outcomes, entries, jobs=jobs if len(entries) > 8 else 1, reporter=reporter)
@@ -114,24 +119,35 @@ def measure(work: Work, *, jobs: int = 1, reporter: Reporter = SILENT) -> dict[s
 def results(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
     """Everything that results.json holds, as values JSON has."""
     plan = work.plan
+    labelled = [_label(work, found[label]) for label in plan.labels]
+    made = {"methods": labelled}
     return {
         "title": plan.title,
         "plan": plan,
         "plan_digest": plan.digest(),
         "dataset": _dataset(work),
         "tuning": _tuning(work),
-        "methods": [_label(work, found[label]) for label in plan.labels],
+        "methods": labelled,
+        "cost": {
+            "relative_to": reference_label(made),
+            **{key: cost_ratios(made, key) for key in COSTS},
+        },
+        "stability": _stability(work, found),
         "differences": {
             reference: {
-                label: {variant: _differences(found[label], found[reference], variant) for variant in VARIANTS}
+                label: {variant: _differences(plan, found[label], found[reference], variant) for variant in VARIANTS}
                 for label in plan.labels
                 if label != reference
             }
             for reference in plan.reference
         },
-        "marks": {variant: {metric: marks(found, metric, variant) for metric in OUTCOMES} for variant in VARIANTS},
+        "marks": {
+            variant: {metric: marks(found, metric, variant) for metric in _metrics(plan) if metric in OUTCOMES}
+            for variant in VARIANTS
+        },
         "targets": decide(plan, found),
-        "cells": [f"{kind}-{severity}" for kind, severity in CELLS],
+        **_shift(work),
+        "ood": {name: {"spec": spec.partition(":")[0], **_outside(work, name)} for name, spec in plan.ood.items()},
         "warnings": plan.warnings(),
         "provenance": provenance(hardware=hardware()),
     }
@@ -139,21 +155,19 @@ def results(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
 
 def report_results(work: Work, *, reporter: Reporter = SILENT) -> Results:
     """What the HTML report shows: every label as a method, without temperature scaling; the first is the baseline."""
-    plan, shifted = work.plan, any(task.kind == "shift" for task in work.tasks)
+    plan = work.plan
     data = dataset_of(plan.plain(plan.seeds[0]))
     test = data.split("test")
     images = test.batch(np.arange(len(test))).numpy() if data.kind == "image" else None
     by_label = {label: [entry for entry in work.entries if entry.label == label] for label in plan.labels}
-    measured = [
-        _measured(work, entry, images, with_shift=shifted) for label in plan.labels for entry in by_label[label]
-    ]
+    measured = [_measured(work, entry, images) for label in plan.labels for entry in by_label[label]]
     return collect(measured, title=plan.title, reporter=reporter)
 
 
-def _measured(work: Work, entry: Entry, images: Any, *, with_shift: bool) -> Measured:
+def _measured(work: Work, entry: Entry, images: Any) -> Measured:
     """An entry as the report takes it; the first label's runs bring the robustness of the test examples."""
     plan, place = work.plan, work.place
-    evidence = gather(entry, place, plan.shift_limit, with_shift=with_shift)
+    evidence = gather(entry, place, work.shift)
     run = open_run(place.of(entry.members[0].settings()))
     plain, distance, index = work.plain.get(entry.seed), None, None
     if plain is not None:
@@ -215,6 +229,50 @@ def _dataset(work: Work) -> dict[str, Any]:
     }
 
 
+def _stability(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
+    """Label → variant → variance over its runs of the probability of the true class: over all, and per level.
+
+    The level of an example is that for the plain model of a seed; the figures are means over the seeds' levels.
+    """
+    levels = {
+        seed: levels_of(Job(entry, work.place, plain, None, work.plan.score_limit))
+        for seed, plain, entry in ((entry.seed, work.plain.get(entry.seed), entry) for entry in work.entries)
+    }
+    return {
+        label: {variant: _stable(one, variant, levels) for variant in VARIANTS}
+        for label, one in found.items()
+        if len(one.by_seed) > 1
+    }
+
+
+def _stable(found: Measurements, variant: str, levels: Mapping[int, Any]) -> dict[str, Any]:
+    runs = [pair[VARIANTS.index(variant)].true_class for pair in found.by_seed.values()]
+    variance = run_variance(np.stack(runs))
+    cut = [levels[seed] for seed in found.by_seed]
+    by_seed = [group_means(variance[index], level) for level, index in cut if level is not None]
+    return {
+        "runs": len(runs),
+        "all": float(variance.mean()),
+        "levels": np.mean(by_seed, axis=0).tolist() if by_seed else [],
+    }
+
+
+def _shift(work: Work) -> dict[str, Any]:
+    """The cells of the shift, and a sentence that says what it is."""
+    if work.shift is None:
+        return {"cells": [], "shift": None}
+    images = shift_images(work.plan.plain(work.plan.seeds[0]), work.shift, work.place)
+    cells = [f"{kind}-{severity}" for kind, severity in images.cells]
+    return {"cells": cells, "shift": images.source.note}
+
+
+def _outside(work: Work, name: str) -> dict[str, Any]:
+    """How many inputs a set of out-of-distribution inputs has, and their digest."""
+    (one,) = (one for one in work.outside if one.name == name)
+    split, digest = outside_split(work.plan.plain(work.plan.seeds[0]), one)
+    return {"inputs": len(split), "digest": digest}
+
+
 def _tuning(work: Work) -> list[dict[str, Any]]:
     """What was chosen for each method with a grid, and what the others would have given."""
     records, entries = [], {entry.label: entry for entry in reversed(work.entries)}
@@ -251,12 +309,17 @@ def _label(work: Work, found: Measurements) -> dict[str, Any]:
         "seeds": [entry.seed for entry in entries],
         "runs": [[work.place.of(choice.settings()).name for choice in entry.members] for entry in entries],
         "seconds": [seconds(entry, work.place) for entry in entries],
+        "inference_seconds": [inference_seconds(entry, work.place) for entry in entries],
         "temperature": [found.by_seed[entry.seed][1].temperature for entry in entries],
         **{
             variant: {
-                "metrics": {metric: found.estimate(metric, variant) for metric in METRICS},
+                "metrics": {metric: found.estimate(metric, variant) for metric in _metrics(work.plan)},
                 "levels": _per_seed(found, variant, "levels"),
                 "cells": _per_seed(found, variant, "cells"),
+                "ood": {
+                    name: {metric: found.estimate(f"{metric}:{name}", variant) for metric in OOD}
+                    for name in work.plan.ood
+                },
             }
             for variant in VARIANTS
         },
@@ -270,5 +333,10 @@ def _per_seed(found: Measurements, variant: str, part: str) -> dict[str, list[li
     return {name: [[float(f"{value:.6g}") for value in one[name]] for one in chosen] for name in names}
 
 
-def _differences(one: Measurements, other: Measurements, variant: str) -> dict[str, Any]:
-    return {metric: one.difference(other, metric, variant) for metric in METRICS}
+def _differences(plan: Plan, one: Measurements, other: Measurements, variant: str) -> dict[str, Any]:
+    return {metric: one.difference(other, metric, variant) for metric in _metrics(plan)}
+
+
+def _metrics(plan: Plan) -> tuple[str, ...]:
+    """What differences and tables hold: without out-of-distribution inputs none of their figures."""
+    return (*(metric for metric in OUTCOMES if metric not in OOD or plan.ood), "gap")

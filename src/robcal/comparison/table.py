@@ -12,7 +12,9 @@ from typing import Any
 
 from robcal.artifacts import load_json
 from robcal.checks import refuse
+from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
 from robcal.comparison.figure import figure_svg
+from robcal.comparison.outcomes import OOD
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.encoding import typed
@@ -28,7 +30,17 @@ LEGEND = (
     "Mean over seeds. Best of its column: {best}; {tied}: not distinguishable from it (the 95% interval of the paired "
     "difference contains 0). Intervals cover what varies between seeds and the finite test split. Temperature: fitted "
     "on the validation split of each run. Levels: tenths (by default) of the test images by the adversarial distance "
-    "to the plain model of the same seed. Shift: mean over the cells of 15 corruptions at 5 severities."
+    "to the plain model of the same seed."
+)
+#: What the shift was in results that do not say it themselves.
+_SHIFT = "15 corruptions at 5 severities"
+_OOD = (
+    "OOD: inputs of other data, told from test examples by their low confidence; AUPR with the OOD inputs as the "
+    "positives; FPR95 is the share of OOD inputs accepted where 95% of the test examples are. {sets}"
+)
+_STABILITY = (
+    "Stability: variance over independent runs (other seeds: initialisation, order, held-out training examples) of the "
+    "predicted probability of the true class, mean over examples; of an ensemble, over independent ensembles."
 )
 _SIGNS = {"met": "met", "not met": "NOT MET", "not distinguishable": "unclear", "not measured": "not measured"}
 
@@ -74,7 +86,7 @@ def text_tables(record: Mapping[str, Any]) -> str:
             for row in table
         ]
         parts.append("\n".join([_ascii(heading), lines[0], "-" * max(map(len, lines)), *lines[1:]]))
-    parts.append(LEGEND.format(best="*", tied="~"))
+    parts += [LEGEND.format(best="*", tied="~"), *map(_ascii, _notes(record))]
     parts += [_ascii("\n".join(lines)) for lines in (_target_lines(record), _tuning_lines(record)) if lines]
     return "\n\n".join(parts) + "\n"
 
@@ -91,7 +103,7 @@ def markdown_tables(record: Mapping[str, Any]) -> str:
             *("| " + " | ".join([escape_markdown(row[0]), *row[1:]]) + " |" for row in rows),
         ]
         parts.append("\n".join(lines))
-    parts.append(LEGEND.format(best="bold", tied="\\~"))
+    parts += [LEGEND.format(best="bold", tied="\\~"), *map(escape_markdown, _notes(record))]
     for lines in (_target_lines(record), _tuning_lines(record)):
         if lines:
             parts.append("\n".join([lines[0], "", *(f"- {escape_markdown(line.strip())}" for line in lines[1:])]))
@@ -134,6 +146,8 @@ def _head(record: Mapping[str, Any]) -> str:
 
 def _blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> Iterator[Block]:
     """The main tables, the levels, and the differences to each reference."""
+    ratios = {heading: cost_ratios(record, key) for key, heading in COSTS.items()}
+    ratios = {heading: found for heading, found in ratios.items() if not all(map(math.isnan, found.values()))}
     for variant in VARIANTS:
         shown = [name for name in OUTCOMES if any(_estimate(m[variant]["metrics"], name) for m in record["methods"])]
         rows = []
@@ -141,15 +155,60 @@ def _blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> I
             marks = {name: record["marks"][variant][name].get(method["label"], "") for name in shown}
             wrap = {"best": best, "tied": tied, "": "{}"}
             cells = [wrap[marks[name]].format(_cell(method[variant]["metrics"], name, bare=bare)) for name in shown]
-            rows.append([_title(method, record), *cells, formatting.significant(_mean(method["seconds"]))])
-        yield TITLES[variant], ["Method", *(OUTCOMES[name][0] for name in shown), "Seconds"], rows
+            rows.append([_title(method, record), *cells, *_costs(method, ratios)])
+        yield TITLES[variant], ["Method", *(OUTCOMES[name][0] for name in shown), "Seconds", *ratios], rows
+    yield from _outside_blocks(record, bare=bare)
     yield from _level_blocks(record)
+    yield from _stability_blocks(record)
     for reference, labels in record["differences"].items():
         for variant in VARIANTS:
             shown = [name for name in DIFFERENCES if any(_estimate(one[variant], name) for one in labels.values())]
             rows = [[label, *(_difference(one[variant], name) for name in shown)] for label, one in labels.items()]
             heading = f"{TITLES[variant]}: paired difference to {reference}, with its 95% interval"
             yield heading, ["Method", *(OUTCOMES[name][0] for name in shown)], rows
+
+
+def _costs(method: Mapping[str, Any], ratios: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Seconds of training a seed, and the ratios to the plain method."""
+    each = [formatting.number(found[method["label"]], 2) for found in ratios.values()]
+    return [formatting.significant(_mean(method["seconds"])), *each]
+
+
+def _outside_blocks(record: Mapping[str, Any], *, bare: bool) -> Iterator[Block]:
+    """Out-of-distribution detection of every set, where there are several; the main tables show the mean over sets."""
+    for name in sets if len(sets := record.get("ood", {})) > 1 else ():
+        for variant in VARIANTS:
+            rows = [
+                [method["label"], *(_cell(method[variant]["ood"][name], key, bare=bare) for key in OOD)]
+                for method in record["methods"]
+            ]
+            heads = ["Method", *(OUTCOMES[key][0] for key in OOD)]
+            yield f"{TITLES[variant]}: out-of-distribution inputs {name}", heads, rows
+
+
+def _stability_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
+    """Variance over runs of the probability of the true class, over all and per level."""
+    for variant in VARIANTS:
+        found = [(label, one[variant]) for label, one in record.get("stability", {}).items()]
+        rows = [
+            [label, *(formatting.number(value, 4) for value in (one["all"], *one["levels"]))] for label, one in found
+        ]
+        if rows:
+            heads = ["Method", "all", *(f"level {level}" for level in range(len(rows[0]) - 2))]
+            yield f"{TITLES[variant]}: stability, variance over runs per robustness level", heads, rows
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    """What the figures of the shift, of out-of-distribution inputs, of costs and of stability mean."""
+    lines = []
+    if record["cells"]:
+        lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
+    if sets := record.get("ood"):
+        each = ", ".join(f"{name} ({one['inputs']} inputs)" for name, one in sets.items())
+        lines.append(_OOD.format(sets=f"Sets: {each}" + ("; figures are means over them." if len(sets) > 1 else ".")))
+    if (reference := reference_label(record)) is not None:
+        lines.append(NOTE.format(reference=reference))
+    return [*lines, _STABILITY] if record.get("stability") else lines
 
 
 def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
@@ -226,7 +285,7 @@ def _difference(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def _mean(values: Sequence[Any]) -> float:
-    finite = [float(value) for value in values]
+    finite = [float(value) for value in values if value is not None]
     return sum(finite) / len(finite) if finite else math.nan
 
 

@@ -6,30 +6,18 @@ AR-AdaLS's reference) are made once, and a comparison that grows makes only what
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from robcal.artifacts import digest_of, load_json, save_json
-from robcal.checks import IntArray, refuse
+from robcal.artifacts import digest_of
+from robcal.checks import refuse
 from robcal.comparison.plan import Plan
 from robcal.config import TrainSettings
-from robcal.data import Dataset, load_dataset, read_parts
-from robcal.data.corruptions import BENCHMARK_KINDS
-from robcal.data.splits import Parts, stratified_subset
-from robcal.distributed import choose_device
-from robcal.files import locked
 from robcal.methods import make_method
-from robcal.progress import Reporter
-from robcal.runs import Run, load_model, load_networks, open_run, score_reference, score_split, shared_scores, train_run
-from robcal.shift import CELLS, ShiftImages, ShiftLogits, measure_shift
+from robcal.runs import open_run
 
 #: Sources of levels that need a reference model.
 _FROM_REFERENCE = ("robustness", "margin", "loss")
@@ -88,7 +76,29 @@ class Place:
         return self.cache / "corrupted"
 
 
-Kind = Literal["train", "score train", "score test", "corrupt", "shift"]
+@dataclass(frozen=True)
+class ShiftPlan:
+    """Which shift is measured.
+
+    Attributes:
+        limit: number of test examples, None for all.
+        official: published files, None for corruptions that robcal makes.
+    """
+
+    limit: int | None = None
+    official: str | None = None
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A set of out-of-distribution inputs: its name, its `--data` text, and how many are taken (None: all)."""
+
+    name: str
+    spec: str
+    limit: int | None = None
+
+
+Kind = Literal["train", "score train", "score test", "corrupt", "shift", "ood", "inference"]
 
 
 @dataclass(frozen=True)
@@ -96,11 +106,14 @@ class Task:
     """One piece of work.
 
     Attributes:
-        kind: train a run; score its train and val images, or its test images; corrupt the test images; predict them.
+        kind: train a run; score its train and val images, or its test images; corrupt the test images; predict them
+            ("shift"); predict out-of-distribution inputs; time its predictions.
         choice: the run.
         place: where it is.
-        limit: of "score test", "corrupt" and "shift": number of test examples.
+        limit: of "score test": number of test examples.
+        shift: of "corrupt" and "shift".
         corruption: of "corrupt".
+        outside: of "ood".
         scoring: of "score train": settings of a run that takes levels from it.
         overwrite: replace runs that were made on other data.
     """
@@ -109,7 +122,9 @@ class Task:
     choice: Choice
     place: Place
     limit: int | None = None
+    shift: ShiftPlan | None = None
     corruption: str = ""
+    outside: Outside | None = None
     scoring: TrainSettings | None = None
     overwrite: bool = False
 
@@ -120,6 +135,7 @@ class Task:
         run = f"{first.method} seed {first.seed}" + ("" if first.split_seed is None else f" split {first.split_seed}")
         if self.kind == "corrupt":
             return f"corrupt: {self.corruption}"
+        run += f" on {self.outside.name}" if self.outside is not None else ""
         where = f" in {self.place.of(first).name}" if not among else ""
         return f"{self.kind}: {run}{among}{where}"
 
@@ -149,7 +165,8 @@ class Work:
         plain: seed → the plain run whose robustness cuts the test split into levels.
     """
 
-    def __init__(self, plan: Plan, place: Place, *, images: bool, overwrite: bool = False) -> None:
+    def __init__(self, plan: Plan, place: Place, *, kinds: tuple[str, ...], overwrite: bool = False) -> None:
+        """Lay out the tasks; `kinds` are those of the shift that is to be made and kept before runs predict it."""
         self.plan, self.place, self.overwrite = plan, place, overwrite
         self.tasks: list[Task] = []
         self.needs: list[tuple[int, ...]] = []
@@ -157,7 +174,9 @@ class Work:
         self.plain: dict[int, Choice] = {}
         self._number: dict[Any, int] = {}
         self._corrupted: tuple[int, ...] = ()
-        self._images = images and plan.shift_limit != 0
+        self.shift = None if plan.shift_limit == 0 else ShiftPlan(plan.shift_limit, plan.shift)
+        self.outside = tuple(Outside(name, spec, plan.ood_limit) for name, spec in plan.ood.items())
+        self._kinds = kinds
         for method in plan.methods:
             for point in method.grid if len(method.grid) > 1 else ():
                 for seed in plan.tuning_seeds:
@@ -169,8 +188,7 @@ class Work:
         plan, choices = self.plan, dict[tuple[str, int], Choice]()
         for method in (method for method in plan.methods if seed in method.seeds):
             choices[method.label, 0] = choice = self._choice(method.label, seed, 0)
-            self._train(choice)
-            self._shift(choice)
+            self._evaluate(choice)
             self.entries.append(Entry(method.label, seed, (choice,)))
         if plan.score_limit != 0:
             self.plain[seed] = plain = Choice((plan.plain(seed),))
@@ -178,8 +196,7 @@ class Work:
         for ensemble in (ensemble for ensemble in plan.ensembles if seed in ensemble.seeds):
             members = tuple(self._choice(ensemble.of, seed, member) for member in range(ensemble.members))
             for choice in members:
-                self._train(choice)
-                self._shift(choice)
+                self._evaluate(choice)
             self.entries.append(Entry(ensemble.label, seed, members))
 
     def _choice(self, label: str, seed: int, member: int) -> Choice:
@@ -206,14 +223,18 @@ class Work:
         needs += [self._number["train", directory] for runs in choice.trials for directory in runs]
         return self._add(Task("train", choice, self.place, overwrite=self.overwrite), tuple(needs))
 
-    def _shift(self, choice: Choice) -> None:
-        if self._images:
+    def _evaluate(self, choice: Choice) -> None:
+        """Add the training of a run that is measured, and everything that is measured of it."""
+        trained = self._train(choice)
+        self._add(Task("inference", choice, self.place), (trained,))
+        for one in self.outside:
+            self._add(Task("ood", choice, self.place, outside=one), (trained,), key=one.name)
+        if self.shift is not None:
             if not self._corrupted:
                 plain = Choice((self.plan.plain(self.plan.seeds[0]),))
-                tasks = [Task("corrupt", plain, self.place, self.plan.shift_limit, kind) for kind in BENCHMARK_KINDS]
-                self._corrupted = tuple(self._add(task, (), key=task.corruption) for task in tasks)
-            task = Task("shift", choice, self.place, self.plan.shift_limit)
-            self._add(task, (self._train(choice), *self._corrupted))
+                made = [Task("corrupt", plain, self.place, shift=self.shift, corruption=kind) for kind in self._kinds]
+                self._corrupted = tuple(self._add(task, (), key=task.corruption) for task in made)
+            self._add(Task("shift", choice, self.place, shift=self.shift), (trained, *self._corrupted))
 
     def _add(self, task: Task, needs: tuple[int, ...], *, key: Any = None) -> int:
         """The number of the task; one that is there already is not added again."""
@@ -235,123 +256,3 @@ def member_seed(seed: int, member: int) -> int:
 def needs_reference(settings: TrainSettings) -> bool:
     """Whether a run takes its levels from a plain model of the same recipe."""
     return make_method(settings.method).levels == "robustness" and settings.levels_from in _FROM_REFERENCE
-
-
-def run_task(task: Task, reporter: Reporter) -> None:
-    """Do one task; what is on disk already is left as it is."""
-    settings = task.choice.settings()
-    directory = task.place.of(settings)
-    if task.kind == "corrupt":
-        _corrupt(task, settings)
-        return
-    with locked(directory.with_name(f".{directory.name}.lock")):
-        if task.kind == "train":
-            _train(task, settings, directory, reporter)
-        elif task.kind == "score train":
-            assert task.scoring is not None
-            with _timed(directory, task.kind) if not _scored(directory, task.scoring) else contextlib.nullcontext():
-                score_reference(open_run(directory), task.scoring, dataset=dataset_of(settings), reporter=reporter)
-        elif task.kind == "score test":
-            _score_test(task, settings, directory, reporter)
-        else:
-            shift_of(open_run(directory), task.limit, task.place, reporter=reporter)
-
-
-def seconds_of(directory: Path, kind: str = "train") -> float:
-    """Seconds that a task of a run took, over all its starts; NaN if it was not measured."""
-    file = directory / "seconds.json"
-    seconds = load_json(file, "the times").get(kind) if file.exists() else None
-    return float("nan") if seconds is None else float(seconds)
-
-
-def scored_index(settings: TrainSettings, limit: int | None) -> IntArray:
-    """Positions of the test examples whose robustness is scored: the same for every run on this data."""
-    data = dataset_of(settings)
-    return stratified_subset(data.split("test").labels, limit, num_classes=data.num_classes, name="score_limit")
-
-
-def scores_file(directory: Path, limit: int | None) -> Path:
-    """Where the robustness of the test examples is."""
-    return directory / ("scores-test.parquet" if limit is None else f"scores-test-{limit}.parquet")
-
-
-def dataset_of(settings: TrainSettings) -> Dataset:
-    """The data of a run; files are read once a process, and the last cuts of them are kept."""
-    key = (settings.val_fraction, settings.train_limit, settings.test_limit, settings.data_seed)
-    return _dataset(settings.data, settings.image_size, *key)
-
-
-@functools.lru_cache(maxsize=2)
-def _dataset(
-    spec: str, size: int | None, share: float | None, train: int | None, test: int | None, seed: int
-) -> Dataset:
-    found = _parts(spec, size)
-    return load_dataset(
-        spec, val_fraction=share, train_limit=train, test_limit=test, seed=seed, image_size=size, parts=found
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _parts(spec: str, size: int | None) -> Parts:
-    return read_parts(spec, image_size=size)
-
-
-def _scored(directory: Path, scoring: TrainSettings) -> bool:
-    """Whether a reference model's train and val images are scored."""
-    return all(shared_scores(open_run(directory), scoring, split).exists() for split in ("train", "val"))
-
-
-@contextlib.contextmanager
-def _timed(directory: Path, kind: str) -> Iterator[None]:
-    """Add the seconds that the block takes to those on disk, also where it is stopped."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        file = directory / "seconds.json"
-        if (directory / "run.json").exists():
-            before = load_json(file, "the times") if file.exists() else {}
-            save_json({**before, kind: before.get(kind, 0.0) + time.perf_counter() - start}, file)
-
-
-def _train(task: Task, settings: TrainSettings, directory: Path, reporter: Reporter) -> None:
-    data = dataset_of(settings)
-    reference = task.place.of(settings.reference()) if needs_reference(settings) else None
-    finished = (directory / "run.json").exists() and open_run(directory).is_complete
-    with contextlib.nullcontext() if finished else _timed(directory, task.kind):
-        train_run(settings, directory, overwrite=task.overwrite, dataset=data, reference=reference, reporter=reporter)
-
-
-def _score_test(task: Task, settings: TrainSettings, directory: Path, reporter: Reporter) -> None:
-    out = scores_file(directory, task.limit)
-    if out.exists():
-        return
-    data = dataset_of(settings)
-    test = data.split("test")
-    part = dataclasses.replace(data, splits={**data.splits, "test": test.subset(scored_index(settings, task.limit))})
-    model, _ = load_model(directory)
-    score_split(
-        model, part, "test", out, method="auto", num_levels=settings.levels, device=settings.device,
-        reporter=reporter, description=f"score test, seed {settings.seed}",
-    )  # fmt: skip
-
-
-def _corrupt(task: Task, settings: TrainSettings) -> None:
-    images = _shift_images(settings, task.limit, task.place)
-    for kind, severity in CELLS:
-        if kind == task.corruption:
-            images.cell(kind, severity)
-
-
-def shift_of(run: Run, limit: int | None, place: Place, *, reporter: Reporter) -> ShiftLogits:
-    """Logits of a finished run under shift, on the images that all runs of the comparisons share."""
-    device = choose_device(run.settings.device)
-    models = [network.to(device) for network in load_networks(run)]
-    return measure_shift(run, models, _shift_images(run.settings, limit, place), device=device, reporter=reporter)
-
-
-def _shift_images(settings: TrainSettings, limit: int | None, place: Place) -> ShiftImages:
-    data = dataset_of(settings)
-    return ShiftImages.of(
-        data.split("test"), data.digest("test"), num_classes=data.num_classes, limit=limit, folder=place.corrupted
-    )
