@@ -8,12 +8,15 @@ the first epoch on.
 
 **stable** (ours): with K updates in the run,
 
-    mass <- clip(mass - (1 - exp(-gain / K)) smoothed_gap, least_mass, 1)      from update start * K on
+    integral <- clip(integral - (1 - exp(-gain / K)) smoothed_gap, least_mass, 1)      from update start * K on
+    mass      = clip(integral - lead * smoothed_gap, least_mass, 1)
 
 - *start*: an untrained model is miscalibrated everywhere; what its gaps say is not about the labels.
 - *(1 - exp(-gain / K))* is below 1 for any run, and K of them make up the same course for any K: the run may be longer
   or shorter without a new step size. Softening a level lowers its confidence by at most the mass taken away, so a step
   below 1 does not overshoot.
+- *lead*: what the integral has gathered is out of date while training moves on, most of all when the learning rate
+  falls and the network comes to fit its targets; the gap of this epoch acts at once, in proportion.
 - *smoothed_gap* (`smooth_over_levels`): a level of 500 examples knows its gap to .02, and softening one level changes
   its neighbours' confidence. The gaps are replaced by their posterior mean under a random walk over the levels, whose
   variance is the most likely one, all the way to one common gap where levels differ by no more than noise: random
@@ -33,6 +36,9 @@ from robcal.checks import FloatArray
 
 #: Names of the controllers.
 CONTROLLERS = ("published", "stable")
+
+#: Default of `lead` [choice]: damps a model that answers with up to twice the mass taken (docs/controller.md).
+DEFAULT_LEAD = 1 / 3
 
 #: Standard errors by which an accuracy must exceed a mass before it bounds it [choice].
 BOUND_ERRORS = 2.0
@@ -60,25 +66,35 @@ def published_update(
 
 
 def stable_update(
-    true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray, *, step: float,
+    integral: FloatArray,
+    confidence: FloatArray,
+    accuracy: FloatArray,
+    counts: FloatArray,
+    *,
+    step: float,
     least_mass: FloatArray,
-) -> FloatArray:  # fmt: skip
-    """One update of every level against its smoothed gap: `clip(mass - step smoothed_gap, least_mass, 1)`.
+    lead: float = DEFAULT_LEAD,
+) -> tuple[FloatArray, FloatArray]:
+    """One update of every level against its smoothed gap h, proportional and integral.
+
+        integral <- clip(integral - step h, least_mass, 1)          mass = clip(integral - lead h, least_mass, 1)
 
     Args:
-        true_mass: (R,) mass on the true class of each level.
+        integral: (R,) what the updates so far add up to, in units of mass; 1 at the start.
         confidence: (R,) mean top-label confidence of each level on validation data.
         accuracy: (R,) accuracy of each level on the same examples.
         counts: (R,) number of these examples.
         step: in (0, 1], see `step_of_run`.
         least_mass: (R,) lower bounds, see `justified_mass`.
+        lead: weight of the gap of this update alone, in [0, 1).
 
     Returns:
-        (R,) float64, the masses of the next epoch; `confidence == accuracy` leaves them as they are unless they are
-        below `least_mass`.
+        The new integral, (R,) float64, and the masses of the next epoch, (R,) float64; `confidence == accuracy` leaves
+        the integral as it is unless it is below `least_mass`, and makes the masses equal to it.
     """
     gap = smooth_over_levels(confidence - accuracy, common_squared_errors(accuracy, counts))
-    return np.clip(true_mass - step * gap, least_mass, 1.0)
+    moved = np.clip(integral - step * gap, least_mass, 1.0)
+    return moved, np.clip(moved - lead * gap, least_mass, 1.0)
 
 
 def step_of_run(gain: float, num_updates: int) -> float:

@@ -1,13 +1,14 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import null_space
 from scipy.stats import multivariate_normal
 
 from robcal import AdaptiveLabelSmoother, InputError
 from robcal.controllers import (
+    DEFAULT_LEAD,
     _random_walk,
     common_squared_errors,
     justified_mass,
@@ -85,8 +86,11 @@ def test_levels_alike_take_the_gap_of_the_whole_split():
     """Where the levels differ by nothing but noise the update is that of AdaLS, however unlike their accuracies are."""
     accuracy, counts = np.array([0.3, 0.6, 0.9, 0.99]), np.array([90, 100, 110, 100])
     gap = np.array([0.03, 0.01, 0.02, 0.005])
-    moved = stable_update(np.full(4, 0.995), accuracy + gap, accuracy, counts, step=0.5, least_mass=np.zeros(4))
-    np.testing.assert_allclose(moved, 0.995 - 0.5 * (gap @ counts) / 400, atol=1e-12)
+    integral, mass = stable_update(
+        np.full(4, 0.995), accuracy + gap, accuracy, counts, step=0.5, least_mass=np.zeros(4), lead=0.25
+    )
+    np.testing.assert_allclose(integral, 0.995 - 0.5 * (gap @ counts) / 400, atol=1e-12)
+    np.testing.assert_allclose(mass, 0.995 - 0.75 * (gap @ counts) / 400, atol=1e-12)
 
 
 def test_common_errors_by_hand():
@@ -110,8 +114,9 @@ def test_a_level_without_examples_takes_its_neighbours_gap():
 def test_calibrated_levels_are_the_fixed_point(mass, accuracy):
     assume((mass >= accuracy).all())
     counts = np.full(5, 300)
-    moved = stable_update(mass, accuracy, accuracy, counts, step=0.2, least_mass=justified_mass(accuracy, counts))
-    np.testing.assert_allclose(moved, mass, atol=1e-12)
+    least = justified_mass(accuracy, counts)
+    for moved in stable_update(mass, accuracy, accuracy, counts, step=0.2, least_mass=least):
+        np.testing.assert_allclose(moved, mass, atol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -140,7 +145,9 @@ def test_no_windup(history, deficit, gain):
     smoother.update(np.full(4, 0.5 - deficit), np.full(4, 0.5), counts)
     turned = smoother.epsilon
     assert (turned[wound > 1e-9] < wound[wound > 1e-9]).all()
-    needed = int(np.ceil((1 - smoother.true_mass.min()) / (step_of_run(gain, 40) * deficit) + 1e-9))
+    needed = int(
+        np.ceil((1 - smoother.state_dict()["integral"].min().item()) / (step_of_run(gain, 40) * deficit) + 1e-9)
+    )
     for _ in range(needed):
         smoother.update(np.full(4, 0.5 - deficit), np.full(4, 0.5), counts)
     np.testing.assert_allclose(smoother.epsilon, 0, atol=1e-9)
@@ -170,8 +177,8 @@ def test_course_does_not_depend_on_the_length_of_the_run():
 
 @settings(deadline=None)
 @given(levels_of(4), levels_of(4), st.floats(0.05, 1), st.floats(0.05, 1))
-def test_updates_of_a_linear_model_contract(first, second, step, plant):
-    """Two courses from any two starts approach each other at every update, for any step up to 1."""
+def test_integral_of_a_linear_model_contracts(first, second, step, plant):
+    """Without a lead two courses from any two starts approach each other at every update, for any step up to 1."""
     accuracy, counts, own = np.full(4, 0.5), np.full(4, 400), np.array([0.3, 0.2, 0.15, 0.1])
     distances = []
     masses = [first, second]
@@ -183,6 +190,36 @@ def test_updates_of_a_linear_model_contract(first, second, step, plant):
             moved.append(np.clip(mass - step * gap, 0.2, 1))
         masses = moved
     assert (np.diff(distances) <= 1e-12).all()
+
+
+@settings(deadline=None, max_examples=15, phases=[Phase.explicit, Phase.generate])
+@given(levels_of(3), st.floats(0.3, 2), st.floats(1, 8), st.integers(10, 40))
+def test_courses_settle_for_a_model_that_answers_up_to_twofold(start, plant, gain, num_updates):
+    """With the lead: from any start to the same calibrated end, for every plant gain up to 2 (Jury's criterion)."""
+    accuracy, counts, own = np.array([0.5, 0.7, 0.8]), np.full(3, 10**8), np.array([0.25, 0.15, 0.1])
+    step = step_of_run(gain, num_updates)
+    assume(plant * step + 2 * plant * DEFAULT_LEAD < 1.95)
+    integral, mass = start, start
+    for _ in range(300):
+        confidence = np.clip(accuracy + own - plant * (1 - mass), 0, 1)
+        integral, mass = stable_update(integral, confidence, accuracy, counts, step=step, least_mass=np.full(3, 0.2))
+    np.testing.assert_allclose(confidence, accuracy, atol=1e-3)
+    np.testing.assert_allclose(mass, 1 - own / plant, atol=2e-3)
+
+
+def test_the_lead_follows_a_model_whose_gap_keeps_falling():
+    """Late in training the answer of the model grows; the integral alone lags behind and ends under-confident."""
+    ends = {}
+    for lead in (0.0, DEFAULT_LEAD):
+        integral = mass = np.ones(1)
+        for update in range(20):
+            answer = 0.7 + 0.8 * max(0.0, (update - 10) / 10)
+            gap = 0.15 - answer * (1 - mass)
+            integral, mass = stable_update(
+                integral, 0.6 + gap, np.full(1, 0.6), np.full(1, 4000), step=0.2, least_mass=np.zeros(1), lead=lead
+            )
+        ends[lead] = abs(float(gap[0]))
+    assert ends[DEFAULT_LEAD] < 0.8 * ends[0.0]
 
 
 def test_steps_above_one_never_happen_and_published_ones_overshoot():
