@@ -22,6 +22,8 @@ from torch import nn
 
 from robcal.checks import FloatArray
 from robcal.data import Dataset, Split
+from robcal.data.augment import crop_large
+from robcal.data.dataset import Croppable
 from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.predictors import predict_logits, softmax
@@ -89,6 +91,7 @@ class Member:
         self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
         self.num_batches = math.ceil(len(self.train) / recipe.batch_size)
         self.fetch = _fetcher(self.train, self.device)
+        self.crops = recipe.augment is crop_large and isinstance(self.train.inputs, Croppable)
         self.labels = torch.from_numpy(self.train.labels).to(self.device)
         self.user_model = model
         image = len(dataset.input_shape) == 3
@@ -193,9 +196,12 @@ class Member:
         self.loss_sum = saved["loss_sum"]
 
     def _batch(self, index: torch.Tensor, generator: torch.Generator, levels: torch.Tensor | None) -> Batch:
-        inputs = self.fetch(index)
-        if self.recipe.augment is not None:
-            inputs = self.recipe.augment(inputs, generator)
+        if self.crops:
+            inputs = self.train.random_crops(index.numpy(), generator).to(self.device, non_blocking=True)
+        else:
+            inputs = self.fetch(index)
+            if self.recipe.augment is not None:
+                inputs = self.recipe.augment(inputs, generator)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         index = index.to(self.device)

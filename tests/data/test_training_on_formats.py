@@ -12,6 +12,10 @@ from scipy.io import savemat
 
 from robcal.artifacts import load_predictions
 from robcal.config import TrainSettings
+from robcal.data import Dataset, load_dataset
+from robcal.data.augment import crop_large, pad_crop_flip
+from robcal.member import Augment, Member, Recipe, open_engine
+from robcal.methods import make_method
 from robcal.runs import load_model, train_run
 
 
@@ -62,3 +66,26 @@ def test_a_run(write: object, model: str, size: int | None, counts: tuple[int, i
     with torch.no_grad():
         logits = network(inputs).numpy()
     assert np.allclose(logits, predictions.logits, atol=1e-3)
+
+
+def _first_batch(data: Dataset, augment: Augment | None) -> torch.Tensor:
+    recipe = Recipe(1, 4, 0.1, 0.0, "sgd", augment)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+    member = Member(network, data, make_method("vanilla"), recipe, open_engine("float32", "cpu"), seed=0)
+    return member._batch(torch.tensor([3, 0, 2]), torch.Generator().manual_seed(5), None).inputs
+
+
+def test_training_cuts_large_pictures_out_at_their_own_resolution(tmp_path: Path) -> None:
+    """The window comes out of the stored 80x100 pixels, not out of the 32x32 that the test shows."""
+    data = load_dataset(_write_imagenet(tmp_path), val_fraction=0.25, image_size=32)
+    split, index = data.split("train"), np.array([3, 0, 2])
+    got = _first_batch(data, crop_large)
+    assert torch.equal(got, split.random_crops(index, torch.Generator().manual_seed(5)))
+    coarse = crop_large(split.batch(index), torch.Generator().manual_seed(5))
+    assert (got - coarse).abs().mean() > 0.01
+    assert torch.equal(_first_batch(data, None), split.batch(index))
+
+    def shifted(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return pad_crop_flip(inputs, generator=generator)
+
+    assert torch.equal(_first_batch(data, shifted), shifted(split.batch(index), torch.Generator().manual_seed(5)))

@@ -93,8 +93,18 @@ def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[.
     if name in SHIFTS:
         return lambda inputs, generator: shift(inputs, SHIFTS[name], generator)
     if min(input_shape[1:]) >= LARGE_SIDE:
-        return lambda inputs, generator: random_resized_crop(inputs, generator=generator)
+        return crop_large
     return lambda inputs, generator: pad_crop_flip(inputs, generator=generator)
+
+
+def crop_large(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """What `standard_augmentation` does to large images; training cuts those decoded on access by `Split.random_crops`.
+
+    Args:
+        inputs: (B, C, H, W) floats in [0, 1].
+        generator: a CPU generator.
+    """
+    return random_resized_crop(inputs, generator=generator)
 
 
 @dataclass(frozen=True)
