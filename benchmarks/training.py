@@ -4,10 +4,11 @@ Usage: python benchmarks/training.py --model cnn-fast            (synthetic imag
        python benchmarks/training.py --model mlp --epochs 60     (synthetic digits of 8x8)
        python benchmarks/training.py --model wrn-28-10 --device cuda --precision bf16 --augment standard
 
-All four train the same network on the same examples in the same order, with the same schedule, and look at the
+All train the same network on the same examples in the same order, with the same schedule, and look at the
 validation split once an epoch. They run in turn, a few steps each (see `turns`), and are compared epoch by epoch: the
 median of the paired ratios, with a 95% bootstrap interval. Timed is CPU time on a CPU and wall time on a GPU; the first
-epoch is warm-up. The network learns nothing here: inputs, labels and levels are drawn at random.
+epoch is warm-up. The hand-written loop runs twice: the ratio of the two is what the measurement itself is worth. The
+network learns nothing here: inputs, labels and levels are drawn at random.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ from robcal.training import fit, schedule
 from turns import Contender, machine, median_interval, take_turns
 
 #: What the ratios ought to stay under: (contender, compared with) → limit.
-TARGETS = {("AR-AdaLS", "plain"): 1.03, ("label smoothing", "plain"): 1.03, ("plain", "hand-written"): 1.02}
+TARGETS: dict[tuple[str, str], float | None] = {
+    ("AR-AdaLS", "plain"): 1.03,
+    ("label smoothing", "plain"): None,
+    ("plain", "hand-written"): 1.02,
+    ("hand-written, again", "hand-written"): None,
+}
 NUM_CLASSES, NUM_LEVELS = 10, 10
 
 
@@ -101,8 +107,13 @@ def network(options: argparse.Namespace, data: Dataset) -> nn.Module:
 
 def measure(options: argparse.Namespace, data: Dataset) -> tuple[np.ndarray, list[str]]:
     """(loops, epochs - 1) seconds of every epoch but the first, and the names of the loops."""
+
+    def by_hand(turn: Contender) -> object:
+        return hand_written(network(options, data), data, options, turn.advance)
+
     loops: dict[str, Callable[[Contender], object]] = {
-        "hand-written": lambda turn: hand_written(network(options, data), data, options, turn.advance),
+        "hand-written": by_hand,
+        "hand-written, again": by_hand,
         "plain": ours("vanilla", options, data),
         "label smoothing": ours("label-smoothing", options, data),
         "AR-AdaLS": ours("ar-adals", options, data),
@@ -197,7 +208,7 @@ def table(loops: list[str], seconds: np.ndarray, clock: str) -> str:
     for (name, other), limit in TARGETS.items():
         ratios = seconds[loops.index(name)] / seconds[loops.index(other)]
         median, low, high = median_interval(ratios.tolist())
-        lines.append(f"| {name} / {other} | {median:.3f} ({low:.3f}–{high:.3f}) | {limit} |")
+        lines.append(f"| {name} / {other} | {median:.3f} ({low:.3f}–{high:.3f}) | {'' if limit is None else limit} |")
     return "\n".join(lines)
 
 

@@ -7,7 +7,13 @@ the one-number repair.
 """
 
 from robcal.calibration.binning import top_label
-from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins
+from robcal.calibration.conditional import (
+    group_table,
+    level_table,
+    overall_metrics,
+    reliability_bins,
+    top_label_metrics,
+)
 from robcal.calibration.intervals import bootstrap_interval, calibration_error_interval, metric_interval
 from robcal.calibration.metrics import (
     accuracy,
@@ -56,5 +62,6 @@ __all__ = [
     "seed_mean_interval",
     "signed_gap",
     "top_label",
+    "top_label_metrics",
     "trend_tests",
 ]
