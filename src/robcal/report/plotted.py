@@ -272,6 +272,19 @@ def shift_boxes(results: Results, quantity: ShiftQuantity) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
+def side_by_side(positions: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
+    """Methods cut into figures of at most `most`, so that boxes stay readable; the first is in each, to compare with.
+
+    Example:
+        >>> side_by_side(range(6), 3), side_by_side(range(3), 3), side_by_side([], 3)
+        (((0, 1, 2), (0, 3, 4), (0, 5)), ((0, 1, 2),), ())
+    """
+    if len(positions) <= most:
+        return (tuple(positions),) if positions else ()
+    first, others = positions[0], positions[1:]
+    return tuple((first, *others[at : at + most - 1]) for at in range(0, len(others), most - 1))
+
+
 def shift_by_corruption(method: MethodResult, quantity: ShiftQuantity) -> dict[str, dict[int, float]]:
     """Corruption → severity → value, in the results' order."""
     cells: dict[str, dict[int, float]] = {}

@@ -13,7 +13,7 @@ from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
-from robcal.report.svg import method_role
+from robcal.report.svg import METHOD_COLOURS, method_role
 from robcal.report.verdicts import titles
 from robcal.types import Estimate, GalleryItem, GroupRow, MethodResult, Results
 
@@ -195,11 +195,20 @@ def shift_section(results: Results) -> Section | None:
         ("accuracy", "Accuracy by severity", "Accuracy", True),
     ):
         boxes = plotted.shift_boxes(results, quantity)  # type: ignore[arg-type]
-        if boxes:
-            svg = figures.draw_boxes(boxes, key=f"shift-{quantity}", title=title, y_label=label, percent=percent)
+        parts = plotted.side_by_side(sorted({box.method for box in boxes}), METHOD_COLOURS)
+        for number, part in enumerate(parts):
+            shown = {results.methods[position].name for position in part}
+            heading = title if len(parts) == 1 else f"{title}, part {number + 1} of {len(parts)}"
+            svg = figures.draw_boxes(
+                [box for box in boxes if box.method in part],
+                key=f"shift-{quantity}" + (f"-{number}" if number else ""), title=heading, y_label=label,
+                percent=percent,
+            )  # fmt: skip
             subtitle = "Box: middle half of the corruptions; bar: median; ring: mean; dots: outliers."
-            legend = _legend(results, lambda method: bool(method.shift))
-            panels.append(Panel(title, subtitle, svg, legend, _shift_numbers(results, quantity, title, percent)))
+            legend = _legend(results, lambda method, shown=shown: method.name in shown)  # type: ignore[misc]
+            panels.append(
+                Panel(heading, subtitle, svg, legend, _shift_numbers(results, quantity, heading, percent, part))
+            )
     lead = "Corrupted test inputs. Every corruption and severity is measured on its own; nothing is pooled."
     return Section("shift", "Under distribution shift", lead, panels=tuple(panels)) if panels else None
 
@@ -320,14 +329,14 @@ def _thinning_note(shown: int, total: int) -> str:
     return "" if shown == total else f"{shown} of {total} epochs, evenly spread; the figure shows all."
 
 
-def _shift_numbers(results: Results, quantity: str, title: str, percent: bool) -> Numbers:
-    names = titles(results)
+def _shift_numbers(results: Results, quantity: str, title: str, percent: bool, part: Sequence[int]) -> Numbers:
+    names, methods = titles(results), [results.methods[position] for position in part]
     write: Callable[[float | None], str] = formatting.percent if percent else formatting.number
-    severities = sorted({cell.severity for method in results.methods for cell in method.shift})
-    tables = [plotted.shift_by_corruption(method, quantity) for method in results.methods]  # type: ignore[arg-type]
+    severities = sorted({cell.severity for method in methods for cell in method.shift})
+    tables = [plotted.shift_by_corruption(method, quantity) for method in methods]  # type: ignore[arg-type]
     rows = []
     for corruption in dict.fromkeys(name for table in tables for name in table):
-        for method, table in zip(results.methods, tables, strict=True):
+        for method, table in zip(methods, tables, strict=True):
             if corruption in table:
                 cells = (write(table[corruption].get(severity)) for severity in severities)
                 rows.append((clean_text(corruption), names[method.name], *cells))

@@ -48,8 +48,8 @@ def colour(role: str) -> str:
 
 
 def method_role(position: int) -> str:
-    """The colour role of the method at this position; they repeat after eight."""
-    return f"method-{position % METHOD_COLOURS}"
+    """The colour role of the method at this position: the first has its own, the others' repeat after seven."""
+    return f"method-{position and 1 + (position - 1) % (METHOD_COLOURS - 1)}"
 
 
 def level_role(level: int, num_levels: int) -> str:
