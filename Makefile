@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test lint evidence wheel clean
+.PHONY: demo test lint evidence bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -59,5 +59,18 @@ evidence: $(VENV)/.wheel
 	$(BIN)/robcal train $(RECIPE) --method ar-adals --scores $(RUNS)/train.parquet --scores $(RUNS)/val.parquet --out $(RUNS)/cifar10-ar-adals
 	$(BIN)/python benchmarks/evidence.py $(RUNS)/cifar10-plain $(RUNS)/cifar10-ar-adals --hardware "$(HARDWARE)"
 
+# The figures of docs/speed.md. The peers of benchmarks/metrics.py go into a virtual environment of their own.
+bench-training: $(VENV)/.wheel
+	$(BIN)/python benchmarks/training.py --model cnn-fast --epochs 31
+	$(BIN)/python benchmarks/training.py --model mlp --epochs 101
+
+bench-metrics:
+	$(MAKE) VENV=.venv-bench .venv-bench/.peers
+	.venv-bench/bin/python benchmarks/metrics.py
+
+$(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
+	$(PIP) install -q $$(grep -E '^(torchmetrics|netcal)==' benchmarks/requirements.txt)
+	touch $@
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
