@@ -6,7 +6,7 @@ Both are kept in the run directory: DIR/ood-DIGEST.safetensors, one a set of inp
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from robcal.runs import Run
 from robcal.shift import average_logits
 from robcal.types import Float32Array
 
+#: Opens the networks that predict, and says which device they are on; not called where the answer is on disk.
+Networks = Callable[[], tuple[Sequence[nn.Module], str]]
+
 #: Passes over the test split are repeated until they took so many seconds, at most `MOST_PASSES` times.
 ENOUGH_SECONDS = 2.0
 MOST_PASSES = 3
@@ -28,21 +31,19 @@ MOST_PASSES = 3
 
 def measure_outside(
     run: Run,
-    models: Sequence[nn.Module],
+    networks: Networks,
     split: Split,
     digest: str,
     *,
-    device: str = "cpu",
     reporter: Reporter = SILENT,
 ) -> Float32Array:
     """Logits of a run on inputs of another data set; read back if they were computed before.
 
     Args:
         run: where they are kept.
-        models: the run's networks; the probabilities of several are averaged.
+        networks: opens the run's networks; the probabilities of several are averaged.
         split: the inputs; their labels are not used.
         digest: of the inputs.
-        device: where the networks are.
         reporter: shows progress.
 
     Returns:
@@ -55,6 +56,7 @@ def measure_outside(
         arrays, about = load_arrays(file, "the logits")
         if about.get("key") == key:
             return np.asarray(arrays["logits"])
+    models, device = networks()
     parts = [
         predict_logits(one, split, device=device, reporter=reporter, description=f"ood {run.settings.method}")
         for one in models
@@ -64,16 +66,15 @@ def measure_outside(
     return logits
 
 
-def measure_inference(run: Run, models: Sequence[nn.Module], test: Split, *, device: str = "cpu") -> dict[str, Any]:
+def measure_inference(run: Run, networks: Networks, test: Split) -> dict[str, Any]:
     """Seconds that predicting the test split takes, reading and every network of the run included; measured once.
 
     A first batch goes unmeasured. The least of a few passes counts: whatever else the machine does only adds.
 
     Args:
         run: where the figure is kept.
-        models: its networks, on `device`.
+        networks: opens its networks.
         test: the test split.
-        device: where the networks are.
 
     Returns:
         "seconds" of one pass, "examples", "passes", "device" and "threads".
@@ -82,6 +83,7 @@ def measure_inference(run: Run, models: Sequence[nn.Module], test: Split, *, dev
     if file.exists():
         found: dict[str, Any] = load_json(file, "the seconds")
         return found
+    models, device = networks()
     for model in models:
         predict_logits(model, test, device=device, index=np.arange(min(len(test), 512)))
     times: list[float] = []

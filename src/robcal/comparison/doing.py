@@ -16,7 +16,7 @@ from robcal.checks import IntArray
 from robcal.comparison.tasks import Outside, Place, ShiftPlan, Task, needs_reference
 from robcal.config import TrainSettings
 from robcal.data import Dataset, Split, load_dataset, read_parts
-from robcal.data.shifts import chosen_outside, shift_source
+from robcal.data.shifts import check_outside, shift_source
 from robcal.data.splits import Parts, stratified_subset
 from robcal.distributed import choose_device
 from robcal.extra_measures import measure_inference, measure_outside
@@ -167,8 +167,7 @@ def shift_images(settings: TrainSettings, shift: ShiftPlan, place: Place) -> Shi
 def outside_of(run: Run, outside: Outside, *, reporter: Reporter = SILENT) -> Float32Array:
     """Logits of a finished run on out-of-distribution inputs."""
     split, digest = outside_split(run.settings, outside)
-    models, device = _networks(run)
-    return measure_outside(run, models, split, digest, device=device, reporter=reporter)
+    return measure_outside(run, lambda: _networks(run), split, digest, reporter=reporter)
 
 
 def outside_split(settings: TrainSettings, outside: Outside) -> tuple[Split, str]:
@@ -180,20 +179,24 @@ def outside_split(settings: TrainSettings, outside: Outside) -> tuple[Split, str
     like = dataset_of(settings)
     form = outside.spec.partition(":")[0]
     size = like.input_shape[-1] if form in ("imagenet", "folder") and like.kind == "image" else None
-    data = _outside(outside.spec, size)
-    split = chosen_outside(data, like, outside.limit, outside.name)
+    split, digest = _outside(outside.spec, size, outside.limit)
+    check_outside(split, like, outside.name)
+    return split, digest
+
+
+@functools.lru_cache(maxsize=8)
+def _outside(spec: str, size: int | None, limit: int | None) -> tuple[Split, str]:
+    """Some or all of the test split of a data set, stratified, and its digest."""
+    data = load_dataset(spec, image_size=size)
+    test = data.split("test")
+    split = test.subset(stratified_subset(test.labels, limit, num_classes=data.num_classes, name="ood_limit"))
     return split, dataclasses.replace(data, splits={"test": split}).digest("test")
-
-
-@functools.lru_cache(maxsize=1)
-def _outside(spec: str, size: int | None) -> Dataset:
-    return load_dataset(spec, image_size=size)
 
 
 def inference_of(run: Run) -> float:
     """Seconds in which a finished run predicts its test split."""
-    models, device = _networks(run)
-    return float(measure_inference(run, models, dataset_of(run.settings).split("test"), device=device)["seconds"])
+    test = dataset_of(run.settings).split("test")
+    return float(measure_inference(run, lambda: _networks(run), test)["seconds"])
 
 
 def _networks(run: Run) -> tuple[list[nn.Module], str]:

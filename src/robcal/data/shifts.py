@@ -12,7 +12,6 @@ from robcal.checks import IntArray, refuse
 from robcal.data.corrupted import CorruptedCells, load_corrupted
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.dataset import Dataset, Split
-from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import TABLE_KINDS, TABLE_SHIFTS, Features, shift_table
 
 #: Seed of the corruptions: one for all, so that every model sees the same inputs.
@@ -178,23 +177,21 @@ def shift_source(data: Dataset, official: str | None = None, *, test_limit: int 
     return found
 
 
-def chosen_outside(data: Dataset, like: Dataset, limit: int | None, name: str) -> Split:
-    """The test examples of another data set, as out-of-distribution inputs of models of `like`.
+def check_outside(outside: Split, like: Dataset, name: str) -> None:
+    """Refuse out-of-distribution inputs that models of `like` cannot take.
 
     Args:
-        data: where they are from.
+        outside: the inputs.
         like: what the models were trained on.
-        limit: at most so many, stratified; the same for every model.
-        name: of the set, for the error.
+        name: of the inputs, for the error.
 
     Raises:
-        InputError: if their inputs have another shape.
+        InputError: if they have another shape.
     """
-    if data.input_shape != like.input_shape:
+    shape = tuple(outside.inputs.shape[1:])
+    if shape != like.input_shape:
         refuse(
-            f"ood {name!r} ({data.name}) has inputs of shape {data.input_shape}, {like.name} of {like.input_shape}",
+            f"ood {name!r} has inputs of shape {shape}, {like.name} of {like.input_shape}",
             "the models must be able to take them",
             "Name other data",
         )
-    test = data.split("test")
-    return test.subset(stratified_subset(test.labels, limit, num_classes=data.num_classes, name="ood_limit"))
