@@ -94,7 +94,9 @@ def train(
         typer.Option(help="ar-adals: distance to a model that saw the examples, to others, to itself; or difficulty."),
     ] = "robustness",
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
-    controller: Annotated[Controller, typer.Option(help="Adaptive methods: what steers the smoothing.")] = "published",
+    controller: Annotated[
+        Controller, typer.Option(help="Adaptive methods: what steers the smoothing (docs/controller.md).")
+    ] = "stable",
     step_size: Annotated[float, typer.Option(help="controller published: smoothing per unit of gap and epoch.")] = 0.05,
     gain: Annotated[float, typer.Option(help="controller stable: exp(-gain) of a gap is left after the run.")] = 4.0,
     epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,

@@ -108,7 +108,7 @@ class TrainSettings:
     precision: str = "float32"
     device: str | None = None
     split_seed: int | None = None
-    controller: str = "published"
+    controller: str = "stable"
     levels_from: str = "robustness"
     folds: int = 3
     members: int = 1
@@ -162,6 +162,14 @@ class TrainSettings:
         check_choice(self.precision, PRECISIONS, "--precision")
         check_choice(self.scorer, SCORERS, "--scorer")
         check_choice(self.controller, CONTROLLERS, "--controller")
+        foreign = ("gain", 4.0) if self.controller == "published" else ("step_size", 0.05)
+        if self.method in ADAPTIVE and getattr(self, foreign[0]) != foreign[1]:
+            flag = f"--{foreign[0].replace('_', '-')}"
+            refuse(
+                f"{flag} was given with --controller {self.controller}",
+                f"{flag} belongs to the other controller",
+                f"Drop it, or pass --controller {'stable' if self.controller == 'published' else 'published'}",
+            )
         check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
         if self.method == "ar-adals" and self.levels_from == "online" and self.members > 1:
             refuse(
@@ -215,9 +223,8 @@ class TrainSettings:
         if self.method not in ADAPTIVE:
             named = METHOD_OPTIONS.get(self.method, {})
             return {keyword: value for name, keyword in named.items() if (value := getattr(self, name)) is not None}
-        if self.controller == "published":
-            return {"step_size": self.step_size}
-        return {"controller": self.controller, "gain": self.gain}
+        own = {"step_size": self.step_size} if self.controller == "published" else {"gain": self.gain}
+        return {"controller": self.controller, **own}
 
     def relevant(self) -> dict[str, Any]:
         """The settings that this run's outcome depends on, JSON-able: what its digest is taken of.
@@ -240,7 +247,7 @@ class TrainSettings:
             "step_size": "step_size" in options and self.method in ADAPTIVE,
             "gain": "gain" in options,
             "epsilon": self.method == "label-smoothing",
-            "controller": "controller" in options,
+            "controller": options.get("controller", "published") != "published",
             "levels": by_scores or self.method == "random-levels",
             "scores": by_scores,
             "scorer": source in ("robustness", "cross-fit"),

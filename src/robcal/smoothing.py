@@ -26,6 +26,9 @@ from robcal.controllers import CONTROLLERS, justified_mass, published_update, st
 #: Default of `min_true_mass` [choice]: eps at most .95, so that the true class always keeps the largest mass.
 DEFAULT_MAX_EPSILON = 0.95
 
+#: Which update steers unless another is named.
+DEFAULT_CONTROLLER = "stable"
+
 #: Default of `gain` [choice]: the updates of a run leave a fiftieth of a deviation.
 DEFAULT_GAIN = 4.0
 
@@ -119,19 +122,19 @@ class AdaptiveLabelSmoother:
     Args:
         num_levels: R >= 1.
         num_classes: Z >= 2.
-        step_size: controller "published": alpha > 0, how far one update moves the true-class mass per unit of gap. The
-            update integrates, so what matters is step_size times the number of updates; large steps wind up in the
-            first epochs.
-        controller: "published" (METHOD 4) or "stable".
+        controller: "stable" (robcal's), or "published" (METHOD 4).
         num_updates: controller "stable": K, how often `update` will be called in the whole run.
         gain: controller "stable": the K updates together leave `exp(-gain)` of a deviation.
         start: controller "stable": the first share of the K updates, in [0, 1), in which labels stay hard.
+        step_size: controller "published": alpha > 0, how far one update moves the true-class mass per unit of gap. The
+            update integrates, so what matters is step_size times the number of updates; large steps wind up in the
+            first epochs.
         min_true_mass: lower bound of the true-class mass, in (1/Z, 1) [choice: default leaves eps <= .95].
 
     Raises:
-        InputError: on arguments out of range, or missing for the controller.
+        InputError: on arguments out of range, missing for the controller, or not of it.
 
-    >>> smoother = AdaptiveLabelSmoother(num_levels=2, num_classes=10, step_size=0.5)
+    >>> smoother = AdaptiveLabelSmoother(num_levels=2, num_classes=10, controller="published", step_size=0.5)
     >>> smoother.soft_targets(torch.tensor([3]), torch.tensor([0])).argmax().item()  # hard labels at the start
     3
     >>> smoother.update(confidence=[0.9, 0.8], accuracy=[0.7, 0.8])  # after an epoch, on validation data
@@ -143,12 +146,12 @@ class AdaptiveLabelSmoother:
         self,
         num_levels: int,
         num_classes: int,
-        step_size: float | None = None,
         *,
-        controller: str = "published",
+        controller: str = DEFAULT_CONTROLLER,
         num_updates: int | None = None,
         gain: float = DEFAULT_GAIN,
         start: float = DEFAULT_START,
+        step_size: float | None = None,
         min_true_mass: float | None = None,
     ) -> None:
         self.num_levels = check_positive_int(num_levels, "num_levels")
@@ -158,6 +161,8 @@ class AdaptiveLabelSmoother:
         needed, given = ("step_size", step_size) if published else ("num_updates", num_updates)
         if given is None:
             refuse(f"{needed} is missing", f'controller "{controller}" needs it', f"Pass {needed}")
+        if not published and step_size is not None:
+            refuse(f"step_size is {step_size}", 'controller "stable" has none', "Drop it, or pass gain")
         self.step_size = check_fraction(step_size, "step_size", high=float("inf")) if step_size is not None else None
         self.num_updates = None if num_updates is None else check_positive_int(num_updates, "num_updates")
         self.gain = check_fraction(gain, "gain", high=float("inf"))

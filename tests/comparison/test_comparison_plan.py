@@ -12,8 +12,18 @@ RAW = {
     "methods": [
         {"label": "Plain", "method": "vanilla"},
         {"label": "LS", "method": "label-smoothing", "grid": {"epsilon": [0.05, 0.1]}},
-        {"label": "AR", "method": "ar-adals", "options": {"levels": 4}, "grid": {"step_size": [0.1, 0.2]}},
-        {"label": "Joint", "method": "ar-adals", "options": {"levels": 4, "members": 2}, "tuned_as": "AR"},
+        {
+            "label": "AR",
+            "method": "ar-adals",
+            "options": {"levels": 4, "controller": "published"},
+            "grid": {"step_size": [0.1, 0.2]},
+        },
+        {
+            "label": "Joint",
+            "method": "ar-adals",
+            "options": {"levels": 4, "members": 2, "controller": "published"},
+            "tuned_as": "AR",
+        },
     ],
     "ensembles": [{"label": "Deep", "of": "Plain", "members": 2, "seeds": [1]}],
     "targets": [{"name": "t", "metric": "ece", "method": "AR", "against": "Plain"}],

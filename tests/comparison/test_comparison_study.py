@@ -40,7 +40,7 @@ RAW = {
     "methods": [
         {"label": "Plain", "method": "vanilla"},
         {"label": "Smooth <b>", "method": "label-smoothing", "grid": {"epsilon": [0.3, 0.05]}},
-        {"label": "AR-AdaLS", "method": "ar-adals", "options": {"step_size": 0.5}},
+        {"label": "AR-AdaLS", "method": "ar-adals", "options": {"controller": "published", "step_size": 0.5}},
     ],
     "ensembles": [{"label": "Deep", "of": "Plain", "members": 2}],
     "targets": [{"name": "better", "metric": "ece", "method": "AR-AdaLS", "against": ["Plain", "Deep"]}],
@@ -214,7 +214,7 @@ def plan_file(folder):
         f"seeds = {RAW['seeds']}\nshift_limit = 20\nscore_limit = 60\n[recipe]",
         *(f"{name} = {json.dumps(value)}" for name, value in RAW["recipe"].items()),
         '[[methods]]\nlabel = "Plain"\nmethod = "vanilla"',
-        '[[methods]]\nlabel = "AR-AdaLS"\nmethod = "ar-adals"\noptions = { step_size = 0.5 }',
+        '[[methods]]\nlabel = "AR-AdaLS"\nmethod = "ar-adals"\noptions = { controller = "published", step_size = 0.5 }',
     ]
     (folder / "plan.toml").write_text("\n".join(lines))
     return folder / "plan.toml"

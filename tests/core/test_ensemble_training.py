@@ -40,7 +40,7 @@ def weights(model):
 def test_two_members_under_one_smoothing_are_a_hand_written_loop():
     """The oracle, with R = 1: each model trains an epoch; one update from the mean of their probabilities."""
     data, models = blobs(), [model_of(0), model_of(1)]
-    method = make_method("adals", step_size=0.5)
+    method = make_method("adals", controller="published", step_size=0.5)
     history = fit_ensemble(models, data, method, **OPTIONS, weight_decay=0.0, seed=3, levels=ONE_LEVEL)
 
     train, val = data.split("train"), data.split("val")
@@ -87,7 +87,7 @@ def test_members_that_nothing_ties_are_single_runs_by_their_own_seeds():
 def test_an_ensemble_of_one_is_the_network():
     one, other = model_of(), model_of()
     options = {**OPTIONS, "levels": LEVELS, "num_levels": 2}
-    method = make_method("ar-adals", step_size=0.3)
+    method = make_method("ar-adals", controller="published", step_size=0.3)
     assert fit(one, blobs(), method, **options) == fit_ensemble([other], blobs(), method, **options)
     torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
 
@@ -114,7 +114,7 @@ class StopAfter:
 def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
     """In the middle of an epoch of either member, between the two, and between epochs; dropout included."""
     options = {**OPTIONS, "levels": LEVELS, "num_levels": 2, "key": "k"}
-    method = make_method("ar-adals", step_size=0.3)
+    method = make_method("ar-adals", controller="published", step_size=0.3)
 
     def networks(seed=0):
         return [model_of(seed, 0.2), model_of(seed + 1, 0.2)]

@@ -101,7 +101,7 @@ def test_vanilla_and_label_smoothing_targets_by_hand():
 
 @pytest.mark.parametrize("name", ["ar-adals", "random-levels", "adals"])
 def test_each_level_is_steered_by_its_own_gap(name):
-    method = make_method(name, step_size=0.5)
+    method = make_method(name, controller="published", step_size=0.5)
     state = method.init(RunInfo(Z, 2, 3, 0))
     if name == "adals":
         steered = method.after_epoch(state, epoch(0.9, 0.5, np.zeros(20, int), 1))
@@ -115,6 +115,13 @@ def test_each_level_is_steered_by_its_own_gap(name):
     targets = method.targets(steered, batch_of(torch.tensor([0, 1] * 6)), Z)
     assert targets[0, 0] == pytest.approx(1 - 0.5 * 0.4, abs=1e-6)
     assert targets[1, 1] == pytest.approx(1.0)
+
+
+def test_options_of_the_other_controller_are_refused():
+    with pytest.raises(InputError, match="step_size"):
+        make_method("ar-adals", step_size=0.5)
+    with pytest.raises(InputError, match="gain"):
+        make_method("ar-adals", controller="published", gain=2.0)
 
 
 def test_bad_names_and_options_are_refused():

@@ -63,7 +63,7 @@ def test_update_keeps_bounds_and_moves_against_the_gap(mass, confidence, accurac
 
 
 def test_published_update_by_hand():
-    smoother = AdaptiveLabelSmoother(2, 10, 0.5)
+    smoother = AdaptiveLabelSmoother(2, 10, controller="published", step_size=0.5)
     smoother.update([0.9, 0.7], [0.8, 0.9])
     np.testing.assert_allclose(smoother.true_mass, [0.95, 1.0])  # over-confident softens; under-confident stays hard
     np.testing.assert_allclose(smoother.epsilon, [0.05 * 10 / 9, 0.0])
@@ -74,7 +74,7 @@ def test_published_update_by_hand():
 @given(st.integers(2, 30), st.integers(1, 8), st.integers(0, 1000))
 def test_true_class_keeps_the_largest_mass_under_any_updates(num_classes, num_levels, seed):
     rng = np.random.default_rng(seed)
-    smoother = AdaptiveLabelSmoother(num_levels, num_classes, 5.0)
+    smoother = AdaptiveLabelSmoother(num_levels, num_classes, controller="published", step_size=5.0)
     for _ in range(20):
         smoother.update(rng.random(num_levels), rng.random(num_levels))
     labels = torch.arange(num_classes)
@@ -85,17 +85,17 @@ def test_true_class_keeps_the_largest_mass_under_any_updates(num_classes, num_le
 
 
 def test_state_is_restored_exactly(tmp_path):
-    smoother = AdaptiveLabelSmoother(3, 10, 0.3)
+    smoother = AdaptiveLabelSmoother(3, 10, controller="published", step_size=0.3)
     smoother.update([0.91, 0.83, 0.7], [0.7, 0.8, 0.71])
     torch.save(smoother.state_dict(), tmp_path / "state.pt")
-    other = AdaptiveLabelSmoother(3, 10, 0.3)
+    other = AdaptiveLabelSmoother(3, 10, controller="published", step_size=0.3)
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     np.testing.assert_array_equal(other.true_mass, smoother.true_mass)
     for fresh in (smoother, other):
         fresh.update([0.5, 0.9, 0.7], [0.7, 0.8, 0.71])
     np.testing.assert_array_equal(other.epsilon, smoother.epsilon)
     with pytest.raises(InputError, match="levels"):
-        AdaptiveLabelSmoother(2, 10, 0.3).load_state_dict(smoother.state_dict())
+        AdaptiveLabelSmoother(2, 10, controller="published", step_size=0.3).load_state_dict(smoother.state_dict())
 
 
 def test_level_statistics_by_hand_with_an_empty_level():
@@ -118,17 +118,17 @@ def test_level_statistics_by_hand_with_an_empty_level():
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        AdaptiveLabelSmoother(*arguments)
+        AdaptiveLabelSmoother(*arguments[:2], controller="published", step_size=arguments[2])
 
 
 def test_min_true_mass_must_leave_the_true_class_ahead():
     with pytest.raises(InputError, match="min_true_mass"):
-        AdaptiveLabelSmoother(10, 10, 0.1, min_true_mass=0.1)
+        AdaptiveLabelSmoother(10, 10, controller="published", step_size=0.1, min_true_mass=0.1)
 
 
 @pytest.mark.parametrize("bad", [[0.5], [0.5, float("nan")], [0.5, 1.2], [-0.1, 0.5]])
 def test_bad_updates_are_refused_and_change_nothing(bad):
-    smoother = AdaptiveLabelSmoother(2, 10, 0.5)
+    smoother = AdaptiveLabelSmoother(2, 10, controller="published", step_size=0.5)
     with pytest.raises(InputError):
         smoother.update(bad, [0.1, 0.1])
     with pytest.raises(InputError):
@@ -139,4 +139,6 @@ def test_bad_updates_are_refused_and_change_nothing(bad):
 @pytest.mark.parametrize(("labels", "levels"), [([10], [0]), ([-1], [0]), ([0], [2]), ([0], [-1]), ([0, 1], [0])])
 def test_labels_and_levels_out_of_range_are_refused(labels, levels):
     with pytest.raises(InputError):
-        AdaptiveLabelSmoother(2, 10, 0.5).soft_targets(torch.tensor(labels), torch.tensor(levels))
+        AdaptiveLabelSmoother(2, 10, controller="published", step_size=0.5).soft_targets(
+            torch.tensor(labels), torch.tensor(levels)
+        )

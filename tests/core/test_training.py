@@ -64,7 +64,14 @@ def test_it_learns_and_reports_every_epoch():
 
 
 def test_levels_reach_the_targets_and_the_history():
-    history = fit(model_of(), blobs(), make_method("ar-adals", step_size=0.5), **OPTIONS, levels=LEVELS, num_levels=2)
+    history = fit(
+        model_of(),
+        blobs(),
+        make_method("ar-adals", controller="published", step_size=0.5),
+        **OPTIONS,
+        levels=LEVELS,
+        num_levels=2,
+    )
     epsilon = 0.0
     for row in history:
         assert len(row.epsilon) == len(row.gap) == 2
@@ -105,7 +112,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, stop):
     """State is saved after every batch; the next run goes on in the middle of the epoch, dropout included."""
     whole, broken = model_of(), model_of()
     options = {**OPTIONS, "levels": LEVELS, "num_levels": 2, "key": "k"}
-    method = make_method("ar-adals", step_size=0.3)
+    method = make_method("ar-adals", controller="published", step_size=0.3)
     expected = fit(whole, blobs(), method, **options)
     file = tmp_path / "state.pt"
     with pytest.raises(Interrupted):

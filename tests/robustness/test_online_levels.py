@@ -130,7 +130,7 @@ def test_shares_of_two_processes_are_the_distances_of_one(monkeypatch: pytest.Mo
 def test_targets_are_hard_until_there_are_estimates() -> None:
     levels = OnlineLevels(blobs(), num_levels=R)
     assert all((part == 0).all() for part in levels.levels.values())
-    method = make_method("ar-adals", step_size=0.5)
+    method = make_method("ar-adals", controller="published", step_size=0.5)
     one, other = network(), network()
     fit(one, blobs(), method, **{**OPTIONS, "epochs": 1}, levels=levels)
     fit(other, blobs(), make_method("vanilla"), **{**OPTIONS, "epochs": 1})

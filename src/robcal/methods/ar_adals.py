@@ -13,46 +13,51 @@ from __future__ import annotations
 
 import torch
 
-from robcal.checks import check_choice
+from robcal.checks import check_choice, refuse
 from robcal.controllers import CONTROLLERS
 from robcal.methods.method import Batch, EpochInfo, LevelSource, Method, RunInfo, State
-from robcal.smoothing import DEFAULT_GAIN, AdaptiveLabelSmoother, level_statistics, soft_targets
+from robcal.smoothing import DEFAULT_CONTROLLER, DEFAULT_GAIN, AdaptiveLabelSmoother, level_statistics, soft_targets
 
-#: Default step size [choice]: over 18 to 40 epochs larger ones wind up while the model is still untrained.
+#: Default step size of the published update [choice]: over 18 to 40 epochs larger ones wind up while the model is still
+#: untrained.
 DEFAULT_STEP_SIZE = 0.05
-
-#: Which update steers unless another is named.
-DEFAULT_CONTROLLER = "published"
 
 
 def ar_adals(
-    step_size: float = DEFAULT_STEP_SIZE, *, controller: str = DEFAULT_CONTROLLER, gain: float = DEFAULT_GAIN
+    controller: str = DEFAULT_CONTROLLER, *, gain: float | None = None, step_size: float | None = None
 ) -> Method:
     """Adaptive label smoothing per level of adversarial robustness; arguments as of `AdaptiveLabelSmoother`."""
-    return _adaptive("ar-adals", "AR-AdaLS", "robustness", step_size, controller, gain)
+    return _adaptive("ar-adals", "AR-AdaLS", "robustness", controller, gain, step_size)
 
 
-def adals(
-    step_size: float = DEFAULT_STEP_SIZE, *, controller: str = DEFAULT_CONTROLLER, gain: float = DEFAULT_GAIN
-) -> Method:
+def adals(controller: str = DEFAULT_CONTROLLER, *, gain: float | None = None, step_size: float | None = None) -> Method:
     """The same update with one level for all examples (R = 1)."""
-    return _adaptive("adals", "AdaLS", "single", step_size, controller, gain)
+    return _adaptive("adals", "AdaLS", "single", controller, gain, step_size)
 
 
 def random_levels(
-    step_size: float = DEFAULT_STEP_SIZE, *, controller: str = DEFAULT_CONTROLLER, gain: float = DEFAULT_GAIN
+    controller: str = DEFAULT_CONTROLLER, *, gain: float | None = None, step_size: float | None = None
 ) -> Method:
     """The same update on R levels drawn at random: the control of AR-AdaLS."""
-    return _adaptive("random-levels", "Random levels", "random", step_size, controller, gain)
+    return _adaptive("random-levels", "Random levels", "random", controller, gain, step_size)
 
 
-def _adaptive(name: str, title: str, source: LevelSource, step_size: float, controller: str, gain: float) -> Method:
+def _adaptive(
+    name: str, title: str, source: LevelSource, controller: str, gain: float | None, step_size: float | None
+) -> Method:
     published = check_choice(controller, CONTROLLERS, "controller") == "published"
+    foreign, given = ("gain", gain) if published else ("step_size", step_size)
+    if given is not None:
+        refuse(f"{foreign} is {given}", f'controller "{controller}" has none', f"Drop {foreign}, or the controller")
+    options: dict[str, float] = (
+        {"step_size": DEFAULT_STEP_SIZE if step_size is None else step_size}
+        if published
+        else {"gain": DEFAULT_GAIN if gain is None else gain}
+    )
 
     def smoother_of(num_levels: int, num_classes: int, epochs: int) -> AdaptiveLabelSmoother:
-        if published:
-            return AdaptiveLabelSmoother(num_levels, num_classes, step_size, controller=controller)
-        return AdaptiveLabelSmoother(num_levels, num_classes, controller=controller, num_updates=epochs, gain=gain)
+        updates = None if published else epochs
+        return AdaptiveLabelSmoother(num_levels, num_classes, controller=controller, num_updates=updates, **options)
 
     def state_of(smoother: AdaptiveLabelSmoother) -> State:
         return {**smoother.state_dict(), "epsilon": torch.from_numpy(smoother.epsilon).float()}
@@ -79,5 +84,5 @@ def _adaptive(name: str, title: str, source: LevelSource, step_size: float, cont
         after_epoch=after_epoch,
         epsilon=lambda state: tuple(state["epsilon"].tolist()),
         levels=source,
-        options={"step_size": step_size} if published else {"controller": controller, "gain": gain},
+        options={"controller": controller, **options},
     )
