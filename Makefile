@@ -1,5 +1,5 @@
 # make demo   the main job, from nothing      make test   the tests, from nothing
-# make lint   ruff, mypy, import-linter       make evidence   the figures of docs/evidence.md (slow; needs CIFAR-10)
+# make lint   ruff, mypy, import-linter       make evidence, make study   the figures of docs/evidence (slow; need CIFAR-10)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test lint evidence bench-training bench-metrics wheel clean
+.PHONY: demo test lint evidence study bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -47,7 +47,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The figures of docs/evidence.md, from CIFAR-10 (a folder with the official archives or parquet files): about an hour.
+# The figures of docs/evidence/claim.md, from CIFAR-10 (a folder with the official archives or parquet files): about an hour.
 CIFAR10 ?= $(or $(ROBCAL_CIFAR10),../shared/data/cifar10)
 RUNS ?= runs
 HARDWARE ?= $(shell nproc) CPU cores
@@ -57,7 +57,16 @@ evidence: $(VENV)/.wheel
 	test -f $(RUNS)/val.parquet || $(BIN)/robcal score --model $(RUNS)/cifar10-plain --split val --method projection --out $(RUNS)/val.parquet
 	test -f $(RUNS)/train.parquet || $(BIN)/robcal score --model $(RUNS)/cifar10-plain --split train --method projection --out $(RUNS)/train.parquet
 	$(BIN)/robcal train $(RECIPE) --method ar-adals --scores $(RUNS)/train.parquet --scores $(RUNS)/val.parquet --out $(RUNS)/cifar10-ar-adals
-	$(BIN)/python benchmarks/evidence.py $(RUNS)/cifar10-plain $(RUNS)/cifar10-ar-adals --hardware "$(HARDWARE)"
+	$(BIN)/python benchmarks/evidence.py $(RUNS)/cifar10-plain $(RUNS)/cifar10-ar-adals --hardware "$(HARDWARE)" --out docs/evidence/claim.md
+
+# The comparisons of docs/evidence.md: about two hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
+STUDY := --cache $(RUNS)/study --no-report --overwrite
+study: $(VENV)/.wheel
+	for preset in overfit regularised; do \
+	  $(BIN)/robcal compare cifar10-$$preset --data cifar10:$(CIFAR10) $(STUDY) --out docs/evidence/$$preset || exit; done
+	for preset in ensembles sources; do \
+	  $(BIN)/robcal compare cifar10-$$preset --data cifar10:$(CIFAR10) --seeds 0,1,2 $(STUDY) --out docs/evidence/$$preset || exit; done
+	$(BIN)/robcal compare digits $(STUDY) --out docs/evidence/digits
 
 # The figures of docs/speed.md. The peers of benchmarks/metrics.py go into a virtual environment of their own.
 bench-training: $(VENV)/.wheel

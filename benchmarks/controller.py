@@ -31,15 +31,13 @@ def main() -> None:
         courses[title] = {name: plotted.history_course(history, name) for name in ("epsilon", "gap")}
     drawn = []
     for row, (title, pair) in enumerate(courses.items()):
-        for name, label in (("epsilon", "ε (used in the next epoch)"), ("gap", "confidence − accuracy, validation")):
+        for name, label in (("epsilon", "ε of each level"), ("gap", "gap, validation")):
             course = pair[name]
             if course is None:
                 parser.error(f"{title} has no levels")
             scale = [other for one in courses.values() if (other := one[name]) is not None]
-            what = "label smoothing ε per level" if name == "epsilon" else "gap per level"
-            drawn.append(
-                figures.draw_course(course, key=f"{name}-{row}", title=f"{title}: {what}", y_label=label, scale=scale)
-            )
+            told = f"{title}: {label}"
+            drawn.append(figures.draw_course(course, key=f"{name}-{row}", title=told, y_label=told, scale=scale))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.out) as temporary:
         temporary.write_text(svg_file([(one, HEIGHT) for one in drawn]), encoding="utf-8")

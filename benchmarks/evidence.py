@@ -1,6 +1,6 @@
-"""Write docs/evidence.md from finished run directories: every figure in it comes from here.
+"""Write docs/evidence/claim.md from finished run directories: every figure in it comes from here.
 
-Usage: python benchmarks/evidence.py RUN [RUN …] --hardware "2 CPU cores" --out docs/evidence.md
+Usage: python benchmarks/evidence.py RUN [RUN …] --hardware "2 CPU cores" --out docs/evidence/claim.md
 
 The runs are those of `make evidence`: the plain model first.
 """
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--hardware", required=True, help="what the runs were made on, for the page")
-    parser.add_argument("--out", type=Path, default=Path("docs/evidence.md"))
+    parser.add_argument("--out", type=Path, default=Path("docs/evidence/claim.md"))
     options = parser.parse_args()
     parts = [HEAD]
     for directory in options.runs:
@@ -33,7 +33,7 @@ def main() -> None:
         temporary.write_text("\n".join(parts), encoding="utf-8")
 
 
-HEAD = """# Evidence
+HEAD = """# The claim, on single runs
 
 What was measured, with the command that measures it: `make evidence` writes this page (CIFAR-10 in `CIFAR10=FOLDER`).
 Single runs of one seed; intervals are 95% and cover the finite test split, not what another training run would change.
