@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robcal.checks import check_choice, check_fraction, check_positive_int, refuse
-from robcal.controllers import CONTROLLERS
+from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE
 
 PRECISIONS = ("float32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -96,8 +96,8 @@ class TrainSettings:
     augment: str = "none"
     seed: int = 0
     levels: int = 10
-    step_size: float = 0.05
-    gain: float = 4.0
+    step_size: float = DEFAULT_STEP_SIZE
+    gain: float = DEFAULT_GAIN
     epsilon: float = 0.05
     scorer: str = "auto"
     scores: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class TrainSettings:
     precision: str = "float32"
     device: str | None = None
     split_seed: int | None = None
-    controller: str = "stable"
+    controller: str = DEFAULT_CONTROLLER
     levels_from: str = "robustness"
     folds: int = 3
     members: int = 1
@@ -162,7 +162,7 @@ class TrainSettings:
         check_choice(self.precision, PRECISIONS, "--precision")
         check_choice(self.scorer, SCORERS, "--scorer")
         check_choice(self.controller, CONTROLLERS, "--controller")
-        foreign = ("gain", 4.0) if self.controller == "published" else ("step_size", 0.05)
+        foreign = ("gain", DEFAULT_GAIN) if self.controller == "published" else ("step_size", DEFAULT_STEP_SIZE)
         if self.method in ADAPTIVE and getattr(self, foreign[0]) != foreign[1]:
             flag = f"--{foreign[0].replace('_', '-')}"
             refuse(

@@ -37,6 +37,19 @@ from robcal.checks import FloatArray
 #: Names of the controllers.
 CONTROLLERS = ("published", "stable")
 
+#: Which update steers unless another is named.
+DEFAULT_CONTROLLER = "stable"
+
+#: Default of `gain` [choice]: the updates of a run leave a fiftieth of a deviation.
+DEFAULT_GAIN = 4.0
+
+#: Default of `start` [choice]: the learning rate is past its peak, and the gaps are the model's own.
+DEFAULT_START = 0.25
+
+#: Default of `step_size`, of the published update [choice]: over 18 to 40 epochs larger ones wind up while the model is
+#: still untrained.
+DEFAULT_STEP_SIZE = 0.05
+
 #: Default of `lead` [choice]: damps a model that answers with up to twice the mass taken (docs/controller.md).
 DEFAULT_LEAD = 1 / 3
 

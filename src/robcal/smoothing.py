@@ -21,19 +21,19 @@ import numpy.typing as npt
 import torch
 
 from robcal.checks import FloatArray, check_choice, check_fraction, check_positive_int, refuse
-from robcal.controllers import CONTROLLERS, justified_mass, published_update, stable_update, step_of_run
+from robcal.controllers import (
+    CONTROLLERS,
+    DEFAULT_CONTROLLER,
+    DEFAULT_GAIN,
+    DEFAULT_START,
+    justified_mass,
+    published_update,
+    stable_update,
+    step_of_run,
+)
 
 #: Default of `min_true_mass` [choice]: eps at most .95, so that the true class always keeps the largest mass.
 DEFAULT_MAX_EPSILON = 0.95
-
-#: Which update steers unless another is named.
-DEFAULT_CONTROLLER = "stable"
-
-#: Default of `gain` [choice]: the updates of a run leave a fiftieth of a deviation.
-DEFAULT_GAIN = 4.0
-
-#: Default of `start` [choice]: the learning rate is past its peak, and the gaps are the model's own.
-DEFAULT_START = 0.25
 
 
 def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArray:

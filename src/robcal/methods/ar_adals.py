@@ -14,13 +14,9 @@ from __future__ import annotations
 import torch
 
 from robcal.checks import check_choice, refuse
-from robcal.controllers import CONTROLLERS
+from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE
 from robcal.methods.method import Batch, EpochInfo, LevelSource, Method, RunInfo, State
-from robcal.smoothing import DEFAULT_CONTROLLER, DEFAULT_GAIN, AdaptiveLabelSmoother, level_statistics, soft_targets
-
-#: Default step size of the published update [choice]: over 18 to 40 epochs larger ones wind up while the model is still
-#: untrained.
-DEFAULT_STEP_SIZE = 0.05
+from robcal.smoothing import AdaptiveLabelSmoother, level_statistics, soft_targets
 
 
 def ar_adals(
