@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.io import savemat
+from official_files import write_imagenet, write_svhn
 
 from robcal.checks import InputError
 from robcal.comparison import load_plan, preset_names
@@ -43,25 +42,6 @@ def write_cifar100(folder: Path) -> str:
         records[:, 0], records[:, 1] = 0, np.arange(count) % len(CIFAR100_CLASSES)
         (folder / f"{name}.bin").write_bytes(records.tobytes())
     return f"cifar100:{folder}"
-
-
-def write_svhn(folder: Path) -> str:
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 40), ("test", 20)):
-        y = np.tile(np.arange(1, 11, dtype=np.uint8), count // 10)[:, None]
-        savemat(folder / f"{name}_32x32.mat", {"X": rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8), "y": y})
-    return f"svhn:{folder}"
-
-
-def write_imagenet(folder: Path) -> str:
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 3)):
-        for wnid in ("n01440764", "n01443537"):
-            (folder / part / wnid).mkdir(parents=True)
-            for number in range(count):
-                image = rng.integers(0, 256, (80 + number, 100, 3), dtype=np.uint8)
-                Image.fromarray(image).save(folder / part / wnid / f"{wnid}_{number}.JPEG")
-    return f"imagenet:{folder}"
 
 
 WRITERS: dict[str, Callable[[Path], str]] = {

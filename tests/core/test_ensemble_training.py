@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from interruption import Interrupted, StopAfter
 
 from robcal.checks import InputError
 from robcal.data import Dataset, Split
@@ -92,24 +93,6 @@ def test_an_ensemble_of_one_is_the_network():
     torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
 
 
-class Interrupted(Exception):
-    pass
-
-
-class StopAfter:
-    def __init__(self, batches):
-        self.batches = batches
-
-    def task(self, description, total):
-        assert total == 4 * 2 * 3
-
-        def advance(done):
-            if done == self.batches:
-                raise Interrupted
-
-        return advance
-
-
 @pytest.mark.parametrize("stop", [1, 3, 4, 6, 7, 16, 23])
 def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
     """In the middle of an epoch of either member, between the two, and between epochs; dropout included."""
@@ -124,7 +107,15 @@ def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
     assert max(expected[-2].epsilon) > 0  # the shared state matters to the weights
     file = tmp_path / "state.pt"
     with pytest.raises(Interrupted):
-        fit_ensemble(broken, blobs(), method, **options, state_file=file, state_seconds=0, reporter=StopAfter(stop + 1))
+        fit_ensemble(
+            broken,
+            blobs(),
+            method,
+            **options,
+            state_file=file,
+            state_seconds=0,
+            reporter=StopAfter(stop + 1, total=4 * 2 * 3),
+        )
     assert fit_ensemble(fresh, blobs(), method, **options, state_file=file) == expected
     for one, other in zip(fresh, whole, strict=True):
         torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from interruption import Interrupted, StopAfter
 
 from robcal.artifacts import load_state
 from robcal.checks import InputError
@@ -87,24 +88,6 @@ def test_a_method_that_softens_ends_in_softer_predictions():
     inputs = torch.from_numpy(blobs().split("test").inputs)
     confidence = [model(inputs).softmax(1).amax(1).mean().item() for model in (plain, soft)]
     assert confidence[1] < confidence[0] - 0.03
-
-
-class Interrupted(Exception):
-    pass
-
-
-class StopAfter:
-    """A reporter that breaks the run off after a number of batches, as a kill would."""
-
-    def __init__(self, batches):
-        self.batches = batches
-
-    def task(self, description, total):
-        def advance(done):
-            if done == self.batches:
-                raise Interrupted
-
-        return advance
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 11])

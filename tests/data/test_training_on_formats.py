@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.io import savemat
+from official_files import write_imagenet, write_svhn
 
 from robcal.artifacts import load_predictions
 from robcal.config import TrainSettings
@@ -19,28 +18,9 @@ from robcal.methods import make_method
 from robcal.runs import load_model, train_run
 
 
-def _write_svhn(folder: Path) -> str:
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 40), ("test", 20)):
-        y = np.tile(np.arange(1, 11, dtype=np.uint8), count // 10)[:, None]
-        savemat(folder / f"{name}_32x32.mat", {"X": rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8), "y": y})
-    return f"svhn:{folder}"
-
-
-def _write_imagenet(folder: Path) -> str:
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 3)):
-        for wnid in ("n01440764", "n01443537"):
-            (folder / part / wnid).mkdir(parents=True)
-            for number in range(count):
-                image = rng.integers(0, 256, (80 + number, 100, 3), dtype=np.uint8)
-                Image.fromarray(image).save(folder / part / wnid / f"{wnid}_{number}.JPEG")
-    return f"imagenet:{folder}"
-
-
 @pytest.mark.parametrize(
     ("write", "model", "size", "counts"),
-    [(_write_svhn, "preact-resnet-20", None, (30, 20)), (_write_imagenet, "resnet-50", 64, (9, 6))],
+    [(write_svhn, "preact-resnet-20", None, (30, 20)), (write_imagenet, "resnet-50", 64, (9, 6))],
 )
 def test_a_run(write: object, model: str, size: int | None, counts: tuple[int, int], tmp_path: Path) -> None:
     assert callable(write)
@@ -77,7 +57,7 @@ def _first_batch(data: Dataset, augment: Augment | None) -> torch.Tensor:
 
 def test_training_cuts_large_pictures_out_at_their_own_resolution(tmp_path: Path) -> None:
     """The window comes out of the stored 80x100 pixels, not out of the 32x32 that the test shows."""
-    data = load_dataset(_write_imagenet(tmp_path), val_fraction=0.25, image_size=32)
+    data = load_dataset(write_imagenet(tmp_path), val_fraction=0.25, image_size=32)
     split, index = data.split("train"), np.array([3, 0, 2])
     got = _first_batch(data, crop_large)
     assert torch.equal(got, split.random_crops(index, torch.Generator().manual_seed(5)))

@@ -1,28 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from interruption import Interrupted, StopAfter
 
 from robcal.data import load_dataset
 from robcal.methods.method import Batch, RunInfo
 from robcal.training import fit
-
-
-class Interrupted(Exception):
-    pass
-
-
-class StopAfter:
-    """A reporter that breaks the run off after a number of batches, as a kill would."""
-
-    def __init__(self, batches):
-        self.batches = batches
-
-    def task(self, description, total):
-        def advance(done):
-            if done == self.batches:
-                raise Interrupted
-
-        return advance
 
 
 @pytest.fixture(autouse=True)

@@ -6,33 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from online_samples import blobs, network
 from oracles import linear_distance, linear_model
-from torch import nn
 from torch.nn import functional
 
 from robcal.artifacts import load_state
 from robcal.checks import InputError
-from robcal.data import Dataset, Split
 from robcal.methods import make_method
 from robcal.robustness import assign_levels
 from robcal.robustness.online import OnlineScores, online_distance
 from robcal.training import fit
-
-
-def blobs(count: int = 60) -> Dataset:
-    rng = np.random.default_rng(0)
-    splits = {}
-    for name, size in (("train", count), ("val", 30)):
-        labels = rng.integers(0, 3, size)
-        splits[name] = Split((rng.normal(size=(size, 4)) + 2 * np.eye(3, 4)[labels]).astype(np.float32), labels)
-    return Dataset("blobs", splits, ("a", "b", "c"), None, "table", "blobs")
-
-
-def network(seed: int = 0) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
-
 
 OPTIONS = {"epochs": 3, "batch_size": 16, "device": "cpu", "seed": 1}
 

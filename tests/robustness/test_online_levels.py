@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from online_samples import blobs, network
 from torch import nn
 
 from robcal.checks import InputError
-from robcal.data import Dataset, Split
 from robcal.methods import Batch, EpochInfo, Method, make_method
 from robcal.robustness import assign_levels, online_levels, score
 from robcal.robustness.agreement import level_agreement
@@ -21,21 +21,6 @@ from robcal.training import fit
 
 R = 5
 OPTIONS = {"epochs": 4, "batch_size": 16, "device": "cpu", "seed": 1, "num_levels": R}
-
-
-def blobs(count: int = 60) -> Dataset:
-    rng = np.random.default_rng(0)
-    splits = {}
-    for name, size in (("train", count), ("val", 30)):
-        labels = rng.integers(0, 3, size)
-        splits[name] = Split((rng.normal(size=(size, 4)) + 2 * np.eye(3, 4)[labels]).astype(np.float32), labels)
-    return Dataset("blobs", splits, ("a", "b", "c"), None, "table", "blobs")
-
-
-def network(seed: int = 0) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
 def normalised(seed: int = 0) -> nn.Module:
