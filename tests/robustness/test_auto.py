@@ -162,13 +162,20 @@ def test_models_without_gradients_are_refused(model: Any, words: str) -> None:
         score_auto(model, torch.rand(20, 3, generator=torch.Generator().manual_seed(0)))
 
 
-def test_fewer_examples_than_levels_are_refused_before_any_work() -> None:
+def test_fewer_examples_than_levels_are_a_level_each() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2), torch.rand(9, 3)
+    by_ten, by_nine = score_auto(model, x, num_levels=10), score_auto(model, x, num_levels=9)
+    np.testing.assert_array_equal(by_ten.distance, by_nine.distance)
+    assert by_ten.provenance["num_levels"] == 9
+
+
+def test_no_levels_are_refused_before_any_work() -> None:
     def model(x: torch.Tensor) -> torch.Tensor:
         raise AssertionError("called")
 
-    with pytest.raises(InputError, match="9 examples for 10 levels"):
-        score_auto(model, torch.rand(9, 3))
-    assert len(score_auto(nn.Linear(3, 2), torch.rand(9, 3), num_levels=9)) == 9
+    with pytest.raises(InputError, match="num_levels"):
+        score_auto(model, torch.rand(9, 3), num_levels=0)
 
 
 @pytest.mark.usefixtures("small_rounds")

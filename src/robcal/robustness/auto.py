@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, device
 
-from robcal.checks import FloatArray, IntArray, check_num_levels, check_scores
+from robcal.checks import FloatArray, IntArray, check_positive_int, check_scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.inputs import read
 from robcal.robustness.network import Model, Precision
@@ -59,7 +59,7 @@ def score_auto(
     Args:
         model: see `robcal.score`, as for all arguments but the next.
         inputs: (N, …); read twice, by index.
-        num_levels: R, from 1 to N: the levels that the scores are to be cut into.
+        num_levels: R >= 1: the levels that the scores are to be cut into; more than N means N.
         box: where inputs live.
         num_rivals: K, rivals linearised at each input.
         batch_size: examples an evaluation; no result depends on it (beyond float32 rounding).
@@ -77,7 +77,7 @@ def score_auto(
         the attack of the last round with its bands.
 
     Raises:
-        InputError: as `robcal.score`, and for fewer examples than levels.
+        InputError: as `robcal.score`.
 
     Example:
         >>> import torch
@@ -103,7 +103,7 @@ def score_auto(
         compile=compile,
         first_index=first_index,
     )
-    check_num_levels(num_levels, len(scorer))
+    num_levels = min(check_positive_int(num_levels, "num_levels"), max(1, len(scorer)))
     scorer.check_inputs()
     rounds = draw_rounds(scorer.inputs, seed=seed)
     parts: list[Scores] = []

@@ -35,7 +35,7 @@ def score(
     model: Model,
     inputs: Tensor | Inputs,
     *,
-    method: str | Attack = "projection",
+    method: str | Attack = "auto",
     box: Box = (0.0, 1.0),
     num_rivals: int = 3,
     num_levels: int = 10,
@@ -58,13 +58,15 @@ def score(
         model: from inputs (B, …) to logits (B, Z): a torch module (its mode, gradients and parameters are left as they
             were found) or a function. Any normalisation belongs inside it: distances are in the units of `inputs`.
         inputs: (N, …) float32 in the box, or uint8 images (divided by 255): a tensor, an array, or anything with the
-            `Inputs` protocol; read in order, a few batches at a time.
-        method: "first-order" (1 forward, K backward passes, an estimate), "projection" (default: a few passes,
-            verified), "auto" (verified, as exact as the level of each example needs), "carlini-wagner" (thousands of
-            passes, verified), or an attack with settings of its own, for example `CarliniWagner(max_iterations=100)`.
+            `Inputs` protocol; read a few batches at a time ("auto" reads them twice).
+        method: "auto" (default: verified, as exact as the level of each example needs), "projection" (a few passes,
+            verified, all examples alike), "first-order" (1 forward, K backward passes, an estimate), "carlini-wagner"
+            (thousands of passes, verified), or an attack with settings of its own, for example
+            `CarliniWagner(max_iterations=100)`.
         box: (lo, hi), numbers or arrays that broadcast to one input, in input units; None for unbounded inputs.
         num_rivals: K >= 1, classes whose boundaries are linearised; more than Z - 1 means all. Used by named methods.
         num_levels: R, the levels that the scores are to be cut into: "auto" spends passes where they may change one.
+            More than N means N.
         batch_size: examples an evaluation of the model; no result depends on it (beyond float32 rounding).
         device: where the model is; None reads it off the model's parameters (CPU for a function).
         seed: of every random draw (the perturbation of inputs whose gradient is zero, random starts): each is a
@@ -76,7 +78,7 @@ def score(
             margin and distance is decided by a float32 forward, which `passes` counts.
         compile: run the model through torch.compile, on batches that are filled up to one shape.
         first_index: index of the first input in the data set that these inputs are a part of, or (N,) distinct indices:
-            the scores of a part are then those of the whole.
+            the scores of a part are then those of the whole (not by "auto", which looks at all distances together).
         progress: called as progress(done, total) whenever examples finish.
 
     Returns:
