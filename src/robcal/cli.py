@@ -374,6 +374,9 @@ def compare(
     ] = None,
     device: Device = None,
     report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop all at the first task that fails, with its traceback.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the tasks and do nothing.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -383,6 +386,9 @@ def compare(
     Every run is independent and kept by the digest of its settings: a stopped comparison goes on where it was, one that
     grew makes only what is new. Everything is measured in distribution and under corruption, raw and after temperature
     scaling.
+
+    A task that fails is told at once and takes only what needs it with it: the tables are made of what there is, mark
+    what lacks seeds and say why, and the exit status is 3. The same command again tries only what is missing.
 
     Example: robcal compare digits --out compare-digits
     """
@@ -413,10 +419,18 @@ def compare(
     with open_reporter(quiet=quiet) as reporter:
         record = run_comparison(
             plan, out, cache=cache, jobs=jobs or available_cores(), report=report, overwrite=overwrite,
-            reporter=reporter,
+            fail_fast=fail_fast, on_failure=_tell_failure, reporter=reporter,
         )  # fmt: skip
     typer.echo(text_tables(record))
     typer.echo(str(out / "results.json"))
+    if record["missing"]:
+        typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
+        raise typer.Exit(3)
+
+
+def _tell_failure(line: str) -> None:
+    """On standard error, above any bars that are drawn there."""
+    print(f"robcal: {line}", file=sys.stderr, flush=True)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -489,7 +503,7 @@ def _median(values: Any) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit 0 if all went well, 2 on bad input, 130 on Ctrl-C."""
+    """Run the command line; exit 0 if all is well, 2 on bad input, 3 if a comparison lacks results, 130 on Ctrl-C."""
     try:
         app(args=arguments, prog_name="robcal")
     except InputError as error:

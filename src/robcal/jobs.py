@@ -6,15 +6,18 @@ stopped set of tasks resumes by being started again.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from robcal.checks import check_positive_int, refuse
+from robcal.checks import InputError, check_positive_int, refuse
 from robcal.progress import Relay, Reporter, relay_messages
 
 Task = TypeVar("Task")
@@ -46,6 +49,19 @@ def run_side_by_side(
     return run_in_order(function, tasks, [()] * len(tasks), jobs=jobs, reporter=reporter)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A task that did not end well.
+
+    Attributes:
+        reason: why, in one line.
+        cause: position of the task that failed: its own, or that of one it needs.
+    """
+
+    reason: str
+    cause: int
+
+
 def run_in_order(
     function: Callable[[Task, Reporter], Outcome],
     tasks: Sequence[Task],
@@ -72,59 +88,205 @@ def run_in_order(
 
     Raises:
         InputError: if a task needs a later one.
+        Exception: what the first failing task raises; it stops all.
         KeyboardInterrupt: on Ctrl-C, after the running tasks have saved their state.
 
     >>> from robcal.progress import SILENT
     >>> run_in_order(lambda task, reporter: 2 * task, [1, 2], [(), (0,)], jobs=1, reporter=SILENT)
     [2, 4]
     """
+    return _run(function, tasks, needs, jobs=jobs, reporter=reporter, done=done, failed=None)
+
+
+def run_what_can(
+    function: Callable[[Task, Reporter], Outcome],
+    tasks: Sequence[Task],
+    needs: Sequence[Collection[int]],
+    *,
+    jobs: int,
+    reporter: Reporter,
+    done: Callable[[int], None] = lambda count: None,
+    failed: Callable[[int, Failure], None] = lambda number, failure: None,
+) -> list[Outcome | Failure]:
+    """`run_in_order` that goes on when a task fails: only what needs it, directly or not, is skipped.
+
+    A task fails by any exception, by the kill of its process (`jobs` above 1), or by asking its process to end.
+
+    Args:
+        function: see `run_in_order`, also for the others.
+        tasks: picklable arguments.
+        needs: for each task the positions of the tasks it waits for.
+        jobs: number of processes; 1 runs everything in this one, whose kill ends everything.
+        reporter: shows the progress of all.
+        done: called with the number of tasks that have ended or were skipped.
+        failed: called at once with the position of each task that fails; not for those skipped.
+
+    Returns:
+        For each task its outcome, or why there is none.
+
+    Raises:
+        InputError: if a task needs a later one.
+        KeyboardInterrupt: on Ctrl-C, after the running tasks have saved their state.
+
+    >>> from robcal.progress import SILENT
+    >>> found = run_what_can(lambda n, _: 6 // n, [3, 0, 2], [(), (), (1,)], jobs=1, reporter=SILENT)
+    >>> found[0], found[1].reason, found[2].cause
+    (2, 'ZeroDivisionError: integer division or modulo by zero', 1)
+    """
+    return _run(function, tasks, needs, jobs=jobs, reporter=reporter, done=done, failed=failed)
+
+
+def _run(
+    function: Callable[[Any, Reporter], Any],
+    tasks: Sequence[Any],
+    needs: Sequence[Collection[int]],
+    *,
+    jobs: int,
+    reporter: Reporter,
+    done: Callable[[int], None],
+    failed: Callable[[int, Failure], None] | None,
+) -> list[Any]:
     check_positive_int(jobs, "--jobs")
     if any(needed >= number for number, all_needed in enumerate(needs) for needed in all_needed):
         refuse("a task needs a later one", "tasks come after what they need", "Order the tasks")
     if jobs == 1 or len(tasks) <= 1:
-        outcomes: dict[int, Outcome] = {}
+        here: dict[int, Any] = {}
         for number, task in enumerate(tasks):
-            outcomes[number] = function(task, reporter)
-            done(len(outcomes))
-        return list(outcomes.values())
+            if (skip := _skipped(needs[number], here)) is not None:
+                here[number] = skip
+            elif failed is None:
+                here[number] = function(task, reporter)
+            else:
+                here[number] = _attempt(function, number, task, reporter)
+                _tell(failed, number, here[number])
+            done(len(here))
+        return list(here.values())
     context = multiprocessing.get_context("spawn")
-    workers = min(jobs, len(tasks))
+    threads = max(1, available_cores() // jobs)
     with context.Manager() as manager:
         queue = manager.Queue()
-        with (
-            relay_messages(queue, reporter),
-            ProcessPoolExecutor(workers, context, _start_worker, (max(1, available_cores() // jobs),)) as pool,
-        ):
-            try:
-                found = _drain(
-                    lambda number: pool.submit(_in_worker, function, tasks[number], queue, number), needs, workers, done
-                )
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        pool = _Pool(lambda: ProcessPoolExecutor(1, context, _start_worker, (threads,)))
+        with relay_messages(queue, reporter), pool:
+            found = _drain(
+                pool,
+                lambda number: (
+                    _in_worker,
+                    function if failed is None else functools.partial(_attempt, function, number),
+                    tasks[number],
+                    queue,
+                    number,
+                ),
+                needs,
+                workers=min(jobs, len(tasks)),
+                done=done,
+                failed=failed,
+            )
     return [found[number] for number in range(len(tasks))]
 
 
+def _attempt(function: Callable[[Any, Reporter], Any], number: int, task: Any, reporter: Reporter) -> Any:
+    """Do a task; its failure is an outcome too, of one line: errors need not be picklable."""
+    try:
+        return function(task, reporter)
+    except Exception as error:
+        return Failure(_reason(error), number)
+
+
+def _skipped(needed: Collection[int], outcomes: Mapping[int, Any]) -> Failure | None:
+    """The failure that keeps a task from starting."""
+    return next((found for one in needed if isinstance(found := outcomes.get(one), Failure)), None)
+
+
 def _drain(
-    submit: Callable[[int], Future[Any]],
+    pool: _Pool,
+    call: Callable[[int], tuple[Any, ...]],
     needs: Sequence[Collection[int]],
+    *,
     workers: int,
     done: Callable[[int], None],
+    failed: Callable[[int, Failure], None] | None,
 ) -> dict[int, Any]:
     """Keep every worker busy with the first task that may start, until all have ended."""
     outcomes: dict[int, Any] = {}
     running: dict[Future[Any], int] = {}
     waiting = list(range(len(needs)))
     while waiting or running:
+        for number in waiting:  # what a task needs is before it: one pass finds all that is to be skipped
+            if (failure := _skipped(needs[number], outcomes)) is not None:
+                outcomes[number] = failure
+                done(len(outcomes))
+        waiting = [number for number in waiting if number not in outcomes]
         ready = (number for number in waiting if all(needed in outcomes for needed in needs[number]))
         for number in list(itertools.islice(ready, workers - len(running))):
             waiting.remove(number)
-            running[submit(number)] = number
+            running[pool.start(*call(number))] = number
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
-            outcomes[running.pop(future)] = future.result()
+            number = running.pop(future)
+            outcomes[number] = pool.end(future, number, keep_going=failed is not None)
+            if failed is not None:
+                _tell(failed, number, outcomes[number])
             done(len(outcomes))
     return outcomes
+
+
+class _Pool:
+    """Pools of one process each, so that the death of a process says which task died with it."""
+
+    def __init__(self, make: Callable[[], ProcessPoolExecutor]) -> None:
+        self._make = make
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in (*self._idle, *self._busy.values()):
+            worker.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, *call: Any) -> Future[Any]:
+        """Call a function in an idle process, or in a new one."""
+        while True:
+            worker = self._idle.pop() if self._idle else self._make()
+            try:
+                future = worker.submit(*call)
+            except BrokenProcessPool:  # killed while it had nothing to do
+                worker.shutdown()
+                continue
+            self._busy[future] = worker
+            return future
+
+    def end(self, future: Future[Any], number: int, *, keep_going: bool) -> Any:
+        """The outcome of a call that has ended; a process that died is replaced by the next start."""
+        worker, error = self._busy.pop(future), future.exception()
+        if isinstance(error, BrokenProcessPool):
+            worker.shutdown()
+        else:
+            self._idle.append(worker)
+        if keep_going and isinstance(error, (Exception, SystemExit)):
+            return Failure(_reason(error), number)
+        return future.result()
+
+
+def _tell(failed: Callable[[int, Failure], None], number: int, outcome: Any) -> None:
+    if isinstance(outcome, Failure):
+        failed(number, outcome)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a task failed, in one line."""
+    if isinstance(error, BrokenProcessPool):
+        return "its process died: killed from outside, or for want of memory"
+    if isinstance(error, SystemExit):
+        return f"its process was told to end (exit status {error.code})"
+    text = " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return text
+    if isinstance(error, MemoryError):
+        return f"out of memory: {text}" if text else "out of memory"
+    name = type(error).__name__
+    return f"{name}: {text if len(text) <= 400 else text[:399] + '…'}" if text else name
 
 
 #: In a worker: whether a task of it was stopped; tasks already handed to it must then not start.

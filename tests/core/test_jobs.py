@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -6,7 +8,7 @@ import pytest
 
 from robcal.checks import InputError
 from robcal.files import locked
-from robcal.jobs import run_in_order
+from robcal.jobs import Failure, run_in_order, run_what_can
 from robcal.progress import SILENT
 
 
@@ -32,6 +34,69 @@ def test_tasks_wait_for_what_they_need(tmp_path, jobs):
 def test_tasks_that_need_later_ones_are_refused(tmp_path):
     with pytest.raises(InputError, match="needs a later one"):
         run_in_order(record, [1, 2], [(1,), ()], jobs=1, reporter=SILENT)
+
+
+class Unpicklable(Exception):
+    """An error that cannot be made again from its arguments."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first}\n{second}")
+
+
+def fails(task, reporter):
+    if task == "refused":
+        raise InputError("a is given; b is allowed. Do c.")
+    if task == "memory":
+        raise MemoryError
+    if task == "odd":
+        raise Unpicklable("one", "two")
+    if task == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "told to end":
+        raise SystemExit(143)
+    if task == "stopped":
+        raise KeyboardInterrupt
+    return task
+
+
+REASONS = {
+    "refused": "a is given; b is allowed. Do c.",
+    "memory": "out of memory",
+    "odd": "Unpicklable: one two",
+    "killed": "its process died: killed from outside, or for want of memory",
+    "told to end": "its process was told to end (exit status 143)",
+}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_only_what_needs_a_failed_task_is_skipped(jobs):
+    kinds = ["refused", "memory", "odd", *(["killed", "told to end"] if jobs > 1 else [])]
+    tasks, needs = [], []
+    for kind in kinds:  # a task that fails, one that needs it, one that needs this one; and one that needs nothing
+        first = len(tasks)
+        tasks += [kind, "in need", "in need of that", f"beside {kind}"]
+        needs += [(), (first,), (first + 1,), ()]
+    tasks.append("all of the others")
+    needs.append(tuple(range(3, len(needs), 4)))
+    counted, told = [], []
+    found = run_what_can(
+        fails, tasks, needs, jobs=jobs, reporter=SILENT, done=counted.append,
+        failed=lambda number, failure: told.append((number, failure)),
+    )  # fmt: skip
+    expected = []
+    for place, kind in enumerate(kinds):
+        expected += [Failure(REASONS[kind], 4 * place)] * 3 + [f"beside {kind}"]
+    assert found == [*expected, "all of the others"]
+    assert sorted(told, key=lambda one: one[0]) == [
+        (4 * place, Failure(REASONS[kind], 4 * place)) for place, kind in enumerate(kinds)
+    ]
+    assert counted == list(range(1, len(tasks) + 1))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_stops_all_whatever_is_tolerated(jobs):
+    with pytest.raises(KeyboardInterrupt):
+        run_what_can(fails, ["fine", "stopped", "fine"], [()] * 3, jobs=jobs, reporter=SILENT)
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):

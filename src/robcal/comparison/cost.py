@@ -18,8 +18,10 @@ NOTE = (
 
 
 def reference_label(record: Mapping[str, Any]) -> str | None:
-    """The first method that is plain cross-entropy and one network, or None."""
-    plain = (one["label"] for one in record["methods"] if one["method"] == "vanilla" and one["members"] == 1)
+    """The first method that is plain cross-entropy and one network and was measured, or None."""
+    plain = (
+        one["label"] for one in record["methods"] if one["method"] == "vanilla" and one["members"] == 1 and one["seeds"]
+    )
     return next(plain, None)
 
 
@@ -45,7 +47,7 @@ def cost_ratios(record: Mapping[str, Any], key: str) -> dict[str, float]:
     }
     plain, ratios = by_label[label], {}
     for name, times in by_label.items():
-        shared = [seed for seed in times if seed in plain]
+        shared = [seed for seed in times if math.isfinite(times[seed] + plain.get(seed, math.nan))]
         below = math.fsum(plain[seed] for seed in shared) if shared else 0.0
         ratios[name] = math.fsum(times[seed] for seed in shared) / below if below else math.nan
     return ratios

@@ -131,6 +131,11 @@ class Plan:
         """The method of that label."""
         return next(item for item in self.methods if item.label == label)
 
+    def seeds_of(self, label: str) -> tuple[int, ...]:
+        """The evaluation seeds of a method or ensemble."""
+        seeds = {item.label: item.seeds for item in self.methods} | {item.label: item.seeds for item in self.ensembles}
+        return seeds[label]
+
     def grid_of(self, method: MethodPlan) -> tuple[MethodPlan, tuple[Mapping[str, Any], ...]]:
         """The method whose runs choose this one's grid point, and the points (one empty point if none is chosen)."""
         tuned = self.method(method.tuned_as) if method.tuned_as else method

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from robcal.calibration.stability import group_means, run_variance
 from robcal.checks import refuse
 from robcal.comparison.cost import COSTS, cost_ratios, reference_label
 from robcal.comparison.doing import dataset_of, outside_split, run_task, scored_index, scores_file, shift_images
+from robcal.comparison.missing import Missing, failure_line, missing_parts
 from robcal.comparison.outcomes import OOD, Job, Outcome, gather, inference_seconds, levels_of, outcomes_of, seconds
 from robcal.comparison.plan import OUTCOMES, Plan
 from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
@@ -21,7 +23,7 @@ from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
 from robcal.encoding import plain
 from robcal.evaluate import collect
-from robcal.jobs import available_cores, run_in_order, run_side_by_side
+from robcal.jobs import Failure, available_cores, run_in_order, run_side_by_side, run_what_can
 from robcal.measure import Measured
 from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
@@ -68,11 +70,15 @@ def compare(
     jobs: int = 1,
     report: bool = True,
     overwrite: bool = False,
+    fail_fast: bool = False,
+    on_failure: Callable[[str], None] = lambda line: None,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Train, choose, score and measure everything a plan names, and put it side by side.
 
     Everything finished is on disk: a comparison that was stopped goes on where it was, one that grew makes what is new.
+    A task that fails takes with it what needs it and nothing else; the results say what they lack and why ("missing"),
+    and the next start tries that again.
 
     Args:
         plan: what to compare.
@@ -81,52 +87,111 @@ def compare(
         jobs: tasks side by side.
         report: write report.html too.
         overwrite: replace the results of another comparison, and runs made on other data.
+        fail_fast: stop at the first task that fails.
+        on_failure: called at once with a line on each task that fails.
         reporter: shows progress.
 
     Returns:
         What results.json holds: see `docs/evidence.md`.
 
     Raises:
-        InputError: on a plan that does not fit the data.
+        InputError: on a plan that does not fit the data, or if nothing at all could be measured.
+        Exception: with `fail_fast`, what the first failing task raises.
         KeyboardInterrupt: on Ctrl-C; finished work is kept.
     """
     work = plan_work(plan, out, cache=cache, overwrite=overwrite)
-    advance = reporter.task("tasks of the comparison", len(work.tasks))
-    run_in_order(run_task, work.tasks, work.needs, jobs=jobs, reporter=reporter, done=advance)
-    found = measure(work, jobs=jobs, reporter=reporter)
-    record: dict[str, Any] = plain(results(work, found))
+    missing = _do(work, jobs=jobs, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
+    found, missing = measure(work, missing, jobs=jobs, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
+    if not any(one.by_seed for one in found.values()):
+        refuse(
+            f"nothing could be measured: {missing[0].task} failed: {missing[0].reason}",
+            "a table needs at least one run",
+            "Mend the cause and start again; finished work is kept",
+        )
+    record: dict[str, Any] = plain(results(work, found, missing))
     save_json(record, out / "results.json")
     write_tables(record, out)
-    if report:
-        write_report(report_results(work, reporter=reporter), out / "report.html", overwrite=True)
+    if report and (details := report_results(work, missing, reporter=reporter)).methods:
+        write_report(details, out / "report.html", overwrite=True)
     return record
 
 
-def measure(work: Work, *, jobs: int = 1, reporter: Reporter = SILENT) -> dict[str, Measurements]:
-    """Outcomes of every label, from what the finished tasks left on disk."""
-    plan = work.plan
-    entries = [
-        Job(one, work.place, work.plain.get(one.seed), work.shift, plan.score_limit, work.outside)
-        for one in work.entries
-    ]
-    pairs = run_side_by_side(_outcomes, entries, jobs=jobs if len(entries) > 8 else 1, reporter=reporter)
-    by_label: dict[str, dict[int, tuple[Outcome, Outcome]]] = {label: {} for label in plan.labels}
-    for job, pair in zip(entries, pairs, strict=True):
-        by_label[job.entry.label][job.entry.seed] = pair
-    return {label: Measurements(label, by_seed) for label, by_seed in by_label.items()}
+def _do(
+    work: Work, *, jobs: int, fail_fast: bool, on_failure: Callable[[str], None], reporter: Reporter
+) -> list[Missing]:
+    """Do all tasks; what those that failed take from the results."""
+    advance = reporter.task("tasks of the comparison", len(work.tasks))
+    if fail_fast:
+        run_in_order(run_task, work.tasks, work.needs, jobs=jobs, reporter=reporter, done=advance)
+        return []
+
+    def failed(number: int, failure: Failure) -> None:
+        on_failure(failure_line(work, number, failure))
+
+    ended = run_what_can(run_task, work.tasks, work.needs, jobs=jobs, reporter=reporter, done=advance, failed=failed)
+    return missing_parts(work, [one if isinstance(one, Failure) else None for one in ended])
 
 
-def results(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
+def measure(
+    work: Work,
+    missing: Sequence[Missing] = (),
+    *,
+    jobs: int = 1,
+    fail_fast: bool = False,
+    on_failure: Callable[[str], None] = lambda line: None,
+    reporter: Reporter = SILENT,
+) -> tuple[dict[str, Measurements], list[Missing]]:
+    """Outcomes of every label, from what the finished tasks left on disk; and what is missing after that."""
+    lost = {(one.label, one.seed, one.part) for one in missing}
+    entries = [_job(work, one, lost) for one in work.entries if (one.label, one.seed, "all") not in lost]
+    if len(entries) <= 8:
+        jobs = 1
+    made: list[Any]
+    if fail_fast:
+        made = run_side_by_side(_outcomes, entries, jobs=jobs, reporter=reporter)
+    else:
+        made = run_what_can(_outcomes, entries, [()] * len(entries), jobs=jobs, reporter=reporter)
+    by_label: dict[str, dict[int, tuple[Outcome, Outcome]]] = {label: {} for label in work.plan.labels}
+    more = []
+    for job, pair in zip(entries, made, strict=True):
+        label, seed = job.entry.label, job.entry.seed
+        if isinstance(pair, Failure):
+            more.append(Missing(label, seed, "all", f"outcomes: {label} seed {seed}", pair.reason))
+            on_failure(f"failed: {more[-1].task}: {pair.reason}")
+        else:
+            by_label[label][seed] = pair
+    gone = {(one.label, one.seed) for one in more}
+    kept = [one for one in missing if (one.label, one.seed) not in gone]
+    return {label: Measurements(label, by_seed) for label, by_seed in by_label.items()}, [*kept, *more]
+
+
+def _job(work: Work, entry: Entry, lost: set[tuple[str, int, str]]) -> Job:
+    """What the outcomes of an entry are computed from, without the parts that are lost."""
+
+    def has(part: str) -> bool:
+        return (entry.label, entry.seed, part) not in lost
+
+    return Job(
+        entry,
+        work.place,
+        work.plain.get(entry.seed) if has("levels") else None,
+        work.shift if has("shift") else None,
+        work.plan.score_limit,
+        work.outside if has("ood") else (),
+    )
+
+
+def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = ()) -> dict[str, Any]:
     """Everything that results.json holds, as values JSON has."""
     plan = work.plan
-    labelled = [_label(work, found[label]) for label in plan.labels]
+    labelled = [_label(work, found[label], missing) for label in plan.labels]
     made = {"methods": labelled}
     return {
         "title": plan.title,
         "plan": plan,
         "plan_digest": plan.digest(),
         "dataset": _dataset(work),
-        "tuning": _tuning(work),
+        "tuning": _tuning(work, found),
         "methods": labelled,
         "cost": {
             "relative_to": reference_label(made),
@@ -148,23 +213,33 @@ def results(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
         "targets": decide(plan, found),
         **_shift(work),
         "ood": {name: {"spec": spec.partition(":")[0], **_outside(work, name)} for name, spec in plan.ood.items()},
+        "missing": missing,
         "warnings": plan.warnings(),
         "provenance": provenance(hardware=hardware()),
     }
 
 
-def report_results(work: Work, *, reporter: Reporter = SILENT) -> Results:
-    """What the HTML report shows: every label as a method, without temperature scaling; the first is the baseline."""
-    plan = work.plan
+def report_results(work: Work, missing: Sequence[Missing] = (), *, reporter: Reporter = SILENT) -> Results:
+    """What the details of the report show: every label as a method, without temperature scaling.
+
+    Labels and seeds that lack something are left out, and what shares no seed with the first label that is left.
+    """
+    plan, lost = work.plan, {(one.label, one.seed) for one in missing if one.part != "inference"}
     data = dataset_of(plan.plain(plan.seeds[0]))
     test = data.split("test")
     images = test.batch(np.arange(len(test))).numpy() if data.kind == "image" else None
     by_label = {label: [entry for entry in work.entries if entry.label == label] for label in plan.labels}
-    measured = [_measured(work, entry, images) for label in plan.labels for entry in by_label[label]]
+    whole = {label: [e for e in entries if (label, e.seed) not in lost] for label, entries in by_label.items()}
+    first = next((label for label, entries in whole.items() if entries), None)
+    if first is None:
+        return Results(plan.title, {}, ())
+    seeds = {entry.seed for entry in whole[first]}
+    shown = [entries for entries in whole.values() if seeds & {entry.seed for entry in entries}]
+    measured = [_measured(work, entry, images, first) for entries in shown for entry in entries]
     return collect(measured, title=plan.title, reporter=reporter)
 
 
-def _measured(work: Work, entry: Entry, images: Any) -> Measured:
+def _measured(work: Work, entry: Entry, images: Any, first: str) -> Measured:
     """An entry as the report takes it; the first label's runs bring the robustness of the test examples."""
     plan, place = work.plan, work.place
     evidence = gather(entry, place, work.shift)
@@ -173,7 +248,7 @@ def _measured(work: Work, entry: Entry, images: Any) -> Measured:
     if plain is not None:
         scores = load_scores(scores_file(place.of(plain.settings()), plan.score_limit))
         index = scored_index(plain.settings(), plan.score_limit)
-        distance = scores.distance if entry.label == plan.labels[0] else None
+        distance = scores.distance if entry.label == first else None
     return Measured(
         directory=run.directory,
         settings=run.settings,
@@ -234,10 +309,8 @@ def _stability(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
 
     The level of an example is that for the plain model of a seed; the figures are means over the seeds' levels.
     """
-    levels = {
-        seed: levels_of(Job(entry, work.place, plain, None, work.plan.score_limit))
-        for seed, plain, entry in ((entry.seed, work.plain.get(entry.seed), entry) for entry in work.entries)
-    }
+    scored = {seed for one in found.values() for seed in one.seeds("level_ece")}
+    levels = {entry.seed: levels_of(_job(work, entry, set())) for entry in work.entries if entry.seed in scored}
     return {
         label: {variant: _stable(one, variant, levels) for variant in VARIANTS}
         for label, one in found.items()
@@ -248,7 +321,7 @@ def _stability(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
 def _stable(found: Measurements, variant: str, levels: Mapping[int, Any]) -> dict[str, Any]:
     runs = [pair[VARIANTS.index(variant)].true_class for pair in found.by_seed.values()]
     variance = run_variance(np.stack(runs))
-    cut = [levels[seed] for seed in found.by_seed]
+    cut = [levels.get(seed, (None, None)) for seed in found.by_seed]
     by_seed = [group_means(variance[index], level) for level, index in cut if level is not None]
     return {
         "runs": len(runs),
@@ -273,12 +346,12 @@ def _outside(work: Work, name: str) -> dict[str, Any]:
     return {"inputs": len(split), "digest": digest}
 
 
-def _tuning(work: Work) -> list[dict[str, Any]]:
-    """What was chosen for each method with a grid, and what the others would have given."""
+def _tuning(work: Work, found: Mapping[str, Measurements]) -> list[dict[str, Any]]:
+    """What was chosen for each measured method with a grid, and what the others would have given."""
     records, entries = [], {entry.label: entry for entry in reversed(work.entries)}
     for method in work.plan.methods:
         choice = entries[method.label].members[0]
-        if len(choice.candidates) == 1:
+        if len(choice.candidates) == 1 or not found[method.label].by_seed:
             continue
         best, (tuned, points) = choice.best(), work.plan.grid_of(method)
         records.append(
@@ -297,19 +370,24 @@ def _tuning(work: Work) -> list[dict[str, Any]]:
     return records
 
 
-def _label(work: Work, found: Measurements) -> dict[str, Any]:
-    """Everything measured of one label."""
-    entries = [entry for entry in work.entries if entry.label == found.label]
-    settings = entries[0].members[0].settings()
+def _label(work: Work, found: Measurements, missing: Sequence[Missing]) -> dict[str, Any]:
+    """Everything measured of one label; without a measured seed its settings are those before any choice."""
+    planned = [entry for entry in work.entries if entry.label == found.label]
+    entries = [entry for entry in planned if entry.seed in found.by_seed]
+    choice = planned[0].members[0]
+    settings = choice.settings() if entries else choice.candidates[0]
+    timed = {one.seed for one in missing if one.label == found.label and one.part == "inference"}
     return {
         "label": found.label,
         "method": settings.method,
-        "members": len(entries[0].members),
+        "members": len(planned[0].members),
         "settings": settings.relevant(),
         "seeds": [entry.seed for entry in entries],
         "runs": [[work.place.of(choice.settings()).name for choice in entry.members] for entry in entries],
         "seconds": [seconds(entry, work.place) for entry in entries],
-        "inference_seconds": [inference_seconds(entry, work.place) for entry in entries],
+        "inference_seconds": [
+            math.nan if entry.seed in timed else inference_seconds(entry, work.place) for entry in entries
+        ],
         "temperature": [found.by_seed[entry.seed][1].temperature for entry in entries],
         **{
             variant: {
@@ -326,11 +404,14 @@ def _label(work: Work, found: Measurements) -> dict[str, Any]:
     }
 
 
-def _per_seed(found: Measurements, variant: str, part: str) -> dict[str, list[list[float]]]:
-    """Metric → one row a seed, one figure a level or cell."""
-    chosen = [getattr(pair[VARIANTS.index(variant)], part) for pair in found.by_seed.values()]
-    names: Sequence[str] = list(chosen[0]) if chosen else []
-    return {name: [[float(f"{value:.6g}") for value in one[name]] for one in chosen] for name in names}
+def _per_seed(found: Measurements, variant: str, part: str) -> dict[str, list[list[float | None]]]:
+    """Metric → one row a seed, one figure a level or cell; nulls where a seed lacks them."""
+    chosen: list[Mapping[str, Any]] = [getattr(pair[VARIANTS.index(variant)], part) for pair in found.by_seed.values()]
+    widths = {name: len(row) for one in chosen for name, row in one.items()}
+    return {
+        name: [[float(f"{value:.6g}") for value in one[name]] if name in one else [None] * width for one in chosen]
+        for name, width in widths.items()
+    }
 
 
 def _differences(plan: Plan, one: Measurements, other: Measurements, variant: str) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Measurements:
         ours, theirs = self._of(variant), other._of(variant)
         return self._combine([(ours[seed], theirs[seed]) for seed in ours if seed in theirs], metric, weight)
 
+    def seeds(self, metric: str) -> tuple[int, ...]:
+        """The seeds at which an outcome was measured."""
+        return tuple(seed for seed, (raw, _) in self.by_seed.items() if metric in raw.values)
+
     def _of(self, variant: str) -> dict[int, Outcome]:
         return {seed: pair[VARIANTS.index(variant)] for seed, pair in self.by_seed.items()}
 
@@ -55,8 +59,8 @@ def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[
     values = {label: estimate.value for label, estimate in estimates.items() if estimate is not None}
     if len(values) < 2:
         return dict.fromkeys(found, "")
-    most = max(len(found[label].by_seed) for label in values)
-    full = [label for label in values if len(found[label].by_seed) == most]
+    most = max(len(found[label].seeds(metric)) for label in values)
+    full = [label for label in values if len(found[label].seeds(metric)) == most]
     best = (min if OUTCOMES[metric][1] else max)(full, key=lambda label: values[label])
     marked = dict.fromkeys(found, "")
     for label in values:
@@ -69,16 +73,23 @@ def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[
 
 
 def decide(plan: Plan, found: Mapping[str, Measurements]) -> list[dict[str, Any]]:
-    """Each target against each of its labels: "met", "not met", "not distinguishable", or "not measured"."""
+    """Each target against each of its labels: "met", "not met", "not distinguishable", or "not measured".
+
+    Decided on the seeds that both have; which of those planned are lacking is told too.
+    """
     return [
-        _decide(target, found[target.method], found[against]) for target in plan.targets for against in target.against
+        _decide(plan, target, found[target.method], found[against])
+        for target in plan.targets
+        for against in target.against
     ]
 
 
-def _decide(target: Target, ours: Measurements, theirs: Measurements) -> dict[str, Any]:
+def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements) -> dict[str, Any]:
     variant = VARIANTS[target.scaled]
     weight = 0.5 if target.kind == "half" else 1.0
     difference = ours.difference(theirs, target.metric, variant, weight=weight)
+    planned = [seed for seed in plan.seeds_of(target.method) if seed in plan.seeds_of(theirs.label)]
+    seeds = [seed for seed in planned if all(seed in one.seeds(target.metric) for one in (ours, theirs))]
     verdict = "not measured"
     if difference is not None:
         worse = 1.0 if OUTCOMES[target.metric][1] or target.kind != "within" else -1.0
@@ -96,6 +107,8 @@ def _decide(target: Target, ours: Measurements, theirs: Measurements) -> dict[st
         "scaled": target.scaled,
         "difference": difference,
         "verdict": verdict,
+        "seeds": seeds,
+        "lacking": [seed for seed in planned if seed not in seeds],
     }
 
 

@@ -14,6 +14,7 @@ from robcal.artifacts import load_json
 from robcal.checks import refuse
 from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
 from robcal.comparison.figure import figure_svg
+from robcal.comparison.missing import MARK, footnotes, lacking
 from robcal.comparison.outcomes import OOD
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
@@ -111,14 +112,37 @@ def markdown_tables(record: Mapping[str, Any]) -> str:
 
 
 def csv_rows(record: Mapping[str, Any]) -> str:
-    """One row a number, at full precision: kind, variant, label, against, metric, value, low, high, seeds, per seed."""
+    """One row a number, at full precision: kind, variant, label, against, metric, value, low, high, seeds, per seed.
+
+    Then the seeds that the number lacks of those planned. What is missing has rows of its own at the end: label, part
+    (in the column of the metric), seed, and why.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["kind", "variant", "label", "against", "metric", "value", "low", "high", "seeds", "per_seed"])
+    heads = [
+        "kind",
+        "variant",
+        "label",
+        "against",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "seeds",
+        "per_seed",
+        "lacks",
+        "why",
+    ]
+    writer.writerow(heads)
     for kind, variant, label, against, metric, estimate in _numbers(record):
         ends = ["" if end is None else repr(float(end)) for end in (estimate.value, estimate.low, estimate.high)]
         each = " ".join(repr(float(value)) for value in estimate.per_seed)
-        writer.writerow([kind, variant, label, against, metric, *ends, len(estimate.per_seed), each])
+        lost = {seed for one in (label, against) for seed in lacking(record, one, metric)}
+        lacks = " ".join(map(str, sorted(lost)))
+        writer.writerow([kind, variant, label, against, metric, *ends, len(estimate.per_seed), each, lacks, ""])
+    for one in record.get("missing", ()):
+        why = f"{one['task']} failed: {one['reason']}"
+        writer.writerow(["missing", "", one["label"], "", one["part"], *[""] * 5, one["seed"], why])
     return buffer.getvalue()
 
 
@@ -155,15 +179,19 @@ def _blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> I
             marks = {name: record["marks"][variant][name].get(method["label"], "") for name in shown}
             wrap = {"best": best, "tied": tied, "": "{}"}
             cells = [wrap[marks[name]].format(_cell(method[variant]["metrics"], name, bare=bare)) for name in shown]
-            rows.append([_title(method, record), *cells, *_costs(method, ratios)])
+            rows.append([_title(method["label"], record), *cells, *_costs(method, ratios)])
         yield TITLES[variant], ["Method", *(OUTCOMES[name][0] for name in shown), "Seconds", *ratios], rows
     yield from _outside_blocks(record, bare=bare)
     yield from _level_blocks(record)
     yield from _stability_blocks(record)
-    for reference, labels in record["differences"].items():
+    for name_of, labels in record["differences"].items():
         for variant in VARIANTS:
             shown = [name for name in DIFFERENCES if any(_estimate(one[variant], name) for one in labels.values())]
-            rows = [[label, *(_difference(one[variant], name) for name in shown)] for label, one in labels.items()]
+            rows = [
+                [_title(label, record), *(_difference(one[variant], name) for name in shown)]
+                for label, one in labels.items()
+            ]
+            reference = _title(name_of, record)
             heading = f"{TITLES[variant]}: paired difference to {reference}, with its 95% interval"
             yield heading, ["Method", *(OUTCOMES[name][0] for name in shown)], rows
 
@@ -179,7 +207,10 @@ def _outside_blocks(record: Mapping[str, Any], *, bare: bool) -> Iterator[Block]
     for name in sets if len(sets := record.get("ood", {})) > 1 else ():
         for variant in VARIANTS:
             rows = [
-                [method["label"], *(_cell(method[variant]["ood"][name], key, bare=bare) for key in OOD)]
+                [
+                    _title(method["label"], record),
+                    *(_cell(method[variant]["ood"].get(name, {}), key, bare=bare) for key in OOD),
+                ]
                 for method in record["methods"]
             ]
             heads = ["Method", *(OUTCOMES[key][0] for key in OOD)]
@@ -191,16 +222,19 @@ def _stability_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
     for variant in VARIANTS:
         found = [(label, one[variant]) for label, one in record.get("stability", {}).items()]
         rows = [
-            [label, *(formatting.number(value, 4) for value in (one["all"], *one["levels"]))] for label, one in found
+            [_title(label, record), *(formatting.number(value, 4) for value in (one["all"], *one["levels"]))]
+            for label, one in found
         ]
         if rows:
-            heads = ["Method", "all", *(f"level {level}" for level in range(len(rows[0]) - 2))]
+            widest = max(map(len, rows))
+            rows = [[*row, *[formatting.NOTHING] * (widest - len(row))] for row in rows]
+            heads = ["Method", "all", *(f"level {level}" for level in range(widest - 2))]
             yield f"{TITLES[variant]}: stability, variance over runs per robustness level", heads, rows
 
 
 def _notes(record: Mapping[str, Any]) -> list[str]:
     """What the figures of the shift, of out-of-distribution inputs, of costs and of stability mean."""
-    lines = []
+    lines = [f"{line}." for line in footnotes(record)]
     if record["cells"]:
         lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
     if sets := record.get("ood"):
@@ -220,7 +254,8 @@ def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
                 seeds = method[variant]["levels"].get(metric, [])
                 if seeds:
                     write = formatting.signed if metric == "gap" else formatting.number
-                    rows.append([method["label"], *(write(_mean(level), 3) for level in zip(*seeds, strict=True))])
+                    means = (write(_mean(level), 3) for level in zip(*seeds, strict=True))
+                    rows.append([_title(method["label"], record), *means])
             if rows:
                 heads = ["Method", *(f"level {level}" for level in range(len(rows[0]) - 1))]
                 yield f"{TITLES[variant]}: {name} per robustness level, 0 the least robust", heads, rows
@@ -241,9 +276,18 @@ def _target_lines(record: Mapping[str, Any]) -> list[str]:
         figures = formatting.with_interval(found, functools.partial(formatting.difference, metric))
         lines.append(
             f"  {_SIGNS[target['verdict']]}: {target['name']}: {OUTCOMES[metric][0]} of {target['method']}{scaled} "
-            f"{words}; minus {less}: {figures}"
+            f"{words}; minus {less}: {figures}{_on_seeds(target)}"
         )
     return lines
+
+
+def _on_seeds(target: Mapping[str, Any]) -> str:
+    """Which seeds decided, where some of those planned are lacking."""
+    if not target.get("lacking"):
+        return ""
+    lost = ", ".join(map(str, target["lacking"]))
+    seeds = ", ".join(map(str, target["seeds"]))
+    return f" ({MARK} on the common seeds {seeds}; without {lost})" if seeds else f" ({MARK} no common seed)"
 
 
 def _tuning_lines(record: Mapping[str, Any]) -> list[str]:
@@ -258,10 +302,12 @@ def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
-def _title(method: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    """The label, and its number of seeds where others have more."""
-    seeds, most = len(method["seeds"]), max(len(other["seeds"]) for other in record["methods"])
-    return str(method["label"]) if seeds == most else f"{method['label']} ({seeds} of {most} seeds)"
+def _title(label: str, record: Mapping[str, Any]) -> str:
+    """The label, its number of seeds where others have more, and a mark where it lacks some of its own."""
+    by_label = {method["label"]: len(method["seeds"]) for method in record["methods"]}
+    most = max(by_label.values())
+    few = "" if by_label[label] == most else f" ({by_label[label]} of {most} seeds)"
+    return f"{label}{few}{f' {MARK}' if lacking(record, label) else ''}"
 
 
 def _estimate(metrics: Mapping[str, Any], name: str) -> Estimate | None:
@@ -290,6 +336,6 @@ def _mean(values: Sequence[Any]) -> float:
 
 
 def _ascii(text: str) -> str:
-    for fancy, plain in ((formatting.MINUS, "-"), (formatting.NOTHING, "-"), ("∞", "inf"), ("±", "+-")):
+    for fancy, plain in ((MARK, "!"), (formatting.MINUS, "-"), (formatting.NOTHING, "-"), ("∞", "inf"), ("±", "+-")):
         text = text.replace(fancy, plain)
     return text

@@ -163,6 +163,7 @@ class Work:
         needs: for each the positions of those it waits for.
         entries: what will be measured.
         plain: seed → the plain run whose robustness cuts the test split into levels.
+        parts: (label, seed) → what is measured of it → positions of the tasks that this takes.
     """
 
     def __init__(self, plan: Plan, place: Place, *, kinds: tuple[str, ...], overwrite: bool = False) -> None:
@@ -172,6 +173,7 @@ class Work:
         self.needs: list[tuple[int, ...]] = []
         self.entries: list[Entry] = []
         self.plain: dict[int, Choice] = {}
+        self.parts: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {}
         self._number: dict[Any, int] = {}
         self._corrupted: tuple[int, ...] = ()
         self.shift = None if plan.shift_limit == 0 else ShiftPlan(plan.shift_limit, plan.shift)
@@ -188,16 +190,25 @@ class Work:
         plan, choices = self.plan, dict[tuple[str, int], Choice]()
         for method in (method for method in plan.methods if seed in method.seeds):
             choices[method.label, 0] = choice = self._choice(method.label, seed, 0)
-            self._evaluate(choice)
-            self.entries.append(Entry(method.label, seed, (choice,)))
+            self._enter(Entry(method.label, seed, (choice,)))
         if plan.score_limit != 0:
             self.plain[seed] = plain = Choice((plan.plain(seed),))
-            self._add(Task("score test", plain, self.place, limit=plan.score_limit), (self._train(plain),))
+            scored = self._add(Task("score test", plain, self.place, limit=plan.score_limit), (self._train(plain),))
         for ensemble in (ensemble for ensemble in plan.ensembles if seed in ensemble.seeds):
             members = tuple(self._choice(ensemble.of, seed, member) for member in range(ensemble.members))
-            for choice in members:
-                self._evaluate(choice)
-            self.entries.append(Entry(ensemble.label, seed, members))
+            self._enter(Entry(ensemble.label, seed, members))
+        if plan.score_limit != 0:
+            for entry in (entry for entry in self.entries if entry.seed == seed):
+                self.parts[entry.label, seed]["levels"] = (scored,)
+
+    def _enter(self, entry: Entry) -> None:
+        """Add an entry and all that is measured of it."""
+        parts: dict[str, tuple[int, ...]] = {}
+        for choice in entry.members:
+            for part, number in self._evaluate(choice):
+                parts[part] = (*parts.get(part, ()), number)
+        self.entries.append(entry)
+        self.parts[entry.label, entry.seed] = parts
 
     def _choice(self, label: str, seed: int, member: int) -> Choice:
         """What the run of a method at a seed (as a member of an ensemble) is chosen from."""
@@ -223,18 +234,20 @@ class Work:
         needs += [self._number["train", directory] for runs in choice.trials for directory in runs]
         return self._add(Task("train", choice, self.place, overwrite=self.overwrite), tuple(needs))
 
-    def _evaluate(self, choice: Choice) -> None:
-        """Add the training of a run that is measured, and everything that is measured of it."""
+    def _evaluate(self, choice: Choice) -> list[tuple[str, int]]:
+        """Add the training of a run that is measured, and everything that is measured of it: parts and their tasks."""
         trained = self._train(choice)
-        self._add(Task("inference", choice, self.place), (trained,))
+        made = [("all", trained), ("inference", self._add(Task("inference", choice, self.place), (trained,)))]
         for one in self.outside:
-            self._add(Task("ood", choice, self.place, outside=one), (trained,), key=one.name)
+            made.append(("ood", self._add(Task("ood", choice, self.place, outside=one), (trained,), key=one.name)))
         if self.shift is not None:
             if not self._corrupted:
                 plain = Choice((self.plan.plain(self.plan.seeds[0]),))
-                made = [Task("corrupt", plain, self.place, shift=self.shift, corruption=kind) for kind in self._kinds]
-                self._corrupted = tuple(self._add(task, (), key=task.corruption) for task in made)
-            self._add(Task("shift", choice, self.place, shift=self.shift), (trained, *self._corrupted))
+                cells = [Task("corrupt", plain, self.place, shift=self.shift, corruption=kind) for kind in self._kinds]
+                self._corrupted = tuple(self._add(task, (), key=task.corruption) for task in cells)
+            task = Task("shift", choice, self.place, shift=self.shift)
+            made.append(("shift", self._add(task, (trained, *self._corrupted))))
+        return made
 
     def _add(self, task: Task, needs: tuple[int, ...], *, key: Any = None) -> int:
         """The number of the task; one that is there already is not added again."""
