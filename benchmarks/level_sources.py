@@ -70,12 +70,23 @@ def chance_within_one(num_levels: int) -> float:
 
 
 def drift(runs: list[Run]) -> list[str]:
-    """Share of the training images whose online level changed, epoch by epoch, of every online run."""
-    lines: list[str] = []
-    for run in runs:
-        file = run.directory / "levels-history.json"
-        if file.exists():
-            lines += ["", f"Online levels, seed {run.settings.seed}: {load_json(file, 'the history of levels')}"]
+    """How far online levels moved since the epoch before, mean over the online runs of the same length."""
+    files = [(run, run.directory / "levels-history.json") for run in runs]
+    courses = [load_json(file, "the history of levels") for _, file in files if file.exists()]
+    if not courses:
+        return []
+    lines = [
+        "",
+        f"Online levels against those of the epoch before, mean over {len(courses)} seeds: share of examples in another "
+        "level, share that moved by more than one level, Spearman.",
+        "",
+        "| epoch | training images: changed | beyond one | Spearman | validation images: changed |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for rows in zip(*courses, strict=True):
+        keys = ("changed", "beyond_one", "spearman", "val_changed")
+        cells = " | ".join(f"{np.mean([row[key] for row in rows]):.2f}" for key in keys)
+        lines.append(f"| {rows[0]['epoch']} | {cells} |")
     return lines
 
 
