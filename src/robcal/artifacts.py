@@ -211,15 +211,20 @@ def load_column(path: Path, column: str | None = None, *, what: str = "the score
     return values.astype(np.float64)
 
 
-def load_array(path: Path, what: str) -> npt.NDArray[Any]:
+def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[Any]:
     """A .npy array, never a pickled one.
+
+    Args:
+        path: the file.
+        what: it holds, for errors.
+        mapped: map it into memory, read-only, so that only what is looked at is read.
 
     Raises:
         InputError: if the file is missing, truncated, of objects, or no .npy file.
     """
     check_readable(path, what)
     try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
     except (OSError, ValueError, EOFError) as error:
         _unreadable(path, what, error)
     if not isinstance(array, np.ndarray):

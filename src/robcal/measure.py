@@ -18,6 +18,7 @@ from robcal.artifacts import load_json, load_predictions, load_scores
 from robcal.checks import IntArray, refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, Split
+from robcal.data.dataset import Inputs
 from robcal.data.shifts import shift_source
 from robcal.methods import make_method
 from robcal.models.average import Average
@@ -40,7 +41,7 @@ class Measured:
         distance: (M,) adversarial distance of the examples `scored`, or None.
         shift: under corruption, or None; it may be of a part of the test split.
         history: one row an epoch.
-        images: (N, C, H, W) test images, or None.
+        images: (N, C, H, W) test images, float32 in [0, 1] or uint8, which may be decoded on access; or None.
         label: what tables call it, where that is not the method's title.
         scored: (M,) positions of the examples that `distance` is of; None: all.
     """
@@ -53,7 +54,7 @@ class Measured:
     distance: npt.NDArray[np.float32] | None
     shift: Shift | None
     history: Sequence[EpochRow]
-    images: npt.NDArray[np.float32] | None
+    images: Inputs | None
     label: str | None = None
     scored: IntArray | None = None
 
@@ -94,7 +95,7 @@ class Measured:
         """Only the examples whose robustness was scored, without shift."""
         if self.scored is None:
             return self
-        images = None if self.images is None else self.images[self.scored]
+        images = None if self.images is None else Split(self.images, self.labels).subset(self.scored).inputs
         return replace(
             self, probs=self.probs[self.scored], labels=self.labels[self.scored], images=images, shift=None, scored=None
         )
@@ -134,7 +135,6 @@ def measure_run(
             model = load_model(run.checkpoint)[0] if single else Average(networks).eval()
             score_split(model, data, "test", file, reporter=reporter, description=f"score {run.settings.method} test")
         distance = load_scores(file).distance
-    image = data.kind == "image"
     shifted = None
     if shift:
         source = shift_source(data)
@@ -149,7 +149,7 @@ def measure_run(
         distance=distance,
         shift=shifted,
         history=run.history(),
-        images=_first_images(test) if image else None,
+        images=test.inputs if data.kind == "image" else None,
     )
 
 
@@ -165,7 +165,8 @@ def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[Galler
         return ()
     position = np.arange(len(run)) if run.scored is None else run.scored
     run = run.on_scored()
-    assert run.images is not None
+    pictures = run.images
+    assert pictures is not None
     fragile = levels <= max(0, (int(levels.max()) + 1) // 5 - 1)
     excess = np.where(fragile & ~run.correct, run.confidence, -1.0)
     chosen = [int(index) for index in np.argsort(-excess, kind="stable")[:count] if excess[index] > 0]
@@ -173,7 +174,7 @@ def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[Galler
     return tuple(
         GalleryItem(
             index=int(position[index]),
-            image_png=_png(run.images[index]),
+            image_png=_png(pictures[np.array([index])][0]),
             label=names[run.labels[index]],
             prediction=names[int(run.probs[index].argmax())],
             confidence=float(run.confidence[index]),
@@ -184,15 +185,11 @@ def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[Galler
     )
 
 
-def _first_images(test: Split) -> npt.NDArray[np.float32]:
-    return test.batch(np.arange(len(test))).numpy()
-
-
-def _png(image: npt.NDArray[np.float32]) -> bytes:
-    """(C, H, W) in [0, 1] → PNG bytes."""
+def _png(image: npt.NDArray[Any]) -> bytes:
+    """(C, H, W), floats in [0, 1] or uint8 → PNG bytes."""
     from PIL import Image
 
-    pixels = (image * 255).round().clip(0, 255).astype(np.uint8)
+    pixels = image if image.dtype == np.uint8 else (image * 255).round().clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")

@@ -1,13 +1,15 @@
 """The test split under shift: what a run says of it, cell by cell, and what metrics need of that.
 
 Logits are kept, not a summary of them, so that temperatures and averages of several runs are applied afterwards without
-another forward pass. The corrupted inputs may be kept on disk too, where several runs are measured on the same ones.
+another forward pass. Shifted inputs are made, read and predicted a batch at a time, so their memory does not grow with
+their number. Small ones may be kept on disk too, where several runs are measured on the same.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from robcal.checks import FloatArray, IntArray
 from robcal.data import Split
 from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
 from robcal.data.corruptions import SEVERITIES
+from robcal.data.dataset import Inputs
 from robcal.data.shifts import CORRUPTION_SEED, ImageCorruptions, ShiftSource
 from robcal.data.splits import stratified_subset
 from robcal.files import replacing
@@ -33,7 +36,14 @@ from robcal.types import Float32Array
 
 #: The (kind, severity) pairs of images in the order of every array of C cells.
 CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
+
+#: Inputs predicted at once: so many, and of large ones so many values (64 MiB; 111 images of 224x224 pixels).
 BATCH_SIZE = 500
+BATCH_VALUES = 2**24
+
+#: Largest cell that is kept on disk, in bytes as float32 (43,690 images of 32x32 pixels); larger ones are made anew for
+#: every run, which takes less than the disk would: the 75 cells of 5,000 images of 224x224 pixels are 226 GB.
+KEPT_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -136,24 +146,26 @@ class ShiftImages:
             return self.source.shifted(self.split, self.index, kind, severity)
         return Split(self.cell(kind, severity), self.split.labels)
 
-    def cell(self, kind: str, severity: int) -> Float32Array:
-        """(N, …) float32, images in [0, 1]: read from `folder` if it is there, made (and kept there) if not.
+    def cell(self, kind: str, severity: int) -> Inputs:
+        """(N, …) float32, images in [0, 1]; nothing is in memory before a batch is asked for.
+
+        They are mapped from their file in `folder`, which is made where it is not there. Without a folder, and where
+        the file would be larger than `KEPT_BYTES`, a batch is made when it is asked for.
 
         Several processes may ask for the same cell: each writes the whole file under a name of its own and renames it.
         """
+        made = self.source.shifted(self.split, self.index, kind, severity)
         if self.folder is None:
-            return self._make(kind, severity)
+            return made.inputs
         about = {"data": self.digest, "index": self.index.tolist(), "seed": CORRUPTION_SEED}
         name = digest_of(about if self.source.key is None else {**about, "source": self.source.key})
         file = self.folder / name / f"{kind}-{severity}.npy"
         if not file.exists():
-            with replacing(file) as temporary, temporary.open("wb") as handle:
-                np.save(handle, self._make(kind, severity), allow_pickle=False)
-        return load_array(file, "the corrupted inputs")
-
-    def _make(self, kind: str, severity: int) -> Float32Array:
-        made = self.source.shifted(self.split, self.index, kind, severity)
-        return np.asarray(made.inputs[np.arange(len(made))], np.float32)
+            if math.prod(made.inputs.shape) * np.float32().itemsize > KEPT_BYTES:
+                return made.inputs
+            with replacing(file) as temporary:
+                _write(made, temporary)
+        return load_array(file, "the corrupted inputs", mapped=True)
 
 
 def measure_shift(
@@ -188,7 +200,7 @@ def measure_shift(
         if about.get("key") == key:
             return ShiftLogits(arrays["logits"], arrays["labels"], arrays["index"], cells, source.note)
     advance = reporter.task(f"shift {run.settings.method}, seed {run.settings.seed}", len(cells))
-    pieces = []
+    logits: Float32Array | None = None
     with stop_at_boundary() as stop:
         for n, kind in enumerate(source.kinds):
             file = parts / f"{kind}.safetensors"
@@ -202,10 +214,13 @@ def measure_shift(
                         stop.raise_if_set()
                 arrays = {"logits": np.stack(rows)}
                 save_arrays(arrays, file, about={"key": key})
-            pieces.append(arrays["logits"])
+            if logits is None:
+                logits = np.empty((len(cells), *arrays["logits"].shape[1:]), np.float32)
+            logits[n * len(SEVERITIES) : (n + 1) * len(SEVERITIES)] = arrays["logits"]
             advance((n + 1) * len(SEVERITIES))
             stop.raise_if_set()
-    measured = ShiftLogits(np.concatenate(pieces), images.split.labels, images.index, cells, source.note)
+    assert logits is not None
+    measured = ShiftLogits(logits, images.split.labels, images.index, cells, source.note)
     save_arrays(
         {"logits": measured.logits, "labels": measured.labels, "index": measured.index}, whole, about={"key": key}
     )
@@ -222,8 +237,30 @@ def average_logits(members: Sequence[Float32Array]) -> Float32Array:
     return np.asarray(logs, dtype=np.float32).reshape(members[0].shape)
 
 
+def _batches(split: Split) -> Iterator[Split]:
+    """The examples a batch at a time, in memory: shifted and decoded once, however many networks look at them."""
+    size = max(1, min(BATCH_SIZE, BATCH_VALUES // math.prod(split.inputs.shape[1:])))
+    for start in range(0, len(split), size):
+        index = np.arange(start, min(start + size, len(split)))
+        yield Split(split.inputs[index], split.labels[index])
+
+
 def _logits(models: Sequence[nn.Module], split: Split, device: str) -> Float32Array:
-    return average_logits([predict_logits(one, split, device=device, batch_size=BATCH_SIZE) for one in models])
+    return np.concatenate(
+        [
+            average_logits([predict_logits(one, batch, device=device, batch_size=BATCH_SIZE) for one in models])
+            for batch in _batches(split)
+        ]
+    )
+
+
+def _write(cell: Split, path: Path) -> None:
+    """The inputs as a .npy file of float32, the bytes that `np.save` writes of the whole array."""
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(cell.inputs.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for batch in _batches(cell):
+            file.write(np.ascontiguousarray(batch.inputs[np.arange(len(batch))], "<f4").data)
 
 
 def _summary(probs: FloatArray, labels: IntArray) -> Mapping[str, Any]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from robcal.checks import InputError
 from robcal.config import TrainSettings
 from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
-from robcal.measure import measure_run
+from robcal.measure import gallery, measure_run
 from robcal.models.average import Average
 from robcal.predictors import predict_logits, softmax
 from robcal.runs import load_model, load_networks, open_run, train_run
@@ -125,12 +127,13 @@ class TestShiftImages:
 
     def test_cells_are_kept_and_read_back(self, tmp_path):
         fresh, kept = self.images(), self.images(tmp_path)
-        made = kept.cell("fog", 2)
-        np.testing.assert_array_equal(made, fresh.cell("fog", 2))
+        every = np.arange(20)
+        made = kept.cell("fog", 2)[every]
+        np.testing.assert_array_equal(made, fresh.cell("fog", 2)[every])
         (file,) = tmp_path.rglob("*.npy")
         np.save(file, np.zeros_like(made))
-        assert not kept.cell("fog", 2).any()
-        assert kept.cell("fog", 3).any()
+        assert not kept.cell("fog", 2)[every].any()
+        assert kept.cell("fog", 3)[every].any()
         assert made.dtype == np.float32
 
     def test_another_choice_of_images_has_files_of_its_own(self, tmp_path):
@@ -144,6 +147,34 @@ class TestShiftImages:
         assert np.bincount(images.split.labels).tolist() == [2] * 10
         assert not images.whole
         assert self.images(limit=None).whole
+
+
+def test_the_gallery_decodes_only_what_it_shows(run):
+    class Lazy:
+        """Pictures stored as uint8; every look at them is counted."""
+
+        def __init__(self, values):
+            self.values, self.shape, self.dtype, self.seen = values, values.shape, values.dtype, 0
+
+        def __getitem__(self, index):
+            self.seen += len(index)
+            return self.values[index]
+
+        def select(self, index):
+            return Lazy(self.values[index])
+
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+    measured = measure_run(run, shift=False)
+    levels, lazy = np.zeros(60, np.int64), Lazy(pixels)
+    shown = gallery(replace(measured, images=lazy), levels, count=5)
+    assert len(shown) == lazy.seen > 0
+    assert shown == gallery(replace(measured, images=pixels.astype(np.float32) / 255), levels, count=5)
+    scored = np.arange(0, 60, 2)
+    part = replace(measured, images=Lazy(pixels), scored=scored, distance=measured.distance[scored])
+    few = gallery(part, levels[scored], count=60)
+    pictures = {item.index: item.image_png for item in gallery(replace(measured, images=lazy), levels, count=60)}
+    assert few
+    assert all(item.index % 2 == 0 and pictures[item.index] == item.image_png for item in few)
 
 
 def test_averages_of_logits_are_those_of_probabilities():

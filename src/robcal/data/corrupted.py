@@ -66,15 +66,21 @@ class CorruptedCells(Mapping[Cell, Split]):
 
 @dataclass(frozen=True)
 class ChannelsLast:
-    """Images that are stored as (N, H, W, C) and given as (N, C, H, W); nothing is read before a batch is asked for."""
+    """Images that are stored as (N, H, W, C) and given as (N, C, H, W); nothing is read before a batch is asked for.
+
+    Attributes:
+        array: the stored images, uint8, mapped into memory.
+        rows: positions in `array` of the images, None for all of them.
+    """
 
     array: npt.NDArray[np.uint8]
+    rows: IntArray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
         count, height, width, channels = self.array.shape
-        return (count, channels, height, width)
+        return (count if self.rows is None else len(self.rows), channels, height, width)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -83,7 +89,12 @@ class ChannelsLast:
 
     def __getitem__(self, index: IntArray) -> npt.NDArray[np.uint8]:
         """The images at these positions, (len(index), C, H, W)."""
-        return np.ascontiguousarray(self.array[index].transpose(0, 3, 1, 2))
+        rows = index if self.rows is None else self.rows[index]
+        return np.ascontiguousarray(self.array[rows].transpose(0, 3, 1, 2))
+
+    def select(self, index: IntArray) -> ChannelsLast:
+        """The images at these positions, still unread."""
+        return ChannelsLast(self.array, index if self.rows is None else self.rows[index])
 
 
 def load_corrupted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,12 +11,17 @@ import numpy as np
 
 from robcal.checks import IntArray, refuse
 from robcal.data.corrupted import CorruptedCells, load_corrupted
-from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
+from robcal.data.corruptions import BENCHMARK_KINDS, CHUNK_VALUES, corrupt
+from robcal.data.corruptions.draws import Float32Array
 from robcal.data.dataset import Dataset, Split
+from robcal.data.lazy import in_threads
 from robcal.data.table_shift import TABLE_KINDS, TABLE_SHIFTS, Features, shift_table
 
 #: Seed of the corruptions: one for all, so that every model sees the same inputs.
 CORRUPTION_SEED = 0
+
+#: Images of at least so many values (148x148 pixels in colour) are corrupted by several threads.
+LARGE_VALUES = 2**16
 
 
 class ShiftSource(Protocol):
@@ -47,8 +53,60 @@ class ShiftSource(Protocol):
         ...
 
     def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """The examples of `split`, which have the positions `index` in the test split, shifted."""
+        """The examples of `split`, which have the positions `index` in the test split, shifted.
+
+        What robcal makes is made when a batch of it is asked for: see `ShiftedInputs`.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class ShiftedInputs:
+    """The inputs of a split, shifted when a batch of them is asked for, so that memory does not grow with the split.
+
+    Each input has random numbers of its own, so neither the batch nor the number of threads changes it.
+
+    Attributes:
+        split: the examples before the shift.
+        shift: (n inputs as float32, position of the first in `split`) → the n inputs shifted, float32.
+    """
+
+    split: Split
+    shift: Callable[[Float32Array, int], Float32Array]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the inputs before the shift."""
+        return self.split.inputs.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, index: IntArray) -> Float32Array:
+        """The shifted inputs at these positions."""
+        positions = np.arange(len(self.split))[index]
+        values = self.split.batch(positions).numpy()
+        size = int(np.prod(values.shape[1:]))
+        pieces = _pieces(positions, size)
+        if len(pieces) <= 1:
+            return self.shift(values, int(positions[0])) if pieces else values
+        out = np.empty_like(values)
+
+        def fill(piece: slice) -> None:
+            out[piece] = self.shift(values[piece], int(positions[piece.start]))
+
+        in_threads(fill, pieces, each=1 if size >= LARGE_VALUES else len(pieces))
+        return out
+
+
+def _pieces(positions: IntArray, size: int) -> list[slice]:
+    """Stretches of positions that follow one another; those of large inputs are cut to what one thread is worth."""
+    ends = [*(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(positions)]
+    most = max(1, CHUNK_VALUES // size) if size >= LARGE_VALUES else max(1, len(positions))
+    stretches = zip([0, *ends[:-1]], ends, strict=True)
+    return [slice(first, min(first + most, end)) for start, end in stretches for first in range(start, end, most)]
 
 
 @dataclass(frozen=True)
@@ -66,8 +124,11 @@ class ImageCorruptions:
 
     def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
         """Float32 images in [0, 1]."""
-        images = split.batch(np.arange(len(split))).numpy()
-        return Split(corrupt(images, kind, severity, seed=CORRUPTION_SEED), split.labels)
+
+        def corrupted(images: Float32Array, first: int) -> Float32Array:
+            return corrupt(images, kind, severity, seed=CORRUPTION_SEED, first_index=first)
+
+        return Split(ShiftedInputs(split, corrupted), split.labels)
 
 
 @dataclass(frozen=True)
@@ -94,9 +155,12 @@ class TableCorruptions:
 
     def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
         """Float32 rows."""
-        rows = split.batch(np.arange(len(split))).numpy()
-        moved = shift_table(rows, kind, severity, features=self.features, seed=CORRUPTION_SEED)
-        return Split(moved if self.box is None else np.clip(moved, *self.box).astype(np.float32), split.labels)
+
+        def moved(rows: Float32Array, first: int) -> Float32Array:
+            made = shift_table(rows, kind, severity, features=self.features, seed=CORRUPTION_SEED, first_index=first)
+            return made if self.box is None else np.clip(made, *self.box).astype(np.float32)
+
+        return Split(ShiftedInputs(split, moved), split.labels)
 
 
 @dataclass(frozen=True)
