@@ -433,6 +433,30 @@ def _tell_failure(line: str) -> None:
     print(f"robcal: {line}", file=sys.stderr, flush=True)
 
 
+@app.command()
+def unpack(
+    data: Annotated[str, typer.Option(help="imagenet:PATH, a folder of parquet shards.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; a stopped unpacking goes on.")],
+    quiet: Quiet = False,
+) -> None:
+    """Unpack ImageNet's parquet shards, which are slow to shuffle, into class folders.
+
+    The pictures stay as they are stored; labels and splits stay the same. The folder appears when it is whole.
+
+    Example: robcal unpack --data imagenet:shards --out pictures; then robcal train --data imagenet:pictures …
+    """
+    from robcal.data.unpack import unpack_pictures
+    from robcal.progress import open_reporter
+
+    form, _, path = data.partition(":")
+    if form != "imagenet" or not path:
+        refuse(f"--data is {data!r}", "only imagenet:PATH comes in shards to unpack", "Pass --data imagenet:PATH")
+    with open_reporter(quiet=quiet) as reporter:
+        folder = unpack_pictures(path, out, reporter=reporter)
+    typer.echo(f"next: --data imagenet:{folder}")
+    typer.echo(str(folder))
+
+
 def _named(text: str) -> tuple[str, str]:
     """NAME=SPEC."""
     name, _, spec = text.partition("=")

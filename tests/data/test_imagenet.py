@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from official_files import WNIDS, jpeg, write_shard, write_shards
 from PIL import Image
 
 from robcal.checks import InputError
 from robcal.data import Dataset, load_dataset
-from robcal.data.imagenet import read_imagenet, unpack_pictures
+from robcal.data.imagenet import read_imagenet
 from robcal.data.lazy import LazyPictures, ManyPictures, fit, in_threads
 from robcal.data.parquet import ParquetRows
-
-WNIDS = ("n01440764", "n01443537", "n02119789")
-
-
-def _jpeg(seed: int, *, colour: bool = True) -> bytes:
-    """A picture of a size of its own, as ImageNet's are."""
-    rng = np.random.default_rng(seed)
-    shape = (int(rng.integers(20, 60)), int(rng.integers(20, 60)), 3)[: 3 if colour else 2]
-    stream = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(stream, "JPEG", quality=95)
-    return stream.getvalue()
 
 
 @pytest.fixture
@@ -36,35 +25,14 @@ def folders(tmp_path: Path) -> Path:
         for label, wnid in enumerate(WNIDS):
             (tmp_path / part / wnid).mkdir(parents=True)
             for number in range(count):
-                data = _jpeg(100 * label + number, colour=bool(label or number))
+                data = jpeg(100 * label + number, colour=bool(label or number))
                 (tmp_path / part / wnid / f"{wnid}_{number}.JPEG").write_bytes(data)
     return tmp_path
 
 
-def _shard(path: Path, rows: list[tuple[int, int]], *, names: tuple[str, ...] | None = WNIDS, group: int = 3) -> None:
-    """A shard as hubs write them: a struct of bytes and path, an int64 label, features as JSON in the schema."""
-    table = pa.table(
-        {
-            "image": [{"bytes": _jpeg(seed), "path": f"{seed}.JPEG"} for _, seed in rows],
-            "label": pa.array([label for label, _ in rows], pa.int64()),
-        }
-    )
-    if names is not None:
-        features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(table, path, row_group_size=group)
-
-
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """20 + 4 training rows in two shards and 6 of validation, labels in no order; a test shard without labels."""
-    rows = [(seed % 3, seed) for seed in range(24)]
-    (tmp_path / "data").mkdir()
-    _shard(tmp_path / "data" / "train-00000-of-00002.parquet", rows[:20])
-    _shard(tmp_path / "data" / "train-00001-of-00002.parquet", rows[20:])
-    _shard(tmp_path / "data" / "validation-00000-of-00001.parquet", [(seed % 3, 50 + seed) for seed in range(6)])
-    _shard(tmp_path / "data" / "test-00000-of-00001.parquet", [(-1, 90), (-1, 91)])
-    return tmp_path
+    return write_shards(tmp_path)
 
 
 def test_folders(folders: Path) -> None:
@@ -107,7 +75,7 @@ def test_shards(shards: Path) -> None:
     order = np.array([23, 0, 19, 20, 7, 7])
     got = train.inputs[order]
     for row, seed in enumerate(order):
-        with Image.open(io.BytesIO(_jpeg(int(seed)))) as picture:
+        with Image.open(io.BytesIO(jpeg(int(seed)))) as picture:
             assert np.array_equal(got[row], np.asarray(fit(picture, (16, 16), 0.875)).transpose(2, 0, 1))
     subset = train.subset(np.array([20, 3]))
     assert np.array_equal(subset.inputs[np.array([1, 0])], train.inputs[np.array([3, 20])])
@@ -115,22 +83,8 @@ def test_shards(shards: Path) -> None:
 
 def test_shards_without_names_of_classes(tmp_path: Path) -> None:
     for part, first in (("train", 0), ("validation", 10)):
-        _shard(tmp_path / f"{part}.parquet", [(label, first + label) for label in range(4)], names=None)
+        write_shard(tmp_path / f"{part}.parquet", [(label, first + label) for label in range(4)], names=None)
     assert read_imagenet(str(tmp_path)).class_names == ("0", "1", "2", "3")
-
-
-def test_unpacked_shards_hold_the_same(shards: Path, tmp_path: Path) -> None:
-    out = unpack_pictures(str(shards), tmp_path / "unpacked")
-    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.jpeg")}
-    unpack_pictures(str(shards), out)
-    assert {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()} == before
-    packed, loose = read_imagenet(str(shards), 16), read_imagenet(str(out), 16)
-    assert loose.class_names == tuple(f"{label:05d} {name}" for label, name in enumerate(WNIDS))
-    for part in ("train", "test"):
-        one, other = packed.parts[part], loose.parts[part]
-        order = np.argsort(one.labels, kind="stable")
-        assert np.array_equal(one.labels[order], other.labels)
-        assert np.array_equal(one.inputs[order], other.inputs[np.arange(len(other))])
 
 
 @pytest.mark.parametrize("form", ["folders", "shards"])
@@ -179,7 +133,7 @@ def test_digests_decode_nothing_and_tell_files_apart(
     with file.open("ab") as stream:
         stream.write(b"\0" if form == "folders" else b"")
     if form == "shards":
-        _shard(file, [(seed % 3, seed) for seed in range(19)] + [(1, 99)])
+        write_shard(file, [(seed % 3, seed) for seed in range(19)] + [(1, 99)])
     assert _digests(path) != first
 
 
@@ -190,6 +144,25 @@ def test_threads_change_nothing(folders: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("robcal.data.lazy.MAX_WORKERS", 8)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)), raising=False)
     assert np.array_equal(inputs[np.arange(24)], alone)
+
+
+def test_pictures_are_decoded_by_several_threads(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from robcal.data import lazy
+
+    workers = set()
+
+    def decode(*arguments: object, **options: object) -> object:
+        workers.add(threading.get_ident())
+        return open_picture(*arguments, **options)  # type: ignore[arg-type]
+
+    open_picture = lazy.open_picture
+    monkeypatch.setattr(lazy, "open_picture", decode)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    read_imagenet(str(folders), 16).parts["train"].inputs[np.arange(24)]
+    assert workers
+    assert threading.get_ident() not in workers
 
 
 def test_errors_of_threads_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +194,7 @@ def _remove_val(path: Path) -> None:
 def _flat_val(path: Path) -> None:
     _remove_val(path)
     (path / "val").mkdir()
-    (path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(_jpeg(0))
+    (path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(jpeg(0))
 
 
 def _foreign_class(path: Path) -> None:
@@ -229,7 +202,7 @@ def _foreign_class(path: Path) -> None:
 
 
 def _damage(path: Path) -> None:
-    (path / "train" / WNIDS[1] / f"{WNIDS[1]}_1.JPEG").write_bytes(_jpeg(0)[:50])
+    (path / "train" / WNIDS[1] / f"{WNIDS[1]}_1.JPEG").write_bytes(jpeg(0)[:50])
 
 
 @pytest.mark.parametrize(
@@ -255,9 +228,9 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_damaged_shards(shards: Path) -> None:
     (shards / "data" / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(InputError, match="1 of 2 shards"):
+    with pytest.raises(InputError, match=r"1 of 2 shards.*missing is train-00001-of-00002.parquet"):
         read_imagenet(str(shards))
-    _shard(shards / "data" / "train-00001-of-00002.parquet", [(3, 0)])
+    write_shard(shards / "data" / "train-00001-of-00002.parquet", [(3, 0)])
     with pytest.raises(InputError, match="holds 3 at index 20"):
         read_imagenet(str(shards))
     table = pa.table({"image": pa.array([{"bytes": None}], pa.struct([("bytes", pa.binary())])), "label": [1]})

@@ -1,10 +1,16 @@
 """Small data sets of random pixels in the files that the originals are published in; each returns its `--data` text."""
 
+import io
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from scipy.io import savemat
+
+WNIDS = ("n01440764", "n01443537", "n02119789")
 
 
 def write_svhn(folder: Path) -> str:
@@ -24,3 +30,37 @@ def write_imagenet(folder: Path) -> str:
                 image = rng.integers(0, 256, (80 + number, 100, 3), dtype=np.uint8)
                 Image.fromarray(image).save(folder / part / wnid / f"{wnid}_{number}.JPEG")
     return f"imagenet:{folder}"
+
+
+def jpeg(seed: int, *, colour: bool = True) -> bytes:
+    """A picture of a size of its own, as ImageNet's are."""
+    rng = np.random.default_rng(seed)
+    shape = (int(rng.integers(20, 60)), int(rng.integers(20, 60)), 3)[: 3 if colour else 2]
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def write_shard(path: Path, rows: list[tuple[int, int]], *, names: tuple[str, ...] | None = WNIDS, group: int = 3):
+    """A shard of rows (label, seed) as hubs write them: bytes and path, an int64 label, features as JSON."""
+    table = pa.table(
+        {
+            "image": [{"bytes": jpeg(seed), "path": f"{seed}.JPEG"} for _, seed in rows],
+            "label": pa.array([label for label, _ in rows], pa.int64()),
+        }
+    )
+    if names is not None:
+        features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path, row_group_size=group)
+
+
+def write_shards(folder: Path) -> Path:
+    """20 + 4 training rows in two shards and 6 of validation, labels in no order; a test shard without labels."""
+    rows = [(seed % 3, seed) for seed in range(24)]
+    (folder / "data").mkdir(parents=True)
+    write_shard(folder / "data" / "train-00000-of-00002.parquet", rows[:20])
+    write_shard(folder / "data" / "train-00001-of-00002.parquet", rows[20:])
+    write_shard(folder / "data" / "validation-00000-of-00001.parquet", [(seed % 3, 50 + seed) for seed in range(6)])
+    write_shard(folder / "data" / "test-00000-of-00001.parquet", [(-1, 90), (-1, 91)])
+    return folder

@@ -6,7 +6,6 @@ training pictures. Pictures stay encoded on disk and are decoded by worker threa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +37,9 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
     Subsets of the classes in the same layout are read too. A picture is judged by its centre: scaled so that the
     shorter side is 256/224 of `image_size`, of which the central square is cut. Training may cut windows out of the
     stored pictures instead: `Split.random_crops`. Digests go by the names and sizes of the files.
+
+    Shards are slow to read in any order but their own, as training reads them: `robcal unpack`
+    (`robcal.data.unpack.unpack_pictures`) makes class folders of them, once.
 
     Args:
         path: the folder.
@@ -107,50 +109,3 @@ def _read_shards(root: Path, shards: Sequence[Path]) -> Found:
 def _check_number(class_names: Sequence[str], root: Path) -> None:
     if len(class_names) < 2:
         refuse(f"{root} has {len(class_names)} class", WANTED, "Fetch the rest")
-
-
-def unpack_pictures(path: str, out: Path) -> Path:
-    """Write the pictures of parquet shards as files in class folders, which are fast to read in any order.
-
-    The bytes are those in the shards. Existing files are left as they are, so that a stopped call can be repeated.
-
-    Args:
-        path: a folder of parquet shards that `read_imagenet` reads.
-        out: folder to fill with train/ and val/; "imagenet:OUT" reads it. Its classes are named and sorted by number,
-            "00000 name" and so on, so that labels stay the same.
-
-    Returns:
-        `out`.
-
-    Raises:
-        InputError: as `read_imagenet`, and for a folder that is no parquet.
-    """
-    parts = read_imagenet(path)
-    for part, name in (("train", "train"), ("test", "val")):
-        split = parts.parts[part]
-        assert isinstance(split.inputs, ManyPictures)
-        source = split.inputs.source
-        if not isinstance(source, ParquetRows):
-            refuse(f"{path} holds class folders already", "only parquet shards are unpacked", "Use it as it is")
-        for start in range(0, len(split), 100):
-            index = np.arange(start, min(start + 100, len(split)))
-            for position, (_, data) in zip(index, source.read(index), strict=True):
-                label = int(split.labels[position])
-                _write(out / name / _folder_name(label, parts.class_names[label]), f"{position:08d}", data)
-    return out
-
-
-def _folder_name(label: int, class_name: str) -> str:
-    return f"{label:05d} {re.sub(r'[^A-Za-z0-9,._ -]', '_', class_name)[:80]}".rstrip(" .")
-
-
-def _write(folder: Path, stem: str, data: Path | bytes) -> None:
-    """Write a picture unless it is there; its suffix says JPEG, which its bytes may not be: readers go by the bytes."""
-    from robcal.files import replacing
-
-    target = folder / f"{stem}.jpeg"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        assert isinstance(data, bytes)
-        with replacing(target) as temporary:
-            temporary.write_bytes(data)

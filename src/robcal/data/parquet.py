@@ -111,9 +111,13 @@ def check_shards(paths: list[Path]) -> None:
     """
     shards = [match for path in paths if (match := _SHARD.search(path.stem))]
     expected = max((int(match[2]) for match in shards), default=0)
-    if shards and len({int(match[1]) for match in shards}) != expected:
+    lost = sorted(set(range(expected)) - {int(match[1]) for match in shards})
+    if lost:
+        start = shards[0].string[: shards[0].start()]
         refuse(
-            f"{paths[0].parent} has {len(shards)} of {expected} shards of a split", "all are needed", "Fetch the rest"
+            f"{paths[0].parent} has {len(shards)} of {expected} shards of a split",
+            f"all are needed; the first that is missing is {start}-{lost[0]:05d}-of-{expected:05d}.parquet",
+            "Fetch the rest",
         )
 
 
@@ -123,7 +127,7 @@ class ParquetRows:
 
     A parquet file is read a row group at a time (officially 100 to 1,000 pictures). Reading in order costs each group
     once; reading at random costs a whole group a picture, which is what a training run over all of ImageNet does: for
-    that, unpack the files once with `unpack_pictures`.
+    that, unpack the files once: `robcal unpack`.
 
     Attributes:
         files: the shards.
