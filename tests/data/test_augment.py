@@ -187,3 +187,10 @@ def test_random_crops_of_images_in_memory() -> None:
 def test_the_standard_of_a_data_set(name: str, side: int, expected: Callable[..., torch.Tensor]) -> None:
     x = torch.rand(8, 1, side, side, generator=_seeded(0))
     assert torch.equal(standard_augmentation(name, (1, side, side))(x, _seeded(5)), expected(x, _seeded(5)))
+
+
+@pytest.mark.parametrize("augment", [pad_crop_flip, random_resized_crop])
+def test_images_are_augmented_where_they_are(augment: Callable[..., torch.Tensor]) -> None:
+    """On a device whose values nobody can look at: nothing is fetched to be augmented elsewhere."""
+    out = augment(torch.empty(5, 3, 8, 8, device="meta"), generator=_seeded(0))
+    assert (out.device.type, out.shape) == ("meta", (5, 3, 8, 8))

@@ -326,6 +326,13 @@ def test_snow_is_added_twice_the_second_time_upside_down() -> None:
     assert snow.std() > 0.01
 
 
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 1, 7])
+def test_what_a_blur_leaves_of_noise(sigma: float) -> None:
+    noise = RNG.normal(size=(400, 400)).astype(np.float32)
+    left = ndimage.gaussian_filter(noise, sigma, mode="wrap").std()
+    assert left == pytest.approx(filters.gaussian_gain(sigma), rel=0.02 * max(1, sigma))
+
+
 @severities
 def test_spatter_adds_water_or_covers_with_mud(severity: int) -> None:
     *_, strength, mud = parameters("spatter", severity)

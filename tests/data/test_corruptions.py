@@ -106,6 +106,23 @@ def test_any_size_and_one_or_three_channels(kind: str, shape: tuple[int, int, in
     assert np.array_equal(images, before)
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (96, 96), (224, 224), (96, 160)])
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_larger_images_are_corrupted_about_as_much(kind: str, shape: tuple[int, int], images: np.ndarray) -> None:
+    """Lengths follow the size, so a picture is moved as far as when it is shown at 32x32.
+
+    JPEG and pixelation work on single pixels at a published quality or share, and so do less to a larger picture.
+    """
+    small = images[:3]
+    large = small.repeat(shape[0] // 32, axis=2).repeat(shape[1] // 32, axis=3)
+    finer = kind in ("jpeg_compression", "pixelate")
+    for severity in (2, 3, 5):
+        before, after = (
+            float(np.abs(corrupt(shown, kind, severity, seed=0) - shown / 255).mean()) for shown in (small, large)
+        )
+        assert (0.1 if finer else 0.6) < after / before < (1.01 if finer else 1.7)
+
+
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_pieces_equal_the_whole(kind: str, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     for batch in (images[:9], natural(9, 1, 8, 8)):

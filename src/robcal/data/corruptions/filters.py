@@ -35,6 +35,14 @@ def gaussian_blur(
     return out
 
 
+@functools.lru_cache(maxsize=32)
+def gaussian_gain(sigma: float) -> float:
+    """Standard deviation that `gaussian_blur` leaves of white noise with standard deviation 1: Σ k², k its kernel."""
+    point = np.zeros(2 * math.ceil(4 * sigma + 1) + 1)
+    point[len(point) // 2] = 1
+    return float((gaussian_filter(point, sigma) ** 2).sum())
+
+
 def correlate(images: Float32Array, kernel: Matrix, *, mode: str) -> Float32Array:
     """Correlation of (N, C, H, W) with one odd 2-d kernel; `mode` is numpy.pad's ("reflect" is OpenCV's default)."""
     rows, cols = kernel.shape[0] // 2, kernel.shape[1] // 2

@@ -126,12 +126,13 @@ def spatter(
 ) -> Float32Array:
     """Drops of water, or of mud.
 
-    Normal noise (mean, spread), blurred by `sigma`, is liquid where it exceeds `threshold`. Water: the drops, embossed
-    by their distance from the shore, are scaled to `strength` at most and added in pale turquoise (a substitute for
-    OpenCV's edges and histogram). Mud: the drops, blurred by `strength` pixels and kept where above 0.8, hide the
-    image.
+    Normal noise (mean, spread), blurred by `sigma`, is liquid where it exceeds `threshold`. (Larger images are blurred
+    by more pixels; there the noise spreads by as much more as that takes away.) Water: the drops, embossed by their
+    distance from the shore, are scaled to `strength` at most and added in pale turquoise (a substitute for OpenCV's
+    edges and histogram). Mud: the drops, blurred by `strength` pixels and kept where above 0.8, hide the image.
     """
     scale = length_scale(images)
+    spread *= filters.gaussian_gain(sigma) / filters.gaussian_gain(sigma * scale)
     noise = np.float32(mean) + np.float32(spread) * draws.normal(*images.shape[2:])
     liquid = filters.gaussian_blur(noise, sigma * scale)
     drops = liquid > threshold
