@@ -332,11 +332,14 @@ def report(
 ) -> None:
     """Measure finished runs and put them side by side: one table, one HTML report.
 
+    The folder of a comparison, or its results.json, gives the comparison's page from the numbers alone.
+
     Runs of one method with different seeds are averaged, with intervals; the first method named is the baseline.
 
     Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
     """
     from robcal.artifacts import load_results
+    from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
     from robcal.evaluate import report_runs
     from robcal.progress import open_reporter
     from robcal.report import text_table, write_report
@@ -344,6 +347,11 @@ def report(
     check_output(out, overwrite=overwrite)
     measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
     if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
+        if is_comparison(measured):
+            record = load_comparison(measured)
+            typer.echo(text_tables(record, width=_columns()))
+            typer.echo(str(write_comparison_report(record, out, overwrite=overwrite)))
+            return
         results = load_results(measured)
     else:
         with open_reporter(quiet=quiet) as reporter:
@@ -393,14 +401,23 @@ def compare(
     Example: robcal compare digits --out compare-digits
     """
     from robcal.comparison import compare as run_comparison
-    from robcal.comparison import load_comparison, load_plan, plan_work, text_tables, write_tables
+    from robcal.comparison import (
+        load_comparison,
+        load_plan,
+        plan_work,
+        text_tables,
+        write_comparison_report,
+        write_tables,
+    )
     from robcal.jobs import available_cores
     from robcal.progress import open_reporter
 
     if what.endswith(".json"):
         record = load_comparison(Path(what))
         write_tables(record, out)
-        typer.echo(text_tables(record))
+        if report and (overwrite or not (out / "report.html").exists()):  # one made by the runs shows more
+            write_comparison_report(record, out / "report.html", overwrite=True)
+        typer.echo(text_tables(record, width=_columns()))
         return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
     plan = load_plan(
@@ -421,7 +438,7 @@ def compare(
             plan, out, cache=cache, jobs=jobs or available_cores(), report=report, overwrite=overwrite,
             fail_fast=fail_fast, on_failure=_tell_failure, reporter=reporter,
         )  # fmt: skip
-    typer.echo(text_tables(record))
+    typer.echo(text_tables(record, width=_columns()))
     typer.echo(str(out / "results.json"))
     if record["missing"]:
         typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
@@ -518,6 +535,13 @@ def _print(text: Any) -> None:
     from rich.console import Console
 
     Console().print(text)
+
+
+def _columns() -> int:
+    """Columns of the terminal; 120 where there is none."""
+    import shutil
+
+    return max(shutil.get_terminal_size((120, 24)).columns, 60)
 
 
 def _median(values: Any) -> float:

@@ -255,6 +255,7 @@ def test_tables_show_what_the_json_holds(record, out, capsys):
     assert "<b>" not in markdown
     for method in record["methods"]:
         assert f"{method['raw']['metrics']['nll']['value']:.4f}" in text
+    assert max(map(len, text.splitlines())) <= 120
     assert text.count("\n  unclear: better") + text.count("met: better") + text.count("MET: better") == 2
     rows = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
     for row in rows:
@@ -272,6 +273,17 @@ def test_the_report_names_the_labels(out):
     page = (out / "report.html").read_text()
     for label in ("Plain", "AR-AdaLS", "Deep", "Smooth &lt;b&gt;"):
         assert label in page
+
+
+def test_risk_and_coverage_from_the_predictions(record, out):
+    assert record["coverages"] == pytest.approx(np.arange(1, 21) / 20)
+    for place, names in enumerate(of(record, "Deep")["runs"]):
+        logits, labels = logits_of(out, names)
+        probs = probs_at(logits, 1.0)
+        order = np.argsort(-probs.max(1), kind="stable")
+        wrong = (probs.argmax(1) != labels)[order]
+        expected = [wrong[:kept].mean() for kept in range(10, 201, 10)]
+        assert of(record, "Deep")["raw"]["risk"][place] == pytest.approx(expected, abs=1e-5)
 
 
 def test_tables_are_made_again_from_the_results(out, tmp_path, capsys):

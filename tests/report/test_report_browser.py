@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
 from report_samples import HOSTILE, audit, full, hostile
 
+from robcal.comparison import comparison_html, load_comparison
 from robcal.report import render_html
 from robcal.report.formatting import clean_text
 from robcal.report.palette import theme_colours
@@ -18,7 +20,9 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --enable-logging=stderr --hide-scrollbars
     --window-size=1800,1000""".split()  # noqa: SIM905
-PAGES = {"full": partial(full, 3), "hostile": hostile, "audit": audit}
+RESULTS = {"full": partial(full, 3), "hostile": hostile, "audit": audit}
+EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
+PAGES = (*RESULTS, "comparison")
 WIDTHS = (400, 1600)
 
 #: Runs in the page around the frames, never in the report itself, which must work without any script.
@@ -59,7 +63,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="n
 
 @cache
 def source(name):
-    return html.escape(render_html(PAGES[name]()))
+    if name == "comparison":
+        return html.escape(comparison_html(load_comparison(EVIDENCE)))
+    return html.escape(render_html(RESULTS[name]()))
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])
@@ -90,11 +96,12 @@ def test_the_theme_took(measured):
     def rgb(role):
         return "rgb({}, {}, {})".format(*(int(colours[role][i : i + 2], 16) for i in (1, 3, 5)))
 
-    for page in found.values():
+    for name, page in found.items():
+        series = {rgb("method-0"), rgb("method-1")} if name.startswith("comparison") else set()
         assert page["background"] == rgb("page")
         for plot in page["plots"]:
             assert rgb("muted") in plot["fills"]
-            assert set(plot["fills"]) <= {rgb(role) for role in ("ink", "muted", "over", "under")}
+            assert set(plot["fills"]) <= {rgb(role) for role in ("ink", "muted", "over", "under")} | series
 
 
 def test_no_console_messages_and_no_requests(measured):
@@ -120,6 +127,7 @@ def test_every_figure_is_visible_with_legible_text_inside_its_panel(measured):
     counts = {name: len(page["plots"]) for name, page in found.items()}
     assert counts["full-400"] == counts["full-1600"] == 3 + 5 + 1 + 8 + 2
     assert counts["audit-400"] == 0
+    assert counts["comparison-400"] == counts["comparison-1600"] == 4 + 2
     for name, page in found.items():
         for plot in page["plots"]:
             (left, right, width, height), panel = plot["box"], plot["panel"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robcal.comparison.plan import OUTCOMES
@@ -26,9 +26,14 @@ def figure_svg(record: Mapping[str, Any]) -> str:
     Returns:
         An SVG file.
     """
+    return svg_file([(drawn, height) for _, drawn, height in panels(record, PANELS)])
+
+
+def panels(record: Mapping[str, Any], metrics: Sequence[str]) -> list[tuple[str, str, float]]:
+    """(metric, inline SVG of its means with intervals, height) of those outcomes that were measured."""
     labels = [method["label"] for method in record["methods"]]
     figures = []
-    for metric in PANELS:
+    for metric in metrics:
         series = [
             Dots(_NAMES[variant], [_estimate(method[variant]["metrics"], metric) for method in record["methods"]])
             for variant in VARIANTS
@@ -38,8 +43,8 @@ def figure_svg(record: Mapping[str, Any]) -> str:
         shown = series[:1] if metric in PERCENT_METRICS else series
         name = OUTCOMES[metric][0]
         drawn = draw_dots(labels, shown, key=metric.replace("_", "-"), title=name, percent=metric in PERCENT_METRICS)
-        figures.append((drawn, dots_height(len(labels))))
-    return svg_file(figures)
+        figures.append((metric, drawn, dots_height(len(labels))))
+    return figures
 
 
 def _estimate(metrics: Mapping[str, Any], name: str) -> Estimate | None:

@@ -6,6 +6,7 @@ Every method's replicates use the same resamples of the same examples, so the di
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ import numpy as np
 from robcal.artifacts import load_predictions, load_scores
 from robcal.calibration.ood import OodRanking
 from robcal.calibration.replicates import Resampling
+from robcal.calibration.selective import risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric
 from robcal.checks import FloatArray, IntArray, refuse
@@ -31,6 +33,8 @@ RESAMPLES = 200
 _OVERALL = ("accuracy", "nll", "brier", "aurc", "ece", "ece_debiased", "gap")
 _LEVEL = ("ece", "gap", "accuracy")
 _CELL = ("ece", "accuracy", "nll")
+#: Shares of the test examples at which the risk-coverage curve is kept.
+COVERAGES = tuple(number / 20 for number in range(1, 21))
 #: Outcome → field of OodMetrics; out-of-distribution inputs are the positives of the precision and recall.
 OOD = {"ood_auroc": "auroc", "ood_aupr": "aupr_out", "ood_fpr95": "fpr95"}
 
@@ -67,6 +71,7 @@ class Outcome:
         cells: metric → (C,) per corruption and severity; empty without shift.
         temperature: T; 1 where raw.
         true_class: (N,) probability of the true class of each test example.
+        risk: error rate of the most confident share of the test examples, for each of `COVERAGES`.
     """
 
     values: Mapping[str, float]
@@ -75,6 +80,7 @@ class Outcome:
     cells: Mapping[str, FloatArray]
     temperature: float = 1.0
     true_class: FloatArray = field(default_factory=lambda: np.empty(0))
+    risk: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,13 @@ def outcome(
         values[key] = float(np.mean([values[f"{key}:{ood}"] for ood in evidence.outside]))
         replicates[key] = np.mean([replicates[f"{key}:{ood}"] for ood in evidence.outside], axis=0)
     true_class = probs[np.arange(len(labels)), labels]
-    return Outcome(values, replicates, by_level, by_cell, temperature, true_class)
+    return Outcome(values, replicates, by_level, by_cell, temperature, true_class, _risk(probs, labels))
+
+
+def _risk(probs: FloatArray, labels: IntArray) -> FloatArray:
+    """The risk-coverage curve at `COVERAGES`."""
+    _, risk = risk_coverage_curve(probs, labels)
+    return risk[[max(math.ceil(share * len(risk) - 1e-9), 1) - 1 for share in COVERAGES]]
 
 
 def seconds(entry: Entry, place: Place) -> float:

@@ -10,26 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from robcal.artifacts import load_json, load_scores, provenance, save_json
+from robcal.artifacts import load_json, provenance, save_json
 from robcal.calibration.stability import group_means, run_variance
 from robcal.checks import refuse
 from robcal.comparison.cost import COSTS, cost_ratios, reference_label
-from robcal.comparison.doing import dataset_of, outside_split, run_task, scored_index, scores_file, shift_images
+from robcal.comparison.details import report_results
+from robcal.comparison.doing import dataset_of, outside_split, run_task, shift_images
 from robcal.comparison.missing import Missing, failure_line, missing_parts
-from robcal.comparison.outcomes import OOD, Job, Outcome, gather, inference_seconds, levels_of, outcomes_of, seconds
+from robcal.comparison.outcomes import (
+    COVERAGES,
+    OOD,
+    Job,
+    Outcome,
+    inference_seconds,
+    levels_of,
+    outcomes_of,
+    seconds,
+)
+from robcal.comparison.page import write_comparison_report
 from robcal.comparison.plan import OUTCOMES, Plan
 from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
 from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
 from robcal.encoding import plain
-from robcal.evaluate import collect
 from robcal.jobs import Failure, available_cores, run_in_order, run_side_by_side, run_what_can
-from robcal.measure import Measured
-from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
-from robcal.report import write_report
-from robcal.runs import open_run
-from robcal.types import Results
 
 
 def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:
@@ -111,8 +116,9 @@ def compare(
     record: dict[str, Any] = plain(results(work, found, missing))
     save_json(record, out / "results.json")
     write_tables(record, out)
-    if report and (details := report_results(work, missing, reporter=reporter)).methods:
-        write_report(details, out / "report.html", overwrite=True)
+    if report:
+        details = report_results(work, missing, reporter=reporter)
+        write_comparison_report(record, out / "report.html", details=details, overwrite=True)
     return record
 
 
@@ -211,57 +217,13 @@ def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Mis
             for variant in VARIANTS
         },
         "targets": decide(plan, found),
+        "coverages": COVERAGES,
         **_shift(work),
         "ood": {name: {"spec": spec.partition(":")[0], **_outside(work, name)} for name, spec in plan.ood.items()},
         "missing": missing,
         "warnings": plan.warnings(),
         "provenance": provenance(hardware=hardware()),
     }
-
-
-def report_results(work: Work, missing: Sequence[Missing] = (), *, reporter: Reporter = SILENT) -> Results:
-    """What the details of the report show: every label as a method, without temperature scaling.
-
-    Labels and seeds that lack something are left out, and what shares no seed with the first label that is left.
-    """
-    plan, lost = work.plan, {(one.label, one.seed) for one in missing if one.part != "inference"}
-    data = dataset_of(plan.plain(plan.seeds[0]))
-    test = data.split("test")
-    images = test.batch(np.arange(len(test))).numpy() if data.kind == "image" else None
-    by_label = {label: [entry for entry in work.entries if entry.label == label] for label in plan.labels}
-    whole = {label: [e for e in entries if (label, e.seed) not in lost] for label, entries in by_label.items()}
-    first = next((label for label, entries in whole.items() if entries), None)
-    if first is None:
-        return Results(plan.title, {}, ())
-    seeds = {entry.seed for entry in whole[first]}
-    shown = [entries for entries in whole.values() if seeds & {entry.seed for entry in entries}]
-    measured = [_measured(work, entry, images, first) for entries in shown for entry in entries]
-    return collect(measured, title=plan.title, reporter=reporter)
-
-
-def _measured(work: Work, entry: Entry, images: Any, first: str) -> Measured:
-    """An entry as the report takes it; the first label's runs bring the robustness of the test examples."""
-    plan, place = work.plan, work.place
-    evidence = gather(entry, place, work.shift)
-    run = open_run(place.of(entry.members[0].settings()))
-    plain, distance, index = work.plain.get(entry.seed), None, None
-    if plain is not None:
-        scores = load_scores(scores_file(place.of(plain.settings()), plan.score_limit))
-        index = scored_index(plain.settings(), plan.score_limit)
-        distance = scores.distance if entry.label == first else None
-    return Measured(
-        directory=run.directory,
-        settings=run.settings,
-        dataset=load_json(run.directory / "run.json", "the run")["dataset"],
-        probs=softmax(evidence.test).astype(np.float32),
-        labels=evidence.test_labels,
-        distance=distance,
-        shift=None if evidence.shift is None else evidence.shift.summary(),
-        history=run.history() if len(entry.members) == 1 else (),
-        images=images,
-        label=entry.label,
-        scored=index,
-    )
 
 
 def hardware() -> dict[str, Any]:
@@ -394,6 +356,7 @@ def _label(work: Work, found: Measurements, missing: Sequence[Missing]) -> dict[
                 "metrics": {metric: found.estimate(metric, variant) for metric in _metrics(work.plan)},
                 "levels": _per_seed(found, variant, "levels"),
                 "cells": _per_seed(found, variant, "cells"),
+                "risk": _risks(found, variant),
                 "ood": {
                     name: {metric: found.estimate(f"{metric}:{name}", variant) for metric in OOD}
                     for name in work.plan.ood
@@ -412,6 +375,12 @@ def _per_seed(found: Measurements, variant: str, part: str) -> dict[str, list[li
         name: [[float(f"{value:.6g}") for value in one[name]] if name in one else [None] * width for one in chosen]
         for name, width in widths.items()
     }
+
+
+def _risks(found: Measurements, variant: str) -> list[list[float]]:
+    """The risk-coverage curve of each seed at `COVERAGES`."""
+    curves = [pair[VARIANTS.index(variant)].risk for pair in found.by_seed.values()]
+    return [[float(f"{value:.6g}") for value in curve] for curve in curves]
 
 
 def _differences(plan: Plan, one: Measurements, other: Measurements, variant: str) -> dict[str, Any]:

@@ -230,8 +230,19 @@ def draw_curves(series: Sequence[Series], *, key: str, title: str, y_label: str,
     return draw_svg(draw, key=key, height=254, title=title, description=_describe(series, y_label, percent=percent))
 
 
-def draw_boxes(boxes: Sequence[Box], *, key: str, title: str, y_label: str, percent: bool = False) -> str:
-    """Box plots over the corruptions by severity, methods side by side; a ring marks the mean."""
+def draw_boxes(
+    boxes: Sequence[Box], *, key: str, title: str, y_label: str, percent: bool = False, scale: Sequence[Box] = ()
+) -> str:
+    """Box plots over the corruptions by severity, methods side by side; a ring marks the mean.
+
+    Args:
+        boxes: at least one.
+        key: prefix of the ids.
+        title: what it shows.
+        y_label: name of the quantity.
+        percent: whether the values are shares.
+        scale: further boxes that the vertical axis must hold (other figures', so that they compare).
+    """
     severities = sorted({box.severity for box in boxes})
     methods = sorted({box.method for box in boxes})
     names = [str(severity) for severity in severities]
@@ -242,7 +253,7 @@ def draw_boxes(boxes: Sequence[Box], *, key: str, title: str, y_label: str, perc
             x = severities.index(box.severity) + dodge(len(methods), methods.index(box.method), 0.76)
             _draw_box(axes, box, x, 0.6 / len(methods))
         named_ticks(axes, names, ())
-        ends = [Series(0, (), (box.low, box.high, box.mean, *box.outliers), (), ()) for box in boxes]
+        ends = [Series(0, (), (box.low, box.high, box.mean, *box.outliers), (), ()) for box in (*boxes, *scale)]
         value_axis(axes, ends, percent=percent, from_zero=not percent)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 8, 7, "severity of the corruption", align="right")

@@ -56,7 +56,7 @@ def provenance_numbers(results: Results) -> tuple[Numbers, ...]:
     """Data set and provenance as two-column tables."""
     made = []
     for caption, mapping in (("Data", results.dataset), ("Provenance", results.provenance)):
-        rows = tuple((clean_text(name), clean_text(value)) for name, value in _flat(mapping))
+        rows = tuple((clean_text(name), clean_text(value)) for name, value in flat(mapping))
         if rows:
             made.append(Numbers(caption, ("Entry", "Value"), rows))
     return tuple(made)
@@ -97,11 +97,11 @@ def _seed_numbers(results: Results) -> Numbers | None:
     return Numbers("Values of the single seeds", columns, tuple(rows)) if rows else None
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(dotted name, text) of every leaf of a JSON-able value."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{name}" if prefix else str(name))
+            yield from flat(inner, f"{prefix}.{name}" if prefix else str(name))
     elif isinstance(value, (list, tuple)):
         simple = all(isinstance(entry, (str, int, float)) for entry in value)
         yield prefix, ", ".join(map(str, value)) if simple else json.dumps(value, default=str, ensure_ascii=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robcal.checks import check_output, refuse
 from robcal.files import replacing
@@ -14,6 +15,9 @@ from robcal.report.overall import overall, provenance_numbers
 from robcal.report.palette import theme_css
 from robcal.report.table import measured_metrics, metric_title
 from robcal.types import METRIC_TITLES, Results
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def render_html(results: Results) -> str:
@@ -36,30 +40,40 @@ def render_html(results: Results) -> str:
         >>> "&lt;Plain&gt;" in page, "<Plain>" in page
         (True, False)
     """
+    _check(results)
+    return (
+        environment()
+        .get_template("template.html.jinja")
+        .render(
+            title=clean_text(results.title) or "Calibration report",
+            subtitle=_subtitle(results),
+            headline=headline(results),
+            answer=answer(results),
+            overall=overall(results),
+            sections=sections.sections(results),
+            notes=tuple(clean_text(note) for note in results.notes),
+            definitions=tuple(
+                (metric_title(name), METRIC_TITLES[name][2])
+                for name in measured_metrics(results)
+                if name in METRIC_TITLES
+            ),
+            provenance=provenance_numbers(results),
+            theme=theme_css(),
+        )
+    )
+
+
+def environment() -> Environment:
+    """What renders the package's templates: everything is escaped, and a name without a value is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    _check(results)
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("robcal.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    )
-    return environment.get_template("template.html.jinja").render(
-        title=clean_text(results.title) or "Calibration report",
-        subtitle=_subtitle(results),
-        headline=headline(results),
-        answer=answer(results),
-        overall=overall(results),
-        sections=sections.sections(results),
-        notes=tuple(clean_text(note) for note in results.notes),
-        definitions=tuple(
-            (metric_title(name), METRIC_TITLES[name][2]) for name in measured_metrics(results) if name in METRIC_TITLES
-        ),
-        provenance=provenance_numbers(results),
-        theme=theme_css(),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from robcal.report import figures, formatting, plotted
@@ -78,21 +78,19 @@ def levels_section(results: Results) -> Section | None:
     ranges = plotted.shared_score_ranges(results)
     below = tuple(formatting.significant(high, 2) for _, high in ranges)
     x_label = _DISTANCE_LABEL if below else _LEVEL_LABEL
-    legend = _legend(results, lambda method: bool(method.levels))
     panels = []
     for quantity, title, label in (
         ("ece", "ECE by level", "ECE"),
         ("gap", "Signed gap by level", "Confidence − accuracy"),
     ):
         series = plotted.level_series(results, quantity)  # type: ignore[arg-type]
-        if series:
+        for part, suffix, addition, legend in _parts(results, series):
             svg = figures.draw_series(
-                series, key=f"levels-{quantity}", title=title, y_label=label, x_label=x_label, ticks=ticks,
-                second_ticks=below,
+                part, key=f"levels-{quantity}{suffix}", title=title + addition, y_label=label, x_label=x_label,
+                ticks=ticks, second_ticks=below,
             )  # fmt: skip
-            panels.append(
-                Panel(title, _LEVEL_SUBTITLES[quantity], svg, legend, _level_numbers(results, quantity, title))
-            )
+            numbers = None if suffix else _level_numbers(results, quantity, title)
+            panels.append(Panel(title + addition, _LEVEL_SUBTITLES[quantity], svg, legend, numbers))
     confidence = {series.method: series for series in plotted.level_series(results, "confidence")}
     accuracies = plotted.level_series(results, "accuracy")
     for accuracy in accuracies:
@@ -162,13 +160,11 @@ def training_section(results: Results) -> Section | None:
         ("val_accuracy", "Validation accuracy", True),
     ):
         series = plotted.curve_series(results, quantity)  # type: ignore[arg-type]
-        if series:
-            svg = figures.draw_curves(
-                series, key=f"training-{quantity.replace('_', '-')}", title=title, y_label=title, percent=percent
-            )
-            legend = _legend(results, lambda method: bool(method.history))
+        for part, suffix, addition, legend in _parts(results, series):
+            key = f"training-{quantity.replace('_', '-')}{suffix}"
+            svg = figures.draw_curves(part, key=key, title=title + addition, y_label=title, percent=percent)
             write = formatting.percent if percent else formatting.number
-            panels.append(Panel(title, "", svg, legend, _curve_numbers(results, series, title, write)))
+            panels.append(Panel(title + addition, "", svg, legend, _curve_numbers(results, part, title, write)))
     for quantity, what, label in (
         ("gap", "validation gap per level", "Confidence − accuracy"),
         ("epsilon", "label smoothing ε per level", "ε (used in the next epoch)"),
@@ -293,6 +289,18 @@ def _span(low: str, high: str) -> str:
 
 def _has_group(grouping: str, method: MethodResult) -> bool:
     return grouping in method.groups
+
+
+def _parts(
+    results: Results, series: Sequence[plotted.Series]
+) -> Iterator[tuple[list[plotted.Series], str, str, tuple[LegendItem, ...]]]:
+    """Series of so many methods as have colours: with them a suffix of the key, one of the title, and the legend."""
+    parts = plotted.side_by_side(sorted({one.method for one in series}), METHOD_COLOURS)
+    for number, part in enumerate(parts):
+        shown = {results.methods[position].name for position in part}
+        legend = _legend(results, lambda method, shown=shown: method.name in shown)  # type: ignore[misc]
+        addition = f", part {number + 1} of {len(parts)}" if len(parts) > 1 else ""
+        yield [one for one in series if one.method in part], f"-{number}" if number else "", addition, legend
 
 
 def _legend(results: Results, has: Callable[[MethodResult], bool]) -> tuple[LegendItem, ...]:

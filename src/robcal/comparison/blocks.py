@@ -1,0 +1,226 @@
+"""results.json of a comparison → its tables as blocks of cells, and the lines below them; layouts are elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
+from robcal.comparison.missing import MARK, footnotes, lacking
+from robcal.comparison.outcomes import OOD
+from robcal.comparison.plan import OUTCOMES
+from robcal.comparison.summary import VARIANTS
+from robcal.encoding import typed
+from robcal.report import formatting
+from robcal.types import Estimate
+
+TITLES = {"raw": "Without any post-hoc step", "scaled": "After temperature scaling"}
+#: Outcomes whose paired differences the printed tables show; the CSV and the JSON hold all.
+DIFFERENCES = ("accuracy", "nll", "aurc", "ece", "level_ece", "shift_ece", "shift_nll")
+LEGEND = (
+    "Mean over seeds. Best of its column: {best}; {tied}: not distinguishable from it (the 95% interval of the paired "
+    "difference contains 0). Intervals cover what varies between seeds and the finite test split. Temperature: fitted "
+    "on the validation split of each run. Levels: tenths (by default) of the test images by the adversarial distance "
+    "to the plain model of the same seed."
+)
+#: What the shift was in results that do not say it themselves.
+_SHIFT = "15 corruptions at 5 severities"
+_OOD = (
+    "OOD: inputs of other data, told from test examples by their low confidence; AUPR with the OOD inputs as the "
+    "positives; FPR95 is the share of OOD inputs accepted where 95% of the test examples are. {sets}"
+)
+_STABILITY = (
+    "Stability: variance over independent runs (other seeds: initialisation, order, held-out training examples) of the "
+    "predicted probability of the true class, mean over examples; of an ensemble, over independent ensembles."
+)
+SIGNS = {"met": "met", "not met": "NOT MET", "not distinguishable": "unclear", "not measured": "not measured"}
+
+#: A table: heading, column heads, rows of cells; the first column is text.
+Block = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
+def head_line(record: Mapping[str, Any]) -> str:
+    """What was compared, on which data, with how many seeds, on what machine."""
+    sizes, seeds = record["dataset"]["sizes"], record["plan"]["seeds"]
+    hardware = record["provenance"]["hardware"]
+    return (
+        f"{record['title']}: {record['dataset']['name']}, {sizes['train']} training, {sizes['val']} validation, "
+        f"{sizes['test']} test examples; {len(seeds)} seeds; seconds on {hardware['gpu'] or hardware['cpu']}"
+    )
+
+
+def blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> Iterator[Block]:
+    """The main tables, the levels, and the differences to each reference."""
+    ratios = {heading: cost_ratios(record, key) for key, heading in COSTS.items()}
+    ratios = {heading: found for heading, found in ratios.items() if not all(map(math.isnan, found.values()))}
+    for variant in VARIANTS:
+        shown = [name for name in OUTCOMES if any(estimate_of(m[variant]["metrics"], name) for m in record["methods"])]
+        rows = []
+        for method in record["methods"]:
+            marks = {name: record["marks"][variant][name].get(method["label"], "") for name in shown}
+            wrap = {"best": best, "tied": tied, "": "{}"}
+            cells = [wrap[marks[name]].format(_cell(method[variant]["metrics"], name, bare=bare)) for name in shown]
+            rows.append([title_of(method["label"], record), *cells, *_costs(method, ratios)])
+        yield TITLES[variant], ["Method", *(OUTCOMES[name][0] for name in shown), "Seconds", *ratios], rows
+    yield from _outside_blocks(record, bare=bare)
+    yield from _level_blocks(record)
+    yield from _stability_blocks(record)
+    for name_of, labels in record["differences"].items():
+        for variant in VARIANTS:
+            shown = [name for name in DIFFERENCES if any(estimate_of(one[variant], name) for one in labels.values())]
+            rows = [
+                [title_of(label, record), *(_difference(one[variant], name) for name in shown)]
+                for label, one in labels.items()
+            ]
+            reference = title_of(name_of, record)
+            heading = f"{TITLES[variant]}: paired difference to {reference}, with its 95% interval"
+            yield heading, ["Method", *(OUTCOMES[name][0] for name in shown)], rows
+
+
+def _costs(method: Mapping[str, Any], ratios: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Seconds of training a seed, and the ratios to the plain method."""
+    each = [formatting.number(found[method["label"]], 2) for found in ratios.values()]
+    return [formatting.significant(mean_of(method["seconds"])), *each]
+
+
+def _outside_blocks(record: Mapping[str, Any], *, bare: bool) -> Iterator[Block]:
+    """Out-of-distribution detection of every set, where there are several; the main tables show the mean over sets."""
+    for name in sets if len(sets := record.get("ood", {})) > 1 else ():
+        for variant in VARIANTS:
+            rows = [
+                [
+                    title_of(method["label"], record),
+                    *(_cell(method[variant]["ood"].get(name, {}), key, bare=bare) for key in OOD),
+                ]
+                for method in record["methods"]
+            ]
+            heads = ["Method", *(OUTCOMES[key][0] for key in OOD)]
+            yield f"{TITLES[variant]}: out-of-distribution inputs {name}", heads, rows
+
+
+def _stability_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
+    """Variance over runs of the probability of the true class, over all and per level."""
+    for variant in VARIANTS:
+        found = [(label, one[variant]) for label, one in record.get("stability", {}).items()]
+        rows = [
+            [title_of(label, record), *(formatting.number(value, 4) for value in (one["all"], *one["levels"]))]
+            for label, one in found
+        ]
+        if rows:
+            widest = max(map(len, rows))
+            rows = [[*row, *[formatting.NOTHING] * (widest - len(row))] for row in rows]
+            heads = ["Method", "all", *(f"level {level}" for level in range(widest - 2))]
+            yield f"{TITLES[variant]}: stability, variance over runs per robustness level", heads, rows
+
+
+def notes(record: Mapping[str, Any]) -> list[str]:
+    """What the figures of the shift, of out-of-distribution inputs, of costs and of stability mean."""
+    lines = footnotes(record)
+    if record["cells"]:
+        lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
+    if sets := record.get("ood"):
+        each = ", ".join(f"{name} ({one['inputs']} inputs)" for name, one in sets.items())
+        lines.append(_OOD.format(sets=f"Sets: {each}" + ("; figures are means over them." if len(sets) > 1 else ".")))
+    if (reference := reference_label(record)) is not None:
+        lines.append(NOTE.format(reference=reference))
+    return [*lines, _STABILITY] if record.get("stability") else lines
+
+
+def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
+    """ECE and signed gap of every robustness level, means over seeds."""
+    for metric, name in (("ece", "ECE"), ("gap", "signed gap (confidence - accuracy)")):
+        for variant in VARIANTS:
+            rows = []
+            for method in record["methods"]:
+                seeds = method[variant]["levels"].get(metric, [])
+                if seeds:
+                    write = formatting.signed if metric == "gap" else formatting.number
+                    means = (write(mean_of(level), 3) for level in zip(*seeds, strict=True))
+                    rows.append([title_of(method["label"], record), *means])
+            if rows:
+                heads = ["Method", *(f"level {level}" for level in range(len(rows[0]) - 1))]
+                yield f"{TITLES[variant]}: {name} per robustness level, 0 the least robust", heads, rows
+
+
+def target_lines(record: Mapping[str, Any]) -> list[str]:
+    """A heading, and one line a target."""
+    lines = ["Targets"] if record["targets"] else []
+    for target in record["targets"]:
+        statement, less, figures = target_words(target)
+        lines.append(f"  {SIGNS[target['verdict']]}: {target['name']}: {statement}; minus {less}: {figures}")
+    return lines
+
+
+def target_words(target: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a target states, what its difference is taken to, and the difference with its interval."""
+    metric = target["metric"]
+    words = {
+        "below": f"below {target['against']}" + (f" by {target['margin']:g}" if target["margin"] else ""),
+        "half": f"below half of {target['against']}'s",
+        "within": f"no worse than {target['against']}'s by {target['margin']:g}",
+    }[target["kind"]]
+    scaled = " after temperature scaling" if target["scaled"] else ""
+    found = typed(Estimate | None, target["difference"])
+    figures = formatting.with_interval(found, functools.partial(formatting.difference, metric))
+    statement = f"{OUTCOMES[metric][0]} of {target['method']}{scaled} {words}"
+    return statement, "half of it" if target["kind"] == "half" else "it", figures + _on_seeds(target)
+
+
+def _on_seeds(target: Mapping[str, Any]) -> str:
+    """Which seeds decided, where some of those planned are lacking."""
+    if not target.get("lacking"):
+        return ""
+    lost = ", ".join(map(str, target["lacking"]))
+    seeds = ", ".join(map(str, target["seeds"]))
+    return f" ({MARK} on the common seeds {seeds}; without {lost})" if seeds else f" ({MARK} no common seed)"
+
+
+def tuning_lines(record: Mapping[str, Any]) -> list[str]:
+    """A heading, and what was chosen for each method among what."""
+    lines = ["Chosen on validation data of other seeds"] if record["tuning"] else []
+    for one in record["tuning"]:
+        each = ", ".join(f"{options_text(c['options'])}: {formatting.number(c['mean'])}" for c in one["candidates"])
+        lines.append(f"  {one['label']}: {options_text(one['chosen'])} ({one['select']} of {each})")
+    return lines
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Settings in a line."""
+    return ", ".join(f"{name} {value}" for name, value in options.items())
+
+
+def title_of(label: str, record: Mapping[str, Any]) -> str:
+    """The label, its number of seeds where others have more, and a mark where it lacks some of its own."""
+    by_label = {method["label"]: len(method["seeds"]) for method in record["methods"]}
+    most = max(by_label.values())
+    few = "" if by_label[label] == most else f" ({by_label[label]} of {most} seeds)"
+    return f"{label}{few}{f' {MARK}' if lacking(record, label) else ''}"
+
+
+def estimate_of(metrics: Mapping[str, Any], name: str) -> Estimate | None:
+    """An outcome of a label, None where it was not measured."""
+    found: Estimate | None = typed(Estimate | None, metrics.get(name))
+    return found
+
+
+def _cell(metrics: Mapping[str, Any], name: str, *, bare: bool) -> str:
+    estimate = estimate_of(metrics, name)
+    if estimate is None or math.isnan(estimate.value):
+        return formatting.NOTHING
+    text = formatting.metric(name, estimate.value)
+    if bare or estimate.high is None:
+        return text
+    return f"{text} ± {formatting.metric(name, estimate.high - estimate.value)}"
+
+
+def _difference(metrics: Mapping[str, Any], name: str) -> str:
+    estimate = estimate_of(metrics, name)
+    return formatting.with_interval(estimate, lambda value: formatting.difference(name, value).removesuffix(" pp"))
+
+
+def mean_of(values: Sequence[Any]) -> float:
+    """The mean of what is there, NaN of nothing."""
+    finite = [float(value) for value in values if value is not None]
+    return sum(finite) / len(finite) if finite else math.nan

@@ -1,0 +1,65 @@
+"""What the fold-out of the report shows of every label: reliability, levels, courses of training, images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from robcal.artifacts import load_json, load_scores
+from robcal.comparison.doing import dataset_of, scored_index, scores_file
+from robcal.comparison.missing import Missing
+from robcal.comparison.outcomes import gather
+from robcal.comparison.tasks import Entry, Work
+from robcal.evaluate import collect
+from robcal.measure import Measured
+from robcal.predictors import softmax
+from robcal.progress import SILENT, Reporter
+from robcal.runs import open_run
+from robcal.types import Results
+
+
+def report_results(work: Work, missing: Sequence[Missing] = (), *, reporter: Reporter = SILENT) -> Results | None:
+    """What the details of the report show: every label as a method, without temperature scaling.
+
+    Labels and seeds that lack something are left out, and what shares no seed with the first label that is left.
+    """
+    plan, lost = work.plan, {(one.label, one.seed) for one in missing if one.part != "inference"}
+    data = dataset_of(plan.plain(plan.seeds[0]))
+    test = data.split("test")
+    images = test.batch(np.arange(len(test))).numpy() if data.kind == "image" else None
+    by_label = {label: [entry for entry in work.entries if entry.label == label] for label in plan.labels}
+    whole = {label: [e for e in entries if (label, e.seed) not in lost] for label, entries in by_label.items()}
+    first = next((label for label, entries in whole.items() if entries), None)
+    if first is None:
+        return None
+    seeds = {entry.seed for entry in whole[first]}
+    shown = [entries for entries in whole.values() if seeds & {entry.seed for entry in entries}]
+    measured = [_measured(work, entry, images, first) for entries in shown for entry in entries]
+    return collect(measured, title=plan.title, reporter=reporter)
+
+
+def _measured(work: Work, entry: Entry, images: Any, first: str) -> Measured:
+    """An entry as the report takes it; the first label's runs bring the robustness of the test examples."""
+    plan, place = work.plan, work.place
+    evidence = gather(entry, place, work.shift)
+    run = open_run(place.of(entry.members[0].settings()))
+    plain, distance, index = work.plain.get(entry.seed), None, None
+    if plain is not None:
+        scores = load_scores(scores_file(place.of(plain.settings()), plan.score_limit))
+        index = scored_index(plain.settings(), plan.score_limit)
+        distance = scores.distance if entry.label == first else None
+    return Measured(
+        directory=run.directory,
+        settings=run.settings,
+        dataset=load_json(run.directory / "run.json", "the run")["dataset"],
+        probs=softmax(evidence.test).astype(np.float32),
+        labels=evidence.test_labels,
+        distance=distance,
+        shift=None if evidence.shift is None else evidence.shift.summary(),
+        history=run.history() if len(entry.members) == 1 else (),
+        images=images,
+        label=entry.label,
+        scored=index,
+    )

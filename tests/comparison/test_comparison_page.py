@@ -1,0 +1,164 @@
+"""The page and the text table of a comparison of eighteen labels, made from the committed results of eight."""
+
+import copy
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robcal.cli import main
+from robcal.comparison import comparison_html, load_comparison, text_tables
+from robcal.comparison.page_grids import difference_grids, level_grids, main_grids
+from robcal.report.formatting import metric
+
+EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
+
+
+@pytest.fixture(scope="module")
+def record():
+    return load_comparison(EVIDENCE)
+
+
+@pytest.fixture(scope="module")
+def many(record):
+    """Ten labels more, each a copy of another; one lacks a seed, one is hostile."""
+    made = copy.deepcopy(record)
+    for number in range(10):
+        source = record["methods"][number % 7 + 1]
+        name = f"Method {number} of the ensemble" if number else "<script>alert(1)</script>"
+        made["methods"].append({**copy.deepcopy(source), "label": name})
+        for labels in made["differences"].values():
+            found = labels.get(source["label"]) or next(iter(labels.values()))
+            labels[name] = copy.deepcopy(found)
+        for marks in made["marks"].values():
+            for by_label in marks.values():
+                by_label[name] = "tied" if by_label[source["label"]] else ""
+    for method in made["methods"]:
+        for variant in ("raw", "scaled"):
+            method[variant]["risk"] = [[0.01 * k for k in range(1, 21)] for _ in method["seeds"]]
+    made["coverages"] = [k / 20 for k in range(1, 21)]
+    made["missing"] = [
+        {"label": "Method 3 of the ensemble", "seed": 2, "part": "shift", "task": "shift: x", "reason": "out of memory"}
+    ]
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(record):
+    return comparison_html(record)
+
+
+@pytest.fixture(scope="module")
+def large(many):
+    return comparison_html(many)
+
+
+class Shape(HTMLParser):
+    """Open tags, ids, and texts by tag."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.ids, self.tags, self.outside = [], [], set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href") and not value.startswith(("data:", "#")):
+                self.outside.append(value)
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing_else(large):
+    shape = Shape(large)
+    assert shape.open == []
+    assert "script" not in shape.tags
+    assert shape.outside == []
+    assert len(shape.ids) == len(set(shape.ids))
+    for key in ("glance", "targets", "results", "differences", "shift", "levels", "selective", "cost", "how"):
+        assert key in shape.ids
+    assert "url(http" not in large
+
+
+def test_every_mean_is_on_the_page_with_its_interval(record, page):
+    page = re.sub(r"<[^>]*>", " ", page)
+    for method in record["methods"]:
+        for variant in ("raw", "scaled"):
+            for name, found in method[variant]["metrics"].items():
+                if name != "gap" and found:
+                    assert metric(name, found["value"]) in page, (method["label"], variant, name)
+                    assert f"± {metric(name, found['high'] - found['value'])}" in page
+    for target in record["targets"]:
+        assert html.escape(target["name"], quote=False).replace("'", "&#39;") in page
+
+
+def test_marks_and_differences_by_hand(record):
+    raw, _ = main_grids(record)
+    heads = [head for head, _ in raw.columns]
+    eces = {name: cells[heads.index("ECE")] for name, cells in raw.rows}
+    least = min(record["methods"], key=lambda one: one["raw"]["metrics"]["ece"]["value"])["label"]
+    assert [name for name, cell in eces.items() if cell.mark == "best"] == [least]
+    for variant, grid in zip(("raw", "scaled"), difference_grids(record, "Plain"), strict=True):
+        heads = [head for head, _ in grid.columns]
+        for name, cells in grid.rows:
+            found = record["differences"]["Plain"][name][variant]
+            for key, head, lower in (("ece", "ECE", True), ("accuracy", "Accuracy", False)):
+                low, high = found[key]["low"], found[key]["high"]
+                expected = "unclear" if low <= 0 <= high else "better" if (high < 0) == lower else "worse"
+                assert cells[heads.index(head)].mark == expected
+
+
+def test_levels_are_means_over_seeds_shaded_by_their_size(record):
+    ece, _, gap, _ = level_grids(record)
+    for place, (_, cells) in enumerate(ece.rows):
+        means = np.mean(record["methods"][place]["raw"]["levels"]["ece"], axis=0)
+        assert [float(cell.text) for cell in cells] == pytest.approx(means, abs=5e-4)
+        assert all(0 <= cell.shade <= 1 for cell in cells)
+    for place, (_, cells) in enumerate(gap.rows):
+        means = np.mean(record["methods"][place]["raw"]["levels"]["gap"], axis=0)
+        assert [cell.role for cell in cells] == ["over" if mean > 0 else "under" for mean in means]
+
+
+def test_what_is_missing_stands_on_top(large, page):
+    assert large.index("lacks shift of seed 2") < large.index('id="glance"')
+    assert "Method 3 of the ensemble †" in large
+    assert "Not everything could be measured" not in page
+
+
+def test_figures_of_many_labels_come_in_parts_with_the_first_in_each(large):
+    for key in ("shift", "risk"):
+        for variant in ("raw", "scaled"):
+            assert [f'id="{key}-{variant}-{n}-title"' in large for n in range(4)] == [True] * 3 + [False]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_text_tables_fit_the_terminal(many, width):
+    text = text_tables(many, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    main = text.split("Without any post-hoc step")[1].split("After temperature scaling")[0]
+    for method in many["methods"]:
+        for name in ("ece", "nll", "shift_ece"):
+            assert f"{method['raw']['metrics'][name]['value']:.4f}" in main
+
+
+def test_the_command_writes_the_page_from_the_numbers(page, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(EVIDENCE), "--out", str(tmp_path / "page.html")])
+    assert not stop.value.code
+    assert (tmp_path / "page.html").read_text() == page
+    assert "Without any post-hoc step" in capsys.readouterr().out
+    assert comparison_html(json.loads(EVIDENCE.read_text())) == page
