@@ -77,7 +77,7 @@ def drift(runs: list[Run]) -> list[str]:
         return []
     lines = [
         "",
-        f"Online levels against those of the epoch before, mean over {len(courses)} seeds: share of examples in another "
+        f"Online levels against those of the epoch before, mean over {len(courses)} seeds: share in another "
         "level, share that moved by more than one level, Spearman.",
         "",
         "| epoch | training images: changed | beyond one | Spearman | validation images: changed |",
