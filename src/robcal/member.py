@@ -101,6 +101,7 @@ class Member:
         self.model = engine.prepare(plain)
         self.autocast = nullcontext if engine.mixed_precision == "no" else engine.autocast
         self.draws = recipe.augment is not None or method.augment is not keep_batch
+        self.generator = torch.Generator()  # seeded anew for every batch that draws
         self.loss_sum: float | torch.Tensor = 0.0
         self.logits: torch.Tensor | None = None  # of the last forward pass, for the online estimates
         self.hook = None if online is None else self.model.register_forward_hook(self._keep_logits)
@@ -125,7 +126,7 @@ class Member:
         rank, world = self.rank, self.world
         whole = self.batches[number]
         index = whole[rank::world]
-        generator = torch.Generator()
+        generator = self.generator
         if self.draws:
             generator.manual_seed(self._seed_of(epoch, 1 + number * world + rank))
         batch = self._batch(torch.from_numpy(index), generator, levels)
