@@ -1,7 +1,7 @@
 """The test split under shift: what a run says of it, cell by cell, and what metrics need of that.
 
 Logits are kept, not a summary of them, so that temperatures and averages of several runs are applied afterwards without
-another forward pass. Shifted inputs are made, read and predicted a batch at a time, so their memory does not grow with
+another forward pass. Shifted inputs are made, read and predicted a block at a time, so their memory does not grow with
 their number. Small ones may be kept on disk too, where several runs are measured on the same.
 """
 
@@ -37,9 +37,11 @@ from robcal.types import Float32Array
 #: The (kind, severity) pairs of images in the order of every array of C cells.
 CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
 
-#: Inputs predicted at once: so many, and of large ones so many values (64 MiB; 111 images of 224x224 pixels).
+#: Inputs predicted at once, at most.
 BATCH_SIZE = 500
-BATCH_VALUES = 2**24
+
+#: Values of inputs in memory at a time, 64 MiB as float32: 5,000 images of 32x32 pixels, 111 of 224x224.
+BLOCK_VALUES = 2**24
 
 #: Largest cell that is kept on disk, in bytes as float32 (43,690 images of 32x32 pixels); larger ones are made anew for
 #: every run, which takes less than the disk would: the 75 cells of 5,000 images of 224x224 pixels are 226 GB.
@@ -237,9 +239,13 @@ def average_logits(members: Sequence[Float32Array]) -> Float32Array:
     return np.asarray(logs, dtype=np.float32).reshape(members[0].shape)
 
 
-def _batches(split: Split) -> Iterator[Split]:
-    """The examples a batch at a time, in memory: shifted and decoded once, however many networks look at them."""
-    size = max(1, min(BATCH_SIZE, BATCH_VALUES // math.prod(split.inputs.shape[1:])))
+def _blocks(split: Split) -> Iterator[Split]:
+    """The examples a block at a time, in memory: shifted and decoded once, however many networks look at them.
+
+    A block is whole batches, or where these are too large less than one.
+    """
+    most = max(1, BLOCK_VALUES // math.prod(split.inputs.shape[1:]))
+    size = most if most < BATCH_SIZE else most - most % BATCH_SIZE
     for start in range(0, len(split), size):
         index = np.arange(start, min(start + size, len(split)))
         yield Split(split.inputs[index], split.labels[index])
@@ -248,8 +254,8 @@ def _batches(split: Split) -> Iterator[Split]:
 def _logits(models: Sequence[nn.Module], split: Split, device: str) -> Float32Array:
     return np.concatenate(
         [
-            average_logits([predict_logits(one, batch, device=device, batch_size=BATCH_SIZE) for one in models])
-            for batch in _batches(split)
+            average_logits([predict_logits(one, block, device=device, batch_size=BATCH_SIZE) for one in models])
+            for block in _blocks(split)
         ]
     )
 
@@ -259,8 +265,8 @@ def _write(cell: Split, path: Path) -> None:
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": tuple(cell.inputs.shape)}
         np.lib.format.write_array_header_1_0(file, header)
-        for batch in _batches(cell):
-            file.write(np.ascontiguousarray(batch.inputs[np.arange(len(batch))], "<f4").data)
+        for block in _blocks(cell):
+            file.write(np.ascontiguousarray(block.inputs, "<f4").data)
 
 
 def _summary(probs: FloatArray, labels: IntArray) -> Mapping[str, Any]:

@@ -39,8 +39,13 @@ def at_once(split, kind, severity):
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("kept", [False, True])
-def test_logits_are_those_of_whole_arrays(members, kept, tmp_path):
-    """Bit for bit: 719 digits in two batches, made, kept and read back, one network and the average of three."""
+@pytest.mark.parametrize("values", [shift_module.BLOCK_VALUES, 500 * 64])
+def test_logits_are_those_of_whole_arrays(members, kept, values, tmp_path, monkeypatch):
+    """Bit for bit: 719 digits in two batches, made, kept and read back, one network and the average of three.
+
+    Whether a block is all of them or a batch, as it is of many.
+    """
+    monkeypatch.setattr(shift_module, "BLOCK_VALUES", values)
     test, models = load_dataset("digits").split("test"), networks(members)
     images = ShiftImages.of(test, "digest", num_classes=10, folder=tmp_path if kept else None)
     for kind in KINDS:
@@ -147,8 +152,9 @@ def test_batches_of_large_images_are_small():
         assert sizes == expected
 
 
-def test_official_arrays_stay_on_disk(tmp_path):
-    """A cell of CIFAR-10-C, 10,000 images, is 30.7 MB; what is read of it at a time is a batch."""
+def test_official_arrays_stay_on_disk(tmp_path, monkeypatch):
+    """A cell of CIFAR-10-C, 10,000 images, is 30.7 MB; what is read of it at a time is a block."""
+    monkeypatch.setattr(shift_module, "BLOCK_VALUES", 500 * 3072)
     kinds = ("fog",)
     labels = np.tile(np.arange(10_000, dtype=np.uint8) % 10, 5)
     np.save(tmp_path / "labels.npy", labels)
@@ -159,8 +165,8 @@ def test_official_arrays_stay_on_disk(tmp_path):
     test = Split(np.broadcast_to(np.uint8(0), (9_000, 3, 32, 32)), labels[:9_000].astype(np.int64))
     tracemalloc.start()
     split = source.shifted(test, index, "fog", 5)
-    for batch in shift_module._batches(split):
-        assert batch.inputs.shape[1:] == (3, 32, 32)
+    for block in shift_module._blocks(split):
+        assert block.inputs.shape == (500, 3, 32, 32)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8e6
