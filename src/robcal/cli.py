@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from robcal.checks import InputError, check_output, check_positive_int, refuse
-from robcal.config import TrainSettings, parse_method_options
+from robcal.config import DEFAULT_LEVELS_FROM, TrainSettings, parse_method_options
 
 app = typer.Typer(
     name="robcal",
@@ -90,9 +90,13 @@ def train(
     ] = None,
     levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
     levels_from: Annotated[
-        LevelsFrom,
-        typer.Option(help="ar-adals: distance to a model that saw the examples, to others, to itself; or difficulty."),
-    ] = "robustness",
+        LevelsFrom | None,
+        typer.Option(
+            help="ar-adals: difficulty for a reference model (margin, loss), or distance to the nearest adversarial "
+            "example of it (robustness), of models that never saw the example (cross-fit), of the running model "
+            "(online). Default: margin; robustness with --scores or --scorer."
+        ),
+    ] = None,
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
     controller: Annotated[
         Controller, typer.Option(help="Adaptive methods: what steers the smoothing (docs/controller.md).")
@@ -108,7 +112,9 @@ def train(
             "attack_step_size, ccat_rho, swag_start, swag_rank, samples (swag, mc-dropout).",
         ),
     ] = None,
-    scorer: Annotated[Scorer, typer.Option(help="ar-adals: how the reference model is scored.")] = "auto",
+    scorer: Annotated[
+        Scorer | None, typer.Option(help="ar-adals: how the reference model's robustness is scored. Default: auto.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
@@ -125,9 +131,10 @@ def train(
 ) -> None:
     """Train a classifier by one method; `ar-adals` alone does the whole pipeline.
 
-    The pipeline of AR-AdaLS: a plain reference model by the same recipe, the robustness of its training and validation
-    images, levels, then the training whose labels are softened per level. The validation split steers the smoothing;
-    the test split is only ever measured on.
+    The pipeline of AR-AdaLS: a plain reference model by the same recipe, how near its training and validation images
+    are to its boundaries, levels, then the training whose labels are softened per level. The validation split steers
+    the smoothing; the test split is only ever measured on. Levels by adversarial distance, as published:
+    --levels-from robustness.
 
     Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
     """
@@ -137,13 +144,14 @@ def train(
     from robcal.runs import train_run
 
     admit_model(model)  # only what the user wrote here is ever imported
+    source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)
     settings = TrainSettings(
         data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
-        step_size=step_size, gain=gain, epsilon=epsilon, scorer=scorer,
+        step_size=step_size, gain=gain, epsilon=epsilon, scorer=scorer or "auto",
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,
-        precision=precision, device=device, split_seed=split_seed, members=members, levels_from=levels_from,
+        precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
         folds=folds, controller=controller, **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip
     with open_reporter(quiet=quiet or not is_main()) as reporter:

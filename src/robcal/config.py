@@ -18,8 +18,10 @@ PRECISIONS = ("float32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "standard")
 SCORERS = ("auto", "first-order", "projection", "carlini-wagner")
-#: Where the levels of ar-adals come from; "margin" and "loss" are controls: is it adversarial robustness that helps?
+#: Where the levels of ar-adals come from: the paper's adversarial robustness three ways, plain difficulty two ways.
 LEVELS_FROM = ("robustness", "cross-fit", "online", "margin", "loss")
+#: The cheapest that no other was seen to beat (docs/evidence.md): one forward pass an image.
+DEFAULT_LEVELS_FROM = "margin"
 ADAPTIVE = ("adals", "random-levels", "ar-adals")
 #: Methods whose one trained network stands for several drawn from it (see `robcal.sampling`).
 SAMPLED = ("swag", "mc-dropout")
@@ -69,8 +71,8 @@ class TrainSettings:
             members of an ensemble, share their data.
         controller: which update steers the smoothing of the adaptive methods.
         levels_from: what ar-adals cuts levels by: adversarial distance to a reference model that saw the examples
-            ("robustness"), to models that did not ("cross-fit"), to the running model ("online"), or plain difficulty
-            for the reference model: its logit margin ("margin") or its loss ("loss").
+            ("robustness", which scores at hand need), to models that did not ("cross-fit"), to the running model
+            ("online"), or plain difficulty for the reference model: its logit margin ("margin") or its loss ("loss").
         folds: number of models of "cross-fit".
         members: number of networks trained in lockstep as one ensemble (METHOD 5).
         mixup_alpha: of mixup's Beta distribution.
@@ -109,7 +111,7 @@ class TrainSettings:
     device: str | None = None
     split_seed: int | None = None
     controller: str = DEFAULT_CONTROLLER
-    levels_from: str = "robustness"
+    levels_from: str = DEFAULT_LEVELS_FROM
     folds: int = 3
     members: int = 1
     mixup_alpha: float | None = None
@@ -194,8 +196,8 @@ class TrainSettings:
         if self.scores and self.levels_from != "robustness":
             refuse(
                 f"--scores was given with --levels-from {self.levels_from}",
-                "scores at hand take the place of the reference model's",
-                "Drop one of the two",
+                "scores at hand take the place of the reference model's distances",
+                "Drop --scores, or pass --levels-from robustness",
             )
         for file in self.scores:
             if not Path(file).exists():

@@ -58,7 +58,7 @@ class _Task:
 def _one_seed(task: _Task, reporter: Reporter) -> tuple[Measured, Measured]:
     """The plain model of a seed, which is AR-AdaLS's reference model too, and AR-AdaLS."""
     plain = dataclasses.replace(SETTINGS, seed=task.seed)
-    ours = dataclasses.replace(plain, method="ar-adals")
+    ours = dataclasses.replace(plain, method="ar-adals", levels_from="robustness")
     data = load_data(plain)
     reference = task.out / f"plain-{task.seed}"
     first = train_run(plain, reference, overwrite=task.overwrite, dataset=data, reporter=reporter)

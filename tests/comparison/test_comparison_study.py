@@ -26,6 +26,7 @@ from robcal.data.splits import stratified_subset
 from robcal.robustness import assign_levels
 from robcal.runs import load_model, open_run
 
+AR_ADALS = {"controller": "published", "step_size": 0.5, "levels_from": "robustness"}
 RAW = {
     "title": "small",
     "seeds": [0, 1],
@@ -40,7 +41,7 @@ RAW = {
     "methods": [
         {"label": "Plain", "method": "vanilla"},
         {"label": "Smooth <b>", "method": "label-smoothing", "grid": {"epsilon": [0.3, 0.05]}},
-        {"label": "AR-AdaLS", "method": "ar-adals", "options": {"controller": "published", "step_size": 0.5}},
+        {"label": "AR-AdaLS", "method": "ar-adals", "options": AR_ADALS},
     ],
     "ensembles": [{"label": "Deep", "of": "Plain", "members": 2}],
     "targets": [{"name": "better", "metric": "ece", "method": "AR-AdaLS", "against": ["Plain", "Deep"]}],
@@ -214,7 +215,8 @@ def plan_file(folder):
         f"seeds = {RAW['seeds']}\nshift_limit = 20\nscore_limit = 60\n[recipe]",
         *(f"{name} = {json.dumps(value)}" for name, value in RAW["recipe"].items()),
         '[[methods]]\nlabel = "Plain"\nmethod = "vanilla"',
-        '[[methods]]\nlabel = "AR-AdaLS"\nmethod = "ar-adals"\noptions = { controller = "published", step_size = 0.5 }',
+        '[[methods]]\nlabel = "AR-AdaLS"\nmethod = "ar-adals"',
+        'options = { controller = "published", step_size = 0.5, levels_from = "robustness" }',
     ]
     (folder / "plan.toml").write_text("\n".join(lines))
     return folder / "plan.toml"

@@ -71,11 +71,16 @@ def test_a_wide_preset_holds_everything(name: str) -> None:
     plan = plan_of(name)
     assert {method.method for method in plan.methods} == WANTED
     assert {ensemble.label for ensemble in plan.ensembles} == {"Deep ensemble", "Ensemble of AR-AdaLS"}
-    assert {m.options.get("levels_from") for m in plan.methods if m.method == "ar-adals"} == {None, "margin", "loss"}
+    assert {m.options.get("levels_from") for m in plan.methods if m.method == "ar-adals"} == {
+        "robustness",
+        "margin",
+        "loss",
+    }
     ours, sizes = plan.method("AR-AdaLS of the ensemble"), {ensemble.members for ensemble in plan.ensembles}
     assert sizes == {ours.options["members"]}
+    tuned = "AR-AdaLS" if plan.method("AR-AdaLS").grid else None
     for control in ("Random levels", "Levels by margin", "Levels by loss", "AR-AdaLS of the ensemble"):
-        assert plan.method(control).tuned_as == "AR-AdaLS"
+        assert plan.method(control).tuned_as == tuned
     assert plan.warnings() == ()
     assert set(plan.reference) == {"Plain", "AR-AdaLS"}
     assert len(plan.seeds) >= 3

@@ -16,6 +16,7 @@ from robcal.robustness import assign_levels
 from robcal.types import Scores
 
 TRAIN = ["train", "--model", "mlp", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.1", "--quiet"]
+ROBUST = ["--method", "ar-adals", "--levels-from", "robustness"]
 
 
 def run(*arguments, code=0):
@@ -40,7 +41,7 @@ def table(tmp_path_factory):
 def trained(table, tmp_path_factory):
     """An AR-AdaLS run on that table."""
     out = tmp_path_factory.mktemp("runs") / "ar"
-    run(*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", "--out", out)
+    run(*TRAIN, "--data", table, *ROBUST, "--levels", "4", "--out", out)
     return out
 
 
@@ -61,14 +62,14 @@ def test_ar_adals_alone_does_the_whole_pipeline(trained):
 
 def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(trained, table, capsys):
     before = (trained / "model.safetensors").stat().st_mtime_ns
-    run(*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", "--out", trained)
+    run(*TRAIN, "--data", table, *ROBUST, "--levels", "4", "--out", trained)
     assert (trained / "model.safetensors").stat().st_mtime_ns == before
-    run(*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "5", "--out", trained, code=2)
+    run(*TRAIN, "--data", table, *ROBUST, "--levels", "5", "--out", trained, code=2)
     assert "--overwrite" in capsys.readouterr().err
 
 
 def test_a_run_that_lost_its_model_keeps_its_scores(table, tmp_path):
-    command = (*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", "--out", tmp_path / "run")
+    command = (*TRAIN, "--data", table, *ROBUST, "--levels", "4", "--out", tmp_path / "run")
     run(*command)
     record = tmp_path / "run/run.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "complete": False}))
@@ -271,6 +272,13 @@ def test_other_commands_refuse_bad_input_with_code_2(tmp_path, monkeypatch, caps
     run(*arguments, "--quiet", code=2)
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_levels_are_by_margin_unless_scores_or_a_scorer_say_robustness(table, tmp_path):
+    for name, more in {"margin": (), "robustness": ("--scorer", "first-order")}.items():
+        run(*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", *more, "--out", tmp_path / name)
+        assert json.loads((tmp_path / name / "run.json").read_text())["settings"]["levels_from"] == name
+        assert (tmp_path / name / "scores-train.parquet").exists() == (name == "robustness")
 
 
 def test_train_takes_an_ensemble_its_split_and_a_source_of_levels(table, tmp_path, capsys):

@@ -17,7 +17,8 @@ BEFORE = {
 
 
 def settings(method="ar-adals", **more):
-    return TrainSettings("digits", "cnn", method, **{"epochs": 3, "controller": "published", **more})
+    before = {"epochs": 3, "controller": "published", "levels_from": "robustness"}
+    return TrainSettings("digits", "cnn", method, **{**before, **more})
 
 
 def digest(one):

@@ -22,7 +22,9 @@ TINY = {"data": "digits", "model": "mlp", "epochs": 2, "train_limit": 200, "test
 
 
 def settings(method="ar-adals", **more):
-    return TrainSettings(**{**TINY, "method": method, "scorer": "first-order", "levels": 5, **more})
+    return TrainSettings(
+        **{**TINY, "method": method, "scorer": "first-order", "levels": 5, "levels_from": "robustness", **more}
+    )
 
 
 @pytest.fixture(scope="module")
