@@ -1,9 +1,15 @@
 import copy
+import dataclasses
 
 import pytest
 
+from robcal.artifacts import save_json
 from robcal.checks import InputError
 from robcal.comparison import load_plan, parse_plan, preset_names
+from robcal.comparison.doing import scoring_kind
+from robcal.comparison.outcomes import seconds
+from robcal.comparison.tasks import Choice, Entry, Place
+from robcal.config import TrainSettings
 
 RAW = {
     "seeds": [0, 1],
@@ -153,3 +159,18 @@ def test_the_digest_ignores_what_no_number_depends_on():
     same = parse_plan({**changed(["recipe", "device"], "cpu"), "title": "Another", "reference": ["AR"], "targets": []})
     assert same.digest() == plan.digest()
     assert parse_plan(changed(["recipe", "epochs"], 3)).digest() != plan.digest()
+
+
+def test_scores_for_other_levels_are_timed_on_their_own(tmp_path):
+    """One reference model scored for 3 and for 5 levels: each method pays for its own scores."""
+    settings = TrainSettings("digits", "mlp", "ar-adals", epochs=1, levels=3, levels_from="robustness")
+    other = dataclasses.replace(settings, levels=5)
+    place = Place(tmp_path)
+    reference, runs = place.of(settings.reference()), (place.of(settings), place.of(other))
+    assert place.of(other.reference()) == reference
+    scoring = {scoring_kind(settings): 4.0, scoring_kind(other): 8.0}
+    for directory in (reference, *runs):
+        directory.mkdir(parents=True)
+        save_json({"train": 1.0, **(scoring if directory == reference else {})}, directory / "seconds.json")
+    costs = [seconds(Entry("AR-AdaLS", 0, (Choice((one,)),)), place) for one in (settings, other)]
+    assert costs == [1.0 + 1.0 + 4.0, 1.0 + 1.0 + 8.0]

@@ -39,7 +39,8 @@ def run_task(task: Task, reporter: Reporter) -> None:
             _train(task, settings, directory, reporter)
         elif task.kind == "score train":
             assert task.scoring is not None
-            with _timed(directory, task.kind) if not _scored(directory, task.scoring) else contextlib.nullcontext():
+            done = _scored(directory, task.scoring)
+            with contextlib.nullcontext() if done else _timed(directory, scoring_kind(task.scoring)):
                 score_reference(open_run(directory), task.scoring, dataset=dataset_of(settings), reporter=reporter)
         elif task.kind == "score test":
             _score_test(task, settings, directory, reporter)
@@ -58,6 +59,11 @@ def seconds_of(directory: Path, kind: str = "train") -> float:
     file = directory / "seconds.json"
     seconds = load_json(file, "the times").get(kind) if file.exists() else None
     return float("nan") if seconds is None else float(seconds)
+
+
+def scoring_kind(settings: TrainSettings) -> str:
+    """Under which name the seconds of scoring a reference model are kept: other levels are other work."""
+    return f"score train, {settings.scorer}, {settings.levels} levels"
 
 
 def scored_index(settings: TrainSettings, limit: int | None) -> IntArray:

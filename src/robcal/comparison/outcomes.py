@@ -19,7 +19,15 @@ from robcal.calibration.selective import risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric
 from robcal.checks import FloatArray, IntArray, refuse
-from robcal.comparison.doing import inference_of, outside_of, scored_index, scores_file, seconds_of, shift_of
+from robcal.comparison.doing import (
+    inference_of,
+    outside_of,
+    scored_index,
+    scores_file,
+    scoring_kind,
+    seconds_of,
+    shift_of,
+)
 from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
 from robcal.predictors import softmax
 from robcal.robustness.levels import assign_levels
@@ -209,7 +217,7 @@ def _seconds(choice: Choice, place: Place) -> float:
         reference = place.of(settings.reference())
         total += seconds_of(reference)
         if settings.levels_from == "robustness":
-            total += seconds_of(reference, "score train")
+            total += seconds_of(reference, scoring_kind(settings))
     return total
 
 
