@@ -287,7 +287,7 @@ def test_official_files_of_other_images_are_refused(tmp_path):
     assert {(one["part"], one["seed"]) for one in record["missing"]} == {("shift", 0), ("shift", 1)}
     assert all("other labels than the test split" in one["reason"] for one in record["missing"])
     with pytest.raises(InputError, match="of shape"):
-        one_method("digits", "mlp", tmp_path, shift=f"cifar10c:{corrupted}")
+        one_method("digits", "mlp", tmp_path / "other", shift=f"cifar10c:{corrupted}")
 
 
 def test_severities_grow(table):
