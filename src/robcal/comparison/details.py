@@ -28,7 +28,7 @@ def report_results(work: Work, missing: Sequence[Missing] = (), *, reporter: Rep
     plan, lost = work.plan, {(one.label, one.seed) for one in missing if one.part != "inference"}
     data = dataset_of(plan.plain(plan.seeds[0]))
     test = data.split("test")
-    images = test.batch(np.arange(len(test))).numpy() if data.kind == "image" else None
+    images = test.inputs if data.kind == "image" else None
     by_label = {label: [entry for entry in work.entries if entry.label == label] for label in plan.labels}
     whole = {label: [e for e in entries if (label, e.seed) not in lost] for label, entries in by_label.items()}
     first = next((label for label, entries in whole.items() if entries), None)
