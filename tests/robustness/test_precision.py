@@ -82,7 +82,7 @@ def test_all_that_is_called_verified_verifies_again(
     ) as network:  # type: ignore[arg-type]
         run(Projection(), network, TensorSource(flat, reference), batch_size=16, emit=rows.append)
     found = {key: torch.cat([part[key] for part in rows]) for key in ("index", "point", "verified", "distance")}
-    scores = score(model, x, precision=precision, batch_size=16)  # type: ignore[arg-type]
+    scores = score(model, x, method="projection", precision=precision, batch_size=16)  # type: ignore[arg-type]
     order = found["index"].argsort()
     np.testing.assert_array_equal(found["distance"][order].numpy(), scores.distance)
     assert found["verified"].all()
