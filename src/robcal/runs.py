@@ -5,7 +5,7 @@ DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.sa
                              the members are the networks that were drawn
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
-DIR/scores-SPLIT.parquet     adversarial robustness (of the reference model, for train and val of an AR-AdaLS run;
+DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val;
                              --levels-from online: what the training passes of the running one tell of train)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
 DIR/levels-history.json      how far online levels drifted from epoch to epoch (--levels-from online only)

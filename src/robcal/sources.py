@@ -1,9 +1,9 @@
 """Where the levels of a run come from (METHOD 4).
 
-"single" and "random" need no score. What ar-adals cuts is `TrainSettings.levels_from`: adversarial distance to a
-reference model that was trained on the examples ("robustness"), to models that were not ("cross-fit",
-`robcal.cross_fit`), to the running model ("online", `robcal.robustness.online_levels`); or, as controls, plain
-difficulty for the reference model: its logit margin ("margin") or its loss ("loss"), one forward pass and no attack.
+"single" and "random" need no score. What ar-adals cuts is `TrainSettings.levels_from`: plain difficulty for a reference
+model, its logit margin ("margin", the default) or its loss ("loss"), one forward pass and no attack; or adversarial
+distance to a reference model that was trained on the examples ("robustness", as published), to models that were not
+("cross-fit", `robcal.cross_fit`), to the running model ("online", `robcal.robustness.online_levels`).
 """
 
 from __future__ import annotations
