@@ -62,9 +62,8 @@ evidence: $(VENV)/.wheel
 # The comparisons of docs/evidence.md: about four hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
 STUDY := --cache $(RUNS)/study --no-report --overwrite
 study: $(VENV)/.wheel
-	for preset in overfit regularised sources small; do \
+	for preset in overfit regularised sources small ensembles; do \
 	  $(BIN)/robcal compare cifar10-$$preset --data cifar10:$(CIFAR10) $(STUDY) --out docs/evidence/$$preset || exit; done
-	$(BIN)/robcal compare cifar10-ensembles --data cifar10:$(CIFAR10) --seeds 0,1,2 $(STUDY) --out docs/evidence/ensembles
 	$(BIN)/robcal compare digits $(STUDY) --out docs/evidence/digits
 	$(BIN)/python benchmarks/severity.py $(foreach name,overfit regularised small digits,docs/evidence/$(name)/results.json) \
 	  --out docs/evidence/severity.md
