@@ -71,8 +71,8 @@ def chance_within_one(num_levels: int) -> float:
 
 def drift(runs: list[Run]) -> list[str]:
     """How far online levels moved since the epoch before, mean over the online runs of the same length."""
-    files = [(run, run.directory / "levels-history.json") for run in runs]
-    courses = [load_json(file, "the history of levels") for _, file in files if file.exists()]
+    files = [run.directory / "levels-history.json" for run in runs]
+    courses = [load_json(file, "the history of levels") for file in files if file.exists()]
     if not courses:
         return []
     lines = [

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
-from robcal.comparison.missing import MARK, footnotes, lacking
+from robcal.comparison.missing import MARK, lacking
 from robcal.comparison.outcomes import OOD
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
@@ -35,7 +35,8 @@ _STABILITY = (
     "Stability: variance over independent runs (other seeds: initialisation, order, held-out training examples) of the "
     "predicted probability of the true class, mean over examples; of an ensemble, over independent ensembles."
 )
-SIGNS = {"met": "met", "not met": "NOT MET", "not distinguishable": "unclear", "not measured": "not measured"}
+TUNING = "Chosen on validation data of other seeds"
+_SIGNS = {"met": "met", "not met": "NOT MET", "not distinguishable": "unclear", "not measured": "not measured"}
 
 #: A table: heading, column heads, rows of cells; the first column is text.
 Block = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -53,10 +54,9 @@ def head_line(record: Mapping[str, Any]) -> str:
 
 def blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> Iterator[Block]:
     """The main tables, the levels, and the differences to each reference."""
-    ratios = {heading: cost_ratios(record, key) for key, heading in COSTS.items()}
-    ratios = {heading: found for heading, found in ratios.items() if not all(map(math.isnan, found.values()))}
+    ratios = cost_columns(record)
     for variant in VARIANTS:
-        shown = [name for name in OUTCOMES if any(estimate_of(m[variant]["metrics"], name) for m in record["methods"])]
+        shown = measured_outcomes(record, variant)
         rows = []
         for method in record["methods"]:
             marks = {name: record["marks"][variant][name].get(method["label"], "") for name in shown}
@@ -69,7 +69,7 @@ def blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> It
     yield from _stability_blocks(record)
     for name_of, labels in record["differences"].items():
         for variant in VARIANTS:
-            shown = [name for name in DIFFERENCES if any(estimate_of(one[variant], name) for one in labels.values())]
+            shown = shown_differences(labels, variant)
             rows = [
                 [title_of(label, record), *(_difference(one[variant], name) for name in shown)]
                 for label, one in labels.items()
@@ -117,7 +117,7 @@ def _stability_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
 
 def notes(record: Mapping[str, Any]) -> list[str]:
     """What the figures of the shift, of out-of-distribution inputs, of costs and of stability mean."""
-    lines = footnotes(record)
+    lines = []
     if record["cells"]:
         lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
     if sets := record.get("ood"):
@@ -132,13 +132,9 @@ def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
     """ECE and signed gap of every robustness level, means over seeds."""
     for metric, name in (("ece", "ECE"), ("gap", "signed gap (confidence - accuracy)")):
         for variant in VARIANTS:
-            rows = []
-            for method in record["methods"]:
-                seeds = method[variant]["levels"].get(metric, [])
-                if seeds:
-                    write = formatting.signed if metric == "gap" else formatting.number
-                    means = (write(mean_of(level), 3) for level in zip(*seeds, strict=True))
-                    rows.append([title_of(method["label"], record), *means])
+            write = formatting.signed if metric == "gap" else formatting.number
+            found = level_means(record, variant, metric)
+            rows = [[title, *(write(mean, 3) for mean in means)] for title, means in found]
             if rows:
                 heads = ["Method", *(f"level {level}" for level in range(len(rows[0]) - 1))]
                 yield f"{TITLES[variant]}: {name} per robustness level, 0 the least robust", heads, rows
@@ -149,7 +145,7 @@ def target_lines(record: Mapping[str, Any]) -> list[str]:
     lines = ["Targets"] if record["targets"] else []
     for target in record["targets"]:
         statement, less, figures = target_words(target)
-        lines.append(f"  {SIGNS[target['verdict']]}: {target['name']}: {statement}; minus {less}: {figures}")
+        lines.append(f"  {_SIGNS[target['verdict']]}: {target['name']}: {statement}; minus {less}: {figures}")
     return lines
 
 
@@ -179,11 +175,17 @@ def _on_seeds(target: Mapping[str, Any]) -> str:
 
 def tuning_lines(record: Mapping[str, Any]) -> list[str]:
     """A heading, and what was chosen for each method among what."""
-    lines = ["Chosen on validation data of other seeds"] if record["tuning"] else []
+    lines = [TUNING] if record["tuning"] else []
+    return [*lines, *(f"  {label}: {text}" for label, text in tuning_texts(record))]
+
+
+def tuning_texts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, what was chosen for it among what)."""
+    found = []
     for one in record["tuning"]:
         each = ", ".join(f"{options_text(c['options'])}: {formatting.number(c['mean'])}" for c in one["candidates"])
-        lines.append(f"  {one['label']}: {options_text(one['chosen'])} ({one['select']} of {each})")
-    return lines
+        found.append((one["label"], f"{options_text(one['chosen'])} ({one['select']} of {each})"))
+    return found
 
 
 def options_text(options: Mapping[str, Any]) -> str:
@@ -197,6 +199,32 @@ def title_of(label: str, record: Mapping[str, Any]) -> str:
     most = max(by_label.values())
     few = "" if by_label[label] == most else f" ({by_label[label]} of {most} seeds)"
     return f"{label}{few}{f' {MARK}' if lacking(record, label) else ''}"
+
+
+def measured_outcomes(record: Mapping[str, Any], variant: str) -> list[str]:
+    """The outcomes that any label has."""
+    return [name for name in OUTCOMES if any(estimate_of(m[variant]["metrics"], name) for m in record["methods"])]
+
+
+def shown_differences(labels: Mapping[str, Any], variant: str) -> list[str]:
+    """The outcomes of `DIFFERENCES` in which any of these labels has a difference."""
+    return [name for name in DIFFERENCES if any(estimate_of(one[variant], name) for one in labels.values())]
+
+
+def cost_columns(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Heading → label → ratio to the plain method, of the costs that were measured."""
+    ratios = {heading: cost_ratios(record, key) for key, heading in COSTS.items()}
+    return {heading: found for heading, found in ratios.items() if not all(map(math.isnan, found.values()))}
+
+
+def level_means(record: Mapping[str, Any], variant: str, metric: str) -> list[tuple[str, list[float]]]:
+    """(title, mean over seeds of each level) of the labels that have levels."""
+    found = ((method["label"], method[variant]["levels"].get(metric, [])) for method in record["methods"])
+    return [
+        (title_of(label, record), [mean_of(level) for level in zip(*seeds, strict=True)])
+        for label, seeds in found
+        if seeds
+    ]
 
 
 def estimate_of(metrics: Mapping[str, Any], name: str) -> Estimate | None:

@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robcal.checks import check_output
 from robcal.comparison import page_figures, page_grids
-from robcal.comparison.blocks import LEGEND, head_line, notes, options_text, tuning_lines
+from robcal.comparison.blocks import LEGEND, TUNING, head_line, notes, options_text, tuning_texts
 from robcal.comparison.cost import COSTS
-from robcal.comparison.missing import MARK, footnotes
+from robcal.comparison.missing import footnotes
 from robcal.comparison.plan import OUTCOMES
-from robcal.files import replacing
 from robcal.report import formatting, sections
 from robcal.report.fidelity import fidelity_section
 from robcal.report.formatting import clean_text
 from robcal.report.grid import Grid
 from robcal.report.layout import Numbers, Panel, Section
 from robcal.report.overall import flat
-from robcal.report.page import environment
+from robcal.report.page import environment, write_page
 from robcal.report.palette import theme_css
 from robcal.types import Results
 
@@ -68,7 +66,7 @@ def comparison_html(record: Mapping[str, Any], details: Results | None = None) -
         missing=[clean_text(line) for line in footnotes(record)],
         parts=[part for part in _parts(record) if part.panels or part.grids or part.folded],
         definitions=_definitions(record),
-        notes=_notes(record),
+        notes=[LEGEND.format(best="●", tied="≈"), *notes(record), *record["warnings"]],
         provenance=_provenance(record),
         sections=_sections(details),
         theme=theme_css(),
@@ -96,11 +94,7 @@ def write_comparison_report(
     Raises:
         InputError: if the file exists and `overwrite` is false, or if the path is a folder.
     """
-    target = check_output(Path(path), overwrite=overwrite)
-    page = comparison_html(record, details)
-    with replacing(target) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
-    return target
+    return write_page(lambda: comparison_html(record, details), path, overwrite=overwrite)
 
 
 def _parts(record: Mapping[str, Any]) -> list[Part]:
@@ -175,12 +169,6 @@ def _others(tied: Sequence[str]) -> str:
     return f"{len(tied)} not distinguishable from it" if tied else "distinguishable from all others"
 
 
-def _notes(record: Mapping[str, Any]) -> list[str]:
-    """What the figures mean; what is missing stands at the top of the page."""
-    meant = [line for line in notes(record) if not line.startswith(MARK)]
-    return [LEGEND.format(best="●", tied="≈"), *meant, *record["warnings"]]
-
-
 def _definitions(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     measured = {name for method in record["methods"] for name, found in method["raw"]["metrics"].items() if found}
     shown = [(title, text) for name, (title, _, text) in OUTCOMES.items() if name in measured]
@@ -207,9 +195,8 @@ def _provenance(record: Mapping[str, Any]) -> list[Numbers]:
         Numbers("Settings that all share", ("Entry", "Value"), _texts(flat(plan["recipe"]))),
         Numbers("Made with", ("Entry", "Value"), _texts(flat(record["provenance"]))),
     ]
-    tuning = [line.strip().partition(": ")[::2] for line in tuning_lines(record)[1:]]
-    if tuning:
-        made.insert(2, Numbers("Chosen on validation data of other seeds", ("Method", "Chosen"), _texts(tuning)))
+    if record["tuning"]:
+        made.insert(2, Numbers(TUNING, ("Method", "Chosen"), _texts(tuning_texts(record))))
     return made
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from robcal.comparison.blocks import mean_of
@@ -31,30 +32,34 @@ def glance_panels(record: Mapping[str, Any]) -> list[Panel]:
 def shift_panels(record: Mapping[str, Any]) -> list[Panel]:
     """Box plots over the corruptions of the ECE by severity, on one scale, raw and after temperature scaling."""
     boxes = {variant: _boxes(record, variant) for variant in VARIANTS}
-    every = [box for found in boxes.values() for box in found]
-    made = []
-    for number, part in enumerate(side_by_side(sorted({box.method for box in every}), METHOD_COLOURS)):
-        for variant, found in boxes.items():
-            shown = [box for box in found if box.method in part]
-            key, title = f"shift-{variant}-{number}", f"ECE by severity, {_VARIANTS[variant]}"
-            if shown:
-                svg = figures.draw_boxes(shown, key=key, title=title, y_label="ECE", scale=every)
-                made.append(Panel(title, "", svg, _legend(record, part)))
-    return made
+    draw = functools.partial(figures.draw_boxes, y_label="ECE")
+    return _raw_and_scaled(record, boxes, draw, key="shift", title="ECE by severity")
 
 
 def risk_panels(record: Mapping[str, Any]) -> list[Panel]:
     """Risk-coverage curves, mean over seeds, raw and after temperature scaling; none in results without them."""
     curves = {variant: _curves(record, variant) for variant in VARIANTS}
-    every = [one for found in curves.values() for one in found]
+    return _raw_and_scaled(record, curves, draw_risk_coverage, key="risk", title="Risk and coverage")
+
+
+def _raw_and_scaled(
+    record: Mapping[str, Any],
+    drawn: Mapping[str, Sequence[Box] | Sequence[Series]],
+    draw: Callable[..., str],
+    *,
+    key: str,
+    title: str,
+) -> list[Panel]:
+    """A panel a variant, all on one scale; of as many methods as have colours, the others in further panels."""
+    every = [one for found in drawn.values() for one in found]
     made = []
     for number, part in enumerate(side_by_side(sorted({one.method for one in every}), METHOD_COLOURS)):
-        for variant, found in curves.items():
+        for variant, found in drawn.items():
             shown = [one for one in found if one.method in part]
-            title = f"Risk and coverage, {_VARIANTS[variant]}"
+            heading = f"{title}, {_VARIANTS[variant]}"
             if shown:
-                svg = draw_risk_coverage(shown, key=f"risk-{variant}-{number}", title=title, scale=every)
-                made.append(Panel(title, "", svg, _legend(record, part)))
+                svg = draw(shown, key=f"{key}-{variant}-{number}", title=heading, scale=every)
+                made.append(Panel(heading, "", svg, _legend(record, part)))
     return made
 
 

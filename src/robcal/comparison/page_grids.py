@@ -7,8 +7,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from robcal.comparison.blocks import DIFFERENCES, TITLES, estimate_of, mean_of, target_words, title_of
-from robcal.comparison.cost import COSTS, cost_ratios, reference_label
+from robcal.comparison.blocks import (
+    TITLES,
+    cost_columns,
+    estimate_of,
+    level_means,
+    mean_of,
+    measured_outcomes,
+    shown_differences,
+    target_words,
+    title_of,
+)
+from robcal.comparison.cost import reference_label
 from robcal.comparison.outcomes import OOD
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
@@ -45,10 +55,10 @@ def best_of(record: Mapping[str, Any], metric: str, variant: str) -> tuple[str, 
 
 def main_grids(record: Mapping[str, Any]) -> list[Grid]:
     """Every outcome of every label, raw and after temperature scaling; costs once more behind each."""
-    ratios = _ratios(record)
+    ratios = cost_columns(record)
     grids = []
     for variant in VARIANTS:
-        shown = _measured(record, variant)
+        shown = measured_outcomes(record, variant)
         rows = [
             (
                 title_of(method["label"], record),
@@ -66,7 +76,7 @@ def difference_grids(record: Mapping[str, Any], reference: str) -> list[Grid]:
     """Paired differences of every label to one, raw and after temperature scaling."""
     labels, grids = record["differences"][reference], []
     for variant in VARIANTS:
-        shown = [name for name in DIFFERENCES if any(estimate_of(one[variant], name) for one in labels.values())]
+        shown = shown_differences(labels, variant)
         rows = [
             (title_of(label, record), [_difference(estimate_of(one[variant], name), name) for name in shown])
             for label, one in labels.items()
@@ -91,7 +101,7 @@ def level_grids(record: Mapping[str, Any]) -> list[Grid]:
     """ECE, then signed gap of every robustness level, raw and after temperature scaling."""
     grids = []
     for metric, name in (("ece", "ECE"), ("gap", "Signed gap, confidence − accuracy")):
-        rows_of = {variant: _levels(record, variant, metric) for variant in VARIANTS}
+        rows_of = {variant: level_means(record, variant, metric) for variant in VARIANTS}
         ends = [abs(v) for rows in rows_of.values() for _, values in rows for v in values if math.isfinite(v)]
         most = max(ends, default=0.0) or 1.0
         for variant, rows in rows_of.items():
@@ -106,7 +116,7 @@ def level_grids(record: Mapping[str, Any]) -> list[Grid]:
 
 def cost_grid(record: Mapping[str, Any]) -> Grid:
     """Seconds of training, and the ratios to the plain method."""
-    ratios = _ratios(record)
+    ratios = cost_columns(record)
     most = {name: max((v for v in found.values() if math.isfinite(v)), default=1.0) for name, found in ratios.items()}
     rows = []
     for method in record["methods"]:
@@ -132,15 +142,6 @@ def further_grids(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Grid]]]
             "Stability: variance over runs of the true class's probability",
             [_stability(record, variant) for variant in VARIANTS],
         )
-
-
-def _ratios(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    ratios = {heading: cost_ratios(record, key) for key, heading in COSTS.items()}
-    return {heading: found for heading, found in ratios.items() if not all(map(math.isnan, found.values()))}
-
-
-def _measured(record: Mapping[str, Any], variant: str) -> list[str]:
-    return [name for name in OUTCOMES if any(estimate_of(m[variant]["metrics"], name) for m in record["methods"])]
 
 
 def _best(record: Mapping[str, Any], metric: str, variant: str) -> Cell:
@@ -172,16 +173,6 @@ def _difference(found: Estimate | None, metric: str) -> Cell:
         good = found.high < 0 if OUTCOMES[metric][1] else found.low > 0
         mark = "unclear" if found.low <= 0 <= found.high else "better" if good else "worse"
     return Cell(write(found.value), half, mark)
-
-
-def _levels(record: Mapping[str, Any], variant: str, metric: str) -> list[tuple[str, list[float]]]:
-    """Mean over seeds of each level, of the labels that have levels."""
-    found = ((method, method[variant]["levels"].get(metric, [])) for method in record["methods"])
-    return [
-        (title_of(method["label"], record), [mean_of(level) for level in zip(*seeds, strict=True)])
-        for method, seeds in found
-        if seeds
-    ]
 
 
 def _shaded(value: float, most: float, metric: str) -> Cell:

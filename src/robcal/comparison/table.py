@@ -21,7 +21,7 @@ from robcal.comparison.blocks import (
     tuning_lines,
 )
 from robcal.comparison.figure import figure_svg
-from robcal.comparison.missing import MARK, lacking
+from robcal.comparison.missing import MARK, footnotes, lacking
 from robcal.comparison.summary import VARIANTS
 from robcal.files import replacing
 from robcal.report import formatting
@@ -80,7 +80,8 @@ def text_tables(record: Mapping[str, Any], *, width: int = WIDTH) -> str:
         table = [list(map(_ascii, row)) for row in (columns, *rows)]
         parts.append("\n".join(textwrap.wrap(_ascii(heading), width)) + "\n" + _laid_out(table, width))
     parts += [
-        "\n".join(textwrap.wrap(_ascii(line), width)) for line in (LEGEND.format(best="*", tied="~"), *notes(record))
+        "\n".join(textwrap.wrap(_ascii(line), width))
+        for line in (LEGEND.format(best="*", tied="~"), *footnotes(record), *notes(record))
     ]
     for lines in (target_lines(record), tuning_lines(record)):
         wrapped = [part for line in lines for part in textwrap.wrap(_ascii(line), width, subsequent_indent=" " * 6)]
@@ -122,7 +123,7 @@ def markdown_tables(record: Mapping[str, Any]) -> str:
             *("| " + " | ".join([escape_markdown(row[0]), *row[1:]]) + " |" for row in rows),
         ]
         parts.append("\n".join(lines))
-    parts += [LEGEND.format(best="bold", tied="\\~"), *map(escape_markdown, notes(record))]
+    parts += [LEGEND.format(best="bold", tied="\\~"), *map(escape_markdown, (*footnotes(record), *notes(record)))]
     for lines in (target_lines(record), tuning_lines(record)):
         if lines:
             parts.append("\n".join([lines[0], "", *(f"- {escape_markdown(line.strip())}" for line in lines[1:])]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,8 +93,13 @@ def write_report(results: Results, path: str | os.PathLike[str], *, overwrite: b
         InputError: if the file exists and `overwrite` is false, if the path is a folder, or if the results cannot be
             shown; nothing is written then.
     """
+    return write_page(lambda: render_html(results), path, overwrite=overwrite)
+
+
+def write_page(render: Callable[[], str], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write what `render` gives to `path`, whole or not at all; a path that is taken is refused before it is called."""
     target = check_output(Path(path), overwrite=overwrite)
-    page = render_html(results)
+    page = render()
     with replacing(target) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     return target
