@@ -103,8 +103,11 @@ class Member:
         self.draws = recipe.augment is not None or method.augment is not keep_batch
         self.generator = torch.Generator()  # seeded anew for every batch that draws
         self.loss_sum: float | torch.Tensor = 0.0
+        self.box, self.observing = dataset.box, False
         self.logits: torch.Tensor | None = None  # of the last forward pass, for the online estimates
         self.hook = None if online is None else self.model.register_forward_hook(self._keep_logits)
+        if online is not None:
+            online.watch(model)
 
     def start_epoch(self, epoch: int, random_state: torch.Tensor | None = None) -> None:
         """Draw the order of the epoch and cut it into batches; the same in every process and after every resume.
@@ -132,7 +135,8 @@ class Member:
         batch = self._batch(torch.from_numpy(index), generator, levels)
         targets = self.method.targets(state, batch, self.num_classes)
         inputs, targets = self.method.augment(batch.inputs, targets, generator)
-        if self.online is not None:
+        self.observing = self.online is not None and self.online.wants(epoch, self.recipe.epochs)
+        if self.observing:
             inputs = inputs.detach().requires_grad_()
         if inputs is not batch.inputs:
             batch = dataclasses.replace(batch, inputs=inputs)
@@ -149,6 +153,8 @@ class Member:
         self.optimizer.zero_grad(set_to_none=True)
         share = loss.detach().float()
         self.loss_sum = self.loss_sum + (share if world == 1 else share * (len(index) / len(whole)))
+        if self.online is not None and self.online.refresh and number + 1 == self.num_batches:
+            self._refresh(self.online, epoch)
         return state
 
     def train_loss(self) -> float:
@@ -208,9 +214,20 @@ class Member:
         index = index.to(self.device)
         return Batch(inputs, self.labels[index], None if levels is None else levels[index], index)
 
+    def _refresh(self, online: OnlineScores, epoch: int) -> None:
+        """After the last step of all, score this process's share of the clean examples."""
+        if epoch + 1 == self.recipe.epochs:
+            index = torch.arange(len(self.train))[self.rank :: self.world]
+            online.look(self.user_model, self._clean, index, self.box)
+
+    def _clean(self, index: torch.Tensor) -> torch.Tensor:
+        """Inputs without augmentation, in the network's memory format."""
+        inputs = self.fetch(index)
+        return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
     def _keep_logits(self, model: nn.Module, inputs: Any, outputs: torch.Tensor) -> None:
         """Forward hook: the logits of the training pass, which the method's loss computes inside."""
-        if model.training:
+        if model.training and self.observing:
             self.logits = outputs.detach()
 
     def _seed_of(self, epoch: int, place: int) -> int:

@@ -52,7 +52,7 @@ def watched(seen: dict[str, list[Any]]) -> Method:
 def test_levels_are_those_of_the_estimates_of_the_epoch_before() -> None:
     """The oracle: plain training with `OnlineScores` alone; a method that ignores levels trains the same."""
     seen: dict[str, list[Any]] = {}
-    levels, oracle, expected = OnlineLevels(blobs(), num_levels=R), OnlineScores(60, num_levels=R), []
+    levels, oracle, expected = OnlineLevels(blobs(), num_levels=R), OnlineScores(60, num_levels=R, every=1), []
     fit(network(), blobs(), watched(seen), **OPTIONS, levels=levels)
 
     class Reporter:

@@ -1,18 +1,13 @@
-"""A free estimate of robustness from the training pass itself (METHOD 7, step 1).
+"""A free estimate of robustness from the training passes themselves (METHOD 7, step 1).
 
-The backward pass of training can reach the inputs for the price of the first layer's input gradient. With
-cross-entropy to targets t it is ∇ₓL = Σ_j (p_j − t_j) ∇ₓz_j. Where one rival r of the prediction ŷ matters this is
-m ∇ₓ(z_ŷ − z_r) but for its sign, with m the probability mass that the gradient moves between them, so that
+The backward pass of training can reach the inputs for the price of the first layer's input gradient. What its size says
+of the distance to the decision boundary is worked out in `robcal.robustness.online_slopes`; here the estimates of all
+training examples are gathered, averaged over epochs and measured.
 
-    d ≈ (z_ŷ − z_r) m / ‖∇ₓL‖,     m = ½ Σ_j |p_j − t_j|,
-
-the first-order distance. With hard labels m = 1 − p_y, which is METHOD's 1 − p_ŷ where the label is predicted; with
-two classes m = |p_ŷ − t_ŷ| for any targets, and the estimate is the first-order one exactly.
-
-Batch normalisation spoils it: in training mode the loss of one example depends, through the batch's statistics, on the
-inputs of all others, and the gradient of a well-fitted example is then mostly other examples' doing. On a residual
-network for CIFAR-10 (JPEG), 400 validation images, the same pass gave 16% of them the level of the reference in
-training mode and 52% with frozen statistics. Use it with networks that normalise every example by itself, or none.
+Two things no training pass can tell. An estimate belongs to what the pass saw: with augmentation that is another
+picture, and distances of other pictures rank the clean ones badly. And with batch normalisation the gradient of a
+well-fitted example is mostly other examples' doing; what is left is the margin and the typical slope of its classes.
+`refresh` mends both for 1.5 passes an example, once, at the end of training (`robcal.robustness.online_refresh`).
 """
 
 from __future__ import annotations
@@ -23,11 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robcal.checks import check_num_levels, check_positive_int, check_scores, refuse
+from robcal.data.dataset import Box
 from robcal.robustness.levels import assign_levels
+from robcal.robustness.online_refresh import PASSES, look
+from robcal.robustness.online_slopes import ClassSlopes, estimate_distances, fit_slopes, mixes_examples, pack, unpack
 from robcal.types import Scores
+
+#: Epochs at the end that are looked at whatever `every` says: the averages then hold those of the final network.
+LAST_EPOCHS = 3
+_LOOK_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -49,45 +51,23 @@ class OnlineFidelity:
     within_one: float
 
 
-def online_distance(logits: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
-    """The first-order distance read off one training pass.
-
-    Args:
-        logits: (B, Z) of the pass.
-        targets: (B, Z), rows sum to 1: what the cross-entropy was taken to.
-        gradient: (B, …) input gradient of each example's own loss (of the sum over the batch, not of its mean).
-
-    Returns:
-        (B,) float32; NaN where the gradient is zero or not finite, for it says nothing then.
-
-    Example:
-        >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
-        >>> logits, targets = torch.cat([3 * x[:, :1], 0 * x[:, :1]], 1), torch.tensor([[0.9, 0.1]])
-        >>> torch.nn.functional.cross_entropy(logits, targets).backward()
-        >>> round(online_distance(logits, targets, x.grad).item(), 4)
-        1.0
-    """
-    values = logits.detach().float()
-    top = values.topk(2, dim=1).values
-    moved = 0.5 * (values.softmax(1) - targets.detach().float()).abs().sum(1)
-    size = torch.linalg.vector_norm(gradient.detach().float().flatten(1), dim=1)
-    distance = (top[:, 0] - top[:, 1]) * moved / size
-    return torch.where(torch.isfinite(distance) & (moved > 0), distance, torch.nan)
-
-
 class OnlineScores:
     """Robustness estimates of the training examples, gathered while a network trains: hand it to `robcal.training.fit`.
 
-    An estimate belongs to what the training pass saw: the augmented view, dropout and the batch's own statistics, the
-    weights of that step. Over epochs estimates are averaged geometrically with exponential weights, views with them.
-    It holds for losses that are the cross-entropy to the targets; a method that mixes examples gives an estimate of the
-    mixture. Kept are a few numbers an example, on the host.
+    Estimates of one epoch are averaged geometrically with what was known. They hold for losses that are the
+    cross-entropy to the targets; a method that mixes examples gives an estimate of the mixture. For up to 16 classes
+    2 Z + 5 numbers an example are kept, for more 10.
 
     Args:
         count: N, training examples.
         num_levels: R, for the fidelity figures.
-        decay: weight of what was known before an epoch, from 0 (the last estimate alone) to below 1.
+        decay: weight, for every epoch passed, of what was known, from 0 (the last estimate alone) to below 1.
         reference: (N,) distances of the training examples to compare with after every epoch, or None.
+        every: which epochs are looked at: every so many (1: all), and the last three. In the others a training step
+            costs what it costs without this, and the figures stay. None: 8, or 16 with `refresh`.
+        refresh: look once more at all clean examples in eval mode at the end of the last epoch, for 1.5 passes each;
+            these replace the estimates. The last three epochs are then looked at like others, and of a training too
+            short for any the one before the last.
 
     Attributes:
         history: one `OnlineFidelity` a finished epoch.
@@ -104,30 +84,71 @@ class OnlineScores:
         (1.0, ['estimate', 'estimate'])
     """
 
-    def __init__(self, count: int, *, num_levels: int = 10, decay: float = 0.5, reference: Any = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        num_levels: int = 10,
+        decay: float = 0.5,
+        reference: Any = None,
+        every: int | None = None,
+        refresh: bool = False,
+    ) -> None:
         check_num_levels(num_levels, check_positive_int(count, "count"), split="the training split")
+        every = check_positive_int((16 if refresh else 8) if every is None else every, "every")
         if not 0 <= decay < 1:
             refuse(f"decay is {decay!r}", "it must be at least 0 and below 1", "0 keeps the last estimate alone")
-        self.count, self.num_levels, self.decay = count, num_levels, decay
+        self.count, self.num_levels, self.decay, self.every, self.refresh = count, num_levels, decay, every, refresh
         self.reference = None if reference is None else check_scores(reference, n=count, name="reference")
         self.history: list[OnlineFidelity] = []
+        self.slopes: ClassSlopes | None = None
+        self._cross_talk = False
         self._log_distance = torch.full((count,), torch.nan)
-        self._last = torch.full((count, 4), torch.nan)  # of this epoch: distance, margin, prediction, rival
+        self._age = torch.zeros(count)  # epochs since an estimate entered it
         self._known = torch.full((count, 3), -1.0)  # of the latest epoch: margin, prediction, rival
+        self._passes = torch.zeros(count)
+        self._seen = torch.empty(count, 0)  # of this epoch, by `pack`, where the network is; no columns before a pass
+        self._looked = torch.full((count, 4), torch.nan)  # of this epoch, by `look`
+
+    def watch(self, model: nn.Module) -> None:
+        """Say which network the passes are of: with batch normalisation they are read by other rules."""
+        self._cross_talk = mixes_examples(model)
+
+    def wants(self, epoch: int, epochs: int) -> bool:
+        """Whether the passes of an epoch (from 0) are to be observed."""
+        left, due = epochs - epoch - 1, (epoch + 1) % self.every == 0
+        if self.refresh:  # what the last epoch showed would be replaced at once
+            return left > 0 and (due or (left == 1 and epochs <= self.every))
+        return due or left < LAST_EPOCHS
 
     def observe(self, index: Tensor, logits: Tensor, targets: Tensor, gradient: Tensor) -> None:
-        """Take in a batch after its backward pass.
+        """Take in a batch after its backward pass, without waiting for the device.
 
         Args:
             index: (B,) int64, positions in the training split.
             logits: (B, Z) of the pass.
-            targets: (B, Z) of the pass.
+            targets: (B, Z) of the pass, rows sum to 1.
             gradient: (B, …) input gradient of each example's own loss: that of the batch's mean loss times B.
         """
-        top = logits.detach().float().topk(2, dim=1)
-        distance = online_distance(logits, targets, gradient)
-        columns = [distance, top.values[:, 0] - top.values[:, 1], *top.indices.float().unbind(1)]
-        self._last[index.cpu()] = torch.stack(columns, 1).cpu()
+        columns = pack(logits, targets, gradient)
+        if self._seen.shape[1] != columns.shape[1]:
+            self._seen = columns.new_full((self.count, columns.shape[1]), torch.nan)
+        elif self._seen.device != columns.device:
+            self._seen = self._seen.to(columns.device)
+        self._seen[index] = columns
+
+    def look(self, model: nn.Module, fetch: Callable[[Tensor], Tensor], index: Tensor, box: Box) -> None:
+        """Score clean examples in eval mode: what `refresh` asks for at the end of the last epoch.
+
+        Args:
+            model: the network, left as it was found.
+            fetch: positions → (B, …) float32 inputs on the network's device.
+            index: (n,) int64 positions to score.
+            box: where the inputs live.
+        """
+        for start in range(0, len(index), _LOOK_BATCH):
+            part = index[start : start + _LOOK_BATCH]
+            self._looked[part] = look(model, fetch(part), self.slopes, box).cpu()
 
     def end_epoch(self, total: Callable[[Tensor], Tensor] | None = None) -> None:
         """Average what the epoch has shown into what was known, and measure it.
@@ -135,23 +156,25 @@ class OnlineScores:
         Args:
             total: sums a tensor over all processes, each of which saw its own examples; None for a single one.
         """
-        seen = ~torch.isnan(self._last[:, 1])
+        seen, looked = self._seen.cpu(), self._looked
         if total is not None:
-            seen = total(seen.float()) > 0
-            finite = ~torch.isnan(self._last)
-            whole, known = total(torch.where(finite, self._last, 0.0)), total(finite.float()) > 0
-            self._last = torch.where(known, whole, torch.nan)
-        # a distance of 0 (a tie) has no logarithm: the smallest normal number stands for it
-        fresh = self._last[:, 0].clamp_min(torch.finfo(torch.float32).tiny).log()
-        before = torch.where(torch.isnan(self._log_distance), fresh, self._log_distance)
-        mixed = self.decay * before + (1 - self.decay) * fresh
-        self._log_distance = torch.where(torch.isnan(fresh), self._log_distance, mixed)
-        self._known = torch.where(seen.unsqueeze(1), self._last[:, 1:], self._known)
-        self._last = torch.full_like(self._last, torch.nan)
+            seen, looked = _sum(seen, total), _sum(looked, total)
+        self._age += 1
+        if seen.shape[1]:
+            self._average(seen)
+        rows = ~torch.isnan(looked[:, 0])
+        if rows.any():
+            self._log_distance[rows], self._age[rows] = _log(looked[rows, 0]), 0.0
+            self._known[rows] = looked[rows, 1:]
+            self._passes[rows] += PASSES
+        self._seen, self._looked = torch.empty(self.count, 0), torch.full_like(self._looked, torch.nan)
         self.history.append(self._fidelity())
 
     def scores(self) -> Scores:
-        """The estimates so far as scores: status "estimate"; "censored", +inf, for examples without one; no passes."""
+        """The estimates so far as scores: status "estimate"; "censored", +inf, for examples without one.
+
+        `passes` counts what was spent beside training: 0, or 1.5 after `refresh`.
+        """
         distance = self._log_distance.exp()
         found = torch.isfinite(distance)
         return Scores(
@@ -160,18 +183,30 @@ class OnlineScores:
             prediction=self._known[:, 1].numpy().astype(np.int64),
             rival=np.where(found.numpy(), self._known[:, 2].numpy(), -1).astype(np.int64),
             margin=self._known[:, 0].clamp_min(0).numpy(),
-            passes=np.zeros(self.count, np.float32),
+            passes=self._passes.numpy().copy(),
             method="online",
-            provenance={"decay": self.decay, "epochs": len(self.history)},
+            provenance={
+                "decay": self.decay,
+                "every": self.every,
+                "refresh": self.refresh,
+                "cross_talk": self._cross_talk,
+                "epochs": len(self.history),
+            },
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs, as tensors."""
+        """Everything a resumed run needs, as tensors on the host."""
         rows = [[row.epoch, row.observed, row.spearman, row.same_level, row.within_one] for row in self.history]
+        slopes = self.slopes or ClassSlopes(np.zeros((0, 0)))
         return {
             "log_distance": self._log_distance.clone(),
-            "last": self._last.clone(),
+            "age": self._age.clone(),
             "known": self._known.clone(),
+            "passes": self._passes.clone(),
+            "seen": self._seen.cpu().clone(),
+            "looked": self._looked.clone(),
+            "slopes": torch.from_numpy(slopes.squared.copy()),
+            "cross_talk": torch.tensor(slopes.cross_talk, dtype=torch.float64),
             "history": torch.tensor(rows, dtype=torch.float64).reshape(-1, 5),
         }
 
@@ -179,17 +214,47 @@ class OnlineScores:
         """Go on where `state` was taken.
 
         Raises:
-            InputError: if it was taken of another number of examples.
+            InputError: if it was taken of another number of examples, or by another version.
         """
+        missing = sorted(self.state().keys() - state.keys())
+        if missing:
+            refuse(
+                f"the state of the online estimates has no {', '.join(missing)}",
+                "it was written by another version of robcal",
+                "Start again",
+            )
         if len(state["log_distance"]) != self.count:
             refuse(
                 f"the state holds {len(state['log_distance'])} examples, the training split {self.count}",
                 "both must be of the same data",
                 "Start again, or pass the data that the run began with",
             )
-        self._log_distance, self._last = state["log_distance"].clone(), state["last"].clone()
-        self._known = state["known"].clone()
+        self._log_distance, self._age = state["log_distance"].clone(), state["age"].clone()
+        self._known, self._passes = state["known"].clone(), state["passes"].clone()
+        self._seen, self._looked = state["seen"].clone(), state["looked"].clone()
+        squared = state["slopes"].numpy().copy()
+        self.slopes = ClassSlopes(squared, float(state["cross_talk"])) if squared.size else None
         self.history = [OnlineFidelity(int(row[0]), *row[1:]) for row in state["history"].tolist()]
+
+    def _average(self, seen: Tensor) -> None:
+        """Turn the epoch's passes into distances, and average these into what was known."""
+        rows = torch.isfinite(seen).all(1)
+        passes = unpack(seen[rows])
+        slopes = fit_slopes(passes, cross_talk=self._cross_talk)
+        if slopes is None:
+            return
+        self.slopes = slopes
+        distance, rival = estimate_distances(passes, slopes)
+        values = np.stack([distance, passes.gaps[:, 0], passes.prediction, rival], 1)
+        told = torch.full((self.count, 4), torch.nan)
+        told[rows] = torch.from_numpy(values).float()
+        self._known = torch.where(rows.unsqueeze(1), told[:, 1:], self._known)
+        fresh = _log(told[:, 0])
+        before = torch.where(torch.isnan(self._log_distance), fresh, self._log_distance)
+        weight = self.decay**self._age
+        told_now = ~torch.isnan(fresh)
+        self._log_distance = torch.where(told_now, weight * before + (1 - weight) * fresh, self._log_distance)
+        self._age = torch.where(told_now, 0.0, self._age)
 
     def _fidelity(self) -> OnlineFidelity:
         """Agreement with the reference distances, over all examples; those without an estimate count as most robust."""
@@ -205,3 +270,15 @@ class OnlineScores:
         spearman = float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")
         off = np.abs(assign_levels(ours, self.num_levels) - assign_levels(self.reference, self.num_levels))
         return OnlineFidelity(epoch, observed, spearman, float((off == 0).mean()), float((off <= 1).mean()))
+
+
+def _sum(values: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """What some process has filled (after a resume several may have, all alike), NaN where none has."""
+    filled = ~torch.isnan(values)
+    whole, times = total(torch.where(filled, values, 0.0)), total(filled.float())
+    return torch.where(times > 0, whole / times, torch.nan)
+
+
+def _log(distance: Tensor) -> Tensor:
+    """Logarithms; a distance of 0 (a tie) has none: the smallest normal number stands for it."""
+    return distance.clamp_min(torch.finfo(torch.float32).tiny).log()

@@ -1,10 +1,10 @@
 """Levels that follow the training: no reference model, the running one re-scores as it trains (METHOD 4, "online").
 
-Two ways to score the training split. "training-pass" takes the free estimates of the training passes (`OnlineScores`).
-Batch normalisation spoils them: on handwritten digits with such a network their rank correlation with a reference
-model's distances was .07. "first-order" therefore scores all training examples anew after every epoch, in eval mode
-and without augmentation, for 1.5 passes each (one rival, with the secant): two and a half times the work of plain
-training, about that of a reference model and its scores.
+Two ways to score the training split. "training-pass" takes the free estimates of the training passes (`OnlineScores`),
+of every epoch. Batch normalisation leaves little of them but the margin (docs/online.md). "first-order" therefore
+scores all training examples anew after every epoch, in eval mode and without augmentation, for 1.5 passes each (one
+rival, with the secant): two and a half times the work of plain training, about that of a reference model and its
+scores.
 
 No training pass sees the validation split; it is scored by first order, with three rivals, at the end of the epoch.
 Each split is cut on its own, so two kinds of estimate are never compared with each other. Until the first epoch has
@@ -28,6 +28,7 @@ from robcal.robustness.agreement import level_agreement
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.levels import assign_levels
 from robcal.robustness.online import OnlineScores
+from robcal.robustness.online_slopes import mixes_examples
 from robcal.robustness.scoring import score
 
 ESTIMATES = ("training-pass", "first-order")
@@ -82,7 +83,7 @@ class OnlineLevels:
         self.splits = {name: dataset.split(name) for name in _SPLITS}
         size = len(self.splits["train"])
         free = estimates == "training-pass"
-        self.online = OnlineScores(size, num_levels=num_levels, decay=decay) if free else None
+        self.online = OnlineScores(size, num_levels=num_levels, decay=decay, every=1) if free else None
         self.levels: dict[str, IntArray] = {name: np.zeros(len(self.splits[name]), np.int64) for name in _SPLITS}
         self.history: list[LevelDrift] = []
         self.epoch = 0
@@ -146,5 +147,4 @@ def estimates_for(model: nn.Module) -> str:
     >>> estimates_for(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))), estimates_for(nn.Linear(2, 2))
     ('first-order', 'training-pass')
     """
-    batch_norm = nn.modules.batchnorm._BatchNorm
-    return "first-order" if any(isinstance(module, batch_norm) for module in model.modules()) else "training-pass"
+    return "first-order" if mixes_examples(model) else "training-pass"
