@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ from robcal.checks import InputError
 from robcal.data import Dataset, load_dataset
 from robcal.data.dataset import Split
 from robcal.robustness import METHODS, score
-from robcal.robustness.reference import reference_scores
+from robcal.robustness.reference import reference_attacks
 from robcal.robustness.steps import attack_batch
 from robcal.runs import load_data, load_model, open_run
 from robcal.types import Scores
@@ -157,11 +158,16 @@ def parse() -> argparse.Namespace:
         "--repeat-passes", type=float, default=40, help="settings up to this cost are timed three times"
     )
     parser.add_argument("--hardware", default=f"{os.cpu_count()} CPU cores", help="for the record")
+    parser.add_argument("--only", default="", help="peers whose names match this regular expression; default: all")
+    strong = sorted(reference_attacks())
+    parser.add_argument("--references", nargs="+", choices=strong, default=strong, help="two or more; default: all")
     parser.add_argument("--quick", action="store_true", help="20 images, budgets like ours and short defaults only")
     parser.add_argument("--page", type=Path, help="write this page from finished measurements instead")
     options = parser.parse_args()
     if not options.page and (len(options.runs) != 1 or options.out is None):
         parser.error("a measurement takes one RUN and --out DIR")
+    if len(set(options.references)) < 2:
+        parser.error("--references takes two or more: their agreement is the noise ceiling")
     if options.quick:
         options.images, options.slow_images, options.most_passes = min(options.images, 20), 0, 100
         options.reference_iterations, options.reference_restarts, options.reference_rivals = 20, 0, 2
@@ -236,6 +242,8 @@ def our_verified(task: Task, name: str) -> Tensor | None:
 def peer_jobs(task: Task, budget: float, options: argparse.Namespace) -> Iterator[Job]:
     """Every peer at its default, at a budget like ours, and at some in between."""
     for peer in PEERS:
+        if not re.search(options.only, peer.name):
+            continue
         steps = fit_steps(task, peer, budget)
         if not steps:
             continue
@@ -350,12 +358,17 @@ def reference_distances(task: Task, options: argparse.Namespace) -> dict[str, Te
         "restarts": options.reference_restarts,
         "num_rivals": options.reference_rivals,
     }
-    kept = options.out / "peers" / f"{digest_of([task.key, 'reference', settings])}.json"
-    if not kept.exists():
-        _, parts = reference_scores(task.model, task.x, batch_size=task.batch_size, seed=task.seed, **settings)
-        save_json({name: scores.distance.tolist() for name, scores in parts.items()}, kept)
-    found = load_json(kept, "kept references")
-    return {name: torch.from_numpy(scoring_report.numbers(values)) for name, values in found.items()}
+    found: dict[str, Tensor] = {}
+    for name, attack in reference_attacks(**settings, seed=task.seed).items():
+        if name not in options.references:
+            continue
+        kept = options.out / "peers" / f"{digest_of([task.key, 'reference', name, settings])}.json"
+        if not kept.exists():
+            scores = score(task.model, task.x, method=attack, batch_size=task.batch_size, seed=task.seed)
+            kept.parent.mkdir(exist_ok=True)
+            save_json({"distance": scores.distance.tolist()}, kept)
+        found[name] = torch.from_numpy(scoring_report.numbers(load_json(kept, "a kept reference")["distance"]))
+    return found
 
 
 def time_large(task: Task, split: Split, count: int) -> dict[str, Any]:

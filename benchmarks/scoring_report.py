@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from scipy.stats import norm, spearmanr
+from scipy.stats import binomtest, norm, spearmanr
 
 from robcal.checks import FloatArray, IntArray
 from robcal.files import replacing
@@ -20,8 +20,10 @@ import matplotlib.pyplot as plt
 
 #: Fewer images than this say nothing about ten levels.
 FEWEST_FOR_LEVELS = 50
-#: A peer has "the same agreement" as ours from this much below it: in the peer's favour.
-LENIENCE = 0.02
+#: A peer reaches the agreement of ours unless fewer of its levels are right with an exact McNemar test below this …
+RESOLVED = 0.05
+#: … and peers that are resolved to be below, but by less than this, are named beside it.
+NEAR = 0.02
 
 Record = dict[str, Any]
 
@@ -68,6 +70,8 @@ def compare(row: Record, best: FloatArray, rest: FloatArray, margin: FloatArray)
     }
     if count >= FEWEST_FOR_LEVELS:
         same, within = agreement(distance, best, margin[:count])
+        right = levels(distance, margin[:count]) == levels(best, margin[:count])
+        said |= {"right": right.tolist()}
         said |= {"same": same, "same_interval": wilson(same, count), "within_one": within}
         said |= {"same_without_own": agreement(distance, rest, margin[:count])[0], "spearman": spearman(distance, best)}
     return said
@@ -152,7 +156,7 @@ def table_row(row: Record) -> str:
     same = "–"
     if "same" in row:
         low, high = row["same_interval"]
-        same = f"{row['same']:.2f} ({low:.2f}–{high:.2f})"
+        same = f"{row['same']:.3f} ({low:.3f}–{high:.3f})"
     name = f"**{row['name']}**" if row["kind"] == "ours" else row["name"]
     cells = [
         name,
@@ -209,20 +213,45 @@ def notes(record: Record) -> list[str]:
 
 def against(row: Record, peers: list[Record]) -> str:
     """One of ours against the peers, computed from the table."""
-    equal = [peer for peer in peers if peer["same"] >= row["same"] - LENIENCE - 1e-9]
+    near = [peer for peer in peers if below(peer, row) and peer["same"] >= row["same"] - NEAR - 1e-9]
+    beside = ""
+    if near:
+        fast = min(near, key=lambda peer: peer["cpu_milliseconds"])
+        beside = f" Within {NEAR} of it, but below: {called(fast)} {costs(fast, row)}."
+    equal = [peer for peer in peers if not below(peer, row)]
     if not equal:
         best = max(peers, key=lambda peer: peer["same"], default=None)
-        nearest = f"; the nearest is {best['name']} ({best['settings']}), {best['same']:.2f}" if best else ""
-        return f"no peer's setting here reaches its {row['same']:.2f} less {LENIENCE}{nearest}."
+        nearest = f"; the nearest is {called(best)} {costs(best, row)}" if best and not near else ""
+        return f"no peer's setting here reaches its {row['same']:.3f}{nearest}.{beside}"
     fast = min(equal, key=lambda peer: peer["cpu_milliseconds"])
-    cpu, passes = fast["cpu_milliseconds"] / row["cpu_milliseconds"], fast["passes"] / row["passes"]
-    in_turn = len(fast["times"]) > 1 and len(row["times"]) > 1
-    wall = f", {fast['milliseconds'] / row['milliseconds']:.1f} times its wall time" if in_turn else ""
-    return (
-        f"the fastest peer that reaches its {row['same']:.2f} (less {LENIENCE}) is {fast['name']} "
-        f"({fast['settings']}), {fast['same']:.2f}, at {cpu:.1f} times its CPU time{wall} and "
-        f"{passes:.1f} times its passes."
-    )
+    return f"the fastest peer that reaches its {row['same']:.3f} is {called(fast)} {costs(fast, row)}.{beside}"
+
+
+def called(peer: Record) -> str:
+    """A peer with its setting and its agreement."""
+    return f"{peer['name']} ({peer['settings']}), {peer['same']:.3f},"
+
+
+def costs(peer: Record, row: Record) -> str:
+    """How much more a peer costs than one of ours."""
+    cpu, passes = peer["cpu_milliseconds"] / row["cpu_milliseconds"], peer["passes"] / row["passes"]
+    in_turn = len(peer["times"]) > 1 and len(row["times"]) > 1
+    wall = f", {peer['milliseconds'] / row['milliseconds']:.1f} times its wall time" if in_turn else ""
+    return f"at {cpu:.1f} times its CPU time{wall} and {passes:.1f} times its passes"
+
+
+def below(peer: Record, row: Record) -> bool:
+    """Whether fewer of the peer's levels are right than of ours, on the same images (exact McNemar test, two-sided).
+
+    Example:
+        >>> below({"right": [False] * 8 + [True] * 9}, {"right": [True] * 17})
+        True
+    """
+    theirs, ours = np.array(peer["right"]), np.array(row["right"])
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    if only_ours <= only_theirs:
+        return False
+    return bool(binomtest(only_theirs, only_ours + only_theirs).pvalue < RESOLVED)
 
 
 def figure(record: Record, target: Path) -> None:
@@ -259,10 +288,11 @@ def write_page(target: Path, records: list[Record]) -> None:
     parts = [HEAD]
     (target.parent / "figures").mkdir(parents=True, exist_ok=True)
     for record in records:
-        name = record["data"].split(" ")[0].lower()
+        name = f"{record['data'].split(' ')[0].lower()}-{record['model']}-{record['images']}"
         picture = target.parent / "figures" / f"scoring-{name}.svg"
         figure(record, picture)
-        parts += [f"## {record['data']}", table(record), f"![Cost against agreement](figures/{picture.name})\n"]
+        parts += [f"## {record['data']}, {record['model']}, {record['images']:,} images"]
+        parts += [table(record), f"![Cost against agreement](figures/{picture.name})\n"]
     with replacing(target) as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
 
@@ -286,6 +316,8 @@ Written by `benchmarks/scoring.py`, every figure of it:
   last, by logit margin. *ρ* is Spearman's.
 - "default (first N images)" ran on so few because it takes too long for more; nothing is extrapolated from them, and
   nothing is said of levels. What a peer had finished was kept while the measurement was stopped and resumed.
+- A peer *reaches* the agreement of ours unless fewer of its levels are right on the same images (exact McNemar test,
+  two-sided, 5%): on few images, where little can be resolved, that is in the peer's favour.
 - The peers are given frozen parameters, the network's fastest memory format and the labels to change. "our budget" is
   the largest number of iterations within the passes of our dearest method, or one iteration where even that costs more.
 """

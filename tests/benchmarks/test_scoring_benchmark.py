@@ -111,4 +111,38 @@ def test_the_reference_is_the_best_of_all_and_the_fastest_equal_peer_is_named(re
     assert [row.get("same") == 1.0 for row in record["rows"]] == [True, False, True, True, False]
     assert record["rows"][2]["ratio"] == pytest.approx(1.1)
     assert "same" not in record["rows"][4]
-    assert "slow and right (default), 1.00, at 20.0 times its CPU time" in report.notes(record)[2]
+    assert "slow and right (default), 1.000, at 20.0 times its CPU time" in report.notes(record)[2]
+
+
+def test_a_peer_reaches_ours_unless_an_exact_test_says_no(report):
+    exact = np.arange(1.0, 201.0)
+
+    def swapped(pairs):
+        """Two of two hundred in another level for every pair, across the first cuts."""
+        distance = exact.copy()
+        for cut in range(20, 20 * (pairs + 1), 20):
+            distance[[cut - 1, cut]] = distance[[cut, cut - 1]]
+        return distance
+
+    rows = [
+        make_row("ours", "ours", exact, 1.0),
+        make_row("two pairs", "default", swapped(2), 5.0),  # 4 of 4 in our favour: p = 2/16
+        make_row("three pairs", "default", swapped(3), 4.0),  # 6 of 6: p = 2/64
+    ]
+    record = {"margin": [0.0] * 200, "references": {"a": list(exact), "b": list(exact)}, "rows": rows, "images": 200,
+              "reference_settings": {}}  # fmt: skip
+    ours, two, three = report.judge(record)["rows"]
+    assert [two["same"], three["same"]] == pytest.approx([0.98, 0.97])
+    assert not report.below(two, ours)
+    assert report.below(three, ours)
+    assert not report.below(ours, three)
+    said = report.against(ours, [two, three])
+    assert said.startswith(
+        "the fastest peer that reaches its 1.000 is two pairs (default), 0.980, at 5.0 times its CPU"
+    )
+    assert "below" not in said
+    two["same"], three["same"] = 0.98, 0.985  # a share within .02 alone is not enough
+    assert "Within 0.02 of it, but below: three pairs (default), 0.985, at 4.0 times" in report.against(
+        ours, [two, three]
+    )
+    assert report.against(ours, [three]).startswith("no peer's setting here reaches its 1.000. Within")
