@@ -98,28 +98,29 @@ def test_which_epochs_are_looked_at() -> None:
     assert epochs(3) == [1, 2, 3]
     assert epochs(7, every=3) == [3, 5, 6, 7]
     assert epochs(4, every=1) == [1, 2, 3, 4]
-    assert epochs(30, refresh=True) == [16]
-    assert epochs(32, refresh=True) == [16]
-    assert epochs(9, refresh=True) == [8]
-    assert epochs(16, refresh=True) == [15]
-    assert epochs(1, refresh=True) == []
+    assert epochs(30, refresh="secant") == [16]
+    assert epochs(32, refresh="secant") == [16]
+    assert epochs(9, refresh="secant") == [8]
+    assert epochs(16, refresh="secant") == [15]
+    assert epochs(1, refresh="secant") == []
 
 
+@pytest.mark.parametrize(("refresh", "passes"), [("linear", 1.0), ("secant", 1.5)])
 @pytest.mark.parametrize("model", [network, normalised])
-def test_a_refresh_scores_clean_examples_once_by_the_final_network(model: Any) -> None:
-    data, trained, online = blobs(), model(), OnlineScores(60, refresh=True, reference=np.arange(60.0))
+def test_a_refresh_scores_clean_examples_once_by_the_final_network(model: Any, refresh: str, passes: float) -> None:
+    data, trained, online = blobs(), model(), OnlineScores(60, refresh=refresh, reference=np.arange(60.0))
 
     def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return x + torch.randn(x.shape, generator=generator)
 
     fit(trained, data, make_method("vanilla"), **OPTIONS, augment=augment, online=online)
-    found = look(trained, torch.tensor(data.split("train").inputs), online.slopes, None)
+    found = look(trained, torch.tensor(data.split("train").inputs), online.slopes, None, secant=refresh == "secant")
     scores = online.scores()
     np.testing.assert_allclose(scores.distance, found[:, 0], rtol=1e-4)
     np.testing.assert_array_equal(scores.prediction, found[:, 2])
     np.testing.assert_array_equal(scores.rival, found[:, 3])
     np.testing.assert_allclose(scores.margin, found[:, 1], rtol=1e-4, atol=1e-5)
-    assert (scores.passes == 1.5).all()
+    assert (scores.passes == passes).all()
     assert [row.observed for row in online.history] == [0.0, 1.0, 1.0]  # epoch 2 of 3 by its passes
     plain = model()
     fit(plain, data, make_method("vanilla"), **OPTIONS, augment=augment)
@@ -196,17 +197,17 @@ def test_a_run_killed_between_its_refresh_and_its_end_resumes_with_what_was_foun
         fit(network(), blobs(), make_method("vanilla"), **OPTIONS, online=online, **saved)
         return online
 
-    whole = train(OnlineScores(60, refresh=True))
+    whole = train(OnlineScores(60, refresh="secant"))
     saved: dict[str, Any] = {"state_file": tmp_path / "state.pt", "state_seconds": 0.0}
     with pytest.raises(Stop):
-        train(Dying(60, refresh=True), **saved)
+        train(Dying(60, refresh="secant"), **saved)
     assert load_state(saved["state_file"])["at"][:2] == [2, 4]
 
     class Blind(OnlineScores):
         def look(self, *arguments: Any) -> None:
             raise AssertionError("looked again")
 
-    resumed = train(Blind(60, refresh=True), **saved)
+    resumed = train(Blind(60, refresh="secant"), **saved)
     assert (resumed.scores().passes == 1.5).all()
     np.testing.assert_array_equal(resumed.scores().distance, whole.scores().distance)
     np.testing.assert_array_equal(resumed.scores().rival, whole.scores().rival)
@@ -243,7 +244,7 @@ def test_sums_over_processes_are_the_estimates_of_one() -> None:
     rng = np.random.default_rng(0)
     logits, gradient = torch.tensor(rng.normal(size=(8, 3))).float(), torch.tensor(rng.normal(size=(8, 2))).float()
     targets, index = torch.eye(3)[rng.integers(0, 3, 8)], torch.arange(8)
-    alone, one, other = (OnlineScores(9, num_levels=2, refresh=True) for _ in range(3))
+    alone, one, other = (OnlineScores(9, num_levels=2, refresh="secant") for _ in range(3))
     model, inputs = network(), torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     parts = ((alone, [0, 1, 2, 3, 4, 5, 6, 7]), (one, [0, 2, 4, 6]), (other, [1, 3, 5, 7, 6]))
     for part, rows in parts:
@@ -283,6 +284,11 @@ def test_fidelity_is_the_agreement_of_levels() -> None:
     assert (row.same_level, row.within_one) == ((off == 0).mean(), (off <= 1).mean())
     ranks = [np.argsort(np.argsort(values)) for values in (distance, reference)]
     assert row.spearman == pytest.approx(np.corrcoef(ranks)[0, 1], abs=1e-6)
+    assert online.fidelity(reference) == row
+    backwards = online.fidelity(-reference)
+    assert backwards.spearman == pytest.approx(-row.spearman)
+    with pytest.raises(InputError, match="reference"):
+        online.fidelity(reference[:-1])
 
 
 @pytest.mark.parametrize(
@@ -292,6 +298,7 @@ def test_fidelity_is_the_agreement_of_levels() -> None:
         ({"count": 5}, "5 examples for 10 levels"),
         ({"count": 20, "decay": 1.0}, "decay is 1.0"),
         ({"count": 20, "every": 0}, "every is 0"),
+        ({"count": 20, "refresh": "all"}, "refresh"),
         ({"count": 20, "reference": [0.1, 0.2]}, "has 2"),
         ({"count": 20, "reference": [np.nan] * 20}, "nan"),
     ],

@@ -48,14 +48,17 @@ def test_the_box_is_kept() -> None:
     np.testing.assert_allclose(found[~inside], outside[~inside], rtol=1e-3)
 
 
-def test_without_slopes_it_is_the_first_order_estimate_with_one_rival() -> None:
+@pytest.mark.parametrize("secant", [False, True])
+def test_without_slopes_it_is_the_first_order_estimate_with_one_rival(secant: bool) -> None:
     model = network()
     x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
-    expected = first_order_estimate(model, x, num_rivals=1)
-    found = look(model, x, None, (0.0, 1.0))
+    expected = first_order_estimate(model, x, num_rivals=1, secant=secant)
+    found = look(model, x, None, (0.0, 1.0), secant=secant)
     torch.testing.assert_close(found[:, 0], expected.distance, rtol=1e-4, atol=1e-6)
     assert torch.equal(found[:, 3].long(), expected.rival)
-    same = look(model, x, ClassSlopes(np.ones((1, 1))), (0.0, 1.0))  # one slope for all pairs chooses nothing
+    same = look(
+        model, x, ClassSlopes(np.ones((1, 1))), (0.0, 1.0), secant=secant
+    )  # one slope for all pairs chooses nothing
     assert torch.equal(found, same)
 
 
@@ -74,6 +77,16 @@ def test_the_network_is_left_as_it_was() -> None:
     for parameter in model.parameters():
         assert parameter.grad is None
         assert parameter.requires_grad
+
+
+def test_a_forward_at_the_point_is_spent_for_the_secant_only() -> None:
+    calls = []
+    model = network()
+    model.register_forward_hook(lambda *told: calls.append(1))
+    look(model, torch.full((3, 4), 0.3), None, None, secant=False)
+    assert len(calls) == 1
+    look(model, torch.full((3, 4), 0.3), None, None)
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("scale", [0.0, float("nan")])

@@ -7,7 +7,7 @@ training examples are gathered, averaged over epochs and measured.
 Two things no training pass can tell. An estimate belongs to what the pass saw: with augmentation that is another
 picture, and distances of other pictures rank the clean ones badly. And with batch normalisation the gradient of a
 well-fitted example is mostly other examples' doing; what is left is the margin and the typical slope of its classes.
-`refresh` mends both for 1.5 passes an example, once, at the end of training (`robcal.robustness.online_refresh`).
+`refresh` mends both for 1 or 1.5 passes an example, once, at the end of training (`robcal.robustness.online_refresh`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robcal.checks import check_num_levels, check_positive_int, check_scores, refuse
+from robcal.checks import check_choice, check_num_levels, check_positive_int, check_scores, refuse
 from robcal.data.dataset import Box
 from robcal.robustness.levels import assign_levels
 from robcal.robustness.online_refresh import PASSES, look
@@ -56,7 +56,7 @@ class OnlineScores:
 
     Estimates of one epoch are averaged geometrically with what was known. They hold for losses that are the
     cross-entropy to the targets; a method that mixes examples gives an estimate of the mixture. For up to 16 classes
-    2 Z + 5 numbers an example are kept, for more 10.
+    2 Z + 11 numbers an example are kept, for more 16; those of the running epoch where the network is.
 
     Args:
         count: N, training examples.
@@ -65,9 +65,9 @@ class OnlineScores:
         reference: (N,) distances of the training examples to compare with after every epoch, or None.
         every: which epochs are looked at: every so many (1: all), and the last three. In the others a training step
             costs what it costs without this, and the figures stay. None: 8, or 16 with `refresh`.
-        refresh: look once more at all clean examples in eval mode at the end of the last epoch, for 1.5 passes each;
-            these replace the estimates. The last three epochs are then looked at like others, and of a training too
-            short for any the one before the last.
+        refresh: look once more at all clean examples in eval mode at the end of the last epoch, "linear" for 1 pass
+            each or "secant" for 1.5; these replace the estimates. The last three epochs are then looked at like others,
+            and of a training too short for any the one before the last. None: nothing beside training.
 
     Attributes:
         history: one `OnlineFidelity` a finished epoch.
@@ -92,8 +92,10 @@ class OnlineScores:
         decay: float = 0.5,
         reference: Any = None,
         every: int | None = None,
-        refresh: bool = False,
+        refresh: str | None = None,
     ) -> None:
+        if refresh is not None:
+            check_choice(refresh, tuple(PASSES), "refresh")
         check_num_levels(num_levels, check_positive_int(count, "count"), split="the training split")
         every = check_positive_int((16 if refresh else 8) if every is None else every, "every")
         if not 0 <= decay < 1:
@@ -148,7 +150,8 @@ class OnlineScores:
         """
         for start in range(0, len(index), _LOOK_BATCH):
             part = index[start : start + _LOOK_BATCH]
-            self._looked[part] = look(model, fetch(part), self.slopes, box).cpu()
+            found = look(model, fetch(part), self.slopes, box, secant=self.refresh != "linear")
+            self._looked[part] = found.cpu()
 
     def end_epoch(self, total: Callable[[Tensor], Tensor] | None = None) -> None:
         """Average what the epoch has shown into what was known, and measure it.
@@ -166,14 +169,14 @@ class OnlineScores:
         if rows.any():
             self._log_distance[rows], self._age[rows] = _log(looked[rows, 0]), 0.0
             self._known[rows] = looked[rows, 1:]
-            self._passes[rows] += PASSES
+            self._passes[rows] += PASSES[self.refresh or "secant"]
         self._seen, self._looked = torch.empty(self.count, 0), torch.full_like(self._looked, torch.nan)
-        self.history.append(self._fidelity())
+        self.history.append(self.fidelity(self.reference, epoch=len(self.history) + 1))
 
     def scores(self) -> Scores:
         """The estimates so far as scores: status "estimate"; "censored", +inf, for examples without one.
 
-        `passes` counts what was spent beside training: 0, or 1.5 after `refresh`.
+        `passes` counts what was spent beside training: 0, or 1 or 1.5 after `refresh`.
         """
         distance = self._log_distance.exp()
         found = torch.isfinite(distance)
@@ -193,6 +196,31 @@ class OnlineScores:
                 "epochs": len(self.history),
             },
         )
+
+    def fidelity(self, reference: Any, *, epoch: int | None = None) -> OnlineFidelity:
+        """How the estimates so far agree with distances of the same examples, for example those of the final network.
+
+        Examples without an estimate count as most robust.
+
+        Args:
+            reference: (N,) distances, +inf where none was found; None: only `observed` is told.
+            epoch: what the figures are said to be of; None: the epochs finished so far.
+
+        Raises:
+            InputError: if reference has another length, or holds NaN.
+        """
+        number = len(self.history) if epoch is None else epoch
+        observed = float(torch.isfinite(self._log_distance).float().mean())
+        if reference is None:
+            return OnlineFidelity(number, observed, np.nan, np.nan, np.nan)
+        from scipy.stats import rankdata
+
+        ours, theirs = self.scores(), check_scores(reference, n=self.count, name="reference")
+        ranks = [rankdata(ours.distance), rankdata(theirs)]
+        varied = all(np.ptp(rank) > 0 for rank in ranks)
+        spearman = float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")
+        off = np.abs(assign_levels(ours, self.num_levels) - assign_levels(theirs, self.num_levels))
+        return OnlineFidelity(number, observed, spearman, float((off == 0).mean()), float((off <= 1).mean()))
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, as tensors on the host."""
@@ -255,21 +283,6 @@ class OnlineScores:
         told_now = ~torch.isnan(fresh)
         self._log_distance = torch.where(told_now, weight * before + (1 - weight) * fresh, self._log_distance)
         self._age = torch.where(told_now, 0.0, self._age)
-
-    def _fidelity(self) -> OnlineFidelity:
-        """Agreement with the reference distances, over all examples; those without an estimate count as most robust."""
-        observed = float(torch.isfinite(self._log_distance).float().mean())
-        epoch = len(self.history) + 1
-        if self.reference is None:
-            return OnlineFidelity(epoch, observed, np.nan, np.nan, np.nan)
-        from scipy.stats import rankdata
-
-        ours = self.scores()
-        ranks = [rankdata(ours.distance), rankdata(self.reference)]
-        varied = all(np.ptp(rank) > 0 for rank in ranks)
-        spearman = float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")
-        off = np.abs(assign_levels(ours, self.num_levels) - assign_levels(self.reference, self.num_levels))
-        return OnlineFidelity(epoch, observed, spearman, float((off == 0).mean()), float((off <= 1).mean()))
 
 
 def _sum(values: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:

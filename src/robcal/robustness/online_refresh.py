@@ -1,8 +1,8 @@
 """One look at clean examples in eval mode, with the slopes of training's own passes choosing where to look.
 
 A forward tells the gaps to all rivals; the one backward is spent on the rival whose boundary is nearest by the typical
-slope of its pair of classes (`ClassSlopes`), not on the one with the largest logit; a second forward, at the point that
-this names, corrects the distance by the secant of every rival.
+slope of its pair of classes (`ClassSlopes`), not on the one with the largest logit; a second forward, if wanted, at the
+point that this names corrects the distance by the secant of every rival.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from robcal.robustness.box import make_bounds, multiplier_in_box
 from robcal.robustness.network import scoring_mode
 from robcal.robustness.online_slopes import ClassSlopes
 
-#: What a look costs: two forwards and one input-backward, half a pass each.
-PASSES = 1.5
+#: What a look costs: one or two forwards and one input-backward, half a pass each.
+PASSES: dict[str, float] = {"linear": 1.0, "secant": 1.5}
 #: The secant may shorten or lengthen the linear estimate by these factors; beyond them it is not to be trusted.
 _SECANT_RANGE = (0.3, 3.0)
 
 
-def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box) -> Tensor:
-    """First-order distance of clean inputs to the boundary of one chosen rival, corrected by the secant.
+def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box, *, secant: bool = True) -> Tensor:
+    """First-order distance of clean inputs to the boundary of one chosen rival.
 
     The distance to the nearest point x₁ inside the box where the linearised z_ŷ − z_r is 0 (without the box where there
-    is none inside), times min over all j of f_j(x) / (f_j(x) − f_j(x₁)), f_j = z_ŷ − z_j, within a factor of 0.3 to 3:
-    `first_order_estimate` with one rival, but r is the rival of smallest f_r / √D_ŷr.
+    is none inside); with the secant times min over all j of f_j(x) / (f_j(x) − f_j(x₁)), f_j = z_ŷ − z_j, within a
+    factor of 0.3 to 3: `first_order_estimate` with one rival, but r is the rival of smallest f_r / √D_ŷr.
 
     Args:
         model: (B, …) → (B, Z) logits; left in the mode it was found in, its parameters' gradients untouched.
         inputs: (B, …) float32 on the model's device, in the box, B at least 1.
         slopes: of the training passes; None takes the largest logit.
         box: (lo, hi) in input units, or None.
+        secant: whether to correct by the logits at x₁, for half a pass more.
 
     Returns:
         (B, 4) float32: distance (NaN where the gradient is 0 or not finite), logit margin, prediction, rival.
@@ -56,15 +57,15 @@ def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box)
         multiplier, inside = (part[:, 0] for part in multiplier_in_box(flat, normal.unsqueeze(1), gap, bounds))
         size, met = normal.norm(dim=1), torch.isfinite(inside)
         distance = torch.where(met, inside, gap[:, 0] / size)
-        point = bounds.clamp(flat - torch.where(met, multiplier, 0.0).unsqueeze(1) * normal)
-        with torch.no_grad():
-            there = torch.empty_like(x).copy_(point.reshape(x.shape))  # in the memory format of x
-            after, _ = _gaps(model(there).float(), prediction)
-    fall = before - after
-    share = torch.where((fall > 0) & torch.isfinite(before), before / fall, torch.inf).min(1)
-    corrected = distance * share.values.clamp(*_SECANT_RANGE)
-    distance = torch.where(met & torch.isfinite(share.values), corrected, distance)
-    rival = torch.where(met & torch.isfinite(share.values), share.indices, rival)
+        if secant:
+            point = bounds.clamp(flat - torch.where(met, multiplier, 0.0).unsqueeze(1) * normal)
+            with torch.no_grad():
+                there = torch.empty_like(x).copy_(point.reshape(x.shape))  # in the memory format of x
+                fall = before - _gaps(model(there).float(), prediction)[0]
+            share = torch.where((fall > 0) & torch.isfinite(before), before / fall, torch.inf).min(1)
+            sound = met & torch.isfinite(share.values)
+            distance = torch.where(sound, distance * share.values.clamp(*_SECANT_RANGE), distance)
+            rival = torch.where(sound, share.indices, rival)
     distance = torch.where(torch.isfinite(size) & (size > 0), distance, torch.nan)
     return torch.stack([distance, before.amin(1), prediction.float(), rival.float()], 1)
 
