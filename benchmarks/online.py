@@ -8,7 +8,7 @@ Every network is trained once, by `robcal train`'s recipe, with `OnlineScores` a
 kinds of refresh at its side; none changes the training. The reference is the distance that projection finds for the
 final network at every training example. Levels are ten groups of equal size. Beside them: first-order estimates of
 the final network, which cost a scoring of their own, and its logit margin. Intervals are 95% t-intervals over seeds,
-or bootstrap intervals over epochs for times.
+or bootstrap intervals over turns for times.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.online import OnlineScores
 from robcal.training import fit
 from training import synthetic
-from turns import Contender, machine, take_turns
+from turns import Contender, machine, median_interval, take_turns
 
 #: Same level, and share of training time, that the estimates are to reach.
 TARGET_SAME, TARGET_COST = 0.60, 0.03
@@ -77,6 +78,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--train-limit", type=int)
     parser.add_argument("--cost", help="measure time instead, for these models")
+    parser.add_argument("--measured", type=int, default=8, help="--cost: epochs that are timed")
     parser.add_argument("--train", type=int, help="--cost: training examples; default 1,280, 12,800 for the mlp")
     parser.add_argument("--out", type=Path, help="folder for the text")
     options = parser.parse_args(arguments)
@@ -237,91 +239,101 @@ def cell(values: list[float]) -> str:
 
 # cost ---------------------------------------------------------------------------------------------------------------
 
-#: What is timed; None is plain training.
-TIMED: dict[str, dict[str, Any] | None] = {"plain": None, "plain, again": None, "online, every epoch": {"every": 1}}
-TIMED |= WAYS
+
+class Timed(OnlineScores):
+    """Estimates that know what they cost beside training steps."""
+
+    def __init__(self, count: int, **settings: Any) -> None:
+        super().__init__(count, **settings)
+        self.ends: list[float] = []
+        self.looks: list[float] = []
+
+    def end_epoch(self, total: Any = None) -> None:
+        """Timed."""
+        begin = time.process_time()
+        super().end_epoch(total)
+        self.ends.append(time.process_time() - begin)
+
+    def look(self, *arguments: Any) -> None:
+        """Timed."""
+        begin = time.process_time()
+        super().look(*arguments)
+        self.looks.append(time.process_time() - begin)
 
 
 def cost_text(options: argparse.Namespace) -> list[str]:
-    """Tables of training time with and without, for every model that was asked for."""
+    """Tables of what watching costs, for every model that was asked for."""
     lines: list[str] = []
-    training_of("mlp", synthetic("mlp", 256, 26), 1, WAYS[SECANT])(None)  # what is imported once is nobody's cost
+    train_watched("mlp", synthetic("mlp", 256, 26), 1, None, None)  # what is imported once is nobody's cost
     for model in options.cost.split(","):
         count = options.train or (12_800 if model == "mlp" else 1_280)
         data = synthetic(model, count, count // 10)
-        seconds = epoch_seconds(model, data, options.epochs)
+        turns, watched = turn_seconds(model, data, options.measured)
+        plain = turns[:2].mean(0)
+        epoch = float(np.median(plain)) * turns.shape[1] / options.measured
+        step = median_interval((turns[2] / plain).tolist())
+        again = median_interval((turns[1] / turns[0]).tolist())
+        end = float(np.median(watched["step"].ends)) / epoch
+        looks = {way: watched[way].looks[0] / epoch for way in (LINEAR, SECANT)}
         lines += [
             f"### Cost: {model}, {'x'.join(map(str, data.input_shape))}",
             "",
-            f"{count:,} synthetic training examples, {options.epochs} epochs, batches of 128. CPU seconds of the whole "
-            f"training, its end included; target: {1 + TARGET_COST:.2f}.",
+            f"{count:,} synthetic training examples, batches of 128, {options.measured} epochs, CPU time in turns: a "
+            f"step looked at to the mean of two plain ones {ratio_text(step)}, one of these to the other "
+            f"{ratio_text(again)}; in epochs of plain training ({epoch:.2f} s), the end of one looked at {end:.4f}, "
+            f"refresh linear {looks[LINEAR]:.2f}, secant {looks[SECANT]:.2f}. Share of the time of a whole training, "
+            f"computed from these (target: {TARGET_COST:.0%}):",
             "",
-            "| training | CPU seconds | to plain (95%) |",
-            "|---|--:|--:|",
+            "| epochs | " + " | ".join(WAYS) + " |",
+            "|--:|" + "--:|" * len(WAYS),
         ]
-        for name, times in zip(TIMED, seconds, strict=True):
-            ratio, low, high = ratio_interval(times, seconds[0], looked_at(name, options.epochs))
-            lines.append(f"| {name} | {times.sum():.2f} | {ratio:.3f} ({low:.3f}–{high:.3f}) |")
+        for epochs in (30, 60, 200):
+            cells = [share_text(way, epochs, step, end, looks.get(way, 0.0)) for way in WAYS]
+            lines.append(f"| {epochs} | " + " | ".join(cells) + " |")
         lines.append("")
     return lines
 
 
-def epoch_seconds(model: str, data: Dataset, epochs: int, *, turn: int = 2) -> np.ndarray:
-    """(ways, epochs) CPU seconds, in turns of a few steps; what follows the last step counts to the last epoch."""
-    contenders = [Contender(name, training_of(model, data, epochs, way), every=turn) for name, way in TIMED.items()]
-    steps = -(-len(data.split("train")) // 128)
-    if steps % turn:
-        raise SystemExit(f"an epoch has {steps} steps: it must be a multiple of {turn}")
-    times = take_turns(contenders, steps // turn * epochs + 1)
-    whole = times[:, :-1].reshape(len(TIMED), epochs, steps // turn).sum(2)
-    whole[:, -1] += times[:, -1]
-    return whole
+def share_text(way: str, epochs: int, step: tuple[float, float, float], end: float, look: float) -> str:
+    """Extra time as a share of plain training: its middle and ends by those of the ratio of steps.
 
-
-def training_of(
-    model: str, data: Dataset, epochs: int, way: dict[str, Any] | None
-) -> Callable[[Contender | None], object]:
-    """A plain training, watched or not, that reports its steps to its contender."""
-
-    def work(turn: Contender | None) -> object:
-        count = len(data.split("train"))
-        network = build_model(model, input_shape=data.input_shape, num_classes=data.num_classes, seed=0)
-        online = None if way is None else OnlineScores(count, **way)
-        return fit(
-            network, data, make_method("vanilla"), epochs=epochs, device="cpu", reporter=turn or SILENT, online=online
-        )
-
-    return work
-
-
-def looked_at(name: str, epochs: int) -> np.ndarray:
-    """(epochs,) kinds of epochs: those that cost the same. The last, with whatever ends a training, is its own."""
-    way = TIMED[name]
-    kinds = np.zeros(epochs, np.int64)
-    if way is not None:
-        online = OnlineScores(100, **way)
-        # what an epoch has shown is worked out in the first turn of the next
-        observed = np.array([online.wants(epoch, epochs) for epoch in range(epochs)])
-        kinds = observed + 2 * np.concatenate([[False], observed[:-1]])
-    kinds[-1] = kinds.max() + 1
-    return kinds
-
-
-def ratio_interval(
-    times: np.ndarray, plain: np.ndarray, kinds: np.ndarray, *, resamples: int = 4000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Ratio of sums with a 95% bootstrap interval over epochs, each drawn among those of its kind.
-
-    >>> ratio_interval(np.array([2.0, 2.0, 5.0]), np.ones(3), np.array([0, 0, 1]))
-    (3.0, 3.0, 3.0)
+    >>> share_text(FREE, 30, (1.1, 1.05, 1.2), 0.01, 0.0)  # 4 of 30 epochs are looked at
+    '1.5% (0.8–2.8)'
     """
-    rng = np.random.default_rng(seed)
-    draws = np.empty((resamples, len(times)), np.int64)
-    for kind in np.unique(kinds):
-        places = np.flatnonzero(kinds == kind)
-        draws[:, places] = places[rng.integers(len(places), size=(resamples, len(places)))]
-    low, high = np.quantile(times[draws].sum(1) / plain[draws].sum(1), [0.025, 0.975])
-    return float(times.sum() / plain.sum()), float(low), float(high)
+    online = OnlineScores(100, **WAYS[way])
+    looked = sum(online.wants(epoch, epochs) for epoch in range(epochs))
+    middle, low, high = (100 * (looked * (ratio - 1 + end) + look) / epochs for ratio in step)
+    return f"{middle:.1f}% ({low:.1f}–{high:.1f})"
+
+
+def ratio_text(ratio: tuple[float, float, float]) -> str:
+    """Median and interval."""
+    return f"{ratio[0]:.3f} ({ratio[1]:.3f}–{ratio[2]:.3f})"
+
+
+def turn_seconds(model: str, data: Dataset, epochs: int, *, turn: int = 2) -> tuple[np.ndarray, dict[str, Timed]]:
+    """(3, turns) CPU seconds of plain training, the same again, and one looked at in every step; and the watchers."""
+    count = len(data.split("train"))
+    watched = {"step": Timed(count, every=1)} | {way: Timed(count, **WAYS[way]) for way in (LINEAR, SECANT)}
+
+    def work(watcher: Timed | None) -> Callable[[Contender], object]:
+        return lambda contender: train_watched(model, data, epochs, watcher, contender)
+
+    names: dict[str, Timed | None] = {"plain": None, "plain, again": None, **watched}
+    contenders = [Contender(name, work(watcher), every=turn) for name, watcher in names.items()]
+    turns = -(-count // 128) * epochs // turn
+    times = take_turns(contenders, turns + 1)  # the last one ends the training
+    return times[:3, :-1], watched
+
+
+def train_watched(
+    model: str, data: Dataset, epochs: int, watcher: OnlineScores | None, contender: Contender | None
+) -> object:
+    """A plain training, watched or not, that reports its steps to its contender."""
+    network = build_model(model, input_shape=data.input_shape, num_classes=data.num_classes, seed=0)
+    return fit(
+        network, data, make_method("vanilla"), epochs=epochs, device="cpu", reporter=contender or SILENT, online=watcher
+    )
 
 
 if __name__ == "__main__":

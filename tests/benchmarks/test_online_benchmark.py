@@ -81,22 +81,20 @@ def test_tables_show_means_and_intervals_over_seeds(online):
     assert "755 training examples, 30 epochs, 3 seeds, validation accuracy 0.900 ± 0.000." in lines
 
 
-def test_every_way_of_training_is_timed_to_its_end(online):
-    seconds = online.epoch_seconds("mlp", online.synthetic("mlp", 256, 26), 3)
-    assert seconds.shape == (len(online.TIMED), 3)
-    assert (seconds > 0).all()
-    with pytest.raises(SystemExit, match="3 steps"):
-        online.epoch_seconds("mlp", online.synthetic("mlp", 300, 26), 3)
+def test_turns_and_what_comes_beside_steps_are_timed(online):
+    turns, watched = online.turn_seconds("mlp", online.synthetic("mlp", 256, 26), 3)
+    assert turns.shape == (3, 3)
+    assert (turns > 0).all()
+    assert [len(watcher.ends) for watcher in watched.values()] == [3, 3, 3]
+    assert [len(watcher.looks) for watcher in watched.values()] == [0, 1, 1]
+    assert watched[online.SECANT].scores().passes.tolist() == [1.5] * 256
 
 
-def test_epochs_that_cost_the_same_are_drawn_for_each_other(online):
-    assert online.looked_at("plain", 4).tolist() == [0, 0, 0, 1]
-    kinds = online.looked_at(online.FREE, 12)  # looked at: 8, 10, 11 and 12
-    assert kinds.tolist() == [0] * 7 + [1, 2, 1, 3, 4]
-    times, plain = np.where(kinds == 0, 1.0, 2.0), np.ones(12)
-    assert online.ratio_interval(times, plain, kinds) == (17 / 12, 17 / 12, 17 / 12)
-    ratio, low, high = online.ratio_interval(times, plain, np.zeros(12, np.int64))
-    assert low < ratio < high
+def test_shares_of_a_whole_training_worked_by_hand(online):
+    """Thirty epochs: four looked at without refresh; one with it, and a look of an epoch and a half."""
+    step = (1.1, 1.0, 1.2)
+    assert online.share_text(online.FREE, 30, step, 0.0, 0.0) == "1.3% (0.0–2.7)"
+    assert online.share_text(online.SECANT, 30, step, 0.05, 1.5) == "5.5% (5.2–5.8)"
 
 
 def test_one_seed_has_no_interval(online, capsys):

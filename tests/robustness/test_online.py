@@ -75,9 +75,9 @@ def normalised(seed: int = 0) -> nn.Module:
 
 def test_with_batch_normalisation_other_examples_are_told_from_the_own_part() -> None:
     """Both read the same passes of the same training; the oracle is the first-order estimate of the final network."""
-    watched, model = OnlineScores(600), normalised()
+    watched, model = OnlineScores(600, every=1), normalised()
     fit(model, blobs(600), make_method("vanilla"), **{**OPTIONS, "epochs": 8}, online=watched)
-    told_nothing = OnlineScores(600)
+    told_nothing = OnlineScores(600, every=1)
     told_nothing.watch = lambda model: None  # type: ignore[method-assign]
     fit(normalised(), blobs(600), make_method("vanilla"), **{**OPTIONS, "epochs": 8}, online=told_nothing)
     assert watched.scores().provenance["cross_talk"] is True
@@ -94,9 +94,9 @@ def test_which_epochs_are_looked_at() -> None:
         online = OnlineScores(10, **options)
         return [epoch + 1 for epoch in range(count) if online.wants(epoch, count)]
 
-    assert epochs(30) == [8, 16, 24, 28, 29, 30]
-    assert epochs(3) == [1, 2, 3]
-    assert epochs(7, every=3) == [3, 5, 6, 7]
+    assert epochs(30) == [10, 20, 29, 30]
+    assert epochs(3) == [2, 3]
+    assert epochs(7, every=3) == [3, 6, 7]
     assert epochs(4, every=1) == [1, 2, 3, 4]
     assert epochs(30, refresh="secant") == [16]
     assert epochs(32, refresh="secant") == [16]
@@ -141,7 +141,7 @@ def test_a_resumed_run_ends_with_the_same_estimates(tmp_path: Path) -> None:
     reference = np.random.default_rng(0).random(60)
 
     def watcher() -> OnlineScores:
-        return OnlineScores(60, num_levels=5, reference=reference)
+        return OnlineScores(60, num_levels=5, reference=reference, every=1)
 
     whole = watcher()
     fit(network(), blobs(), make_method("vanilla"), **OPTIONS, online=whole)

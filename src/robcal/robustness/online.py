@@ -28,8 +28,8 @@ from robcal.robustness.online_slopes import ClassSlopes, estimate_distances, fit
 from robcal.types import Scores
 
 #: Epochs at the end that are looked at whatever `every` says: the averages then hold those of the final network.
-LAST_EPOCHS = 3
-_LOOK_BATCH = 256
+LAST_EPOCHS = 2
+_LOOK_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class OnlineScores:
         num_levels: R, for the fidelity figures.
         decay: weight, for every epoch passed, of what was known, from 0 (the last estimate alone) to below 1.
         reference: (N,) distances of the training examples to compare with after every epoch, or None.
-        every: which epochs are looked at: every so many (1: all), and the last three. In the others a training step
-            costs what it costs without this, and the figures stay. None: 8, or 16 with `refresh`.
+        every: which epochs are looked at: every so many (1: all), and the last two. In the others a training step
+            costs what it costs without this, and the figures stay. None: 10, or 16 with `refresh`.
         refresh: look once more at all clean examples in eval mode at the end of the last epoch, "linear" for 1 pass
-            each or "secant" for 1.5; these replace the estimates. The last three epochs are then looked at like others,
+            each or "secant" for 1.5; these replace the estimates. The last two epochs are then looked at like others,
             and of a training too short for any the one before the last. None: nothing beside training.
 
     Attributes:
@@ -97,7 +97,7 @@ class OnlineScores:
         if refresh is not None:
             check_choice(refresh, tuple(PASSES), "refresh")
         check_num_levels(num_levels, check_positive_int(count, "count"), split="the training split")
-        every = check_positive_int((16 if refresh else 8) if every is None else every, "every")
+        every = check_positive_int((16 if refresh else 10) if every is None else every, "every")
         if not 0 <= decay < 1:
             refuse(f"decay is {decay!r}", "it must be at least 0 and below 1", "0 keeps the last estimate alone")
         self.count, self.num_levels, self.decay, self.every, self.refresh = count, num_levels, decay, every, refresh
