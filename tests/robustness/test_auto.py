@@ -114,6 +114,51 @@ def test_another_boundary_is_found_where_the_nearest_linear_picture_misleads() -
     assert settled.distance >= both.distance
 
 
+def steep_rivals() -> tuple[nn.Module, torch.Tensor]:
+    """Two inputs whose nearest boundary is that of the class with the fourth largest logit, whose gradient is steep."""
+    weight = np.array([[0.0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 3, 0]])
+    bias = np.array([0.0, -1.0, -1.05, -1.1, -1.5])
+    return linear_model(weight, bias), torch.tensor([[0.0, 0, 0, 0, 0], [0.01, 0, 0, 0.02, 0.5]])
+
+
+def test_rivals_behind_the_first_are_looked_at_where_they_may_be_nearer() -> None:
+    model, x = steep_rivals()
+    exact = linear_distance(model, x, None)
+    blind = attack_batch(Restarts(num_rivals=1, more_rivals=0), model, x, None, None)
+    near = attack_batch(Restarts(num_rivals=1, more_rivals=2, rival_doubt=0.4), model, x, None, None)
+    both = attack_batch(Restarts(num_rivals=1, more_rivals=3, rival_doubt=0.4), model, x, None, None)
+    assert exact[0] == pytest.approx(0.5)
+    assert (blind.rival == 1).all()
+    assert (near.rival == 1).all()  # the steep one is the third behind
+    assert (both.rival == 4).all()
+    assert (both.distance.numpy() <= 1.02 * exact).all()
+    # one forward and three backwards for the look, and what the descent on its best boundary takes
+    assert (both.passes >= blind.passes + 2).all()
+    # a rival that would have to be half as far as the gradients seen say is not looked for
+    sure = attack_batch(Restarts(num_rivals=1, more_rivals=3, rival_doubt=0.0001, slack=0.0), model, x, None, None)
+    assert (sure.rival == 1).all()
+    assert torch.equal(sure.passes, blind.passes)
+
+
+def test_no_rivals_are_looked_at_where_no_cut_may_be_crossed() -> None:
+    model, x = steep_rivals()
+    settings = {"num_rivals": 1, "more_rivals": 3, "rival_doubt": 0.4}
+    far = attack_batch(Restarts(**settings, cuts=((5.0, 6.0),)), model, x, None, None)
+    between = attack_batch(Restarts(**settings, cuts=((0.7, 0.8),)), model, x, None, None)
+    assert (far.rival == 1).all()
+    assert (between.rival == 4).all()
+    assert (far.passes < between.passes).all()
+
+
+def test_boundaries_out_of_reach_of_the_box_end_censored() -> None:
+    model = linear_model(np.array([[0.0, 0], [1, 0], [0, 1], [1, 1], [-1, 1]]), np.array([0.0, -9, -8, -7, -6]))
+    x = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
+    for num_rivals, more_rivals in ((1, 3), (2, 2), (4, 0), (3, 3)):
+        result = attack_batch(Restarts(num_rivals=num_rivals, more_rivals=more_rivals), model, x, None, (0.0, 1.0))
+        assert not result.verified.any()
+        assert torch.isinf(result.distance).all()
+
+
 @pytest.mark.usefixtures("small_rounds")
 def test_levels_of_digits_in_fewer_passes(digits: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
     model, x, _ = digits
@@ -243,7 +288,7 @@ def test_bands_hold_the_true_cuts_as_often_as_two_errors_should() -> None:
     assert np.isfinite(cut_bands([0.1, np.inf, np.inf, np.inf], 4, 2)).all()
 
 
-@pytest.mark.parametrize("name", ["step_doubt", "start_doubt"])
+@pytest.mark.parametrize("name", ["step_doubt", "start_doubt", "rival_doubt"])
 def test_doubts_are_shares(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 1.5"):
         Restarts(**{name: 1.5})  # type: ignore[arg-type]

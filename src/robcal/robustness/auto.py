@@ -1,7 +1,8 @@
 """The cascade: a pilot finds the cuts between levels, then passes are spent where they may change one (METHOD 7).
 
-1. A pilot of 256 examples is scored by `Restarts`: first order, projection, line search, and further starts on the
-   boundaries that are nearly as near. Its distances give each of the R - 1 cuts, within the error of a sample.
+1. A pilot of 256 examples is scored by `Restarts`: first order, projection, line search, further starts on the
+   boundaries that are nearly as near, and a look at more rivals where one may be. Its distances give each of the
+   R - 1 cuts, within the error of a sample.
 2. Round after round, each as large as all before it up to 4,096 examples and then all the rest, is scored by the same
    attack with these bands: an example is done as soon as no band reaches into the interval between its best verified
    distance and the distance still hoped for. Finer bands follow from every round.
@@ -61,7 +62,7 @@ def score_auto(
         inputs: (N, …); read twice, by index.
         num_levels: R >= 1: the levels that the scores are to be cut into; more than N means N.
         box: where inputs live.
-        num_rivals: K, rivals linearised at each input.
+        num_rivals: K, rivals linearised at each input; up to three more where one of them may change the level.
         batch_size: examples an evaluation; no result depends on it (beyond float32 rounding).
         device: where the model is.
         seed: draws the rounds, and seeds the perturbation of inputs whose gradient is zero.

@@ -178,7 +178,14 @@ class Network:
             logits: Tensor = self._compiled(self._shape(x))[: len(x)]
         return logits.float()
 
-    def linearise(self, x: Tensor, reference: Tensor, num_rivals: int, target: Tensor | None = None) -> Linearisation:
+    def linearise(
+        self,
+        x: Tensor,
+        reference: Tensor,
+        num_rivals: int,
+        target: Tensor | None = None,
+        without: Tensor | None = None,
+    ) -> Linearisation:
         """Logits, nearest rivals and gradients at x: half a pass for the forward, half for each rival.
 
         Args:
@@ -186,6 +193,7 @@ class Network:
             reference: (B,) int64 reference labels; -1 takes the prediction at x.
             num_rivals: K >= 1, at most Z - 1.
             target: (B,) int64 classes that come first among the rivals whatever their logits, -1 for none.
+            without: (B, M) int64 classes that come last among the rivals whatever their logits, -1 for none.
         """
         shaped = self._shape(x).requires_grad_()
         with self._reusable_backward(), self._autocast(x.device.type):
@@ -198,6 +206,8 @@ class Network:
         if target is not None:
             wanted = torch.where((target >= 0) & (target != reference), target, ranked.argmax(1))
             ranked = ranked.scatter(1, wanted.unsqueeze(1), torch.inf)
+        if without is not None:
+            ranked = mask_classes(ranked, without)
         rivals = ranked.topk(num_rivals, dim=1).indices
         gaps = _gaps(logits, reference, rivals)
         normals = []
@@ -257,6 +267,20 @@ def refuse_unfinite(logits: Tensor) -> None:
 def mask_reference(logits: Tensor, reference: Tensor) -> Tensor:
     """The logits (B, Z) with the reference label's replaced by -inf, so that the rest can be ranked."""
     return logits.scatter(1, reference.unsqueeze(1), -torch.inf)
+
+
+def mask_classes(values: Tensor, classes: Tensor) -> Tensor:
+    """The values (B, Z) with -inf at the classes (B, M) of each row; -1 stands for no class.
+
+    Example:
+        >>> mask_classes(torch.zeros(2, 3), torch.tensor([[0, 2], [-1, 1]]))
+        tensor([[-inf, 0., -inf],
+                [0., -inf, 0.]])
+    """
+    hit = torch.zeros_like(values, dtype=torch.bool).scatter(1, classes.clamp_min(0), classes >= 0)
+    # a -1 writes False at class 0, and may do so after a True: ask again for class 0
+    hit[:, 0] = (classes == 0).any(1)
+    return values.masked_fill(hit, -torch.inf)
 
 
 def signed_margin(logits: Tensor, reference: Tensor) -> Tensor:

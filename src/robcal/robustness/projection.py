@@ -89,23 +89,29 @@ class Projection:
 
     def _linearise(self, network: Network, rows: Rows, need: int) -> Rows:
         """Keep the point, project the clean input on the nearest linearised boundary, and go on from there."""
-        linear = usable(network.linearise(rows["query"], rows["reference"], need))
+        linear, aside = self._linear(network, rows, need)
         rows = meet(rows, linear.logits)
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         active = rows["need"] != DONE
         rows, improved = keep_best(rows, linear.logits)
         rows["f_high"] = torch.where(improved, signed_margin(linear.logits, rows["reference"]), rows["f_high"])
-        flat = active & is_flat(linear) & ~rows["verified"]
+        flat = active & is_flat(linear) & ~rows["verified"] & ~aside
         going = active & ~flat
         reach = self._reach(network, linear, rows)
         rows = self._note(network, linear, rows, reach, going)
-        query, rows = self._project(network, linear, rows, reach)
-        onward = going & self._worth_a_step(rows, query) & (rows["step"] < self.max_steps)
+        short = (rows["step"] > 0) & ~is_adversarial(linear.logits, rows["reference"]) & ~aside
+        query, rows = self._project(network, linear, rows, reach, short)
+        onward = going & self._worth_a_step(rows, query) & (rows["step"] < self.max_steps) & ~aside
         rows["query"] = select(onward, query, rows["query"])
         rows["step"] = rows["step"] + onward.long()
         rows["need"] = torch.where(onward, min(self.later_rivals, network.num_classes - 1), rows["need"])
         rows = self._conclude(network, rows, going & ~onward, query)
         return perturb(rows, flat, network.bounds, self.seed)
+
+    def _linear(self, network: Network, rows: Rows, need: int) -> tuple[Linearisation, Tensor]:
+        """The linearisation at the queries, and (B,) bool: for which rows it is a look aside and no step: for none."""
+        linear = usable(network.linearise(rows["query"], rows["reference"], need))
+        return linear, torch.zeros_like(rows["verified"])
 
     def _note(self, network: Network, linear: Linearisation, rows: Rows, reach: Reach, going: Tensor) -> Rows:
         """What a linearisation leaves behind for later, beside the projection: nothing here."""
@@ -127,10 +133,12 @@ class Projection:
         multiplier, distance = multiplier_in_box(x, linear.normal, beyond, network.bounds)
         return Reach(beyond, multiplier, torch.where(residual > 0, distance, torch.inf))
 
-    def _project(self, network: Network, linear: Linearisation, rows: Rows, reach: Reach) -> tuple[Tensor, Rows]:
+    def _project(
+        self, network: Network, linear: Linearisation, rows: Rows, reach: Reach, short: Tensor
+    ) -> tuple[Tensor, Rows]:
         """(B, D) the nearest point to x just beyond the nearest linearised boundary in the box.
 
-        Where the last step fell short of the boundary, the adversarial region is locally the intersection of the
+        Where the last step fell `short` (B,) of the boundary, the adversarial region is locally the intersection of the
         halfspaces met so far, and the point is to lie in all of the remembered ones.
         """
         x = rows["x"]
@@ -139,7 +147,6 @@ class Projection:
         size = reach.multiplier.gather(1, pick).nan_to_num(posinf=FAR)  # out of reach: the corner of the box
         point = network.bounds.clamp(x - size * normal)
         beyond = reach.beyond.gather(1, pick).squeeze(1)
-        short = (rows["step"] > 0) & ~is_adversarial(linear.logits, rows["reference"])
         point = select(beyond > 0, point, self._step_on(network, linear, rows["query"], short))
         normals = torch.cat([normal.unsqueeze(1), rows["normals"] * short[:, None, None]], 1)
         residuals = torch.cat([beyond.unsqueeze(1), torch.where(short[:, None], rows["residuals"], -1.0)], 1)
