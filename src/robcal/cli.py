@@ -43,6 +43,7 @@ Augmentation = Literal["none", "standard"]
 Precision = Literal["float32", "bf16"]
 Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
 Controller = Literal["published", "stable"]
+Online = Literal["free", "linear", "secant"]
 LevelsFrom = Literal["robustness", "cross-fit", "online", "margin", "loss"]
 SplitChoice = Literal["train", "val", "test"]
 
@@ -115,6 +116,13 @@ def train(
     scorer: Annotated[
         Scorer | None, typer.Option(help="ar-adals: how the reference model's robustness is scored. Default: auto.")
     ] = None,
+    online: Annotated[
+        Online | None,
+        typer.Option(
+            help="Keep robustness estimates of the training split from the training passes themselves (free), or "
+            "refreshed after the last epoch for 1 (linear) or 1.5 (secant) passes an example: docs/online.md."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
@@ -152,7 +160,7 @@ def train(
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
-        folds=folds, controller=controller, **parse_method_options(method, option or ()),  # type: ignore[arg-type]
+        folds=folds, controller=controller, online=online, **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         run = train_run(settings, out, overwrite=overwrite, reporter=reporter)
@@ -163,6 +171,8 @@ def train(
         f"validation after {last.epoch} epochs: accuracy {last.val_accuracy:.4f}, ECE {last.val_ece:.4f}, "
         f"NLL {last.val_nll:.4f}\nnext: robcal audit {out}"
     )
+    if online:
+        typer.echo(str(out / "scores-online.parquet"))
     for checkpoint in run.checkpoints:
         typer.echo(str(checkpoint))
 

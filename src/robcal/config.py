@@ -23,6 +23,10 @@ LEVELS_FROM = ("robustness", "cross-fit", "online", "margin", "loss")
 #: The cheapest that no other was seen to beat (docs/evidence.md): one forward pass an image.
 DEFAULT_LEVELS_FROM = "margin"
 ADAPTIVE = ("adals", "random-levels", "ar-adals")
+#: The other methods whose loss is the cross-entropy at clean inputs.
+PLAIN_LOSS = ("vanilla", "label-smoothing")
+#: What estimates of the training passes are kept (`robcal.robustness.online`).
+ONLINE = ("free", "linear", "secant")
 #: Methods whose one trained network stands for several drawn from it (see `robcal.sampling`).
 SAMPLED = ("swag", "mc-dropout")
 #: Options of single methods: field of the settings → keyword of the factory. None takes the factory's default.
@@ -85,6 +89,9 @@ class TrainSettings:
         swag_start: share of the epochs after which swag takes weights.
         swag_rank: of swag's low-rank part.
         samples: number of networks that swag and mc-dropout draw and average.
+        online: also keep robustness estimates of the training split from the training passes themselves: as they are
+            ("free"), or replaced by a look at all of it after the last epoch, for 1 ("linear") or 1.5 ("secant") passes
+            an example; None keeps none. They never change the training.
     """
 
     data: str
@@ -124,6 +131,7 @@ class TrainSettings:
     swag_start: float | None = None
     swag_rank: int | None = None
     samples: int = 30
+    online: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run.
@@ -179,12 +187,30 @@ class TrainSettings:
                 "online levels follow one network's training",
                 "Take levels from elsewhere, or train one network",
             )
+        self._check_online()
         if self.method in SAMPLED and self.members > 1:
             refuse(
                 f"--members {self.members} was given with --method {self.method}",
                 f"{self.method} draws its networks from one that is trained",
                 "Drop --members; --samples says how many are drawn",
             )
+
+    def _check_online(self) -> None:
+        if self.online is None:
+            return
+        check_choice(self.online, ONLINE, "--online")
+        given = f"--online {self.online} was given with"
+        if self.method not in (*PLAIN_LOSS, *ADAPTIVE):
+            known = ", ".join((*PLAIN_LOSS, *ADAPTIVE))
+            refuse(
+                f"{given} --method {self.method}",
+                f"the estimates are of a cross-entropy at clean inputs: {known}",
+                "Drop --online, and run `robcal score --method first-order` afterwards",
+            )
+        if self.members > 1:
+            refuse(f"{given} --members {self.members}", "they follow one network's training", "Train one network")
+        if self.method == "ar-adals" and self.levels_from == "online":
+            refuse(f"{given} --levels-from online", "those levels have estimates of their own", "Drop --online")
 
     def _check_scores(self) -> None:
         if self.scores and self.method != "ar-adals":
@@ -258,6 +284,7 @@ class TrainSettings:
             "split_seed": self.data_seed != self.seed,
             "members": self.members > 1,
             "samples": self.method in SAMPLED,
+            "online": self.online is not None,
             "device": False,
         }
         own = METHOD_OPTIONS.get(self.method, {})
@@ -267,7 +294,7 @@ class TrainSettings:
 
     def reference(self) -> TrainSettings:
         """Settings of the plain model, trained by the same recipe, whose robustness is scored (METHOD 4)."""
-        return dataclasses.replace(self, method="vanilla", scores=(), levels_from="robustness", members=1)
+        return dataclasses.replace(self, method="vanilla", scores=(), levels_from="robustness", members=1, online=None)
 
 
 def parse_method_options(method: str, texts: Sequence[str]) -> dict[str, int | float]:

@@ -7,6 +7,7 @@ DIR/history.json             one entry an epoch: losses, validation figures, eps
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
 DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val;
                              --levels-from online: what the training passes of the running one tell of train)
+DIR/scores-online.parquet    estimates of train from the training passes themselves (--online only)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
 DIR/levels-history.json      how far online levels drifted from epoch to epoch (--levels-from online only)
 DIR/reference/               run directory of the plain model that levels come from (ar-adals only)
@@ -42,6 +43,7 @@ from robcal.models import Normalized
 from robcal.predictors import predict
 from robcal.progress import SILENT, Reporter
 from robcal.recipe import augmentation, build_networks, describe_network, train_networks
+from robcal.robustness.online import OnlineScores
 from robcal.robustness.online_levels import OnlineLevels
 from robcal.run_directory import Run, load_data, load_model, load_networks, open_run
 from robcal.sampling import swag_networks
@@ -117,19 +119,33 @@ def train_run(
             run, method, data, networks[0], group, plain, at_hand=at_hand, shared=shared, reporter=reporter
         )
         state: dict[str, torch.Tensor] = {}
+        online = _online(settings, len(data.split("train")))
         history = train_networks(
             networks,
             settings,
             data,
             method,
             levels=levels,
+            online=online,
             state_file=directory / "state.pt",
             keep_state=state.update,
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
         )
+        if online is not None:
+            group.from_main(
+                "keep", lambda: save_scores(online.scores(), directory / "scores-online.parquet", overwrite=True)
+            )
         group.from_main("finish", lambda: _finish(run, networks, data, history, levels, state))
     return run
+
+
+def _online(settings: TrainSettings, count: int) -> OnlineScores | None:
+    """What takes in the estimates of the training passes, if the settings ask for them."""
+    if settings.online is None:
+        return None
+    refresh = None if settings.online == "free" else settings.online
+    return OnlineScores(count, num_levels=min(settings.levels, count), refresh=refresh)
 
 
 def _finish(
@@ -204,6 +220,7 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
             "predictions-test.safetensors",
             "results.json",
             "measurement.safetensors",
+            "scores-online.parquet",
             *(f"{kind}-{split}.parquet" for kind in ("scores", "levels") for split in digests),
             *(file.name for file in directory.glob("member-*.safetensors")),
         ):

@@ -62,6 +62,12 @@ def test_folds_and_scorer_matter_where_they_are_used():
     ]  # fmt: skip
 
 
+def test_online_estimates_name_a_run_of_their_own_and_are_not_asked_of_the_reference():
+    one = settings("vanilla", online="free")
+    assert len({digest(one), digest(settings("vanilla", online="linear")), digest(settings("vanilla"))}) == 3
+    assert digest(settings(online="secant").reference()) == digest(settings().reference())
+
+
 def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
     assert settings(seed=3).data_seed == 3
     one = settings(seed=3, split_seed=8, levels_from="loss", members=4)
@@ -80,6 +86,10 @@ def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
         ({"levels_from": "guess"}, "--levels-from"),
         ({"levels_from": "online", "members": 2}, "one network"),
         ({"levels_from": "loss", "scores": (__file__,)}, "--scores was given"),
+        ({"online": "costly"}, "--online is 'costly'"),
+        ({"online": "free", "members": 2}, "--online free was given with --members 2"),
+        ({"online": "linear", "levels_from": "online"}, "levels have estimates of their own"),
+        ({"online": "free", "method": "mixup"}, "--online free was given with --method mixup"),
     ],
 )
 def test_bad_settings_are_refused_by_the_name_of_the_flag(changed, words):
