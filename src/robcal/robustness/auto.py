@@ -52,7 +52,7 @@ def score_auto(
     first_index: int | IntArray = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Scores:
-    """Adversarial robustness of every example, as exact as its level needs: verified, in about five passes.
+    """Adversarial robustness of every example, as exact as its level needs: verified, in five to six passes as a rule.
 
     The distances are upper bounds of d(x) by verified points, as those of "projection"; near a cut between two of
     `num_levels` levels they are tighter, and in the middle of a level looser, by some per cent.
