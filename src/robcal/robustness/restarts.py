@@ -119,6 +119,8 @@ class Restarts(Projection):
 
     def _conclude(self, network: Network, rows: Rows, ended: Tensor, query: Tensor) -> Rows:
         """Start on the next boundary where there is one that matters, look for more; the line search where not."""
+        if not bool(ended.any()):
+            return rows
         again, rows = self._restart(network, rows, ended)
         look, rows = self._look(network, rows, ended & ~again)
         last = ended & ~again & ~look
