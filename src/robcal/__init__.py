@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"  # keep in step with pyproject.toml: a test compares them
 
 if TYPE_CHECKING:
+    from robcal.artifacts import load_scores, save_scores
     from robcal.auditing import Audit, audit
     from robcal.calibration.intervals import calibration_error_interval
     from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
     from robcal.calibration.temperature import TemperatureScaling
     from robcal.checks import InputError
     from robcal.robustness.levels import assign_levels
+    from robcal.robustness.online import OnlineScores
     from robcal.robustness.scoring import score
     from robcal.smoothing import AdaptiveLabelSmoother
     from robcal.types import Scores
@@ -25,6 +27,7 @@ _HOMES = {
     "AdaptiveLabelSmoother": "robcal.smoothing",
     "Audit": "robcal.auditing",
     "InputError": "robcal.checks",
+    "OnlineScores": "robcal.robustness.online",
     "Scores": "robcal.types",
     "TemperatureScaling": "robcal.calibration.temperature",
     "assign_levels": "robcal.robustness.levels",
@@ -32,7 +35,9 @@ _HOMES = {
     "brier_score": "robcal.calibration.metrics",
     "calibration_error": "robcal.calibration.metrics",
     "calibration_error_interval": "robcal.calibration.intervals",
+    "load_scores": "robcal.artifacts",
     "negative_log_likelihood": "robcal.calibration.metrics",
+    "save_scores": "robcal.artifacts",
     "score": "robcal.robustness.scoring",
 }
 
@@ -40,6 +45,7 @@ __all__ = [
     "AdaptiveLabelSmoother",
     "Audit",
     "InputError",
+    "OnlineScores",
     "Scores",
     "TemperatureScaling",
     "assign_levels",
@@ -47,7 +53,9 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "calibration_error_interval",
+    "load_scores",
     "negative_log_likelihood",
+    "save_scores",
     "score",
 ]
 

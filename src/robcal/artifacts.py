@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import typing
 from collections.abc import Mapping
@@ -122,24 +123,40 @@ def decode(kind: type[T], value: Any, path: Path) -> T:
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def save_scores(scores: Scores, path: Path, *, overwrite: bool = False) -> Path:
+def save_scores(scores: Scores, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write scores as parquet, one column an array.
+
+    Args:
+        scores: of N examples.
+        path: where to; written under a temporary name and renamed.
+        overwrite: whether a file that is there may be replaced.
+
+    Returns:
+        The path.
 
     Raises:
         InputError: if the file exists and `overwrite` is false.
     """
+    path = Path(path)
     check_output(path, overwrite=overwrite)
     columns = {name: getattr(scores, name) for name in Scores.columns()}
     about = {"method": scores.method, "reference": scores.reference, "provenance": plain(dict(scores.provenance))}
     return _save_table(columns, about, path)
 
 
-def load_scores(path: Path) -> Scores:
-    """Read scores that `save_scores` wrote.
+def load_scores(path: str | os.PathLike[str]) -> Scores:
+    """Read scores that `save_scores`, `robcal score` or `robcal train` wrote.
+
+    Args:
+        path: a parquet file.
+
+    Returns:
+        Scores of N examples, in the order of their split.
 
     Raises:
         InputError: if the file is missing, unreadable, or lacks a column.
     """
+    path = Path(path)
     columns, about = _load_table(path, "the scores")
     missing = [name for name in Scores.columns() if name not in columns]
     if missing:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import robcal
 from robcal.artifacts import (
     digest_of_tensors,
     load_array,
@@ -84,6 +85,16 @@ def test_scores_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(scores, name))
         assert getattr(loaded, name).dtype.kind == getattr(scores, name).dtype.kind
     assert (loaded.method, loaded.reference, loaded.provenance) == ("projection", "prediction", scores.provenance)
+
+
+def test_scores_are_public_and_take_a_path_as_text(tmp_path):
+    file = str(tmp_path / "scores.parquet")
+    assert robcal.save_scores(some_scores(), file) == tmp_path / "scores.parquet"
+    np.testing.assert_array_equal(robcal.load_scores(file).distance, some_scores().distance)
+    with pytest.raises(InputError, match="exists"):
+        robcal.save_scores(some_scores(), file)
+    with pytest.raises(InputError, match=r"nowhere\.parquet"):
+        robcal.load_scores(str(tmp_path / "nowhere.parquet"))
 
 
 def test_levels_predictions_state_and_checkpoint_come_back(tmp_path):
