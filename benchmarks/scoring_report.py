@@ -111,8 +111,13 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return float(middle - half), float(middle + half)
 
 
-def ceiling(parts: dict[str, FloatArray], best: FloatArray, margin: FloatArray) -> Record:
-    """The agreement of the two strongest references with each other: the noise that no comparison gets below."""
+def ceiling(parts: dict[str, FloatArray], best: FloatArray, margin: FloatArray) -> Record | None:
+    """The agreement of the two strongest references with each other: the noise that no comparison gets below.
+
+    None where there is one reference only.
+    """
+    if len(parts) < 2:
+        return None
     ratio = {name: float(np.median(distance / best)) for name, distance in parts.items()}
     first, second = sorted(parts, key=lambda name: float(np.mean(np.minimum(parts[name] / best, 10))))[:2]
     same, within = agreement(parts[first], parts[second], margin)
@@ -190,12 +195,13 @@ def notes(record: Record) -> list[str]:
         return [f"Fewer than {FEWEST_FOR_LEVELS} images: nothing is said about ten levels."]
     top = record["ceiling"]
     settings = ", ".join(f"{name} {value}" for name, value in record["reference_settings"].items())
-    lines = [
-        f"References of robcal: {', '.join(record['references'])} ({settings}). Noise ceiling: the "
-        f"two strongest references, {' and '.join(top['between'])}, agree with each other on "
-        f"{top['same']:.2f} of the levels ({top['within_one']:.3f} within one).",
-        "",
-    ]
+    noise = "One reference: no noise ceiling here."
+    if top:
+        noise = (
+            f"Noise ceiling: the two strongest references, {' and '.join(top['between'])}, agree with each other on "
+            f"{top['same']:.3f} of the levels ({top['within_one']:.3f} within one)."
+        )
+    lines = [f"References of robcal: {', '.join(record['references'])} ({settings}). {noise}", ""]
     peers = [row for row in record["rows"] if row["kind"] != "ours" and "same" in row]
     for row in (row for row in record["rows"] if row["kind"] == "ours"):
         lines.append(f"- {row['name']}: {against(row, peers)}")
@@ -270,10 +276,11 @@ def figure(record: Record, target: Path) -> None:
             spot, shift = (row["passes"], row["same"]), (9, 4 if is_top else -9)
             axes.plot(*spot, "*", ms=13, color="black", zorder=5)
             axes.annotate(row["name"], spot, shift, textcoords="offset points")
-        top = record["ceiling"]["same"]
-        axes.axhline(top, color="0.5", lw=0.8, ls="--")
-        axes.annotate("two strongest references", (1, top), (0, 2), xycoords=("axes fraction", "data"),
-                      textcoords="offset points", ha="right", color="0.4")  # fmt: skip
+        if record["ceiling"]:
+            top = record["ceiling"]["same"]
+            axes.axhline(top, color="0.5", lw=0.8, ls="--")
+            axes.annotate("two strongest references", (1, top), (0, 2), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", ha="right", color="0.4")  # fmt: skip
         axes.set(xscale="log", ylim=(0, 1.02), xlabel="passes an image (forward + input-backward)")
         axes.set(ylabel="same level of ten as the reference", xlim=(1, None))
         axes.set_title(f"{record['data']}, {record['model']}, {record['images']} test images", loc="left", fontsize=9)

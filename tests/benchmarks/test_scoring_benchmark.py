@@ -114,6 +114,17 @@ def test_the_reference_is_the_best_of_all_and_the_fastest_equal_peer_is_named(re
     assert "slow and right (default), 1.000, at 20.0 times its CPU time" in report.notes(record)[2]
 
 
+def test_one_reference_has_no_noise_ceiling(report, tmp_path):
+    exact = np.arange(1.0, 101.0)
+    record = {"margin": [0.0] * 100, "references": {"a": list(exact)}, "rows": [make_row("ours", "ours", exact, 1.0)],
+              "images": 100, "reference_settings": {}, "data": "digits", "model": "mlp"}  # fmt: skip
+    record = report.judge(record)
+    assert record["ceiling"] is None
+    assert "no noise ceiling" in report.notes(record)[0]
+    report.figure(record, tmp_path / "f.svg")
+    assert "two strongest" not in (tmp_path / "f.svg").read_text()
+
+
 def test_a_peer_reaches_ours_unless_an_exact_test_says_no(report):
     exact = np.arange(1.0, 201.0)
 
