@@ -123,6 +123,7 @@ def test_one_reference_has_no_noise_ceiling(report, tmp_path):
     assert "no noise ceiling" in report.notes(record)[0]
     report.figure(record, tmp_path / "f.svg")
     assert "two strongest" not in (tmp_path / "f.svg").read_text()
+    assert "| digits, mlp | 100 | ours | 1.0 | 1.000 | 1.000 | 1.000 | – |" in report.summary([record])
 
 
 def test_a_peer_reaches_ours_unless_an_exact_test_says_no(report):
