@@ -272,10 +272,12 @@ def figure(record: Record, target: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker=next(marks), ms=4.5, lw=1, alpha=0.85, label=name)
         ours = [row for row in rows if row["kind"] == "ours"]
         for row in ours:
+            cheapest = row["passes"] == min(other["passes"] for other in ours)
             is_top = row["same"] == max(other["same"] for other in ours)
-            spot, shift = (row["passes"], row["same"]), (9, 4 if is_top else -9)
+            shift, side = ((0, -17), "center") if cheapest else ((9, 4 if is_top else -9), "left")
+            spot = (row["passes"], row["same"])
             axes.plot(*spot, "*", ms=13, color="black", zorder=5)
-            axes.annotate(row["name"], spot, shift, textcoords="offset points")
+            axes.annotate(row["name"], spot, shift, textcoords="offset points", ha=side)
         if record["ceiling"]:
             top = record["ceiling"]["same"]
             axes.axhline(top, color="0.5", lw=0.8, ls="--")
