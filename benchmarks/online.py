@@ -26,9 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from scipy.stats import t as student
 
 import robcal
+from robcal.calibration.seeds import seed_mean_interval
 from robcal.config import TrainSettings
 from robcal.data import Dataset, load_dataset
 from robcal.methods import make_method
@@ -204,8 +204,8 @@ def mean_interval(values: list[float]) -> tuple[float, float]:
     >>> [round(value, 3) for value in mean_interval([1.0, 2.0, 3.0])]
     [2.0, 2.484]
     """
-    spread = np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(student.ppf(0.975, len(values) - 1) * spread)
+    estimate = seed_mean_interval(values)
+    return estimate.value, estimate.high - estimate.value
 
 
 def cell_lines(name: str, runs: list[dict[str, Any]], options: argparse.Namespace) -> list[str]:

@@ -69,9 +69,9 @@ def compare(row: Record, best: FloatArray, rest: FloatArray, margin: FloatArray)
         "ratio": float(np.median(checked[won] / best[won])) if won.any() else None,
     }
     if count >= FEWEST_FOR_LEVELS:
-        same, within = agreement(distance, best, margin[:count])
-        right = levels(distance, margin[:count]) == levels(best, margin[:count])
-        said |= {"right": right.tolist()}
+        off = apart(distance, best, margin[:count])
+        same, within = shares(off)
+        said |= {"right": (off == 0).tolist()}
         said |= {"same": same, "same_interval": wilson(same, count), "within_one": within}
         said |= {"same_without_own": agreement(distance, rest, margin[:count])[0], "spearman": spearman(distance, best)}
     return said
@@ -84,8 +84,17 @@ def agreement(distance: FloatArray, reference: FloatArray, margin: FloatArray) -
         >>> agreement(np.arange(20.0), np.arange(20.0), np.zeros(20))
         (1.0, 1.0)
     """
-    apart = np.abs(levels(distance, margin) - levels(reference, margin))
-    return float((apart == 0).mean()), float((apart <= 1).mean())
+    return shares(apart(distance, reference, margin))
+
+
+def apart(distance: FloatArray, reference: FloatArray, margin: FloatArray) -> IntArray:
+    """By how many levels each example is off."""
+    return np.abs(levels(distance, margin) - levels(reference, margin))
+
+
+def shares(off: IntArray) -> tuple[float, float]:
+    """Share of examples in the same level, and within one."""
+    return float((off == 0).mean()), float((off <= 1).mean())
 
 
 def levels(distance: FloatArray, margin: FloatArray) -> IntArray:

@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from robcal.artifacts import load_json
+from robcal.calibration.seeds import seed_mean_interval
 from robcal.checks import FloatArray
 from robcal.files import replacing
 
@@ -65,8 +65,8 @@ def per_seed(method: dict, variant: str) -> dict[int, FloatArray]:
 
 def told(values: FloatArray) -> str:
     """Mean with its interval."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():+.4f} [{values.mean() - half:+.4f}, {values.mean() + half:+.4f}]"
+    mean = seed_mean_interval(values)
+    return f"{mean.value:+.4f} [{mean.low:+.4f}, {mean.high:+.4f}]"
 
 
 if __name__ == "__main__":

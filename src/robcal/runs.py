@@ -132,11 +132,7 @@ def train_run(
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
         )
-        if online is not None:
-            group.from_main(
-                "keep", lambda: save_scores(online.scores(), directory / "scores-online.parquet", overwrite=True)
-            )
-        group.from_main("finish", lambda: _finish(run, networks, data, history, levels, state))
+        group.from_main("finish", lambda: _finish(run, networks, data, history, levels, online, state))
     return run
 
 
@@ -154,12 +150,15 @@ def _finish(
     data: Dataset,
     history: list[EpochRow],
     levels: Levels | None,
+    online: OnlineScores | None,
     state: Mapping[str, torch.Tensor],
 ) -> None:
     """Write everything a finished run holds; "complete" last."""
     directory, settings = run.directory, run.settings
     networks = _save_networks(run, networks, data, state)
     save_json(history, directory / "history.json")
+    if online is not None:
+        save_scores(online.scores(), directory / "scores-online.parquet", overwrite=True)
     if isinstance(levels, OnlineLevels):
         save_run_levels(run, levels.levels, "online")
         if levels.online is not None:

@@ -102,6 +102,13 @@ class Spheres(nn.Module):
         return gap.abs().amin(1).numpy()
 
 
+def curved_cases(rng: np.random.Generator) -> list[tuple[NearestCentroid | Spheres, int]]:
+    """Models whose distances are known in closed form, and how many inputs each takes."""
+    centroid = NearestCentroid(rng.normal(size=(6, 5)))
+    spheres = Spheres(np.array([[2.0, 0, 0], [-2, 0, 0], [0, 3, 0]]), np.array([1.0, 1.2, 0.8]))
+    return [(centroid, 5), (spheres, 3), (Spheres(np.zeros((1, 4)), np.array([1.0])), 4)]
+
+
 class ReluNet(nn.Module):
     """One hidden layer of a few units: its linear pieces can be enumerated."""
 

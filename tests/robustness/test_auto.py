@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import NearestCentroid, ReluNet, Spheres, linear_distance, linear_model
+from oracles import NearestCentroid, ReluNet, curved_cases, linear_distance, linear_model
 from torch import nn
 
 from robcal.checks import InputError
@@ -56,10 +56,7 @@ def test_linear_models_and_inputs_on_the_ends_of_the_box(box: Box, tolerance: fl
 def test_curved_models_with_a_known_distance() -> None:
     """Polyhedral cells and balls: exact in closed form, and every level of theirs right but where a cut is grazed."""
     rng = np.random.default_rng(0)
-    centroid = NearestCentroid(rng.normal(size=(6, 5)))
-    spheres = Spheres(np.array([[2.0, 0, 0], [-2, 0, 0], [0, 3, 0]]), np.array([1.0, 1.2, 0.8]))
-    ball = Spheres(np.zeros((1, 4)), np.array([1.0]))
-    for model, dims in ((centroid, 5), (spheres, 3), (ball, 4)):
+    for model, dims in curved_cases(rng):
         x = torch.tensor(rng.normal(size=(200, dims)) * 1.3, dtype=torch.float32)
         exact = model.distance(x)
         scores = score_auto(model, x, box=None, num_rivals=9)

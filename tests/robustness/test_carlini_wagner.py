@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracles import NearestCentroid, Spheres, linear_distance, linear_model, relu_case
+from oracles import curved_cases, linear_distance, linear_model, relu_case
 from torch import nn
 
 from robcal.robustness import CarliniWagner, carlini_wagner_attack, score
@@ -58,9 +58,7 @@ CURVED = {"binary_search_steps": 4, "max_iterations": 80, "restarts": 3}
 
 def test_curved_boundaries() -> None:
     rng = np.random.default_rng(0)
-    centroid = NearestCentroid(rng.normal(size=(6, 5)))
-    spheres = Spheres(np.array([[2.0, 0, 0], [-2, 0, 0], [0, 3, 0]]), np.array([1.0, 1.2, 0.8]))
-    for model, dims in ((centroid, 5), (spheres, 3)):
+    for model, dims in curved_cases(rng)[:2]:
         x = torch.tensor(rng.normal(size=(12, dims)) * 1.3, dtype=torch.float32)
         ratio = carlini_wagner_attack(model, x, box=None, **CURVED).distance.numpy() / model.distance(x)
         assert ratio.min() >= 1 - 1e-6

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracles import NearestCentroid, ReluNet, Spheres, linear_distance, linear_model
+from oracles import ReluNet, curved_cases, linear_distance, linear_model
 from torch import nn
 
 from robcal.robustness import AttackResult, CarliniWagner, Projection, carlini_wagner_attack, projection_attack, score
@@ -49,10 +49,7 @@ def test_linear_models(box: Box, tolerance: float, dims: int, classes: int) -> N
 
 def test_nearest_centroid_and_spheres() -> None:
     rng = np.random.default_rng(0)
-    centroid = NearestCentroid(rng.normal(size=(6, 5)))
-    spheres = Spheres(np.array([[2.0, 0, 0], [-2, 0, 0], [0, 3, 0]]), np.array([1.0, 1.2, 0.8]))
-    ball = Spheres(np.zeros((1, 4)), np.array([1.0]))
-    for model, dims in ((centroid, 5), (spheres, 3), (ball, 4)):
+    for model, dims in curved_cases(rng):
         x = torch.tensor(rng.normal(size=(40, dims)) * 1.3, dtype=torch.float32)
         result = projection_attack(model, x, box=None, num_rivals=9)
         check_points(model, x, None, result)

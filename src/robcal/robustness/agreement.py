@@ -53,7 +53,20 @@ def level_agreement(first: Any, second: Any) -> LevelAgreement:
             )
     check_same_length(len(one), len(other), "the first levels", "the second")
     off = np.abs(one.astype(np.int64) - other.astype(np.int64))
-    ranks = [rankdata(levels) for levels in (one, other)]
+    return LevelAgreement(float((off == 0).mean()), float((off <= 1).mean()), rank_correlation(one, other))
+
+
+def rank_correlation(first: Any, second: Any) -> float:
+    """Spearman's correlation of two numbers an example, ties averaged; NaN where either is constant.
+
+    Args:
+        first: (N,) numbers, +inf allowed.
+        second: (N,) numbers likewise.
+
+    Example:
+        >>> rank_correlation([0.1, 0.2, 0.3], [3.0, 5.0, float("inf")])
+        1.0
+    """
+    ranks = [rankdata(values) for values in (first, second)]
     varied = all(np.ptp(rank) > 0 for rank in ranks)
-    spearman = float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")
-    return LevelAgreement(float((off == 0).mean()), float((off <= 1).mean()), spearman)
+    return float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")

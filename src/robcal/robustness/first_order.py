@@ -14,7 +14,7 @@ from robcal.robustness.network import Linearisation, Model, Network
 from robcal.robustness.steps import attack_batch, is_flat, meet, perturb, select, usable
 
 #: The secant may shorten or lengthen the linear estimate by these factors; beyond them it is not to be trusted.
-_SECANT_RANGE = (0.3, 3.0)
+SECANT_RANGE = (0.3, 3.0)
 #: A multiplier large enough to reach a corner of any box, small enough not to overflow.
 _FAR = 1e20
 
@@ -55,7 +55,7 @@ class FirstOrder:
         linear = usable(network.linearise(rows["query"], rows["reference"], need))
         new = rows["prediction"] < 0
         rows = meet(rows, linear.logits)
-        rows["gaps"] = select(new, _gaps(linear.logits, rows["reference"]), rows["gaps"])
+        rows["gaps"] = select(new, all_gaps(linear.logits, rows["reference"]), rows["gaps"])
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         flat = is_flat(linear) & (rows["need"] != DONE)
         settled = ~flat & (rows["need"] != DONE)
@@ -96,23 +96,38 @@ def estimate(
     return best.values, linear.rivals.gather(1, pick).squeeze(1), point, feasible
 
 
-def _gaps(logits: Tensor, reference: Tensor) -> Tensor:
+def all_gaps(logits: Tensor, reference: Tensor) -> Tensor:
     """(B, Z) z_reference minus every logit; +inf for the reference itself."""
     gaps = logits.gather(1, reference.unsqueeze(1)) - logits
     return gaps.scatter(1, reference.unsqueeze(1), torch.inf)
 
 
+def first_crossing(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Where on the line from one point through another the secant of some gap first falls to zero.
+
+    Args:
+        before: (B, Z) `all_gaps` at the one point.
+        after: (B, Z) at the other.
+
+    Returns:
+        (B,) share of the way, +inf where no gap falls; and (B,) int64, the class.
+
+    Example:
+        >>> first_crossing(torch.tensor([[torch.inf, 2.0, 3.0]]), torch.tensor([[torch.inf, 1.0, 0.0]]))
+        (tensor([1.]), tensor([2]))
+    """
+    fall = before - after  # inf - inf, of the reference itself, is no fall
+    share, rival = torch.where((fall > 0) & torch.isfinite(before), before / fall, torch.inf).min(1)
+    return share, rival
+
+
 def _correct(network: Network, rows: Rows) -> Rows:
     """Put the boundary where the secant of some rival's gap first falls to zero on the line through x and the query."""
     logits = network.logits(rows["query"])
-    before, after = rows["gaps"], _gaps(logits, rows["reference"])
-    fall = before - after
-    share = torch.where(fall > 0, before / fall, torch.inf)
-    share = share.scatter(1, rows["reference"].unsqueeze(1), torch.inf)  # inf - inf
-    first = share.min(1)
+    share, rival = first_crossing(rows["gaps"], all_gaps(logits, rows["reference"]))
     return rows | {
-        "distance": rows["distance"] * first.values.clamp(*_SECANT_RANGE),
-        "rival": torch.where(torch.isfinite(first.values), first.indices, rows["rival"]),
+        "distance": rows["distance"] * share.clamp(*SECANT_RANGE),
+        "rival": torch.where(torch.isfinite(share), rival, rows["rival"]),
         "passes": rows["passes"] + 0.5,
         "need": torch.full_like(rows["need"], DONE),
     }

@@ -277,10 +277,10 @@ def mask_classes(values: Tensor, classes: Tensor) -> Tensor:
         tensor([[-inf, 0., -inf],
                 [0., -inf, 0.]])
     """
-    hit = torch.zeros_like(values, dtype=torch.bool).scatter(1, classes.clamp_min(0), classes >= 0)
-    # a -1 writes False at class 0, and may do so after a True: ask again for class 0
-    hit[:, 0] = (classes == 0).any(1)
-    return values.masked_fill(hit, -torch.inf)
+    count = values.shape[1]
+    hit = torch.zeros(len(values), count + 1, dtype=torch.bool, device=values.device)  # the last column is no class
+    hit = hit.scatter(1, torch.where(classes < 0, count, classes), True)
+    return values.masked_fill(hit[:, :count], -torch.inf)
 
 
 def signed_margin(logits: Tensor, reference: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from robcal.checks import check_choice, check_num_levels, check_positive_int, check_scores, refuse
 from robcal.data.dataset import Box
+from robcal.robustness.agreement import level_agreement, rank_correlation
 from robcal.robustness.levels import assign_levels
 from robcal.robustness.online_refresh import PASSES, look
 from robcal.robustness.online_slopes import ClassSlopes, estimate_distances, fit_slopes, mixes_examples, pack, unpack
@@ -213,14 +214,10 @@ class OnlineScores:
         observed = float(torch.isfinite(self._log_distance).float().mean())
         if reference is None:
             return OnlineFidelity(number, observed, np.nan, np.nan, np.nan)
-        from scipy.stats import rankdata
-
         ours, theirs = self.scores(), check_scores(reference, n=self.count, name="reference")
-        ranks = [rankdata(ours.distance), rankdata(theirs)]
-        varied = all(np.ptp(rank) > 0 for rank in ranks)
-        spearman = float(np.asarray(np.corrcoef(ranks)).item(1)) if varied else float("nan")
-        off = np.abs(assign_levels(ours, self.num_levels) - assign_levels(theirs, self.num_levels))
-        return OnlineFidelity(number, observed, spearman, float((off == 0).mean()), float((off <= 1).mean()))
+        found = level_agreement(assign_levels(ours, self.num_levels), assign_levels(theirs, self.num_levels))
+        spearman = rank_correlation(ours.distance, theirs)
+        return OnlineFidelity(number, observed, spearman, found.same_level, found.within_one)
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, as tensors on the host."""

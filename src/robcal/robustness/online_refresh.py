@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from robcal.data.dataset import Box
 from robcal.robustness.box import make_bounds, multiplier_in_box
+from robcal.robustness.first_order import SECANT_RANGE, all_gaps, first_crossing
 from robcal.robustness.network import scoring_mode
 from robcal.robustness.online_slopes import ClassSlopes
 
 #: What a look costs: one or two forwards and one input-backward, half a pass each.
 PASSES: dict[str, float] = {"linear": 1.0, "secant": 1.5}
-#: The secant may shorten or lengthen the linear estimate by these factors; beyond them it is not to be trusted.
-_SECANT_RANGE = (0.3, 3.0)
 
 
 def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box, *, secant: bool = True) -> Tensor:
@@ -48,7 +47,9 @@ def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box,
     bounds = make_bounds(box, tuple(inputs.shape[1:]), inputs.device)
     with scoring_mode(model):
         x = inputs.detach().clone().requires_grad_()
-        gaps, prediction = _gaps(model(x).float())
+        logits = model(x).float()
+        prediction = logits.detach().argmax(1)
+        gaps = all_gaps(logits, prediction)
         rival = _nearest(gaps.detach(), prediction, slopes)
         gap = gaps.gather(1, rival.unsqueeze(1))
         (gradient,) = torch.autograd.grad(gap.sum(), x, materialize_grads=True)
@@ -61,20 +62,12 @@ def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box,
             point = bounds.clamp(flat - torch.where(met, multiplier, 0.0).unsqueeze(1) * normal)
             with torch.no_grad():
                 there = torch.empty_like(x).copy_(point.reshape(x.shape))  # in the memory format of x
-                fall = before - _gaps(model(there).float(), prediction)[0]
-            share = torch.where((fall > 0) & torch.isfinite(before), before / fall, torch.inf).min(1)
-            sound = met & torch.isfinite(share.values)
-            distance = torch.where(sound, distance * share.values.clamp(*_SECANT_RANGE), distance)
-            rival = torch.where(sound, share.indices, rival)
+                share, crossed = first_crossing(before, all_gaps(model(there).float(), prediction))
+            sound = met & torch.isfinite(share)
+            distance = torch.where(sound, distance * share.clamp(*SECANT_RANGE), distance)
+            rival = torch.where(sound, crossed, rival)
     distance = torch.where(torch.isfinite(size) & (size > 0), distance, torch.nan)
     return torch.stack([distance, before.amin(1), prediction.float(), rival.float()], 1)
-
-
-def _gaps(logits: Tensor, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(B, Z) z_ŷ minus every logit, +inf for ŷ itself; and (B,) ŷ."""
-    prediction = logits.detach().argmax(1) if prediction is None else prediction
-    own = prediction.unsqueeze(1)
-    return (logits.gather(1, own) - logits).scatter(1, own, torch.inf), prediction
 
 
 def _nearest(gaps: Tensor, prediction: Tensor, slopes: ClassSlopes | None) -> Tensor:

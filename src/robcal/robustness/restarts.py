@@ -136,8 +136,8 @@ class Restarts(Projection):
         near = linear <= (1 + self.slack) * rows["first_distance"].unsqueeze(1)
         near = (near | ~rows["verified"].unsqueeze(1)) & torch.isfinite(linear)
         hope = torch.minimum(linear * self._scale(rows).unsqueeze(1), best)
-        matters = self._matters((hope * (1 - self.start_doubt)).flatten(), best.expand_as(hope).flatten())
-        open_ = near & ~rows["started"] & matters.view_as(near) & ended.unsqueeze(1)
+        matters = self._matters(hope * (1 - self.start_doubt), best.expand_as(hope))
+        open_ = near & ~rows["started"] & matters & ended.unsqueeze(1)
         again, place = open_.any(1), torch.where(open_, linear, torch.inf).argmin(1, keepdim=True)
         start = rows["starts"].gather(1, place.unsqueeze(2).expand(-1, 1, rows["x"].shape[1])).squeeze(1)
         return again, rows | {
@@ -168,12 +168,12 @@ class Restarts(Projection):
         return torch.where(rows["verified"], rows["distance"] / rows["first_distance"], 1.0)
 
     def _matters(self, low: Tensor, high: Tensor) -> Tensor:
-        """(B,) bool, whether a cut may lie between `low` and the best distance `high`; where there is none, always."""
+        """(B, …) bool, whether a cut may lie between `low` and the best distance `high`; without any, always."""
         if not self.cuts:
             return torch.ones_like(high, dtype=torch.bool)
         bands = torch.tensor(self.cuts, dtype=high.dtype, device=high.device)
-        between = (low.unsqueeze(1) <= bands[:, 1]) & (high.unsqueeze(1) >= bands[:, 0])
-        return between.any(1) | torch.isinf(high)
+        between = (low.unsqueeze(-1) <= bands[:, 1]) & (high.unsqueeze(-1) >= bands[:, 0])
+        return between.any(-1) | torch.isinf(high)
 
 
 def _unseen(linear: Linearisation, reach: Reach, reference: Tensor) -> Tensor:
