@@ -228,7 +228,7 @@ def test_a_killed_comparison_goes_on_where_it_was(out, record, tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         finished = tmp_path / "out/runs"
-        for _ in range(1200):
+        for _ in range(30_000):
             if list(finished.glob("*/shift-test-20.parts/*")) or process.poll() is not None:
                 break
             time.sleep(0.02)

@@ -15,7 +15,7 @@ OPTIONS = ["--data", "digits", "--model", "mlp", "--epochs", "3", "--batch-size"
 def train(out, *more, processes):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, "-m", "robcal", "train", *OPTIONS, *more, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -57,7 +57,7 @@ def test_bad_input_ends_both_processes_with_its_message(tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [sys.executable, *launcher, "-m", "robcal", "train", *OPTIONS, "--method", "ar-adals", "--levels", "999",
                "--out", str(tmp_path / "run")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode != 0
     assert "999 levels" in done.stderr
     assert not (tmp_path / "run").exists()
