@@ -123,6 +123,13 @@ def train(
             "refreshed after the last epoch for 1 (linear) or 1.5 (secant) passes an example: docs/online.md."
         ),
     ] = None,
+    online_sample: Annotated[
+        int,
+        typer.Option(
+            help="--online: training examples whose distance is measured too, whenever the estimates change, to tell "
+            "what these are worth; 0: none."
+        ),
+    ] = 200,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
@@ -160,7 +167,8 @@ def train(
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
-        folds=folds, controller=controller, online=online, **parse_method_options(method, option or ()),  # type: ignore[arg-type]
+        folds=folds, controller=controller, online=online, online_sample=online_sample,
+        **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         run = train_run(settings, out, overwrite=overwrite, reporter=reporter)
@@ -172,6 +180,11 @@ def train(
         f"NLL {last.val_nll:.4f}\nnext: robcal audit {out}"
     )
     if online:
+        for row in run.online_history()[-1:]:
+            typer.echo(
+                f"online estimates against {row.compared} measured distances: same level {row.same_level:.2f}, "
+                f"within one {row.within_one:.2f}, Spearman {row.spearman:.3f}"
+            )
         typer.echo(str(out / "scores-online.parquet"))
     for checkpoint in run.checkpoints:
         typer.echo(str(checkpoint))

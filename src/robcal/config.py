@@ -92,6 +92,8 @@ class TrainSettings:
         online: also keep robustness estimates of the training split from the training passes themselves: as they are
             ("free"), or replaced by a look at all of it after the last epoch, for 1 ("linear") or 1.5 ("secant") passes
             an example; None keeps none. They never change the training.
+        online_sample: training examples whose distances to the running network's boundary are measured whenever the
+            estimates of `online` change, to tell what these are worth; 0 measures none.
     """
 
     data: str
@@ -132,6 +134,7 @@ class TrainSettings:
     swag_rank: int | None = None
     samples: int = 30
     online: str | None = None
+    online_sample: int = 200
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run.
@@ -199,6 +202,8 @@ class TrainSettings:
         if self.online is None:
             return
         check_choice(self.online, ONLINE, "--online")
+        if self.online_sample:
+            check_positive_int(self.online_sample, "--online-sample", minimum=self.levels)
         given = f"--online {self.online} was given with"
         if self.method not in (*PLAIN_LOSS, *ADAPTIVE):
             known = ", ".join((*PLAIN_LOSS, *ADAPTIVE))
@@ -285,6 +290,7 @@ class TrainSettings:
             "members": self.members > 1,
             "samples": self.method in SAMPLED,
             "online": self.online is not None,
+            "online_sample": self.online is not None and self.online_sample > 0,
             "device": False,
         }
         own = METHOD_OPTIONS.get(self.method, {})

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.checks import FloatArray
+from robcal.checks import FloatArray, InputError, IntArray
 from robcal.data import Dataset, Split
 from robcal.data.augment import crop_large
 from robcal.data.dataset import Croppable
@@ -28,6 +28,7 @@ from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.predictors import predict_logits, softmax
 from robcal.robustness.online import OnlineScores
+from robcal.robustness.scoring import score
 
 #: Inputs of a batch and the batch's generator → augmented inputs.
 Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -177,6 +178,26 @@ class Member:
         for other, part in enumerate(parts):
             whole[other::world] = part
         return softmax(whole)
+
+    def distances(self, index: IntArray) -> FloatArray:
+        """(n,) verified distances of training examples for the running network, each process scoring its share.
+
+        A network that cannot be scored, say because it has collapsed to a constant, has no boundary within reach: +inf.
+
+        Args:
+            index: (n,) positions in the training split.
+        """
+        whole = torch.zeros(len(index), device=self.device)
+        mine = np.arange(len(index))[self.rank :: self.world]
+        if len(mine):
+            inputs, first = self.train.subset(index[mine]).inputs, index[mine]
+            try:
+                found = score(self.user_model, inputs, method="projection", box=self.box, first_index=first).distance
+            except InputError:
+                found = np.full(len(mine), np.inf, np.float32)
+            whole[mine] = torch.from_numpy(found).to(self.device)
+        total: torch.Tensor = whole if self.world == 1 else self.engine.reduce(whole, "sum")
+        return total.cpu().numpy().astype(np.float64)
 
     def finish(self) -> None:
         """Hand the model back on the CPU, in eval mode and its usual layout."""

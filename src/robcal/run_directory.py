@@ -11,6 +11,7 @@ from robcal.checks import refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, load_dataset
 from robcal.models import Normalized, build_model
+from robcal.robustness.online import OnlineFidelity
 from robcal.sampling import dropout_networks
 from robcal.types import EpochRow
 
@@ -51,6 +52,11 @@ class Run:
         """One row an epoch."""
         file = self.directory / "history.json"
         return [decode(EpochRow, row, file) for row in load_json(file, "the history")]
+
+    def online_history(self) -> list[OnlineFidelity]:
+        """What the estimates of `--online` were worth, after every epoch that changed them; empty if not measured."""
+        file = self.directory / "online-history.json"
+        return [decode(OnlineFidelity, row, file) for row in load_json(file, "the online history")]
 
     def dataset(self) -> Dataset:
         """The data it was trained on, cut in the same way."""

@@ -8,6 +8,7 @@ DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted after
 DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val;
                              --levels-from online: what the training passes of the running one tell of train)
 DIR/scores-online.parquet    estimates of train from the training passes themselves (--online only)
+DIR/online-history.json      what they were worth, epoch by epoch (--online only)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
 DIR/levels-history.json      how far online levels drifted from epoch to epoch (--levels-from online only)
 DIR/reference/               run directory of the plain model that levels come from (ar-adals only)
@@ -141,7 +142,8 @@ def _online(settings: TrainSettings, count: int) -> OnlineScores | None:
     if settings.online is None:
         return None
     refresh = None if settings.online == "free" else settings.online
-    return OnlineScores(count, num_levels=min(settings.levels, count), refresh=refresh)
+    levels, sample = min(settings.levels, count), min(settings.online_sample, count)
+    return OnlineScores(count, num_levels=levels, sample=sample, refresh=refresh)
 
 
 def _finish(
@@ -159,6 +161,7 @@ def _finish(
     save_json(history, directory / "history.json")
     if online is not None:
         save_scores(online.scores(), directory / "scores-online.parquet", overwrite=True)
+        save_json([row for row in online.history if row.compared], directory / "online-history.json")
     if isinstance(levels, OnlineLevels):
         save_run_levels(run, levels.levels, "online")
         if levels.online is not None:
@@ -220,6 +223,7 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
             "results.json",
             "measurement.safetensors",
             "scores-online.parquet",
+            "online-history.json",
             *(f"{kind}-{split}.parquet" for kind in ("scores", "levels") for split in digests),
             *(file.name for file in directory.glob("member-*.safetensors")),
         ):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from robcal.artifacts import digest_of, digest_of_tensors, load_scores, provenance, save_json
@@ -86,7 +85,7 @@ def measure_fidelity(
     first = scores(methods[0], methods[0], dataset, None)
     index = stratified_sample(first, min(sample, len(part)), num_levels=num_levels, seed=seed)
     chosen = dataclasses.replace(dataset, splits={**dataset.splits, split: part.subset(index)})
-    candidates = {methods[0]: _take(first, index)}
+    candidates = {methods[0]: first.subset(index)}
     candidates |= {name: scores(name, name, chosen, index) for name in methods[1:]}
     attacks = reference_attacks(iterations=iterations, restarts=restarts, seed=seed)
     references = {name: scores(f"reference-{name}", attack, chosen, index) for name, attack in attacks.items()}
@@ -128,11 +127,6 @@ def _scores(
     return score_split(
         model, dataset, split, file, method=method, reporter=reporter, description=name, **more, **options
     )
-
-
-def _take(scores: Scores, index: IntArray) -> Scores:
-    columns: dict[str, Any] = {name: np.asarray(getattr(scores, name))[index] for name in Scores.columns()}
-    return dataclasses.replace(scores, **columns)
 
 
 def _rows(measured: dict[str, Fidelity]) -> tuple[FidelityRow, ...]:

@@ -6,7 +6,7 @@ N examples, Z classes, R levels. Nothing here imports torch: whoever only reads 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -60,6 +60,14 @@ class Scores:
     def columns() -> tuple[str, ...]:
         """Names of the per-example arrays, in the order they are stored."""
         return ("distance", "status", "prediction", "rival", "margin", "passes")
+
+    def subset(self, index: Int64Array) -> Scores:
+        """The scores of some of the examples.
+
+        Args:
+            index: (n,) positions, in the order wanted.
+        """
+        return replace(self, **{name: getattr(self, name)[index] for name in self.columns()})
 
     def __len__(self) -> int:
         return len(self.distance)

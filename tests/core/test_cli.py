@@ -303,7 +303,11 @@ def test_training_keeps_estimates_of_its_own_passes_and_is_not_changed_by_them(t
     for kind, passes in (("free", 0.0), ("linear", 1.0), ("secant", 1.5)):
         out = tmp_path / kind
         run(*TRAIN, "--data", table, "--method", "vanilla", "--online", kind, "--out", out)
-        assert str(out / "scores-online.parquet") in capsys.readouterr().out.split()
+        printed = capsys.readouterr().out
+        assert str(out / "scores-online.parquet") in printed.split()
+        history = json.loads((out / "online-history.json").read_text())
+        assert f"measured distances: same level {history[-1]['same_level']:.2f}" in printed
+        assert (history[-1]["epoch"], history[-1]["compared"]) == (2, 200)
         found[kind] = load_scores(out / "scores-online.parquet")
         assert len(found[kind]) == json.loads((out / "run.json").read_text())["dataset"]["sizes"]["train"]
         assert (found[kind].status == "estimate").all()
@@ -318,7 +322,13 @@ def test_training_keeps_estimates_of_its_own_passes_and_is_not_changed_by_them(t
         > 0.9
     )
     run(*TRAIN, "--data", table, "--method", "vanilla", "--out", tmp_path / "secant", "--overwrite")
-    assert not (tmp_path / "secant" / "scores-online.parquet").exists()
+    assert not list((tmp_path / "secant").glob("*online*"))
+    command = [*TRAIN, "--data", table, "--method", "vanilla", "--online", "free", "--out", tmp_path / "none"]
+    run(*command, "--online-sample", "3", code=2)
+    assert "--online-sample is 3" in capsys.readouterr().err
+    run(*command, "--online-sample", "0")
+    assert "measured distances" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "none/online-history.json").read_text()) == []
 
 
 def test_unknown_choices_and_help(capsys):

@@ -66,6 +66,10 @@ def test_online_estimates_name_a_run_of_their_own_and_are_not_asked_of_the_refer
     one = settings("vanilla", online="free")
     assert len({digest(one), digest(settings("vanilla", online="linear")), digest(settings("vanilla"))}) == 3
     assert digest(settings(online="secant").reference()) == digest(settings().reference())
+    assert digest(settings("vanilla", online="free", online_sample=50)) != digest(one)
+    assert digest(settings("vanilla", online_sample=50)) == digest(settings("vanilla"))
+    values = settings("vanilla", online="free", online_sample=0).relevant()
+    assert "online_sample" not in values
 
 
 def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():

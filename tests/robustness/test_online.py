@@ -137,11 +137,10 @@ def test_training_itself_is_not_changed_and_the_model_keeps_no_hook() -> None:
     assert not watched._forward_hooks
 
 
-def test_a_resumed_run_ends_with_the_same_estimates(tmp_path: Path) -> None:
-    reference = np.random.default_rng(0).random(60)
-
+@pytest.mark.parametrize("compared", [{"reference": np.random.default_rng(0).random(60)}, {"sample": 20}])
+def test_a_resumed_run_ends_with_the_same_estimates(tmp_path: Path, compared: dict[str, Any]) -> None:
     def watcher() -> OnlineScores:
-        return OnlineScores(60, num_levels=5, reference=reference, every=1)
+        return OnlineScores(60, num_levels=5, every=1, **compared)
 
     whole = watcher()
     fit(network(), blobs(), make_method("vanilla"), **OPTIONS, online=whole)
@@ -181,6 +180,8 @@ def test_a_resumed_run_ends_with_the_same_estimates(tmp_path: Path) -> None:
     old = {name: value for name, value in whole.state().items() if name not in ("age", "seen")}
     with pytest.raises(InputError, match=r"no age, seen(.|\n)*another version"):
         watcher().load_state(old)
+    with pytest.raises(InputError, match=r"number of examples compared(.|\n)*another version"):
+        watcher().load_state({**whole.state(), "history": torch.zeros(3, 5)})
 
 
 def test_a_run_killed_between_its_refresh_and_its_end_resumes_with_what_was_found(tmp_path: Path) -> None:
@@ -188,10 +189,10 @@ def test_a_run_killed_between_its_refresh_and_its_end_resumes_with_what_was_foun
         pass
 
     class Dying(OnlineScores):
-        def end_epoch(self, total: Any = None) -> None:
+        def end_epoch(self, total: Any = None, measure: Any = None) -> None:
             if len(self.history) == 2:
                 raise Stop
-            super().end_epoch(total)
+            super().end_epoch(total, measure)
 
     def train(online: OnlineScores, **saved: Any) -> OnlineScores:
         fit(network(), blobs(), make_method("vanilla"), **OPTIONS, online=online, **saved)
@@ -291,10 +292,52 @@ def test_fidelity_is_the_agreement_of_levels() -> None:
         online.fidelity(reference[:-1])
 
 
+@pytest.mark.parametrize("model", [network, normalised])
+@pytest.mark.parametrize("refresh", [None, "linear"])
+def test_a_sample_is_compared_with_the_running_network_whenever_estimates_change(model: Any, refresh: Any) -> None:
+    online, trained = OnlineScores(60, num_levels=5, sample=25, refresh=refresh), model()
+    options = {**OPTIONS, "epochs": 12}
+    fit(trained, blobs(), make_method("vanilla"), **options, online=online)
+    changed = {11, 12} if refresh else {10, 11, 12}
+    assert {row.epoch for row in online.history if row.compared} == changed
+    assert [row.epoch for row in online.history] == list(range(1, 13))
+    assert np.isnan([row.same_level for row in online.history if not row.compared]).all()
+    inputs = blobs().split("train").inputs[online.sample]
+    found = score(trained, inputs, method="projection", box=None).distance
+    ours = online.scores().distance[online.sample]
+    off = np.abs(assign_levels(ours, 5) - assign_levels(found, 5))
+    last = online.history[-1]
+    assert (last.compared, last.same_level, last.within_one) == (25, (off == 0).mean(), (off <= 1).mean())
+    assert last.spearman == pytest.approx(spearmanr(ours, found).statistic)
+    plain = model()
+    fit(plain, blobs(), make_method("vanilla"), **options)
+    for one, other in zip(plain.state_dict().values(), trained.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_network_without_a_boundary_does_not_stop_the_training() -> None:
+    class Collapsed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) if self.training else self.inner(x) * 0 + torch.tensor([1.0, 0.0, 0.0])
+
+    online = OnlineScores(60, num_levels=5, sample=20, every=1)
+    fit(Collapsed(), blobs(), make_method("vanilla"), **OPTIONS, online=online)
+    assert [row.compared for row in online.history] == [20, 20, 20]
+    assert np.isnan([row.spearman for row in online.history]).all()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"count": 0}, "count is 0"),
+        ({"count": 20, "sample": -1}, "sample is -1"),
+        ({"count": 20, "sample": 9}, "sample is 9; it must hold an example of each of 10 levels"),
+        ({"count": 20, "sample": 21}, "at most all 20"),
+        ({"count": 20, "sample": 10, "reference": np.arange(20.0)}, "reference and sample were both given"),
         ({"count": 5}, "5 examples for 10 levels"),
         ({"count": 20, "decay": 1.0}, "decay is 1.0"),
         ({"count": 20, "every": 0}, "every is 0"),

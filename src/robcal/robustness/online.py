@@ -4,6 +4,10 @@ The backward pass of training can reach the inputs for the price of the first la
 of the distance to the decision boundary is worked out in `robcal.robustness.online_slopes`; here the estimates of all
 training examples are gathered, averaged over epochs and measured.
 
+What the estimates are worth is measured while they are made: with `sample`, at the end of every epoch that changed
+them, a few training examples are scored by verified distances of the running network, and the agreement with the
+estimates is kept in `history`.
+
 Two things no training pass can tell. An estimate belongs to what the pass saw: with augmentation that is another
 picture, and distances of other pictures rank the clean ones badly. And with batch normalisation the gradient of a
 well-fitted example is mostly other examples' doing; what is left is the margin and the typical slope of its classes.
@@ -13,14 +17,22 @@ well-fitted example is mostly other examples' doing; what is left is the margin 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robcal.checks import check_choice, check_num_levels, check_positive_int, check_scores, refuse
+from robcal.checks import (
+    FloatArray,
+    IntArray,
+    check_choice,
+    check_num_levels,
+    check_positive_int,
+    check_scores,
+    refuse,
+)
 from robcal.data.dataset import Box
 from robcal.robustness.agreement import level_agreement, rank_correlation
 from robcal.robustness.levels import assign_levels
@@ -35,14 +47,15 @@ _LOOK_BATCH = 128
 
 @dataclass(frozen=True)
 class OnlineFidelity:
-    """How the estimates of an epoch agree with given distances of the same training examples.
+    """How the estimates of an epoch agree with distances of the same training examples.
 
     Attributes:
         epoch: number of finished epochs, from 1.
-        observed: share of the examples that have an estimate.
-        spearman: rank correlation (NaN without reference distances).
-        same_level: share in the same level (NaN likewise).
+        observed: share of all training examples that have an estimate.
+        spearman: rank correlation (NaN without distances to compare with).
+        same_level: share in the same level (NaN likewise); levels are cut within the examples compared.
         within_one: share at most one level off (NaN likewise).
+        compared: number of examples with a distance to compare with.
     """
 
     epoch: int
@@ -50,6 +63,7 @@ class OnlineFidelity:
     spearman: float
     same_level: float
     within_one: float
+    compared: int = 0
 
 
 class OnlineScores:
@@ -64,6 +78,9 @@ class OnlineScores:
         num_levels: R, for the fidelity figures.
         decay: weight, for every epoch passed, of what was known, from 0 (the last estimate alone) to below 1.
         reference: (N,) distances of the training examples to compare with after every epoch, or None.
+        sample: number of training examples, drawn by a fixed seed, whose distances to the boundary of the running
+            network are measured at the end of every epoch that changed the estimates, and compared; 0: none. About six
+            passes each. At least `num_levels`, at most N.
         every: which epochs are looked at: every so many (1: all), and the last two. In the others a training step
             costs what it costs without this, and the figures stay. None: 10, or 16 with `refresh`.
         refresh: look once more at all clean examples in eval mode at the end of the last epoch, "linear" for 1 pass
@@ -74,7 +91,7 @@ class OnlineScores:
         history: one `OnlineFidelity` a finished epoch.
 
     Raises:
-        InputError: for numbers out of range or reference distances of another length.
+        InputError: for numbers out of range, reference distances of another length, or both `reference` and `sample`.
 
     Example:
         >>> online = OnlineScores(2, num_levels=2, reference=[0.1, 3.0])
@@ -92,6 +109,7 @@ class OnlineScores:
         num_levels: int = 10,
         decay: float = 0.5,
         reference: Any = None,
+        sample: int = 0,
         every: int | None = None,
         refresh: str | None = None,
     ) -> None:
@@ -103,6 +121,7 @@ class OnlineScores:
             refuse(f"decay is {decay!r}", "it must be at least 0 and below 1", "0 keeps the last estimate alone")
         self.count, self.num_levels, self.decay, self.every, self.refresh = count, num_levels, decay, every, refresh
         self.reference = None if reference is None else check_scores(reference, n=count, name="reference")
+        self.sample = self._draw(sample)
         self.history: list[OnlineFidelity] = []
         self.slopes: ClassSlopes | None = None
         self._cross_talk = False
@@ -154,11 +173,17 @@ class OnlineScores:
             found = look(model, fetch(part), self.slopes, box, secant=self.refresh != "linear")
             self._looked[part] = found.cpu()
 
-    def end_epoch(self, total: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Average what the epoch has shown into what was known, and measure it.
+    def end_epoch(
+        self,
+        total: Callable[[Tensor], Tensor] | None = None,
+        measure: Callable[[IntArray], FloatArray] | None = None,
+    ) -> None:
+        """Average what the epoch has shown into what was known, and compare it.
 
         Args:
             total: sums a tensor over all processes, each of which saw its own examples; None for a single one.
+            measure: positions in the training split → their distances to the boundary of the running network; called
+                for `sample`, if the epoch changed the estimates.
         """
         seen, looked = self._seen.cpu(), self._looked
         if total is not None:
@@ -167,12 +192,17 @@ class OnlineScores:
         if seen.shape[1]:
             self._average(seen)
         rows = ~torch.isnan(looked[:, 0])
+        changed = bool(seen.shape[1]) or bool(rows.any())
         if rows.any():
             self._log_distance[rows], self._age[rows] = _log(looked[rows, 0]), 0.0
             self._known[rows] = looked[rows, 1:]
             self._passes[rows] += PASSES[self.refresh or "secant"]
         self._seen, self._looked = torch.empty(self.count, 0), torch.full_like(self._looked, torch.nan)
-        self.history.append(self.fidelity(self.reference, epoch=len(self.history) + 1))
+        number = len(self.history) + 1
+        if measure is not None and changed and len(self.sample):
+            self.history.append(self.fidelity(measure(self.sample), index=self.sample, epoch=number))
+        else:
+            self.history.append(self.fidelity(self.reference, epoch=number))
 
     def scores(self) -> Scores:
         """The estimates so far as scores: status "estimate"; "censored", +inf, for examples without one.
@@ -198,13 +228,14 @@ class OnlineScores:
             },
         )
 
-    def fidelity(self, reference: Any, *, epoch: int | None = None) -> OnlineFidelity:
+    def fidelity(self, reference: Any, *, index: IntArray | None = None, epoch: int | None = None) -> OnlineFidelity:
         """How the estimates so far agree with distances of the same examples, for example those of the final network.
 
         Examples without an estimate count as most robust.
 
         Args:
-            reference: (N,) distances, +inf where none was found; None: only `observed` is told.
+            reference: (n,) distances, +inf where none was found; None: only `observed` is told.
+            index: (n,) positions in the training split of the examples compared; None: all.
             epoch: what the figures are said to be of; None: the epochs finished so far.
 
         Raises:
@@ -214,14 +245,15 @@ class OnlineScores:
         observed = float(torch.isfinite(self._log_distance).float().mean())
         if reference is None:
             return OnlineFidelity(number, observed, np.nan, np.nan, np.nan)
-        ours, theirs = self.scores(), check_scores(reference, n=self.count, name="reference")
+        ours = self.scores() if index is None else self.scores().subset(index)
+        theirs = check_scores(reference, n=len(ours), name="reference")
         found = level_agreement(assign_levels(ours, self.num_levels), assign_levels(theirs, self.num_levels))
         spearman = rank_correlation(ours.distance, theirs)
-        return OnlineFidelity(number, observed, spearman, found.same_level, found.within_one)
+        return OnlineFidelity(number, observed, spearman, found.same_level, found.within_one, len(ours))
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, as tensors on the host."""
-        rows = [[row.epoch, row.observed, row.spearman, row.same_level, row.within_one] for row in self.history]
+        rows = [list(astuple(row)) for row in self.history]
         slopes = self.slopes or ClassSlopes(np.zeros((0, 0)))
         return {
             "log_distance": self._log_distance.clone(),
@@ -232,7 +264,7 @@ class OnlineScores:
             "looked": self._looked.clone(),
             "slopes": torch.from_numpy(slopes.squared.copy()),
             "cross_talk": torch.tensor(slopes.cross_talk, dtype=torch.float64),
-            "history": torch.tensor(rows, dtype=torch.float64).reshape(-1, 5),
+            "history": torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(OnlineFidelity))),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -242,9 +274,9 @@ class OnlineScores:
             InputError: if it was taken of another number of examples, or by another version.
         """
         missing = sorted(self.state().keys() - state.keys())
-        if missing:
+        if missing or state["history"].shape[1] != len(fields(OnlineFidelity)):
             refuse(
-                f"the state of the online estimates has no {', '.join(missing)}",
+                f"the state of the online estimates has no {', '.join(missing or ['number of examples compared'])}",
                 "it was written by another version of robcal",
                 "Start again",
             )
@@ -259,7 +291,24 @@ class OnlineScores:
         self._seen, self._looked = state["seen"].clone(), state["looked"].clone()
         squared = state["slopes"].numpy().copy()
         self.slopes = ClassSlopes(squared, float(state["cross_talk"])) if squared.size else None
-        self.history = [OnlineFidelity(int(row[0]), *row[1:]) for row in state["history"].tolist()]
+        self.history = [
+            OnlineFidelity(int(row[0]), row[1], row[2], row[3], row[4], int(row[5]))
+            for row in state["history"].tolist()
+        ]
+
+    def _draw(self, sample: int) -> IntArray:
+        """Positions of the examples that are measured, increasing."""
+        if check_positive_int(sample, "sample", minimum=0) == 0:
+            return np.empty(0, np.int64)
+        if self.reference is not None:
+            refuse("reference and sample were both given", "the estimates are compared with one of them", "Drop one")
+        if not self.num_levels <= sample <= self.count:
+            refuse(
+                f"sample is {sample}",
+                f"it must hold an example of each of {self.num_levels} levels, and at most all {self.count}",
+                "Change sample",
+            )
+        return np.sort(np.random.default_rng(0).permutation(self.count)[:sample]).astype(np.int64)
 
     def _average(self, seen: Tensor) -> None:
         """Turn the epoch's passes into distances, and average these into what was known."""
