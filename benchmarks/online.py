@@ -126,10 +126,10 @@ class Watchers:
             if watcher.refresh:
                 watcher.look(*arguments)
 
-    def end_epoch(self, total: Any = None) -> None:
+    def end_epoch(self, total: Any = None, measure: Any = None) -> None:
         """Keep what each says."""
         for name, watcher in self.watchers.items():
-            watcher.end_epoch(total)
+            watcher.end_epoch(total, measure)
             self.said[name].append(watcher.scores().distance)
 
 
