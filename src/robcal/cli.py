@@ -251,12 +251,21 @@ def score(
 @app.command()
 def fidelity(
     model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
-    out: Annotated[Path | None, typer.Option(help="Result (.json); default for a run: RUN/fidelity.json.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Result (.json); default: FILE.fidelity.json beside --scores FILE, else RUN/fidelity.json."),
+    ] = None,
     data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
     split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Way of scoring to measure; may be repeated. Default: auto, projection, first-order."),
+        typer.Option(
+            help="Way of scoring to measure; may be repeated. Default without --scores: auto, projection, first-order."
+        ),
+    ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="Scores of the split at hand, to measure instead (.parquet); may be repeated."),
     ] = None,
     sample: Annotated[int, typer.Option(help="Examples that the references score, stratified.")] = 1000,
     levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
@@ -275,7 +284,8 @@ def fidelity(
     agreement of the two strongest attacks with each other: the noise ceiling. Slow, resumable, and shared by processes
     under torchrun. A run's audit and report then show it.
 
-    Example: robcal fidelity --model runs/digits --sample 300
+    Examples: robcal fidelity --model runs/digits --sample 300   |
+    robcal fidelity --model runs/digits --split train --scores runs/digits/scores-online.parquet
     """
     from robcal.distributed import is_main
     from robcal.progress import open_reporter
@@ -283,7 +293,11 @@ def fidelity(
     from robcal.runs import load_data
     from robcal.trust import measure_fidelity
 
-    if out is None:
+    given = _named_scores(scores or [])
+    methods = method or (() if given else ("auto", "projection", "first-order"))
+    if out is None and scores:
+        out = scores[0].with_suffix(".fidelity.json")
+    elif out is None:
         if not model.is_dir():
             refuse("--out was not given", "a checkpoint outside its run directory has no place for it", "Pass --out")
         out = model / "fidelity.json"
@@ -291,9 +305,9 @@ def fidelity(
     network, settings = _open_model(model, data, None)
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         rows = measure_fidelity(
-            network, load_data(settings), split, out, methods=method or ("auto", "projection", "first-order"),
-            sample=sample, num_levels=levels, iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite,
-            reporter=reporter, batch_size=batch_size, device=device,
+            network, load_data(settings), split, out, methods=methods, at_hand=given, sample=sample, num_levels=levels,
+            iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite, reporter=reporter,
+            batch_size=batch_size, device=device,
         )  # fmt: skip
     if is_main():
         _print(text_fidelity(rows))
@@ -503,6 +517,16 @@ def unpack(
         folder = unpack_pictures(path, out, reporter=reporter)
     typer.echo(f"next: --data imagenet:{folder}")
     typer.echo(str(folder))
+
+
+def _named_scores(files: list[Path]) -> dict[str, Any]:
+    """Scores files by what tells them apart."""
+    from robcal.artifacts import load_scores
+
+    found = {file.stem: load_scores(file) for file in files}
+    if len(found) < len(files):
+        refuse("--scores names files of one name", "the name tells them apart", "Rename one")
+    return found
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -7,14 +7,14 @@ here is a scores file of its own in a folder beside the result, so a stopped run
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from robcal.artifacts import digest_of, digest_of_tensors, load_scores, provenance, save_json
-from robcal.checks import IntArray, check_choice, check_output, check_positive_int, refuse
+from robcal.checks import IntArray, check_choice, check_output, check_positive_int, check_same_length, refuse
 from robcal.config import SCORERS
 from robcal.data import Dataset
 from robcal.progress import SILENT, Reporter
@@ -34,6 +34,7 @@ def measure_fidelity(
     out: Path,
     *,
     methods: Sequence[str] = ("auto", "projection", "first-order"),
+    at_hand: Mapping[str, Scores] | None = None,
     sample: int = 1000,
     num_levels: int = 10,
     iterations: int = 1000,
@@ -45,8 +46,8 @@ def measure_fidelity(
 ) -> tuple[FidelityRow, ...]:
     """Measure how far ways of scoring agree with the best of three strong attacks, and these with each other.
 
-    The first method scores the whole split and stratifies the sample by its levels; the references and the other
-    methods score the sample only.
+    The first candidate is of the whole split and stratifies the sample by its levels: scores at hand, if there are any,
+    else those of the first method. The references and the other methods score the sample only.
 
     Args:
         model: the network.
@@ -54,6 +55,7 @@ def measure_fidelity(
         split: "train", "val" or "test".
         out: target, a .json file; scores are kept beside it in `out`.scores/.
         methods: names of `robcal.score`'s methods.
+        at_hand: scores of the whole split by name, whatever made them, with this network and this data.
         sample: examples that the references score.
         num_levels: R.
         iterations: of each Carlini-Wagner search; see `reference_attacks`.
@@ -70,10 +72,13 @@ def measure_fidelity(
         InputError: on bad input, or an existing `out`.
     """
     check_output(out, overwrite=overwrite)
-    if not methods:
-        refuse("no method was named", "at least one is measured", "Pass --method")
+    at_hand = dict(at_hand or {})
+    if not methods and not at_hand:
+        refuse("no method was named", "at least one is measured", "Pass --method or --scores")
     for name in methods:
         check_choice(name, SCORERS, "--method")
+    for name, given in at_hand.items():
+        _check_at_hand(name, given, methods, split, len(dataset.split(split)))
     check_positive_int(sample, "--sample", minimum=num_levels)
     work = out.with_name(out.name + ".scores")
     part = dataset.split(split)
@@ -82,11 +87,12 @@ def measure_fidelity(
     def scores(name: str, method: Any, data: Dataset, index: IntArray | None) -> Scores:
         return _scores(model, data, split, work, name, method, index, reporter, options)
 
-    first = scores(methods[0], methods[0], dataset, None)
+    whole = at_hand or {methods[0]: scores(methods[0], methods[0], dataset, None)}
+    first = next(iter(whole.values()))
     index = stratified_sample(first, min(sample, len(part)), num_levels=num_levels, seed=seed)
     chosen = dataclasses.replace(dataset, splits={**dataset.splits, split: part.subset(index)})
-    candidates = {methods[0]: first.subset(index)}
-    candidates |= {name: scores(name, name, chosen, index) for name in methods[1:]}
+    candidates = {name: given.subset(index) for name, given in whole.items()}
+    candidates |= {name: scores(name, name, chosen, index) for name in methods if name not in whole}
     attacks = reference_attacks(iterations=iterations, restarts=restarts, seed=seed)
     references = {name: scores(f"reference-{name}", attack, chosen, index) for name, attack in attacks.items()}
     measured = {
@@ -98,6 +104,19 @@ def measure_fidelity(
     )
     save_json({"rows": rows, "about": about}, out)
     return rows
+
+
+def _check_at_hand(name: str, given: Scores, methods: Sequence[str], split: str, count: int) -> None:
+    """Refuse scores that cannot be of this split, or of another question than the references'."""
+    if name in methods:
+        refuse(f"scores at hand and a method are both called {name}", "names tell them apart", "Rename the file")
+    check_same_length(len(given), count, f"{name}'s scores", f"the {split} split")
+    if given.reference != "prediction":
+        refuse(
+            f"{name} holds distances at which the true class is lost",
+            "the references measure where the model's own prediction changes",
+            "Score with reference='prediction'",
+        )
 
 
 def _scores(

@@ -1,14 +1,18 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from robcal.artifacts import load_fidelity, load_scores
+from robcal.artifacts import load_fidelity, load_scores, save_scores
 from robcal.checks import InputError
 from robcal.cli import main
 from robcal.config import TrainSettings
+from robcal.robustness import score
+from robcal.robustness.fidelity import fidelity
 from robcal.runs import load_model, train_run
 from robcal.trust import measure_fidelity
+from robcal.types import Scores
 
 OPTIONS = {"methods": ("first-order", "projection"), "sample": 30, "num_levels": 5, "iterations": 20, "restarts": 1}
 
@@ -85,3 +89,75 @@ def test_the_command_writes_into_the_run_and_the_audit_shows_it(run, capsys):
     with pytest.raises(SystemExit):
         main(["audit", str(run.directory), "--levels", "4", "--resamples", "50", "--quiet"])
     assert "Can the robustness scores be trusted?" in (run.directory / "audit.html").read_text()
+
+
+# scores at hand -------------------------------------------------------------------------------------------------------
+
+
+def test_scores_at_hand_are_measured_as_the_way_that_made_them(run, tmp_path):
+    model, _ = load_model(run.checkpoint)
+    made = score(model, run.dataset().split("test").inputs, method="projection", num_levels=5)
+    options = {**OPTIONS, "methods": ("projection", "first-order")}
+    known = measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", **options)
+    options |= {"methods": ("first-order",), "at_hand": {"mine": made}, "overwrite": True}  # the references are kept
+    rows = measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", **options)
+    assert [(row.name, row.kind) for row in rows[:2]] == [("mine", "candidate"), ("first-order", "candidate")]
+    assert rows[0].metrics == known[0].metrics
+    assert rows[1:] == known[1:]
+    assert len(scores_of(tmp_path, "first-order")[0]) == 30  # of the sample only: the scores at hand stratify it
+
+
+def test_scores_at_hand_that_are_of_something_else_are_refused(run, tmp_path):
+    model, _ = load_model(run.checkpoint)
+    made = score(model, run.dataset().split("test").inputs, method="first-order")
+
+    def measure(name, scores, **options):
+        measure_fidelity(
+            model, run.dataset(), "test", tmp_path / "f.json", at_hand={name: scores}, **{**OPTIONS, **options}
+        )
+
+    with pytest.raises(InputError, match="59"):
+        measure("mine", made.subset(np.arange(59)))
+    with pytest.raises(InputError, match="both called projection"):
+        measure("projection", made)
+    with pytest.raises(InputError, match="true class is lost"):
+        measure("mine", dataclasses.replace(made, reference="label"))
+    with pytest.raises(InputError, match="agree on the prediction"):
+        measure("mine", dataclasses.replace(made, prediction=(made.prediction + 1) % 10), methods=())
+    with pytest.raises(InputError, match="--method or --scores"):
+        measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", methods=())
+    assert not (tmp_path / "f.json").exists()
+
+
+def test_estimates_of_training_passes_may_be_of_a_network_that_was_still_learning():
+    distance = np.arange(1, 21, dtype=np.float32)
+    label = np.zeros(20, dtype=np.int64)
+    scores = Scores(distance, np.full(20, "verified"), label, label, distance, distance)
+    for changed, method, allowed in ((3, "online", True), (3, "first-order", False), (5, "online", False)):
+        prediction = np.where(np.arange(20) < changed, 1, 0)
+        candidate = dataclasses.replace(scores, prediction=prediction, method=method)
+        if allowed:
+            assert fidelity(candidate, {"itself": scores}, num_levels=5).candidate.metrics["same_level"].value == 1
+        else:
+            with pytest.raises(InputError, match="agree on the prediction"):
+                fidelity(candidate, {"itself": scores}, num_levels=5)
+
+
+def test_the_command_measures_files_and_writes_beside_them(run, tmp_path, capsys):
+    made = score(load_model(run.checkpoint)[0], run.dataset().split("test").inputs, method="first-order")
+    file = save_scores(made, tmp_path / "mine.parquet")
+    command = ["fidelity", "--model", str(run.directory), "--scores", str(file), "--sample", "20", "--levels", "4"]
+    command += ["--iterations", "20", "--restarts", "1", "--quiet"]
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert not stop.value.code
+    printed = capsys.readouterr().out
+    rows = load_fidelity(tmp_path / "mine.fidelity.json")
+    assert [row.name for row in rows if row.kind == "candidate"] == ["mine"]
+    assert f"{rows[0].metrics['same_level'].value:.3f}".removeprefix("0") in printed
+    (tmp_path / "other").mkdir()
+    save_scores(made, tmp_path / "other/mine.parquet")
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--scores", str(tmp_path / "other/mine.parquet")])
+    assert stop.value.code == 2
+    assert "files of one name" in capsys.readouterr().err
