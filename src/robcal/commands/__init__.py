@@ -1,0 +1,1 @@
+"""The commands of `robcal`, each a typed function whose docstring is its help; `robcal.cli` puts them in order."""

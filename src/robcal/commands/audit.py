@@ -1,0 +1,101 @@
+"""`robcal audit` and `robcal report`: one classifier level by level, and several side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robcal.checks import check_output, refuse
+from robcal.commands.options import Overwrite, Quiet
+from robcal.commands.terminal import columns, show
+
+
+def audit(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --probs, --labels.")
+    ] = None,
+    probs: Annotated[Path | None, typer.Option(help="(N, Z) probabilities, .npy.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="(N,) integer labels, .npy.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="One score an example (.npy, .parquet): small is fragile.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the .parquet file; default: distance.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="(N,) integers or strings, .npy: any grouping of yours.")] = None,
+    levels: Annotated[int, typer.Option(help="Number of levels.")] = 10,
+    bins: Annotated[int, typer.Option(help="Bins of the ECE.")] = 15,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="HTML report; default for a run: RUN/audit.html.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell which inputs a classifier is miscalibrated on: conditional calibration, level by level.
+
+    Give a run directory, or plain files and no model at all. With scores (adversarial distances or any number an
+    example, small meaning fragile) the examples are cut into levels; every figure comes with its interval.
+
+    Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
+    """
+    from robcal.auditing import audit_files, audit_run
+    from robcal.progress import open_reporter
+
+    options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
+    if (run is None) == (probs is None):
+        refuse(
+            "a run directory and --probs were both given" if run else "neither a run directory nor --probs was given",
+            "audit takes one of them",
+            "See robcal audit --help",
+        )
+    if run is not None:
+        out = out or run / "audit.html"
+        check_output(out, overwrite=overwrite or out == run / "audit.html")
+        with open_reporter(quiet=quiet) as reporter:
+            result = audit_run(run, reporter=reporter, **options)
+    else:
+        if labels is None or probs is None:
+            refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes")
+        if out is not None:
+            check_output(out, overwrite=overwrite)
+        result = audit_files(probs, labels, scores=scores, column=column, groups=groups, **options)
+    show(result.to_text())
+    if out is not None:
+        typer.echo(str(result.to_html(out, overwrite=True)))
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo.")],
+    out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
+    shift: Annotated[bool, typer.Option(help="Measure under corruption too (images).")] = True,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure finished runs and put them side by side: one table, one HTML report.
+
+    The folder of a comparison, or its results.json, gives the comparison's page from the numbers alone.
+
+    Runs of one method with different seeds are averaged, with intervals; the first method named is the baseline.
+
+    Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
+    """
+    from robcal.artifacts import load_results
+    from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
+    from robcal.evaluate import report_runs
+    from robcal.progress import open_reporter
+    from robcal.report import text_table, write_report
+
+    check_output(out, overwrite=overwrite)
+    measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
+    if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
+        if is_comparison(measured):
+            record = load_comparison(measured)
+            typer.echo(text_tables(record, width=columns()))
+            typer.echo(str(write_comparison_report(record, out, overwrite=overwrite)))
+            return
+        results = load_results(measured)
+    else:
+        with open_reporter(quiet=quiet) as reporter:
+            results = report_runs(runs, shift=shift, reporter=reporter)
+    show(text_table(results))
+    typer.echo(str(write_report(results, out, overwrite=overwrite)))

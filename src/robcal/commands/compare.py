@@ -1,0 +1,121 @@
+"""`robcal compare`: methods over seeds, and what is told of those that fail."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robcal.checks import refuse
+from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet
+from robcal.commands.terminal import columns
+
+
+def compare(
+    what: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE.toml|results.json", help="What to compare; results: only tables.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; instead of the file's.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for runs, shared by several comparisons; default: --out.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Tasks side by side; default: number of cores.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Evaluation seeds instead of the file's: 0,1,2 or 0-4.")] = None,
+    shift: Annotated[
+        str | None,
+        typer.Option(help="Official corrupted files instead of our own: cifar10c:, cifar100c: or imagenetc:PATH."),
+    ] = None,
+    ood: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SPEC: out-of-distribution inputs, any data text of the same shape; repeatable."),
+    ] = None,
+    device: Device = None,
+    report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop all at the first task that fails, with its traceback.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the tasks and do nothing.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods over seeds: hyper-parameters chosen on validation data, one table with paired differences.
+
+    Every run is independent and kept by the digest of its settings: a stopped comparison goes on where it was, one that
+    grew makes only what is new. Everything is measured in distribution and under corruption, raw and after temperature
+    scaling.
+
+    A task that fails is told at once and takes only what needs it with it: the tables are made of what there is, mark
+    what lacks seeds and say why, and the exit status is 3. The same command again tries only what is missing.
+
+    Example: robcal compare digits --out compare-digits
+    """
+    from robcal.comparison import compare as run_comparison
+    from robcal.comparison import (
+        load_comparison,
+        load_plan,
+        plan_work,
+        text_tables,
+        write_comparison_report,
+        write_tables,
+    )
+    from robcal.jobs import available_cores
+    from robcal.progress import open_reporter
+
+    if what.endswith(".json"):
+        record = load_comparison(Path(what))
+        write_tables(record, out)
+        if report and (overwrite or not (out / "report.html").exists()):  # one made by the runs shows more
+            write_comparison_report(record, out / "report.html", overwrite=True)
+        typer.echo(text_tables(record, width=columns()))
+        return
+    chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
+    plan = load_plan(
+        what,
+        seeds=None if seeds is None else _seeds(seeds),
+        recipe=chosen,
+        shift=shift,
+        ood=dict(_named(text) for text in ood or ()),
+    )
+    for warning in plan.warnings():
+        typer.echo(f"robcal: {warning}", err=True)
+    if dry_run:
+        for task in plan_work(plan, out, cache=cache, overwrite=overwrite).tasks:
+            typer.echo(task.describe())
+        return
+    with open_reporter(quiet=quiet) as reporter:
+        record = run_comparison(
+            plan, out, cache=cache, jobs=jobs or available_cores(), report=report, overwrite=overwrite,
+            fail_fast=fail_fast, on_failure=_tell_failure, reporter=reporter,
+        )  # fmt: skip
+    typer.echo(text_tables(record, width=columns()))
+    typer.echo(str(out / "results.json"))
+    if record["missing"]:
+        typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
+        raise typer.Exit(3)
+
+
+def _tell_failure(line: str) -> None:
+    """On standard error, above any bars that are drawn there."""
+    print(f"robcal: {line}", file=sys.stderr, flush=True)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """NAME=SPEC."""
+    name, _, spec = text.partition("=")
+    if not name or not spec:
+        refuse(f"--ood is {text!r}", "it is written NAME=SPEC", "For example --ood svhn=svhn:PATH")
+    return name, spec
+
+
+def _seeds(text: str) -> list[int]:
+    """0,1,2 or 0-4, or both."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdigit() and (last.isdigit() or not last)):
+            refuse(f"--seeds is {text!r}", "seeds are whole numbers, 0,1,2 or a range 0-4", "Change --seeds")
+        found += range(int(first), int(last or first) + 1)
+    return found

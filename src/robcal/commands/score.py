@@ -1,0 +1,173 @@
+"""`robcal score` and `robcal fidelity`: how near examples are to another label, and how far that can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from robcal.checks import check_output, refuse
+from robcal.commands.options import DATA_HELP, Device, Overwrite, Precision, Quiet, Scorer
+from robcal.commands.terminal import show
+from robcal.config import TrainSettings
+
+SplitChoice = Literal["train", "val", "test"]
+
+
+def score(
+    model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
+    out: Annotated[Path, typer.Option(help="Scores file to write (.parquet).")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
+    split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
+    method: Annotated[
+        Scorer,
+        typer.Option(
+            help="auto: verified, passes spent where a level may change; projection: the same effort for all; "
+            "first-order: a fast estimate; carlini-wagner: the slow reference."
+        ),
+    ] = "auto",
+    levels: Annotated[int, typer.Option(help="auto: number of robustness levels R that will be cut.")] = 10,
+    num_rivals: Annotated[int, typer.Option(help="Rival classes looked at.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
+    seed: Annotated[int | None, typer.Option(help="Of the validation cut; default: the model's own.")] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 chooses directions only; labels and norms are decided in float32.")
+    ] = "float32",
+    compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
+    shard_size: Annotated[int | None, typer.Option(help="Examples a shard: what a killed run may lose.")] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score adversarial robustness: how far each example is from the nearest input with another label.
+
+    Writes one row an example: distance (l2, in input units; inf where none was found), status, prediction, rival,
+    margin, passes. A stopped run keeps its finished shards beside the output and goes on from there. Several processes
+    or machines share the work: torchrun --nproc-per-node=2 -m robcal score …
+
+    Example: robcal score --model runs/digits --split test --out scores.parquet
+    """
+    from robcal.distributed import is_main
+    from robcal.progress import open_reporter
+    from robcal.runs import load_data, score_split
+
+    check_output(out, overwrite=overwrite)
+    if out.suffix != ".parquet":
+        refuse(f"--out is {out}", "scores are a .parquet file", "Name it with this ending")
+    network, settings = _open_model(model, data, seed)
+    with open_reporter(quiet=quiet or not is_main()) as reporter:
+        scores = score_split(
+            network, load_data(settings), split, out, method=method, overwrite=overwrite, reporter=reporter,
+            num_rivals=num_rivals, batch_size=batch_size, precision=precision, compile=compile, shard_size=shard_size,
+            num_levels=levels, device=device,
+        )  # fmt: skip
+    if not is_main():
+        return
+    counts = {name: int((scores.status == name).sum()) for name in ("verified", "estimate", "censored")}
+    typer.echo(
+        f"{len(scores)} examples: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        + f"; median distance {_median(scores.distance):.4g}; {scores.passes.mean():.2f} passes an example"
+    )  # fmt: skip
+    typer.echo(str(out))
+
+
+def fidelity(
+    model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Result (.json); default: FILE.fidelity.json beside --scores FILE, else RUN/fidelity.json."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
+    split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Way of scoring to measure; may be repeated. Default without --scores: auto, projection, first-order."
+        ),
+    ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="Scores of the split at hand, to measure instead (.parquet); may be repeated."),
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Examples that the references score, stratified.")] = 1000,
+    levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Of each Carlini-Wagner search of the reference.")] = 1000,
+    restarts: Annotated[int, typer.Option(help="Random starts of each reference.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the sample and the random starts.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how far robustness scores can be trusted, against the best of three strong attacks.
+
+    Scores the split, draws a stratified sample, runs Carlini-Wagner (full search), long projection and DDN on it, and
+    tells rank correlation, level agreement, norm ratio and cost of each way of scoring, with intervals, beside the
+    agreement of the two strongest attacks with each other: the noise ceiling. Slow, resumable, and shared by processes
+    under torchrun. A run's audit and report then show it.
+
+    Examples: robcal fidelity --model runs/digits --sample 300   |
+    robcal fidelity --model runs/digits --split train --scores runs/digits/scores-online.parquet
+    """
+    from robcal.distributed import is_main
+    from robcal.progress import open_reporter
+    from robcal.report.fidelity import text_fidelity
+    from robcal.runs import load_data
+    from robcal.trust import measure_fidelity
+
+    given = _named_scores(scores or [])
+    methods = method or (() if given else ("auto", "projection", "first-order"))
+    if out is None and scores:
+        out = scores[0].with_suffix(".fidelity.json")
+    elif out is None:
+        if not model.is_dir():
+            refuse("--out was not given", "a checkpoint outside its run directory has no place for it", "Pass --out")
+        out = model / "fidelity.json"
+    check_output(out, overwrite=overwrite)
+    network, settings = _open_model(model, data, None)
+    with open_reporter(quiet=quiet or not is_main()) as reporter:
+        rows = measure_fidelity(
+            network, load_data(settings), split, out, methods=methods, at_hand=given, sample=sample, num_levels=levels,
+            iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite, reporter=reporter,
+            batch_size=batch_size, device=device,
+        )  # fmt: skip
+    if is_main():
+        show(text_fidelity(rows))
+        typer.echo(str(out))
+
+
+def _named_scores(files: list[Path]) -> dict[str, Any]:
+    """Scores files by what tells them apart."""
+    from robcal.artifacts import load_scores
+
+    found = {file.stem: load_scores(file) for file in files}
+    if len(found) < len(files):
+        refuse("--scores names files of one name", "the name tells them apart", "Rename one")
+    return found
+
+
+def _open_model(model: Path, data: str | None, seed: int | None) -> tuple[Any, TrainSettings]:
+    """The network of a checkpoint or run directory, and the settings that say what data it goes with."""
+    import dataclasses
+
+    from robcal.runs import load_model, open_run
+
+    network, about = load_model(model)
+    directory = model if model.is_dir() else model.parent
+    if (directory / "run.json").exists():
+        settings = open_run(directory).settings
+    elif data is None:
+        refuse("--data was not given", "a checkpoint outside its run directory does not say its data", "Pass --data")
+    else:
+        settings = TrainSettings(data=data, model=about["model"], method="vanilla", epochs=1)
+    changed = {"data": data or settings.data, "seed": settings.seed if seed is None else seed}
+    if seed is not None:
+        changed["split_seed"] = seed
+    return network, dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
+
+
+def _median(values: Any) -> float:
+    import numpy as np
+
+    return float(np.median(values))

@@ -1,0 +1,168 @@
+"""`robcal train` and `robcal demo`: from data to runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from robcal.checks import check_positive_int
+from robcal.commands.options import DATA_HELP, Device, Overwrite, Precision, Quiet, Scorer
+from robcal.commands.terminal import show
+from robcal.config import DEFAULT_LEVELS_FROM, TrainSettings, parse_method_options
+
+MODEL_HELP = (
+    "mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH | preact-resnet-20 (29, 56, 110) | resnet-50 | resnet-101 | "
+    "timm:NAME | torchvision:NAME | package.module:factory, your own code, which is imported."
+)
+
+MethodName = Literal[
+    "vanilla", "label-smoothing", "adals", "random-levels", "ar-adals", "mixup", "focal", "ccat", "crl",
+    "adversarial-training", "swag", "mc-dropout",
+]  # fmt: skip
+Optimizer = Literal["sgd", "adamw"]
+Augmentation = Literal["none", "standard"]
+Controller = Literal["published", "stable"]
+Online = Literal["free", "linear", "secant"]
+LevelsFrom = Literal["robustness", "cross-fit", "online", "margin", "loss"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for runs, results and the report.")] = Path("robcal-demo"),
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 8,
+    jobs: Annotated[int | None, typer.Option(help="Seeds trained side by side; default: number of cores.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show everything on handwritten digits, in about a minute and without a download.
+
+    Trains a plain classifier, scores the adversarial robustness of every image, cuts ten levels, trains AR-AdaLS,
+    measures both in distribution and under corruption over several seeds, prints one table and writes a report.
+    """
+    from robcal.demo import run_demo
+    from robcal.jobs import available_cores
+    from robcal.progress import open_reporter
+    from robcal.report import text_table, write_report
+
+    check_positive_int(seeds, "--seeds", minimum=2)
+    with open_reporter(quiet=quiet) as reporter:
+        results = run_demo(
+            out, seeds=seeds, jobs=jobs or min(available_cores(), seeds), overwrite=overwrite, reporter=reporter
+        )
+    show(text_table(results))
+    typer.echo(str(write_report(results, out / "report.html", overwrite=True)))
+
+
+def train(
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
+    method: Annotated[MethodName, typer.Option(help="Training method.")] = "ar-adals",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cnn",
+    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
+    split_seed: Annotated[int | None, typer.Option(help="Of the validation cut alone; default: --seed.")] = None,
+    members: Annotated[int, typer.Option(help="Networks trained in lockstep as one ensemble.")] = 1,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="ar-adals: scores at hand instead of a reference model; pass twice, for train and for val."),
+    ] = None,
+    levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
+    levels_from: Annotated[
+        LevelsFrom | None,
+        typer.Option(
+            help="ar-adals: difficulty for a reference model (margin, loss), or distance to the nearest adversarial "
+            "example of it (robustness), of models that never saw the example (cross-fit), of the running model "
+            "(online). Default: margin; robustness with --scores or --scorer."
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
+    controller: Annotated[
+        Controller, typer.Option(help="Adaptive methods: what steers the smoothing (docs/controller.md).")
+    ] = "stable",
+    step_size: Annotated[float, typer.Option(help="controller published: smoothing per unit of gap and epoch.")] = 0.05,
+    gain: Annotated[float, typer.Option(help="controller stable: exp(-gain) of a gap is left after the run.")] = 4.0,
+    epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of other methods: mixup_alpha, focal_gamma, ranking_weight (crl), attack_epsilon, attack_steps, "
+            "attack_step_size, ccat_rho, swag_start, swag_rank, samples (swag, mc-dropout).",
+        ),
+    ] = None,
+    scorer: Annotated[
+        Scorer | None, typer.Option(help="ar-adals: how the reference model's robustness is scored. Default: auto.")
+    ] = None,
+    online: Annotated[
+        Online | None,
+        typer.Option(
+            help="Keep robustness estimates of the training split from the training passes themselves (free), or "
+            "refreshed after the last epoch for 1 (linear) or 1.5 (secant) passes an example: docs/online.md."
+        ),
+    ] = None,
+    online_sample: Annotated[
+        int,
+        typer.Option(
+            help="--online: training examples whose distance is measured too, whenever the estimates change, to tell "
+            "what these are worth; 0: none."
+        ),
+    ] = 200,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
+    optimizer: Annotated[Optimizer, typer.Option(help="SGD with Nesterov momentum .9, or AdamW.")] = "sgd",
+    augment: Annotated[Augmentation, typer.Option(help="standard: pad-crop and flip (digits: shifts).")] = "none",
+    val_fraction: Annotated[float | None, typer.Option(help="Held out of the training data to steer by.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Use this many training examples (stratified).")] = None,
+    test_limit: Annotated[int | None, typer.Option(help="Measure on this many test examples.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the training's forward pass.")] = "float32",
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier by one method; `ar-adals` alone does the whole pipeline.
+
+    The pipeline of AR-AdaLS: a plain reference model by the same recipe, how near its training and validation images
+    are to its boundaries, levels, then the training whose labels are softened per level. The validation split steers
+    the smoothing; the test split is only ever measured on. Levels by adversarial distance, as published:
+    --levels-from robustness.
+
+    Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
+    """
+    from robcal.distributed import is_main
+    from robcal.models import admit_model
+    from robcal.progress import open_reporter
+    from robcal.runs import train_run
+
+    admit_model(model)  # only what the user wrote here is ever imported
+    source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)
+    settings = TrainSettings(
+        data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
+        step_size=step_size, gain=gain, epsilon=epsilon, scorer=scorer or "auto",
+        scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
+        test_limit=test_limit, image_size=image_size,
+        precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
+        folds=folds, controller=controller, online=online, online_sample=online_sample,
+        **parse_method_options(method, option or ()),  # type: ignore[arg-type]
+    )  # fmt: skip
+    with open_reporter(quiet=quiet or not is_main()) as reporter:
+        run = train_run(settings, out, overwrite=overwrite, reporter=reporter)
+    if not is_main():
+        return
+    last = run.history()[-1]
+    typer.echo(
+        f"validation after {last.epoch} epochs: accuracy {last.val_accuracy:.4f}, ECE {last.val_ece:.4f}, "
+        f"NLL {last.val_nll:.4f}\nnext: robcal audit {out}"
+    )
+    if online:
+        for row in run.online_history()[-1:]:
+            typer.echo(
+                f"online estimates against {row.compared} measured distances: same level {row.same_level:.2f}, "
+                f"within one {row.within_one:.2f}, Spearman {row.spearman:.3f}"
+            )
+        typer.echo(str(out / "scores-online.parquet"))
+    for checkpoint in run.checkpoints:
+        typer.echo(str(checkpoint))
