@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test lint evidence study bench-training bench-metrics wheel clean
+.PHONY: demo test test-torch lint evidence study bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -81,5 +81,14 @@ $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
 	$(PIP) install -q $$(grep -E '^(torchmetrics|netcal)==' benchmarks/requirements.txt)
 	touch $@
 
+# The tests with another PyTorch, in an environment of its own; the oldest that is allowed brings several GB of CUDA libraries.
+TORCH ?= 2.6.0
+test-torch: $(VENV)/.wheel
+	$(PYTHON) -m venv .venv-torch
+	grep -v -E '^(torch|sympy)==' constraints.txt > .venv-torch/constraints.txt
+	PIP_CONSTRAINT=.venv-torch/constraints.txt .venv-torch/bin/pip install -q torch==$(TORCH) "$$(ls dist/robcal-*.whl)[test]"
+	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -n $(WORKERS) tests
+	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
+
 clean:
-	rm -rf $(VENV) .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench .venv-torch dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -81,12 +84,23 @@ def table(folder: Path) -> None:
     (folder / "worker.py").write_text(WORKER, encoding="utf-8")
 
 
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
 def torchrun(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
     """The command under torchrun on this machine, at a port that the launcher finds free and keeps."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    command = [*LAUNCHER, "--standalone", f"--nproc-per-node={processes}", *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+
+
+def free_port() -> int:
+    """A port that is free, and below those that the system hands out by itself."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def score_alone(folder: Path) -> None:
@@ -124,6 +138,27 @@ def test_the_command_line_under_torchrun_writes_the_same_file(tmp_path: Path) ->
     score += ["--data", f"npz:{tmp_path / 'data.npz'}", "--method", "first-order"]
     both = torchrun("-m", "robcal", *score, "--out", str(tmp_path / "two.parquet"))
     assert both.returncode == 0, both.stderr
+    with pytest.raises(SystemExit, match="0"):
+        main([*score, "--out", str(tmp_path / "one.parquet")])
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_two_launchers_as_on_two_machines_share_the_work_by_one_command(tmp_path: Path) -> None:
+    """Each starts one process; both see the same files."""
+    table(tmp_path)
+    score = ["score", "--quiet", "--model", str(tmp_path / "model.safetensors"), "--shard-size", "20"]
+    score += ["--data", f"npz:{tmp_path / 'data.npz'}"]
+    nodes = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
+    command = [*LAUNCHER, *nodes, "-m", "robcal", *score, "--out", str(tmp_path / "two.parquet")]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started = [subprocess.Popen(command, env=ENVIRONMENT, **pipes) for _ in range(2)]
+    try:
+        said = [process.communicate(timeout=600)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], said
+    assert sum("two.parquet" in text for text in said) == 1  # one of all processes reports
     with pytest.raises(SystemExit, match="0"):
         main([*score, "--out", str(tmp_path / "one.parquet")])
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
