@@ -22,7 +22,7 @@ Box = tuple[float, float] | None
 
 @pytest.fixture
 def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pilot of 16 and a last round after 64, so that small data sets see all of them."""
+    """A pilot of 16 and a last round after 64, so that small data sets see three rounds."""
     monkeypatch.setattr(auto, "PILOT", 16)
     monkeypatch.setattr(auto, "BEFORE_LAST", 64)
 
@@ -38,7 +38,7 @@ def test_linear_models_and_inputs_on_the_ends_of_the_box(box: Box, tolerance: fl
     assert ((x == 0) | (x == 1)).any(1).float().mean() > 0.9
     exact = linear_distance(model, x, box)
     scores = score_auto(model, x, box=box, num_rivals=99)
-    assert scores.provenance["rounds"] == [16, 16, 32, 136]
+    assert scores.provenance["rounds"] == [16, 48, 136]
     reachable = np.isfinite(exact)
     np.testing.assert_array_equal(scores.status == "verified", reachable)
     np.testing.assert_array_equal(scores.status == "censored", ~reachable)
@@ -122,11 +122,14 @@ def test_rivals_behind_the_first_are_looked_at_where_they_may_be_nearer() -> Non
     model, x = steep_rivals()
     exact = linear_distance(model, x, None)
     blind = attack_batch(Restarts(num_rivals=1, more_rivals=0), model, x, None, None)
-    near = attack_batch(Restarts(num_rivals=1, more_rivals=2, rival_doubt=0.4), model, x, None, None)
+    near = attack_batch(Restarts(num_rivals=1, more_rivals=2, looks=1, rival_doubt=0.4), model, x, None, None)
+    twice = attack_batch(Restarts(num_rivals=1, more_rivals=2, rival_doubt=0.4), model, x, None, None)
     both = attack_batch(Restarts(num_rivals=1, more_rivals=3, rival_doubt=0.4), model, x, None, None)
     assert exact[0] == pytest.approx(0.5)
     assert (blind.rival == 1).all()
     assert (near.rival == 1).all()  # the steep one is the third behind
+    assert (twice.rival == 4).all()
+    assert (twice.passes > both.passes).all()  # a forward more for the second look
     assert (both.rival == 4).all()
     assert (both.distance.numpy() <= 1.02 * exact).all()
     # one forward and three backwards for the look, and what the descent on its best boundary takes
@@ -135,6 +138,51 @@ def test_rivals_behind_the_first_are_looked_at_where_they_may_be_nearer() -> Non
     sure = attack_batch(Restarts(num_rivals=1, more_rivals=3, rival_doubt=0.0001, slack=0.0), model, x, None, None)
     assert (sure.rival == 1).all()
     assert torch.equal(sure.passes, blind.passes)
+
+
+@pytest.mark.parametrize(("looks", "found"), [(1, 4), (2, 7)])
+def test_a_second_look_goes_on_behind_the_first(looks: int, found: int) -> None:
+    """Classes 1 to 7 in the order of their logits, each steeper than the one before and so nearer than it seems."""
+    slopes = np.array([0.0, 1, 1.3, 1.7, 2.2, 2.9, 3.8, 5])
+    weight = np.diag(slopes)[:, 1:]
+    model = linear_model(weight, -np.array([0.0, 1, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06]))
+    x = torch.zeros(3, 7)
+    result = attack_batch(Restarts(num_rivals=1, more_rivals=3, looks=looks), model, x, None, None)
+    assert (result.rival == found).all()
+    nearest = linear_distance(model, x, None)[0] if looks == 2 else 1.03 / 2.2
+    np.testing.assert_allclose(result.distance, nearest, rtol=0.02)
+
+
+def test_doubts_grow_with_the_error_of_the_linear_picture() -> None:
+    sure, unsure = Restarts().for_error(0.04), Restarts().for_error(0.16)
+    for name, errors in (("step_doubt", 0.65), ("start_doubt", 3.2), ("rival_doubt", 6.5)):
+        assert getattr(sure, name) == pytest.approx(1 - np.exp(-0.04 * errors))
+        assert getattr(unsure, name) == pytest.approx(1 - np.exp(-0.16 * errors))
+    assert sure.slack == pytest.approx(np.exp(3.5 * 0.04) - 1)
+    assert Restarts().for_error(7.0) == Restarts().for_error(0.25)
+    assert Restarts().for_error(0.0) == Restarts().for_error(0.02)
+    assert Restarts(seed=3).for_error(None) == Restarts(seed=3)
+    default = Restarts().for_error(0.15)
+    for name in ("slack", "step_doubt", "start_doubt", "rival_doubt"):
+        assert getattr(default, name) == pytest.approx(getattr(Restarts(), name), abs=0.03)
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_a_curved_network_is_looked_at_more_closely_than_a_flat_one() -> None:
+    rng = np.random.default_rng(0)
+    flat = linear_model(rng.normal(size=(6, 8)), rng.normal(size=6) * 0.1)
+    weight = torch.tensor(rng.normal(size=(6, 8)), dtype=torch.float32)
+
+    def curved(x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(3 * x) @ weight.T + (x * x) @ weight.flip(0).T
+
+    x = torch.tensor(rng.normal(size=(300, 8)), dtype=torch.float32)
+    sure, unsure = (score_auto(model, x, box=None) for model in (flat, curved))
+    assert sure.provenance["linear_error"] < 0.02
+    assert unsure.provenance["linear_error"] > 0.05
+    for name in ("slack", "step_doubt", "start_doubt", "rival_doubt"):
+        assert sure.provenance["attack"][name] < unsure.provenance["attack"][name]
+    assert sure.passes.mean() + 2 < unsure.passes.mean()
 
 
 def test_no_rivals_are_looked_at_where_no_cut_may_be_crossed() -> None:
@@ -150,8 +198,9 @@ def test_no_rivals_are_looked_at_where_no_cut_may_be_crossed() -> None:
 def test_boundaries_out_of_reach_of_the_box_end_censored() -> None:
     model = linear_model(np.array([[0.0, 0], [1, 0], [0, 1], [1, 1], [-1, 1]]), np.array([0.0, -9, -8, -7, -6]))
     x = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
-    for num_rivals, more_rivals in ((1, 3), (2, 2), (4, 0), (3, 3)):
-        result = attack_batch(Restarts(num_rivals=num_rivals, more_rivals=more_rivals), model, x, None, (0.0, 1.0))
+    for num_rivals, more_rivals, looks in ((1, 3, 2), (2, 2, 1), (4, 0, 2), (3, 3, 2), (1, 1, 9), (1, 2, 2), (2, 2, 0)):
+        attack = Restarts(num_rivals=num_rivals, more_rivals=more_rivals, looks=looks)
+        result = attack_batch(attack, model, x, None, (0.0, 1.0))
         assert not result.verified.any()
         assert torch.isinf(result.distance).all()
 
@@ -267,6 +316,8 @@ def test_rounds_are_a_partition_that_parts_no_equals(count: int, kinds: int, see
     assert sum(len(part) for part in values) == len(set.union(*values))
     if count <= auto.PILOT:
         assert len(rounds) == 1
+    if len(set(inputs[:, 0].tolist())) == count > 4 * auto.PILOT:
+        assert [len(part) for part in rounds[:2]] == [auto.PILOT, 3 * auto.PILOT]
 
 
 def test_bands_hold_the_true_cuts_as_often_as_two_errors_should() -> None:

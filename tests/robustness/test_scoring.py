@@ -112,8 +112,8 @@ def test_reference_label(digits: tuple[nn.Module, torch.Tensor, torch.Tensor]) -
     model, x, labels = digits
     labels = labels.clone()
     labels[:5] = (labels[:5] + 1) % 10
-    scores = score(model, x, reference="label", labels=labels)
-    plain = score(model, x)
+    scores = score(model, x, method="projection", reference="label", labels=labels)
+    plain = score(model, x, method="projection")
     wrong = scores.prediction != labels.numpy()
     assert wrong[:5].all()
     assert (scores.distance[wrong] == 0).all()

@@ -1,11 +1,14 @@
 """The cascade: a pilot finds the cuts between levels, then passes are spent where they may change one (METHOD 7).
 
-1. A pilot of 256 examples is scored by `Restarts`: first order, projection, line search, further starts on the
-   boundaries that are nearly as near, and a look at more rivals where one may be. Its distances give each of the
-   R - 1 cuts, within the error of a sample.
-2. Round after round, each as large as all before it up to 4,096 examples and then all the rest, is scored by the same
-   attack with these bands: an example is done as soon as no band reaches into the interval between its best verified
-   distance and the distance still hoped for. Finer bands follow from every round.
+1. A pilot of 64 examples is scored by `Restarts`: first order, projection, line search, further starts on the
+   boundaries that may be as near, and looks at more rivals where one may be. What "may" means depends on how far the
+   linear picture errs on this network (`robcal.robustness.linear_error`): the pilot, and then every round, measures it.
+   On a network that is nearly linear around its inputs hardly anything is looked at twice, on a strongly curved one
+   much is.
+2. Round after round, three times the pilot, then each as large as all before it up to 4,096 examples, then all the
+   rest, is scored by the attack with these doubts and with bands in which the R - 1 cuts lie, as far as a sample of the
+   distances tells: an example is done as soon as no band reaches into the interval between its best verified distance
+   and the distance still hoped for. Finer bands follow from every round.
 
 So nothing is computed twice, nothing of the inputs is kept, and the state between rounds is the distances alone. Which
 examples belong to a round is drawn by a hash of their content: neither their order nor a repetition changes a score.
@@ -23,13 +26,14 @@ from torch import Tensor, device
 from robcal.checks import FloatArray, IntArray, check_positive_int, check_scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.inputs import read
+from robcal.robustness.linear_error import linear_error
 from robcal.robustness.network import Model, Precision
 from robcal.robustness.restarts import Band, Restarts
 from robcal.robustness.scoring import Scorer, refuse_without_gradients
 from robcal.types import Scores
 
 #: Examples of the pilot, and of all rounds before the last one.
-PILOT, BEFORE_LAST = 256, 4096
+PILOT, BEFORE_LAST = 64, 4096
 #: Values read at a time while the rounds are drawn.
 _BLOCK_VALUES = 1 << 20
 _LARGEST = float(np.finfo(np.float32).max)
@@ -110,7 +114,8 @@ def score_auto(
     parts: list[Scores] = []
     with scorer.opened() as network:
         for positions in rounds:
-            attack = attack_of_round(base, [part.distance for part in parts], len(scorer), num_levels)
+            fitted = base.for_error(linear_error([part.provenance["log_errors"] for part in parts]))
+            attack = attack_of_round(fitted, [part.distance for part in parts], len(scorer), num_levels)
             done = sum(len(part) for part in parts)
             parts.append(scorer.run(network, positions, attack=attack, progress=_onward(progress, done, len(scorer))))
     refuse_without_gradients(*parts)
@@ -129,11 +134,11 @@ def draw_rounds(inputs: Tensor | Inputs, *, seed: int = 0) -> list[IntArray]:
 
     Example:
         >>> [len(positions) for positions in draw_rounds(np.random.default_rng(0).random((2000, 3)))]
-        [256, 256, 512, 976]
+        [64, 192, 256, 512, 976]
     """
     keys = np.concatenate(list(_keys(inputs, seed)))
     order = np.argsort(keys, kind="stable")
-    total, ends = len(keys), [PILOT]
+    total, ends = len(keys), [PILOT, 4 * PILOT]
     while ends[-1] < min(total, BEFORE_LAST):
         ends.append(2 * ends[-1])
     # equal keys are never parted
@@ -156,7 +161,7 @@ def attack_of_round(base: Restarts, distances: Sequence[Any], total: int, num_le
     """The attack of the next round: `base`, and the bands in which the rounds before put the cuts.
 
     Args:
-        base: attack of the pilot.
+        base: the attack but for the bands.
         distances: (n_i,) distances of the rounds before.
         total: N.
         num_levels: R.
@@ -212,6 +217,8 @@ def join_rounds(rounds: Sequence[IntArray], parts: Sequence[Scores], num_levels:
     columns = {name: np.concatenate([getattr(part, name) for part in parts])[back] for name in Scores.columns()}
     counts = {name: sum(part.provenance[name] for part in parts) for name in ("zero_gradient", "no_gradient")}
     about = {**parts[-1].provenance, **counts, "num_levels": num_levels, "rounds": [len(part) for part in parts]}
+    about["linear_error"] = linear_error([part.provenance["log_errors"] for part in parts])
+    del about["log_errors"]
     return Scores(**columns, method=Restarts.name, reference=parts[-1].reference, provenance=about)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +20,12 @@ from robcal.robustness.steps import l2, select, usable
 #: The ends of a band of distances in which a cut between two levels lies.
 Band = tuple[float, float]
 
+#: How many standard errors of the linear picture are doubted: about the next step of a descent, another boundary whose
+#: gradient is known, one whose gradient is not, and how much farther than the nearest a boundary may seem.
+_STEP, _START, _RIVAL, _SLACK = 0.65, 3.2, 6.5, 3.5
+#: The least and largest standard error taken into account.
+_ERRORS = (0.02, 0.25)
+
 
 @dataclass(frozen=True)
 class Restarts(Projection):
@@ -27,60 +35,87 @@ class Restarts(Projection):
     linear estimate is at most (1 + slack) times the smallest are descended on too, nearest first; all of them, until
     one yields a verified point. Of the classes behind the first K rivals the logits tell how near their boundaries may
     be, if they are as steep as those seen: where that is near enough, `more_rivals` of them are linearised at x as
-    well. With `cuts`, a step, a start or a look at more rivals is made only where it may change the level: where some
-    band of `cuts` reaches into the interval from the distance hoped for, less its uncertainty, to the best verified
-    one; a settled example is left two evaluations of the line search, which take the overshoot back. Without, wherever
-    it may shorten the distance.
+    well, and then as many again, up to `looks` times. With `cuts`, a step, a start or a look at more rivals is made
+    only where it may change the level: where some band of `cuts` reaches into the interval from the distance hoped for,
+    less its uncertainty, to the best verified one; a settled example is left two evaluations of the line search, which
+    take the overshoot back. Without, wherever it may shorten the distance.
+
+    How far the linear picture can be trusted depends on the network: `for_error` sets slack and doubts by its standard
+    error, which "auto" measures on the way (`robcal.robustness.linear_error`). The defaults are for an error of .15.
 
     Attributes:
         slack: how much farther a boundary may seem than the nearest, relatively, to be descended on.
-        more_rivals: rivals behind the first K that are linearised at x where they may matter; 0 for none.
+        more_rivals: rivals behind the first K that are linearised at x at once, where they may matter; 0 for none.
+        looks: how often that may be done for an example.
         cuts: bands in which the cuts between levels lie; empty where they are unknown.
         step_doubt: by how much a descent may end nearer than the next linear picture says, relatively.
         start_doubt: the same for the descent on another boundary.
         rival_doubt: the same for the boundary of a rival whose gradient is not known yet.
     """
 
-    slack: float = 0.2
+    slack: float = 0.7
     more_rivals: int = 3
+    looks: int = 2
     cuts: tuple[Band, ...] = ()
-    step_doubt: float = 0.03
-    start_doubt: float = 0.15
-    rival_doubt: float = 0.3
+    step_doubt: float = 0.1
+    start_doubt: float = 0.4
+    rival_doubt: float = 0.6
     name: ClassVar[str] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
         super().__post_init__()
-        check_settings(self, more_rivals=0)
+        check_settings(self, more_rivals=0, looks=0)
         for doubt in ("step_doubt", "start_doubt", "rival_doubt"):
             check_fraction(getattr(self, doubt), doubt)
 
+    def for_error(self, error: float | None) -> Restarts:
+        """The same attack with the doubts that fit a network.
+
+        Args:
+            error: standard error of the linear picture, as a share of the distance; None where it is not known.
+        """
+        if error is None:
+            return self
+        error = min(max(error, _ERRORS[0]), _ERRORS[1])
+
+        def doubt(errors: float) -> float:
+            return 1 - math.exp(-errors * error)
+
+        return dataclasses.replace(
+            self,
+            slack=math.exp(_SLACK * error) - 1,
+            step_doubt=doubt(_STEP),
+            start_doubt=doubt(_START),
+            rival_doubt=doubt(_RIVAL),
+        )
+
     @property
     def num_kinds(self) -> int:
-        """Those of the projection, and one more where the look at more rivals takes another number of them."""
+        """Those of the projection, and one more where a look at more rivals takes another number of them."""
         return super().num_kinds + (self.more_rivals not in (0, self.later_rivals, self.num_rivals))
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
         """The state of fresh examples: that of the projection, and the other boundaries' nearest points."""
         rows = super().open(network, index, x, reference)
         first, more = self._counts(network)
-        infinite, false = torch.full_like(rows["distance"], torch.inf), torch.zeros_like(rows["verified"])
+        infinite, kept = torch.full_like(rows["distance"], torch.inf), first - 1 + max(more, default=0)
         return rows | {
-            "starts": x.new_zeros(len(x), first + more - 1, x.shape[1]),
-            "start_distance": x.new_full((len(x), first + more - 1), torch.inf),
-            "started": torch.zeros(len(x), first + more - 1, dtype=torch.bool, device=x.device),
+            "starts": x.new_zeros(len(x), kept, x.shape[1]),
+            "start_distance": x.new_full((len(x), kept), torch.inf),
             "first_distance": infinite.clone(),
-            "rivals": torch.full((len(x), first), -1, dtype=torch.int64, device=x.device),
+            "log_error": torch.full_like(infinite, torch.nan),
+            "rivals": torch.full((len(x), first + sum(more)), -1, dtype=torch.int64, device=x.device),
             "unseen": infinite.clone(),
-            "looking": false.clone(),
-            "looked": torch.full_like(false, more == 0),
+            "looking": torch.zeros_like(rows["verified"]),
+            "looks": torch.zeros_like(rows["flat"]),
         }
 
-    def _counts(self, network: Network) -> tuple[int, int]:
-        """How many rivals are linearised first, and how many more at most."""
+    def _counts(self, network: Network) -> tuple[int, list[int]]:
+        """How many rivals are linearised first, and how many more at each look."""
         first = min(self.num_rivals, network.num_classes - 1)
-        return first, min(self.more_rivals, network.num_classes - 1 - first)
+        left = range(first, network.num_classes - 1, max(1, self.more_rivals))[: self.looks if self.more_rivals else 0]
+        return first, [min(self.more_rivals, network.num_classes - 1 - seen) for seen in left]
 
     def _linear(self, network: Network, rows: Rows, need: int) -> tuple[Linearisation, Tensor]:
         """The linearisation at the queries; rows that look at more rivals are told apart and get unseen ones."""
@@ -92,24 +127,28 @@ class Restarts(Projection):
         """Keep the nearest points of the boundaries that are not descended on at once, and where unseen ones may be."""
         first = going & torch.isinf(rows["first_distance"]) & (rows["step"] == 0)
         looking = going & rows["looking"]
-        if not bool((first | looking).any()):
+        fresh = first | looking
+        if not bool(fresh.any()):
             return rows
-        count, kept = self._counts(network)[0], dict(rows)
-        order = reach.distance.argsort(1)
-        nearest = reach.distance.gather(1, order)
-        size = reach.multiplier.gather(1, order).nan_to_num(posinf=FAR).unsqueeze(2)
-        normal = linear.normal.gather(1, order.unsqueeze(2).expand_as(linear.normal))
-        points = network.bounds.clamp(rows["x"].unsqueeze(1) - size * normal)
-        for mask, places, since in ((first, slice(0, count - 1), 1), (looking, slice(count - 1, None), 0)):
-            if bool(mask.any()):
-                for key, values in (("starts", points), ("start_distance", nearest)):
-                    kept[key] = kept[key].clone()
-                    kept[key][:, places] = select(mask, values[:, since:], kept[key][:, places])
-        if bool(first.any()):
-            kept["first_distance"] = torch.where(first, nearest[:, 0], rows["first_distance"])
-            kept["rivals"] = select(first, linear.rivals, rows["rivals"])
-            kept["unseen"] = torch.where(first, _unseen(linear, reach, rows["reference"]), rows["unseen"])
-        return kept | {"looking": rows["looking"] & ~looking, "looked": rows["looked"] | looking}
+        nearest = reach.distance.argmin(1, keepdim=True)
+        told = torch.where(fresh.unsqueeze(1), reach.distance, torch.inf)
+        told = torch.where(
+            first.unsqueeze(1), told.scatter(1, nearest, torch.inf), told
+        )  # that one is descended on now
+        size = reach.multiplier.nan_to_num(posinf=FAR).unsqueeze(2)
+        points = network.bounds.clamp(rows["x"].unsqueeze(1) - size * linear.normal)
+        distance, starts = torch.cat([rows["start_distance"], told], 1), torch.cat([rows["starts"], points], 1)
+        order = distance.argsort(dim=1, stable=True)[:, : rows["starts"].shape[1]]
+        seen = torch.cat([rows["rivals"], linear.rivals], 1)[:, linear.rivals.shape[1] :]
+        seen = select(fresh, seen, rows["rivals"])
+        return rows | {
+            "start_distance": distance.gather(1, order),
+            "starts": starts.gather(1, order.unsqueeze(2).expand(-1, -1, starts.shape[2])),
+            "first_distance": torch.where(first, reach.distance.amin(1), rows["first_distance"]),
+            "rivals": seen,
+            "unseen": torch.where(fresh, _unseen(linear, reach, rows["reference"], seen), rows["unseen"]),
+            "looking": rows["looking"] & ~looking,
+        }
 
     def _worth_a_step(self, rows: Rows, query: Tensor) -> Tensor:
         """(B,) bool, the next point would be nearer by more than the tolerance, and that may matter."""
@@ -121,6 +160,8 @@ class Restarts(Projection):
         """Start on the next boundary where there is one that matters, look for more; the line search where not."""
         if not bool(ended.any()):
             return rows
+        known = ended & rows["verified"] & torch.isnan(rows["log_error"])
+        rows["log_error"] = torch.where(known, self._scale(rows).log(), rows["log_error"])
         again, rows = self._restart(network, rows, ended)
         look, rows = self._look(network, rows, ended & ~again)
         last = ended & ~again & ~look
@@ -137,11 +178,13 @@ class Restarts(Projection):
         near = (near | ~rows["verified"].unsqueeze(1)) & torch.isfinite(linear)
         hope = torch.minimum(linear * self._scale(rows).unsqueeze(1), best)
         matters = self._matters(hope * (1 - self.start_doubt), best.expand_as(hope))
-        open_ = near & ~rows["started"] & matters & ended.unsqueeze(1)
+        open_ = near & matters & ended.unsqueeze(1)
         again, place = open_.any(1), torch.where(open_, linear, torch.inf).argmin(1, keepdim=True)
         start = rows["starts"].gather(1, place.unsqueeze(2).expand(-1, 1, rows["x"].shape[1])).squeeze(1)
         return again, rows | {
-            "started": rows["started"].scatter(1, place, rows["started"].gather(1, place) | again.unsqueeze(1)),
+            "start_distance": linear.scatter(
+                1, place, linear.gather(1, place).masked_fill(again.unsqueeze(1), torch.inf)
+            ),
             "query": select(again, start, rows["query"]),
             "step": torch.where(again, 1, rows["step"]),
             "residuals": select(again, torch.full_like(rows["residuals"], -1.0), rows["residuals"]),
@@ -151,15 +194,18 @@ class Restarts(Projection):
 
     def _look(self, network: Network, rows: Rows, ended: Tensor) -> tuple[Tensor, Rows]:
         """(B,) bool: which rows linearise more rivals at the clean input, as one of them may matter; and the rows."""
+        more = self._counts(network)[1]
+        counts = torch.tensor([*more, 0], dtype=torch.int64, device=ended.device)
         seems = rows["unseen"] * (1 - self.rival_doubt)
         hope = seems * self._scale(rows)
         near = (hope < (1 - self.tolerance) * rows["distance"]) & (seems <= (1 + self.slack) * rows["first_distance"])
         near = near & self._matters(hope, rows["distance"])
-        look = ended & ~rows["looked"] & (near | ~rows["verified"])
+        look = ended & (rows["looks"] < len(more)) & (near | ~rows["verified"])
         return look, rows | {
             "looking": look,
+            "looks": rows["looks"] + look.long(),
             "query": select(look, rows["x"], rows["query"]),
-            "need": torch.where(look, self._counts(network)[1], rows["need"]),
+            "need": torch.where(look, counts[rows["looks"]], rows["need"]),
         }
 
     @staticmethod
@@ -176,13 +222,12 @@ class Restarts(Projection):
         return between.any(-1) | torch.isinf(high)
 
 
-def _unseen(linear: Linearisation, reach: Reach, reference: Tensor) -> Tensor:
+def _unseen(linear: Linearisation, reach: Reach, reference: Tensor, seen: Tensor) -> Tensor:
     """(B,) how far the boundary of the next rival would be, were it as steep as those linearised (geometric mean).
 
-    +inf where there is no other class, or where no boundary is in reach.
+    +inf where there is no class but those seen, (B, M), or where no boundary is in reach.
     """
-    seen = torch.cat([linear.rivals, reference.unsqueeze(1)], 1)
-    behind = mask_classes(linear.logits, seen).amax(1)
+    behind = mask_classes(linear.logits, torch.cat([seen, reference.unsqueeze(1)], 1)).amax(1)
     gap = linear.logits.gather(1, reference.unsqueeze(1)).squeeze(1) - behind
     rate = (reach.distance / linear.gap.clamp_min(1e-30)).log()
     known = torch.isfinite(rate)

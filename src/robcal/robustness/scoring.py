@@ -18,6 +18,7 @@ from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.engine import RESULT_KEYS, Attack, Fresh, Rows, run
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.inputs import check_shape, check_values, read
+from robcal.robustness.linear_error import log_error_counts
 from robcal.robustness.network import Model, Network, Precision
 from robcal.robustness.projection import Projection
 from robcal.robustness.steps import MAX_PERTURBATIONS, probed
@@ -226,7 +227,8 @@ class Scorer:
 
         Returns:
             Scores of the n examples. Their provenance counts those whose gradient was zero at first ("zero_gradient")
-            and everywhere it was looked for ("no_gradient"); `refuse_without_gradients` judges them.
+            and everywhere it was looked for ("no_gradient"); `refuse_without_gradients` judges them. "log_errors" are
+            the counts of `robcal.robustness.linear_error`, all 0 for attacks that do not tell.
         """
         attack = attack or self.attack
         index = self.index[positions]
@@ -305,6 +307,7 @@ class _Collector:
         self.order = np.argsort(index)
         self.sorted, self.done, self.progress = index[self.order], 0, progress
         self.columns: dict[str, Any] = {}
+        self.log_errors: list[float] = []
 
     def emit(self, rows: Rows) -> None:
         where = self.order[np.searchsorted(self.sorted, rows["index"].cpu().numpy())]
@@ -313,6 +316,8 @@ class _Collector:
             if key not in self.columns:
                 self.columns[key] = np.zeros(len(self.order), dtype=values.dtype)
             self.columns[key][where] = values
+        if "log_error" in rows:
+            self.log_errors += rows["log_error"].tolist()
         self.done += len(where)
         if self.progress is not None:
             self.progress(self.done, len(self.order))
@@ -324,6 +329,7 @@ class _Collector:
         counts = {
             "zero_gradient": int((columns["flat"] > 0).sum()),
             "no_gradient": int((columns["flat"] > MAX_PERTURBATIONS).sum()),
+            "log_errors": log_error_counts(self.log_errors),
         }
         return Scores(
             distance=columns["distance"].astype(np.float32),

@@ -30,6 +30,7 @@ from robcal.data.dataset import Inputs
 from robcal.distributed import Group, process_group
 from robcal.progress import SILENT, Reporter, StopRequested, stop_at_boundary
 from robcal.robustness.engine import Attack
+from robcal.robustness.linear_error import linear_error
 from robcal.robustness.network import Network
 from robcal.robustness.scoring import Scorer, describe_attack, refuse_without_gradients
 from robcal.types import STATUSES, Scores
@@ -119,16 +120,19 @@ def _score_by_level(work: _Work, num_levels: int) -> Scores:
     from robcal.robustness.auto import attack_of_round, draw_rounds
     from robcal.robustness.restarts import Restarts
 
-    base = work.scorer.attack
-    assert isinstance(base, Restarts)
+    attack = work.scorer.attack
+    assert isinstance(attack, Restarts)
+    base: Restarts = attack
     rounds = work.remember("rounds", lambda: draw_rounds(work.scorer.inputs, seed=base.seed))
     distances: list[Any] = []
-    attack = base
     for number, positions in enumerate(rounds):
-        attack = attack_of_round(base, distances, len(work.scorer), num_levels)
+        error = linear_error(work.log_errors)
+        attack = attack_of_round(base.for_error(error), distances, len(work.scorer), num_levels)
         work.phase(f"round-{number}", positions, attack)
         distances.append(work.columns["distance"][positions])
-    return work.joined(rounds=[len(positions) for positions in rounds], cuts=attack.cuts)
+    return work.joined(
+        rounds=[len(positions) for positions in rounds], cuts=attack.cuts, linear_error=linear_error(work.log_errors)
+    )
 
 
 class _Work:
@@ -145,6 +149,7 @@ class _Work:
 
     Attributes:
         columns: the (N,) columns of the scores, filled phase by phase, on every process.
+        log_errors: of every shard so far, the counts of `robcal.robustness.linear_error`.
     """
 
     def __init__(
@@ -162,6 +167,7 @@ class _Work:
         self.parts = out.with_name(out.name + ".parts")
         self.columns: dict[str, Any] = {}
         self._counts = dict.fromkeys(_COUNTS, 0)
+        self.log_errors: list[list[int]] = []
         self._in_place = 0
         self._network: Network | None = None
         self._open = contextlib.ExitStack()
@@ -246,6 +252,7 @@ class _Work:
             self.columns[name][block] = values
         for name in _COUNTS:
             self._counts[name] += shard.provenance[name]
+        self.log_errors.append(shard.provenance["log_errors"])
         self._in_place += len(block)
 
     def joined(self, **more: Any) -> Scores:
@@ -305,7 +312,7 @@ class _Work:
 def _stamped(scores: Scores, key: str, stamp: Mapping[str, Any]) -> Scores:
     """The scores of a shard, with what they were made for."""
     columns = {name: getattr(scores, name) for name in Scores.columns()}
-    counts = {name: scores.provenance[name] for name in _COUNTS}
+    counts = {name: scores.provenance[name] for name in (*_COUNTS, "log_errors")}
     about = {"key": key, "stamp": stamp, **counts}
     return Scores(**columns, method=scores.method, reference=scores.reference, provenance=about)
 
