@@ -12,7 +12,7 @@ from torch import nn
 
 from robcal.checks import InputError
 from robcal.robustness import assign_levels, auto, level_thresholds
-from robcal.robustness.auto import cut_bands, draw_rounds, score_auto
+from robcal.robustness.auto import cut_bands, draw_rounds, level_tolerance, score_auto
 from robcal.robustness.restarts import Restarts
 from robcal.robustness.scoring import score
 from robcal.robustness.steps import attack_batch
@@ -318,6 +318,35 @@ def test_rounds_are_a_partition_that_parts_no_equals(count: int, kinds: int, see
         assert len(rounds) == 1
     if len(set(inputs[:, 0].tolist())) == count > 4 * auto.PILOT:
         assert [len(part) for part in rounds[:2]] == [auto.PILOT, 3 * auto.PILOT]
+
+
+def test_narrow_levels_are_told_apart_more_precisely() -> None:
+    values = np.exp(np.random.default_rng(0).normal(0, 0.3, size=5000))
+    cuts = np.quantile(values, np.arange(1, 10) / 10)
+    width = np.median(np.log(cuts[1:] / cuts[:-1]))
+    assert level_tolerance(values, 10) == pytest.approx(width / 16, rel=0.01)
+    assert level_tolerance(values, 30) == pytest.approx(width / 48, rel=0.2)
+    assert level_tolerance(values, 2) == level_tolerance(values**9, 10) == 0.01
+    assert level_tolerance(values, 1000) == 0.002
+    assert level_tolerance(values**9, 10, most=0.02) == 0.02
+    assert level_tolerance(np.ones(50), 10) == 0.002
+    assert level_tolerance(np.full(50, np.inf), 10) == level_tolerance(np.zeros(50), 10) == 0.01
+
+
+@pytest.mark.usefixtures("small_rounds")
+def test_distances_of_a_linear_model_are_finer_where_levels_are_narrow() -> None:
+    """Distances within 10% of each other, and the same over a factor of e^3; exact in closed form."""
+    model = linear_model(np.array([[1.0, 0, 0], [-1, 0, 0]]), np.zeros(2))
+    rng = np.random.default_rng(0)
+    found = {}
+    for name, spread in (("narrow", 0.1), ("wide", 3.0)):
+        x = torch.tensor(rng.normal(size=(300, 3)), dtype=torch.float32)
+        x[:, 0] = torch.tensor(np.exp(spread * rng.random(300)))
+        scores = score_auto(model, x, box=None)
+        found[name] = scores.provenance["attack"]["tolerance"]
+        assert (assign_levels(scores) == assign_levels(x[:, 0].abs().numpy())).mean() > 0.9
+    assert found["narrow"] == pytest.approx(0.002)
+    assert found["wide"] == pytest.approx(0.01)
 
 
 def test_bands_hold_the_true_cuts_as_often_as_two_errors_should() -> None:

@@ -37,6 +37,8 @@ PILOT, BEFORE_LAST = 64, 4096
 #: Values read at a time while the rounds are drawn.
 _BLOCK_VALUES = 1 << 20
 _LARGEST = float(np.finfo(np.float32).max)
+#: The finest relative precision that is asked for.
+_LEAST_TOLERANCE = 0.002
 
 
 def score_auto(
@@ -159,7 +161,7 @@ def _keys(inputs: Tensor | Inputs, seed: int) -> Iterator[FloatArray]:
 
 
 def attack_of_round(base: Restarts, distances: Sequence[Any], total: int, num_levels: int) -> Restarts:
-    """The attack of the next round: `base`, and the bands in which the rounds before put the cuts.
+    """The attack of the next round: `base`, with the bands in which the rounds before put the cuts and no less precise.
 
     Args:
         base: the attack but for the bands.
@@ -171,7 +173,32 @@ def attack_of_round(base: Restarts, distances: Sequence[Any], total: int, num_le
 
     if not distances:
         return base
-    return dataclasses.replace(base, cuts=cut_bands(np.concatenate(distances), total, num_levels))
+    known = np.concatenate(distances)
+    precise = level_tolerance(known, num_levels, most=base.tolerance)
+    return dataclasses.replace(base, cuts=cut_bands(known, total, num_levels), tolerance=precise)
+
+
+def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> float:
+    """How precise distances must be for their levels: a sixteenth of the width of a level, where these are narrow.
+
+    Args:
+        distance: (n,) distances, +inf where censored.
+        num_levels: R.
+        most: what is precise enough in any case.
+
+    Returns:
+        A sixteenth of the median of log(upper cut / lower cut) over all levels between two cuts, but no less than .002
+        and no more than `most`, which it is with fewer than two cuts.
+
+    Example:
+        >>> round(level_tolerance(np.exp(np.linspace(0, 0.8, 1000)), 10), 4)
+        0.005
+    """
+    cuts = np.quantile(distance, np.arange(1, num_levels) / num_levels, method="lower")
+    cuts = cuts[(cuts > 0) & np.isfinite(cuts)]
+    if len(cuts) < 2:
+        return most
+    return min(most, max(_LEAST_TOLERANCE, float(np.median(np.diff(np.log(cuts)))) / 16))
 
 
 def cut_bands(distance: Any, total: int, num_levels: int = 10, *, errors: float = 1.0) -> tuple[Band, ...]:
