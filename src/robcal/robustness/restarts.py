@@ -130,16 +130,14 @@ class Restarts(Projection):
         fresh = first | looking
         if not bool(fresh.any()):
             return rows
-        nearest = reach.distance.argmin(1, keepdim=True)
-        told = torch.where(fresh.unsqueeze(1), reach.distance, torch.inf)
-        told = torch.where(
-            first.unsqueeze(1), told.scatter(1, nearest, torch.inf), told
-        )  # that one is descended on now
+        nearest = reach.distance.argmin(1, keepdim=True)  # of the first look, this one is descended on at once
+        told = select(first, reach.distance.scatter(1, nearest, torch.inf), reach.distance)
+        told = select(fresh, told, torch.full_like(told, torch.inf))
         size = reach.multiplier.nan_to_num(posinf=FAR).unsqueeze(2)
         points = network.bounds.clamp(rows["x"].unsqueeze(1) - size * linear.normal)
         distance, starts = torch.cat([rows["start_distance"], told], 1), torch.cat([rows["starts"], points], 1)
         order = distance.argsort(dim=1, stable=True)[:, : rows["starts"].shape[1]]
-        seen = torch.cat([rows["rivals"], linear.rivals], 1)[:, linear.rivals.shape[1] :]
+        seen = torch.cat([rows["rivals"], linear.rivals], 1)[:, linear.rivals.shape[1] :]  # -1s make room
         seen = select(fresh, seen, rows["rivals"])
         return rows | {
             "start_distance": distance.gather(1, order),
@@ -182,9 +180,7 @@ class Restarts(Projection):
         again, place = open_.any(1), torch.where(open_, linear, torch.inf).argmin(1, keepdim=True)
         start = rows["starts"].gather(1, place.unsqueeze(2).expand(-1, 1, rows["x"].shape[1])).squeeze(1)
         return again, rows | {
-            "start_distance": linear.scatter(
-                1, place, linear.gather(1, place).masked_fill(again.unsqueeze(1), torch.inf)
-            ),
+            "start_distance": select(again, linear.scatter(1, place, torch.inf), linear),
             "query": select(again, start, rows["query"]),
             "step": torch.where(again, 1, rows["step"]),
             "residuals": select(again, torch.full_like(rows["residuals"], -1.0), rows["residuals"]),
