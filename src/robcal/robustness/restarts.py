@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robcal.checks import check_fraction
-from robcal.robustness.engine import Rows, check_settings
+from robcal.robustness.engine import DONE, Rows, check_settings
 from robcal.robustness.network import Linearisation, Network, mask_classes
 from robcal.robustness.projection import FAR, Projection, Reach
 from robcal.robustness.segment import start_search
@@ -32,13 +32,14 @@ class Restarts(Projection):
     """The projection attack with further starts on the boundaries that are nearly as near; knows where the cuts are.
 
     The nearest linearised boundary at x is not always the nearest boundary: after the first descent, others whose
-    linear estimate is at most (1 + slack) times the smallest are descended on too, nearest first; all of them, until
-    one yields a verified point. Of the classes behind the first K rivals the logits tell how near their boundaries may
-    be, if they are as steep as those seen: where that is near enough, `more_rivals` of them are linearised at x as
-    well, and then as many again, up to `looks` times. With `cuts`, a step, a start or a look at more rivals is made
-    only where it may change the level: where some band of `cuts` reaches into the interval from the distance hoped for,
-    less its uncertainty, to the best verified one; a settled example is left two evaluations of the line search, which
-    take the overshoot back. Without, wherever it may shorten the distance.
+    linear estimate is at most (1 + slack) times the smallest are descended on too, nearest first. (A first descent that
+    ends short of the boundary is lengthened by a line search; if even that finds nothing, all other boundaries are
+    descended on, until one yields a verified point.) Of the classes behind the first K rivals the logits tell how near
+    their boundaries may be, if they are as steep as those seen: where that is near enough, `more_rivals` of them are
+    linearised at x as well, and then as many again, up to `looks` times. With `cuts`, a step, a start or a look at more
+    rivals is made only where it may change the level: where some band of `cuts` reaches into the interval from the
+    distance hoped for, less its uncertainty, to the best verified one; a settled example is left two evaluations of the
+    line search, which take the overshoot back. Without, wherever it may shorten the distance.
 
     How far the linear picture can be trusted depends on the network: `for_error` sets slack and doubts by its standard
     error, which "auto" measures on the way (`robcal.robustness.linear_error`). The defaults are for an error of .15.
@@ -109,7 +110,22 @@ class Restarts(Projection):
             "unseen": infinite.clone(),
             "looking": torch.zeros_like(rows["verified"]),
             "looks": torch.zeros_like(rows["flat"]),
+            "lengthening": torch.zeros_like(rows["verified"]),
+            "lengthened": torch.zeros_like(rows["verified"]),
         }
+
+    def advance(self, network: Network, rows: Rows, need: int) -> Rows:
+        """As of the projection; a row whose first descent was lengthened goes on with the other boundaries."""
+        rows = super().advance(network, rows, need)
+        back = rows["lengthening"] & (rows["need"] == DONE) & (need == 0)
+        if not bool(back.any()):
+            return rows
+        fresh = {
+            "lengthening": rows["lengthening"] & ~back,
+            "lengthened": rows["lengthened"] | back,
+            "searches": torch.where(back, 0, rows["searches"]),
+        }
+        return self._conclude(network, rows | fresh, back, rows["query"])
 
     def _counts(self, network: Network) -> tuple[int, list[int]]:
         """How many rivals are linearised first, and how many more at each look."""
@@ -158,14 +174,19 @@ class Restarts(Projection):
         """Start on the next boundary where there is one that matters, look for more; the line search where not."""
         if not bool(ended.any()):
             return rows
+        short = ended & ~rows["verified"] & ~rows["lengthened"] & (self.max_searches > 0)
+        rows["lengthening"] = rows["lengthening"] | short
+        ended, searched = ended & ~short, rows["lengthened"] & (rows["need"] == DONE)
         known = ended & rows["verified"] & torch.isnan(rows["log_error"])
         rows["log_error"] = torch.where(known, self._scale(rows).log(), rows["log_error"])
         again, rows = self._restart(network, rows, ended)
         look, rows = self._look(network, rows, ended & ~again)
-        last = ended & ~again & ~look
+        last = ended & ~again & ~look & ~(searched & rows["verified"])
         settled = last & rows["verified"] & ~self._matters(rows["distance"] * (1 - self.step_doubt), rows["distance"])
         rows["searches"] = torch.where(settled, max(0, self.max_searches - 2), rows["searches"])
-        return start_search(network, rows, last, query, tolerance=self.tolerance, max_searches=self.max_searches)
+        return start_search(
+            network, rows, last | short, query, tolerance=self.tolerance, max_searches=self.max_searches
+        )
 
     def _restart(self, network: Network, rows: Rows, ended: Tensor) -> tuple[Tensor, Rows]:
         """(B,) bool: which rows start again, on the nearest boundary that is left and may matter; and the rows."""
