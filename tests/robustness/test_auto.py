@@ -111,6 +111,39 @@ def test_another_boundary_is_found_where_the_nearest_linear_picture_misleads() -
     assert settled.distance >= both.distance
 
 
+def test_a_descent_that_ends_short_of_its_boundary_is_lengthened_before_others_are_tried() -> None:
+    """One linearisation says 1.0, the boundary bends away to 1.38; that of rival 2 is linear, and at 5."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        a, b = x[:, 0], x[:, 1]
+        return torch.stack([torch.ones_like(a), a - 0.2 * a * a, b / 5], 1)
+
+    x = torch.zeros(3, 2)
+    result = attack_batch(Restarts(slack=0.0, max_steps=0), model, x, None, None)
+    np.testing.assert_allclose(result.distance, (1 - 0.2**0.5) / 0.4, rtol=0.03)
+    assert (result.rival == 1).all()
+    # a forward and two backwards, the line search and two more evaluations of it: no other start
+    assert (result.passes <= 0.5 + 1 + 0.5 * (4 + 2)).all()
+    settled = attack_batch(Restarts(slack=0.0, max_steps=0, cuts=((9.0, 9.1),)), model, x, None, None)
+    assert (settled.passes < result.passes).all()
+    np.testing.assert_allclose(settled.distance, result.distance, rtol=0.15)
+    both = attack_batch(Restarts(slack=9.0, max_steps=0), model, x, None, None)
+    np.testing.assert_allclose(both.distance, result.distance, rtol=0.03)
+    assert (both.passes > result.passes).all()  # rival 2 was tried, from the same first descent
+
+
+def test_where_even_the_longer_step_finds_nothing_the_other_boundaries_are_tried() -> None:
+    """Rival 1 seems to be 1 away and is never reached; rival 2 is linear, and at 5."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        a, b = x[:, 0], x[:, 1]
+        return torch.stack([torch.ones_like(a), 0.9 * torch.tanh(a / 0.9), b / 5], 1)
+
+    result = attack_batch(Restarts(slack=0.0, looks=0), model, torch.zeros(2, 2), None, None)
+    assert result.verified.all()
+    np.testing.assert_allclose(result.distance, 5, rtol=0.02)
+
+
 def steep_rivals() -> tuple[nn.Module, torch.Tensor]:
     """Two inputs whose nearest boundary is that of the class with the fourth largest logit, whose gradient is steep."""
     weight = np.array([[0.0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 3, 0]])

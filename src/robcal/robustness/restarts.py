@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from robcal.checks import check_fraction
 from robcal.robustness.engine import DONE, Rows, check_settings
 from robcal.robustness.network import Linearisation, Network, mask_classes
 from robcal.robustness.projection import FAR, Projection, Reach
-from robcal.robustness.segment import start_search
+from robcal.robustness.segment import resume_search, start_search
 from robcal.robustness.steps import l2, select, usable
 
 #: The ends of a band of distances in which a cut between two levels lies.
@@ -123,7 +123,6 @@ class Restarts(Projection):
         fresh = {
             "lengthening": rows["lengthening"] & ~back,
             "lengthened": rows["lengthened"] | back,
-            "searches": torch.where(back, 0, rows["searches"]),
         }
         return self._conclude(network, rows | fresh, back, rows["query"])
 
@@ -176,17 +175,26 @@ class Restarts(Projection):
             return rows
         short = ended & ~rows["verified"] & ~rows["lengthened"] & (self.max_searches > 0)
         rows["lengthening"] = rows["lengthening"] | short
-        ended, searched = ended & ~short, rows["lengthened"] & (rows["need"] == DONE)
+        ended = ended & ~short
         known = ended & rows["verified"] & torch.isnan(rows["log_error"])
         rows["log_error"] = torch.where(known, self._scale(rows).log(), rows["log_error"])
         again, rows = self._restart(network, rows, ended)
         look, rows = self._look(network, rows, ended & ~again)
-        last = ended & ~again & ~look & ~(searched & rows["verified"])
-        settled = last & rows["verified"] & ~self._matters(rows["distance"] * (1 - self.step_doubt), rows["distance"])
-        rows["searches"] = torch.where(settled, max(0, self.max_searches - 2), rows["searches"])
-        return start_search(
-            network, rows, last | short, query, tolerance=self.tolerance, max_searches=self.max_searches
-        )
+        return self._search(network, rows, ended & ~again & ~look, short, query)
+
+    def _search(self, network: Network, rows: Rows, last: Tensor, short: Tensor, query: Tensor) -> Rows:
+        """The closing line search of the rows in `last`, and the one that lengthens the descent of those in `short`.
+
+        A settled row is left two evaluations; one whose descent was just lengthened goes on in the same bracket, for
+        two more unless it is settled.
+        """
+        settled = rows["verified"] & ~self._matters(rows["distance"] * (1 - self.step_doubt), rows["distance"])
+        onward = last & rows["verified"] & (rows["need"] == DONE)
+        left = torch.where(onward, torch.where(settled, 0, 2), torch.where(settled, 2, self.max_searches))
+        rows["searches"] = torch.where(last, (self.max_searches - left).clamp_min(0), rows["searches"])
+        limits: dict[str, Any] = {"tolerance": self.tolerance, "max_searches": self.max_searches}
+        rows = start_search(network, rows, (last & ~onward) | short, query, **limits)
+        return resume_search(network, rows, onward, **limits)
 
     def _restart(self, network: Network, rows: Rows, ended: Tensor) -> tuple[Tensor, Rows]:
         """(B,) bool: which rows start again, on the nearest boundary that is left and may matter; and the rows."""

@@ -66,6 +66,12 @@ def advance_search(network: Network, rows: Rows, *, tolerance: float, max_search
     return _next_point(network, rows, torch.ones_like(inside), tolerance, max_searches)
 
 
+def resume_search(network: Network, rows: Rows, active: Tensor, *, tolerance: float, max_searches: int) -> Rows:
+    """Go on with the search of the rows in `active` (B,) that has just ended, in its bracket, if `searches` allows."""
+    rows = rows | {"need": torch.where(active, 0, rows["need"])}
+    return _next_point(network, rows, active, tolerance, max_searches)
+
+
 def _next_point(network: Network, rows: Rows, active: Tensor, tolerance: float, max_searches: int) -> Rows:
     """The next t of the active rows, or DONE when the bracket or the gain that is left is within the tolerance."""
     low, high, f_low, f_high = rows["t_low"], rows["t_high"], rows["f_low"], rows["f_high"]
