@@ -341,7 +341,8 @@ Written by `benchmarks/scoring.py`, every figure of it:
 
 RUN is `robcal train --data digits --model mlp` (or `cnn`) `--method vanilla`, and the plain network of `make evidence`.
 The measurement of 2,000 images is of the peers that came near on fewer: `--only "DeepFool|FMN" --most-passes 100
---references long-projection`; the others are in the measurement of 100 images of the same network.
+--references long-projection --reference-restarts 1 --reference-rivals 3`; the others are in the measurement of 100
+images of the same network.
 
 - *passes*: forwards and input-backwards of single images, half each, counted at the network for ours and the peers
   alike. *ms*: wall and CPU time of one image, one thread, after a warm-up. The machine was shared: only ratios count.

@@ -252,7 +252,8 @@ class _Work:
             self.columns[name][block] = values
         for name in _COUNTS:
             self._counts[name] += shard.provenance[name]
-        self.log_errors.append(shard.provenance["log_errors"])
+        if "log_errors" in shard.provenance:  # a shard of an older version has none
+            self.log_errors.append(shard.provenance["log_errors"])
         self._in_place += len(block)
 
     def joined(self, **more: Any) -> Scores:
