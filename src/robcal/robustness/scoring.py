@@ -228,7 +228,7 @@ class Scorer:
         Returns:
             Scores of the n examples. Their provenance counts those whose gradient was zero at first ("zero_gradient")
             and everywhere it was looked for ("no_gradient"); `refuse_without_gradients` judges them. "log_errors" are
-            the counts of `robcal.robustness.linear_error`, all 0 for attacks that do not tell.
+            the counts of `robcal.robustness.linear_error`, of attacks that tell.
         """
         attack = attack or self.attack
         index = self.index[positions]
@@ -329,8 +329,8 @@ class _Collector:
         counts = {
             "zero_gradient": int((columns["flat"] > 0).sum()),
             "no_gradient": int((columns["flat"] > MAX_PERTURBATIONS).sum()),
-            "log_errors": log_error_counts(self.log_errors),
         }
+        told = {"log_errors": log_error_counts(self.log_errors)} if self.log_errors else {}
         return Scores(
             distance=columns["distance"].astype(np.float32),
             status=status.astype(np.str_),
@@ -340,7 +340,7 @@ class _Collector:
             passes=columns["passes"].astype(np.float32),
             method=method,
             reference=reference,
-            provenance={**provenance, **counts},
+            provenance={**provenance, **counts, **told},
         )
 
 

@@ -252,7 +252,7 @@ class _Work:
             self.columns[name][block] = values
         for name in _COUNTS:
             self._counts[name] += shard.provenance[name]
-        if "log_errors" in shard.provenance:  # a shard of an older version has none
+        if "log_errors" in shard.provenance:
             self.log_errors.append(shard.provenance["log_errors"])
         self._in_place += len(block)
 
@@ -313,7 +313,7 @@ class _Work:
 def _stamped(scores: Scores, key: str, stamp: Mapping[str, Any]) -> Scores:
     """The scores of a shard, with what they were made for."""
     columns = {name: getattr(scores, name) for name in Scores.columns()}
-    counts = {name: scores.provenance[name] for name in (*_COUNTS, "log_errors")}
+    counts = {name: scores.provenance[name] for name in (*_COUNTS, "log_errors") if name in scores.provenance}
     about = {"key": key, "stamp": stamp, **counts}
     return Scores(**columns, method=scores.method, reference=scores.reference, provenance=about)
 
