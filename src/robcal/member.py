@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -28,6 +29,7 @@ from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.predictors import predict_logits, softmax
 from robcal.robustness.online import OnlineScores
+from robcal.robustness.online_levels import by_shares
 from robcal.robustness.scoring import score
 
 #: Inputs of a batch and the batch's generator → augmented inputs.
@@ -179,25 +181,25 @@ class Member:
             whole[other::world] = part
         return softmax(whole)
 
-    def distances(self, index: IntArray) -> FloatArray:
+    def distances(self, index: IntArray, total: Callable[[torch.Tensor], torch.Tensor] | None) -> FloatArray:
         """(n,) verified distances of training examples for the running network, each process scoring its share.
 
         A network that cannot be scored, say because it has collapsed to a constant, has no boundary within reach: +inf.
 
         Args:
             index: (n,) positions in the training split.
+            total: sums a tensor over all processes; None for a single one.
         """
-        whole = torch.zeros(len(index), device=self.device)
-        mine = np.arange(len(index))[self.rank :: self.world]
-        if len(mine):
-            inputs, first = self.train.subset(index[mine]).inputs, index[mine]
+
+        def of(places: IntArray) -> npt.NDArray[np.float32]:
+            part = index[places]
+            inputs = self.train.subset(part).inputs
             try:
-                found = score(self.user_model, inputs, method="projection", box=self.box, first_index=first).distance
+                return score(self.user_model, inputs, method="projection", box=self.box, first_index=part).distance
             except InputError:
-                found = np.full(len(mine), np.inf, np.float32)
-            whole[mine] = torch.from_numpy(found).to(self.device)
-        total: torch.Tensor = whole if self.world == 1 else self.engine.reduce(whole, "sum")
-        return total.cpu().numpy().astype(np.float64)
+                return np.full(len(part), np.inf, np.float32)
+
+        return by_shares(len(index), of, total)
 
     def finish(self) -> None:
         """Hand the model back on the CPU, in eval mode and its usual layout."""

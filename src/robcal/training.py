@@ -359,7 +359,7 @@ class _Lockstep:
             self.following.after_epoch(self.first.user_model, total)
             self._take_levels(self.following.levels)
         elif self.online is not None:
-            self.online.end_epoch(total, self.first.distances)
+            self.online.end_epoch(total, lambda index: self.first.distances(index, total))
         info = self._epoch_info()
         gap = self._gap(info)
         at.state = self.method.after_epoch(at.state, info)

@@ -117,8 +117,8 @@ def score_auto(
     parts: list[Scores] = []
     with scorer.opened() as network:
         for positions in rounds:
-            fitted = base.for_error(linear_error([part.provenance["log_errors"] for part in parts]))
-            attack = attack_of_round(fitted, [part.distance for part in parts], len(scorer), num_levels)
+            errors, distances = [part.provenance["log_errors"] for part in parts], [part.distance for part in parts]
+            attack = attack_of_round(base, errors, distances, len(scorer), num_levels)
             done = sum(len(part) for part in parts)
             parts.append(scorer.run(network, positions, attack=attack, progress=_onward(progress, done, len(scorer))))
     refuse_without_gradients(*parts)
@@ -160,11 +160,14 @@ def _keys(inputs: Tensor | Inputs, seed: int) -> Iterator[FloatArray]:
         yield np.frombuffer(digests, dtype="<u8").astype(np.float64)
 
 
-def attack_of_round(base: Restarts, distances: Sequence[Any], total: int, num_levels: int) -> Restarts:
-    """The attack of the next round: `base`, with the bands in which the rounds before put the cuts and no less precise.
+def attack_of_round(
+    base: Restarts, log_errors: Sequence[Sequence[int]], distances: Sequence[Any], total: int, num_levels: int
+) -> Restarts:
+    """The attack of the next round, by what the rounds before have shown: doubts, bands of the cuts, and precision.
 
     Args:
-        base: the attack but for the bands.
+        base: the attack of the pilot.
+        log_errors: of the rounds before, the counts of `robcal.robustness.linear_error`.
         distances: (n_i,) distances of the rounds before.
         total: N.
         num_levels: R.
@@ -175,7 +178,8 @@ def attack_of_round(base: Restarts, distances: Sequence[Any], total: int, num_le
         return base
     known = np.concatenate(distances)
     precise = level_tolerance(known, num_levels, most=base.tolerance)
-    return dataclasses.replace(base, cuts=cut_bands(known, total, num_levels), tolerance=precise)
+    fitted = base.for_error(linear_error(log_errors))
+    return dataclasses.replace(fitted, cuts=cut_bands(known, total, num_levels), tolerance=precise)
 
 
 def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> float:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -129,16 +130,31 @@ class OnlineLevels:
     def _distances(
         self, model: nn.Module, name: str, attack: FirstOrder, total: Callable[[Tensor], Tensor] | None
     ) -> FloatArray:
-        """(N,) distances of a split, each process scoring its share."""
+        """(N,) distances of a split."""
         split = self.splits[name]
-        if total is None:
-            return score(model, split.inputs, method=attack, box=self.box).distance.astype(np.float64)
-        rank, world = rank_and_world()
-        index = np.arange(len(split))[rank::world]
-        scores = score(model, split.subset(index).inputs, method=attack, box=self.box, first_index=index)
-        whole = torch.zeros(len(split))
-        whole[index] = torch.from_numpy(scores.distance)
-        return total(whole).numpy().astype(np.float64)
+
+        def of(index: IntArray) -> npt.NDArray[Any]:
+            part = split if len(index) == len(split) else split.subset(index)
+            return score(model, part.inputs, method=attack, box=self.box, first_index=index).distance
+
+        return by_shares(len(split), of, total)
+
+
+def by_shares(
+    count: int, distances: Callable[[IntArray], npt.NDArray[Any]], total: Callable[[Tensor], Tensor] | None
+) -> FloatArray:
+    """(count,) distances that all processes find together, each its share; float64, known to all of them.
+
+    Args:
+        count: how many.
+        distances: places below `count` → their distances; not called for a share that is empty.
+        total: sums a tensor over all processes; None for a single one.
+    """
+    rank, world = (0, 1) if total is None else rank_and_world()
+    mine, whole = np.arange(count)[rank::world], torch.zeros(count)
+    if len(mine):
+        whole[mine] = torch.from_numpy(distances(mine)).float()
+    return (whole if total is None else total(whole)).numpy().astype(np.float64)
 
 
 def estimates_for(model: nn.Module) -> str:

@@ -117,7 +117,9 @@ class Restarts(Projection):
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
         """As of the projection; a row whose first descent was lengthened goes on with the other boundaries."""
         rows = super().advance(network, rows, need)
-        back = rows["lengthening"] & (rows["need"] == DONE) & (need == 0)
+        if need:
+            return rows
+        back = rows["lengthening"] & (rows["need"] == DONE)
         if not bool(back.any()):
             return rows
         fresh = {

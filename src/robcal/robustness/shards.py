@@ -120,14 +120,13 @@ def _score_by_level(work: _Work, num_levels: int) -> Scores:
     from robcal.robustness.auto import attack_of_round, draw_rounds
     from robcal.robustness.restarts import Restarts
 
-    attack = work.scorer.attack
-    assert isinstance(attack, Restarts)
-    base: Restarts = attack
+    base = work.scorer.attack
+    assert isinstance(base, Restarts)
     rounds = work.remember("rounds", lambda: draw_rounds(work.scorer.inputs, seed=base.seed))
     distances: list[Any] = []
+    attack = base
     for number, positions in enumerate(rounds):
-        error = linear_error(work.log_errors)
-        attack = attack_of_round(base.for_error(error), distances, len(work.scorer), num_levels)
+        attack = attack_of_round(base, work.log_errors, distances, len(work.scorer), num_levels)
         work.phase(f"round-{number}", positions, attack)
         distances.append(work.columns["distance"][positions])
     return work.joined(
