@@ -19,6 +19,9 @@ IntArray = npt.NDArray[np.int64]
 #: Probabilities of one example may miss a sum of 1 by this much (float16 networks reach it).
 PROBABILITY_SUM_TOLERANCE = 1e-3
 
+#: The largest seed that every random generator here takes (torch holds seeds as signed 64-bit integers).
+MAX_SEED = 2**63 - 1
+
 
 class InputError(ValueError):
     """Bad input, refused before any work started. The command line prints it and exits with code 2."""
@@ -190,6 +193,26 @@ def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         refuse(f"{name} is {value!r}", f"it must be an integer of at least {minimum}", f"Change {name}")
+    return int(value)
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+    """Return `value` as an int if it is a seed: an integer from 0 to 2^63 - 1.
+
+    Args:
+        value: what the user gave; bool and float are refused.
+        name: of the argument or the flag, for the error.
+
+    Raises:
+        InputError: otherwise.
+
+    Example:
+        >>> check_seed(7), check_seed(2**63 - 1) == MAX_SEED
+        (7, True)
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not 0 <= int(value) <= MAX_SEED:
+        refuse(f"{name} is {value!r}", "a seed is an integer from 0 to 2^63 - 1", f"Choose another {name}, such as 0")
     return int(value)
 
 

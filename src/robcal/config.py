@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robcal.checks import check_choice, check_fraction, check_positive_int, refuse
+from robcal.checks import check_choice, check_fraction, check_positive_int, check_seed, refuse
 from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE
 
 PRECISIONS = ("float32", "bf16")
@@ -156,9 +156,9 @@ class TrainSettings:
             check_positive_int(getattr(self, name), flag)
         check_positive_int(self.samples, "--option samples", minimum=2)
         check_positive_int(self.folds, "--folds", minimum=2)
-        check_positive_int(self.seed, "--seed", minimum=0)
+        check_seed(self.seed, "--seed")
         if self.split_seed is not None:
-            check_positive_int(self.split_seed, "--split-seed", minimum=0)
+            check_seed(self.split_seed, "--split-seed")
         for name, flag in (("train_limit", "--train-limit"), ("test_limit", "--test-limit")):
             if getattr(self, name) is not None:
                 check_positive_int(getattr(self, name), flag)

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from robcal.checks import IntArray, check_fraction, check_labels, check_positive_int, refuse
+from robcal.checks import IntArray, check_fraction, check_labels, check_positive_int, check_seed, refuse
 from robcal.data.dataset import Box, Dataset, Split
 
 #: Seed of every cut that must not depend on the user's seed: the test part, and a limited test part.
@@ -73,7 +73,7 @@ class CutOptions:
         for name in ("train_limit", "test_limit"):
             if getattr(self, name) is not None:
                 check_positive_int(getattr(self, name), name)
-        check_positive_int(self.seed, "seed", minimum=0)
+        check_seed(self.seed)
 
 
 def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: float = VAL_FRACTION) -> Dataset:
@@ -244,7 +244,7 @@ def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntA
 
 def _choose(labels: IntArray, quotas: IntArray, seed: int) -> IntArray:
     """Positions of `quotas[c]` examples of each class c, chosen by the seed, ascending."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels, minlength=len(quotas))

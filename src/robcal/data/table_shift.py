@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import check_choice, check_positive_int, refuse
+from robcal.checks import check_choice, check_positive_int, check_seed, refuse
 from robcal.data.corruptions import SEVERITIES
 from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
 
@@ -98,6 +98,6 @@ def shift_table(
             "it must be (N, D), one mean a column",
             "Reshape it; images have corruptions of their own",
         )
-    key = cell_key(check_positive_int(seed, "seed", minimum=0), f"table {kind}", severity)
+    key = cell_key(check_seed(seed), f"table {kind}", severity)
     draws = Draws(key, check_positive_int(first_index, "first_index", minimum=0), len(table))
     return np.asarray(function(table.astype(np.float32), strengths[severity - 1], features, draws), np.float32)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import check_choice, check_positive_int, refuse
+from robcal.checks import check_choice, check_positive_int, check_seed, refuse
 from robcal.data.corruptions import blur, digital, noise, weather
 from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
 
@@ -140,7 +140,7 @@ def corrupt(images: npt.NDArray[Any], kind: str, severity: int, *, seed: int, fi
     corruption = CORRUPTIONS[check_choice(kind, CORRUPTIONS, "kind")]
     if check_positive_int(severity, "severity") > len(SEVERITIES):
         refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Change severity")
-    key = cell_key(check_positive_int(seed, "seed", minimum=0), kind, severity)
+    key = cell_key(check_seed(seed), kind, severity)
     check_positive_int(first_index, "first_index", minimum=0)
     _check_images(images)
     out = np.empty(images.shape, np.float32)
