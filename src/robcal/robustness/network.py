@@ -19,6 +19,7 @@ from torch import Tensor
 
 from robcal.checks import refuse
 from robcal.robustness.box import Bounds
+from robcal.robustness.probe import check_outputs, refuse_probabilities
 
 #: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
 Model = Callable[[Tensor], Tensor]
@@ -121,7 +122,8 @@ class Network:
         """Run x (B, D) once and refuse a model that cannot be scored.
 
         Raises:
-            InputError: logits that are no tensor of shape (B, Z), Z >= 2, not finite, or not differentiable.
+            InputError: outputs that are no tensor of shape (B, Z), Z >= 2, not finite, probabilities, or not
+                differentiable.
         """
         shaped = self._shape(x)
         try:
@@ -131,19 +133,9 @@ class Network:
                 raise
             self._channels_last = False
             logits = self.model(self._shape(x).requires_grad_())
-        if not isinstance(logits, Tensor):
-            refuse(
-                f"the model returns {type(logits).__name__}",
-                "it must return one tensor of logits (B, Z)",
-                "Wrap it in a module whose forward returns the logits",
-            )
-        if logits.ndim != 2 or logits.shape[0] != len(x) or logits.shape[1] < 2:
-            refuse(
-                f"the model returns shape {tuple(logits.shape)} for {len(x)} inputs",
-                "logits have shape (B, Z) with at least two classes",
-                "For one score of a binary classifier, return torch.stack([-s, s], 1) / 2",
-            )
+        logits = check_outputs(logits, len(x))
         refuse_unfinite(logits)
+        refuse_probabilities(logits)
         if not logits.requires_grad:
             refuse(
                 "the model's logits do not depend differentiably on its input",
