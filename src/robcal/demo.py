@@ -10,7 +10,7 @@ from robcal.config import TrainSettings
 from robcal.evaluate import collect
 from robcal.jobs import run_side_by_side
 from robcal.measure import Measured, measure_run
-from robcal.progress import Reporter
+from robcal.progress import Reporter, Together
 from robcal.runs import load_data, train_run
 from robcal.types import Results
 
@@ -39,7 +39,8 @@ def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Rep
         The results, also written to `out`/results.json.
     """
     tasks = [_Task(out, seed, overwrite) for seed in range(seeds)]
-    pairs = run_side_by_side(_one_seed, tasks, jobs=jobs, reporter=reporter)
+    with Together(reporter, seeds) as shown:
+        pairs = run_side_by_side(_one_seed, tasks, jobs=jobs, reporter=shown)
     measured = [run for method in zip(*pairs, strict=True) for run in method]
     results = collect(
         measured, title="robcal demo: handwritten digits, plain training against AR-AdaLS", reporter=reporter

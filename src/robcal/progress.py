@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 import signal
 import sys
 import threading
@@ -38,23 +40,27 @@ SILENT = Silent()
 
 
 class Lines:
-    """Plain lines on standard error: after a second, then every `seconds`, and at the end of each task."""
+    """Plain lines on standard error: one at the end of each task, and while they run one every `seconds` in all.
+
+    A task that others keep silent still tells of itself every `6 * seconds`. The first line comes after a second.
+    """
 
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
+        self._last = -math.inf
 
     def task(self, description: str, total: int) -> Advance:
         """See `Reporter.task`."""
-        start = time.monotonic()
-        last = start
+        start = own = time.monotonic()
 
         def advance(done: int) -> None:
-            nonlocal last
+            nonlocal own
             now = time.monotonic()
             finished = done >= total
-            if not finished and now - last < (self.seconds if last > start else 1.0):
+            due = now - self._last >= self.seconds and now - own >= min(1.0, self.seconds)
+            if not (finished or due or now - own >= 6 * self.seconds):
                 return
-            last = now
+            self._last = own = now
             rate = done / max(now - start, 1e-9)
             rest = (
                 f"{rate:.3g}/s in {now - start:.1f} s"
@@ -84,6 +90,73 @@ class Bars:
                 self._progress.stop_task(identifier)
 
         return advance
+
+
+class Together:
+    """Shows like runs that differ in their seed as one task a stage, instead of one a stage and run.
+
+    A stage is what a run calls a task, without the seed; it is done when all runs have done it. Each run counts for an
+    equal share of it.
+
+    >>> class Printing:
+    ...     def task(self, description, total):
+    ...         return lambda done: print(f"{description}: {done}/{total}")
+    >>> with Together(Printing(), 2) as runs:
+    ...     first, second = runs.task("train, seed 0", 10), runs.task("train, seed 1", 10)
+    ...     first(10)
+    ...     second(5)
+    ...     second(10)
+    train, 2 runs: 10/20
+    train, 2 runs: 15/20
+    train, 2 runs: 20/20
+    """
+
+    def __init__(self, reporter: Reporter, runs: int) -> None:
+        self._reporter, self._runs = reporter, runs
+        self._stages: dict[str, _Stage] = {}
+
+    def task(self, description: str, total: int) -> Advance:
+        """See `Reporter.task`."""
+        name = re.sub(r", seed \d+$", "", description)
+        if name not in self._stages:
+            whole = self._runs * total
+            self._stages[name] = _Stage(self._reporter.task(f"{name}, {self._runs} runs", whole), self._runs, whole)
+        return self._stages[name].part(total)
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for stage in self._stages.values() if kind is None else ():
+            stage.end()  # runs that had done it before did not tell
+
+
+class _Stage:
+    """One stage of several runs: how much of it each has done."""
+
+    def __init__(self, advance: Advance, runs: int, whole: int) -> None:
+        self._advance, self._runs, self._whole = advance, runs, whole
+        self._shares: list[float] = []
+        self._shown = 0
+
+    def part(self, total: int) -> Advance:
+        """What one more run advances."""
+        number = len(self._shares)
+        self._shares.append(0.0)
+
+        def advance(done: int) -> None:
+            self._shares[number] = done / max(total, 1)
+            self._show(int(sum(self._shares) / self._runs * self._whole + 1e-6))
+
+        return advance
+
+    def end(self) -> None:
+        self._show(self._whole)
+
+    def _show(self, done: int) -> None:
+        if self._shown < min(done, self._whole):
+            self._shown = min(done, self._whole)
+            self._advance(self._shown)
 
 
 class Relay:

@@ -33,7 +33,7 @@ from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
 from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
 from robcal.encoding import plain
-from robcal.jobs import Failure, available_cores, run_in_order, run_side_by_side, run_what_can
+from robcal.jobs import Failure, available_cores, run_in_order, run_what_can
 from robcal.progress import SILENT, Reporter
 
 
@@ -153,10 +153,11 @@ def measure(
     if len(entries) <= 8:
         jobs = 1
     made: list[Any]
+    advance, needs = reporter.task("outcomes", len(entries)), [()] * len(entries)
     if fail_fast:
-        made = run_side_by_side(_outcomes, entries, jobs=jobs, reporter=reporter)
+        made = run_in_order(_outcomes, entries, needs, jobs=jobs, reporter=reporter, done=advance)
     else:
-        made = run_what_can(_outcomes, entries, [()] * len(entries), jobs=jobs, reporter=reporter)
+        made = run_what_can(_outcomes, entries, needs, jobs=jobs, reporter=reporter, done=advance)
     by_label: dict[str, dict[int, tuple[Outcome, Outcome]]] = {label: {} for label in work.plan.labels}
     more = []
     for job, pair in zip(entries, made, strict=True):
@@ -248,10 +249,7 @@ def _cpu_model() -> str:
 
 
 def _outcomes(job: Job, reporter: Reporter) -> tuple[Outcome, Outcome]:
-    advance = reporter.task(f"outcomes of {job.entry.label}, seed {job.entry.seed}", 1)
-    pair = outcomes_of(job)
-    advance(1)
-    return pair
+    return outcomes_of(job)
 
 
 def _dataset(work: Work) -> dict[str, Any]:
