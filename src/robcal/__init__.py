@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robcal.robustness.online import OnlineScores
     from robcal.robustness.scoring import score
     from robcal.smoothing import AdaptiveLabelSmoother
+    from robcal.soft_labels import level_statistics, soft_cross_entropy
     from robcal.types import Scores
 
 _HOMES = {
@@ -35,10 +36,12 @@ _HOMES = {
     "brier_score": "robcal.calibration.metrics",
     "calibration_error": "robcal.calibration.metrics",
     "calibration_error_interval": "robcal.calibration.intervals",
+    "level_statistics": "robcal.soft_labels",
     "load_scores": "robcal.artifacts",
     "negative_log_likelihood": "robcal.calibration.metrics",
     "save_scores": "robcal.artifacts",
     "score": "robcal.robustness.scoring",
+    "soft_cross_entropy": "robcal.soft_labels",
 }
 
 __all__ = [
@@ -53,10 +56,12 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "calibration_error_interval",
+    "level_statistics",
     "load_scores",
     "negative_log_likelihood",
     "save_scores",
     "score",
+    "soft_cross_entropy",
 ]
 
 

@@ -14,7 +14,9 @@ training loop; `AdaptiveLabelSmoother` puts it into yours.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -31,86 +33,34 @@ from robcal.controllers import (
     stable_update,
     step_of_run,
 )
+from robcal.smoother_state import Course, Fingerprint, read_state, write_state
+from robcal.soft_labels import (
+    FIX_LABELS,
+    ROUNDING,
+    Bounded,
+    check_ranges,
+    class_index,
+    epsilon_from_true_mass,
+    host_array,
+    level_statistics,
+    like,
+    mix_with_uniform,
+    soft_cross_entropy,
+    soft_targets,
+    true_mass_from_epsilon,
+)
+
+__all__ = [
+    "AdaptiveLabelSmoother",
+    "epsilon_from_true_mass",
+    "level_statistics",
+    "soft_cross_entropy",
+    "soft_targets",
+    "true_mass_from_epsilon",
+]
 
 #: Default of `min_true_mass` [choice]: eps at most .95, so that the true class always keeps the largest mass.
 DEFAULT_MAX_EPSILON = 0.95
-
-
-def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArray:
-    """Mass that smoothing by `epsilon` leaves on the true class: `1 - epsilon (Z - 1) / Z` (METHOD 4).
-
-    Args:
-        epsilon: any shape, in [0, 1].
-        num_classes: Z.
-
-    Returns:
-        float64 array of the same shape, in [1/Z, 1].
-
-    >>> float(true_mass_from_epsilon(0.1, 10))
-    0.91
-    """
-    return np.asarray(1 - np.asarray(epsilon, dtype=np.float64) * (num_classes - 1) / num_classes)
-
-
-def epsilon_from_true_mass(true_mass: npt.ArrayLike, num_classes: int) -> FloatArray:
-    """Inverse of `true_mass_from_epsilon`: `epsilon = (1 - mass) Z / (Z - 1)` (METHOD 4).
-
-    Args:
-        true_mass: any shape, in [1/Z, 1].
-        num_classes: Z.
-
-    Returns:
-        float64 array of the same shape, in [0, 1].
-    """
-    return np.asarray((1 - np.asarray(true_mass, dtype=np.float64)) * num_classes / (num_classes - 1))
-
-
-def soft_targets(labels: torch.Tensor, epsilon: torch.Tensor | float, num_classes: int) -> torch.Tensor:
-    """Smoothed one-hot targets, `(1 - eps) onehot(y) + eps / Z` (METHOD 4; Szegedy et al. 2016 for one common eps).
-
-    Args:
-        labels: (B,) int64, true classes.
-        epsilon: (B,) smoothing of each example, or one number for all, in [0, 1].
-        num_classes: Z.
-
-    Returns:
-        (B, Z) float32 on the device of `labels`; rows sum to 1; `epsilon = 0` is one-hot.
-
-    >>> soft_targets(torch.tensor([1]), 0.3, 3)
-    tensor([[0.1000, 0.8000, 0.1000]])
-    """
-    where = labels.unsqueeze(1)
-    if not isinstance(epsilon, torch.Tensor):
-        eps = np.float32(epsilon)
-        rest = eps / np.float32(num_classes)
-        shape, true = (len(labels), num_classes), rest + (np.float32(1) - eps)
-        return torch.full(shape, float(rest), device=labels.device).scatter_(1, where, float(true))
-    column = epsilon.to(labels.device, torch.float32).expand(labels.shape).unsqueeze(1)
-    others = column / num_classes
-    return others.expand(-1, num_classes).scatter(1, where, others + (1 - column))
-
-
-def level_statistics(
-    confidence: npt.ArrayLike, correct: npt.ArrayLike, levels: npt.ArrayLike, num_levels: int
-) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
-    """Mean confidence, accuracy and number of examples of every level.
-
-    Args:
-        confidence: (N,) top-label confidence of each validation example.
-        correct: (N,) whether its prediction is right.
-        levels: (N,) integers in 0 … num_levels - 1.
-        num_levels: R.
-
-    Returns:
-        confidence (R,) float64, accuracy (R,) float64, counts (R,) int64; an empty level has 0, 0, 0 (its gap is 0, so
-        an update leaves it alone).
-    """
-    index = np.asarray(levels, dtype=np.int64)
-    counts = np.bincount(index, minlength=num_levels)
-    divisor = np.maximum(counts, 1)
-    mean_confidence = np.bincount(index, weights=np.asarray(confidence, np.float64), minlength=num_levels) / divisor
-    accuracy = np.bincount(index, weights=np.asarray(correct, np.float64), minlength=num_levels) / divisor
-    return mean_confidence, accuracy, counts
 
 
 class AdaptiveLabelSmoother:
@@ -123,7 +73,8 @@ class AdaptiveLabelSmoother:
         num_levels: R >= 1.
         num_classes: Z >= 2.
         controller: "stable" (robcal's), or "published" (METHOD 4).
-        num_updates: controller "stable": K, how often `update` will be called in the whole run.
+        num_updates: controller "stable": K, how often `update` will be called in the whole run. Later updates go on
+            with the same step, and are warned of.
         gain: controller "stable": the K updates together leave `exp(-gain)` of a deviation.
         start: controller "stable": the first share of the K updates, in [0, 1), in which labels stay hard.
         step_size: controller "published": alpha > 0, how far one update moves the true-class mass per unit of gap. The
@@ -158,9 +109,14 @@ class AdaptiveLabelSmoother:
         self.num_classes = check_positive_int(num_classes, "num_classes", minimum=2)
         self.controller = check_choice(controller, CONTROLLERS, "controller")
         published = controller == "published"
-        needed, given = ("step_size", step_size) if published else ("num_updates", num_updates)
-        if given is None:
-            refuse(f"{needed} is missing", f'controller "{controller}" needs it', f"Pass {needed}")
+        if published and step_size is None:
+            refuse("step_size is missing", 'controller "published" needs it', "Pass step_size, for example 0.05")
+        if not published and num_updates is None:
+            refuse(
+                "num_updates is missing",
+                'controller "stable" needs it',
+                "Pass num_updates, the epochs of the whole run",
+            )
         if not published and step_size is not None:
             refuse(f"step_size is {step_size}", 'controller "stable" has none', "Drop it, or pass gain")
         self.step_size = check_fraction(step_size, "step_size", high=float("inf")) if step_size is not None else None
@@ -171,111 +127,164 @@ class AdaptiveLabelSmoother:
         self.min_true_mass = check_fraction(
             default if min_true_mass is None else min_true_mass, "min_true_mass", low=1 / num_classes
         )
-        self._true_mass: FloatArray = np.ones(num_levels)
-        self._integral: FloatArray = np.ones(num_levels)
-        self._justified: FloatArray = np.zeros(num_levels)
-        self._updates = 0
+        self._course = Course.start(self.num_levels)
 
     @property
     def true_mass(self) -> FloatArray:
         """(R,) float64: mass on the true class of each level."""
-        return self._true_mass.copy()
+        return self._course.true_mass.copy()
 
     @property
     def epsilon(self) -> FloatArray:
         """(R,) float64: label smoothing of each level."""
-        return epsilon_from_true_mass(self._true_mass, self.num_classes)
+        return epsilon_from_true_mass(self._course.true_mass, self.num_classes)
 
-    def soft_targets(self, labels: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """Targets of a batch.
+    @overload
+    def soft_targets(self, labels: torch.Tensor, levels: Any) -> torch.Tensor: ...
+    @overload
+    def soft_targets(self, labels: npt.ArrayLike, levels: Any) -> npt.NDArray[np.float32]: ...
+    def soft_targets(self, labels: Any, levels: Any) -> Any:
+        """Return the targets of a batch.
 
         Args:
-            labels: (B,) int64, true classes.
-            levels: (B,) int64, robustness level of each example.
+            labels: (B,) true classes, integers of any width: a tensor, an array or a list.
+            levels: (B,) robustness level of each example, likewise; on any device.
 
         Returns:
-            (B, Z) float32 on the device of `labels`.
+            (B, Z) float32, a tensor on the device of `labels` if these are a tensor, else an array. The values of both
+            arguments are checked in one transfer from the device.
 
         Raises:
-            InputError: if a label or level is out of range, or the two differ in length.
+            InputError: if a label or level is no integer or out of range, or the two differ in length.
         """
-        if labels.shape != levels.shape or labels.ndim != 1:
+        index, level = class_index(labels, "labels"), class_index(levels, "levels")
+        if index.shape != level.shape:
             refuse(
-                f"labels have shape {tuple(labels.shape)}, levels {tuple(levels.shape)}",
+                f"labels have shape {tuple(index.shape)}, levels {tuple(level.shape)}",
                 "both must be (B,)",
-                "Pass one level an example",
+                "Pass the level of each example of the batch",
             )
-        for name, values, bound in (("labels", labels, self.num_classes), ("levels", levels, self.num_levels)):
-            if len(values) and (int(values.min()) < 0 or int(values.max()) >= bound):
-                refuse(f"{name} hold {int(values.min())} to {int(values.max())}", f"0 to {bound - 1}", f"Check {name}")
-        epsilon = torch.as_tensor(self.epsilon, dtype=torch.float32, device=labels.device)
-        return soft_targets(labels, epsilon[levels], self.num_classes)
+        level = level.to(index.device)
+        check_ranges(
+            Bounded("labels", index, self.num_classes - 1, FIX_LABELS),
+            Bounded("levels", level, self.num_levels - 1, "Make the smoother with the num_levels they were cut with"),
+        )
+        epsilon = torch.as_tensor(self.epsilon, dtype=torch.float32, device=index.device)
+        return like(labels, mix_with_uniform(index, epsilon[level], self.num_classes))
 
     def update(self, confidence: npt.ArrayLike, accuracy: npt.ArrayLike, counts: npt.ArrayLike | None = None) -> None:
         """Move every level's smoothing towards calibration; call once an epoch, with validation figures.
 
         Args:
-            confidence: (R,) mean confidence of each level on validation data, in [0, 1].
+            confidence: (R,) mean confidence of each level on validation data, in [0, 1]: a tensor, an array or a list.
             accuracy: (R,) accuracy of each level on the same examples, in [0, 1].
-            counts: (R,) number of these examples; controller "stable" needs it.
+            counts: (R,) number of these examples; controller "stable" needs it. A level with a count of 0 may have any
+                confidence and accuracy, NaN too; controller "published" leaves it as it is.
 
         Raises:
             InputError: on another shape, NaN, or values out of range; the state is then unchanged.
-        """
-        sure = self._checked(confidence, "confidence", 1.0)
-        right = self._checked(accuracy, "accuracy", 1.0)
-        if self.controller == "published":
-            assert self.step_size is not None
-            self._true_mass = published_update(
-                self._true_mass, sure, right, step_size=self.step_size, min_true_mass=self.min_true_mass
-            )
-        else:
-            if counts is None:
-                refuse("counts is missing", 'controller "stable" needs it', "Pass the examples of each level")
-            self._update_stably(sure, right, self._checked(counts, "counts", float("inf")))
-        self._updates += 1
 
-    def _update_stably(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> None:
+        Warns:
+            UserWarning: if `num_updates` were made before.
+        """
+        if counts is None and self.controller == "stable":
+            refuse(
+                "counts is missing",
+                'controller "stable" needs the number of validation examples of each level',
+                "Pass it: robcal.level_statistics returns all three",
+            )
+        weighed = np.ones(self.num_levels) if counts is None else self._counts(counts)
+        sure, right = self._shares(confidence, "confidence", weighed), self._shares(accuracy, "accuracy", weighed)
+        self._warn_if_over()
+        move = self._move_as_published if self.controller == "published" else self._move_stably
+        self._course = move(sure, right, weighed)
+
+    def _move_as_published(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> Course:
+        assert self.step_size is not None
+        mass = published_update(
+            self._course.true_mass, confidence, accuracy, step_size=self.step_size, min_true_mass=self.min_true_mass
+        )
+        return self._course.moved(true_mass=mass)
+
+    def _move_stably(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> Course:
         assert self.num_updates is not None
-        self._justified = np.maximum(self._justified, justified_mass(accuracy, counts))
-        if self._updates + 1 < self.start * self.num_updates:
-            return
-        self._integral, self._true_mass = stable_update(
-            self._integral,
+        before = self._course
+        justified = np.maximum(before.justified, justified_mass(accuracy, counts))
+        if before.updates + 1 < self.start * self.num_updates:
+            return before.moved(justified=justified)
+        integral, mass = stable_update(
+            before.integral,
             confidence,
             accuracy,
             counts,
             step=step_of_run(self.gain, self.num_updates),
-            least_mass=np.maximum(self.min_true_mass, self._justified),
+            least_mass=np.maximum(self.min_true_mass, justified),
         )
+        return before.moved(justified=justified, integral=integral, true_mass=mass)
 
-    def _checked(self, given: npt.ArrayLike, name: str, high: float) -> FloatArray:
-        array = np.asarray(given, dtype=np.float64)
-        if array.shape != (self.num_levels,) or not ((array >= 0) & (array <= high) & np.isfinite(array)).all():
-            allowed = "in [0, 1]" if high == 1 else ">= 0"
-            refuse(f"{name} is {array}", f"it must hold {self.num_levels} numbers {allowed}", f"Check {name}")
+    def _warn_if_over(self) -> None:
+        """Tell a loop that runs longer than it said."""
+        if self.num_updates is not None and self._course.updates >= self.num_updates:
+            warnings.warn(
+                f"the smoother was made for num_updates={self.num_updates} and is updated more often: its step is that "
+                "of the shorter run. Pass the number of updates of the whole run",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _counts(self, given: npt.ArrayLike) -> FloatArray:
+        """Return the checked numbers of examples."""
+        array = self._one_a_level(given, "counts")
+        if not (np.isfinite(array).all() and (array >= 0).all() and (array == np.floor(array)).all()):
+            refuse(f"counts is {array}", "it holds whole numbers, at least 0", "Pass the number of examples, no shares")
+        if not array.any():
+            refuse(
+                "counts is 0 for every level",
+                "an update measures validation examples",
+                "Call update after a validation pass, with the counts of its examples",
+            )
+        return array
+
+    def _shares(self, given: npt.ArrayLike, name: str, counts: FloatArray) -> FloatArray:
+        """Return the checked confidences or accuracies, 0 for levels without examples."""
+        array = np.where(counts > 0, self._one_a_level(given, name), 0.0)
+        if np.isnan(array).any():
+            refuse(
+                f"{name} is {array}",
+                f"it holds {self.num_levels} numbers in [0, 1]",
+                "For a level without validation examples pass counts with a 0; otherwise look for NaN in the outputs",
+            )
+        if array.min() < 0 or array.max() > 1 + ROUNDING:
+            refuse(
+                f"{name} is {array}", f"it holds {self.num_levels} numbers in [0, 1]", "Divide by 100 if it is per cent"
+            )
+        return np.minimum(array, 1.0)
+
+    def _one_a_level(self, given: npt.ArrayLike, name: str) -> FloatArray:
+        array = host_array(given, name)
+        if array.shape != (self.num_levels,):
+            refuse(
+                f"{name} has shape {array.shape}",
+                f"it must be ({self.num_levels},), one number a level",
+                "Pass one number a level; robcal.level_statistics computes them from the examples",
+            )
         return array
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The whole state, as tensors: `torch.save` and safetensors both keep it exactly."""
-        return {
-            "true_mass": torch.from_numpy(self._true_mass.copy()),
-            "integral": torch.from_numpy(self._integral.copy()),
-            "justified_mass": torch.from_numpy(self._justified.copy()),
-            "updates": torch.tensor(self._updates),
-        }
+        """Return the whole state, as tensors: `torch.save` and safetensors both keep it exactly."""
+        return write_state(self._course, self._fingerprint)
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore what `state_dict` returned.
 
         Raises:
-            InputError: if it belongs to a smoother of another number of levels.
+            InputError: if it belongs to a smoother of other levels, classes, controller or number of updates, or holds
+                what no smoother can reach; this one is then unchanged.
         """
-        mass = state["true_mass"].detach().cpu().double().numpy().copy()
-        if mass.shape != (self.num_levels,):
-            refuse(f"the state holds {mass.shape} masses", f"this smoother has {self.num_levels} levels", "Match them")
-        self._true_mass = mass
-        if "updates" in state:  # states of versions that knew the published update only hold the masses alone
-            self._integral = state["integral"].detach().cpu().double().numpy().copy()
-            self._justified = state["justified_mass"].detach().cpu().double().numpy().copy()
-            self._updates = int(state["updates"])
+        self._course = read_state(state, self._fingerprint)
+
+    @property
+    def _fingerprint(self) -> Fingerprint:
+        """What a state must agree in."""
+        num_updates = None if self.controller == "published" else self.num_updates
+        return Fingerprint(self.num_levels, self.num_classes, self.controller, num_updates, self.min_true_mass)

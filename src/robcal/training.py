@@ -29,7 +29,7 @@ from robcal.predictors import mean_probs
 from robcal.progress import SILENT, Reporter, stop_at_boundary
 from robcal.robustness.online import OnlineScores
 from robcal.robustness.online_levels import OnlineLevels
-from robcal.smoothing import level_statistics
+from robcal.soft_labels import level_statistics
 from robcal.types import EpochRow
 
 __all__ = ["Augment", "Levels", "fit", "fit_ensemble", "member_seed", "schedule"]

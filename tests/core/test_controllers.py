@@ -132,6 +132,7 @@ def test_softening_stays_within_what_validation_justifies(confidence, accuracy):
         assert (smoother.true_mass >= np.minimum(1, np.maximum(surely, 0.15)) - 1e-12)[smoother.epsilon > 0].all()
 
 
+@pytest.mark.filterwarnings("ignore:the smoother was made for num_updates")
 @settings(max_examples=40, deadline=None)
 @given(hnp.arrays(np.float64, (10, 4), elements=unit), st.floats(0.01, 0.3), st.floats(0.5, 8))
 def test_no_windup(history, deficit, gain):

@@ -42,7 +42,7 @@ def epoch(confidence, correct_share, levels, num_levels):
     for level in np.unique(levels):
         members = np.flatnonzero(levels == level)
         labels[members[: round(correct_share * len(members))]] = 0
-    return EpochInfo(epoch=1, epochs=3, probs=probs, labels=labels, levels=levels, num_levels=num_levels)
+    return EpochInfo(epoch=1, epochs=6, probs=probs, labels=labels, levels=levels, num_levels=num_levels)
 
 
 @pytest.mark.parametrize("name", KNOWN)

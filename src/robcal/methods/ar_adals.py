@@ -16,7 +16,8 @@ import torch
 from robcal.checks import check_choice, refuse
 from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE
 from robcal.methods.method import Batch, EpochInfo, LevelSource, Method, RunInfo, State
-from robcal.smoothing import AdaptiveLabelSmoother, level_statistics, soft_targets
+from robcal.smoothing import AdaptiveLabelSmoother
+from robcal.soft_labels import level_statistics, mix_with_uniform
 
 
 def ar_adals(
@@ -63,7 +64,7 @@ def _adaptive(
 
     def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
         assert batch.levels is not None, "the loop hands levels to every method that names a source of them"
-        return soft_targets(batch.labels, state["epsilon"].to(batch.labels.device)[batch.levels], num_classes)
+        return mix_with_uniform(batch.labels, state["epsilon"].to(batch.labels.device)[batch.levels], num_classes)
 
     def after_epoch(state: State, info: EpochInfo) -> State:
         assert info.levels is not None, "the loop hands levels to every method that names a source of them"

@@ -6,7 +6,7 @@ import torch
 
 from robcal.checks import check_fraction
 from robcal.methods.method import Batch, Method, State
-from robcal.smoothing import soft_targets
+from robcal.soft_labels import mix_with_uniform
 
 
 def label_smoothing(epsilon: float = 0.05) -> Method:
@@ -21,6 +21,6 @@ def label_smoothing(epsilon: float = 0.05) -> Method:
     check_fraction(epsilon, "epsilon")
 
     def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
-        return soft_targets(batch.labels, epsilon, num_classes)
+        return mix_with_uniform(batch.labels, epsilon, num_classes)
 
     return Method(name="label-smoothing", title="Label smoothing", targets=targets, options={"epsilon": epsilon})
