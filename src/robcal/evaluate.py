@@ -42,21 +42,33 @@ RESAMPLES = 200
 
 
 def report_runs(
-    directories: Sequence[Path], *, shift: bool = True, title: str | None = None, reporter: Reporter = SILENT
+    directories: Sequence[Path],
+    *,
+    shift: bool = True,
+    temperature: bool = False,
+    title: str | None = None,
+    reporter: Reporter = SILENT,
 ) -> Results:
     """Measure finished runs and put them side by side; the first one's method is the baseline.
 
     Args:
         directories: run directories; runs of one method are its seeds.
         shift: measure under corruption too, where the inputs are images.
+        temperature: every run after temperature scaling too; all are then compared with the scaled baseline as well.
         title: heading of the report.
         reporter: shows progress.
 
     Raises:
         InputError: if a run is unfinished, or the runs were measured on different test splits.
     """
-    measured = [measure_run(open_run(directory), shift=shift, reporter=reporter) for directory in directories]
-    return collect(measured, title=title, reporter=reporter)
+    ways = (False, True) if temperature else (False,)
+    measured = [
+        measure_run(open_run(directory), shift=shift, temperature=scaled, reporter=reporter)
+        for scaled in ways
+        for directory in directories
+    ]
+    against = [measured[len(directories)].name] if temperature else []
+    return collect(measured, title=title, against=against, reporter=reporter)
 
 
 def collect(
@@ -64,6 +76,7 @@ def collect(
     *,
     title: str | None = None,
     num_levels: int | None = None,
+    against: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> Results:
     """Put measured runs side by side.
@@ -72,6 +85,7 @@ def collect(
         measured: one entry a run, the baseline's first; runs of one method are its seeds.
         title: heading of the report.
         num_levels: number of robustness levels of the test split; default: the runs' own.
+        against: names of methods that the others are compared with as well, beside the baseline.
         reporter: shows progress, a unit a method or difference.
 
     Raises:
@@ -95,24 +109,28 @@ def collect(
     count, baseline = num_levels or first.num_levels, methods[first.name]
     levels = {run.seed: assign_levels(run.distance, count) for run in baseline if run.distance is not None}
     shifted = {id(run): _shift_metrics(run, resampling) for run in measured}
-    advance = reporter.task("intervals", 2 * len(methods) - 1)
+    compared = [(name, first.name) for name in methods if name != first.name]
+    compared += [(name, rival) for rival in against for name in methods if name not in (first.name, rival)]
+    advance = reporter.task("intervals", len(methods) + len(compared))
     results: list[MethodResult] = []
     for runs in methods.values():
         results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels))
         advance(len(results))
-    differences: dict[str, dict[str, Estimate]] = {}
-    for name, runs in methods.items():
-        if name != first.name:
-            differences[name] = _differences(runs, baseline, shifted)
-            advance(len(results) + len(differences))
+    pairs: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for done, (name, rival) in enumerate(compared, start=1):
+        pairs.setdefault(name, {})[rival] = _differences(methods[name], methods[rival], shifted)
+        advance(len(results) + done)
+    differences = {name: rivals.pop(first.name) for name, rivals in pairs.items()}
+    directories = {run.directory for run in measured}
     return Results(
         title=title or f"{first.dataset['name']}: " + " against ".join(result.title for result in results),
         dataset=first.dataset,
         methods=tuple(results),
         differences=differences,
+        pairs={name: rivals for name, rivals in pairs.items() if rivals},
         notes=_notes(first, methods, count),
         fidelity=load_fidelity(trusted) if (trusted := first.directory / "fidelity.json").exists() else (),
-        provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(measured)),
+        provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(directories)),
     )
 
 
@@ -270,9 +288,19 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
         f"prediction within the input box (an upper bound, verified in float32). Levels: {num_levels} groups of equal "
         f"size, level 0 the least robust; every method is grouped by the levels of the {title} model of the same seed.",
         "The validation split steers the smoothing; the test split is only measured on.",
+        *(_temperatures(runs) for runs in methods.values() if runs[0].temperature is not None),
     ]
     if first.shift is not None:
         lines.append(
             f"Shift: {first.shift.note}. Metrics are computed per cell and then averaged over the cells, never pooled."
         )
     return tuple(lines)
+
+
+def _temperatures(runs: Sequence[Measured]) -> str:
+    """What was fitted for a temperature-scaled method."""
+    found = [run.temperature for run in runs if run.temperature is not None]
+    size = runs[0].dataset.get("sizes", {}).get("val")
+    split = "the validation split" + (f" of {size} labelled examples" if size else "")
+    values = f"{found[0]:.2f}" if len(found) == 1 else f"{min(found):.2f} to {max(found):.2f} over the seeds"
+    return f"{runs[0].title}: logits divided by the temperature of lowest NLL on {split}, {values}."

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.artifacts import load_json, load_predictions, load_scores
+from robcal.calibration.temperature import TemperatureScaling
 from robcal.checks import IntArray, refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, Split
@@ -22,10 +23,11 @@ from robcal.data.dataset import Inputs
 from robcal.data.shifts import shift_source
 from robcal.methods import make_method
 from robcal.models.average import Average
+from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
 from robcal.runs import Run, load_model, load_networks, score_split
 from robcal.shift import Shift, ShiftImages, measure_shift
-from robcal.types import EpochRow, GalleryItem
+from robcal.types import EpochRow, GalleryItem, Predictions
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Measured:
         images: (N, C, H, W) test images, float32 in [0, 1] or uint8, which may be decoded on access; or None.
         label: what tables call it, where that is not the method's title.
         scored: (M,) positions of the examples that `distance` is of; None: all.
+        temperature: T by which all logits were divided; None where they are as the run gives them.
     """
 
     directory: Path
@@ -57,6 +60,7 @@ class Measured:
     images: Inputs | None
     label: str | None = None
     scored: IntArray | None = None
+    temperature: float | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,7 +106,13 @@ class Measured:
 
 
 def measure_run(
-    run: Run, *, dataset: Dataset | None = None, shift: bool = True, scores: bool = True, reporter: Reporter = SILENT
+    run: Run,
+    *,
+    dataset: Dataset | None = None,
+    shift: bool = True,
+    scores: bool = True,
+    temperature: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Measured:
     """Measure a finished run on its test split; what was measured before is read back.
 
@@ -111,6 +121,8 @@ def measure_run(
         dataset: its data, if it is loaded already.
         shift: under corruption too.
         scores: the robustness of every test example too.
+        temperature: after temperature scaling, fitted on the run's validation split: a method of its own, whose
+            predictions, and so whose distances, are the run's.
         reporter: shows progress.
 
     Raises:
@@ -127,6 +139,7 @@ def measure_run(
     networks = load_networks(run)
     test = data.split("test")
     predictions = load_predictions(run.directory / "predictions-test.safetensors")
+    scale = _temperature(run) if temperature else None
     distance = None
     if scores:
         file = run.directory / "scores-test.parquet"
@@ -139,18 +152,32 @@ def measure_run(
     if shift:
         source = shift_source(data)
         corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes, source=source)
-        shifted = measure_shift(run, networks, corrupted, reporter=reporter).summary()
-    return Measured(
+        shifted = measure_shift(run, networks, corrupted, reporter=reporter).summary(scale or 1.0)
+    measured = Measured(
         directory=run.directory,
         settings=run.settings,
         dataset=record["dataset"],
-        probs=predictions.probs,
+        probs=predictions.probs if scale is None else _scaled(predictions, scale),
         labels=predictions.labels,
         distance=distance,
         shift=shifted,
         history=run.history(),
         images=test.inputs if data.kind == "image" else None,
+        temperature=scale,
     )
+    return measured if scale is None else replace(measured, label=f"{measured.title} + temperature", history=())
+
+
+def _temperature(run: Run) -> float:
+    """T of the run's validation logits."""
+    predictions = load_predictions(run.directory / "predictions-val.safetensors")
+    return TemperatureScaling().fit(predictions.logits, predictions.labels).temperature
+
+
+def _scaled(predictions: Predictions, temperature: float) -> npt.NDArray[np.float32]:
+    """softmax(z / T)."""
+    assert predictions.logits is not None, "a run's predictions hold logits"
+    return softmax(predictions.logits / temperature).astype(np.float32)
 
 
 def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[GalleryItem, ...]:

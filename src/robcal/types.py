@@ -345,6 +345,7 @@ class Results:
         notes: sentences on how the numbers were computed (bins, seeds, intervals, box, reference of the attack, …).
         provenance: versions, settings, digests, hardware; JSON-able.
         fidelity: how far the robustness scores can be trusted (empty where that was not measured).
+        pairs: paired differences to other methods than the first: method name → the other's name → metric → estimate.
     """
 
     title: str
@@ -354,3 +355,4 @@ class Results:
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fidelity: tuple[FidelityRow, ...] = ()
+    pairs: Mapping[str, Mapping[str, Mapping[str, Estimate]]] = field(default_factory=dict)

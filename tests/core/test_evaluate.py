@@ -11,6 +11,7 @@ from robcal.config import TrainSettings
 from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
 from robcal.evaluate import collect
 from robcal.measure import Measured, gallery
+from robcal.report.verdicts import paired_difference
 from robcal.shift import Shift
 
 N, Z = 120, 3
@@ -36,6 +37,10 @@ def measured(method, seed, *, sharpness=1.0, n=N, with_shift=True, labels_seed=0
         history=(),
         images=np.zeros((n, 1, 8, 8), np.float32),
     )
+
+
+def scaled(run, temperature):
+    return dataclasses.replace(run, label="Plain + temperature", temperature=temperature)
 
 
 class TestResampling:
@@ -154,6 +159,21 @@ class TestCollect:
         runs = [dataclasses.replace(run, shift=part(run.shift)) for run in self.runs()]
         found = collect(runs).methods[0].metrics["shift_accuracy"]
         assert found.value == pytest.approx(np.mean([run.shift.correct.mean() for run in runs[:3]]))
+
+    def test_further_pairs_are_compared_as_those_with_the_baseline_are(self):
+        """The difference to another method is what it is where that method is the baseline."""
+        runs = [*self.runs(), *(scaled(measured("vanilla", seed, sharpness=1.2), 1.5 + seed) for seed in (0, 1, 2))]
+        results = collect(runs, against=["Plain + temperature"])
+        assert set(results.differences) == {"ar-adals", "Plain + temperature"}
+        assert {name: set(rivals) for name, rivals in results.pairs.items()} == {"ar-adals": {"Plain + temperature"}}
+        other = collect([*runs[6:], *runs[:6]])
+        assert results.pairs["ar-adals"]["Plain + temperature"] == other.differences["ar-adals"]
+        assert results.provenance["runs"] == 6
+        assert any("1.50 to 3.50 over the seeds" in note for note in results.notes)
+        for metric in ("ece", "nll", "accuracy"):
+            ours = paired_difference(results, metric, "ar-adals", "Plain + temperature")
+            theirs = paired_difference(results, metric, "Plain + temperature", "ar-adals")
+            assert (ours.value, ours.low, ours.high) == (-theirs.value, -theirs.high, -theirs.low)
 
     def test_one_seed_has_an_interval_of_the_test_split(self):
         results = collect([measured("vanilla", 0, with_shift=False)])

@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
-from robcal.artifacts import load_arrays, load_scores
+from robcal.artifacts import load_arrays, load_predictions, load_scores
 from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
 from robcal.checks import InputError
 from robcal.config import TrainSettings
@@ -51,6 +53,31 @@ def test_shift_figures_are_those_of_the_corrupted_images(run):
     assert shift.per_cell("nll")[number] == pytest.approx(negative_log_likelihood(probs, test.labels), rel=1e-5)
     assert shift.per_cell("brier")[number] == pytest.approx(brier_score(probs, test.labels), rel=1e-5)
     assert shift.per_cell("accuracy")[number] == pytest.approx((probs.argmax(1) == test.labels).mean())
+
+
+def test_a_temperature_scaled_run_is_a_method_of_its_own(run):
+    """T of lowest NLL on the validation split, by a minimiser of another kind; then softmax(z / T) everywhere."""
+    plain, scaled = measure_run(run), measure_run(run, temperature=True)
+    val = load_predictions(run.directory / "predictions-val.safetensors")
+
+    def nll(log_temperature):
+        return -log_softmax(val.logits / np.exp(log_temperature), axis=1)[np.arange(len(val)), val.labels].mean()
+
+    best = float(np.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x))
+    assert scaled.temperature == pytest.approx(best, rel=1e-4)
+    assert abs(best - 1) > 0.05
+    assert (plain.name, plain.temperature) == ("vanilla", None)
+    assert scaled.name == scaled.title == "Plain + temperature"
+    logits = load_predictions(run.directory / "predictions-test.safetensors").logits
+    np.testing.assert_allclose(scaled.probs, np.exp(log_softmax(logits / best, axis=1)), rtol=1e-3)
+    assert scaled.probs.dtype == np.float32
+    np.testing.assert_array_equal(scaled.probs.argmax(1), plain.probs.argmax(1))
+    np.testing.assert_array_equal(scaled.distance, plain.distance)
+    kept = load_arrays(run.directory / "shift-test.safetensors")[0]["logits"]
+    for cell in (3, 70):
+        sure = np.exp(log_softmax(kept[cell] / best, axis=1)).max(1)
+        np.testing.assert_allclose(scaled.shift.confidence[cell], sure, rtol=1e-3)
+    np.testing.assert_array_equal(scaled.shift.correct, plain.shift.correct)
 
 
 def test_measuring_resumes_where_it_was_stopped(tmp_path):

@@ -108,9 +108,14 @@ def test_runs_that_had_finished_before_count_as_done():
 
 def test_a_stop_is_not_told_as_done():
     recorded = Recorded()
-    with pytest.raises(KeyboardInterrupt), Together(recorded, 3) as shown:
-        two_stages(0, shown)
-        raise KeyboardInterrupt
+
+    def stop():
+        with Together(recorded, 3) as shown:
+            two_stages(0, shown)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
     assert recorded.told["train plain, 3 runs"][-1] == (10, 30)
 
 

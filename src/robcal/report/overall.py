@@ -70,7 +70,7 @@ def _overall_cell(results: Results, row: TableRow, name: str) -> OverallCell:
         ends = formatting.interval(estimate, lambda value: formatting.metric(name, value))
         return OverallCell(formatting.metric(name, estimate.value), ends, row.marks.get(name, ""))
     ends = formatting.interval(estimate, lambda value: formatting.difference(name, value))
-    verdict = compare(results, name, row.name, results.methods[0].name)
+    verdict = compare(results, name, row.name, row.minus)
     mark = "unclear" if verdict == "unclear" and ends else ""
     if verdict in {"lower", "higher"} and ends and name not in UNRANKED:
         mark = "better" if better(name, verdict) else "worse"

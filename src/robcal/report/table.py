@@ -28,11 +28,12 @@ class TableRow:
     """One row of the table.
 
     Attributes:
-        kind: "method", or "difference" (this method minus the first one, paired).
+        kind: "method", or "difference" (this method minus another, paired).
         name: the method's key.
         title: what the row is called.
         estimates: metric → estimate; a metric that was not measured is absent.
         marks: metric → "best", "tied" (not distinguishable from the best) or "".
+        minus: of a difference, the key of the other method.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class TableRow:
     title: str
     estimates: dict[str, Estimate]
     marks: dict[str, Mark]
+    minus: str = ""
 
 
 def measured_metrics(results: Results) -> tuple[str, ...]:
@@ -61,7 +63,7 @@ def metric_title(name: str) -> str:
 
 
 def table_rows(results: Results) -> tuple[TableRow, ...]:
-    """All methods, the first one (the baseline) first, then the paired difference of every other one to it.
+    """All methods, the first one (the baseline) first, then the paired differences: to it, and those of other pairs.
 
     Raises:
         InputError: if the results hold no method.
@@ -79,10 +81,12 @@ def table_rows(results: Results) -> tuple[TableRow, ...]:
         for position, method in enumerate(results.methods)
     ]
     baseline = results.methods[0].name
+    pairs = [(name, baseline, estimates) for name, estimates in results.differences.items()]
+    pairs += [(name, other, estimates) for name, others in results.pairs.items() for other, estimates in others.items()]
     rows += [
-        TableRow("difference", name, f"{names[name]} {formatting.MINUS} {names[baseline]}", dict(estimates), {})
-        for name, estimates in results.differences.items()
-        if name in names and name != baseline and estimates
+        TableRow("difference", name, f"{names[name]} {formatting.MINUS} {names[other]}", dict(estimates), {}, other)
+        for name, other, estimates in pairs
+        if name in names and other in names and name != other and estimates
     ]
     return tuple(rows)
 

@@ -25,16 +25,21 @@ def titles(results: Results) -> dict[str, str]:
 
 
 def paired_difference(results: Results, metric: str, first: str, second: str) -> Estimate | None:
-    """The paired difference first - second, where the results hold it (one of the two is the first method)."""
-    baseline = results.methods[0].name
-    if second == baseline:
+    """The paired difference first - second, where the results hold it or its opposite."""
+    found = _held(results, metric, first, second)
+    if found is not None:
+        return found
+    opposite = _held(results, metric, second, first)
+    if opposite is None:
+        return None
+    low, high = opposite.low, opposite.high
+    return Estimate(-opposite.value, None if high is None else -high, None if low is None else -low)
+
+
+def _held(results: Results, metric: str, first: str, second: str) -> Estimate | None:
+    if second == results.methods[0].name:
         return results.differences.get(first, {}).get(metric)
-    if first == baseline:
-        found = results.differences.get(second, {}).get(metric)
-        if found is not None:
-            low, high = found.low, found.high
-            return Estimate(-found.value, None if high is None else -high, None if low is None else -low)
-    return None
+    return results.pairs.get(first, {}).get(second, {}).get(metric)
 
 
 def compare(results: Results, metric: str, first: str, second: str) -> Verdict:
