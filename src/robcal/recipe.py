@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from robcal.artifacts import digest_of
@@ -13,6 +12,7 @@ from robcal.checks import refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset
 from robcal.data.augment import standard_augmentation
+from robcal.data.moments import Moments
 from robcal.methods import Method
 from robcal.methods.method import State
 from robcal.models import Normalized, build_model
@@ -104,14 +104,9 @@ def describe_network(settings: TrainSettings, data: Dataset) -> dict[str, object
 
 
 def _normalization(data: Dataset) -> dict[str, torch.Tensor]:
-    """Mean and standard deviation of the training inputs, a channel or feature each."""
-    part = data.split("train")
-    index = np.linspace(0, len(part) - 1, min(len(part), 5000)).astype(np.int64)
-    inputs = part.batch(index)
-    axes = [0, *range(2, inputs.ndim)]
-    if inputs.ndim == 2:
-        return {"mean": inputs.mean(0), "std": inputs.std(0).clamp_min(1e-6)}
-    return {"mean": inputs.mean(axes), "std": inputs.std(axes).clamp_min(1e-6)}
+    """What the training inputs are centred on and divided by, a channel or feature each."""
+    moments = Moments.of(data.split("train"))
+    return {"mean": torch.from_numpy(moments.mean).float(), "std": torch.from_numpy(moments.scale).float()}
 
 
 def augmentation(settings: TrainSettings, data: Dataset) -> Augment | None:

@@ -36,7 +36,8 @@ def test_what_is_no_seed_is_refused_by_name_and_the_advice_helps(name, seed):
 @pytest.mark.parametrize("seed", [0, np.int32(5), np.uint64(MAX_SEED), MAX_SEED])
 def test_every_seed_that_is_allowed_is_taken_by_the_generators_behind_it(seed):
     value = check_seed(seed)
-    assert type(value) is int and value == int(seed)
+    assert type(value) is int
+    assert value == int(seed)
     torch.Generator().manual_seed(value)
     np.random.default_rng(value)
     torch.tensor(value, dtype=torch.int64)

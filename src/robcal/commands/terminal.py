@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from typing import Any
+
+import typer
 
 
 def columns() -> int:
@@ -16,3 +19,9 @@ def show(text: Any) -> None:
     from rich.console import Console
 
     Console().print(text)
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Tell on standard error what a user should know of the data, a line each."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)

@@ -9,7 +9,7 @@ import typer
 
 from robcal.checks import check_positive_int
 from robcal.commands.options import DATA_HELP, Device, Overwrite, Precision, Quiet, Scorer
-from robcal.commands.terminal import show
+from robcal.commands.terminal import show, show_notes
 from robcal.config import DEFAULT_LEVELS_FROM, TrainSettings, parse_method_options
 
 MODEL_HELP = (
@@ -134,7 +134,7 @@ def train(
     from robcal.distributed import is_main
     from robcal.models import admit_model
     from robcal.progress import open_reporter
-    from robcal.runs import train_run
+    from robcal.runs import load_data, train_run
 
     admit_model(model)  # only what the user wrote here is ever imported
     source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)
@@ -148,8 +148,10 @@ def train(
         folds=folds, controller=controller, online=online, online_sample=online_sample,
         **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip
+    dataset = load_data(settings)
+    show_notes(dataset.notes if is_main() else ())
     with open_reporter(quiet=quiet or not is_main()) as reporter:
-        run = train_run(settings, out, overwrite=overwrite, reporter=reporter)
+        run = train_run(settings, out, overwrite=overwrite, dataset=dataset, reporter=reporter)
     if not is_main():
         return
     last = run.history()[-1]

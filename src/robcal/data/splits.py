@@ -17,6 +17,7 @@ import numpy as np
 
 from robcal.checks import IntArray, check_fraction, check_labels, check_positive_int, check_seed, refuse
 from robcal.data.dataset import Box, Dataset, Split
+from robcal.data.moments import Moments, constant_notes
 
 #: Seed of every cut that must not depend on the user's seed: the test part, and a limited test part.
 FIXED_SEED = 20210606
@@ -111,9 +112,12 @@ def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: floa
         found["train"], found["val"] = cut(found["train"], share, options.seed, num_classes, "validation")
     found["train"] = limit(found["train"], options.train_limit, options.seed, num_classes, "train_limit")
     found["test"] = limit(found["test"], options.test_limit, FIXED_SEED, num_classes, "test_limit")
+    splits = {name: found[name] for name in ("train", "val", "test")}
+    if all(isinstance(split.inputs, np.ndarray) for split in splits.values()):
+        notes += constant_notes(splits, Moments.of(splits["train"]))
     return Dataset(
         name=parts.name,
-        splits={name: found[name] for name in ("train", "val", "test")},
+        splits=splits,
         class_names=parts.class_names,
         box=parts.box,
         kind=parts.kind,
