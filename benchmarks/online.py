@@ -36,10 +36,11 @@ from robcal.models import build_model
 from robcal.predictors import predict_logits
 from robcal.progress import SILENT
 from robcal.recipe import augmentation, build_networks
-from robcal.robustness import assign_levels, score
 from robcal.robustness.agreement import level_agreement
 from robcal.robustness.first_order import FirstOrder
+from robcal.robustness.levels import assign_levels
 from robcal.robustness.online import OnlineScores
+from robcal.robustness.scoring import score
 from robcal.training import fit
 from training import synthetic
 from turns import Contender, machine, median_interval, take_turns

@@ -39,8 +39,8 @@ from robcal.artifacts import digest_of, digest_of_tensors, load_json, load_predi
 from robcal.checks import InputError
 from robcal.data import Dataset, load_dataset
 from robcal.data.dataset import Split
-from robcal.robustness import METHODS, score
 from robcal.robustness.reference import reference_attacks
+from robcal.robustness.scoring import METHODS, score
 from robcal.robustness.steps import attack_batch
 from robcal.runs import load_data, load_model, open_run
 from robcal.types import Scores
@@ -150,7 +150,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--most-passes", type=int, default=1000, help="settings that may take more are left out …")
     parser.add_argument("--slow-images", type=int, default=4, help="… and defaults that may are run on so few images")
-    parser.add_argument("--reference-iterations", type=int, default=100, help="see robcal's reference_scores")
+    parser.add_argument("--reference-iterations", type=int, default=100, help="see robcal's reference_attacks")
     parser.add_argument("--reference-restarts", type=int, default=3, help="likewise")
     parser.add_argument("--reference-rivals", type=int, default=9, help="likewise")
     parser.add_argument("--auto-images", type=int, default=2000, help="test images that auto is timed on besides")

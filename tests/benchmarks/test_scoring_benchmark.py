@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from robcal.robustness import projection_attack
+from robcal.robustness.projection import Projection
+from robcal.robustness.steps import attack_batch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are not in the wheel")
@@ -55,7 +56,7 @@ def test_counts_images_forward_and_every_backward(peers, network):
 def test_our_own_count_is_what_the_network_sees(peers, network):
     counted = peers.Counted(network)
     x = torch.rand(40, 3, 2, 2, generator=torch.Generator().manual_seed(1))
-    says = float(projection_attack(counted, x).passes.sum())
+    says = float(attack_batch(Projection(), counted, x).passes.sum())
     probe = counted.passes - says
     assert 0 <= probe <= len(x) / 2  # one forward that checks the model
 

@@ -23,7 +23,7 @@ from robcal.comparison import compare, csv_rows, load_comparison, markdown_table
 from robcal.comparison.tasks import Place, Work, member_seed
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
-from robcal.robustness import assign_levels
+from robcal.robustness.levels import assign_levels
 from robcal.runs import load_model, open_run
 
 AR_ADALS = {"controller": "published", "step_size": 0.5, "levels_from": "robustness"}

@@ -19,7 +19,7 @@ from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import Features, shift_table
-from robcal.robustness import assign_levels
+from robcal.robustness.levels import assign_levels
 from robcal.runs import load_model, open_run
 
 RECIPE = {

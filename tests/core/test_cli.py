@@ -13,7 +13,7 @@ import torch
 
 from robcal.artifacts import load_checkpoint, load_levels, load_results, load_scores, save_scores
 from robcal.cli import main
-from robcal.robustness import assign_levels
+from robcal.robustness.levels import assign_levels
 from robcal.types import Scores
 
 TRAIN = ["train", "--model", "mlp", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.1", "--quiet"]

@@ -13,7 +13,7 @@ from robcal.config import TrainSettings
 from robcal.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
 from robcal.data import Dataset, Split
 from robcal.distributed import Group
-from robcal.robustness import assign_levels
+from robcal.robustness.levels import assign_levels
 from robcal.runs import load_data, load_model, load_networks, open_run, score_reference, train_run
 from robcal.sources import log_likelihood, logit_margin, shared_folds
 from robcal.types import Scores

@@ -8,8 +8,8 @@ from robcal.artifacts import load_fidelity, load_scores, save_scores
 from robcal.checks import InputError
 from robcal.cli import main
 from robcal.config import TrainSettings
-from robcal.robustness import score
 from robcal.robustness.fidelity import fidelity
+from robcal.robustness.scoring import score
 from robcal.runs import load_model, train_run
 from robcal.trust import measure_fidelity
 from robcal.types import Scores

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from robcal.checks import InputError
-from robcal.robustness import score
+from robcal.robustness.scoring import score
 
 
 def mlp(inputs: int = 6, classes: int = 4, seed: int = 0) -> nn.Sequential:

@@ -6,10 +6,11 @@ import torch
 from oracles import curved_cases, linear_distance, linear_model, relu_case
 from torch import nn
 
-from robcal.robustness import CarliniWagner, carlini_wagner_attack, score
 from robcal.robustness.box import make_bounds
-from robcal.robustness.carlini_wagner import _Change
+from robcal.robustness.carlini_wagner import CarliniWagner, _Change
 from robcal.robustness.network import Network
+from robcal.robustness.scoring import score
+from robcal.robustness.steps import attack_batch
 
 Box = tuple[float, float] | None
 
@@ -26,7 +27,7 @@ def test_linear_models_with_inputs_on_the_ends_of_the_box(box: Box) -> None:
     assert ((x == 0) | (x == 1)).float().mean() > 0.2
     exact = linear_distance(model, x, box)
     settings = {"binary_search_steps": 4, "max_iterations": 100, "restarts": 3}
-    result = carlini_wagner_attack(model, x, box=box, **settings)
+    result = attack_batch(CarliniWagner(**settings), model, x, box=box)
     ratio = result.distance.numpy() / exact
     assert result.verified.all()
     assert ratio.min() >= 1 - 1e-6
@@ -37,8 +38,8 @@ def test_other_units_of_the_box_give_the_same_attack() -> None:
     model, x = linear_case(12, 4, 8)
     wide = linear_model(model.weight.detach().numpy() / 255, model.bias.detach().numpy())
     settings = {"binary_search_steps": 3, "max_iterations": 60, "restarts": 3}
-    small = carlini_wagner_attack(model, x, **settings)
-    large = carlini_wagner_attack(wide, x * 255, box=(0.0, 255.0), **settings)
+    small = attack_batch(CarliniWagner(**settings), model, x)
+    large = attack_batch(CarliniWagner(**settings), wide, x * 255, box=(0.0, 255.0))
     np.testing.assert_allclose(large.distance / 255, small.distance, rtol=1e-2)
 
 
@@ -46,7 +47,7 @@ def test_all_negative_logits() -> None:
     model, x = linear_case(12, 4, 8)
     lower = linear_model(model.weight.detach().numpy(), model.bias.detach().numpy() - 100)
     settings = {"binary_search_steps": 3, "max_iterations": 60, "restarts": 3}
-    result = carlini_wagner_attack(lower, x, box=None, **settings)
+    result = attack_batch(CarliniWagner(**settings), lower, x, box=None)
     assert result.verified.all()
     exact = linear_distance(model, x, None)
     assert (result.distance.numpy() / exact).min() >= 1 - 1e-3  # the logits' rounding is 8e-6 here
@@ -60,7 +61,7 @@ def test_curved_boundaries() -> None:
     rng = np.random.default_rng(0)
     for model, dims in curved_cases(rng)[:2]:
         x = torch.tensor(rng.normal(size=(12, dims)) * 1.3, dtype=torch.float32)
-        ratio = carlini_wagner_attack(model, x, box=None, **CURVED).distance.numpy() / model.distance(x)
+        ratio = attack_batch(CarliniWagner(**CURVED), model, x, box=None).distance.numpy() / model.distance(x)
         assert ratio.min() >= 1 - 1e-6
         assert ratio.max() <= 1.02
 
@@ -75,7 +76,7 @@ def test_every_example_of_relu_nets_is_within_two_percent_of_the_enumerated_dist
     box = (-1.0, 1.0) if net % 4 else None
     exact = model.distance(x, box)
     settings = {"binary_search_steps": 4, "max_iterations": 100}  # 1/20 of the full search; its restarts
-    result = carlini_wagner_attack(model, x, box=box, **settings)
+    result = attack_batch(CarliniWagner(**settings), model, x, box=box)
     reachable = np.isfinite(exact)
     assert reachable.sum() >= 10
     np.testing.assert_array_equal(result.verified, reachable)
@@ -89,7 +90,7 @@ def test_restarts_find_minima_that_one_start_misses() -> None:
     exact = model.distance(x, None)
     settings = {"binary_search_steps": 3, "max_iterations": 60}
     worst = [
-        (carlini_wagner_attack(model, x, box=None, restarts=restarts, **settings).distance.numpy() / exact).max()
+        (attack_batch(CarliniWagner(restarts=restarts, **settings), model, x, box=None).distance.numpy() / exact).max()
         for restarts in (0, 24)
     ]
     assert worst[0] > 1.1

@@ -6,8 +6,9 @@ import torch
 from oracles import NearestCentroid, linear_distance, linear_model, relu_case
 
 from robcal.checks import InputError
-from robcal.robustness import score
-from robcal.robustness.ddn import DDN, ddn_attack
+from robcal.robustness.ddn import DDN
+from robcal.robustness.scoring import score
+from robcal.robustness.steps import attack_batch
 
 Box = tuple[float, float] | None
 
@@ -22,7 +23,7 @@ def test_linear_models_in_any_units_with_inputs_on_the_ends_of_the_box(
     model = linear_model(weight / scale, bias)
     x = torch.tensor(rng.uniform(-0.3, 1.3, size=(8, 12)).clip(0, 1) * scale, dtype=torch.float32)
     scaled = None if box is None else (box[0] * scale, box[1] * scale)
-    result = ddn_attack(model, x, box=scaled, max_iterations=100, polish_steps=polish_steps)
+    result = attack_batch(DDN(max_iterations=100, polish_steps=polish_steps), model, x, box=scaled)
     ratio = result.distance.numpy() / linear_distance(linear_model(weight, bias), x / scale, box) / scale
     assert result.verified.all()
     assert ratio.min() >= 1 - 1e-5
@@ -33,7 +34,7 @@ def test_curved_boundaries_without_a_polish() -> None:
     rng = np.random.default_rng(0)
     model = NearestCentroid(rng.normal(size=(6, 5)))
     x = torch.tensor(rng.normal(size=(12, 5)) * 1.3, dtype=torch.float32)
-    ratio = ddn_attack(model, x, box=None, polish_steps=0).distance.numpy() / model.distance(x)
+    ratio = attack_batch(DDN(polish_steps=0), model, x, box=None).distance.numpy() / model.distance(x)
     assert ratio.min() >= 1 - 1e-6
     assert ratio.max() <= 1.01
 
@@ -42,7 +43,7 @@ def test_curved_boundaries_without_a_polish() -> None:
 def test_relu_nets(net: int, box: Box) -> None:
     model, x = relu_case(4 if net == 2 else 3, net, 15)
     exact = model.distance(x, box)
-    ratio = ddn_attack(model, x, box=box, max_iterations=60, restarts=15).distance.numpy() / exact
+    ratio = attack_batch(DDN(max_iterations=60, restarts=15), model, x, box=box).distance.numpy() / exact
     assert ratio.min() >= 1 - 1e-6
     assert ratio.max() <= 1.02
 
@@ -50,10 +51,10 @@ def test_relu_nets(net: int, box: Box) -> None:
 def test_an_unreachable_boundary_is_censored_and_a_wrong_label_is_at_distance_zero() -> None:
     model = linear_model(np.array([[1.0, 1.0], [-1.0, -1.0]]), np.array([1.0, -1.0]))
     x = torch.tensor([[0.3, 0.2]])
-    lost = ddn_attack(model, x, max_iterations=20)
+    lost = attack_batch(DDN(max_iterations=20), model, x)
     assert torch.isinf(lost.distance).all()
     assert not lost.verified.any()
-    assert ddn_attack(model, x, torch.tensor([1]), max_iterations=20).distance.item() == 0
+    assert attack_batch(DDN(max_iterations=20), model, x, torch.tensor([1])).distance.item() == 0
 
 
 def test_an_example_is_attacked_alike_alone_and_in_company() -> None:

@@ -6,7 +6,8 @@ import torch
 from oracles import NearestCentroid, linear_distance, linear_model
 from torch import nn
 
-from robcal.robustness import first_order_estimate
+from robcal.robustness.first_order import FirstOrder
+from robcal.robustness.steps import attack_batch
 
 
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])
@@ -16,14 +17,14 @@ def test_exact_for_linear_models(box: tuple[float, float] | None) -> None:
     x = torch.tensor(rng.uniform(size=(40, 12)).round(1), dtype=torch.float32)
     exact = linear_distance(model, x, box)
     assert np.isfinite(exact).all()
-    result = first_order_estimate(model, x, box=box, num_rivals=99)
+    result = attack_batch(FirstOrder(num_rivals=99), model, x, box=box)
     np.testing.assert_allclose(result.distance, exact, rtol=2e-4)
     assert not result.verified.any()
     assert result.passes.tolist() == [2.5] * 40  # two forward, three backward
-    plain = first_order_estimate(model, x, box=box, num_rivals=99, secant=False)
+    plain = attack_batch(FirstOrder(num_rivals=99, secant=False), model, x, box=box)
     np.testing.assert_allclose(plain.distance, exact, rtol=2e-4)
     assert plain.passes.tolist() == [2.0] * 40
-    assert (first_order_estimate(model, x, box=box, num_rivals=1).distance >= result.distance).all()
+    assert (attack_batch(FirstOrder(num_rivals=1), model, x, box=box).distance >= result.distance).all()
 
 
 def test_the_secant_finds_a_curved_boundary_and_the_rival_that_is_met_first() -> None:
@@ -32,13 +33,13 @@ def test_the_secant_finds_a_curved_boundary_and_the_rival_that_is_met_first() ->
         return torch.stack([torch.ones_like(t), 0.5 * t + 0.5 * t * t, 0.1 * t + 0.9 * t**4], 1)
 
     x = torch.zeros(1, 2)
-    plain = first_order_estimate(curved, x, box=None, num_rivals=1, secant=False)
-    secant = first_order_estimate(curved, x, box=None, num_rivals=1)
+    plain = attack_batch(FirstOrder(num_rivals=1, secant=False), curved, x, box=None)
+    secant = attack_batch(FirstOrder(num_rivals=1), curved, x, box=None)
     assert plain.distance.item() == pytest.approx(2.0)
     # at t = 2 the gaps are -2 and -13.6: the secants meet zero at 2 / 3 and at 2 / 14.6, held at 0.3 of the way
     assert secant.distance.item() == pytest.approx(0.6)
     assert secant.rival.item() == 2
-    two_classes = first_order_estimate(lambda x: curved(x)[:, :2], x, box=None)
+    two_classes = attack_batch(FirstOrder(), lambda x: curved(x)[:, :2], x, box=None)
     assert two_classes.distance.item() == pytest.approx(2 / 3)
     assert two_classes.passes.item() == 1.5
 
@@ -47,7 +48,7 @@ def test_nearest_centroid() -> None:
     rng = np.random.default_rng(2)
     model, x = NearestCentroid(rng.normal(size=(5, 6))), torch.tensor(rng.normal(size=(30, 6)), dtype=torch.float32)
     np.testing.assert_allclose(
-        first_order_estimate(model, x, box=None, num_rivals=9).distance, model.distance(x), rtol=1e-3
+        attack_batch(FirstOrder(num_rivals=9), model, x, box=None).distance, model.distance(x), rtol=1e-3
     )
 
 
@@ -57,7 +58,7 @@ def test_zero_gradient_is_perturbed_and_flagged_and_never_robust() -> None:
         return torch.stack([torch.full_like(step, 0.1), step], 1)
 
     x = torch.tensor([[0.49, 0.5], [0.55, 0.5]])
-    result = first_order_estimate(dead, x)
+    result = attack_batch(FirstOrder(), dead, x)
     assert result.flat[0] > 0
     assert result.flat[1] == 0
     assert result.distance[1].item() == pytest.approx(0.05, abs=1e-5)
@@ -71,8 +72,8 @@ def test_label_as_reference_makes_errors_worth_zero() -> None:
     prediction = model(x).argmax(1)
     label = prediction.clone()
     label[::2] = 1 - label[::2]
-    result = first_order_estimate(model, x, label, box=None)
+    result = attack_batch(FirstOrder(), model, x, label, box=None)
     assert (result.distance[::2] == 0).all()
     assert (result.rival[::2] == prediction[::2]).all()
     assert (result.margin[::2] < 0).all()
-    torch.testing.assert_close(result.distance[1::2], first_order_estimate(model, x, box=None).distance[1::2])
+    torch.testing.assert_close(result.distance[1::2], attack_batch(FirstOrder(), model, x, box=None).distance[1::2])

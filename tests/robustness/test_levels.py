@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robcal.checks import InputError
-from robcal.robustness import apply_thresholds, assign_levels, level_thresholds
+from robcal.robustness.levels import assign_levels
 from robcal.types import Scores
 
 distances = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.3, 1.0, 2.5, float("inf")]), min_size=1, max_size=60)
@@ -37,13 +37,6 @@ def test_levels_are_monotone_and_of_equal_size(values: list[float], data: st.Dat
         assert array[level == lower].max() <= array[level == lower + 1].min()
 
 
-@given(values=st.lists(st.floats(0, 10, allow_subnormal=False), min_size=2, max_size=50, unique=True), data=st.data())
-def test_thresholds_repeat_the_levels_where_nothing_is_tied(values: list[float], data: st.DataObject) -> None:
-    num_levels = data.draw(st.integers(1, len(values)))
-    again = apply_thresholds(values, level_thresholds(values, num_levels))
-    np.testing.assert_array_equal(again, assign_levels(values, num_levels))
-
-
 @given(values=distances, seed=st.integers(0, 99))
 def test_levels_do_not_depend_on_the_order_but_for_ties(values: list[float], seed: int) -> None:
     array = np.array(values)
@@ -63,8 +56,6 @@ def test_ties_go_by_margin_and_then_by_index() -> None:
 def test_censored_examples_come_last() -> None:
     level = assign_levels([float("inf"), 3.0, float("inf"), 1.0], 2)
     assert level.tolist() == [1, 0, 1, 0]
-    assert np.isinf(level_thresholds([float("inf"), 3.0, float("inf"), 1.0], 2)).all()
-    assert apply_thresholds([5.0, float("inf")], [float("inf")]).tolist() == [0, 1]
 
 
 def test_refusals() -> None:
@@ -76,5 +67,3 @@ def test_refusals() -> None:
         assign_levels([1.0, float("nan")], 1)
     with pytest.raises(InputError, match="empty"):
         assign_levels([], 1)
-    with pytest.raises(InputError, match="never fall"):
-        apply_thresholds([1.0], [0.5, 0.1])

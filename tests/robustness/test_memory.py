@@ -22,7 +22,7 @@ WORKER = """
 import resource, sys
 from pathlib import Path
 import numpy as np, torch
-from robcal.robustness import score
+from robcal.robustness.scoring import score
 from robcal.robustness.shards import score_in_shards
 
 class Windows:

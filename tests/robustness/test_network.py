@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from robcal.checks import InputError
-from robcal.robustness import score
 from robcal.robustness.box import make_bounds
 from robcal.robustness.network import Network, scoring_mode, signed_margin
+from robcal.robustness.scoring import score
 
 
 def small_model() -> nn.Sequential:

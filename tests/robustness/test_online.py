@@ -14,10 +14,11 @@ from torch.nn import functional
 from robcal.artifacts import load_state
 from robcal.checks import InputError
 from robcal.methods import make_method
-from robcal.robustness import assign_levels, score
+from robcal.robustness.levels import assign_levels
 from robcal.robustness.online import OnlineScores
 from robcal.robustness.online_refresh import look
 from robcal.robustness.online_slopes import estimate_distances, fit_slopes, pack, unpack
+from robcal.robustness.scoring import score
 from robcal.training import fit
 
 OPTIONS = {"epochs": 3, "batch_size": 16, "device": "cpu", "seed": 1}

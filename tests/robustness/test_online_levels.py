@@ -11,11 +11,13 @@ from torch import nn
 
 from robcal.checks import InputError
 from robcal.methods import Batch, EpochInfo, Method, make_method
-from robcal.robustness import assign_levels, online_levels, score
+from robcal.robustness import online_levels
 from robcal.robustness.agreement import level_agreement
 from robcal.robustness.first_order import FirstOrder
+from robcal.robustness.levels import assign_levels
 from robcal.robustness.online import OnlineScores
 from robcal.robustness.online_levels import LevelDrift, OnlineLevels
+from robcal.robustness.scoring import score
 from robcal.smoothing import soft_targets
 from robcal.training import fit
 

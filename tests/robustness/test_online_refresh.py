@@ -7,9 +7,10 @@ from online_samples import network
 from oracles import linear_distance, linear_model
 from torch import nn
 
-from robcal.robustness.first_order import first_order_estimate
+from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.online_refresh import look
 from robcal.robustness.online_slopes import ClassSlopes
+from robcal.robustness.steps import attack_batch
 
 
 def true_slopes(weight: np.ndarray) -> ClassSlopes:
@@ -52,7 +53,7 @@ def test_the_box_is_kept() -> None:
 def test_without_slopes_it_is_the_first_order_estimate_with_one_rival(secant: bool) -> None:
     model = network()
     x = torch.rand(30, 4, generator=torch.Generator().manual_seed(0))
-    expected = first_order_estimate(model, x, num_rivals=1, secant=secant)
+    expected = attack_batch(FirstOrder(num_rivals=1, secant=secant), model, x)
     found = look(model, x, None, (0.0, 1.0), secant=secant)
     torch.testing.assert_close(found[:, 0], expected.distance, rtol=1e-4, atol=1e-6)
     assert torch.equal(found[:, 3].long(), expected.rival)

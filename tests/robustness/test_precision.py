@@ -10,9 +10,11 @@ from oracles import linear_distance, linear_model
 from torch import nn
 
 from robcal.checks import InputError
-from robcal.robustness import FirstOrder, projection_attack, score
 from robcal.robustness.box import make_bounds
-from robcal.robustness.steps import probed
+from robcal.robustness.first_order import FirstOrder
+from robcal.robustness.projection import Projection
+from robcal.robustness.scoring import score
+from robcal.robustness.steps import attack_batch, probed
 
 METHODS = ("first-order", "projection")
 
@@ -99,7 +101,7 @@ def test_all_that_is_called_verified_verifies_again(
 
 def test_attack_points_verify_again_in_any_batch(digits: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
     model, x, _ = digits
-    result = projection_attack(model, x)
+    result = attack_batch(Projection(), model, x)
     assert result.verified.all()
     for size in (1, 7, len(x)):
         labels = torch.cat([model.eval()(part).argmax(1) for part in result.point.split(size)])

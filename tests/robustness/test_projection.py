@@ -6,7 +6,11 @@ import torch
 from oracles import ReluNet, curved_cases, linear_distance, linear_model
 from torch import nn
 
-from robcal.robustness import AttackResult, CarliniWagner, Projection, carlini_wagner_attack, projection_attack, score
+from robcal.robustness.carlini_wagner import CarliniWagner
+from robcal.robustness.engine import AttackResult
+from robcal.robustness.projection import Projection
+from robcal.robustness.scoring import score
+from robcal.robustness.steps import attack_batch
 
 Box = tuple[float, float] | None
 BRIEF = {"binary_search_steps": 3, "max_iterations": 60}
@@ -38,7 +42,7 @@ def test_linear_models(box: Box, tolerance: float, dims: int, classes: int) -> N
     model = linear_model(rng.normal(size=(classes, dims)), rng.normal(size=classes) * 0.2)
     x = torch.tensor(rng.uniform(-0.3, 1.3, size=(50, dims)).clip(0, 1), dtype=torch.float32)
     exact = linear_distance(model, x, box)
-    result = projection_attack(model, x, box=box, num_rivals=99)
+    result = attack_batch(Projection(num_rivals=99), model, x, box=box)
     check_points(model, x, box, result)
     reachable = np.isfinite(exact)
     np.testing.assert_array_equal(result.verified, reachable)
@@ -51,7 +55,7 @@ def test_nearest_centroid_and_spheres() -> None:
     rng = np.random.default_rng(0)
     for model, dims in curved_cases(rng):
         x = torch.tensor(rng.normal(size=(40, dims)) * 1.3, dtype=torch.float32)
-        result = projection_attack(model, x, box=None, num_rivals=9)
+        result = attack_batch(Projection(num_rivals=9), model, x, box=None)
         check_points(model, x, None, result)
         ratio = result.distance.numpy() / model.distance(x)
         assert result.verified.all()
@@ -67,7 +71,7 @@ def test_relu_nets_never_below_the_enumerated_distance(box: Box) -> None:
         model = ReluNet(dims, 5, 3, seed)
         x = torch.tensor(rng.uniform(-1, 1, (15, dims)), dtype=torch.float32)
         exact = model.distance(x, box)
-        result = projection_attack(model, x, box=box, num_rivals=9)
+        result = attack_batch(Projection(num_rivals=9), model, x, box=box)
         check_points(model, x, box, result)
         assert torch.isinf(result.distance[torch.tensor(np.isinf(exact))]).all()
         reachable = np.isfinite(exact)
@@ -81,7 +85,7 @@ def test_relu_nets_never_below_the_enumerated_distance(box: Box) -> None:
 def test_digits_come_near_to_carlini_wagner(digits: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
     model, x, _ = digits
     x = x[:30]
-    fast, slow = projection_attack(model, x), carlini_wagner_attack(model, x, restarts=3, **BRIEF)
+    fast, slow = attack_batch(Projection(), model, x), attack_batch(CarliniWagner(restarts=3, **BRIEF), model, x)
     assert fast.verified.all()
     assert fast.passes.mean() <= 7
     ratio = fast.distance / slow.distance
@@ -108,10 +112,10 @@ def test_nothing_depends_on_the_batch(
 
 def test_a_truly_robust_input_is_censored() -> None:
     model = linear_model(np.array([[1.0, 1.0], [-1.0, -1.0]]), np.array([1.0, -1.0]))
-    result = projection_attack(model, torch.tensor([[0.3, 0.2]]))
+    result = attack_batch(Projection(), model, torch.tensor([[0.3, 0.2]]))
     assert not result.verified.any()
     assert torch.isinf(result.distance).all()
-    assert projection_attack(model, torch.tensor([[0.3, 0.2]]), box=None).distance.item() == pytest.approx(
+    assert attack_batch(Projection(), model, torch.tensor([[0.3, 0.2]]), box=None).distance.item() == pytest.approx(
         1.5 / 2**0.5, 0.01
     )
 
@@ -121,7 +125,7 @@ def test_dead_regions_are_left() -> None:
         step = torch.relu(x[:, 0] - 0.5)
         return torch.stack([torch.full_like(step, 0.1), step], 1)
 
-    result = projection_attack(dead, torch.tensor([[0.4, 0.5], [0.55, 0.5]]))
+    result = attack_batch(Projection(), dead, torch.tensor([[0.4, 0.5], [0.55, 0.5]]))
     assert result.verified.all()
     assert result.flat[0] > 0
     assert result.distance[0].item() == pytest.approx(0.2, rel=0.02)

@@ -10,7 +10,11 @@ from oracles import linear_distance, linear_model
 from torch import nn
 
 from robcal.checks import InputError
-from robcal.robustness import METHODS, CarliniWagner, FirstOrder, Projection, assign_levels, score
+from robcal.robustness.carlini_wagner import CarliniWagner
+from robcal.robustness.first_order import FirstOrder
+from robcal.robustness.levels import assign_levels
+from robcal.robustness.projection import Projection
+from robcal.robustness.scoring import METHODS, score
 
 
 def linear_case(count: int = 30) -> tuple[nn.Linear, torch.Tensor]:

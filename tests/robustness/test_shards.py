@@ -20,8 +20,9 @@ from torch import nn
 from robcal.artifacts import load_scores, save_checkpoint
 from robcal.checks import InputError
 from robcal.models import build_model
-from robcal.robustness import FirstOrder, Projection, score
-from robcal.robustness.scoring import Scorer
+from robcal.robustness.first_order import FirstOrder
+from robcal.robustness.projection import Projection
+from robcal.robustness.scoring import Scorer, score
 from robcal.robustness.shards import score_in_shards
 from robcal.robustness.steps import random_direction
 

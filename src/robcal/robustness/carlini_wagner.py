@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robcal.robustness.descent import Descent, advance_descent, descent_rows, start_descent
-from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
-from robcal.robustness.network import Linearisation, Model, Network, signed_margin
+from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
+from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.starts import next_start, read_starts, start_rows
-from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
+from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
 
 _BETA1, _BETA2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 #: The box is stretched by this much inside tanh, so that inputs on its ends have a finite w.
@@ -32,7 +32,20 @@ _WAITING, _ADAM, _DESCENT = 0, 1, 2
 
 @dataclass(frozen=True)
 class CarliniWagner:
-    """The Carlini-Wagner attack for the engine.
+    """Find a near, verified adversarial point by the Carlini-Wagner l2 attack.
+
+    minimise ‖δ‖₂² + c · max(z_y(x + δ) − max_{j≠y} z_j(x + δ), 0) over w, where x + δ = mid + half · tanh(w)
+    (Carlini & Wagner, *Towards Evaluating the Robustness of Neural Networks*, 2017, section VI.A with κ = 0), with a
+    binary search for the c of each example. The smallest verified point of all steps is kept, and its segment to x
+    searched for the boundary. Up to (binary_search_steps + restarts / 4) · max_iterations passes an example, often half
+    of that.
+
+    Every example has its own c, step size, abort and best point: no result depends on the batch. Departures from the
+    paper: the first c and the step size come from the first-order picture (pass initial_const=1e-3 for the paper's c);
+    the searches for c start at the clean input and at the first-order point in turn; as the loss has many minima,
+    `restarts` more searches follow at the c found (towards each of the nearest rivals, then from random points within
+    the best distance); what a search found is polished by a descent along the boundary; the step size is cut where the
+    loss stalls before a search is given up; and features without two finite ends need no tanh.
 
     Attributes:
         binary_search_steps: values of the constant c tried for every example.
@@ -290,77 +303,3 @@ class _Change:
 
     def confine(self, w: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(w, -self.limit), self.limit)
-
-
-def carlini_wagner_attack(
-    model: Model,
-    x: Tensor,
-    label: Tensor | None = None,
-    box: Any = (0.0, 1.0),
-    *,
-    binary_search_steps: int = 9,
-    max_iterations: int = 1000,
-    learning_rate: float = 0.01,
-    initial_const: float | None = None,
-    num_rivals: int = 3,
-    restarts: int = 24,
-    polish_steps: int = 30,
-    batch_size: int | None = None,
-    seed: int = 0,
-) -> AttackResult:
-    r"""Find a near, verified adversarial point by the Carlini-Wagner l2 attack.
-
-    minimise ‖δ‖₂² + c · max(z_y(x + δ) − max_{j≠y} z_j(x + δ), 0) over w, where x + δ = mid + half · tanh(w)
-    (Carlini & Wagner, *Towards Evaluating the Robustness of Neural Networks*, 2017, section VI.A with κ = 0), with a
-    binary search for the c of each example. The smallest verified point of all steps is kept, and its segment to x
-    searched for the boundary.
-
-    Every example has its own c, step size, abort and best point: no result depends on the batch. Departures from the
-    paper: the first c and the step size come from the first-order picture (pass initial_const=1e-3 for the paper's c);
-    the searches for c start at the clean input and at the first-order point in turn; as the loss has many minima,
-    `restarts` more searches follow at the c found (towards each of the nearest rivals, then from random points within
-    the best distance); what a search found is polished by a descent along the boundary; the step size is cut where the
-    loss stalls before a search is given up; and features without two finite ends need no tanh.
-
-    Args:
-        model: from inputs (B, …) to logits (B, Z); left as it was found.
-        x: (B, …) float32 inputs in the box, on the model's device.
-        label: (B,) int64 reference labels, or None for the model's own predictions.
-        box: (lo, hi), numbers or arrays that broadcast to one input, or None for unbounded inputs.
-        binary_search_steps: values of c tried for each example.
-        max_iterations: Adam steps for each c.
-        learning_rate: largest Adam step, in units of half the box.
-        initial_const: first c, or None.
-        num_rivals: K, rivals linearised at x to find the first-order points: the targets of the first K restarts.
-        restarts: searches after the last c, each of up to max_iterations / 4 Adam steps.
-        polish_steps: evaluations, at most, of the descent after each search.
-        batch_size: examples an evaluation; None takes all at once.
-        seed: seeds the random starts and the perturbation of inputs with a zero gradient, by example: see
-            `robustness.starts`; global random state is not used.
-
-    Returns:
-        AttackResult; up to (binary_search_steps + restarts / 4) · max_iterations passes an example, often half of that.
-
-    Raises:
-        InputError: bad inputs, labels, box, settings or model.
-
-    Example:
-        >>> import torch
-        >>> linear = torch.nn.Linear(2, 2)
-        >>> with torch.no_grad():
-        ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> result = carlini_wagner_attack(linear, torch.tensor([[0.25, 0.5]]), box=None, max_iterations=50)
-        >>> round(result.distance.item(), 2), result.verified.item()
-        (0.25, True)
-    """
-    attack = CarliniWagner(
-        binary_search_steps=binary_search_steps,
-        max_iterations=max_iterations,
-        learning_rate=learning_rate,
-        initial_const=initial_const,
-        num_rivals=num_rivals,
-        restarts=restarts,
-        polish_steps=polish_steps,
-        seed=seed,
-    )
-    return attack_batch(attack, model, x, label, box, batch_size)

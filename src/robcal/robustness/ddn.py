@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robcal.checks import check_fraction
 from robcal.robustness.descent import Descent, advance_descent, descent_rows, start_descent
-from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
-from robcal.robustness.network import Linearisation, Model, Network, signed_margin
+from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
+from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.starts import next_start, read_starts, start_rows
-from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
+from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
 
 #: The closing line search.
 _SEARCH = {"tolerance": 0.001, "max_searches": 12}
@@ -27,7 +27,14 @@ _LAST_STEP = 0.01
 
 @dataclass(frozen=True)
 class DDN:
-    """The DDN attack for the engine.
+    """Find a near, verified adversarial point by DDN; about (1 + restarts) · max_iterations passes an example.
+
+    δ ← δ + α g / ‖g‖; ε ← (1 ∓ γ) ε; δ ← clip(ε δ / ‖δ‖), where ε shrinks if x + δ was adversarial and grows if not
+    (Rony et al., *Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and Defenses*,
+    2019, algorithm 1). Departures from the paper: no quantisation; g is the gradient of the logit difference to the
+    nearest rival (cross-entropy saturates); the first ε and α are the first-order distance, so no unit is special; γ
+    falls too, so that the norm converges; further searches start elsewhere, and each ends in a descent along the
+    boundary.
 
     Attributes:
         max_iterations: steps of each search.
@@ -167,69 +174,3 @@ class DDN:
         lost = last & ~rows["verified"]
         rows["need"] = torch.where(lost, DONE, rows["need"])
         return start_search(network, rows, last & ~lost, rows["x"], **_SEARCH)  # type: ignore[arg-type]
-
-
-def ddn_attack(
-    model: Model,
-    x: Tensor,
-    label: Tensor | None = None,
-    box: Any = (0.0, 1.0),
-    *,
-    max_iterations: int = 300,
-    gamma: float = 0.05,
-    final_gamma: float = 0.001,
-    num_rivals: int = 3,
-    restarts: int = 4,
-    polish_steps: int = 30,
-    batch_size: int | None = None,
-    seed: int = 0,
-) -> AttackResult:
-    r"""Find a near, verified adversarial point by DDN.
-
-    δ ← δ + α g / ‖g‖; ε ← (1 ∓ γ) ε; δ ← clip(ε δ / ‖δ‖), where ε shrinks if x + δ was adversarial and grows if not
-    (Rony et al., *Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and Defenses*,
-    2019, algorithm 1). Departures from the paper: no quantisation; g is the gradient of the logit difference to the
-    nearest rival (cross-entropy saturates); the first ε and α are the first-order distance, so no unit is special; γ
-    falls too, so that the norm converges; further searches start elsewhere, and each ends in a descent along the
-    boundary.
-
-    Args:
-        model: from inputs (B, …) to logits (B, Z); left as it was found.
-        x: (B, …) float32 inputs in the box, on the model's device.
-        label: (B,) int64 reference labels, or None for the model's own predictions.
-        box: (lo, hi), numbers or arrays that broadcast to one input, or None for unbounded inputs.
-        max_iterations: steps of each search.
-        gamma: first share by which the norm changes in a step.
-        final_gamma: the last.
-        num_rivals: K, rivals linearised at x: the targets of the first K restarts.
-        restarts: searches after the one from x: towards each of the K rivals, then from random points.
-        polish_steps: evaluations, at most, of the descent after each search.
-        batch_size: examples an evaluation; None takes all at once.
-        seed: seeds the random starts and the perturbation of inputs with a zero gradient, by example; global random
-            state is not used.
-
-    Returns:
-        AttackResult; about (1 + restarts) · max_iterations passes an example.
-
-    Raises:
-        InputError: bad inputs, labels, box, settings or model.
-
-    Example:
-        >>> import torch
-        >>> linear = torch.nn.Linear(2, 2)
-        >>> with torch.no_grad():
-        ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> result = ddn_attack(linear, torch.tensor([[0.25, 0.5]]), box=None, max_iterations=40)
-        >>> round(result.distance.item(), 2), result.verified.item()
-        (0.25, True)
-    """
-    attack = DDN(
-        max_iterations=max_iterations,
-        gamma=gamma,
-        final_gamma=final_gamma,
-        num_rivals=num_rivals,
-        restarts=restarts,
-        polish_steps=polish_steps,
-        seed=seed,
-    )
-    return attack_batch(attack, model, x, label, box, batch_size)

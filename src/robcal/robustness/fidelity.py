@@ -143,12 +143,6 @@ def fidelity(
     )
 
 
-def rows(measured: Fidelity) -> list[tuple[str, dict[str, Estimate]]]:
-    """The table of a fidelity: (who against whom, metric → estimate), the candidate first, then the noise ceiling."""
-    listed = [measured.candidate, *([measured.ceiling] if measured.ceiling else []), *measured.references]
-    return [(f"{entry.name} against {entry.against}", dict(entry.metrics)) for entry in listed]
-
-
 def best_of(references: Mapping[str, Scores]) -> Scores:
     """Example by example, the reference with the smallest verified distance; its passes are those of all together.
 

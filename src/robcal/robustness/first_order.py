@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robcal.robustness.box import multiplier_in_box
-from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
-from robcal.robustness.network import Linearisation, Model, Network
-from robcal.robustness.steps import attack_batch, is_flat, meet, perturb, select, usable
+from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
+from robcal.robustness.network import Linearisation, Network
+from robcal.robustness.steps import is_flat, meet, perturb, select, usable
 
 #: The secant may shorten or lengthen the linear estimate by these factors; beyond them it is not to be trusted.
 SECANT_RANGE = (0.3, 3.0)
@@ -21,7 +21,13 @@ _FAR = 1e20
 
 @dataclass(frozen=True)
 class FirstOrder:
-    """The first-order estimate as an attack for the engine.
+    """Estimate the distance to the decision boundary from one linearisation at x and the logits at one more point.
+
+    min over the top-K rivals j of (z_y − z_j) / ‖∇ₓ(z_y − z_j)‖₂ (Moosavi-Dezfooli et al., DeepFool, 2016, eq. 8, first
+    step), where the nearest point x₁ is kept inside the box. The secant corrects it for half a pass: the distance
+    times min over all j of f_j(x) / (f_j(x) − f_j(x₁)), f_j = z_y − z_j, within a factor of 0.3 to 3. Exact for linear
+    models; otherwise neither an upper nor a lower bound, and no point is returned: `verified` is false except for
+    inputs that are misclassified under the label given (distance 0).
 
     Attributes:
         num_rivals: K, how many rivals are linearised (those with the largest logits); more than Z - 1 means all.
@@ -131,48 +137,3 @@ def _correct(network: Network, rows: Rows) -> Rows:
         "passes": rows["passes"] + 0.5,
         "need": torch.full_like(rows["need"], DONE),
     }
-
-
-def first_order_estimate(
-    model: Model,
-    x: Tensor,
-    label: Tensor | None = None,
-    box: Any = (0.0, 1.0),
-    *,
-    num_rivals: int = 3,
-    secant: bool = True,
-    batch_size: int | None = None,
-    seed: int = 0,
-) -> AttackResult:
-    r"""Estimate the distance to the decision boundary from one linearisation at x and the logits at one more point.
-
-    min over the top-K rivals j of (z_y − z_j) / ‖∇ₓ(z_y − z_j)‖₂ (Moosavi-Dezfooli et al., DeepFool, 2016, eq. 8, first
-    step), where the nearest point x₁ is kept inside the box. The secant corrects it for half a pass: the distance
-    times min over all j of f_j(x) / (f_j(x) − f_j(x₁)), f_j = z_y − z_j, within a factor of 0.3 to 3. Exact for linear
-    models; otherwise neither an upper nor a lower bound, and no point is returned.
-
-    Args:
-        model: from inputs (B, …) to logits (B, Z); left as it was found.
-        x: (B, …) float32 inputs in the box, on the model's device.
-        label: (B,) int64 reference labels, or None for the model's own predictions.
-        box: (lo, hi), numbers or arrays that broadcast to one input, or None for unbounded inputs.
-        num_rivals: K, rivals linearised; K backward passes.
-        secant: whether the estimate is corrected (default); without, one forward and K backward passes are spent.
-        batch_size: examples an evaluation; None takes all at once.
-        seed: seeds the perturbation of inputs with a zero gradient; global random state is not used.
-
-    Returns:
-        AttackResult; `verified` is false except for inputs that are misclassified under `label` (distance 0).
-
-    Raises:
-        InputError: bad inputs, labels, box or model.
-
-    Example:
-        >>> import torch
-        >>> linear = torch.nn.Linear(2, 2)
-        >>> with torch.no_grad():
-        ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> first_order_estimate(linear, torch.tensor([[0.25, 0.5]])).distance
-        tensor([0.2500])
-    """
-    return attack_batch(FirstOrder(num_rivals, secant, seed), model, x, label, box, batch_size)

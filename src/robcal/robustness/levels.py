@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.checks import FloatArray, IntArray, check_num_levels, check_scores, refuse
+from robcal.checks import FloatArray, IntArray, check_num_levels, check_scores
 from robcal.types import Scores
 
 
@@ -36,58 +36,6 @@ def assign_levels(scores: Scores | Any, num_levels: int = 10) -> IntArray:
     for number, members in enumerate(np.array_split(order, num_levels)):
         level[members] = number
     return level
-
-
-def level_thresholds(scores: Scores | Any, num_levels: int = 10) -> FloatArray:
-    """The distances at which `assign_levels` cuts: the smallest distance of every level but the first.
-
-    Args:
-        scores: `Scores`, or distances (N,), +inf where censored.
-        num_levels: R, from 1 to N.
-
-    Returns:
-        (R - 1,) float64, non-decreasing; +inf where a level holds censored examples only.
-
-    Raises:
-        InputError: as `assign_levels`.
-
-    Example:
-        >>> level_thresholds([0.5, 0.1, float("inf"), 0.3, 0.2], num_levels=2)
-        array([0.5])
-    """
-    distance, order = _ordered(scores, num_levels)
-    return np.array([distance[members[0]] for members in np.array_split(order, num_levels)[1:]], dtype=np.float64)
-
-
-def apply_thresholds(scores: Scores | Any, thresholds: Any) -> IntArray:
-    """Levels of one split by the thresholds of another (`cut="train"`, METHOD 3); sizes may then differ.
-
-    An example's level is the number of thresholds that its distance reaches. On the split that gave the thresholds
-    this repeats `assign_levels`, save for examples tied with a threshold, which all go to the upper level.
-
-    Args:
-        scores: `Scores`, or distances (N,), +inf where censored.
-        thresholds: (R - 1,) non-decreasing, from `level_thresholds`.
-
-    Returns:
-        (N,) int64 levels from 0 to R - 1.
-
-    Raises:
-        InputError: NaN distances, or thresholds that fall or hold NaN.
-
-    Example:
-        >>> apply_thresholds([0.5, 0.1, 0.7], [0.2, 0.6])
-        array([1, 0, 2])
-    """
-    distance = check_scores(scores.distance if isinstance(scores, Scores) else scores, name="distances")
-    cuts = np.asarray(thresholds, dtype=np.float64)
-    if cuts.ndim != 1 or np.isnan(cuts).any() or (cuts[1:] < cuts[:-1]).any():
-        refuse(
-            f"thresholds are {cuts.tolist()}",
-            "they must be (R - 1,) numbers that never fall",
-            "Take them from level_thresholds of the training split",
-        )
-    return np.searchsorted(cuts, distance, side="right").astype(np.int64)
 
 
 def _ordered(scores: Scores | Any, num_levels: int) -> tuple[FloatArray, IntArray]:

@@ -25,7 +25,7 @@ def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box,
 
     The distance to the nearest point x₁ inside the box where the linearised z_ŷ − z_r is 0 (without the box where there
     is none inside); with the secant times min over all j of f_j(x) / (f_j(x) − f_j(x₁)), f_j = z_ŷ − z_j, within a
-    factor of 0.3 to 3: `first_order_estimate` with one rival, but r is the rival of smallest f_r / √D_ŷr.
+    factor of 0.3 to 3: `FirstOrder` with one rival, but r is the rival of smallest f_r / √D_ŷr.
 
     Args:
         model: (B, …) → (B, Z) logits; left in the mode it was found in, its parameters' gradients untouched.

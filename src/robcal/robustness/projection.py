@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robcal.robustness.box import multiplier_in_box, project_on_halfspaces
-from robcal.robustness.engine import DONE, AttackResult, Rows, check_settings, fresh_rows
-from robcal.robustness.network import Linearisation, Model, Network, signed_margin
+from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
+from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.steps import attack_batch, is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
+from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
 
 #: A multiplier large enough to reach a corner of any box, small enough not to overflow.
 FAR = 1e20
@@ -35,16 +35,23 @@ class Reach:
 
 @dataclass(frozen=True)
 class Projection:
-    """The projection attack for the engine.
+    """Find a near, verified adversarial point in a few passes (METHOD 7, step 3); 3 to 8 for most examples.
+
+    x_{t+1} = argmin ‖x' − x₀‖₂ over {x' in the box: f(x_t) + ∇f(x_t)·(x' − x_t) <= −overshoot}, with f = z_y − z_j for
+    the nearest rival j; the projection is always from the clean input x₀ and exact (in the manner of the projections
+    of Croce & Hein, *Minimally distorted adversarial examples with a fast adaptive boundary attack*, 2020, eq. 4).
+    Where x_t falls short of the boundary, f is locally convex and x_{t+1} also keeps to the halfspaces of the steps
+    before (cutting planes), which finds the corners of piecewise linear boundaries instead of jumping between their
+    sides. Stops when the next point would not be nearer by `tolerance`; then the segment from x₀ is searched.
 
     Attributes:
-        num_rivals: K, rivals linearised at the clean input.
+        num_rivals: K, rivals linearised at the clean input; more than Z - 1 means all.
         later_rivals: rivals linearised at each later point.
         memory: earlier halfspaces that a step keeps to while it falls short of the boundary.
         max_steps: linearisations after the first.
         max_searches: forward evaluations of the line search that follows.
         tolerance: relative distance still to be gained below which an example is finished.
-        overshoot: share of the way to a linearised boundary by which the step goes beyond it.
+        overshoot: share of the way to a linearised boundary by which the step goes beyond it; more saves passes.
         seed: seeds the perturbation of inputs whose gradient is zero.
     """
 
@@ -165,68 +172,3 @@ class Projection:
         normal, gap = linear.normal[:, 0], linear.gap[:, 0].clamp_min(0)
         step = (gap / (normal * normal).sum(1).clamp_min(1e-30)).unsqueeze(1) * normal
         return select(short, network.bounds.clamp(query - 1.02 * step), query)
-
-
-def projection_attack(
-    model: Model,
-    x: Tensor,
-    label: Tensor | None = None,
-    box: Any = (0.0, 1.0),
-    *,
-    num_rivals: int = 3,
-    memory: int = 2,
-    max_steps: int = 8,
-    max_searches: int = 4,
-    tolerance: float = 0.01,
-    overshoot: float = 0.02,
-    batch_size: int | None = None,
-    seed: int = 0,
-) -> AttackResult:
-    r"""Find a near, verified adversarial point in a few passes (METHOD 7, step 3).
-
-    x_{t+1} = argmin ‖x' − x₀‖₂ over {x' in the box: f(x_t) + ∇f(x_t)·(x' − x_t) <= −overshoot}, with f = z_y − z_j for
-    the nearest rival j; the projection is always from the clean input x₀ and exact (in the manner of the projections
-    of Croce & Hein, *Minimally distorted adversarial examples with a fast adaptive boundary attack*, 2020, eq. 4).
-    Where x_t falls short of the boundary, f is locally convex and x_{t+1} also keeps to the halfspaces of the steps
-    before (cutting planes), which finds the corners of piecewise linear boundaries instead of jumping between their
-    sides. Stops when the next point would not be nearer by `tolerance`; then the segment from x₀ is searched.
-
-    Args:
-        model: from inputs (B, …) to logits (B, Z); left as it was found.
-        x: (B, …) float32 inputs in the box, on the model's device.
-        label: (B,) int64 reference labels, or None for the model's own predictions.
-        box: (lo, hi), numbers or arrays that broadcast to one input, or None for unbounded inputs.
-        num_rivals: K, rivals linearised at x; more than Z - 1 means all.
-        memory: earlier halfspaces kept.
-        max_steps: linearisations after the first.
-        max_searches: forward evaluations of the closing line search.
-        tolerance: relative distance not worth another pass.
-        overshoot: share of the way by which a step goes beyond a linearised boundary; more saves passes.
-        batch_size: examples an evaluation; None takes all at once.
-        seed: seeds the perturbation of inputs with a zero gradient; global random state is not used.
-
-    Returns:
-        AttackResult; 3 to 8 passes for most examples.
-
-    Raises:
-        InputError: bad inputs, labels, box, settings or model.
-
-    Example:
-        >>> import torch
-        >>> linear = torch.nn.Linear(2, 2)
-        >>> with torch.no_grad():
-        ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> result = projection_attack(linear, torch.tensor([[0.25, 0.5]]), box=None)
-        >>> round(result.distance.item(), 2), result.rival.item(), result.passes.item()
-        (0.25, 1, 2.5)
-    """
-    attack = Projection(
-        num_rivals=num_rivals,
-        memory=memory,
-        max_steps=max_steps,
-        max_searches=max_searches,
-        tolerance=tolerance,
-        overshoot=overshoot,
-        seed=seed,
-    )
-    return attack_batch(attack, model, x, label, box, batch_size)

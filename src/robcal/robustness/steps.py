@@ -140,26 +140,40 @@ def perturb(rows: Rows, flat: Tensor, bounds: Bounds, seed: int) -> Rows:
 
 
 def attack_batch(
-    attack: Attack, model: Model, x: Tensor, label: Tensor | None, box: Any, batch_size: int | None = None
+    attack: Attack,
+    model: Model,
+    x: Tensor,
+    label: Tensor | None = None,
+    box: Any = (0.0, 1.0),
+    batch_size: int | None = None,
 ) -> AttackResult:
-    """Run one attack on inputs in memory; the attacks' public functions are this with their settings.
+    """Run one attack on inputs in memory.
 
     Args:
         attack: the attack with its settings.
         model: from inputs (B, …) to logits (B, Z).
         x: (B, …) float32 inputs inside the box, on the model's device.
         label: (B,) int64 reference labels, or None for the model's own predictions.
-        box: None or (lo, hi), as in `make_bounds`.
+        box: (lo, hi), numbers or arrays that broadcast to one input, or None for unbounded inputs.
         batch_size: examples an evaluation; None takes all of them at once.
 
     Raises:
         InputError: for a bad box, inputs, labels or model.
+
+    Example:
+        >>> from robcal.robustness.projection import Projection
+        >>> linear = torch.nn.Linear(2, 2)
+        >>> with torch.no_grad():
+        ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
+        >>> result = attack_batch(Projection(), linear, torch.tensor([[0.25, 0.5]]), box=None)
+        >>> round(result.distance.item(), 2), result.rival.item(), result.passes.item()
+        (0.25, 1, 2.5)
     """
     if x.ndim < 2 or len(x) == 0 or x.dtype != torch.float32:
         refuse(
             f"x has shape {tuple(x.shape)} and dtype {x.dtype}",
             "inputs are float32 of shape (B, …) with at least one example",
-            "Convert it, or use robcal.robustness.score, which takes uint8 images too",
+            "Convert it, or use robcal.score, which takes uint8 images too",
         )
     bounds = make_bounds(box, tuple(x.shape[1:]), x.device)
     flat = x.detach().reshape(len(x), -1)
