@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from typer.testing import CliRunner
 from robcal.artifacts import save_checkpoint
 from robcal.checks import InputError
 from robcal.cli import app
+from robcal.config import TrainSettings
 from robcal.models import admit_model, build_model, external
-from robcal.runs import load_model
+from robcal.runs import load_model, train_run
 
 SHAPE = (3, 8, 8)
 
@@ -58,6 +60,18 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delitem(sys.modules, "own_networks", raising=False)
     yield tmp_path
     sys.modules.pop("own_networks", None)
+
+
+@pytest.fixture
+def own_run(own_code: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    """A run directory whose model is the user's own, and nothing admitted."""
+    name, out = "own_networks:both", own_code / "run"
+    settings = TrainSettings("digits", name, "vanilla", 1, train_limit=60, test_limit=30, device="cpu")
+    admit_model(name)
+    train_run(settings, out)
+    monkeypatch.setattr(external, "_admitted", {})
+    monkeypatch.setenv(external.TRUSTED, "")
+    return out, name
 
 
 @pytest.mark.parametrize("factory", ["named", "both", "placed", "free", "Holder.net"])
@@ -115,7 +129,7 @@ def test_no_file_makes_robcal_import_code(own_code: Path) -> None:
     state = {f"network.{key}": value for key, value in _net(4).state_dict().items()}
     state |= {"mean": torch.zeros(3), "std": torch.ones(3)}
     file = save_checkpoint(state, about, own_code / "model.safetensors")
-    with pytest.raises(InputError, match=f"train with --model {name}, or open it with ROBCAL_FACTORIES={name}"):
+    with pytest.raises(InputError, match=f"name it too: --factory {name} "):
         load_model(file)
     assert not (own_code / "imported").exists()
     assert "own_networks" not in sys.modules
@@ -138,7 +152,7 @@ def test_other_processes_of_the_user_know_what_was_admitted(own_code: Path, monk
 
 
 def test_a_factory_is_trained_from_the_command_line(own_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, out = "own_networks:both", own_code / "run"
+    name, out = "own_networks:both", own_code / "a run"
     words = ["train", "--data", "digits", "--model", name, "--method", "vanilla", "--epochs", "1", "--quiet"]
     result = CliRunner().invoke(app, [*words, "--train-limit", "60", "--test-limit", "30", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -146,8 +160,62 @@ def test_a_factory_is_trained_from_the_command_line(own_code: Path, monkeypatch:
     monkeypatch.setenv(external.TRUSTED, "")
     with pytest.raises(InputError, match="has not been named in this command"):
         load_model(out)
+    _the_printed_command_runs(result.stdout, own_code)
     monkeypatch.setenv(external.TRUSTED, name)
     assert load_model(out)[0](torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+def _the_printed_command_runs(printed: str, folder: Path) -> None:
+    """What stands behind "next:", by a shell that finds this robcal and knows nothing of what was admitted."""
+    (command,) = (line.removeprefix("next: ") for line in printed.splitlines() if line.startswith("next: "))
+    binaries = folder / "bin"
+    binaries.mkdir()
+    (binaries / "robcal").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m robcal "$@"\n')
+    (binaries / "robcal").chmod(0o755)
+    known = {key: value for key, value in os.environ.items() if key != external.TRUSTED}
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env={**known, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "a run/audit.html").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["audit", "{run}", "--levels", "3", "--resamples", "20"],
+        ["report", "{run}", "--no-shift", "--out", "{out}.html"],
+        ["score", "--model", "{run}", "--method", "first-order", "--out", "{out}.parquet"],
+        ["fidelity", "--model", "{run}", "--method", "first-order", "--sample", "9", "--levels", "3",
+         "--iterations", "5", "--restarts", "1", "--out", "{out}.json"],
+        ["compare", "{plan}", "--dry-run", "--out", "{out}"],
+    ],
+)  # fmt: skip
+def test_every_command_that_opens_such_a_run_asks_for_its_code_by_name(
+    command: list[str], own_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    run, name = own_run
+    (tmp_path / "plan.toml").write_text(
+        f'title = "own"\nseeds = [0]\n[recipe]\ndata = "digits"\nmodel = "{name}"\nepochs = 1\n'
+        '[[methods]]\nlabel = "Plain"\nmethod = "vanilla"\n'
+    )
+    places = {"run": run, "out": tmp_path / "out", "plan": tmp_path / "plan.toml"}
+    words = [word.format(**places) for word in command]
+    quiet = [*words, "--quiet"]
+    if command[0] != "compare":  # a dry run builds nothing
+        without = CliRunner().invoke(app, quiet)
+        assert isinstance(without.exception, InputError), without.output
+        assert f"--factory {name}" in str(without.exception)
+    done = CliRunner().invoke(app, [*quiet, "--factory", name])
+    assert done.exit_code == 0, (done.output, done.exception)
+
+
+@pytest.mark.parametrize("name", ["own_networks", "mlp", "timm:resnet18", "own_networks:absent"])
+def test_what_is_no_factory_is_refused(name: str, own_run: tuple[Path, str]) -> None:
+    refused = CliRunner().invoke(app, ["audit", str(own_run[0]), "--factory", name])
+    assert isinstance(refused.exception, InputError)
+    assert "package.module:factory" in str(refused.exception)
 
 
 def test_a_factory_draws_from_the_seed(own_code: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robcal.checks import check_output, refuse
-from robcal.commands.options import Overwrite, Quiet
+from robcal.commands.options import Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import columns, show
 
 
@@ -27,6 +27,7 @@ def audit(
     bins: Annotated[int, typer.Option(help="Bins of the ECE.")] = 15,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    factory: Factory = None,
     out: Annotated[Path | None, typer.Option(help="HTML report; default for a run: RUN/audit.html.")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -41,6 +42,7 @@ def audit(
     from robcal.auditing import audit_files, audit_run
     from robcal.progress import open_reporter
 
+    admit_factories(factory)
     options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
     if (run is None) == (probs is None):
         refuse(
@@ -68,6 +70,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo.")],
     out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
     shift: Annotated[bool, typer.Option(help="Measure under corruption too (images).")] = True,
+    factory: Factory = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -85,6 +88,7 @@ def report(
     from robcal.progress import open_reporter
     from robcal.report import text_table, write_report
 
+    admit_factories(factory)
     check_output(out, overwrite=overwrite)
     measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
     if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():

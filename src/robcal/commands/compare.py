@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from robcal.checks import refuse
-from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet
+from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import columns
 
 
@@ -32,6 +32,7 @@ def compare(
         list[str] | None,
         typer.Option(help="NAME=SPEC: out-of-distribution inputs, any data text of the same shape; repeatable."),
     ] = None,
+    factory: Factory = None,
     device: Device = None,
     report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
     fail_fast: Annotated[
@@ -64,6 +65,7 @@ def compare(
     from robcal.jobs import available_cores
     from robcal.progress import open_reporter
 
+    admit_factories(factory)
     if what.endswith(".json"):
         record = load_comparison(Path(what))
         write_tables(record, out)

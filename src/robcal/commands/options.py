@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import typer
+
+from robcal.checks import refuse
 
 DATA_HELP = "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | imagenet:PATH | npz:FILE | folder:PATH"
 
@@ -12,5 +15,31 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; default: what there is.")]
 
+Factory = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="package.module:factory, your own code that made the model; it is imported, which no file can ask for. "
+        "Repeatable."
+    ),
+]
+
 Precision = Literal["float32", "bf16"]
 Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
+
+
+def admit_factories(names: Iterable[str] | None) -> None:
+    """Import the factories that the user named by --factory.
+
+    Raises:
+        InputError: if one is no factory's name, or cannot be imported.
+    """
+    for name in names or ():
+        from robcal.models.external import admit_model, is_factory
+
+        if not is_factory(name):
+            refuse(
+                f"--factory is {name!r}",
+                "it is written package.module:factory, as --model was in training",
+                "Name the function after a colon; robcal's own models need no --factory",
+            )
+        admit_model(name)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from robcal.checks import check_output, refuse
-from robcal.commands.options import DATA_HELP, Device, Overwrite, Precision, Quiet, Scorer
+from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Precision, Quiet, Scorer, admit_factories
 from robcal.commands.terminal import show
 from robcal.config import TrainSettings
 
@@ -36,6 +36,7 @@ def score(
     ] = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
     shard_size: Annotated[int | None, typer.Option(help="Examples a shard: what a killed run may lose.")] = None,
+    factory: Factory = None,
     device: Device = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -55,6 +56,7 @@ def score(
     check_output(out, overwrite=overwrite)
     if out.suffix != ".parquet":
         refuse(f"--out is {out}", "scores are a .parquet file", "Name it with this ending")
+    admit_factories(factory)
     network, settings = _open_model(model, data, seed)
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         scores = score_split(
@@ -96,6 +98,7 @@ def fidelity(
     restarts: Annotated[int, typer.Option(help="Random starts of each reference.")] = 12,
     seed: Annotated[int, typer.Option(help="Of the sample and the random starts.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
+    factory: Factory = None,
     device: Device = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -125,6 +128,7 @@ def fidelity(
             refuse("--out was not given", "a checkpoint outside its run directory has no place for it", "Pass --out")
         out = model / "fidelity.json"
     check_output(out, overwrite=overwrite)
+    admit_factories(factory)
     network, settings = _open_model(model, data, None)
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         rows = measure_fidelity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -157,7 +158,7 @@ def train(
     last = run.history()[-1]
     typer.echo(
         f"validation after {last.epoch} epochs: accuracy {last.val_accuracy:.4f}, ECE {last.val_ece:.4f}, "
-        f"NLL {last.val_nll:.4f}\nnext: robcal audit {out}"
+        f"NLL {last.val_nll:.4f}\nnext: {_audit_command(out, model)}"
     )
     if online:
         for row in run.online_history()[-1:]:
@@ -168,3 +169,11 @@ def train(
         typer.echo(str(out / "scores-online.parquet"))
     for checkpoint in run.checkpoints:
         typer.echo(str(checkpoint))
+
+
+def _audit_command(out: Path, model: str) -> str:
+    """Return the command that audits the run, as a shell takes it; the user's own code is named again."""
+    from robcal.models.external import is_factory
+
+    named = ["--factory", model] if is_factory(model) else []
+    return shlex.join(["robcal", "audit", str(out), *named])

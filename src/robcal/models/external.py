@@ -6,9 +6,9 @@ with random weights, from no network and no file.
 `package.module:factory` is code. Importing it runs it, so it is imported only when the user writes it: `robcal train`
 hands what stands behind `--model` to `admit_model`, which imports the factory and notes it. Building a network only
 looks among what was noted. So a checkpoint, a run directory or a file of settings that names a factory can make nothing
-be imported: whoever opens it says so too, by `admit_model` or, for commands whose `--model` is a run, by the
-environment variable ROBCAL_FACTORIES (names separated by commas). `admit_model` adds to that variable, so processes
-that robcal starts know what the user said.
+be imported: whoever opens it names the factory too, by `--factory` or `admit_model`. What was admitted is added to the
+environment variable ROBCAL_FACTORIES (names separated by commas), so processes that robcal starts know what the user
+said; a user who sets it admits these factories in every command.
 """
 
 from __future__ import annotations
@@ -50,6 +50,15 @@ def is_external(name: str) -> bool:
     return ":" in name
 
 
+def is_factory(name: str) -> bool:
+    """Whether a model's name stands for code of the user's own.
+
+    >>> is_factory("timm:resnet18"), is_factory("my.networks:build")
+    (False, True)
+    """
+    return is_external(name) and name.partition(":")[0] not in PACKAGES
+
+
 def admit_model(name: str) -> None:
     """Import the factory that the user named; for every other model's name this does nothing.
 
@@ -66,7 +75,7 @@ def admit_model(name: str) -> None:
         >>> admit_model("wrn-28-10")
     """
     name = name.removesuffix(DROPOUT_SUFFIX)
-    if not is_external(name) or name.partition(":")[0] in PACKAGES:
+    if not is_factory(name):
         return
     if not _FACTORY.fullmatch(name):
         refuse(f"the model is {name!r}", "a factory is written package.module:factory", "Check --model")
@@ -124,8 +133,7 @@ def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) ->
         refuse(
             f"the model {name!r} is code that has not been named in this command",
             "no file makes robcal import code: only what you write yourself is imported",
-            f"If you trust it, train with --model {name}, or open it with {TRUSTED}={name} in the environment (in a "
-            f"program: robcal.models.admit_model({name!r}))",
+            f"If you trust it, name it too: --factory {name} (in a program: robcal.models.admit_model({name!r}))",
         )
     return _tried(network, name, input_shape, num_classes)
 
