@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robcal.artifacts import load_array, load_column, load_fidelity, provenance
+from robcal.calibration.binning import top_label
 from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins, trend_tests
 from robcal.checks import check_labels, check_num_levels, check_positive_int, check_probs, check_scores
+from robcal.encoding import plain
 from robcal.progress import SILENT, Reporter
 from robcal.report import text_table, write_report
 from robcal.report.level_table import text_levels
@@ -49,17 +53,18 @@ class Audit:
         return self.results.methods[0].trends
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain dictionaries, lists and numbers."""
-        return dataclasses.asdict(self.results)
+        """Everything as JSON holds it, like results.json: "nan", "inf" and "-inf" for what is no finite number."""
+        everything: dict[str, Any] = plain(self.results)
+        return everything
 
     def to_text(self) -> Any:
         """The tables for a terminal, as something rich prints."""
         from rich.console import Group
 
-        tables = [
-            text_levels(rows, heading=name) for name, rows in {"level": self.levels, **self.groups}.items() if rows
-        ]
-        return Group(text_table(self.results), *(part for table in tables for part in ("", table)))
+        named = [("level", self.levels), *self.groups.items()]  # a grouping may be called "level" too
+        tables = [text_levels(rows, heading=name) for name, rows in named if rows]
+        parts = [part for table in tables for part in ("", table)]
+        return Group(text_table(self.results), *parts, "", *self.results.notes)
 
     def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the report.
@@ -89,7 +94,7 @@ def audit(
         probs: (N, Z) probabilities, rows sum to 1.
         labels: (N,) integers, true classes.
         scores: `robcal.Scores`, or (N,) numbers of which small means fragile (adversarial distance, margin, …; +inf:
-            censored). Cut into `num_levels` levels of equal size.
+            censored). Cut into `num_levels` levels; equal scores share a level (`assign_levels` with `ties="share"`).
         groups: (N,) integers or strings, or a mapping from the name of a grouping to such an array.
         num_levels: R.
         bins: bins of the ECE.
@@ -130,12 +135,12 @@ def audit(
         groups=tables,
     )
     if distance is not None:
-        levels = assign_levels(scores if isinstance(scores, Scores) else distance, num_levels)
-        top = array.max(1), array.argmax(1) == truth
+        levels = assign_levels(distance, num_levels, ties="share")
+        sure, prediction = top_label(probs)
         method = dataclasses.replace(
             method,
             levels=level_table(probs, truth, levels, scores=distance, **options),
-            trends=trend_tests(*top, levels, bins=bins, seed=seed),
+            trends=trend_tests(sure, prediction == truth, levels, bins=bins, seed=seed) if np.ptp(levels) else (),
         )
     dataset = {
         "name": title,
@@ -143,7 +148,8 @@ def audit(
         "class_names": [str(k) for k in range(array.shape[1])],
         "sizes": {"examples": len(array)},
     }
-    notes = _notes(len(array), num_levels if distance is not None else 0, bins, confidence, resamples)
+    sizes = [row.n for row in method.levels]
+    notes = _notes(len(array), num_levels, sizes, bins, confidence, resamples)
     return Audit(Results(title, dataset, (method,), notes=notes, provenance=provenance(seed=seed)))
 
 
@@ -196,7 +202,7 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
     title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"
     made = audit(run.probs, run.labels, scores=run.distance, title=title, **options).results
     assert run.distance is not None
-    levels = assign_levels(run.distance, options.get("num_levels", 10))
+    levels = assign_levels(run.distance, options.get("num_levels", 10), ties="share")
     method = dataclasses.replace(
         made.methods[0],
         name=run.name,
@@ -209,11 +215,19 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
     return Audit(dataclasses.replace(made, dataset=run.dataset, methods=(method,), fidelity=trusted))
 
 
-def _notes(n: int, num_levels: int, bins: int, confidence: float, resamples: int) -> tuple[str, ...]:
+def _notes(
+    n: int, num_levels: int, sizes: Sequence[int], bins: int, confidence: float, resamples: int
+) -> tuple[str, ...]:
+    """What the figures rest on, and how the levels came about."""
     lines = [f"{n} examples; {confidence:.0%} intervals of {resamples} resamples; {bins} bins for every ECE."]
-    if num_levels:
+    least = "the first has the smallest scores, the least robust examples"
+    if len(sizes) == 1 < num_levels:
+        lines.append("All examples share one level, as equal scores do: no trend over levels can be tested.")
+    elif sizes and len(sizes) == num_levels and max(sizes) - min(sizes) <= 1:
+        lines.append(f"Levels: {num_levels} groups whose sizes differ by at most one, cut from the scores; {least}.")
+    elif sizes:
         lines.append(
-            f"Levels: {num_levels} groups whose sizes differ by at most one, cut from the scores; level 0 has the "
-            "smallest scores, the least robust examples."
+            f"Levels: equal scores share a level, so there are {len(sizes)} levels of {min(sizes)} to {max(sizes)} "
+            f"examples where {num_levels} of equal size were asked for; {least}."
         )
     return tuple(lines)

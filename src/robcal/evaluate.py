@@ -107,7 +107,8 @@ def collect(
     shifts = len(first) if first.shift is None else first.shift.correct.shape[1]
     resampling = Resampling.draw(shifts, resamples=RESAMPLES)
     count, baseline = num_levels or first.num_levels, methods[first.name]
-    levels = {run.seed: assign_levels(run.distance, count) for run in baseline if run.distance is not None}
+    scored = [run for run in baseline if run.distance is not None]
+    levels = {run.seed: assign_levels(run.distance, count, ties="share") for run in scored}
     shifted = {id(run): _shift_metrics(run, resampling) for run in measured}
     compared = [(name, first.name) for name in methods if name != first.name]
     compared += [(name, rival) for rival in against for name in methods if name not in (first.name, rival)]
@@ -158,7 +159,7 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
         metrics={name: _within(name, estimate) for name, estimate in metrics.items()},
         reliability=_reliability(runs),
         levels=_level_rows(runs, level_of) if levels else (),
-        trends=trend_tests(scored.confidence, scored.correct, level_of[0]) if levels else (),
+        trends=trend_tests(scored.confidence, scored.correct, level_of[0]) if levels and np.ptp(level_of[0]) else (),
         shift=_mean_shift(runs),
         history=tuple(runs[0].history),
         gallery=gallery(runs[0], level_of[0]) if levels else (),
@@ -210,11 +211,11 @@ def _differences(
 
 
 def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRow, ...]:
-    """One row a level, each figure averaged over seeds."""
-    tables = [
-        level_table(run.probs, run.labels, levels, scores=run.distance, resamples=RESAMPLES)
-        for run, levels in zip([run.on_scored() for run in runs], level_of, strict=True)
-    ]
+    """One row a level, each figure averaged over the seeds in which it has examples (equal scores share a level)."""
+    by_level: dict[int, list[GroupRow]] = {}
+    for run, levels in zip([run.on_scored() for run in runs], level_of, strict=True):
+        for row in level_table(run.probs, run.labels, levels, scores=run.distance, resamples=RESAMPLES):
+            by_level.setdefault(int(row.group), []).append(row)
     return tuple(
         GroupRow(
             group=rows[0].group,
@@ -226,7 +227,7 @@ def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRo
             gap=_within("gap", average_over_seeds([row.gap for row in rows])),
             ece=_within("ece", average_over_seeds([row.ece for row in rows])),
         )
-        for rows in zip(*tables, strict=True)
+        for _, rows in sorted(by_level.items())
     )
 
 
@@ -286,7 +287,8 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
         over,
         "Robustness of an example: l2 norm, in input units, of the smallest change found that alters the model's own "
         f"prediction within the input box (an upper bound, verified in float32). Levels: {num_levels} groups of equal "
-        f"size, level 0 the least robust; every method is grouped by the levels of the {title} model of the same seed.",
+        "size, except that equal norms share a level; level 0 is the least robust. Every method is grouped by the "
+        f"levels of the {title} model of the same seed.",
         "The validation split steers the smoothing; the test split is only measured on.",
         *(_temperatures(runs) for runs in methods.values() if runs[0].temperature is not None),
     ]

@@ -47,10 +47,12 @@ def test_levels_do_not_depend_on_the_order_but_for_ties(values: list[float], see
         np.testing.assert_array_equal(np.sort(array[order][assign_levels(array[order], num_levels) == number]), there)
 
 
-def test_ties_go_by_margin_and_then_by_index() -> None:
+def test_ties_go_by_margin_and_then_by_a_draw() -> None:
     scores = make_scores([1.0, 1.0, 1.0, 1.0], [0.4, 0.1, 0.1, 0.3])
-    assert assign_levels(scores, 4).tolist() == [3, 0, 1, 2]
-    assert assign_levels([1.0, 1.0, 1.0, 1.0], 4).tolist() == [0, 1, 2, 3]
+    drawn = {tuple(assign_levels(scores, 4, seed=seed).tolist()) for seed in range(20)}
+    assert drawn == {(3, 0, 1, 2), (3, 1, 0, 2)}
+    assert len({tuple(assign_levels([1.0] * 4, 4, seed=seed).tolist()) for seed in range(200)}) == 24
+    assert assign_levels(scores, 4, ties="share").tolist() == [1, 1, 1, 1]
 
 
 def test_censored_examples_come_last() -> None:

@@ -40,6 +40,10 @@ class TopLabel:
     def __len__(self) -> int:
         return len(self.correct)
 
+    def subset(self, index: IntArray) -> TopLabel:
+        """Return the summary of the examples `index`, in that order."""
+        return TopLabel(self.confidence[index], self.prediction[index], self.correct[index])
+
     @property
     def residual(self) -> FloatArray:
         """(N,) confidence - correct: its mean over any set of examples is that set's signed gap."""

@@ -191,7 +191,7 @@ def group_table(
     distinct, member = np.unique(names, return_inverse=True)
     for number, name in enumerate(distinct):
         chosen = np.flatnonzero(member == number)
-        part = TopLabel(top.confidence[chosen], top.prediction[chosen], top.correct[chosen])
+        part = top.subset(chosen)
         sums = bin_sums(part, bins=bins, index=index[chosen])
         ends = inverted_interval(sums, norm="l1", confidence=confidence, resamples=resamples, rng=rng)
         ece = Estimate(norm_of_gaps(sums, "l1"), *ends)

@@ -25,6 +25,7 @@ from robcal.calibration.metrics import (
     norm_of_gaps,
     refinement_losses,
 )
+from robcal.calibration.row_order import canonical_order
 from robcal.calibration.selective import aurc_values
 from robcal.calibration.weighted import BIN_METRICS, METRICS, value_of_bins
 from robcal.checks import (
@@ -257,8 +258,8 @@ def bootstrap_interval(
     _check_resampling(confidence, resamples)
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(array), size=len(array)) for _ in range(resamples))
+    rng, order = np.random.default_rng(seed), canonical_order(truth, array)
+    draws = (order[rng.integers(len(array), size=len(array))] for _ in range(resamples))
     replicates = np.array([metric(array[draw], truth[draw]) for draw in draws])
     return _from_replicates(metric(array, truth), replicates, method, confidence)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+from robcal.calibration.row_order import canonical_order
 from robcal.calibration.weighted import MEAN_METRICS, METRICS, Weighted, example_values, weighted_metric
 from robcal.checks import FloatArray, check_choice, check_fraction, check_positive_int, refuse
 from robcal.types import Estimate
@@ -130,10 +131,10 @@ def paired_bootstrap_variance(
         return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
     ours = [weighted_metric(metric, probs, labels, bins=bins) for probs in first]
     theirs = [weighted_metric(metric, probs, labels, bins=bins) for probs in second]
-    rng, n = np.random.default_rng(seed), len(labels)
+    rng, n, order = np.random.default_rng(seed), len(labels), canonical_order(labels, *first, *second)
     means = np.empty(resamples)
     for r in range(resamples):
-        counts = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
+        counts = np.bincount(order[rng.integers(n, size=n)], minlength=n).astype(np.float64)
         means[r] = _mean(ours, counts) - _mean(theirs, counts)
     return float(means.var(ddof=1))
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from robcal.calibration.binning import TopLabel, bin_index, total
+from robcal.calibration.row_order import canonical_order
 from robcal.checks import (
     FloatArray,
     IntArray,
@@ -72,7 +73,8 @@ def trend_tests(
     top, level = _check(confidence, correct, levels)
     check_positive_int(bins, "bins")
     check_positive_int(permutations, "permutations", minimum=20)
-    cells = _Cells(top, level, bins)
+    order = canonical_order(top.confidence, top.correct, level)
+    level, cells = level[order], _Cells(top.subset(order), level[order], bins)
     observed = cells.statistics(level)
     rng, extreme = np.random.default_rng(seed), np.ones(len(observed))
     for _ in range(permutations):

@@ -249,6 +249,6 @@ def _difference(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def mean_of(values: Sequence[Any]) -> float:
-    """The mean of what is there, NaN of nothing."""
-    finite = [float(value) for value in values if value is not None]
-    return sum(finite) / len(finite) if finite else math.nan
+    """The mean of what is there (neither None nor NaN), NaN of nothing."""
+    known = [float(value) for value in values if value is not None and not math.isnan(float(value))]
+    return sum(known) / len(known) if known else math.nan

@@ -153,7 +153,7 @@ def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
         return None, None
     settings = job.plain.settings()
     scores = load_scores(scores_file(job.place.of(settings), job.score_limit))
-    return assign_levels(scores, settings.levels), scored_index(settings, job.score_limit)
+    return assign_levels(scores, settings.levels, ties="share"), scored_index(settings, job.score_limit)
 
 
 def outcome(
@@ -228,16 +228,16 @@ def _logits(predictions: object) -> Float32Array:
 
 
 def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> tuple[dict[str, FloatArray], float, FloatArray]:
-    """Metrics of each level; the mean over levels of the ECE, and its replicates."""
+    """Metrics of each level, NaN where it has no examples; the mean over levels of the ECE, and its replicates."""
     sure, right = probs.max(1), probs.argmax(1) == labels
-    groups: Sequence[np.ndarray] = [levels == level for level in range(int(levels.max()) + 1)]
-    by_level = {
-        name: np.array([weighted_metric(name, probs[mask], labels[mask])(np.ones(int(mask.sum()))) for mask in groups])
-        for name in _LEVEL
-    }
+    masks = {level: levels == level for level in np.unique(levels)}
+    by_level = {name: np.full(int(levels.max()) + 1, np.nan) for name in _LEVEL}
+    for name, values in by_level.items():
+        for level, mask in masks.items():
+            values[level] = weighted_metric(name, probs[mask], labels[mask])(np.ones(int(mask.sum())))
     resampling = _resampling(len(labels))
-    replicates = np.mean([resampling.calibration_error(sure, right, mask) for mask in groups], axis=0)
-    return by_level, float(by_level["ece"].mean()), replicates
+    replicates = np.mean([resampling.calibration_error(sure, right, mask) for mask in masks.values()], axis=0)
+    return by_level, float(np.nanmean(by_level["ece"])), replicates
 
 
 def _shift_replicates(summary: Shift) -> dict[str, FloatArray]:

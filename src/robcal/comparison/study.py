@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from robcal.artifacts import load_json, provenance, save_json
 from robcal.calibration.stability import group_means, run_variance
 from robcal.checks import refuse
+from robcal.comparison.blocks import mean_of
 from robcal.comparison.cost import COSTS, cost_ratios, reference_label
 from robcal.comparison.details import report_results
 from robcal.comparison.doing import dataset_of, outside_split, run_task, shift_images
@@ -286,7 +288,7 @@ def _stable(found: Measurements, variant: str, levels: Mapping[int, Any]) -> dic
     return {
         "runs": len(runs),
         "all": float(variance.mean()),
-        "levels": np.mean(by_seed, axis=0).tolist() if by_seed else [],
+        "levels": [mean_of(level) for level in zip_longest(*by_seed)],
     }
 
 
@@ -368,11 +370,16 @@ def _label(work: Work, found: Measurements, missing: Sequence[Missing]) -> dict[
 def _per_seed(found: Measurements, variant: str, part: str) -> dict[str, list[list[float | None]]]:
     """Metric → one row a seed, one figure a level or cell; nulls where a seed lacks them."""
     chosen: list[Mapping[str, Any]] = [getattr(pair[VARIANTS.index(variant)], part) for pair in found.by_seed.values()]
-    widths = {name: len(row) for one in chosen for name, row in one.items()}
-    return {
-        name: [[float(f"{value:.6g}") for value in one[name]] if name in one else [None] * width for one in chosen]
-        for name, width in widths.items()
-    }
+    widths: dict[str, int] = {}
+    for one in chosen:
+        widths |= {name: max(len(row), widths.get(name, 0)) for name, row in one.items()}
+    return {name: [_row(one.get(name, ()), width) for one in chosen] for name, width in widths.items()}
+
+
+def _row(values: Sequence[float], width: int) -> list[float | None]:
+    """Values to six digits, null where there is none: a level without examples, or a seed without levels."""
+    known = [None if math.isnan(value) else float(f"{value:.6g}") for value in values]
+    return known + [None] * (width - len(known))
 
 
 def _risks(found: Measurements, variant: str) -> list[list[float]]:

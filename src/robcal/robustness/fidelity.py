@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from robcal.calibration.row_order import canonical_order
 from robcal.checks import (
     FloatArray,
     IntArray,
@@ -31,7 +32,7 @@ from robcal.checks import (
     check_scores,
     refuse,
 )
-from robcal.robustness.levels import assign_levels
+from robcal.robustness.levels import assign_levels, level_of_ranks
 from robcal.types import FIDELITY_TITLES, Estimate, Scores
 
 #: Rows of the concordance matrix kept at once.
@@ -119,6 +120,8 @@ def fidelity(
     _check(candidate, references, num_levels)
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples")
+    order = canonical_order(*(column for scores in (candidate, *references.values()) for column in _numbers(scores)))
+    candidate, references = candidate.subset(order), {name: s.subset(order) for name, s in references.items()}
     best = best_of(references)
     draws = _draws(assign_levels(candidate, num_levels), resamples, check_positive_int(seed, "seed", minimum=0))
 
@@ -220,6 +223,11 @@ def _check(candidate: Scores, references: Mapping[str, Scores], num_levels: int)
             )
 
 
+def _numbers(scores: Scores) -> tuple[Any, ...]:
+    """The columns of numbers that tell one example from another."""
+    return scores.distance, scores.margin, scores.prediction, scores.rival, scores.passes
+
+
 def _draws(level: IntArray, resamples: int, seed: int) -> IntArray:
     """(resamples, N) indices drawn with replacement within each level."""
     generator = np.random.default_rng(seed)
@@ -260,14 +268,10 @@ def _metrics(first: Scores, second: Scores, levels: int, confidence: float, draw
 
 def _levels(distance: FloatArray, margin: FloatArray, num_levels: int) -> IntArray:
     """`assign_levels` of distances and the margins that break their ties, without its checks."""
+    draw = np.random.default_rng(0).permutation(len(distance))
     level = np.empty(len(distance), dtype=np.int64)
-    level[np.lexsort((margin, distance))] = _sizes(len(distance), num_levels)
+    level[np.lexsort((draw, margin, distance))] = level_of_ranks(len(distance), num_levels)
     return level
-
-
-def _sizes(n: int, num_levels: int) -> IntArray:
-    """(n,) the level of each rank."""
-    return np.concatenate([np.full(len(p), r) for r, p in enumerate(np.array_split(np.arange(n), num_levels))])
 
 
 def _correlation(x: FloatArray, y: FloatArray) -> float:

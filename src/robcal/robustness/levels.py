@@ -1,25 +1,49 @@
-"""Robustness levels: sort a split by adversarial distance and cut it into groups of equal size (METHOD 3)."""
+"""Robustness levels: sort a split by adversarial distance and cut it into groups (METHOD 3).
+
+There are two ways to treat examples whose scores are equal. Training needs levels of equal size, so it splits them, at
+random where nothing tells them apart. An audit lets them share a level, because a level that a draw or the order of
+the rows has made says nothing about the scores.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from robcal.checks import FloatArray, IntArray, check_num_levels, check_scores
+from robcal.checks import (
+    FloatArray,
+    IntArray,
+    check_choice,
+    check_num_levels,
+    check_scores,
+    check_seed,
+)
 from robcal.types import Scores
 
+Ties = Literal["split", "share"]
+TIES: tuple[Ties, ...] = ("split", "share")
 
-def assign_levels(scores: Scores | Any, num_levels: int = 10) -> IntArray:
-    """Cut a split into `num_levels` levels of equal size by adversarial distance; level 0 is the least robust.
 
-    Examples are ordered by distance, then by signed logit margin (only `Scores` carry it), then by index: a stable
-    total order, in which censored examples (+inf) come last. N = qR + s examples give the s least robust levels q + 1
-    examples and the others q (a choice; METHOD 3 asks only that sizes differ by at most one).
+def assign_levels(scores: Scores | Any, num_levels: int = 10, *, ties: Ties = "split", seed: int = 0) -> IntArray:
+    """Cut a split into `num_levels` levels by adversarial distance; level 0 is the least robust.
+
+    Without ties, N = qR + s examples give the s least robust levels q + 1 examples and the others q (a choice; METHOD 3
+    asks only that sizes differ by at most one). Censored examples (+inf) come last. Equal distances:
+
+    - "split", for training: sizes still differ by at most one. Ties go by the signed logit margin, which only `Scores`
+      carry, and what this leaves tied is put in an order drawn at random. The draw depends on the seed and on nothing
+      else, so it is independent of labels, predictions and of any order in which the rows were stored. Another order
+      of the rows gives every level the same distances and margins.
+    - "share", for an audit: examples of equal distance share a level, that of the middle one of them (the lower, where
+      two are in the middle). The level of an example then depends on the distances alone, and not on the order of the
+      rows at all; sizes may differ, and some levels may stay empty. With equal distances throughout there is one level.
 
     Args:
         scores: `Scores`, or distances (N,), +inf where censored.
         num_levels: R, from 1 to N.
+        ties: "split" or "share".
+        seed: of the draw, for "split".
 
     Returns:
         (N,) int64 levels from 0 to R - 1.
@@ -30,16 +54,34 @@ def assign_levels(scores: Scores | Any, num_levels: int = 10) -> IntArray:
     Example:
         >>> assign_levels([0.5, 0.1, float("inf"), 0.3, 0.2], num_levels=2)
         array([1, 0, 1, 0, 0])
+        >>> assign_levels([0.5, 0.1, 0.5, 0.5, 0.2, 0.3], num_levels=3, ties="share")
+        array([2, 0, 2, 2, 0, 1])
     """
-    distance, order = _ordered(scores, num_levels)
+    check_choice(ties, TIES, "ties")
+    distance, margin = _checked(scores, num_levels)
+    level_of_rank = level_of_ranks(len(distance), num_levels)
+    if ties == "share":
+        _, group, sizes = np.unique(distance, return_inverse=True, return_counts=True)
+        ends = np.cumsum(sizes)
+        return np.asarray(level_of_rank[(2 * ends - sizes - 1) // 2][group])
+    draw = np.random.default_rng(check_seed(seed)).permutation(len(distance))
     level = np.empty(len(distance), dtype=np.int64)
-    for number, members in enumerate(np.array_split(order, num_levels)):
-        level[members] = number
+    level[np.lexsort((draw, margin, distance))] = level_of_rank
     return level
 
 
-def _ordered(scores: Scores | Any, num_levels: int) -> tuple[FloatArray, IntArray]:
-    """Checked distances and the stable total order of METHOD 3."""
+def level_of_ranks(n: int, num_levels: int) -> IntArray:
+    """Return the level of each of n ranks, (n,) int64: the first n mod R levels hold one example more.
+
+    >>> level_of_ranks(5, 2)
+    array([0, 0, 0, 1, 1])
+    """
+    size, more = divmod(n, num_levels)
+    return np.repeat(np.arange(num_levels), size + (np.arange(num_levels) < more))
+
+
+def _checked(scores: Scores | Any, num_levels: int) -> tuple[FloatArray, FloatArray]:
+    """Checked distances, and the margins that break their ties (0 where none are known)."""
     if isinstance(scores, Scores):
         distance = check_scores(scores.distance, name="scores.distance")
         margin = np.asarray(scores.margin, dtype=np.float64)
@@ -47,4 +89,4 @@ def _ordered(scores: Scores | Any, num_levels: int) -> tuple[FloatArray, IntArra
         distance = check_scores(scores, name="distances")
         margin = np.zeros_like(distance)
     check_num_levels(num_levels, len(distance))
-    return distance, np.lexsort((margin, distance)).astype(np.int64)
+    return distance, margin

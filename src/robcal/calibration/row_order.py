@@ -1,0 +1,42 @@
+"""An order of the rows that depends on what they hold, so that seeded draws do not depend on how they were sorted."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.checks import IntArray
+
+#: Multipliers and shifts of the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
+_MULTIPLIERS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
+_SHIFTS = np.array([30, 27, 31], dtype=np.uint64)
+
+
+def canonical_order(*columns: npt.ArrayLike) -> IntArray:
+    """Return the order of the rows by a hash of all that they hold, (N,) int64 positions.
+
+    A resample or a permutation that a seed draws is one of positions. Drawn over the rows in this order it is the same
+    for every order in which they come in: rows that hold the same are interchangeable. The hash has 64 bits and mixes
+    them well, so the order says nothing about the values either (it is no sort by one of them).
+
+    Args:
+        columns: arrays of numbers with N rows each, of any shape beyond.
+
+    >>> order, other = canonical_order([0.5, 0.1, 0.7]), canonical_order([0.7, 0.5, 0.1])
+    >>> np.array([0.5, 0.1, 0.7])[order].tolist() == np.array([0.7, 0.5, 0.1])[other].tolist()
+    True
+    """
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    key = np.zeros(len(arrays[0]), dtype=np.uint64)
+    for array in arrays:
+        for column in (array + 0.0).reshape(len(key), -1).T:  # + 0.0: -0 and 0 are equal
+            key = _mixed(key + np.ascontiguousarray(column).view(np.uint64))
+    return np.argsort(key, kind="stable").astype(np.int64)
+
+
+def _mixed(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Each number with its bits mixed, a bijection of the 64-bit integers."""
+    key = key + np.uint64(0x9E3779B97F4A7C15)
+    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
+        key = (key ^ (key >> shift)) * multiplier
+    return key ^ (key >> _SHIFTS[2])
