@@ -5,8 +5,10 @@ import pytest
 from scipy.stats import t
 
 from robcal.comparison import parse_plan
-from robcal.comparison.outcomes import Outcome
+from robcal.comparison.blocks import level_means
+from robcal.comparison.outcomes import Evidence, Outcome, outcome
 from robcal.comparison.plan import Target
+from robcal.comparison.study import _per_seed, _stable
 from robcal.comparison.summary import Measurements, decide, marks
 
 STILL = np.zeros(50)
@@ -105,3 +107,23 @@ def test_targets_are_decided_by_the_paired_interval(ours, theirs, target, verdic
 def test_a_target_that_was_not_measured_says_so():
     found = {label: measured(label, {0: 0.1, 1: 0.2}) for label in "ab"}
     assert decide(plan_with(metric="shift_ece"), found)[0]["verdict"] == "not measured"
+
+
+def test_levels_that_equal_distances_leave_empty_are_left_out_of_every_mean():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((60, 3)).astype(np.float32), rng.integers(3, size=60)
+    evidence = Evidence(logits, labels, logits, labels, None)
+    cuts = {0: np.repeat([0, 2], 30), 1: np.repeat([0, 1, 2, 3], 15)}
+    found = {seed: outcome(evidence, 1.0, levels=cut, index=np.arange(60)) for seed, cut in cuts.items()}
+    first = found[0].levels["ece"]
+    assert np.isnan(first[1])
+    assert found[0].values["level_ece"] == pytest.approx((first[0] + first[2]) / 2)
+    one = Measurements("a", {seed: (made, made) for seed, made in found.items()})
+    rows = _per_seed(one, "raw", "levels")["ece"]
+    assert [value is None for value in rows[0]] == [False, True, False, True]
+    record = {"methods": [{"label": "a", "seeds": [0, 1], "raw": {"levels": {"ece": rows}}}]}
+    ((_, means),) = level_means(record, "raw", "ece")
+    assert means[1] == rows[1][1]
+    assert means[0] == pytest.approx((rows[0][0] + rows[1][0]) / 2)
+    still = _stable(one, "raw", {seed: (cut, np.arange(60)) for seed, cut in cuts.items()})
+    assert still["levels"] == [0.0] * 4  # both runs predict the same

@@ -133,6 +133,21 @@ class TestCollect:
         )
         assert all(item.level in (0, 1) for item in gallery(runs[0], level))
 
+    def test_equal_distances_share_a_level_which_a_seed_may_lack(self):
+        runs = self.runs()
+        for run in (runs[0], runs[3]):  # of the 120, 70 are censored: positions 50 to 119, whose middle is in level 2
+            run.distance[np.argsort(run.distance)[50:]] = np.inf
+        for method in collect(runs).methods:
+            assert [row.group for row in method.levels] == ["0", "1", "2", "3"]
+            assert [row.n for row in method.levels] == [30, round((20 + 30 + 30) / 3), round((70 + 60) / 3), 30]
+            assert len(method.levels[3].ece.per_seed) == 2
+
+    def test_a_constant_distance_gives_one_level_and_no_trend(self):
+        runs = [dataclasses.replace(run, distance=np.full(N, np.inf, np.float32)) for run in self.runs()]
+        for method in collect(runs).methods:
+            assert [row.n for row in method.levels] == [N]
+            assert method.trends == ()
+
     def test_levels_may_be_of_a_part_of_the_test_split(self):
         index = np.arange(3, N, 5)
         runs = [

@@ -32,7 +32,8 @@ from robcal.calibration import (
     weighted,
 )
 from robcal.encoding import plain
-from robcal.robustness import agreement, fidelity, levels, score
+from robcal.robustness import agreement, fidelity, levels
+from robcal.robustness.scoring import score
 from robcal.types import Scores
 
 N, Z = 160, 4
@@ -175,6 +176,11 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "stability.group_means": lambda r: stability.group_means(r.confidence, r.levels),
     "stability.run_variance": lambda r: PerRow(stability.run_variance([run.max(1) for run in r.runs])),
     "temperature.TemperatureScaling": fitted,
+    "soft_labels.level_statistics": lambda r: robcal.level_statistics(r.confidence, r.correct, r.levels, 6),
+    "soft_labels.soft_cross_entropy": lambda r: [
+        float(robcal.soft_cross_entropy(torch.tensor(r.logits), torch.tensor(r.probs))),
+        PerRow(robcal.soft_cross_entropy(torch.tensor(r.logits), torch.tensor(r.probs), reduction="none")),
+    ],
     "trends.trend_tests": lambda r: trends.trend_tests(r.confidence, r.correct, r.levels, permutations=60),
     "weighted.example_values": lambda r: PerRow(
         *(weighted.example_values(metric, r.probs, r.labels) for metric in weighted.MEAN_METRICS)

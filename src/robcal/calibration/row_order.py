@@ -39,4 +39,5 @@ def _mixed(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     key = key + np.uint64(0x9E3779B97F4A7C15)
     for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
         key = (key ^ (key >> shift)) * multiplier
-    return key ^ (key >> _SHIFTS[2])
+    mixed: npt.NDArray[np.uint64] = key ^ (key >> _SHIFTS[2])
+    return mixed

@@ -1,4 +1,4 @@
-"""Robustness levels: sort a split by adversarial distance and cut it into groups (METHOD 3).
+"""Robustness levels: sort a split by adversarial distance and cut it into groups.
 
 There are two ways to treat examples whose scores are equal. Training needs levels of equal size, so it splits them, at
 random where nothing tells them apart. An audit lets them share a level, because a level that a draw or the order of
@@ -28,8 +28,8 @@ TIES: tuple[Ties, ...] = ("split", "share")
 def assign_levels(scores: Scores | Any, num_levels: int = 10, *, ties: Ties = "split", seed: int = 0) -> IntArray:
     """Cut a split into `num_levels` levels by adversarial distance; level 0 is the least robust.
 
-    Without ties, N = qR + s examples give the s least robust levels q + 1 examples and the others q (a choice; METHOD 3
-    asks only that sizes differ by at most one). Censored examples (+inf) come last. Equal distances:
+    Without ties, N = qR + s examples give the s least robust levels q + 1 examples and the others q (which levels get
+    one more is a choice). Censored examples (+inf) come last. Equal distances:
 
     - "split", for training: sizes still differ by at most one. Ties go by the signed logit margin, which only `Scores`
       carry, and what this leaves tied is put in an order drawn at random. The draw depends on the seed and on nothing
