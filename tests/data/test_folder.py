@@ -83,12 +83,12 @@ def _write(path: Path, mode: str = "RGB", size: tuple[int, int] = (4, 6)) -> Non
 
 
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
-    (lambda root: (root / "cat").mkdir(), "cat holds no pictures"),
+    (lambda root: (root / "cat").mkdir(), "cat holds no files, no pictures"),
     (lambda root: _write(root / "ant" / "big.png", size=(5, 6)), "big.png is 6x5 pixels, others 6x4"),
     (lambda root: (root / "ant" / "a.png").write_bytes(b"text"), "a.png is no readable picture"),
-    (lambda root: _write(root / "ant" / "deep.png", "I;16"), "deep.png has Pillow mode I;16"),
-    (lambda root: _write(root / "train" / "ant" / "a.png"), "Move ant, bee away"),
-    (lambda root: _write(root / "test" / "ant" / "a.png"), "train/ is needed"),
+    (lambda root: _write(root / "ant" / "deep.tif", "F"), "deep.tif has Pillow mode F"),
+    (lambda root: _write(root / "train" / "ant" / "a.png"), "Move ant, bee out of pictures"),
+    (lambda root: _write(root / "test" / "ant" / "a.png"), "Move ant, bee into a folder train"),
 ]
 
 

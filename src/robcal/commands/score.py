@@ -9,7 +9,7 @@ import typer
 
 from robcal.checks import check_output, refuse
 from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Precision, Quiet, Scorer, admit_factories
-from robcal.commands.terminal import show
+from robcal.commands.terminal import show, show_notes
 from robcal.config import TrainSettings
 
 SplitChoice = Literal["train", "val", "test"]
@@ -58,9 +58,11 @@ def score(
         refuse(f"--out is {out}", "scores are a .parquet file", "Name it with this ending")
     admit_factories(factory)
     network, settings = _open_model(model, data, seed)
+    dataset = load_data(settings)
+    show_notes(dataset.notes if data and is_main() else ())
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         scores = score_split(
-            network, load_data(settings), split, out, method=method, overwrite=overwrite, reporter=reporter,
+            network, dataset, split, out, method=method, overwrite=overwrite, reporter=reporter,
             num_rivals=num_rivals, batch_size=batch_size, precision=precision, compile=compile, shard_size=shard_size,
             num_levels=levels, device=device,
         )  # fmt: skip
@@ -130,9 +132,11 @@ def fidelity(
     check_output(out, overwrite=overwrite)
     admit_factories(factory)
     network, settings = _open_model(model, data, None)
+    dataset = load_data(settings)
+    show_notes(dataset.notes if data and is_main() else ())
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         rows = measure_fidelity(
-            network, load_data(settings), split, out, methods=methods, at_hand=given, sample=sample, num_levels=levels,
+            network, dataset, split, out, methods=methods, at_hand=given, sample=sample, num_levels=levels,
             iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite, reporter=reporter,
             batch_size=batch_size, device=device,
         )  # fmt: skip

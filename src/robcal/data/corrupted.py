@@ -17,9 +17,9 @@ from robcal.checks import IntArray, check_choice, check_labels, check_positive_i
 from robcal.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, SEVERITIES
 from robcal.data.dataset import Split
-from robcal.data.folder import class_folders, list_pictures
 from robcal.data.imagenet import SIZE
 from robcal.data.lazy import ManyPictures
+from robcal.data.listing import class_folders, list_pictures
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import FIXED_SEED, limit
 
@@ -208,8 +208,8 @@ def _read_folders(
         absent = sorted(set(names) - set(class_folders(folder)))
         if absent:
             refuse(f"{folder} has no class {absent[0]}", "every class of the classifier is needed", "Unpack it again")
-        files, labels = list_pictures(folder, names, others=class_names is not None)
-        whole = Split(inputs=ManyPictures(files, (side, side), "RGB", True), labels=labels)
+        found = list_pictures(folder, names, others=class_names is not None)
+        whole = Split(inputs=ManyPictures(found.files, (side, side), "RGB", True), labels=found.labels)
         return limit(whole, test_limit, FIXED_SEED, len(names), "test_limit")
 
     return CorruptedCells("ImageNet-C", kinds, open_cell)

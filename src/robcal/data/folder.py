@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
-import numpy as np
+from PIL import Image
 
-from robcal.checks import IntArray, check_positive_int, check_readable, refuse
+from robcal.checks import check_positive_int, check_readable, refuse
 from robcal.data.dataset import Split
-from robcal.data.lazy import FileList, LazyPictures, refuse_size
-from robcal.data.pictures import ColourMode, open_picture
+from robcal.data.lazy import LazyPictures, refuse_size
+from robcal.data.listing import LAYOUT, class_folders, files_in, folders_in, left_out, list_pictures
+from robcal.data.pictures import DEEP_GREY, GREY_MODES, ColourMode, open_picture
 from robcal.data.splits import Parts
 
-PARTS = ("train", "val", "test")
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-
-LAYOUT = "a folder holds one folder a class, or train/ (and val/, test/) that do"
+#: Names that the folder of a part may have.
+PARTS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def read_folder(path: str, image_size: int | None = None) -> Parts:
-    """Pictures in one folder a class, with optional train/, val/ and test/ above.
+    """Pictures in one folder a class, with optional train/, val/ (or valid/, validation/) and test/ above.
 
-    Classes are numbered by the sorted names of their folders. Pictures are decoded to uint8 when they are asked for, so
-    a data set may be larger than memory. They are RGB unless every one is grey ("L"). All have one size, unless
+    Classes are numbered by the sorted names of their folders. What counts as a picture is said by the suffix, whatever
+    its case (`robcal.data.pictures.suffixes`); pictures in subfolders of a class folder are of that class. Files of
+    other suffixes are left out, and a note counts and names them. Pictures are decoded to uint8 when they are asked
+    for, so a data set may be larger than memory. They are RGB unless every one is grey ("L"). All have one size, unless
     `image_size` is given: then they are scaled to cover a square of it and cropped about the centre. Orientation tags
-    are not applied.
+    are not applied; transparency is dropped, and 16 bits become 8 (`robcal.data.pictures.convert`).
 
     Args:
         path: the folder.
@@ -44,94 +46,140 @@ def read_folder(path: str, image_size: int | None = None) -> Parts:
     roots = _part_roots(root)
     class_names = class_folders(roots["train"])
     if len(class_names) < 2:
-        refuse(f"{roots['train']} holds {len(class_names)} class folder(s)", f"{LAYOUT}, two or more", "Sort them so")
-    listed = {name: list_pictures(folder, class_names) for name, folder in roots.items()}
-    mode, size = _mode_and_size([files for files, _ in listed.values()], image_size)
+        _refuse_classes(roots["train"], class_names)
+    listed = {part: list_pictures(folder, class_names) for part, folder in roots.items()}
+    headers = _read_headers((file for listing in listed.values() for file in listing.files), image_size)
+    assert headers.size is not None
     splits = {
-        name: Split(inputs=LazyPictures(files, size, mode, image_size is not None), labels=labels)
-        for name, (files, labels) in listed.items()
+        part: Split(
+            inputs=LazyPictures(listing.files, headers.size, headers.mode, image_size is not None),
+            labels=listing.labels,
+        )
+        for part, listing in listed.items()
     }
-    return Parts(name=root.resolve().name, parts=splits, class_names=class_names, box=(0.0, 1.0), kind="image")
-
-
-def _folders(root: Path) -> list[Path]:
-    """The folders in `root` by name; hidden ones are passed over."""
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    beside = files_in(root) if roots["train"] != root else []
+    notes = [f"{root.name}: left out {left_out(beside)}"] if beside else []
+    notes += [note for part, listing in listed.items() for note in listing.notes(roots[part].name)]
+    return Parts(
+        name=root.resolve().name,
+        parts=splits,
+        class_names=class_names,
+        box=(0.0, 1.0),
+        kind="image",
+        notes=(*notes, *headers.notes()),
+    )
 
 
 def _part_roots(root: Path) -> dict[str, Path]:
-    """Where the class folders of each part are."""
+    """Where the class folders of each part are.
+
+    A folder that is called like a part and holds pictures but no folders is a class of that name (bus, car, train).
+    """
     if not root.is_dir():
-        refuse(f"{root} is a file", LAYOUT, "Name the folder")
-    names = [folder.name for folder in _folders(root)]
-    parts = [name for name in PARTS if name in names]
-    if not parts:
-        return {"train": root}
-    others = [name for name in names if name not in PARTS]
-    if "train" not in parts or others:
         refuse(
-            f"{root} holds {', '.join(names)}",
-            f"{LAYOUT}; train/ is needed, and nothing else lies beside them",
-            f"Move {', '.join(others)} away" if others else "Rename the training folder to train",
+            f"{root} is a file", LAYOUT, f"Name the folder that holds the class folders, such as {root.parent.parent}"
         )
-    return {name: root / name for name in parts}
+    folders = folders_in(root)
+    held = {
+        part: [folder for folder in folders if folder.name in names and (folders_in(folder) or not files_in(folder))]
+        for part, names in PARTS.items()
+    }
+    found = {part: named for part, named in held.items() if named}
+    if not found:
+        return {"train": root}
+    twice = next((folders for folders in found.values() if len(folders) > 1), None)
+    if twice:
+        given = f"{root} holds {' and '.join(folder.name for folder in twice)}"
+        refuse(given, "both name the validation part", f"Move {twice[1].name} away, or its pictures into the other")
+    named = {part: folders[0] for part, folders in found.items()}
+    others = [folder for folder in folders if folder not in named.values()]
+    if "train" not in named or others:
+        _refuse_parts(root, named, others)
+    return named
 
 
-def class_folders(root: Path) -> tuple[str, ...]:
-    """The classes of a folder that holds one folder a class: their names, sorted."""
-    return tuple(folder.name for folder in _folders(root))
+def _refuse_parts(root: Path, parts: Mapping[str, Path], others: Sequence[Path]) -> NoReturn:
+    """Say that there is no training part, or that folders lie beside the parts."""
+    have = ", ".join(folder.name for folder in parts.values())
+    rest = ", ".join(folder.name for folder in others[:10]) + (", …" if len(others) > 10 else "")
+    if "train" in parts:
+        fix = f"Move {rest} out of {root.name}"
+    elif not others:
+        fix = f"Put the folder of the training pictures beside {have}, by the name of train"
+    elif any(folders_in(folder) for folder in others):
+        fix = f"Rename the folder of the training pictures ({rest}) to train"
+    else:
+        fix = f"Move {rest} into a folder train"
+    refuse(f"{root} holds {have}{', ' * bool(others)}{rest}", f"{LAYOUT}; train/ is needed and no others", fix)
 
 
-def list_pictures(root: Path, class_names: Sequence[str], *, others: bool = False) -> tuple[FileList, IntArray]:
-    """The pictures of one part, class by class and sorted by name within, with their labels.
+def _refuse_classes(root: Path, class_names: tuple[str, ...]) -> NoReturn:
+    """Say that there are too few classes, and what it looks like."""
+    inner = folders_in(root / class_names[0]) if class_names and (root / class_names[0]).is_dir() else []
+    if len(inner) > 1:
+        fix = f"Name {root / class_names[0]}, which holds {len(inner)} folders"
+    elif any(file.suffix == ".parquet" for file in root.rglob("*.parquet")):
+        fix = f"Parquet files of pictures are read by imagenet:{root}"
+    else:
+        fix = "Move the pictures of each class into a folder of their own"
+    refuse(f"{root} holds {len(class_names)} class folder(s)", f"{LAYOUT}, two or more", fix)
 
-    Args:
-        root: a folder that holds one folder a class.
-        class_names: the classes, in the order of their labels; `root` may lack some.
-        others: whether folders of other classes are passed over; if not, they are refused.
 
-    Returns:
-        The N pictures, in the order of the sorted folders, and (N,) int64 labels.
+@dataclass
+class _Headers:
+    """What the headers of pictures say.
+
+    Attributes:
+        mode: "L" while every picture is grey.
+        size: (height, width) in pixels of all of them.
+        deep: pictures of 16 bits, in order.
+        transparent: pictures with transparency.
+    """
+
+    mode: ColourMode = "L"
+    size: tuple[int, int] | None = None
+    deep: list[Path] = field(default_factory=list)
+    transparent: list[Path] = field(default_factory=list)
+
+    def see(self, file: Path, picture: Image.Image) -> None:
+        """Take in one header."""
+        if picture.mode not in GREY_MODES:
+            self.mode = "RGB"
+        if picture.mode in DEEP_GREY:
+            self.deep.append(file)
+        if picture.has_transparency_data:
+            self.transparent.append(file)
+
+    def notes(self) -> tuple[str, ...]:
+        """What is changed when the pictures are decoded."""
+        notes = []
+        if self.deep:
+            notes.append(
+                f"16 bits are brought to 8 (divided by 257) in {len(self.deep)} of the pictures, such as "
+                f"{self.deep[0]}: where fewer of the 16 are used it comes out dark, so stretch them before"
+            )
+        if self.transparent:
+            notes.append(
+                f"transparency is dropped in {len(self.transparent)} of the pictures, such as {self.transparent[0]}: "
+                "the stored colours are shown as they are"
+            )
+        return tuple(notes)
+
+
+def _read_headers(files: Iterable[Path], image_size: int | None) -> _Headers:
+    """Read the headers of the pictures; with an `image_size` only until the first coloured one.
 
     Raises:
-        InputError: if there is another class, an empty one, or none at all.
+        InputError: if a picture is unreadable or, without an `image_size`, of another size than the first.
     """
-    names: list[str] = []
-    counts: list[int] = []
-    labels: list[int] = []
-    number = {name: label for label, name in enumerate(class_names)}
-    for folder in _folders(root):
-        if folder.name not in number:
-            if others:
-                continue
-            known = ", ".join(class_names[:20]) + (", …" if len(class_names) > 20 else "")
-            refuse(f"{root} has a class {folder.name}", f"classes are {known}", "Remove or rename it")
-        found = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not found:
-            refuse(f"{folder} holds no pictures", f"{LAYOUT}; pictures are {', '.join(SUFFIXES)}", "Fill or remove it")
-        names += [f"{folder.name}/{name}" for name in found]
-        counts.append(len(found))
-        labels.append(number[folder.name])
-    if not names:
-        refuse(f"{root} holds no class folders", LAYOUT, "Fill it or remove it")
-    return FileList.of(root, names), np.repeat(np.array(labels, np.int64), counts)
-
-
-def _mode_and_size(parts: Sequence[FileList], image_size: int | None) -> tuple[ColourMode, tuple[int, int]]:
-    """Colour mode and (height, width) of the data set, from the headers of the pictures.
-
-    With an `image_size` the headers are read only until the first coloured one.
-    """
-    mode: ColourMode = "L"
-    size = None if image_size is None else (image_size, image_size)
-    for file in (file for files in parts for file in files):
+    headers = _Headers(size=None if image_size is None else (image_size, image_size))
+    for file in files:
         with open_picture(file, None) as picture:
             shape = (picture.height, picture.width)
-            mode = mode if picture.mode in ("L", "1") else "RGB"
-        size = shape if size is None else size
-        if image_size is None and shape != size:
-            refuse_size(str(file), shape, size)
-        if image_size is not None and mode == "RGB":
+            headers.see(file, picture)
+        headers.size = headers.size or shape
+        if image_size is None and shape != headers.size:
+            refuse_size(str(file), shape, headers.size)
+        if image_size is not None and headers.mode == "RGB":
             break
-    assert size is not None
-    return mode, size
+    return headers

@@ -13,8 +13,8 @@ import numpy as np
 
 from robcal.checks import IntArray, check_labels, check_positive_int, refuse
 from robcal.data.dataset import Split
-from robcal.data.folder import class_folders, list_pictures
 from robcal.data.lazy import TEST_SHARE, Encoded, ManyPictures
+from robcal.data.listing import class_folders, list_pictures
 from robcal.data.parquet import ParquetRows, list_rows
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import Parts
@@ -54,7 +54,7 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
     root = check_place(Path(path).expanduser(), "ImageNet")
     size = SIZE if image_size is None else check_positive_int(image_size, "image_size")
     shards = sorted(root.rglob("*.parquet")) if root.is_dir() and not (root / "train").is_dir() else []
-    class_names, sources = _read_shards(root, shards) if shards else _read_folders(root)
+    class_names, sources, notes = _read_shards(root, shards) if shards else _read_folders(root)
     return Parts(
         name="ImageNet" if len(class_names) == CLASSES else f"ImageNet ({len(class_names)} classes)",
         parts={
@@ -64,10 +64,12 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
         class_names=class_names,
         box=(0.0, 1.0),
         kind="image",
+        notes=notes,
     )
 
 
-Found = tuple[tuple[str, ...], dict[str, tuple[Encoded, IntArray]]]
+#: Names of the classes; the pictures and labels of each part; notes.
+Found = tuple[tuple[str, ...], dict[str, tuple[Encoded, IntArray]], tuple[str, ...]]
 
 
 def _read_folders(root: Path) -> Found:
@@ -80,7 +82,8 @@ def _read_folders(root: Path) -> Found:
     class_names = class_folders(root / "train")
     _check_number(class_names, root)
     listed = {part: list_pictures(root / name, class_names) for part, name in (("train", "train"), ("test", "val"))}
-    return class_names, {part: (files, labels) for part, (files, labels) in listed.items()}
+    notes = [note for part, listing in listed.items() for note in listing.notes("val" if part == "test" else part)]
+    return class_names, {part: (listing.files, listing.labels) for part, listing in listed.items()}, tuple(notes)
 
 
 def _read_shards(root: Path, shards: Sequence[Path]) -> Found:
@@ -103,7 +106,7 @@ def _read_shards(root: Path, shards: Sequence[Path]) -> Found:
     absent = np.setdiff1d(np.arange(len(names)), checked["train"])
     if absent.size:
         refuse(f"{root} has no training picture of class {names[absent[0]]}", WANTED, "Fetch the missing shards")
-    return names, {part: (sources[part][0], labels) for part, labels in checked.items()}
+    return names, {part: (sources[part][0], labels) for part, labels in checked.items()}, ()
 
 
 def _check_number(class_names: Sequence[str], root: Path) -> None:
