@@ -1,4 +1,9 @@
-"""The main job, `robcal demo`: plain training against AR-AdaLS on handwritten digits, over several seeds."""
+"""The main job, `robcal demo`: plain training, AR-AdaLS, and plain training with a temperature, on handwritten digits.
+
+With all 755 training images the digits are easy: a small network is nearly calibrated, and methods hardly differ. With
+200 of them, trained long enough, it over-fits as large networks do on large data. This regime was chosen once, among
+nine that differ in epochs, batch size and learning rate, on seeds 100 to 105; the demo's seeds start at 0.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +23,28 @@ SETTINGS = TrainSettings(
     data="digits",
     model="mlp",
     method="vanilla",
-    epochs=40,
+    epochs=150,
     batch_size=64,
-    learning_rate=0.05,
-    levels=10,
+    learning_rate=0.1,
+    train_limit=200,
+    levels=5,
 )
+
+#: What the demo is and how it was chosen, for the terminal and the notes of the report.
+REGIME = (
+    "The demo trains a small network on 200 handwritten digits, far longer than it takes to learn them: it over-fits, "
+    "as large networks do. These settings were chosen once, on other seeds, so that plain training is over-confident; "
+    "with all 755 training images it is nearly calibrated, and methods hardly differ."
+)
+
+#: What to do next.
+NEXT = """next, with predictions of yours:    robcal audit --probs probs.npy --labels labels.npy --out audit.html
+  with data of yours:               robcal train --data folder:PATH --out runs/ar    then    robcal audit runs/ar
+  which method is best on it:       robcal compare my.toml --out compare    (README: start from a preset)"""
 
 
 def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Reporter) -> Results:
-    """Train, score, measure: plain and AR-AdaLS for every seed, then put them side by side.
+    """Train, score, measure: plain, AR-AdaLS, and plain with a temperature, for every seed; put them side by side.
 
     Args:
         out: folder; finished runs in it are used as they are.
@@ -40,11 +58,15 @@ def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Rep
     """
     tasks = [_Task(out, seed, overwrite) for seed in range(seeds)]
     with Together(reporter, seeds) as shown:
-        pairs = run_side_by_side(_one_seed, tasks, jobs=jobs, reporter=shown)
-    measured = [run for method in zip(*pairs, strict=True) for run in method]
+        made = run_side_by_side(_one_seed, tasks, jobs=jobs, reporter=shown)
+    measured = [run for method in zip(*made, strict=True) for run in method]
     results = collect(
-        measured, title="robcal demo: handwritten digits, plain training against AR-AdaLS", reporter=reporter
+        measured,
+        title="robcal demo: handwritten digits, plain training against AR-AdaLS",
+        against=[measured[-1].name],
+        reporter=reporter,
     )
+    results = dataclasses.replace(results, notes=(REGIME, *results.notes))
     save_results(results, out / "results.json")
     return results
 
@@ -56,8 +78,8 @@ class _Task:
     overwrite: bool
 
 
-def _one_seed(task: _Task, reporter: Reporter) -> tuple[Measured, Measured]:
-    """The plain model of a seed, which is AR-AdaLS's reference model too, and AR-AdaLS."""
+def _one_seed(task: _Task, reporter: Reporter) -> tuple[Measured, Measured, Measured]:
+    """The plain model of a seed, which AR-AdaLS refers to; AR-AdaLS; and the plain model with a temperature."""
     plain = dataclasses.replace(SETTINGS, seed=task.seed)
     ours = dataclasses.replace(plain, method="ar-adals", levels_from="robustness")
     data = load_data(plain)
@@ -70,4 +92,5 @@ def _one_seed(task: _Task, reporter: Reporter) -> tuple[Measured, Measured]:
     return (
         measure_run(first, dataset=data, reporter=reporter),
         measure_run(second, dataset=data, scores=False, reporter=reporter),
+        measure_run(first, dataset=data, temperature=True, reporter=reporter),
     )

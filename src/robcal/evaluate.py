@@ -288,7 +288,8 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
         "Robustness of an example: l2 norm, in input units, of the smallest change found that alters the model's own "
         f"prediction within the input box (an upper bound, verified in float32). Levels: {num_levels} groups of equal "
         "size, except that equal norms share a level; level 0 is the least robust. Every method is grouped by the "
-        f"levels of the {title} model of the same seed.",
+        f"levels of the {title} model of the same seed, so {title} alone is judged by its own distances, which go with "
+        "its own confidence.",
         "The validation split steers the smoothing; the test split is only measured on.",
         *(_temperatures(runs) for runs in methods.values() if runs[0].temperature is not None),
     ]

@@ -368,24 +368,39 @@ def test_ctrl_c_exits_130_keeps_the_state_and_the_run_goes_on(table, tmp_path):
 
 
 def test_demo_in_small(tmp_path, capsys, monkeypatch):
-    """The demo's whole path with short runs: table, results, report; and again, from what is there."""
+    """The demo's whole path with short runs: table, what was found, report; and again, from what is there."""
     import dataclasses
 
     from robcal import demo
+    from robcal.report.compared import comparison
+    from robcal.report.formatting import ascii_numbers
 
     monkeypatch.setattr(demo, "SETTINGS", dataclasses.replace(demo.SETTINGS, epochs=2, test_limit=100))
     run("demo", "--seeds", "2", "--jobs", "1", "--out", tmp_path / "d", "--quiet")
     out = capsys.readouterr().out
     assert "Plain" in out
-    assert out.strip().endswith("report.html")
+    assert out.splitlines()[-1] == str(tmp_path / "d/report.html")
     results = load_results(tmp_path / "d/results.json")
-    plain, ours = results.methods
+    plain, ours, scaled = results.methods
     assert (plain.name, ours.name, plain.seeds) == ("vanilla", "ar-adals", (0, 1))
-    assert len(plain.shift) == 75
-    assert len(plain.levels) == 10
+    assert scaled.title == "Plain + temperature"
+    said = " ".join(out.split())
+    for pair in (("ar-adals", "vanilla"), (scaled.name, "vanilla"), ("ar-adals", scaled.name)):
+        assert ascii_numbers(comparison(results, *pair)) in said
+    assert results.notes[0] == demo.REGIME
+    assert scaled.metrics["accuracy"] == plain.metrics["accuracy"]
+    assert scaled.metrics["nll"].value < plain.metrics["nll"].value
+    assert len(scaled.shift) == len(plain.shift) == 75
+    assert len(scaled.levels) == len(plain.levels) == 5
     assert {"ece", "shift_ece", "nll", "brier", "accuracy"} <= set(results.differences["ar-adals"])
     run("report", tmp_path / "d", "--out", tmp_path / "again.html", "--quiet")
     assert (tmp_path / "again.html").read_text() == (tmp_path / "d/report.html").read_text()
+    page = (tmp_path / "again.html").read_text()
+    assert page.count("Plain + temperature") > 15
+    pair, scaled_too = (tmp_path / "d/plain-0", tmp_path / "d/ar-adals-0"), tmp_path / "scaled.html"
+    run("report", *pair, "--temperature", "--out", scaled_too, "--quiet")
+    assert "AR-AdaLS + temperature" in scaled_too.read_text()
+    capsys.readouterr()
     before = (tmp_path / "d/plain-0/model.safetensors").stat().st_mtime_ns
     run("demo", "--seeds", "2", "--jobs", "1", "--out", tmp_path / "d", "--quiet")
     assert (tmp_path / "d/plain-0/model.safetensors").stat().st_mtime_ns == before

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from report_samples import NAN, around, audit, full, method
 
+from robcal.report.compared import comparison, comparisons
 from robcal.report.findings import answer, headline, most_overconfident, trend_sentence
 from robcal.report.verdicts import compare, marks, titles
 from robcal.types import Estimate, MethodResult, Results, TrendTest
@@ -58,16 +59,76 @@ def test_headline_of_a_comparison():
     assert "cannot be compared" in headline(two(around(0.05), around(0.02), metric="nll"))
 
 
-def test_of_three_the_lowest_ece_is_compared_and_the_choice_is_said():
+def test_headline_of_many_sorts_them_by_what_the_intervals_tell():
     text = headline(full(3))
-    assert text.startswith("Of the 2 methods compared with the first, AR-AdaLS has the lowest ECE.")
-    assert "AR-AdaLS is better calibrated than Plain" in text
+    assert text == (
+        "AR-AdaLS and AdaLS are better calibrated than Plain: their confidence misses their accuracy by 2.0 and 3.0 "
+        "instead of 5.0 percentage points on average."
+    )
+    told = {"ar-adals": {"ece": Estimate(-0.03, -0.08, 0.02)}, "adals": {"ece": Estimate(0.02, 0.01, 0.03)}}
+    worse = headline(replace(full(3), differences=told))
+    assert worse.startswith("AR-AdaLS is not distinguishable from Plain in calibration. AdaLS is worse calibrated ")
+
+
+def with_four_more(ece):
+    base = full(3)
+    more = [
+        replace(base.methods[1], name=f"m{n}", title=f"M{n}", metrics={"ece": around(ece(n), 0.001)}) for n in range(4)
+    ]
+    return replace(base, methods=(base.methods[0], *more, base.methods[2]), differences={})
+
+
+def test_headline_of_more_than_three_is_no_list():
+    many = headline(with_four_more(lambda n: 0.01 + 0.01 * n))
+    assert many.startswith("M0, M1, M2 and 2 more are better calibrated than Plain: their confidence misses ")
+    assert "by 1.0 to 4.0 instead of 5.0" in many
+
+
+def test_comparisons_tell_both_directions_and_what_cannot_be_told():
+    """A method that wins one metric and loses another is told as both; the size has no sign, its interval neither."""
+    base = full(3)
+    rivals = {
+        "ece": Estimate(0.01, 0.004, 0.016),
+        "nll": Estimate(-0.2, -0.3, -0.1),
+        "accuracy": Estimate(0.002, -0.001, 0.005),
+    }
+    results = replace(base, pairs={"ar-adals": {"adals": rivals}})
+    last = comparisons(results)[-1]
+    assert last == (
+        "AR-AdaLS against AdaLS: better in NLL by 0.2000 [0.1000, 0.3000] and in ECE under shift by 0.0300; worse in "
+        "ECE by 0.0100 [0.0040, 0.0160]; no difference can be told in accuracy (+0.20 [−0.10, +0.50] pp)."
+    )
+    mirrored = comparison(results, "adals", "ar-adals")
+    assert "worse in NLL by 0.2000 [0.1000, 0.3000]" in mirrored
+    assert "better in ECE by 0.0100 [0.0040, 0.0160]" in mirrored
+    higher = {"accuracy": Estimate(-0.02, -0.03, -0.01)}
+    less = comparison(replace(base, differences={"adals": higher}), "adals", "plain")
+    assert "worse in accuracy by 2.00 [1.00, 3.00] pp" in less
+
+
+def test_what_does_not_differ_at_all_is_told_as_the_same():
+    """A temperature moves no prediction: nothing is uncertain about the accuracy."""
+    base = full(3)
+    same = {"ece": Estimate(-0.02, -0.03, -0.01), "accuracy": Estimate(0.0, 0.0, 0.0)}
+    told = comparison(replace(base, differences={"adals": same}), "adals", "plain")
+    assert told.endswith("; the same in accuracy.")
+
+
+def test_comparisons_without_intervals_or_numbers_claim_nothing():
+    bare = two(Estimate(0.05), Estimate(0.02))
+    assert comparisons(bare) == ("B against A: without intervals, what differs may be chance in ECE (−0.0300).",)
+    assert comparisons(two(Estimate(NAN), Estimate(0.02))) == ()
+
+
+def test_of_many_methods_only_that_of_lowest_ece_is_compared():
+    (only,) = comparisons(with_four_more(lambda n: 0.05 - 0.01 * n))
+    assert only.startswith("M3 against Plain")
 
 
 def test_answer_names_the_level_with_its_numbers():
     comparison, place = answer(full())
-    assert "ECE is 0.0200 against 0.0500 (better; difference −0.0300 [−0.0360, −0.0240])." in comparison
-    assert "Accuracy is 95.00% against 95.00% (not distinguishable" in comparison
+    assert "better in ECE by 0.0300 [0.0240, 0.0360] and in ECE under shift by 0.0900 [0.0800, 0.1000]" in comparison
+    assert "no difference can be told in accuracy (0.00 [−0.40, +0.40] pp)" in comparison
     assert "least robust tenth" in place
     assert "80.0% and is right 70.0%" in place
     assert "10.0 percentage points too sure" in place

@@ -13,21 +13,20 @@ from robcal.report.table import measured_metrics
 from robcal.types import Estimate, MethodResult, Results
 
 
-def printed(results, width=80, **options):
+def printed(results, width=80, *, differences=True, **options):
     console = Console(width=width, file=io.StringIO(), color_system=None, **options)
-    console.print(text_table(results))
+    console.print(text_table(results, differences=differences))
     return console.file.getvalue()
 
 
 def test_text_table_golden():
     assert [line.rstrip() for line in printed(full()).splitlines()] == [
-        "Method          Accuracy                          ECE   NLL   Brier   ECE, shift",
-        "─" * 80,
-        "Plain            95.00%*      0.0500 [0.0450, 0.0550]   inf       -       0.1500",
-        "AR-AdaLS         95.00%~     0.0200* [0.0150, 0.0250]   inf       -      0.0600*",
+        "Method            Accuracy                         ECE  NLL  Brier  ECE, shift",
+        "─" * 78,
+        "Plain              95.00%*     0.0500 [0.0450, 0.0550]  inf      -      0.1500",
+        "AR-AdaLS           95.00%~    0.0200* [0.0150, 0.0250]  inf      -     0.0600*",
         "",
-        "AR-AdaLS -       0.00 pp   -0.0300 [-0.0360, -0.0240]     -       -      -0.0900",
-        "Plain",
+        "AR-AdaLS - Plain   0.00 pp  -0.0300 [-0.0360, -0.0240]    -      -     -0.0900",
     ]
 
 
@@ -41,6 +40,12 @@ def test_text_table_fits_eighty_columns_with_every_number(num_methods):
     if num_methods > 1:
         assert "-0.0300 [-0.0360, -0.0240]" in text
         assert "0.0200* [0.0150, 0.0250]" in text
+
+
+def test_text_table_without_differences():
+    text = printed(full(), differences=False)
+    assert "AR-AdaLS  " in text
+    assert "-0.0300" not in text
 
 
 def test_text_table_is_ascii_apart_from_rules():

@@ -70,6 +70,9 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo.")],
     out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
     shift: Annotated[bool, typer.Option(help="Measure under corruption too (images).")] = True,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Every run after temperature scaling on its validation split too.")
+    ] = False,
     factory: Factory = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -100,6 +103,6 @@ def report(
         results = load_results(measured)
     else:
         with open_reporter(quiet=quiet) as reporter:
-            results = report_runs(runs, shift=shift, reporter=reporter)
+            results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
     show(text_table(results))
     typer.echo(str(write_report(results, out, overwrite=overwrite)))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
 import typer
+
+from robcal.report.formatting import ascii_numbers
 
 
 def columns() -> int:
@@ -19,6 +22,11 @@ def show(text: Any) -> None:
     from rich.console import Console
 
     Console().print(text)
+
+
+def say(paragraph: str) -> None:
+    """Tell a paragraph on standard output, in lines no wider than the terminal."""
+    typer.echo(textwrap.fill(ascii_numbers(paragraph), columns(), break_on_hyphens=False))
 
 
 def show_notes(notes: Iterable[str]) -> None:

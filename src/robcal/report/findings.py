@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from robcal.report import formatting
+from robcal.report.compared import MOST_TOLD, comparison_headline, comparisons
 from robcal.report.formatting import clean_text, has_interval
 from robcal.report.plotted import reliability_points
-from robcal.report.verdicts import better, compare, paired_difference, titles
+from robcal.report.verdicts import titles
 from robcal.types import Estimate, GroupRow, MethodResult, Results, TrendTest
 
 #: Trend tests above this two-sided p-value are called indistinguishable from chance.
@@ -15,41 +16,24 @@ SIGNIFICANCE = 0.05
 
 
 def headline(results: Results) -> str:
-    """The answer in one sentence: which method is better calibrated and by how much, if the numbers can tell."""
-    if len(results.methods) == 1:
-        return _single_headline(results)
-    return _comparison_headline(results)
+    """The answer: which methods are better calibrated, if the numbers can tell; of one, how well it is."""
+    return _single_headline(results) if len(results.methods) == 1 else comparison_headline(results)
 
 
 def answer(results: Results) -> tuple[str, ...]:
-    """The paragraphs below the headline: how sure the comparison is, then where the model is wrongly sure."""
-    baseline = results.methods[0]
-    rival = challenger(results)
-    if rival is not None:
-        names = titles(results)
-        comparison = [
-            _compare_metric(results, rival.name, baseline.name, metric, name)
-            for metric, name in (
-                ("ece", "ECE"),
-                ("accuracy", "Accuracy"),
-                ("shift_ece", "Under corrupted inputs the mean ECE"),
-            )
-            if metric in rival.metrics and metric in baseline.metrics
-        ]
-        place = [wrongly_sure(baseline, names[baseline.name]), _same_place(results, baseline, rival)]
-    else:
-        comparison = [_single_direction(baseline)]
-        place = [wrongly_sure(baseline, "It")]
-    paragraphs = (" ".join(filter(None, sentences)) for sentences in (comparison, place))
-    return tuple(paragraph for paragraph in paragraphs if paragraph)
-
-
-def challenger(results: Results) -> MethodResult | None:
-    """The method that the first one is compared with: of the others, the one with the lowest ECE."""
-    others = [m for m in results.methods[1:] if "ece" in m.metrics and math.isfinite(m.metrics["ece"].value)]
+    """The paragraphs below the headline: what differs between methods, then where the model is wrongly sure."""
+    baseline, *others = results.methods
     if not others:
-        return results.methods[1] if len(results.methods) > 1 else None
-    return min(others, key=lambda method: method.metrics["ece"].value)
+        return tuple(filter(None, (_single_direction(baseline), wrongly_sure(baseline, "It"))))
+    return tuple(filter(None, (*comparisons(results), place(results))))
+
+
+def place(results: Results) -> str:
+    """Where the first of several methods is wrongly sure, and what the others say there."""
+    baseline, *others = results.methods
+    name = titles(results)[baseline.name]
+    sentences = [wrongly_sure(baseline, name), *(_same_place(results, baseline, one) for one in others[:MOST_TOLD])]
+    return " ".join(filter(None, [*sentences, _most_robust(baseline, name)]))
 
 
 def wrongly_sure(method: MethodResult, name: str) -> str:
@@ -122,51 +106,6 @@ def _single_direction(method: MethodResult) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _comparison_headline(results: Results) -> str:
-    names = titles(results)
-    baseline, rival = results.methods[0], challenger(results)
-    if rival is None or "ece" not in rival.metrics or "ece" not in baseline.metrics:
-        return "No calibration error was measured for both methods, so they cannot be compared."
-    first, second = names[rival.name], names[baseline.name]
-    a, b = rival.metrics["ece"].value, baseline.metrics["ece"].value
-    verdict = compare(results, "ece", rival.name, baseline.name)
-    lead = _lead(results, rival, first)
-    if verdict in {"lower", "higher"}:
-        word = "better" if better("ece", verdict) else "worse"
-        text = (
-            f"{first} is {word} calibrated than {second}: its confidence misses its accuracy by "
-            f"{formatting.number(100 * a, 1)} instead of {_points(b)} on average."
-        )
-    elif verdict == "unclear":
-        text = f"{first} and {second} are not distinguishable in calibration."
-    else:
-        text = (
-            f"{first} misses its accuracy by {formatting.number(100 * a, 1)} and {second} by {_points(b)} on average; "
-            "without intervals, the difference may be chance."
-        )
-    return lead + text
-
-
-def _lead(results: Results, rival: MethodResult, name: str) -> str:
-    """For more than two methods: how the one that is compared was picked."""
-    if len(results.methods) < 3:
-        return ""
-    return f"Of the {len(results.methods) - 1} methods compared with the first, {name} has the lowest ECE. "
-
-
-def _compare_metric(results: Results, first: str, second: str, metric: str, name: str) -> str:
-    by_name = {method.name: method.metrics for method in results.methods}
-    a, b = by_name[first][metric].value, by_name[second][metric].value
-    if math.isnan(a) or math.isnan(b):
-        return ""
-    verdict = compare(results, metric, first, second)
-    says = {"unclear": "not distinguishable", "unknown": "no interval is known"}.get(
-        verdict, "better" if better(metric, verdict) else "worse"
-    )
-    ends = _difference_interval(results, metric, first, second)
-    return f"{name} is {formatting.metric(metric, a)} against {formatting.metric(metric, b)} ({says}{ends})."
-
-
 def _same_place(results: Results, baseline: MethodResult, rival: MethodResult) -> str:
     """The compared method at the level where the first one is most over-confident."""
     row = most_overconfident(baseline)
@@ -178,9 +117,20 @@ def _same_place(results: Results, baseline: MethodResult, rival: MethodResult) -
         return ""
     direction = "too sure" if other.gap.value > 0 else "too unsure"
     return (
-        f"{name} states {formatting.percent(other.confidence.value)} in its own level {clean_text(row.group)} and is "
-        f"right {formatting.percent(other.accuracy.value)} of the time: {_points(abs(other.gap.value))} {direction} "
+        f"There {name} states {formatting.percent(other.confidence.value)} and is right "
+        f"{formatting.percent(other.accuracy.value)} of the time: {_points(abs(other.gap.value))} {direction} "
         f"{_points_interval(other.gap)}."
+    ).replace(" .", ".")
+
+
+def _most_robust(method: MethodResult, name: str) -> str:
+    """The gap of the most robust level, where the least robust one is the most over-confident."""
+    if not method.levels or most_overconfident(method) != method.levels[0]:
+        return ""
+    row = method.levels[-1]
+    return (
+        f"In {_level_name(method, row)} {name} is {_points(abs(row.gap.value))} too "
+        f"{'sure' if row.gap.value > 0 else 'unsure'} {_points_interval(row.gap)}."
     ).replace(" .", ".")
 
 
@@ -217,9 +167,3 @@ def _points(value: float) -> str:
 def _points_interval(gap: Estimate) -> str:
     ends = formatting.interval(gap, lambda end: formatting.signed(None if end is None else 100 * end, 1))
     return f"(interval of the gap {ends})" if ends else ""
-
-
-def _difference_interval(results: Results, metric: str, first: str, second: str) -> str:
-    paired = paired_difference(results, metric, first, second)
-    ends = formatting.interval(paired, lambda end: formatting.difference(metric, end))
-    return f"; difference {formatting.difference(metric, paired.value)} {ends}" if paired is not None and ends else ""

@@ -120,6 +120,16 @@ def difference(name: str, value: float | None) -> str:
     return text if text == NOTHING else f"{text} pp"
 
 
+def difference_interval(name: str, estimate: Estimate | None) -> str:
+    """The interval of the difference of an over-all metric, accuracies in percentage points; "" where none is known.
+
+    Example:
+        >>> difference_interval("accuracy", Estimate(0.01, -0.005, 0.025))
+        '[−0.50, +2.50]'
+    """
+    return interval(estimate, lambda end: difference(name, end).removesuffix(" pp"))
+
+
 def has_interval(estimate: Estimate | None) -> bool:
     """Whether both ends of an interval are known."""
     if estimate is None or estimate.low is None or estimate.high is None:
@@ -144,3 +154,15 @@ def with_interval(estimate: Estimate | None, write: Callable[[float | None], str
     if estimate is None:
         return NOTHING
     return f"{write(estimate.value)} {interval(estimate, write)}".rstrip()
+
+
+def ascii_numbers(text: str) -> str:
+    """The text with its numbers in characters that every terminal has.
+
+    Example:
+        >>> ascii_numbers("−0.01 [–, ∞]")
+        '-0.01 [-, inf]'
+    """
+    for fancy, plain in ((MINUS, "-"), (NOTHING, "-"), ("∞", "inf")):
+        text = text.replace(fancy, plain)
+    return text

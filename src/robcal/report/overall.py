@@ -69,7 +69,7 @@ def _overall_cell(results: Results, row: TableRow, name: str) -> OverallCell:
     if row.kind == "method":
         ends = formatting.interval(estimate, lambda value: formatting.metric(name, value))
         return OverallCell(formatting.metric(name, estimate.value), ends, row.marks.get(name, ""))
-    ends = formatting.interval(estimate, lambda value: formatting.difference(name, value))
+    ends = formatting.difference_interval(name, estimate)
     verdict = compare(results, name, row.name, row.minus)
     mark = "unclear" if verdict == "unclear" and ends else ""
     if verdict in {"lower", "higher"} and ends and name not in UNRANKED:

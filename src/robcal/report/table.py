@@ -91,13 +91,14 @@ def table_rows(results: Results) -> tuple[TableRow, ...]:
     return tuple(rows)
 
 
-def text_table(results: Results) -> Table:
+def text_table(results: Results, *, differences: bool = True) -> Table:
     """The table for a terminal of 80 columns, in plain ASCII apart from the user's own names.
 
     A star marks the best value of a column, a tilde one that is not distinguishable from it.
 
     Args:
         results: at least one method.
+        differences: with the rows of the paired differences.
 
     Returns:
         A rich table: print it with `rich.console.Console().print`.
@@ -111,14 +112,14 @@ def text_table(results: Results) -> Table:
         >>> text_table(Results("Audit", {}, (one,))).row_count
         1
     """
-    rows = table_rows(results)
+    rows = [row for row in table_rows(results) if differences or row.kind == "method"]
     columns = [name for name in SHORT_METRICS if name in measured_metrics(results)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, collapse_padding=True)
     table.add_column("Method", overflow="fold")
     for name in columns:
         table.add_column(SHORT_METRICS[name], justify="right", no_wrap=name != "shift_ece")
     for position, row in enumerate(rows):
-        cells = [_ascii(_short_cell(row, name)) for name in columns]
+        cells = [formatting.ascii_numbers(_short_cell(row, name)) for name in columns]
         last_method = position + 1 < len(rows) and row.kind != rows[position + 1].kind
         title = row.title.replace(formatting.MINUS, "-") if row.kind == "difference" else row.title
         style = "dim" if row.kind == "difference" else None
@@ -181,13 +182,6 @@ def _short_cell(row: TableRow, name: str, *, bold: str = "") -> str:
     value += "~" if mark == "tied" and bold and not value.endswith("~") else ""
     ends = formatting.interval(wanted, lambda end: formatting.metric(name, end))
     return f"{value} {ends}".rstrip()
-
-
-def _ascii(cell: str) -> str:
-    """The cell in characters that every terminal has."""
-    for fancy, plain in ((formatting.MINUS, "-"), (formatting.NOTHING, "-"), ("∞", "inf")):
-        cell = cell.replace(fancy, plain)
-    return cell
 
 
 def escape_markdown(text: str) -> str:

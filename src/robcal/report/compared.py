@@ -1,0 +1,168 @@
+"""What a comparison found, in words: which method is better in what and by how much, and what cannot be told."""
+
+from __future__ import annotations
+
+import math
+
+from robcal.report import formatting
+from robcal.report.verdicts import Verdict, better, compare, paired_difference, titles
+from robcal.types import Estimate, MethodResult, Results
+
+#: Metrics that sentences tell of, and what these call them.
+TOLD = {
+    "ece": "ECE",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "shift_ece": "ECE under shift",
+    "accuracy": "accuracy",
+}
+
+#: With more methods than these beside the first, sentences tell of the one with the lowest ECE only.
+MOST_TOLD = 3
+
+
+def comparison_headline(results: Results) -> str:
+    """Which methods are better calibrated than the first, which worse, and which cannot be told from it."""
+    baseline, *others = results.methods
+    known = [method for method in others if _is_known(method)]
+    if not (known and _is_known(baseline)):
+        return "No calibration error was measured for both methods, so they cannot be compared."
+    by_verdict: dict[Verdict, list[MethodResult]] = {}
+    for method in known:
+        by_verdict.setdefault(compare(results, "ece", method.name, baseline.name), []).append(method)
+    return " ".join(_told(results, by_verdict[kind], kind) for kind in _ORDER if kind in by_verdict)
+
+
+def comparisons(results: Results) -> tuple[str, ...]:
+    """One sentence a pair of methods that is compared: each with the first, then the further pairs of the results."""
+    baseline, *others = results.methods
+    told = others if len(others) <= MOST_TOLD else [_lowest_ece(others)]
+    pairs = [(method.name, baseline.name) for method in told]
+    pairs += [(first, second) for first, rivals in results.pairs.items() for second in rivals][:MOST_TOLD]
+    return tuple(sentence for pair in pairs if (sentence := comparison(results, *pair)))
+
+
+def comparison(results: Results, first: str, second: str) -> str:
+    """What the first of two methods is better in, what it is worse in, by how much, and what cannot be told.
+
+    Args:
+        results: both methods, and their paired difference if there is one.
+        first: key of a method.
+        second: key of another.
+
+    Returns:
+        A sentence, never more certain than the intervals; "" where no metric of `TOLD` was measured of both.
+
+    >>> methods = tuple(MethodResult(name, name) for name in "AB")
+    >>> found = {"ece": Estimate(-0.03, -0.04, -0.02)}
+    >>> comparison(Results("", {}, methods, {"B": found}), "B", "A")
+    'B against A: better in ECE by 0.0300 [0.0200, 0.0400].'
+    """
+    parts: dict[str, list[str]] = {}
+    for metric in TOLD:
+        difference = _difference(results, metric, first, second)
+        if difference is not None:
+            verdict = compare(results, metric, first, second)
+            side = "same" if _is_none(difference) else _side(metric, verdict)
+            parts.setdefault(side, []).append(_phrase(metric, side, difference))
+    if not parts:
+        return ""
+    names = titles(results)
+    clauses = [f"{opening} {_joined(parts[side])}" for side, opening in _OPENINGS.items() if side in parts]
+    return f"{names[first]} against {names[second]}: {'; '.join(clauses)}."
+
+
+_ORDER: tuple[Verdict, ...] = ("lower", "unclear", "higher", "unknown")
+_OPENINGS = {
+    "better": "better",
+    "worse": "worse",
+    "unclear": "no difference can be told",
+    "same": "the same",
+    "unknown": "without intervals, what differs may be chance",
+}
+
+
+def _told(results: Results, methods: list[MethodResult], verdict: Verdict) -> str:
+    """One sentence on the methods whose ECE compares alike with that of the first."""
+    names, baseline, many = titles(results), results.methods[0], len(methods) > 1
+    shown = [names[method.name] for method in methods[:MOST_TOLD]]
+    if len(methods) > MOST_TOLD:
+        shown.append(f"{len(methods) - MOST_TOLD} more")
+    subject, be, their = _joined(shown), "are" if many else "is", "their" if many else "its"
+    if verdict == "unclear":
+        return f"{subject} {be} not distinguishable from {names[baseline.name]} in calibration."
+    misses = (
+        f"{their} confidence misses {their} accuracy by {_points(methods)} instead of {_points([baseline])} percentage "
+        "points on average"
+    )
+    if verdict == "unknown":
+        return (
+            f"{subject} {be} not the same as {names[baseline.name]}: {misses}; without intervals, this may be chance."
+        )
+    word = "better" if better("ece", verdict) else "worse"
+    return f"{subject} {be} {word} calibrated than {names[baseline.name]}: {misses}."
+
+
+def _points(methods: list[MethodResult]) -> str:
+    """The ECE of some methods in percentage points: each, or of many the range."""
+    values = [method.metrics["ece"].value for method in methods]
+    if len(values) > MOST_TOLD:
+        return f"{formatting.number(100 * min(values), 1)} to {formatting.number(100 * max(values), 1)}"
+    return _joined([formatting.number(100 * value, 1) for value in values])
+
+
+def _difference(results: Results, metric: str, first: str, second: str) -> Estimate | None:
+    """The paired difference where there is one, else that of the two values; None where there is none to tell."""
+    found = paired_difference(results, metric, first, second)
+    if found is None:
+        values = {method.name: method.metrics.get(metric) for method in results.methods}
+        a, b = values.get(first), values.get(second)
+        found = None if a is None or b is None else Estimate(a.value - b.value)
+    return found if found is not None and math.isfinite(found.value) else None
+
+
+def _side(metric: str, verdict: Verdict) -> str:
+    return verdict if verdict in ("unclear", "unknown") else "better" if better(metric, verdict) else "worse"
+
+
+def _is_none(difference: Estimate) -> bool:
+    """Whether nothing differs, as the accuracy under a temperature."""
+    return difference.value == difference.low == difference.high == 0
+
+
+def _phrase(metric: str, side: str, difference: Estimate) -> str:
+    """Say by how much a metric differs, without a sign where the direction is told: 'in ECE by 0.03 [0.02, 0.04]'."""
+    if side == "same":
+        return f"in {TOLD[metric]}"
+    if side in ("unclear", "unknown"):
+        ends = formatting.difference_interval(metric, difference)
+        return f"in {TOLD[metric]} ({_with_unit(formatting.difference(metric, difference.value), ends)})"
+    size = abs(difference.value)
+    ends = formatting.difference_interval(metric, _magnitude(difference)).replace("+", "")
+    return f"in {TOLD[metric]} by {_with_unit(formatting.difference(metric, size).removeprefix('+'), ends)}"
+
+
+def _magnitude(difference: Estimate) -> Estimate:
+    """The difference without its sign, which is that of both ends."""
+    ends = (difference.low, difference.high)
+    low, high = sorted(abs(end) for end in ends if end is not None) if None not in ends else (None, None)
+    return Estimate(abs(difference.value), low, high)
+
+
+def _with_unit(value: str, ends: str) -> str:
+    """'+0.50 [−0.10, +1.10] pp' of '+0.50 pp' and the interval; the value alone without one."""
+    number, _, unit = value.partition(" ")
+    return " ".join(filter(None, (number, ends, unit)))
+
+
+def _is_known(method: MethodResult) -> bool:
+    return "ece" in method.metrics and math.isfinite(method.metrics["ece"].value)
+
+
+def _lowest_ece(methods: list[MethodResult]) -> MethodResult:
+    return min(methods, key=lambda method: method.metrics["ece"].value if _is_known(method) else math.inf)
+
+
+def _joined(parts: list[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
