@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robcal.checks import check_choice, check_fraction, check_positive_int, check_seed, refuse
-from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE
+from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE, controller_name
 
 PRECISIONS = ("float32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -60,7 +60,7 @@ class TrainSettings:
         augment: "none", or "standard": pad-crop and flip for 32x32 images, shifts of a pixel for digits.
         seed: of the initialisation, order and augmentation; of the cut of the data too, unless `split_seed` is given.
         levels: number of robustness levels R.
-        step_size: alpha of the adaptive methods with controller "published".
+        step_size: alpha of the adaptive methods with controller "integral".
         gain: of the adaptive methods with controller "stable": all updates together leave exp(-gain) of a gap.
         epsilon: of label smoothing.
         scorer: how the reference model's robustness is scored.
@@ -142,6 +142,7 @@ class TrainSettings:
         Raises:
             InputError: naming the flag.
         """
+        object.__setattr__(self, "controller", controller_name(self.controller))
         self._check_numbers()
         self._check_choices()
         self._check_scores()
@@ -175,13 +176,13 @@ class TrainSettings:
         check_choice(self.precision, PRECISIONS, "--precision")
         check_choice(self.scorer, SCORERS, "--scorer")
         check_choice(self.controller, CONTROLLERS, "--controller")
-        foreign = ("gain", DEFAULT_GAIN) if self.controller == "published" else ("step_size", DEFAULT_STEP_SIZE)
+        foreign = ("gain", DEFAULT_GAIN) if self.controller == "integral" else ("step_size", DEFAULT_STEP_SIZE)
         if self.method in ADAPTIVE and getattr(self, foreign[0]) != foreign[1]:
             flag = f"--{foreign[0].replace('_', '-')}"
             refuse(
                 f"{flag} was given with --controller {self.controller}",
                 f"{flag} belongs to the other controller",
-                f"Drop it, or pass --controller {'stable' if self.controller == 'published' else 'published'}",
+                f"Drop it, or pass --controller {'stable' if self.controller == 'integral' else 'integral'}",
             )
         check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
         if self.method == "ar-adals" and self.levels_from == "online" and self.members > 1:
@@ -256,7 +257,7 @@ class TrainSettings:
         if self.method not in ADAPTIVE:
             named = METHOD_OPTIONS.get(self.method, {})
             return {keyword: value for name, keyword in named.items() if (value := getattr(self, name)) is not None}
-        own = {"step_size": self.step_size} if self.controller == "published" else {"gain": self.gain}
+        own = {"step_size": self.step_size} if self.controller == "integral" else {"gain": self.gain}
         return {"controller": self.controller, **own}
 
     def relevant(self) -> dict[str, Any]:
@@ -280,7 +281,7 @@ class TrainSettings:
             "step_size": "step_size" in options and self.method in ADAPTIVE,
             "gain": "gain" in options,
             "epsilon": self.method == "label-smoothing",
-            "controller": options.get("controller", "published") != "published",
+            "controller": options.get("controller", "integral") != "integral",
             "levels": by_scores or self.method == "random-levels",
             "scores": by_scores,
             "scorer": source in ("robustness", "cross-fit"),

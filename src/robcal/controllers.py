@@ -1,10 +1,10 @@
-"""What steers the smoothing of each level: the published update, and one that is stable by construction.
+"""What steers the smoothing of each level: an integral update, and one that is stable by construction.
 
 Both move the mass on the true class, one update an epoch, against the gap = confidence - accuracy of the level's
 validation examples. Softening is s = 1 - mass.
 
-**published** (Qin et al. 2021; METHOD 4): `mass <- clip(mass - step_size gap, min_true_mass, 1)`, level by level, from
-the first epoch on.
+**integral** (METHOD 4; the rule of Qin et al. 2021 as far as public pages tell it, step and bounds are ours):
+`mass <- clip(mass - step_size gap, min_true_mass, 1)`, level by level, from the first epoch on.
 
 **stable** (ours): with K updates in the run,
 
@@ -35,7 +35,10 @@ import numpy as np
 from robcal.checks import FloatArray
 
 #: Names of the controllers.
-CONTROLLERS = ("published", "stable")
+CONTROLLERS = ("integral", "stable")
+
+#: Older names, which files, presets and commands may still hold.
+_OLDER_NAMES = {"published": "integral"}
 
 #: Which update steers unless another is named.
 DEFAULT_CONTROLLER = "stable"
@@ -46,7 +49,7 @@ DEFAULT_GAIN = 4.0
 #: Default of `start` [choice]: the learning rate is past its peak, and the gaps are the model's own.
 DEFAULT_START = 0.25
 
-#: Default of `step_size`, of the published update [choice]: over 18 to 40 epochs larger ones wind up while the model is
+#: Default of `step_size`, of the integral update [choice]: over 18 to 40 epochs larger ones wind up while the model is
 #: still untrained.
 DEFAULT_STEP_SIZE = 0.05
 
@@ -60,7 +63,16 @@ BOUND_ERRORS = 2.0
 _RELATIVE_VARIANCES = (0.0, *np.geomspace(1e-3, 1e3, 25).tolist())
 
 
-def published_update(
+def controller_name(name: str) -> str:
+    """Return the name of a controller, given that or an older one; any other text as it is.
+
+    >>> controller_name("published")
+    'integral'
+    """
+    return _OLDER_NAMES.get(name, name)
+
+
+def integral_update(
     true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, *, step_size: float, min_true_mass: float
 ) -> FloatArray:
     """One update of every level: `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (METHOD 4).

@@ -93,7 +93,7 @@ def open_run(directory: Path) -> Run:
         )
     record = load_json(directory / "run.json", "the run")
     try:
-        settings = TrainSettings(**{"controller": "published", **record["settings"], "scores": ()})
+        settings = TrainSettings(**{"controller": "integral", **record["settings"], "scores": ()})
     except (TypeError, KeyError) as error:
         refuse(
             f"{directory / 'run.json'} does not hold a run's settings ({error})",

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from robcal.checks import FloatArray, refuse
+from robcal.controllers import controller_name
 
 #: Masses are compared with their bounds up to this much: they are sums of rounded steps.
 _ROUNDING = 1e-9
@@ -23,8 +24,8 @@ class Course:
 
     Attributes:
         true_mass: (R,) mass on the true class.
-        integral: (R,) what the updates of controller "stable" add up to; 1 for "published".
-        justified: (R,) mass below which controller "stable" softens no level; 0 for "published".
+        integral: (R,) what the updates of controller "stable" add up to; 1 for "integral".
+        justified: (R,) mass below which controller "stable" softens no level; 0 for "integral".
         updates: number of updates so far.
     """
 
@@ -50,7 +51,7 @@ class Fingerprint:
     Attributes:
         num_levels: R.
         num_classes: Z.
-        controller: "stable" or "published".
+        controller: "stable" or "integral".
         num_updates: K, None where it was not given.
         min_true_mass: lower bound of the masses.
     """
@@ -108,7 +109,8 @@ def _check_names(state: Mapping[str, Any], fingerprint: Fingerprint) -> None:
     """Refuse a state that says to be of another smoother."""
     held: dict[str, Any] = {}
     if "controller" in state:
-        held["controller"] = bytes(_array(state["controller"]).astype(np.uint8)).decode(errors="replace")
+        name = bytes(_array(state["controller"]).astype(np.uint8)).decode(errors="replace")
+        held["controller"] = controller_name(name)
     held["num_levels"] = int(np.size(_array(state["true_mass"])))
     held |= {name: int(state[name]) for name in ("num_levels", "num_classes") if name in state}
     if "num_updates" in state:
@@ -139,12 +141,12 @@ def _masses(state: Mapping[str, Any], name: str, fingerprint: Fingerprint, least
 def _check_controller(course: Course, fingerprint: Fingerprint) -> None:
     """Refuse numbers that the controller cannot reach.
 
-    "published" moves the masses alone. In "stable" a mass falls below 1 only with its integral (`stable_update`).
+    "integral" moves the masses alone. In "stable" a mass falls below 1 only with its integral (`stable_update`).
     """
-    if fingerprint.controller == "published":
+    if fingerprint.controller == "integral":
         other, reached = "stable", (course.integral == 1).all() and (course.justified == 0).all()
     else:
-        other, reached = "published", (course.integral < 1)[course.true_mass < 1].all()
+        other, reached = "integral", (course.integral < 1)[course.true_mass < 1].all()
     if not reached:
         refuse(
             f'the masses of the state are not those of controller "{fingerprint.controller}"',

@@ -7,7 +7,7 @@ examples of level r,
     mass_r <- clip(mass_r - step_size * (confidence_r - accuracy_r), min_true_mass, 1)
 
 so over-confidence softens the labels of that level and under-confidence hardens them (AR-AdaLS: Qin, Wang, Beutel, Chi,
-"Improving Calibration through the Relationship with Adversarial Robustness", NeurIPS 2021). That is the published
+"Improving Calibration through the Relationship with Adversarial Robustness", NeurIPS 2021). That is the integral
 update; `controllers.py` holds it, and one that is stable by construction. `methods/ar_adals.py` puts this into the
 training loop; `AdaptiveLabelSmoother` puts it into yours.
 """
@@ -28,8 +28,9 @@ from robcal.controllers import (
     DEFAULT_CONTROLLER,
     DEFAULT_GAIN,
     DEFAULT_START,
+    controller_name,
+    integral_update,
     justified_mass,
-    published_update,
     stable_update,
     step_of_run,
 )
@@ -72,12 +73,12 @@ class AdaptiveLabelSmoother:
     Args:
         num_levels: R >= 1.
         num_classes: Z >= 2.
-        controller: "stable" (robcal's), or "published" (METHOD 4).
+        controller: "stable" (robcal's), or "integral" (METHOD 4), which was called "published".
         num_updates: controller "stable": K, how often `update` will be called in the whole run. Later updates go on
             with the same step, and are warned of.
         gain: controller "stable": the K updates together leave `exp(-gain)` of a deviation.
         start: controller "stable": the first share of the K updates, in [0, 1), in which labels stay hard.
-        step_size: controller "published": alpha > 0, how far one update moves the true-class mass per unit of gap. The
+        step_size: controller "integral": alpha > 0, how far one update moves the true-class mass per unit of gap. The
             update integrates, so what matters is step_size times the number of updates; large steps wind up in the
             first epochs.
         min_true_mass: lower bound of the true-class mass, in (1/Z, 1) [choice: default leaves eps <= .95].
@@ -85,7 +86,7 @@ class AdaptiveLabelSmoother:
     Raises:
         InputError: on arguments out of range, missing for the controller, or not of it.
 
-    >>> smoother = AdaptiveLabelSmoother(num_levels=2, num_classes=10, controller="published", step_size=0.5)
+    >>> smoother = AdaptiveLabelSmoother(num_levels=2, num_classes=10, controller="integral", step_size=0.5)
     >>> smoother.soft_targets(torch.tensor([3]), torch.tensor([0])).argmax().item()  # hard labels at the start
     3
     >>> smoother.update(confidence=[0.9, 0.8], accuracy=[0.7, 0.8])  # after an epoch, on validation data
@@ -107,17 +108,17 @@ class AdaptiveLabelSmoother:
     ) -> None:
         self.num_levels = check_positive_int(num_levels, "num_levels")
         self.num_classes = check_positive_int(num_classes, "num_classes", minimum=2)
-        self.controller = check_choice(controller, CONTROLLERS, "controller")
-        published = controller == "published"
-        if published and step_size is None:
-            refuse("step_size is missing", 'controller "published" needs it', "Pass step_size, for example 0.05")
-        if not published and num_updates is None:
+        self.controller = check_choice(controller_name(controller), CONTROLLERS, "controller")
+        integral = self.controller == "integral"
+        if integral and step_size is None:
+            refuse("step_size is missing", 'controller "integral" needs it', "Pass step_size, for example 0.05")
+        if not integral and num_updates is None:
             refuse(
                 "num_updates is missing",
                 'controller "stable" needs it',
                 "Pass num_updates, the epochs of the whole run",
             )
-        if not published and step_size is not None:
+        if not integral and step_size is not None:
             refuse(f"step_size is {step_size}", 'controller "stable" has none', "Drop it, or pass gain")
         self.step_size = check_fraction(step_size, "step_size", high=float("inf")) if step_size is not None else None
         self.num_updates = None if num_updates is None else check_positive_int(num_updates, "num_updates")
@@ -179,7 +180,7 @@ class AdaptiveLabelSmoother:
             confidence: (R,) mean confidence of each level on validation data, in [0, 1]: a tensor, an array or a list.
             accuracy: (R,) accuracy of each level on the same examples, in [0, 1].
             counts: (R,) number of these examples; controller "stable" needs it. A level with a count of 0 may have any
-                confidence and accuracy, NaN too; controller "published" leaves it as it is.
+                confidence and accuracy, NaN too; controller "integral" leaves it as it is.
 
         Raises:
             InputError: on another shape, NaN, or values out of range; the state is then unchanged.
@@ -196,12 +197,12 @@ class AdaptiveLabelSmoother:
         weighed = np.ones(self.num_levels) if counts is None else self._counts(counts)
         sure, right = self._shares(confidence, "confidence", weighed), self._shares(accuracy, "accuracy", weighed)
         self._warn_if_over()
-        move = self._move_as_published if self.controller == "published" else self._move_stably
+        move = self._move_by_integral if self.controller == "integral" else self._move_stably
         self._course = move(sure, right, weighed)
 
-    def _move_as_published(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> Course:
+    def _move_by_integral(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> Course:
         assert self.step_size is not None
-        mass = published_update(
+        mass = integral_update(
             self._course.true_mass, confidence, accuracy, step_size=self.step_size, min_true_mass=self.min_true_mass
         )
         return self._course.moved(true_mass=mass)
@@ -286,5 +287,5 @@ class AdaptiveLabelSmoother:
     @property
     def _fingerprint(self) -> Fingerprint:
         """What a state must agree in."""
-        num_updates = None if self.controller == "published" else self.num_updates
+        num_updates = None if self.controller == "integral" else self.num_updates
         return Fingerprint(self.num_levels, self.num_classes, self.controller, num_updates, self.min_true_mass)

@@ -32,6 +32,13 @@ def test_digests_of_earlier_runs_stay(method):
 
 
 @pytest.mark.parametrize("method", BEFORE)
+def test_the_integral_controller_is_the_one_that_was_called_published(method):
+    assert settings(method).controller == "integral"
+    assert settings(method) == settings(method, controller="integral")
+    assert digest(settings(method, controller="integral")) == BEFORE[method]
+
+
+@pytest.mark.parametrize("method", BEFORE)
 @pytest.mark.parametrize(
     ("changed", "matters"),
     [

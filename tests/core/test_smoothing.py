@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robcal import AdaptiveLabelSmoother, InputError
-from robcal.controllers import published_update
+from robcal.controllers import integral_update
 from robcal.smoothing import (
     epsilon_from_true_mass,
     level_statistics,
@@ -54,11 +54,11 @@ levels = hnp.arrays(float, 6, elements=unit)
 @given(levels, levels, levels, st.floats(0.001, 10))
 def test_update_keeps_bounds_and_moves_against_the_gap(mass, confidence, accuracy, step):
     start = 0.2 + 0.8 * mass
-    moved = published_update(start, confidence, accuracy, step_size=step, min_true_mass=0.2)
+    moved = integral_update(start, confidence, accuracy, step_size=step, min_true_mass=0.2)
     assert ((moved >= 0.2) & (moved <= 1)).all()
     assert ((moved <= start) | (confidence <= accuracy)).all()
     assert ((moved >= start) | (confidence >= accuracy)).all()
-    still = published_update(start, accuracy, accuracy, step_size=step, min_true_mass=0.2)
+    still = integral_update(start, accuracy, accuracy, step_size=step, min_true_mass=0.2)
     np.testing.assert_array_equal(still, start)
 
 

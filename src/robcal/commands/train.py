@@ -24,7 +24,7 @@ MethodName = Literal[
 ]  # fmt: skip
 Optimizer = Literal["sgd", "adamw"]
 Augmentation = Literal["none", "standard"]
-Controller = Literal["published", "stable"]
+Controller = Literal["stable", "integral", "published"]
 Online = Literal["free", "linear", "secant"]
 LevelsFrom = Literal["robustness", "cross-fit", "online", "margin", "loss"]
 
@@ -86,9 +86,12 @@ def train(
     ] = None,
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
     controller: Annotated[
-        Controller, typer.Option(help="Adaptive methods: what steers the smoothing (docs/controller.md).")
+        Controller,
+        typer.Option(
+            help="Adaptive methods: what steers the smoothing (docs/controller.md); published: older name of integral."
+        ),
     ] = "stable",
-    step_size: Annotated[float, typer.Option(help="controller published: smoothing per unit of gap and epoch.")] = 0.05,
+    step_size: Annotated[float, typer.Option(help="controller integral: smoothing per unit of gap and epoch.")] = 0.05,
     gain: Annotated[float, typer.Option(help="controller stable: exp(-gain) of a gap is left after the run.")] = 4.0,
     epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
     option: Annotated[

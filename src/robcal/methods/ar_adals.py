@@ -2,7 +2,7 @@
 
     targets      (1 - eps_r) onehot(y) + eps_r / Z            for an example of level r
     after_epoch  one update of every mass_r = 1 - eps_r (Z - 1) / Z by confidence and accuracy of the validation
-                 examples of level r, as published or by the stable controller
+                 examples of level r, by the integral update or by the stable controller
 
 The mathematics is in `robcal.smoothing` and `robcal.controllers`. AR-AdaLS takes the levels of adversarial robustness;
 AdaLS has one level for all; random levels are the same update on R groups drawn at random: what they gain is not
@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 
 from robcal.checks import check_choice, refuse
-from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE
+from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE, controller_name
 from robcal.methods.method import Batch, EpochInfo, LevelSource, Method, RunInfo, State
 from robcal.smoothing import AdaptiveLabelSmoother
 from robcal.soft_labels import level_statistics, mix_with_uniform
@@ -42,18 +42,19 @@ def random_levels(
 def _adaptive(
     name: str, title: str, source: LevelSource, controller: str, gain: float | None, step_size: float | None
 ) -> Method:
-    published = check_choice(controller, CONTROLLERS, "controller") == "published"
-    foreign, given = ("gain", gain) if published else ("step_size", step_size)
+    controller = check_choice(controller_name(controller), CONTROLLERS, "controller")
+    integral = controller == "integral"
+    foreign, given = ("gain", gain) if integral else ("step_size", step_size)
     if given is not None:
         refuse(f"{foreign} is {given}", f'controller "{controller}" has none', f"Drop {foreign}, or the controller")
     options: dict[str, float] = (
         {"step_size": DEFAULT_STEP_SIZE if step_size is None else step_size}
-        if published
+        if integral
         else {"gain": DEFAULT_GAIN if gain is None else gain}
     )
 
     def smoother_of(num_levels: int, num_classes: int, epochs: int) -> AdaptiveLabelSmoother:
-        updates = None if published else epochs
+        updates = None if integral else epochs
         return AdaptiveLabelSmoother(num_levels, num_classes, controller=controller, num_updates=updates, **options)
 
     def state_of(smoother: AdaptiveLabelSmoother) -> State:
