@@ -225,7 +225,7 @@ def test_the_lead_follows_a_model_whose_gap_keeps_falling():
     assert ends[DEFAULT_LEAD] < 0.8 * ends[0.0]
 
 
-def test_steps_above_one_never_happen_and_published_ones_overshoot():
+def test_steps_above_one_never_happen_and_integral_ones_overshoot():
     assert 0 < step_of_run(100.0, 1) <= 1
     mass = np.array([0.5])
     swings = []

@@ -69,7 +69,9 @@ def train(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cnn",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
-    split_seed: Annotated[int | None, typer.Option(help="Of the validation cut alone; default: --seed.")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Of the validation cut and the --train-limit subset alone; default: --seed.")
+    ] = None,
     members: Annotated[int, typer.Option(help="Networks trained in lockstep as one ensemble.")] = 1,
     scores: Annotated[
         list[Path] | None,
