@@ -230,8 +230,13 @@ def test_moving_the_confidence_by_the_bins_gap_removes_the_calibration_part():
     assert brier - calibration == pytest.approx(refinement)
 
 
-def test_zero_probability_of_the_true_class_costs_708_nats():
-    assert negative_log_likelihood([[0.0, 1.0]], [0]) == pytest.approx(708.396, abs=1e-3)
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 24), ("float32", 149), ("float64", 1074)])
+def test_a_zero_probability_of_the_true_class_counts_as_the_smallest_number_of_its_precision(dtype, bits):
+    smallest = np.nextafter(np.array(0, dtype), np.array(1, dtype))
+    assert float(smallest) == 2.0**-bits
+    zero, least = (np.array([[p, 1]], dtype) for p in (0, smallest))
+    assert negative_log_likelihood(zero, [0]) == pytest.approx(bits * np.log(2), rel=1e-12)
+    assert negative_log_likelihood(zero, [0]) == pytest.approx(negative_log_likelihood(least, [0]), rel=1e-12)
 
 
 def test_cells_with_opposite_errors_pool_to_almost_nothing():
@@ -264,7 +269,7 @@ BAD = {
     "one-hot labels": ([[0.5, 0.5]], [[0, 1]], "argmax"),
     "lengths": ([[0.5, 0.5]], [0, 1], "same examples"),
     "empty": (np.empty((0, 2)), np.empty(0, int), "empty"),
-    "text": ([["a", "b"]], [0], "numeric"),
+    "text": ([["a", "b"]], [0], "numbers"),
 }
 
 

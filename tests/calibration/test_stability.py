@@ -33,7 +33,7 @@ def test_levels_that_differ():
     np.testing.assert_allclose(means, [0.01, 0.0, 0.08], atol=1e-15)
 
 
-@pytest.mark.parametrize(("probs", "words"), [([[0.5]], "2 runs"), ([0.5], "shape"), ([[0.5], [1.2]], r"\[0, 1\]")])
+@pytest.mark.parametrize(("probs", "words"), [([[0.5]], "two runs"), ([0.5], "shape"), ([[0.5], [1.2]], r"\[0, 1\]")])
 def test_what_are_no_runs_is_refused(probs, words):
     with pytest.raises(InputError, match=words):
         run_variance(probs)

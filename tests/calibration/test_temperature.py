@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from robcal.calibration import TemperatureScaling, negative_log_likelihood
-from robcal.calibration.temperature import TEMPERATURE_RANGE
+from robcal.calibration.temperature import NEARLY_UNIFORM
 from robcal.checks import InputError
 
 
@@ -55,27 +55,34 @@ def test_laws(seed, n, classes, scale):
     assert np.array_equal(scaled.argmax(1), logits.argmax(1))
     assert scaled.sum(1) == pytest.approx(np.ones(n))
     before = negative_log_likelihood(probabilities(logits), labels)
-    assert negative_log_likelihood(scaled, labels) <= before + 1e-3  # 1e-3: T = ∞ is cut off at 1e4 spreads
+    assert negative_log_likelihood(scaled, labels) <= before + 1e-3  # 1e-3: T = ∞ is cut off
     shifted = TemperatureScaling().fit(logits + rng.standard_normal((n, 1)), labels).temperature
     assert shifted == pytest.approx(scaling.temperature, rel=1e-6)
 
 
-def spread(logits):
-    return np.median(logits.max(1) - logits.mean(1))
-
-
-def test_every_example_right_stops_at_the_lower_bound():
-    logits, _, _ = softmax_sample(2)
+def test_after_n_successes_the_mean_confidence_is_that_of_laplace():
+    logits, _, _ = softmax_sample(2, n=30, sharpen=0.2)
     fitted = TemperatureScaling().fit(logits, logits.argmax(1))
-    assert fitted.temperature == pytest.approx(spread(logits) / TEMPERATURE_RANGE)
-    assert np.isfinite(fitted.transform(logits)).all()
+    assert fitted.temperature < 1
+    assert fitted.transform(logits).max(1).mean() == pytest.approx(31 / 32)
 
 
-def test_worse_than_chance_stops_at_the_upper_bound():
+def test_success_throughout_softens_nothing():
+    logits, _, _ = softmax_sample(2, n=30, sharpen=200)
+    assert TemperatureScaling().fit(logits, logits.argmax(1)).temperature == 1
+
+
+def test_success_throughout_with_ties_of_the_largest_logits():
+    logits = np.array([[0.1, 0.1, 0.0]] * 4 + [[0.1, 0.0, 0.0]] * 4)
+    fitted = TemperatureScaling().fit(logits, np.zeros(8, int))
+    assert fitted.transform(logits).max(1).mean() == pytest.approx(0.75 * 9 / 10)
+
+
+def test_worse_than_chance_is_nearly_uniform():
     logits, _, _ = softmax_sample(2)
     fitted = TemperatureScaling().fit(logits, logits.argmin(1))
-    assert fitted.temperature == pytest.approx(spread(logits) * TEMPERATURE_RANGE)
-    assert fitted.transform(logits) == pytest.approx(np.full(logits.shape, 0.2), abs=1e-3)
+    assert fitted.temperature == pytest.approx(np.ptp(logits, axis=1).max() * NEARLY_UNIFORM)
+    assert fitted.transform(logits) == pytest.approx(np.full(logits.shape, 0.2), abs=1e-4)
 
 
 def test_equal_logits_leave_the_temperature_at_one():
@@ -96,15 +103,16 @@ def test_log_probabilities():
     assert by_probs.temperature == pytest.approx(by_logits.temperature, rel=1e-8)
     assert by_probs.transform_probs(probs) == pytest.approx(by_logits.transform(logits), abs=1e-10)
     zeros = TemperatureScaling().fit_probs([[1.0, 0.0], [0.4, 0.6], [0.7, 0.3]], [0, 0, 0])
-    assert np.isfinite(zeros.transform_probs([[1.0, 0.0]])).all()
+    assert zeros.uniform_share == 0
+    assert zeros.transform_probs([[1.0, 0.0]]).tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize(
     ("logits", "labels", "words"),
     [
         ([[np.inf, 0.0]], [0], "infinite"),
-        ([[1.0, 0.0]], [2], "0 to 1"),
-        ([[1.0, 0.0]], [0, 1], "same examples"),
+        ([[2.0, 0.0]], [2], "0 to 1"),
+        ([[2.0, 0.0]], [0, 1], "same examples"),
         ([1.0, 0.0], [0, 1], "shape"),
     ],
 )
@@ -114,5 +122,5 @@ def test_bad_input_is_refused(logits, labels, words):
 
 
 def test_transform_needs_a_fit():
-    with pytest.raises(InputError, match="Call fit"):
-        TemperatureScaling().transform([[1.0, 0.0]])
+    with pytest.raises(InputError, match="Call `fit`"):
+        TemperatureScaling().transform([[2.0, 0.0]])

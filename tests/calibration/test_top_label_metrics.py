@@ -36,9 +36,9 @@ def test_several_at_once_are_those_of_one_at_a_time(predictions):
 @pytest.mark.parametrize(
     ("confidences", "correct", "message"),
     [
-        ([0.5, 1.5], [True, False], "lie in"),
+        ([0.5, 1.5], [True, False], "lies in"),
         ([0.5, float("nan")], [True, False], "confidences"),
-        ([0.5, 0.6], [1, 0], "booleans"),
+        ([0.5, 0.6], [2, 0], "booleans"),
         ([0.5, 0.6], [True], "same examples"),
         ([], [], "empty"),
     ],

@@ -107,6 +107,7 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     ],
     "binning.bin_sums": lambda r: [binning.bin_sums(r.top, scheme=scheme) for scheme in binning.SCHEMES],
     "binning.summarise": lambda r: PerRow(r.top.confidence, r.top.prediction, r.top.correct),
+    "binning.top_from": lambda r: PerRow(binning.top_from(r.confidence, r.correct, name="confidence").residual),
     "binning.top_label": lambda r: PerRow(*binning.top_label(r.probs)),
     "binning.top_of": lambda r: PerRow(binning.top_of(r.probs, r.labels, np.dtype(np.float32)).confidence),
     "binning.total": lambda r: binning.total(r.labels, r.confidence, Z),

@@ -13,7 +13,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import FloatArray, IntArray, check_choice, check_labels, check_positive_int, check_probs, refuse
+from robcal.checks import (
+    FloatArray,
+    IntArray,
+    check_choice,
+    check_flags,
+    check_labels,
+    check_positive_int,
+    check_probs,
+    check_scores,
+    precision_of,
+    refuse,
+)
 
 Scheme = Literal["width", "mass"]
 Edges = Literal["guo", "torchmetrics"]
@@ -101,7 +112,7 @@ def top_label(probs: Any) -> tuple[AnyFloatArray, IntArray]:
     >>> confidence.tolist(), prediction.tolist()
     ([0.8, 0.5], [1, 0])
     """
-    return _top(check_probs(probs), np.asarray(probs).dtype)
+    return _top(check_probs(probs), precision_of(probs).dtype)
 
 
 def summarise(probs: Any, labels: Any) -> TopLabel:
@@ -119,13 +130,33 @@ def summarise(probs: Any, labels: Any) -> TopLabel:
     """
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    return top_of(array, truth, np.asarray(probs).dtype)
+    return top_of(array, truth, precision_of(probs).dtype)
 
 
 def top_of(probs: FloatArray, labels: IntArray, dtype: np.dtype[Any]) -> TopLabel:
     """Return the summary of checked arrays; `dtype` is the precision in which the probabilities came."""
     confidence, prediction = _top(probs, dtype)
     return TopLabel(confidence, prediction, (prediction == labels).astype(np.float64))
+
+
+def top_from(confidence: Any, correct: Any, *, name: str) -> TopLabel:
+    """Return the summary of confidences and whether each prediction is right; which class it was stays unknown (-1).
+
+    Args:
+        confidence: (N,) top-label confidence in [0, 1], in the precision of the model.
+        correct: (N,) booleans, or 0 and 1.
+        name: what the caller calls `confidence`, for errors.
+
+    Raises:
+        InputError: on bad input.
+    """
+    values, precision = check_scores(confidence, name=name), precision_of(confidence)
+    if values.min() < -precision.of_entry or values.max() > 1 + precision.of_entry:
+        fix = f"`{name} / 100`" if 2 < values.max() <= 100 and values.min() >= 0 else "Pass `probs.max(axis=1)`"
+        refuse(f"{name} holds {values.min():.4g} to {values.max():.4g}", "a confidence lies in [0, 1]", fix)
+    right = check_flags(correct, n=len(values), name="correct")
+    sure = np.clip(values, 0, 1).astype(precision.dtype)
+    return TopLabel(sure, np.full(len(sure), -1), right.astype(np.float64))
 
 
 def check_binning(bins: int, scheme: str, edges: str) -> None:
@@ -213,7 +244,7 @@ def total(index: IntArray, values: npt.ArrayLike, size: int) -> FloatArray:
 def _top(probs: FloatArray, dtype: np.dtype[Any]) -> tuple[AnyFloatArray, IntArray]:
     prediction = probs.argmax(axis=1)
     confidence: AnyFloatArray = probs[np.arange(len(probs)), prediction]
-    return (confidence.astype(dtype) if dtype.kind == "f" else confidence), prediction.astype(np.int64)
+    return confidence.astype(dtype), prediction.astype(np.int64)
 
 
 def _torch_linspace(bins: int) -> AnyFloatArray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, width_edges
+from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, top_from, width_edges
 from robcal.calibration.intervals import (
     TOP_LABEL_METRICS,
     accuracy_interval,
@@ -22,6 +22,7 @@ from robcal.calibration.trends import trend_tests
 from robcal.calibration.weighted import METRICS
 from robcal.checks import (
     FloatArray,
+    as_array,
     check_fraction,
     check_labels,
     check_positive_int,
@@ -86,21 +87,10 @@ def top_label_metrics(
     >>> round(metrics["accuracy"].value, 3), round(metrics["ece"].value, 3)
     (0.7, 0.0)
     """
-    values = check_scores(confidences, name="confidences")
-    if values.min() < 0 or values.max() > 1:
-        refuse(
-            f"confidences hold {values.min():.4g} to {values.max():.4g}", "they lie in [0, 1]", "Apply softmax first"
-        )
-    right = np.asarray(correct)
-    if right.ndim != 1 or right.dtype.kind != "b":
-        refuse(f"correct has shape {right.shape} and dtype {right.dtype}", "it must be (N,) booleans", "Convert it")
-    check_same_length(len(values), len(right), "the confidences", "correct")
+    top = top_from(confidences, correct, name="confidences")
     check_positive_int(bins, "bins")
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples", minimum=20)
-    given = np.asarray(confidences)
-    sure = given if given.dtype.kind == "f" else values
-    top = TopLabel(sure, np.full(len(sure), -1), right.astype(np.float64))
     names = [name for name in METRIC_TITLES if name in TOP_LABEL_METRICS]
     return top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
 
@@ -248,12 +238,13 @@ def _row(name: str, part: TopLabel, ece: Estimate, scores: FloatArray | None, co
 
 
 def _check_groups(groups: Any, n: int) -> Any:
-    names = np.asarray(groups)
+    names = as_array(groups, "groups")
     if names.ndim != 1 or names.dtype.kind not in "iubUS":
-        refuse(
-            f"groups has shape {names.shape} and dtype {names.dtype}",
-            "it must be (N,), integers, booleans or strings",
-            "Convert it, for example with .astype(str); cut a score into levels first",
-        )
+        fix = "`groups.astype(str)` gives each value a group of its own"
+        if names.ndim != 1:
+            fix = "One grouping is one column, such as `groups[:, 0]`; `robcal.audit` takes several as a dictionary"
+        elif names.dtype.kind == "f" and not np.isnan(names).any():
+            fix = "Cut a score into groups first: `robcal.assign_levels(groups, 5, ties='share')`; or " + fix
+        refuse(f"groups is {names.dtype} of shape {names.shape}", "it must be (N,): integers, booleans or strings", fix)
     check_same_length(n, len(names), "the examples", "groups")
     return names

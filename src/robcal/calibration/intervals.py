@@ -35,6 +35,7 @@ from robcal.checks import (
     check_labels,
     check_positive_int,
     check_probs,
+    precision_of,
 )
 from robcal.types import Estimate
 
@@ -179,20 +180,20 @@ def metric_intervals(
     _check_resampling(confidence, resamples)
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    dtype = np.asarray(probs).dtype
+    precision = precision_of(probs)
     found = top_label_intervals(
         [metric for metric in metrics if metric in TOP_LABEL_METRICS],
-        top_of(array, truth, dtype),
+        top_of(array, truth, precision.dtype),
         bins=bins,
         confidence=confidence,
         resamples=resamples,
         seed=seed,
     )
     if "classwise_ece" in metrics:
-        cells = class_bins(array, truth, bins=bins, scheme="width", dtype=dtype)
+        cells = class_bins(array, truth, bins=bins, scheme="width", dtype=precision.dtype)
         found["classwise_ece"] = classwise_interval(cells, confidence=confidence)
     if "nll" in metrics:
-        found["nll"] = mean_interval(log_losses(array, truth), confidence=confidence)
+        found["nll"] = mean_interval(log_losses(array, truth, precision.cost_of_zero), confidence=confidence)
     if "brier" in metrics:
         found["brier"] = mean_interval(brier_losses(array, truth), confidence=confidence)
     return {metric: found[metric] for metric in metrics}

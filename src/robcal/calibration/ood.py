@@ -107,5 +107,7 @@ def _average_precision(found: FloatArray, true: FloatArray, false: FloatArray) -
 def _finite_scores(values: Any, name: str) -> FloatArray:
     array = check_scores(values, name=name)
     if np.isinf(array).any():
-        refuse(f"{name} holds inf", "all must be finite", "Mend them")
+        refuse(
+            f"{name} holds inf", "all must be finite", f"`np.minimum({name}, np.finfo(np.float64).max)` keeps the order"
+        )
     return array

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.checks import FloatArray, check_same_length, refuse
+from robcal.checks import FloatArray, as_numbers, check_labels, check_same_length, precision_of, refuse
 
 
 def run_variance(true_class: Any) -> FloatArray:
@@ -26,11 +26,20 @@ def run_variance(true_class: Any) -> FloatArray:
     >>> run_variance([[0.5, 1.0], [0.7, 1.0]]).round(6).tolist()  # (0.5 - 0.7)² / 2
     [0.02, 0.0]
     """
-    probs = np.asarray(true_class, dtype=np.float64)
+    probs, precision = as_numbers(true_class, "true_class"), precision_of(true_class)
     if probs.ndim != 2 or len(probs) < 2 or probs.shape[1] == 0:
-        refuse(f"true_class has shape {probs.shape}", "it must be (S, N) with at least 2 runs", "Pass one row a run")
-    if not ((probs >= 0) & (probs <= 1 + 1e-6)).all():
-        refuse("true_class holds values outside [0, 1]", "they are probabilities", "Apply the softmax first")
+        refuse(
+            f"true_class has shape {probs.shape}",
+            "it must be (S, N): one row a run, at least two runs",
+            "With `runs` the (N, Z) probabilities of each: "
+            "`np.stack([probs[np.arange(len(labels)), labels] for probs in runs])`",
+        )
+    if not ((probs >= -precision.of_entry) & (probs <= 1 + precision.of_entry)).all():
+        refuse(
+            "true_class holds values outside [0, 1]",
+            "they are probabilities",
+            "Of logits take the softmax first, over all classes: `scipy.special.softmax(logits, axis=1)`",
+        )
     return np.asarray(probs.var(axis=0, ddof=1))
 
 
@@ -47,7 +56,7 @@ def group_means(values: Any, groups: Any) -> FloatArray:
     >>> group_means([1.0, 3.0, 5.0], [0, 0, 2]).tolist()
     [2.0, nan, 5.0]
     """
-    found, of = np.asarray(values, dtype=np.float64), np.asarray(groups, dtype=np.int64)
+    found, of = as_numbers(values, "values"), check_labels(groups, name="groups")
     check_same_length(len(found), len(of), "values", "groups")
     counts = np.bincount(of).astype(np.float64)
     return np.bincount(of, found) / np.where(counts > 0, counts, np.nan)

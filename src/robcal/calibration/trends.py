@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from robcal.calibration.binning import TopLabel, bin_index, total
+from robcal.calibration.binning import TopLabel, bin_index, top_from, total
 from robcal.calibration.row_order import canonical_order
 from robcal.checks import (
     FloatArray,
     IntArray,
     check_labels,
     check_positive_int,
-    check_same_length,
-    check_scores,
-    refuse,
 )
 from robcal.types import TrendTest
 
@@ -144,14 +141,5 @@ def _ratio(value: float, variance: float) -> float:
 
 
 def _check(confidence: Any, correct: Any, levels: Any) -> tuple[TopLabel, IntArray]:
-    values = check_scores(confidence, name="confidence")
-    if values.min() < 0 or values.max() > 1:
-        refuse(f"confidence holds {values.min():.4g} to {values.max():.4g}", "it must lie in [0, 1]", "Pass max(probs)")
-    precision = np.asarray(confidence).dtype
-    right = np.asarray(correct)
-    if right.ndim != 1 or right.dtype.kind not in "biuf" or not np.isin(right, (0, 1)).all():
-        refuse("correct is not a vector of 0 and 1", "it says which predictions are right", "Pass prediction == labels")
-    check_same_length(len(values), len(right), "the confidences", "correct")
-    level = check_labels(levels, n=len(values), name="levels")
-    rounded = values.astype(precision) if precision.kind == "f" else values
-    return TopLabel(rounded, np.zeros(len(values), dtype=np.int64), right.astype(np.float64)), level
+    top = top_from(confidence, correct, name="confidence")
+    return top, check_labels(levels, n=len(top), name="levels")

@@ -21,7 +21,7 @@ from robcal.calibration.metrics import (
     refinement_losses,
 )
 from robcal.calibration.selective import aurc_values
-from robcal.checks import FloatArray, check_choice, check_labels, check_positive_int, check_probs
+from robcal.checks import FloatArray, check_choice, check_labels, check_positive_int, check_probs, precision_of
 
 Weighted = Callable[[FloatArray], float]
 
@@ -69,11 +69,11 @@ def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
 def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> FloatArray:
     """Return (N,) values whose mean is the metric, one of `MEAN_METRICS`."""
     if metric in ("nll", "brier", "classwise_ece"):
-        array = check_probs(probs)
+        array, precision = check_probs(probs), precision_of(probs)
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         if metric == "classwise_ece":
-            return class_bins(array, truth, bins=bins, scheme="width", dtype=np.asarray(probs).dtype).share
-        return log_losses(array, truth) if metric == "nll" else brier_losses(array, truth)
+            return class_bins(array, truth, bins=bins, scheme="width", dtype=precision.dtype).share
+        return log_losses(array, truth, precision.cost_of_zero) if metric == "nll" else brier_losses(array, truth)
     top = summarise(probs, labels)
     if metric == "brier_refinement":
         return refinement_losses(top, bins=bins)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from robcal.checks import check_same_length, refuse
+from robcal.checks import check_labels, check_same_length
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,9 @@ def level_agreement(first: Any, second: Any) -> LevelAgreement:
         >>> level_agreement([0, 0, 1, 1], [0, 2, 2, 0])
         LevelAgreement(same_level=0.25, within_one=0.75, spearman=0.0)
     """
-    one, other = np.asarray(first), np.asarray(second)
-    for levels in (one, other):
-        if levels.ndim != 1 or levels.dtype.kind not in "iu" or len(levels) == 0:
-            refuse(
-                f"levels have shape {levels.shape} and dtype {levels.dtype}",
-                "they must be (N,) integers, N at least 1",
-                "Take them from assign_levels",
-            )
+    one, other = check_labels(first, name="first"), check_labels(second, name="second")
     check_same_length(len(one), len(other), "the first levels", "the second")
-    off = np.abs(one.astype(np.int64) - other.astype(np.int64))
+    off = np.abs(one - other)
     return LevelAgreement(float((off == 0).mean()), float((off <= 1).mean()), rank_correlation(one, other))
 
 
