@@ -49,34 +49,36 @@ def test_parts_that_are_absent_are_cut(tmp_path: Path) -> None:
 REFUSED = [
     ({"x_train": TABLE}, "has no y_train; its arrays are x_train"),
     ({"y_train": Y}, "has no x_train"),
-    ({"images": TABLE}, "has no x_train, y_train; its arrays are images"),
+    ({"images": TABLE}, "has no arrays by the names that robcal knows; its arrays are images float64"),
     ({"x_train": TABLE, "y_train": Y, "x_val": TABLE}, "has no y_val"),
     ({"x_train": TABLE, "y_train": Y, "y_test": Y}, "has no x_test"),
-    ({"x_train": IMAGES.transpose(0, 2, 3, 1), "y_train": Y}, r"shape \(40, 8, 8, 3\).*transpose\(0, 3, 1, 2\)"),
     ({"x_train": IMAGES[:, :2], "y_train": Y}, r"shape \(40, 2, 8, 8\)"),
-    ({"x_train": IMAGES[:, 0], "y_train": Y}, r"shape \(40, 8, 8\)"),
+    ({"x_train": FLOATS[:, 0], "y_train": Y}, r"shape \(40, 8, 8\) and dtype float64"),
     ({"x_train": IMAGES.astype(np.int16), "y_train": Y}, "dtype int16"),
     ({"x_train": TABLE.astype(complex), "y_train": Y}, "dtype complex128"),
     ({"x_train": np.full((40, 2), "a"), "y_train": Y}, "dtype <U1"),
     ({"x_train": FLOATS * 1.01 + 0.01, "y_train": Y}, "holds 0.0.* to 1.0"),
     ({"x_train": FLOATS * 255, "y_train": Y}, "float images lie in"),
     ({"x_train": np.where(TABLE > 200, np.nan, TABLE), "y_train": Y}, "NaN"),
-    ({"x_train": np.where(FLOATS > 0.9, np.inf, FLOATS), "y_train": Y}, "NaN, infinite"),
+    ({"x_train": np.where(FLOATS > 0.9, np.inf, FLOATS), "y_train": Y}, "NaN or infinity in"),
     ({"x_train": TABLE * 1e40, "y_train": Y}, "too large"),
     ({"x_train": TABLE[:0], "y_train": Y[:0]}, "x_train is empty"),
     ({"x_train": TABLE, "y_train": Y[:-1]}, "examples number 40, y_train has 39"),
-    ({"x_train": TABLE, "y_train": Y.astype(float)}, "y_train has dtype float64"),
+    ({"x_train": TABLE, "y_train": Y + 0.5}, "y_train holds 0.5 at index 0"),
     ({"x_train": TABLE, "y_train": np.eye(4, dtype=int)[Y]}, "argmax"),
     ({"x_train": TABLE, "y_train": Y - 1}, "y_train holds -1"),
     ({"x_train": TABLE, "y_train": Y * 2}, "y_train lacks class 1 of 7"),
-    ({"x_train": TABLE, "y_train": Y * 0}, "there is one class of 1"),
-    ({"x_train": TABLE, "y_train": Y, "x_test": TABLE, "y_test": Y + 1}, "y_train lacks class 4 of 5"),
+    ({"x_train": TABLE, "y_train": Y * 0}, "y_train holds one class, 0"),
+    ({"x_train": TABLE, "y_train": Y, "x_test": TABLE, "y_test": Y + 1}, "y_test holds class 4, which y_train lacks"),
     ({"x_train": TABLE, "y_train": Y, "x_test": TABLE[:, :4], "y_test": Y}, r"x_test is float32 \(4,\)"),
     ({"x_train": IMAGES, "y_train": Y, "x_test": IMAGES / 255, "y_test": Y}, "x_test is float32"),
-    ({"x_train": TABLE, "y_train": Y, "class_names": ["a", "b"]}, "labels reach 3, class_names has 2"),
-    ({"x_train": TABLE, "y_train": Y, "class_names": list("abcde")}, "y_train lacks class 4 of 5"),
+    (
+        {"x_train": TABLE, "y_train": Y, "class_names": ["a", "b"]},
+        "y_train holds 3 at index 3, and 2 classes have names",
+    ),
+    ({"x_train": TABLE, "y_train": Y, "class_names": list("abcde")}, r"y_train lacks class 4 \(e\) of 5"),
     ({"x_train": TABLE, "y_train": Y, "class_names": [1, 2, 3, 4]}, "class_names is int64"),
-    ({"x_train": np.array([None] * 40), "y_train": Y}, "no readable npz"),
+    ({"x_train": np.array([None] * 40), "y_train": Y}, "holds Python objects"),
 ]
 
 
@@ -97,7 +99,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no readable npz"):
             read_npz(str(broken))
     np.save(tmp_path / "one.npy", TABLE)
-    with pytest.raises(InputError, match="no readable npz"):
+    with pytest.raises(InputError, match=r"no npz file, but one array.*np.load\('.*one.npy'\)"):
         read_npz(str(tmp_path / "one.npy"))
     with pytest.raises(InputError, match=r"absent.npz does not exist"):
         read_npz(str(tmp_path / "absent.npz"))
@@ -114,6 +116,6 @@ def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no readable npz"):
         read_npz(str(tmp_path / "evil.npz"))
     np.savez(tmp_path / "evil2.npz", x_train=np.array([Evil()], dtype=object), y_train=Y)
-    with pytest.raises(InputError, match="no readable npz"):
+    with pytest.raises(InputError, match="holds Python objects"):
         read_npz(str(tmp_path / "evil2.npz"))
     assert not (tmp_path / "executed").exists()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from robcal.checks import check_labels, refuse
+from robcal.checks import IntArray, check_labels, refuse
 from robcal.data.dataset import Split
+from robcal.data.hub import StoredLabels, files_of_parts, parquet_files
+from robcal.data.labels import numbers_of
 from robcal.data.parquet import LABEL_COLUMNS, read_parquet_images
 from robcal.data.pickles import load_arrays
 from robcal.data.published import check_place, where_to_find
@@ -71,7 +73,7 @@ class Variant:
         """What a path must name, for errors."""
         return (
             f"it must be {' or '.join(self.archives)}, the unpacked {' or '.join(self.folders)}, a folder that holds "
-            "one of these, or parquet files train*.parquet and test*.parquet"
+            "one of these, or parquet files train*.parquet and test*.parquet (or in folders train and test)"
         )
 
     def refuse_missing(self, given: str) -> NoReturn:
@@ -143,39 +145,56 @@ def read_cifar(path: str, variant: Variant) -> Parts:
     Raises:
         InputError: as `read_cifar10`.
     """
-    title = variant.title
-    places = [check_place(Path(part.strip()).expanduser(), title) for part in path.split(",")]
-    jpeg = False
+    places = [check_place(Path(part.strip()).expanduser(), variant.title) for part in path.split(",")]
     if len(places) > 1 or places[0].suffix == ".parquet":
-        splits, jpeg = _read_parquet(places, path, variant)
-    elif (official := _official_place(places[0], variant)) is not None:
-        splits = _read_official(official, variant)
-    else:
-        splits, jpeg = _read_parquet(sorted(places[0].rglob("*.parquet")), path, variant)
-    notes = ("images were stored as JPEG: they differ slightly from those of the official files",) if jpeg else ()
+        return _read_parquet(places, None, path, variant)
+    official = _official_place(places[0], variant)
+    if official is None:
+        return _read_parquet(parquet_files(places[0]), places[0], path, variant)
+    return Parts(variant.title, _read_official(official, variant), variant.classes, box=(0.0, 1.0), kind="image")
+
+
+def _read_parquet(files: Sequence[Path], root: Path | None, path: str, variant: Variant) -> Parts:
+    """Both parts from parquet files that are called train and test, or lie in folders called so."""
+    shards, partial = files_of_parts(files, root)
+    for name in variant.batches:
+        if name not in shards:
+            have = ", ".join(file.name for file in files[:10]) or f"nothing of {variant.title}"
+            variant.refuse_missing(f"{path} holds {have} and no {name}*.parquet")
+    found = {
+        name: read_parquet_images(shards[name], size=SIZE, label_columns=variant.label_columns)
+        for name in variant.batches
+    }
+    jpeg = any(part.jpeg for part in found.values())
+    note = ("images were stored as JPEG: they differ slightly from those of the official files",) if jpeg else ()
+    classes = _classes(found["train"].labels.names, variant)
     return Parts(
-        name=f"{title} (JPEG)" if jpeg else title,
-        parts=splits,
-        class_names=variant.classes,
+        name=f"{variant.title} (JPEG)" if jpeg else variant.title,
+        parts={name: Split(part.images, _numbered(part.labels, classes, name)) for name, part in found.items()},
+        class_names=classes,
         box=(0.0, 1.0),
         kind="image",
-        notes=notes,
+        notes=(*note, *partial),
     )
 
 
-def _read_parquet(files: list[Path], path: str, variant: Variant) -> tuple[dict[str, Split], bool]:
-    """Both splits from parquet files that begin with "train" and "test"; were they JPEG?"""
-    splits, jpeg = {}, False
-    for name in variant.batches:
-        shards = [file for file in files if file.name.startswith(name)]
-        if not shards:
-            have = ", ".join(file.name for file in files) or f"nothing of {variant.title}"
-            variant.refuse_missing(f"{path} holds {have} and no {name}*.parquet")
-        splits[name], lossy = read_parquet_images(
-            shards, size=SIZE, num_classes=len(variant.classes), label_columns=variant.label_columns
+def _classes(names: tuple[str, ...] | None, variant: Variant) -> tuple[str, ...]:
+    """The names of the classes: the official ones, in the official order, unless the files call them otherwise."""
+    if names is None or sorted(names) == sorted(variant.classes):
+        return variant.classes
+    if len(names) != len(variant.classes):
+        variant.refuse_missing(
+            f"the parquet files name {len(names)} classes, {variant.title} has {len(variant.classes)}"
         )
-        jpeg = jpeg or lossy
-    return splits, jpeg
+    return names
+
+
+def _numbered(labels: StoredLabels, classes: tuple[str, ...], part: str) -> IntArray:
+    """(N,) int64 in the order of `classes`."""
+    values = labels.under(classes, where=f"the files of {part}").values
+    if values.dtype.kind == "U":
+        return numbers_of(values, classes, name=f"labels of {part}")
+    return check_labels(values, num_classes=len(classes), name=f"labels of {part}")
 
 
 def _official_place(path: Path, variant: Variant) -> Path | None:

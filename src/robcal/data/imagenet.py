@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from robcal.checks import IntArray, check_labels, check_positive_int, refuse
+from robcal.checks import IntArray, check_positive_int, refuse
 from robcal.data.dataset import Split
+from robcal.data.hub import StoredLabels, files_of_parts, parquet_files
+from robcal.data.labels import number_classes
 from robcal.data.lazy import TEST_SHARE, Encoded, ManyPictures
 from robcal.data.listing import class_folders, list_pictures
 from robcal.data.parquet import ParquetRows, list_rows
@@ -25,7 +25,8 @@ SIZE = 224
 CLASSES = 1000
 
 WANTED = (
-    "it must hold train/ and val/ with one folder a class each, or parquet files train*.parquet and validation*.parquet"
+    "it must hold train/ and val/ with one folder a class each, or parquet files train*.parquet and "
+    "validation*.parquet (or in folders train and validation)"
 )
 
 FETCH = "Fetch what is missing and sort the pictures of the validation archive into folders of their classes"
@@ -53,7 +54,8 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
     """
     root = check_place(Path(path).expanduser(), "ImageNet")
     size = SIZE if image_size is None else check_positive_int(image_size, "image_size")
-    shards = sorted(root.rglob("*.parquet")) if root.is_dir() and not (root / "train").is_dir() else []
+    has_folders = (root / "train").is_dir() and bool(class_folders(root / "train"))
+    shards = parquet_files(root) if root.is_dir() and not has_folders else []
     class_names, sources, notes = _read_shards(root, shards) if shards else _read_folders(root)
     return Parts(
         name="ImageNet" if len(class_names) == CLASSES else f"ImageNet ({len(class_names)} classes)",
@@ -86,27 +88,20 @@ def _read_folders(root: Path) -> Found:
     return class_names, {part: (listing.files, listing.labels) for part, listing in listed.items()}, tuple(notes)
 
 
-def _read_shards(root: Path, shards: Sequence[Path]) -> Found:
-    """Shards of the parts train and validation; shards named test have no labels and are passed over."""
-    sources: dict[str, tuple[ParquetRows, IntArray]] = {}
-    names: tuple[str, ...] | None = None
-    for part, start in (("train", "train"), ("test", "val")):
-        mine = [file for file in shards if file.name.startswith(start)]
-        if not mine:
-            refuse(f"{root} holds no {start}*.parquet", WANTED, f"Fetch it; {where_to_find('ImageNet')}")
-        rows, labels, named = list_rows(mine)
-        sources[part], names = (rows, labels), names or named
-    if names is None:
-        names = tuple(str(label) for label in range(int(sources["train"][1].max()) + 1))
-    _check_number(names, root)
-    checked = {
-        part: check_labels(labels, num_classes=len(names), name=f"labels of {part}")
-        for part, (_, labels) in sources.items()
-    }
-    absent = np.setdiff1d(np.arange(len(names)), checked["train"])
-    if absent.size:
-        refuse(f"{root} has no training picture of class {names[absent[0]]}", WANTED, "Fetch the missing shards")
-    return names, {part: (sources[part][0], labels) for part, labels in checked.items()}, ()
+def _read_shards(root: Path, files: Sequence[Path]) -> Found:
+    """Shards of the parts train and validation; those of test have no labels and are passed over."""
+    shards, notes = files_of_parts(files, root)
+    found: dict[str, tuple[ParquetRows, StoredLabels]] = {}
+    for part, name in (("train", "train"), ("test", "val")):
+        if name not in shards:
+            given = f"{root} holds no {name}*.parquet and no folder {name} of parquet files"
+            refuse(given, WANTED, f"Fetch it; {where_to_find('ImageNet')}")
+        found[part] = list_rows(shards[name])
+    names = found["train"][1].names
+    stored = {part: labels.under(names, where=f"the files of {part}").values for part, (_, labels) in found.items()}
+    called = {part: f"{part}_labels" for part in found}
+    labels, classes, sorted_names = number_classes(stored, names or found["test"][1].names, called=called)
+    return classes, {part: (found[part][0], numbers) for part, numbers in labels.items()}, (*notes, *sorted_names)
 
 
 def _check_number(class_names: Sequence[str], root: Path) -> None:

@@ -99,18 +99,18 @@ def constant_notes(splits: Mapping[str, Split], moments: Moments) -> tuple[str, 
     kind = "column" if len(splits["train"].inputs.shape) == 2 else "channel"
     rounded = found[moments.std[found] > 0]
     notes = [
-        f"{_named(kind, found)} constant in the training split (the first {kind} is 0): divided by 1, not by a "
+        f"{named(kind, found)} constant in the training split (the first {kind} is 0): divided by 1, not by a "
         "standard deviation; no model can learn from what does not vary"
     ]
     if rounded.size:
         notes.append(
-            f"{_named(kind, rounded)} not constant in every digit, but within the rounding of float32: where the "
+            f"{named(kind, rounded)} not constant in every digit, but within the rounding of float32: where the "
             "differences mean something, subtract an offset in float64 before the data are saved"
         )
     new = {name: _unseen(split, found, moments) for name, split in splits.items() if name != "train"}
     if new and (moved := found[np.any(list(new.values()), axis=0)]).size:
         where = " and ".join(name for name, features in new.items() if features.any())
-        notes.append(f"{_named(kind, moved)} constant in training and different in {where}: nothing is known of that")
+        notes.append(f"{named(kind, moved)} constant in training and different in {where}: nothing is known of that")
     return tuple(notes)
 
 
@@ -127,8 +127,12 @@ def _by_feature(values: npt.NDArray[Any]) -> FloatArray:
     return np.moveaxis(values.astype(np.float64), 1, -1).reshape(-1, values.shape[1])
 
 
-def _named(kind: str, numbers: Sequence[int] | IntArray) -> str:
-    """`column 3 is`, `columns 3 and 7 are`, `columns 0, 1, …, 19 and 80 more are`."""
+def named(kind: str, numbers: Sequence[int] | IntArray) -> str:
+    """Which features a sentence is about, with its verb; at most `MOST_NAMED` numbers.
+
+    >>> named("column", [3]), named("column", [3, 5, 7])
+    ('column 3 is', 'columns 3, 5 and 7 are')
+    """
     if len(numbers) == 1:
         return f"{kind} {numbers[0]} is"
     shown = [str(number) for number in numbers[:MOST_NAMED]]

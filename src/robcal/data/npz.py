@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import check_labels, check_readable, refuse
+from robcal.checks import check_readable, check_same_length, refuse
 from robcal.data.dataset import Split
+from robcal.data.labels import as_names, number_classes, plain_labels
+from robcal.data.moments import named
 from robcal.data.splits import Parts
 
 PARTS = ("train", "val", "test")
 
-RULE = "images are (N, C, H, W) with C = 1 or 3, uint8 or floats in [0, 1]; tables are (N, D)"
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+RULE = (
+    "images are (N, C, H, W) or (N, H, W, C) with C = 1 or 3, uint8 or floats in [0, 1], or (N, H, W) uint8; "
+    "tables are (N, D) numbers"
+)
 
 #: What numpy and zipfile raise on damaged, encrypted or unknown content.
 DAMAGE = (
@@ -24,13 +33,46 @@ DAMAGE = (
     *(zipfile.BadZipFile, zlib.error),
 )
 
+#: A column is said to lose digits where the rounding of float32 reaches this share of its spread.
+LOST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the arrays of the parts are called in a file.
+
+    Attributes:
+        inputs: name of the inputs of a part, with {part} in it.
+        labels: likewise of the labels.
+    """
+
+    inputs: str
+    labels: str
+
+    def keys(self, part: str) -> tuple[str, str]:
+        """The names of the inputs and labels of a part."""
+        return self.inputs.format(part=part), self.labels.format(part=part)
+
+    def __str__(self) -> str:
+        inputs, labels = self.keys("train")
+        return f"{inputs} and {labels} (and the same of val and test)"
+
+
+#: By their keys: robcal's own and Keras's (mnist.npz), and MedMNIST's.
+LAYOUTS = (Layout("x_{part}", "y_{part}"), Layout("{part}_images", "{part}_labels"))
+
 
 def read_npz(path: str) -> Parts:
-    """Arrays x_train, y_train, optional x_val, y_val, x_test, y_test and class_names (Z strings).
+    """Arrays x_train, y_train, optional x_val, y_val, x_test, y_test and class_names (Z strings), or as MedMNIST does.
 
-    The rule, never guessed from values: a 4-d `x` is images (N, C, H, W), uint8 in 0 … 255 or floats in [0, 1]; a 2-d
-    `x` is a table (N, D), any finite numbers, without a box. `y` is (N,) integers 0 … Z - 1, every class in y_train.
-    Floats are kept as float32. No object is ever unpickled.
+    MedMNIST's keys are train_images, train_labels, val_images and so on; Keras's files have the first ones. What the
+    inputs are is said by their shape and dtype, never guessed from values: 4-d inputs are images (N, C, H, W), or
+    (N, H, W, C) if only their last axis is 1 or 3, as uint8 in 0 … 255 or as floats in [0, 1]; 3-d uint8 inputs are
+    grey images (N, H, W); 2-d inputs are a table (N, D) of any finite numbers, without a box. What may be either is
+    refused. Floats are kept as float32.
+
+    Labels are (N,) or (N, 1): integers 0 … Z - 1, each in the training part, or the names of the classes, which are
+    then numbered in sorted order (or in that of class_names). No object is ever unpickled.
 
     Args:
         path: an .npz file, as `numpy.savez` or `numpy.savez_compressed` writes it.
@@ -43,25 +85,30 @@ def read_npz(path: str) -> Parts:
     """
     file = check_readable(Path(path).expanduser(), "npz file")
     arrays = _load(file)
-    names = [name for name in PARTS if f"x_{name}" in arrays or f"y_{name}" in arrays or name == "train"]
-    lost = [f"{axis}_{name}" for name in names for axis in "xy" if f"{axis}_{name}" not in arrays]
-    if lost:
-        have = ", ".join(arrays) or "none"
-        refuse(f"{file} has no {', '.join(lost)}; its arrays are {have}", f"x_train and y_train; {RULE}", "Add them")
-    inputs = {name: _inputs(arrays[f"x_{name}"], f"x_{name}") for name in names}
-    _check_alike(inputs)
-    labels = {name: check_labels(arrays[f"y_{name}"], n=len(inputs[name]), name=f"y_{name}") for name in names}
-    class_names = _class_names(arrays, labels)
-    known = {f"{axis}_{name}" for name in PARTS for axis in "xy"} | {"class_names"}
-    unused = [name for name in arrays if name not in known]
+    layout = _layout(arrays, file)
+    keys = {part: layout.keys(part) for part in PARTS if set(layout.keys(part)) & set(arrays) or part == "train"}
+    _check_complete(arrays, keys, file)
+    inputs = {part: _inputs(arrays[x], x) for part, (x, _) in keys.items()}
+    called = {part: x for part, (x, _) in keys.items()}
+    _check_alike(inputs, called)
+    labels = {part: plain_labels(arrays[y], name=y) for part, (_, y) in keys.items()}
+    for part, (_, y) in keys.items():
+        check_same_length(len(inputs[part]), len(labels[part]), "the examples", y)
+    numbers, class_names, notes = number_classes(
+        labels, _names(arrays), called={part: y for part, (_, y) in keys.items()}
+    )
+    x, stored = called["train"], arrays[called["train"]].shape
+    moved = (f"{x} {stored} is taken as images (N, C, H, W)",) if stored != inputs["train"].shape else ()
+    unused = [name for name in arrays if name not in {key for pair in keys.values() for key in pair} | {"class_names"}]
+    left = (f"arrays of {file.name} that are not used: {', '.join(unused)}",) if unused else ()
     image = inputs["train"].ndim == 4
     return Parts(
         name=file.stem,
-        parts={name: Split(inputs=inputs[name], labels=labels[name]) for name in names},
+        parts={part: Split(inputs=inputs[part], labels=numbers[part]) for part in keys},
         class_names=class_names,
         box=(0.0, 1.0) if image else None,
         kind="image" if image else "table",
-        notes=(f"arrays of {file.name} that are not used: {', '.join(unused)}",) if unused else (),
+        notes=(*moved, *left, *notes, *_lost_digits(arrays[x], x)),
     )
 
 
@@ -71,63 +118,172 @@ def _load(file: Path) -> dict[str, npt.NDArray[Any]]:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except DAMAGE as error:
+        _refuse_unreadable(file, error)
+
+
+def _refuse_unreadable(file: Path, error: Exception) -> NoReturn:
+    """Say what is wrong with a file that numpy does not read as plain arrays."""
+    rule = "it must be written by numpy.savez, without objects"
+    if file.suffix == ".npy":
         refuse(
-            f"{file} is no readable npz file of plain arrays ({error})",
-            "it must be written by numpy.savez without objects",
-            "Save it again, with numeric arrays",
+            f"{file} is no npz file, but one array",
+            rule,
+            f"Put inputs and labels into one: `np.savez('mine.npz', x_train=np.load({str(file)!r}), y_train=labels)`",
         )
+    if "Object arrays" in str(error):
+        fix = "Save numbers as numbers, `x_train.astype(float)`, and names as strings, `class_names.astype(str)`"
+        refuse(f"{file} holds Python objects, which are never unpickled", rule, fix)
+    reason = "it begins as none" if "pickled" in str(error) else error
+    refuse(f"{file} is no readable npz file of plain arrays ({reason})", rule, "Write it again with np.savez")
+
+
+def _layout(arrays: Arrays, file: Path) -> Layout:
+    """The layout of which the file has the most arrays.
+
+    Raises:
+        InputError: if it has none of any.
+    """
+    counts = [sum(key in arrays for part in PARTS for key in layout.keys(part)) for layout in LAYOUTS]
+    if not any(counts):
+        _refuse_keys(arrays, file, "no arrays by the names that robcal knows")
+    return LAYOUTS[int(np.argmax(counts))]
+
+
+def _check_complete(arrays: Arrays, keys: Mapping[str, tuple[str, str]], file: Path) -> None:
+    """Refuse a part of which an array is missing."""
+    lost = [key for pair in keys.values() for key in pair if key not in arrays]
+    if lost:
+        _refuse_keys(arrays, file, f"no {', '.join(lost)}")
+
+
+def _refuse_keys(arrays: Arrays, file: Path, lost: str) -> NoReturn:
+    found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "none"
+    refuse(
+        f"{file} has {lost}; its arrays are {found}",
+        f"the arrays are called {', or '.join(map(str, LAYOUTS))}",
+        f"Save the inputs and labels under these names: `np.savez({str(file)!r}, x_train=inputs, y_train=labels)`",
+    )
 
 
 def _inputs(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """`array` as uint8 images, float32 images or a float32 table."""
-    if array.ndim not in (2, 4) or (array.ndim == 4 and array.shape[1] not in (1, 3)):
-        last = array.ndim == 4 and array.shape[3] in (1, 3)
-        fix = f"If the channels come last, save {name}.transpose(0, 3, 1, 2)" if last else "Reshape it"
-        refuse(f"{name} has shape {array.shape}", RULE, fix)
+    """`array` as uint8 images (N, C, H, W), as float32 images, or as a float32 table."""
     if array.size == 0:
-        refuse(f"{name} is empty, of shape {array.shape}", "a part holds at least one example", "Leave it out")
+        refuse(f"{name} is empty, of shape {array.shape}", "a part holds at least one example", "Leave the part out")
+    array = _channels_first(array, name)
     if array.ndim == 4 and array.dtype == np.uint8:
+        if array.max() <= 1 and len(array) > 1:
+            given = f"{name} is uint8 and holds nothing above 1"
+            refuse(given, "255 is white in uint8 images", f"If 1 is white, save `{name}.astype(np.float32)`")
         return array
     if array.dtype.kind not in ("f" if array.ndim == 4 else "fiub"):
-        refuse(f"{name} has dtype {array.dtype} and shape {array.shape}", RULE, "Convert it")
+        _refuse_dtype(array, name)
     with np.errstate(over="ignore"):
         values = array.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0, 0])
-        refuse(f"{name} holds NaN, infinite or too large entries (first in row {row})", "float32 numbers", "Mend them")
+    _check_finite(array, values, name)
     if array.ndim == 4 and (values.min() < 0 or values.max() > 1):
-        refuse(
-            f"{name} holds {values.min():.4g} to {values.max():.4g}",
-            "float images lie in [0, 1]",
-            "Undo the normalisation (it is part of the model), or save 0 … 255 as uint8",
-        )
+        fix = f"Undo the normalisation, which is part of the model: `{name} * std + mean`"
+        if values.min() >= 0 and values.max() <= 255:
+            fix = f"Divide by 255: `{name} / 255`"
+        refuse(f"{name} holds {values.min():.4g} to {values.max():.4g}", "float images lie in [0, 1]", fix)
     return values
 
 
-def _check_alike(inputs: dict[str, npt.NDArray[Any]]) -> None:
+def _channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """A table as it is, and images as (N, C, H, W), by the rule of `read_npz`."""
+    if array.ndim == 3 and array.dtype == np.uint8:
+        return array[:, None]
+    if array.ndim == 4 and (array.shape[1] in (1, 3)) != (array.shape[3] in (1, 3)):
+        return array if array.shape[1] in (1, 3) else array.transpose(0, 3, 1, 2)
+    if array.ndim != 2:
+        refuse(f"{name} has shape {array.shape} and dtype {array.dtype}", RULE, _shape_hint(array, name))
+    return array
+
+
+def _shape_hint(array: npt.NDArray[Any], name: str) -> str:
+    """What to save instead of an array whose shape says nothing, or two things."""
+    table = f"As a table save `{name}.reshape(len({name}), -1)`"
+    if array.ndim == 0:
+        return "Save one row an example"
+    if array.ndim == 1:
+        return f"If each example is one number, save `{name}[:, None]`"
+    if array.ndim == 3:
+        return f"If they are grey images, save `{name}[:, None]`. {table}"
+    if array.ndim == 4 and array.shape[1] in (1, 3):
+        wider = f"`np.pad({name}, ((0, 0), (0, 0), (0, 0), (0, 1)))`"
+        return f"Either axis may be the channels. Of images (N, C, H, W) pad the width: {wider}. {table}"
+    if array.ndim == 4 and 4 in (array.shape[1], array.shape[3]):
+        part = f"{name}[..., :3]" if array.shape[3] == 4 else f"{name}[:, :3]"
+        return f"If the fourth channel is transparency, leave it out: `{part}`. {table}"
+    return table
+
+
+def _refuse_dtype(array: npt.NDArray[Any], name: str) -> NoReturn:
+    """Say what to convert inputs of other dtypes to."""
+    fix = f"If these are numbers, save `{name}.real.astype(float)`"
+    if array.ndim == 4 and array.dtype.kind in "iub":
+        low, high = int(array.min()), int(array.max())
+        fix = f"Bring {low} … {high} to floats in [0, 1]: `({name} - ({low})) / {high - low}`"
+        if low >= 0 and high <= 255:
+            fix = f"Save `{name}.astype(np.{'uint8' if high > 1 else 'float32'})`"
+    refuse(f"{name} has dtype {array.dtype} and shape {array.shape}", RULE, fix)
+
+
+def _check_finite(array: npt.NDArray[Any], values: npt.NDArray[np.float32], name: str) -> None:
+    """Refuse NaN, infinities, and numbers that float32 does not hold."""
+    rows = np.isfinite(values).reshape(len(values), -1).all(1)
+    if rows.all():
+        return
+    row, axes = int(np.flatnonzero(~rows)[0]), tuple(range(1, array.ndim))
+    if np.isfinite(array[row]).all():
+        fix = f"Divide by what is large, such as `{name} / np.abs({name}).max(axis=0).clip(1)`"
+        refuse(f"{name} holds numbers too large for float32 (first in row {row})", "magnitudes below 3e38", fix)
+    refuse(
+        f"{name} holds NaN or infinity in {int((~rows).sum())} rows (first in row {row})",
+        "finite numbers",
+        f"Leave these rows out (`np.isfinite({name}).all(axis={axes})` tells those to keep, of the labels too), or "
+        f"fill the gaps, such as `np.where(np.isfinite({name}), {name}, 0)`",
+    )
+
+
+def _check_alike(inputs: Mapping[str, npt.NDArray[Any]], called: Mapping[str, str]) -> None:
     """Refuse parts whose examples differ in shape or dtype."""
     train = inputs["train"]
-    for name, array in inputs.items():
+    for part, array in inputs.items():
         if array.shape[1:] != train.shape[1:] or array.dtype != train.dtype:
+            x = called[part]
+            if array.shape[1:] != train.shape[1:]:
+                fix = f"Bring {x} to the columns or the size of {called['train']}"
+            else:
+                fix = f"Save `{x} / 255`" if array.dtype == np.uint8 else f"Save `(255 * {x}).round().astype(np.uint8)`"
             refuse(
-                f"x_{name} is {array.dtype} {array.shape[1:]}, x_train {train.dtype} {train.shape[1:]}",
+                f"{x} is {array.dtype} {array.shape[1:]}, {called['train']} {train.dtype} {train.shape[1:]}",
                 "all parts hold the same kind of input",
-                "Save them alike",
+                fix,
             )
 
 
-def _class_names(arrays: dict[str, npt.NDArray[Any]], labels: dict[str, npt.NDArray[np.int64]]) -> tuple[str, ...]:
-    """The names of the classes, checked against the labels: every class occurs in y_train."""
-    found = np.unique(np.concatenate(list(labels.values())))
+def _names(arrays: Arrays) -> tuple[str, ...] | None:
+    """The names of the classes that the file holds, in the order of their numbers."""
     names = arrays.get("class_names")
-    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
-        refuse(f"class_names is {names.dtype} of shape {names.shape}", "it must be (Z,) strings", "Save it so")
-    count = int(found[-1]) + 1 if names is None else len(names)
-    if found[-1] >= count:
-        refuse(f"labels reach {found[-1]}, class_names has {count}", "labels are 0 … Z - 1", "Add the missing names")
-    absent = np.setdiff1d(np.arange(count), labels["train"])
-    if count < 2 or absent.size:
-        what = f"y_train lacks class {int(absent[0])}" if absent.size else "there is one class"
-        refuse(f"{what} of {count}", "classes are 0 … Z - 1, two or more, each in y_train", "Renumber the classes")
-    return tuple(str(number) for number in range(count)) if names is None else tuple(map(str, names))
+    if names is None:
+        return None
+    if names.ndim != 1:
+        refuse(f"class_names has shape {names.shape}", "it must be (Z,) strings", "Save `class_names.ravel()`")
+    if names.dtype.kind not in "US":
+        refuse(f"class_names is {names.dtype}", "it must be (Z,) strings", "Save `class_names.astype(str)`")
+    return tuple(as_names(names, name="class_names").tolist())
+
+
+def _lost_digits(array: npt.NDArray[Any], name: str) -> tuple[str, ...]:
+    """A note on the columns of a table that say less in float32: numbers that differ in their last digits only."""
+    if array.ndim != 2 or array.dtype.itemsize < 4 or array.dtype == np.float32:
+        return ()
+    exact = array.astype(np.float64)
+    error = exact - array.astype(np.float32)
+    found = np.flatnonzero(error.std(0) > LOST_SHARE * exact.std(0))
+    if not found.size:
+        return ()
+    return (
+        f"{named('column', found)} kept in fewer digits than {name} needs ({array.dtype} becomes float32): subtract an "
+        "offset before saving, of a time its start",
+    )
