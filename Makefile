@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-torch lint evidence study bench-training bench-metrics wheel clean
+.PHONY: demo test test-torch reliability lint evidence study bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -40,6 +40,10 @@ demo: $(VENV)/.wheel
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
+
+# The situations of docs/reliability.md alone.
+reliability: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests/reliability
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
