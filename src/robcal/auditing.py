@@ -15,6 +15,7 @@ from robcal.calibration.binning import top_label
 from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins, trend_tests
 from robcal.checks import check_labels, check_num_levels, check_positive_int, check_probs, check_scores
 from robcal.encoding import plain
+from robcal.hard_labels import hard_label_remarks
 from robcal.progress import SILENT, Reporter
 from robcal.report import text_table, write_report
 from robcal.report.level_table import text_levels
@@ -209,6 +210,7 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
         title=run.title,
         history=tuple(run.history),
         gallery=gallery(run, levels),
+        remarks=hard_label_remarks({run.seed: run.history}),
     )
     file = directory / "fidelity.json"
     trusted = load_fidelity(file) if file.exists() else ()

@@ -24,6 +24,7 @@ from robcal.calibration.seeds import (
 )
 from robcal.calibration.weighted import METRICS, weighted_metric
 from robcal.checks import FloatArray, IntArray, check_same_length, refuse
+from robcal.hard_labels import hard_label_remarks
 from robcal.measure import Measured, gallery, measure_run
 from robcal.progress import SILENT, Reporter
 from robcal.robustness.levels import assign_levels
@@ -163,6 +164,7 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
         shift=_mean_shift(runs),
         history=tuple(runs[0].history),
         gallery=gallery(runs[0], level_of[0]) if levels else (),
+        remarks=hard_label_remarks({run.seed: run.history for run in runs}),
     )
 
 

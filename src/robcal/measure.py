@@ -21,10 +21,10 @@ from robcal.config import TrainSettings
 from robcal.data import Dataset, Split
 from robcal.data.dataset import Inputs
 from robcal.data.shifts import shift_source
-from robcal.methods import make_method
 from robcal.models.average import Average
 from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
+from robcal.run_directory import run_title
 from robcal.runs import Run, load_model, load_networks, score_split
 from robcal.shift import Shift, ShiftImages, measure_shift
 from robcal.types import EpochRow, GalleryItem, Predictions
@@ -72,8 +72,8 @@ class Measured:
 
     @property
     def title(self) -> str:
-        """What tables call the method."""
-        return self.label or make_method(self.settings.method).title
+        """What tables call the method, with what its levels are cut by."""
+        return self.label or run_title(self.settings)
 
     @property
     def seed(self) -> int:

@@ -10,6 +10,7 @@ from robcal.artifacts import decode, load_checkpoint, load_json
 from robcal.checks import refuse
 from robcal.config import TrainSettings
 from robcal.data import Dataset, load_dataset
+from robcal.methods import make_method
 from robcal.models import Normalized, build_model
 from robcal.robustness.online import OnlineFidelity
 from robcal.sampling import dropout_networks
@@ -61,6 +62,16 @@ class Run:
     def dataset(self) -> Dataset:
         """The data it was trained on, cut in the same way."""
         return load_data(self.settings)
+
+
+def run_title(settings: TrainSettings) -> str:
+    """Return what tables call a run: the method, and for AR-AdaLS what its levels are cut by.
+
+    >>> [run_title(TrainSettings("digits", "mlp", method, 1)) for method in ("vanilla", "ar-adals")]
+    ['Plain', 'AR-AdaLS (margin levels)']
+    """
+    title = make_method(settings.method).title
+    return f"{title} ({settings.levels_from} levels)" if settings.method == "ar-adals" else title
 
 
 def load_data(settings: TrainSettings) -> Dataset:

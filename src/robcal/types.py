@@ -265,6 +265,7 @@ class MethodResult:
         shift: one entry a corruption and severity, mean over seeds (empty without shift).
         history: the epochs of the first seed's training run (empty in an audit of plain files).
         gallery: test images (empty for tables, and without images).
+        remarks: what a reader must know of the method's runs before the numbers, a clause each.
     """
 
     name: str
@@ -278,6 +279,7 @@ class MethodResult:
     shift: tuple[ShiftCell, ...] = ()
     history: tuple[EpochRow, ...] = ()
     gallery: tuple[GalleryItem, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 #: Over-all metrics in the order tables show them: key, title, whether lower is better, one-line explanation.

@@ -145,8 +145,10 @@ def train(
     Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
     """
     from robcal.distributed import is_main
+    from robcal.hard_labels import hard_label_remarks
     from robcal.models import admit_model
     from robcal.progress import open_reporter
+    from robcal.run_directory import run_title
     from robcal.runs import load_data, train_run
 
     admit_model(model)  # only what the user wrote here is ever imported
@@ -167,10 +169,13 @@ def train(
         run = train_run(settings, out, overwrite=overwrite, dataset=dataset, reporter=reporter)
     if not is_main():
         return
-    last = run.history()[-1]
+    history = run.history()
+    for remark in hard_label_remarks({seed: history}):
+        typer.echo(remark)
+    last = history[-1]
     typer.echo(
-        f"validation after {last.epoch} epochs: accuracy {last.val_accuracy:.4f}, ECE {last.val_ece:.4f}, "
-        f"NLL {last.val_nll:.4f}\nnext: {_audit_command(out, model)}"
+        f"validation after {last.epoch} epochs of {run_title(settings)}: accuracy {last.val_accuracy:.4f}, "
+        f"ECE {last.val_ece:.4f}, NLL {last.val_nll:.4f}\nnext: {_audit_command(out, model)}"
     )
     if online:
         for row in run.online_history()[-1:]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
-from robcal.comparison.missing import MARK, lacking
+from robcal.comparison.missing import HARD, MARK, hard_label_notes, hard_labels, lacking
 from robcal.comparison.outcomes import OOD
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
@@ -25,6 +25,13 @@ LEGEND = (
     "on the validation split of each run. Levels: tenths (by default) of the test images by the adversarial distance "
     "to the plain model of the same seed."
 )
+#: What cuts the training levels of AR-AdaLS, in words.
+_SOURCES = {
+    "robustness": "adversarial distance to the plain model",
+    "cross-fit": "adversarial distance to models that did not see the example",
+    "margin": "logit margin of the plain model",
+    "loss": "loss of the plain model",
+}
 #: What the shift was in results that do not say it themselves.
 _SHIFT = "15 corruptions at 5 severities"
 _OOD = (
@@ -117,7 +124,7 @@ def _stability_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
 
 def notes(record: Mapping[str, Any]) -> list[str]:
     """What the figures of the shift, of out-of-distribution inputs, of costs and of stability mean."""
-    lines = []
+    lines = [*hard_label_notes(record), *_level_sources(record)]
     if record["cells"]:
         lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
     if sets := record.get("ood"):
@@ -126,6 +133,16 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     if (reference := reference_label(record)) is not None:
         lines.append(NOTE.format(reference=reference))
     return [*lines, _STABILITY] if record.get("stability") else lines
+
+
+def _level_sources(record: Mapping[str, Any]) -> list[str]:
+    """What cut the levels of each method that takes them from robustness or difficulty, whatever it is called."""
+    labels: dict[str, list[str]] = {}
+    for one in record["methods"]:
+        if one["method"] == "ar-adals":
+            labels.setdefault(one["settings"].get("levels_from", "robustness"), []).append(one["label"])
+    each = [f"{_SOURCES.get(source, source)}: {', '.join(found)}" for source, found in labels.items()]
+    return [f"Training levels by {'; by '.join(each)}."] if each else []
 
 
 def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
@@ -194,11 +211,12 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def title_of(label: str, record: Mapping[str, Any]) -> str:
-    """The label, its number of seeds where others have more, and a mark where it lacks some of its own."""
+    """The label, its number of seeds where others have more, and marks: it lacks some of its own, or stayed plain."""
     by_label = {method["label"]: len(method["seeds"]) for method in record["methods"]}
     most = max(by_label.values())
     few = "" if by_label[label] == most else f" ({by_label[label]} of {most} seeds)"
-    return f"{label}{few}{f' {MARK}' if lacking(record, label) else ''}"
+    marks = [mark for mark, seeds in ((MARK, lacking), (HARD, hard_labels)) if seeds(record, label)]
+    return " ".join([f"{label}{few}", *marks])
 
 
 def measured_outcomes(record: Mapping[str, Any], variant: str) -> list[str]:

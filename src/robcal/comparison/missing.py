@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robcal.comparison.tasks import Work
+from robcal.hard_labels import REASON
 from robcal.jobs import Failure
 
 #: What an entry may lack → what people call it; "all" is the run itself, and with it every figure.
@@ -21,6 +22,8 @@ PARTS: Mapping[str, str] = {
 _OUTCOMES = {"levels": "level_", "shift": "shift_", "ood": "ood_"}
 #: Stands behind a label that lacks seeds; plain text has an exclamation mark in its place.
 MARK = "†"
+#: Stands behind a label some of whose runs kept hard labels; plain text has a number sign in its place.
+HARD = "‡"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,25 @@ def footnotes(record: Mapping[str, Any]) -> list[str]:
     for one in record.get("missing", ()):
         merged.setdefault((one["label"], one["part"], one["reason"]), []).append((one["seed"], one["task"]))
     return [_footnote(*key, sorted(found)) for key, found in merged.items()]
+
+
+def hard_labels(record: Mapping[str, Any], label: str) -> tuple[int, ...]:
+    """Seeds at which a label was trained on hard labels, though its method smooths; older records tell none."""
+    return tuple(seed for one in record["methods"] if one["label"] == label for seed in one.get("hard_seeds", ()))
+
+
+def hard_label_notes(record: Mapping[str, Any]) -> list[str]:
+    """One line a label whose labels stayed hard: at which seeds, and what that means."""
+    lines = []
+    for one in record["methods"]:
+        if hard := hard_labels(record, one["label"]):
+            seeds = (
+                "at every seed"
+                if len(hard) == len(one["seeds"])
+                else f"at seed{'s' * (len(hard) > 1)} {', '.join(map(str, hard))}"
+            )
+            lines.append(f"{HARD} {one['label']}: labels stayed hard {seeds}: {REASON}.")
+    return lines
 
 
 def _footnote(label: str, part: str, reason: str, found: Sequence[tuple[int, str]]) -> str:

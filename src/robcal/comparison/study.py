@@ -35,8 +35,10 @@ from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
 from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
 from robcal.encoding import plain
+from robcal.hard_labels import labels_stayed_hard
 from robcal.jobs import Failure, available_cores, run_in_order, run_what_can
 from robcal.progress import SILENT, Reporter
+from robcal.runs import open_run
 
 
 def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:
@@ -332,6 +334,11 @@ def _tuning(work: Work, found: Mapping[str, Measurements]) -> list[dict[str, Any
     return records
 
 
+def _stayed_hard(entry: Entry, place: Place) -> bool:
+    """Whether every run of an entry was trained on hard labels, though its method smooths."""
+    return all(labels_stayed_hard(open_run(place.of(choice.settings())).history()) for choice in entry.members)
+
+
 def _label(work: Work, found: Measurements, missing: Sequence[Missing]) -> dict[str, Any]:
     """Everything measured of one label; without a measured seed its settings are those before any choice."""
     planned = [entry for entry in work.entries if entry.label == found.label]
@@ -346,6 +353,7 @@ def _label(work: Work, found: Measurements, missing: Sequence[Missing]) -> dict[
         "settings": settings.relevant(),
         "seeds": [entry.seed for entry in entries],
         "runs": [[work.place.of(choice.settings()).name for choice in entry.members] for entry in entries],
+        "hard_seeds": [entry.seed for entry in entries if _stayed_hard(entry, work.place)],
         "seconds": [seconds(entry, work.place) for entry in entries],
         "inference_seconds": [
             math.nan if entry.seed in timed else inference_seconds(entry, work.place) for entry in entries

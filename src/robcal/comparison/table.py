@@ -21,7 +21,7 @@ from robcal.comparison.blocks import (
     tuning_lines,
 )
 from robcal.comparison.figure import figure_svg
-from robcal.comparison.missing import MARK, footnotes, lacking
+from robcal.comparison.missing import HARD, MARK, footnotes, lacking
 from robcal.comparison.summary import VARIANTS
 from robcal.files import replacing
 from robcal.report import formatting
@@ -179,6 +179,13 @@ def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, st
 
 
 def _ascii(text: str) -> str:
-    for fancy, plain in ((MARK, "!"), (formatting.MINUS, "-"), (formatting.NOTHING, "-"), ("∞", "inf"), ("±", "+-")):
+    for fancy, plain in (
+        (MARK, "!"),
+        (HARD, "#"),
+        (formatting.MINUS, "-"),
+        (formatting.NOTHING, "-"),
+        ("∞", "inf"),
+        ("±", "+-"),
+    ):
         text = text.replace(fancy, plain)
     return text

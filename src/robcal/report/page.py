@@ -15,6 +15,7 @@ from robcal.report.formatting import clean_text
 from robcal.report.overall import overall, provenance_numbers
 from robcal.report.palette import theme_css
 from robcal.report.table import measured_metrics, metric_title
+from robcal.report.verdicts import remarks
 from robcal.types import METRIC_TITLES, Results
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def render_html(results: Results) -> str:
             title=clean_text(results.title) or "Calibration report",
             subtitle=_subtitle(results),
             headline=headline(results),
-            answer=answer(results),
+            answer=(*answer(results), *(f"{remark}." for remark in remarks(results))),
             overall=overall(results),
             sections=sections.sections(results),
             notes=tuple(clean_text(note) for note in results.notes),

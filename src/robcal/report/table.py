@@ -14,7 +14,7 @@ from rich.text import Text
 
 from robcal.checks import refuse
 from robcal.report import formatting
-from robcal.report.verdicts import Mark, marks, titles
+from robcal.report.verdicts import Mark, marks, remarks, titles
 from robcal.types import METRIC_TITLES, Estimate, Results
 
 #: Metrics of the short table, with headings that leave room for the numbers at 80 columns.
@@ -115,6 +115,7 @@ def text_table(results: Results, *, differences: bool = True) -> Table:
     rows = [row for row in table_rows(results) if differences or row.kind == "method"]
     columns = [name for name in SHORT_METRICS if name in measured_metrics(results)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, collapse_padding=True)
+    table.caption, table.caption_justify = (Text("\n".join(lines)) if (lines := remarks(results)) else None), "left"
     table.add_column("Method", overflow="fold")
     for name in columns:
         table.add_column(SHORT_METRICS[name], justify="right", no_wrap=name != "shift_ece")

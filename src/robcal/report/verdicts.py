@@ -24,6 +24,14 @@ def titles(results: Results) -> dict[str, str]:
     }
 
 
+def remarks(results: Results) -> tuple[str, ...]:
+    """Return what a reader must know of single methods, each with the method's title in front."""
+    names = titles(results)
+    return tuple(
+        f"{names[method.name]}: {clean_text(remark)}" for method in results.methods for remark in method.remarks
+    )
+
+
 def paired_difference(results: Results, metric: str, first: str, second: str) -> Estimate | None:
     """The paired difference first - second, where the results hold it or its opposite."""
     found = _held(results, metric, first, second)

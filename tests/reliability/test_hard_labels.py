@@ -1,0 +1,172 @@
+"""A run whose labels stayed hard is the plain model, and says so; "AR-AdaLS" always says what its levels are cut by."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from robcal.artifacts import load_checkpoint
+from robcal.cli import app
+from robcal.comparison import load_plan, preset_names
+from robcal.comparison.table import load_comparison, markdown_tables, text_tables
+from robcal.evaluate import report_runs
+from robcal.hard_labels import REASON
+from robcal.report import render_html
+
+HARD = f"labels stayed hard: {REASON}"
+TRAIN = ["train", "--model", "mlp", "--batch-size", "32", "--device", "cpu", "--quiet"]
+
+
+def robcal(*words):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return " ".join(done.stdout.split())
+
+
+def weights(run):
+    return load_checkpoint(run / "model.safetensors")[0]
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A table: 60 training rows of noisy labels, which a network learns by heart if it is given the time."""
+    rng, file = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "table.npz"
+    labels = np.arange(300) % 3
+    inputs = (rng.normal(size=(300, 8)) + 0.7 * np.eye(3, 8)[labels]).astype(np.float32)
+    np.savez(file, x_train=inputs[:100], y_train=labels[:100], x_test=inputs[100:], y_test=labels[100:])
+    return f"npz:{file}"
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """Run directories and what training printed: hard at the first epoch, softened over forty."""
+    out, made = tmp_path_factory.mktemp("runs"), {}
+    for name, epochs in {"hard": 1, "soft": 40}.items():
+        printed = robcal(
+            *TRAIN, "--data", data, "--method", "ar-adals", "--levels", 2, "--epochs", epochs, "--val-fraction", 0.3,
+            "--out", out / name,
+        )  # fmt: skip
+        made[name] = (out / name, printed)
+    return made
+
+
+def test_the_weights_tell_whether_labels_stayed_hard_and_train_says_it(runs):
+    hard, soft = runs["hard"], runs["soft"]
+    assert same(weights(hard[0]), weights(hard[0] / "reference"))
+    assert not same(weights(soft[0]), weights(soft[0] / "reference"))
+    assert HARD in hard[1]
+    assert "stayed hard" not in soft[1]
+    assert "epochs of AR-AdaLS (margin levels): accuracy" in soft[1]
+
+
+def test_audit_and_report_say_it(runs, tmp_path):
+    for name, told in {"hard": True, "soft": False}.items():
+        run = runs[name][0]
+        printed = robcal("audit", run, "--levels", 3, "--resamples", 20, "--quiet")
+        assert (f"AR-AdaLS (margin levels): {HARD}" in printed) == told
+        assert (HARD in (run / "audit.html").read_text()) == told
+        page = tmp_path / f"{name}.html"
+        printed = robcal("report", run / "reference", run, "--no-shift", "--out", page, "--quiet")
+        assert (HARD in printed) == told
+        assert (HARD in page.read_text()) == told
+    assert "Plain" in printed
+
+
+def test_a_report_says_at_which_seeds(runs, data, tmp_path):
+    other = tmp_path / "other"
+    robcal(
+        *TRAIN, "--data", data, "--method", "ar-adals", "--levels", 2, "--epochs", 40, "--val-fraction", 0.3,
+        "--split-seed", 0, "--seed", 1, "--out", other,
+    )  # fmt: skip
+    hard = tmp_path / "hard"
+    shutil.copytree(runs["soft"][0], hard)
+    history = json.loads((hard / "history.json").read_text())
+    for row in history:
+        row["epsilon"] = [0.0, 0.0]
+    (hard / "history.json").write_text(json.dumps(history))
+    results = report_runs([hard, other], shift=False)
+    (method,) = results.methods
+    assert method.remarks == (f"labels stayed hard at seed 0: {REASON} there",)
+    assert f"{method.title}: {method.remarks[0]}." in render_html(results)
+
+
+@pytest.fixture(scope="module")
+def compared(data, tmp_path_factory):
+    """A comparison whose runs are too short to soften a label, with levels of three sources."""
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "plan.toml").write_text(
+        f'''
+title = "Short"
+seeds = [0, 1]
+reference = ["Plain"]
+shift_limit = 0
+[recipe]
+data = "{data}"
+model = "mlp"
+epochs = 1
+levels = 2
+[[methods]]
+label = "Plain"
+method = "vanilla"
+[[methods]]
+label = "Ours"
+method = "ar-adals"
+[[methods]]
+label = "Theirs"
+method = "ar-adals"
+options = {{ levels_from = "robustness", scorer = "first-order" }}
+[[methods]]
+label = "AdaLS"
+method = "adals"
+[[ensembles]]
+label = "Ensemble"
+of = "Ours"
+members = 2
+'''
+    )
+    printed = robcal("compare", folder / "plan.toml", "--out", folder / "out", "--jobs", 1, "--quiet")
+    return folder / "out", printed
+
+
+def test_a_comparison_marks_it_and_says_what_levels_are_cut_by(compared):
+    out, printed = compared
+    for label in ("Ours", "Theirs", "AdaLS", "Ensemble"):
+        assert f"# {label}: labels stayed hard at every seed: {REASON}." in printed
+        assert re.search(rf"{label} #", printed)
+    assert not re.search("Plain #", printed)
+    sources = "Training levels by logit margin of the plain model: Ours, Ensemble; by adversarial distance to the plain"
+    assert sources in printed
+    assert "‡ Ours: labels stayed hard" in (out / "report.html").read_text()
+    assert sources in (out / "report.html").read_text()
+    assert "‡ Ours: labels stayed hard" in (out / "table.md").read_text()
+
+
+def test_comparisons_made_before_say_nothing_of_it(compared):
+    record = load_comparison(compared[0] / "results.json")
+    for method in record["methods"]:
+        assert method.pop("hard_seeds") == ([] if method["label"] == "Plain" else [0, 1])
+    assert "stayed hard" not in text_tables(record) + markdown_tables(record)
+
+
+def test_some_seeds_are_named(compared):
+    record = load_comparison(compared[0] / "results.json")
+    record["methods"][1]["hard_seeds"] = [1]
+    assert f"# Ours: labels stayed hard at seed 1: {REASON}." in " ".join(text_tables(record).split())
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_ar_adals_is_cut_by_adversarial_distance_in_every_preset(preset):
+    """One meaning: a label that says AR-AdaLS and no source is the published one; others name theirs."""
+    for method in load_plan(preset, recipe={"data": "digits"}).methods:
+        source = method.options.get("levels_from")
+        if method.method == "ar-adals":
+            assert source is not None, method.label
+            assert "AR-AdaLS" not in method.label or source == "robustness" or source in method.label
