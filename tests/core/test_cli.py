@@ -399,7 +399,7 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     assert page.count("Plain + temperature") > 15
     pair, scaled_too = (tmp_path / "d/plain-0", tmp_path / "d/ar-adals-0"), tmp_path / "scaled.html"
     run("report", *pair, "--temperature", "--out", scaled_too, "--quiet")
-    assert "AR-AdaLS + temperature" in scaled_too.read_text()
+    assert "AR-AdaLS (robustness levels) + temperature" in scaled_too.read_text()
     capsys.readouterr()
     before = (tmp_path / "d/plain-0/model.safetensors").stat().st_mtime_ns
     run("demo", "--seeds", "2", "--jobs", "1", "--out", tmp_path / "d", "--quiet")
