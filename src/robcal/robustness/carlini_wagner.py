@@ -13,7 +13,7 @@ from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.starts import next_start, read_starts, start_rows
-from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
+from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select
 
 _BETA1, _BETA2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 #: The box is stretched by this much inside tanh, so that inputs on its ends have a finite w.
@@ -35,10 +35,10 @@ class CarliniWagner:
     """Find a near, verified adversarial point by the Carlini-Wagner l2 attack.
 
     minimise ‖δ‖₂² + c · max(z_y(x + δ) − max_{j≠y} z_j(x + δ), 0) over w, where x + δ = mid + half · tanh(w)
-    (Carlini & Wagner, *Towards Evaluating the Robustness of Neural Networks*, 2017, section VI.A with κ = 0), with a
-    binary search for the c of each example. The smallest verified point of all steps is kept, and its segment to x
-    searched for the boundary. Up to (binary_search_steps + restarts / 4) · max_iterations passes an example, often half
-    of that.
+    (Carlini & Wagner, *Towards Evaluating the Robustness of Neural Networks*, 2017, section VI.A; their κ is 0 but for
+    float32 rounding), with a binary search for the c of each example. The smallest verified point of all steps is kept,
+    and its segment to x searched for the boundary. Up to (binary_search_steps + restarts / 4) · max_iterations passes
+    an example, often half of that.
 
     Every example has its own c, step size, abort and best point: no result depends on the batch. Departures from the
     paper: the first c and the step size come from the first-order picture (pass initial_const=1e-3 for the paper's c);
@@ -113,8 +113,8 @@ class CarliniWagner:
         """One Adam or descent step (need >= 1) or one point of the closing line search (need 0) for every row."""
         if need == 0:
             return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
-        linear = usable(network.linearise(rows["query"], rows["reference"], need, rows["target"]))
-        rows = meet(rows, linear.logits)
+        linear = network.linearise(rows["query"], rows["reference"], need, rows["target"])
+        rows = meet(network, rows, linear)
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         active = rows["need"] != DONE
         rows, improved = keep_best(rows, linear.logits)
@@ -170,15 +170,18 @@ class CarliniWagner:
     def _note_found(rows: Rows, mask: Tensor, linear: Linearisation) -> Rows:
         """Keep the nearest adversarial point of this search."""
         distance = l2(rows["query"], rows["x"])
-        better = mask & is_adversarial(linear.logits, rows["reference"]) & (distance < rows["found_distance"])
+        better = mask & is_adversarial(rows, linear.logits) & (distance < rows["found_distance"])
         return rows | {
             "found": select(better, rows["query"], rows["found"]),
             "found_distance": torch.where(better, distance, rows["found_distance"]),
         }
 
     def _adam(self, network: Network, rows: Rows, mask: Tensor, linear: Linearisation) -> Rows:
-        """One Adam step (Kingma & Ba 2015, algorithm 1) on ‖δ‖² + c max(z_y - max z_j, 0) in w; its own count each."""
-        gap, normal = linear.gap[:, 0], linear.normal[:, 0]
+        """One Adam step (Kingma & Ba 2015, algorithm 1) on ‖δ‖² + c max(z_y - max z_j + κ, 0) in w; its own count each.
+
+        κ is twice the lead that a point needs to be verified: float32 rounding, as a rule.
+        """
+        gap, normal = linear.gap[:, 0] + 2 * linear.lead[:, 0], linear.normal[:, 0]
         change = _Change(network, rows["x"])
         delta = rows["query"] - rows["x"]
         const, scale = rows["const"], self._scale(rows)

@@ -15,7 +15,7 @@ from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.starts import next_start, read_starts, start_rows
-from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
+from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select
 
 #: The closing line search.
 _SEARCH = {"tolerance": 0.001, "max_searches": 12}
@@ -92,8 +92,8 @@ class DDN:
         """One DDN or descent step (need >= 1) or one point of the closing line search (need 0) for every row."""
         if need == 0:
             return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
-        linear = usable(network.linearise(rows["query"], rows["reference"], need, rows["target"]))
-        rows = meet(rows, linear.logits)
+        linear = network.linearise(rows["query"], rows["reference"], need, rows["target"])
+        rows = meet(network, rows, linear)
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         active = rows["need"] != DONE
         rows, improved = keep_best(rows, linear.logits)
@@ -132,7 +132,7 @@ class DDN:
     def _step(self, network: Network, rows: Rows, mask: Tensor, linear: Linearisation) -> Rows:
         """One iteration of algorithm 1: a step along the gradient, then the norm that the last point asks for."""
         distance = l2(rows["query"], rows["x"])
-        adversarial = is_adversarial(linear.logits, rows["reference"])
+        adversarial = is_adversarial(rows, linear.logits)
         better = mask & adversarial & (distance < rows["found_distance"])
         progress = (math.pi * rows["iteration"] / self.max_iterations).cos() / 2 + 0.5  # from 1 to 0
         gamma = self.final_gamma + (self.gamma - self.final_gamma) * progress

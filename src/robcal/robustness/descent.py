@@ -17,8 +17,8 @@ from torch import Tensor
 
 from robcal.robustness.box import Bounds, multiplier_in_box, project_on_halfspaces
 from robcal.robustness.engine import Rows
-from robcal.robustness.network import Linearisation, Network, required_lead
-from robcal.robustness.steps import is_adversarial, l2, select
+from robcal.robustness.network import Linearisation, Network
+from robcal.robustness.steps import is_adversarial, l2, newton_step, select
 
 #: Halfspaces kept; and projections in a row that may fail before a descent that has an anchor ends.
 _CUTS, _MAX_REJECTIONS = 3, 8
@@ -71,8 +71,8 @@ def advance_descent(
     if bool(mask.all()):
         return _advance(network.bounds, rows, linear, settings)
     at = torch.nonzero(mask).squeeze(1)
-    here = Linearisation(linear.logits[at], linear.rivals[at], linear.gap[at], linear.normal[at])
-    moved, ended = _advance(network.bounds, {key: rows[key][at] for key in (*_STATE, "x", "reference")}, here, settings)
+    here = {key: rows[key][at] for key in (*_STATE, "x", "reference", "terms")}
+    moved, ended = _advance(network.bounds, here, linear.rows(at), settings)
     over = torch.zeros_like(mask)
     over[at] = ended
     return rows | {key: rows[key].index_copy(0, at, moved[key]) for key in _STATE}, over
@@ -81,7 +81,7 @@ def advance_descent(
 def _advance(bounds: Bounds, rows: Rows, linear: Linearisation, settings: Descent) -> tuple[Rows, Tensor]:
     """The same for rows that all descend."""
     distance = l2(rows["query"], rows["x"])
-    accepted = is_adversarial(linear.logits, rows["reference"]) & (distance < rows["anchor_distance"])
+    accepted = is_adversarial(rows, linear.logits) & (distance < rows["anchor_distance"])
     stalled = accepted & (distance > (1 - settings.tolerance) * rows["anchor_distance"])
     rows = rows | {
         "anchor": select(accepted, rows["query"], rows["anchor"]),
@@ -103,14 +103,13 @@ def _next_query(bounds: Bounds, rows: Rows, accepted: Tensor, linear: Linearisat
     residual = gap + (normal * (x - rows["query"])).sum(1)
     anchored = torch.isfinite(rows["anchor_distance"])
     overshoot = torch.where(anchored, _OVERSHOOT_NEAR, _OVERSHOOT_FAR)
-    beyond = residual + overshoot * residual.abs() + 2 * required_lead(linear.logits)
+    beyond = residual + overshoot * residual.abs() + 2 * linear.lead[:, 0]
     kept = torch.where(accepted.unsqueeze(1), -1.0, rows["cut_residuals"])
     residuals = torch.cat([beyond.unsqueeze(1), kept], 1)[:, :_CUTS]
     cuts = torch.cat([normal.unsqueeze(1), rows["cuts"] * ~accepted[:, None, None]], 1)[:, :_CUTS]
     query = _project(x, cuts, residuals, bounds)
     behind = ~anchored & (residual <= 0)  # linearly, x is beyond already: step on from where we are (DeepFool)
-    onward = 1.02 * gap.clamp_min(0) / (normal * normal).sum(1).clamp_min(1e-30)
-    query = select(behind, bounds.clamp(rows["query"] - onward.unsqueeze(1) * normal), query)
+    query = select(behind, bounds.clamp(rows["query"] - 1.02 * newton_step(linear)), query)
     share = 0.5 ** (rows["rejections"] - 1).clamp_min(0).to(x.dtype)
     shortened = rows["anchor"] + share.unsqueeze(1) * (query - rows["anchor"])
     query = select(anchored & (share < 1), shortened, query)

@@ -75,6 +75,7 @@ def fresh_rows(index: Tensor, x: Tensor, reference: Tensor, need: int) -> Rows:
         "prediction": integer,
         "rival": integer.clone(),
         "margin": number,
+        "terms": number.clone(),
         "passes": number.clone(),
         "flat": torch.zeros_like(integer),
         "blind": torch.zeros(count, dtype=torch.bool, device=x.device),

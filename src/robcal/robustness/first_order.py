@@ -11,12 +11,10 @@ from torch import Tensor
 from robcal.robustness.box import multiplier_in_box
 from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Network
-from robcal.robustness.steps import is_flat, meet, perturb, select, usable
+from robcal.robustness.steps import FAR, is_flat, meet, perturb, select
 
 #: The secant may shorten or lengthen the linear estimate by these factors; beyond them it is not to be trusted.
 SECANT_RANGE = (0.3, 3.0)
-#: A multiplier large enough to reach a corner of any box, small enough not to overflow.
-_FAR = 1e20
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ class FirstOrder:
         """Linearise at the clean input (or a perturbed one where the gradient was zero), or correct by the secant."""
         if need == 0:
             return _correct(network, rows)
-        linear = usable(network.linearise(rows["query"], rows["reference"], need))
+        linear = network.linearise(rows["query"], rows["reference"], need)
         new = rows["prediction"] < 0
-        rows = meet(rows, linear.logits)
+        rows = meet(network, rows, linear)
         rows["gaps"] = select(new, all_gaps(linear.logits, rows["reference"]), rows["gaps"])
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         flat = is_flat(linear) & (rows["need"] != DONE)
@@ -98,7 +96,7 @@ def estimate(
     best = torch.where(feasible.unsqueeze(1), inside, unbounded).min(1)
     pick = best.indices.unsqueeze(1)
     normal = linear.normal.gather(1, pick.unsqueeze(2).expand(-1, 1, x.shape[1])).squeeze(1)
-    point = network.bounds.clamp(x - multiplier.gather(1, pick).nan_to_num(posinf=_FAR) * normal)
+    point = network.bounds.clamp(x - multiplier.gather(1, pick).nan_to_num(posinf=FAR) * normal)
     return best.values, linear.rivals.gather(1, pick).squeeze(1), point, feasible
 
 

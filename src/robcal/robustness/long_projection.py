@@ -13,7 +13,7 @@ from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
 from robcal.robustness.starts import next_start, read_starts, start_rows
-from robcal.robustness.steps import is_flat, keep_best, meet, perturb, usable
+from robcal.robustness.steps import is_flat, keep_best, meet, perturb
 
 #: The closing line search.
 _SEARCH = {"tolerance": 0.001, "max_searches": 12}
@@ -68,8 +68,8 @@ class LongProjection:
         """One linearisation (need >= 1) or one point of the closing line search (need 0) for every row."""
         if need == 0:
             return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
-        linear = usable(network.linearise(rows["query"], rows["reference"], need, rows["target"]))
-        rows = meet(rows, linear.logits)
+        linear = network.linearise(rows["query"], rows["reference"], need, rows["target"])
+        rows = meet(network, rows, linear)
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         active = rows["need"] != DONE
         rows, improved = keep_best(rows, linear.logits)

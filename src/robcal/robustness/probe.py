@@ -54,8 +54,7 @@ def _entry(outputs: Any) -> str:
 def are_probabilities(logits: Tensor) -> bool:
     """Whether all rows of (B, Z) outputs are probability vectors: values in [0, 1] whose sum is 1 up to rounding.
 
-    Logits that are so by chance do not occur in more than a few rows; ask for two or more. Logarithms of probabilities
-    are logits.
+    Rows that are all alike can be so by chance, and tell nothing: False. Logarithms of probabilities are logits.
 
     Example:
         >>> scores = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.0, 3.0]])
@@ -65,7 +64,8 @@ def are_probabilities(logits: Tensor) -> bool:
     values = logits.detach()
     within = _SUM_ULPS * torch.finfo(values.dtype).eps
     inside = bool((values >= 0).all()) and bool((values <= 1 + within).all())
-    return inside and bool(((values.double().sum(1) - 1).abs() <= within).all())
+    varied = bool((values != values[:1]).any())
+    return varied and inside and bool(((values.double().sum(1) - 1).abs() <= within).all())
 
 
 def refuse_probabilities(logits: Tensor) -> None:
@@ -79,4 +79,47 @@ def refuse_probabilities(logits: Tensor) -> None:
             f"the model returns probabilities: all {len(logits)} rows that were tried lie in [0, 1] and sum to 1",
             "it must return logits, whose differences neither saturate nor vanish",
             "Leave out the softmax that ends it, or wrap it in a module that returns model(x).clamp_min(1e-30).log()",
+        )
+
+
+def masked_classes(logits: Tensor) -> Tensor:
+    """(Z,) bool, which classes are masked by -inf in the logits (B, Z) of clean inputs.
+
+    Raises:
+        InputError: NaN or +inf, a class that is masked at some inputs only, or fewer than two that are not.
+
+    Example:
+        >>> masked_classes(torch.tensor([[0.5, -torch.inf, 1.0], [0.1, -torch.inf, 0.0]]))
+        tensor([False,  True, False])
+    """
+    masked = torch.isneginf(logits[0])
+    refuse_unfinite(logits, masked)
+    if int((~masked).sum()) < 2:
+        refuse(
+            f"the model returns -inf for {int(masked.sum())} of {len(masked)} classes",
+            "an input has another label only if two classes or more have finite logits",
+            "Leave at least two classes unmasked",
+        )
+    return masked
+
+
+def refuse_unfinite(logits: Tensor, masked: Tensor) -> None:
+    """Refuse logits (B, Z) of clean inputs that are not finite, but for the -inf of masked classes (Z,).
+
+    Raises:
+        InputError: if there are any.
+    """
+    other = torch.isneginf(logits) != masked
+    bad = torch.isnan(logits) | torch.isposinf(logits)
+    if bool(bad.any()):
+        refuse(
+            f"the model returns NaN or infinite logits for {int(bad.any(1).sum())} of {len(logits)} inputs of a batch",
+            "logits are finite, or -inf for a class that is masked at all inputs",
+            "Check its weights and the scale of its inputs",
+        )
+    if bool(other.any()):
+        refuse(
+            f"the model's logit of class {int(other.any(0).nonzero()[0])} is -inf at some inputs and finite at others",
+            "a class is masked by -inf at all inputs or at none",
+            "Bound the logits from below, for example logits.clamp_min(-1e4)",
         )

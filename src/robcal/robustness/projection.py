@@ -12,10 +12,17 @@ from robcal.robustness.box import multiplier_in_box, project_on_halfspaces
 from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select, usable
-
-#: A multiplier large enough to reach a corner of any box, small enough not to overflow.
-FAR = 1e20
+from robcal.robustness.steps import (
+    FAR,
+    is_adversarial,
+    is_flat,
+    keep_best,
+    l2,
+    meet,
+    newton_step,
+    perturb,
+    select,
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class Projection:
     def _linearise(self, network: Network, rows: Rows, need: int) -> Rows:
         """Keep the point, project the clean input on the nearest linearised boundary, and go on from there."""
         linear, aside = self._linear(network, rows, need)
-        rows = meet(rows, linear.logits)
+        rows = meet(network, rows, linear)
         rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
         active = rows["need"] != DONE
         rows, improved = keep_best(rows, linear.logits)
@@ -106,7 +113,7 @@ class Projection:
         going = active & ~flat
         reach = self._reach(network, linear, rows)
         rows = self._note(network, linear, rows, reach, going)
-        short = (rows["step"] > 0) & ~is_adversarial(linear.logits, rows["reference"]) & ~aside
+        short = (rows["step"] > 0) & ~is_adversarial(rows, linear.logits) & ~aside
         query, rows = self._project(network, linear, rows, reach, short)
         onward = going & self._worth_a_step(rows, query) & (rows["step"] < self.max_steps) & ~aside
         rows["query"] = select(onward, query, rows["query"])
@@ -117,7 +124,7 @@ class Projection:
 
     def _linear(self, network: Network, rows: Rows, need: int) -> tuple[Linearisation, Tensor]:
         """The linearisation at the queries, and (B,) bool: for which rows it is a look aside and no step: for none."""
-        linear = usable(network.linearise(rows["query"], rows["reference"], need))
+        linear = network.linearise(rows["query"], rows["reference"], need)
         return linear, torch.zeros_like(rows["verified"])
 
     def _note(self, network: Network, linear: Linearisation, rows: Rows, reach: Reach, going: Tensor) -> Rows:
@@ -136,7 +143,7 @@ class Projection:
         """The nearest points to x just beyond each linearised boundary in the box."""
         x = rows["x"]
         residual = linear.gap + torch.einsum("bkd,bd->bk", linear.normal, x - rows["query"])
-        beyond = residual + self.overshoot * residual.abs() + 1e-5 * linear.logits.abs().amax(1, keepdim=True)
+        beyond = residual + self.overshoot * residual.abs() + 2 * linear.lead
         multiplier, distance = multiplier_in_box(x, linear.normal, beyond, network.bounds)
         return Reach(beyond, multiplier, torch.where(residual > 0, distance, torch.inf))
 
@@ -169,6 +176,5 @@ class Projection:
 
         The step is DeepFool's, to the boundary linearised at the query; it is taken from points short of the boundary.
         """
-        normal, gap = linear.normal[:, 0], linear.gap[:, 0].clamp_min(0)
-        step = (gap / (normal * normal).sum(1).clamp_min(1e-30)).unsqueeze(1) * normal
-        return select(short, network.bounds.clamp(query - 1.02 * step), query)
+        step = 1.02 * newton_step(linear)
+        return select(short, network.bounds.clamp(query - step), query)

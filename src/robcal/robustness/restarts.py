@@ -13,9 +13,9 @@ from torch import Tensor
 from robcal.checks import check_fraction
 from robcal.robustness.engine import DONE, Rows, check_settings
 from robcal.robustness.network import Linearisation, Network, mask_classes
-from robcal.robustness.projection import FAR, Projection, Reach
+from robcal.robustness.projection import Projection, Reach
 from robcal.robustness.segment import resume_search, start_search
-from robcal.robustness.steps import l2, select, usable
+from robcal.robustness.steps import FAR, l2, select
 
 #: The ends of a band of distances in which a cut between two levels lies.
 Band = tuple[float, float]
@@ -138,7 +138,7 @@ class Restarts(Projection):
         """The linearisation at the queries; rows that look at more rivals are told apart and get unseen ones."""
         looking = rows["looking"]
         seen = torch.where(looking.unsqueeze(1), rows["rivals"], -1)
-        return usable(network.linearise(rows["query"], rows["reference"], need, without=seen)), looking
+        return network.linearise(rows["query"], rows["reference"], need, without=seen), looking
 
     def _note(self, network: Network, linear: Linearisation, rows: Rows, reach: Reach, going: Tensor) -> Rows:
         """Keep the nearest points of the boundaries that are not descended on at once, and where unseen ones may be."""

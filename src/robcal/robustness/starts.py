@@ -17,10 +17,7 @@ from torch import Tensor
 from robcal.robustness.box import multiplier_in_box
 from robcal.robustness.engine import Rows
 from robcal.robustness.network import Linearisation, Network
-from robcal.robustness.steps import select
-
-#: A multiplier large enough to reach a corner of any box, small enough not to overflow.
-_FAR = 1e20
+from robcal.robustness.steps import FAR, select
 
 
 def example_noise(seed: int, index: int, draw: int, size: int) -> Tensor:
@@ -51,36 +48,41 @@ def start_rows(x: Tensor, num_starts: int) -> Rows:
 def read_starts(network: Network, rows: Rows, mask: Tensor, linear: Linearisation) -> Rows:
     """Set the rivals' starts of the rows in `mask` (B,) from the linearisation at their `query`, the nearest first.
 
-    Sets "starts" (B, K, D) points, "start_rivals" (B, K) classes, "start_penalty" (B, K) the c of Carlini-Wagner from
-    which the boundary point is a minimum where the model is linear (2 d / ‖g‖), and "first_order" (B,) the distance.
+    Sets "starts" (B, K, D) points, "start_rivals" (B, K) classes (-1: out of reach), "start_penalty" (B, K) the c of
+    Carlini-Wagner from which the boundary point is a minimum where the model is linear (2 d / ‖g‖), and "first_order"
+    (B,) the distance.
     """
     size = linear.normal.norm(dim=-1)
-    gap = linear.gap.abs()
+    gap = linear.gap.abs() + 2 * linear.lead
     multiplier, inside = multiplier_in_box(rows["query"], linear.normal, gap, network.bounds)
     unbounded = torch.where(size > 0, gap / size, torch.inf)
     order = torch.where(torch.isfinite(inside), inside, 1e6 * unbounded).argsort(1)
-    shift = multiplier.nan_to_num(posinf=_FAR).unsqueeze(2) * linear.normal  # out of reach: the corner of the box
+    shift = multiplier.nan_to_num(posinf=FAR).unsqueeze(2) * linear.normal  # out of reach: the corner of the box
     points = network.bounds.clamp(rows["query"].unsqueeze(1) - shift)
-    reachable = torch.isfinite(points).all(2, keepdim=True) & (points.abs() < _FAR / 1e10).all(2, keepdim=True)
+    reachable = torch.isfinite(points).all(2, keepdim=True) & (points.abs() < FAR / 1e10).all(2, keepdim=True)
     points = torch.where(reachable, points, rows["query"].unsqueeze(1))
     penalty = torch.where(size > 0, 2 * unbounded / size, 0.0)
     across = order.unsqueeze(2).expand_as(points)
     nearest = unbounded.gather(1, order[:, :1]).squeeze(1)
     return rows | {
         "starts": select(mask, points.gather(1, across), rows["starts"]),
-        "start_rivals": select(mask, linear.rivals.gather(1, order), rows["start_rivals"]),
+        "start_rivals": select(mask, torch.where(size > 0, linear.rivals, -1).gather(1, order), rows["start_rivals"]),
         "start_penalty": select(mask, penalty.gather(1, order), rows["start_penalty"]),
         "first_order": torch.where(mask, nearest.clamp_min(1e-12), rows["first_order"]),
     }
 
 
 def next_start(network: Network, rows: Rows, mask: Tensor, number: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """(B, D) start and (B,) target class (-1: none) of restart `number` (B,), from 0; only rows in `mask` count."""
+    """(B, D) start and (B,) target class (-1: none) of restart `number` (B,), from 0; only rows in `mask` count.
+
+    In place of a rival that is out of reach, without a gradient or with a logit of -inf, stands a random point.
+    """
     rivals = rows["starts"].shape[1]
     pick = number.clamp(0, rivals - 1)
-    of_rival = number < rivals
+    rival = rows["start_rivals"].gather(1, pick.unsqueeze(1)).squeeze(1)
+    of_rival = (number < rivals) & (rival >= 0)
     start = rows["starts"][torch.arange(len(pick), device=pick.device), pick].clone()
-    target = torch.where(of_rival, rows["start_rivals"].gather(1, pick.unsqueeze(1)).squeeze(1), -1)
+    target = torch.where(of_rival, rival, -1)
     farther = 3 * rows["first_order"] * 1.5 ** (number - rivals).clamp(0, 40)  # found nothing: look ever farther out
     radius = torch.where(rows["verified"], rows["distance"], farther)
     dims = start.shape[1]

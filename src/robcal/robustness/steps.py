@@ -19,12 +19,14 @@ from robcal.robustness.network import (
     Network,
     Precision,
     mask_reference,
-    refuse_unfinite,
     required_lead,
     scoring_mode,
     signed_margin,
 )
+from robcal.robustness.probe import refuse_unfinite
 
+#: A multiplier large enough to reach a corner of any box, small enough not to overflow.
+FAR = 1e20
 #: How often a point with a zero gradient is perturbed before the attack gives the example up as censored.
 MAX_PERTURBATIONS = 10
 
@@ -40,15 +42,17 @@ def select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(mask.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)
 
 
-def meet(rows: Rows, logits: Tensor) -> Rows:
-    """Fill in prediction, reference label and margin of rows that are evaluated for the first time, at the clean input.
+def meet(network: Network, rows: Rows, linear: Linearisation) -> Rows:
+    """Note the size of the gap's terms; at the clean input, fill in prediction, reference label and margin too.
 
     With the true label as reference, a misclassified input is its own adversarial point: distance 0, done.
     """
+    logits = linear.logits
+    rows = rows | {"terms": linear.nearest_terms}
     new = rows["prediction"] < 0
     if not bool(new.any()):
         return rows
-    refuse_unfinite(logits[new])
+    refuse_unfinite(logits[new], network.masked)
     prediction = torch.where(new, logits.argmax(1), rows["prediction"])
     reference = torch.where(rows["reference"] < 0, prediction, rows["reference"])
     wrong = new & (reference != prediction)
@@ -63,9 +67,11 @@ def meet(rows: Rows, logits: Tensor) -> Rows:
     }
 
 
-def is_adversarial(logits: Tensor, reference: Tensor) -> Tensor:
+def is_adversarial(rows: Rows, logits: Tensor) -> Tensor:
     """(B,) bool, another class leads by enough to stay ahead when the point is evaluated again."""
-    return signed_margin(logits, reference) < -required_lead(logits)
+    reference = rows["reference"].unsqueeze(1)
+    own, other = logits.gather(1, reference).squeeze(1), mask_reference(logits, rows["reference"]).amax(1)
+    return other - own > required_lead(own, other, rows["terms"])
 
 
 def keep_best(rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
@@ -79,7 +85,7 @@ def keep_best(rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
     """
     query = rows["query"]
     distance = l2(query, rows["x"])
-    better = (distance < rows["distance"]) & is_adversarial(logits, rows["reference"]) & ~rows["blind"]
+    better = (distance < rows["distance"]) & is_adversarial(rows, logits) & ~rows["blind"]
     rival = mask_reference(logits, rows["reference"]).argmax(1)
     kept = {
         "distance": torch.where(better, distance, rows["distance"]),
@@ -92,16 +98,14 @@ def keep_best(rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
 
 def is_flat(linear: Linearisation) -> Tensor:
     """(B,) bool, no rival has a gradient that is finite and not zero."""
-    size = linear.normal.abs().amax(-1)
-    return ~((size > 0) & torch.isfinite(size)).any(1)
+    return ~(linear.normal != 0).any(2).any(1)
 
 
-def usable(linear: Linearisation) -> Linearisation:
-    """The linearisation with gradients that are not finite set to zero (their rivals cannot be reached)."""
-    finite = torch.isfinite(linear.normal).all(-1, keepdim=True)
-    return Linearisation(
-        linear.logits, linear.rivals, linear.gap, torch.where(finite, linear.normal, torch.zeros_like(linear.normal))
-    )
+def newton_step(linear: Linearisation) -> Tensor:
+    """(B, D) the step to the first rival's linearised boundary, to be taken away; 0 where that rival leads already."""
+    normal, gap = linear.normal[:, 0], linear.gap[:, 0].clamp_min(0)
+    size = (gap / (normal * normal).sum(1).clamp_min(1e-30)).clamp_max(FAR)
+    return size.unsqueeze(1) * normal
 
 
 def random_direction(like: Tensor, seed: int, index: int, attempt: int) -> Tensor:
