@@ -90,7 +90,7 @@ def test_distances_of_linear_models_do_not_depend_on_masked_classes(method: str,
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_a_network_with_masked_classes_is_scored_as_the_one_without(mask: float) -> None:
-    net, x = relu_case(3, 4, 12)
+    net, x = relu_case(3, 4, 10)
     exact = net.distance(x, None)
     assert np.isfinite(exact).all()
     masked = score(Masked(net, mask), x, box=None, method=LongProjection(restarts=12))
