@@ -1,0 +1,153 @@
+"""The maps that a recalibration is made of: each takes logits (N, Z) and scores (N,) and returns logits (N, Z).
+
+All are invariant to a constant that is added to the logits of a row, as softmax is. `to_dict` and `from_dict` hold
+plain numbers and lists, so that a file of them is JSON and reading one runs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from scipy.special import log_softmax
+
+from robcal.checks import FloatArray
+
+#: What stands for a logit of -inf (a masked class): its probability is exactly 0 at any temperature in use.
+MASKED = -1e15
+
+
+class Map(Protocol):
+    """What every map offers."""
+
+    kind: ClassVar[str]
+    keeps_prediction: ClassVar[bool]
+
+    def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
+        """Return the new logits."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters as plain numbers and lists."""
+
+
+def shifted(logits: FloatArray) -> FloatArray:
+    """Return logits whose rows have maximum 0, masked classes at `MASKED`.
+
+    Example:
+        >>> shifted(np.array([[1.0, 3.0, -np.inf]])).tolist()
+        [[-2.0, 0.0, -1000000000000000.0]]
+    """
+    moved: FloatArray = np.maximum(logits - logits.max(axis=1, keepdims=True), MASKED)
+    return moved
+
+
+def margins(logits: FloatArray) -> FloatArray:
+    """Return the largest logit minus the second largest, (N,); +inf where all others are masked."""
+    two = np.partition(logits, -2, axis=1)[:, -2:]
+    margin: FloatArray = two[:, 1] - two[:, 0]
+    return margin
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Divide the logits by T.
+
+    Attributes:
+        temperature: T > 0.
+    """
+
+    temperature: float
+    kind: ClassVar[str] = "temperature"
+    keeps_prediction: ClassVar[bool] = True
+
+    def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
+        """Return logits / T."""
+        return logits / self.temperature
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return T."""
+        return {"temperature": self.temperature}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Temperature:
+        """Return the map that `to_dict` described."""
+        return cls(float(stored["temperature"]))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Map log-probabilities x = log((1 - m) softmax(z / T) + m / Z) to W x + b.
+
+    Attributes:
+        temperature: T > 0, before the affine map.
+        weight: (Z,) of a diagonal W, or (Z, Z).
+        bias: (Z,) b.
+        mixture: m in [0, 1), the share of the uniform distribution.
+        least: x is at least this.
+    """
+
+    temperature: float
+    weight: FloatArray
+    bias: FloatArray
+    mixture: float = 0.0
+    least: float = -np.inf
+    kind: ClassVar[str] = "affine"
+    keeps_prediction: ClassVar[bool] = False
+
+    def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
+        """Return W x + b."""
+        x = log_softmax(logits / self.temperature, axis=1)
+        if self.mixture:
+            x = np.log((1 - self.mixture) * np.exp(x) + self.mixture / x.shape[1])
+        x = np.maximum(x, self.least)
+        mapped: FloatArray = (x * self.weight if self.weight.ndim == 1 else x @ self.weight.T) + self.bias
+        return mapped
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all five, -inf as None."""
+        least = self.least if np.isfinite(self.least) else None
+        return {
+            "temperature": self.temperature, "weight": self.weight.tolist(), "bias": self.bias.tolist(),
+            "mixture": self.mixture, "least": least,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Affine:
+        """Return the map that `to_dict` described."""
+        least = -np.inf if stored["least"] is None else float(stored["least"])
+        weight, bias = np.array(stored["weight"], float), np.array(stored["bias"], float)
+        return cls(float(stored["temperature"]), weight, bias, float(stored["mixture"]), least)
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """Replace the probability of each class by a step function of it, and normalise; returns log-probabilities.
+
+    Attributes:
+        inputs: for each class, the (K,) increasing probabilities at which its function is given.
+        outputs: for each class, the (K,) values there; between them it is linear.
+    """
+
+    inputs: tuple[FloatArray, ...]
+    outputs: tuple[FloatArray, ...]
+    kind: ClassVar[str] = "isotonic"
+    keeps_prediction: ClassVar[bool] = False
+
+    def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
+        """Return log-probabilities."""
+        probs = np.exp(log_softmax(logits, axis=1))
+        columns = zip(probs.T, self.inputs, self.outputs, strict=True)
+        values = np.stack([np.interp(p, x, y) for p, x, y in columns], axis=1)
+        logs: FloatArray = np.log(values / values.sum(axis=1, keepdims=True))
+        return logs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the points of every class."""
+        return {"inputs": [x.tolist() for x in self.inputs], "outputs": [y.tolist() for y in self.outputs]}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Isotonic:
+        """Return the map that `to_dict` described."""
+        inputs, outputs = (tuple(np.array(x, float) for x in stored[name]) for name in ("inputs", "outputs"))
+        return cls(inputs, outputs)

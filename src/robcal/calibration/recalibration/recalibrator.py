@@ -1,0 +1,303 @@
+"""`Recalibrator`: the probabilities of a trained classifier, repaired on validation data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, margins
+from robcal.calibration.recalibration.score_temperature import Monotone, ScoreTemperature
+from robcal.calibration.recalibration.selection import (
+    FOLDS,
+    METHODS,
+    SCORE_TEMPERATURE,
+    CandidateResult,
+    Rows,
+    apply,
+    choose,
+    compare,
+    cross_fit,
+    first_of,
+    make_folds,
+    refit,
+)
+from robcal.calibration.recalibration.stages import has_probmetrics
+from robcal.checks import (
+    FloatArray,
+    IntArray,
+    check_choice,
+    check_labels,
+    check_logits,
+    check_output,
+    check_readable,
+    check_scores,
+    check_seed,
+    refuse,
+)
+from robcal.encoding import plain, typed
+from robcal.files import replacing
+
+#: Fewer examples than this are refused: five folds of them say nothing about a method.
+LEAST_EXAMPLES = 50
+
+#: `auto` tries class-wise methods up to this many logits (N Z), matrices up to this N Z², and compares on a sample of
+#: at most `SAMPLE` logits; the method that is chosen is then fitted on all rows.
+MOST_LOGITS, MOST_PRODUCTS, SAMPLE = 10_000_000, 50_000_000, 1 << 22
+
+_FORMAT, _VERSION = "robcal recalibrator", 1
+_MAPS: dict[str, Any] = {kind.kind: kind for kind in (Temperature, ScoreTemperature, Affine, Isotonic)}
+
+
+class Recalibrator:
+    """Fit a recalibration of logits on validation data: one temperature, one that depends on a score, or by class.
+
+    `auto` cross-fits every method that applies and takes the one with the lowest NLL, or the simplest that is within
+    one standard error of the paired difference of it and at most .001 above (docs/method.md, section on recalibration).
+    `none`, `temperature` and `score-temperature` never change a prediction.
+
+    Args:
+        method: "auto" or one of `METHODS`; "A+score-temperature" fits the score temperature on cross-fitted outputs
+            of A.
+        score: name of the score. "margin", the default, is the largest logit minus the second largest and needs no
+            `scores`; any other name stands for scores of your own (robustness distance, density, text length), which
+            `fit` and `predict_proba` are then given.
+        monotone: "increasing" or "decreasing" makes the temperature so in the score.
+        seed: of the folds, of the sample of a large set, and of the simulation behind the intervals of the ECE.
+
+    Attributes:
+        method: what was asked for; after `fit` what was chosen.
+        comparison: after `fit`, one `CandidateResult` a method, the simplest first, cross-fitted.
+        notes: after `fit`, sentences on what was left out and why.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> logits = 3 * rng.normal(size=(2000, 3))
+        >>> true = np.exp(logits / 3) / np.exp(logits / 3).sum(1, keepdims=True)  # the network is sure by a factor of 3
+        >>> labels = (true.cumsum(1) > rng.random((2000, 1))).argmax(1)
+        >>> recalibrator = Recalibrator().fit(logits, labels)
+        >>> recalibrator.method, bool(abs(recalibrator.predict_proba(logits) - true).max() < 0.02)
+        ('temperature', True)
+    """
+
+    method: str
+    comparison: tuple[CandidateResult, ...]
+    notes: tuple[str, ...]
+    _maps: tuple[Map, ...]
+    _classes: int
+
+    def __init__(
+        self, method: str = "auto", *, score: str = "margin", monotone: Monotone | None = None, seed: int = 0
+    ) -> None:
+        self.method = self._asked = check_choice(method, ("auto", *METHODS), "method")
+        self.score = score
+        if monotone is not None:
+            check_choice(monotone, ("increasing", "decreasing"), "monotone")
+        self.monotone, self.seed = monotone, check_seed(seed)
+
+    def fit(self, logits: Any, labels: Any, scores: Any = None) -> Recalibrator:
+        """Fit on validation data that the network was not trained on.
+
+        Args:
+            logits: (N, Z) logits, N >= 50; -inf marks a class that is masked off, never the true one. For
+                probabilities pass their logarithms.
+            labels: (N,) integers in 0 … Z - 1.
+            scores: (N,) scores of your own, +inf allowed; needed unless `score` is "margin".
+
+        Returns:
+            This object.
+
+        Raises:
+            InputError: on bad input, fewer than 50 examples, scores that are missing or not wanted, or a method that
+                these data or this installation do not allow.
+        """
+        array, truth, values = self._checked(logits, labels, scores)
+        methods, self.notes = _candidates(array, truth) if self._asked == "auto" else ((self._asked,), ())
+        folds = make_folds(array, truth, values, folds=FOLDS, seed=self.seed)
+        rows = Rows(array, truth, values, folds)
+        sample = _sample(rows, self.seed)
+        candidates = cross_fit(methods, sample, self.monotone)
+        number = choose(candidates, sample.labels)
+        self.comparison = compare(candidates, sample, number, seed=self.seed)
+        best = candidates[number]
+        if len(sample.labels) < len(truth):
+            self.notes += (f"Methods were compared on {len(sample.labels)} of {len(truth)} examples.",)
+            best = refit(best, rows, self.monotone)
+        self.method, self._maps, self._classes = best.method, best.maps, array.shape[1]
+        return self
+
+    def predict_proba(self, logits: Any, scores: Any = None) -> FloatArray:
+        """Return the recalibrated probabilities.
+
+        Args:
+            logits: (N, Z) logits of the same network.
+            scores: (N,) scores, as in `fit`; not needed where the method that was chosen does not use them.
+
+        Returns:
+            (N, Z) float64, rows sum to 1.
+
+        Raises:
+            InputError: before `fit`, on another number of classes, on masked classes where the method mixes classes, or
+                on missing scores.
+        """
+        if not hasattr(self, "_maps"):
+            refuse("the recalibrator is not fitted", "predict_proba needs a fit", "Call fit on validation data first")
+        array = _check_masked(logits)
+        if array.shape[1] != self._classes:
+            refuse(
+                f"logits have {array.shape[1]} classes",
+                f"the recalibrator was fitted on {self._classes}",
+                "Pass logits of the network that it was fitted on",
+            )
+        if np.isneginf(array).any():
+            _check_mixes(self.method)
+        uses = any(one.kind == SCORE_TEMPERATURE for one in self._maps)
+        values = self._scores(array, scores) if uses or scores is not None else margins(array)
+        probs: FloatArray = np.exp(apply(self._maps, array, values))
+        return probs
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the fitted recalibration as JSON: numbers only, nothing that runs when it is read.
+
+        Raises:
+            InputError: before `fit`, or if the file exists and `overwrite` is false.
+        """
+        if not hasattr(self, "_maps"):
+            refuse(
+                "the recalibrator is not fitted", "only a fitted one can be saved", "Call fit on validation data first"
+            )
+        file = check_output(Path(path), overwrite=overwrite)
+        stored = {
+            "format": _FORMAT, "version": _VERSION, "method": self.method, "score": self.score, "seed": self.seed,
+            "monotone": self.monotone, "classes": self._classes, "notes": self.notes,
+            "comparison": plain(self.comparison),
+            "maps": [{"kind": one.kind, **one.to_dict()} for one in self._maps],
+        }  # fmt: skip
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(stored, allow_nan=False) + "\n", encoding="utf-8")
+        return file
+
+    def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
+        array = _check_masked(logits)
+        truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
+        if len(truth) < LEAST_EXAMPLES:
+            refuse(
+                f"{len(truth)} examples were given",
+                f"a recalibration is fitted on at least {LEAST_EXAMPLES}, held out from training",
+                "Collect more labelled examples; until then keep the network's own probabilities",
+            )
+        masked = np.isneginf(array)
+        if masked[np.arange(len(truth)), truth].any():
+            row = int(np.flatnonzero(masked[np.arange(len(truth)), truth])[0])
+            refuse(
+                f"the true class of row {row} has a logit of -inf",
+                "a masked class cannot be the true one",
+                "Check that logits and labels are in the same order, or drop the row",
+            )
+        if self._asked != "auto":
+            _check_applies(self._asked, masked=bool(masked.any()), truth=truth)
+        return array, truth, self._scores(array, scores)
+
+    def _scores(self, logits: FloatArray, scores: Any) -> FloatArray:
+        if self.score == "margin" and scores is None:
+            return margins(logits)
+        if scores is None:
+            refuse(
+                f"the score {self.score!r} is not given",
+                'only the score "margin" is made from the logits',
+                "Pass scores=, (N,) values of the same examples",
+            )
+        if self.score == "margin":
+            refuse(
+                'scores were given for the score "margin"',
+                "the margin is made from the logits",
+                'Name your score, for example Recalibrator(score="distance"), or leave scores out',
+            )
+        return check_scores(scores, n=len(logits))
+
+
+def load_recalibrator(path: str | Path) -> Recalibrator:
+    """Read a file of `Recalibrator.save`.
+
+    Raises:
+        InputError: if it is no such file, or damaged.
+    """
+    file = check_readable(Path(path), "the recalibrator")
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["format"] != _FORMAT or stored["version"] != _VERSION:
+            raise ValueError(f"format {stored['format']!r}, version {stored['version']!r}")
+        loaded = Recalibrator(stored["method"], score=stored["score"], monotone=stored["monotone"], seed=stored["seed"])
+        loaded.notes = tuple(str(note) for note in stored["notes"])
+        loaded.comparison = typed(tuple[CandidateResult, ...], stored["comparison"])
+        loaded._classes = int(stored["classes"])
+        loaded._maps = tuple(_MAPS[one["kind"]].from_dict(one) for one in stored["maps"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        refuse(
+            f"{file} holds no recalibrator that can be read ({type(error).__name__}: {error})",
+            f"a file of Recalibrator.save, version {_VERSION}, is expected",
+            "Fit it again and save it",
+        )
+    return loaded
+
+
+def _candidates(logits: FloatArray, labels: IntArray) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the methods that `auto` compares on these data, and why others are left out."""
+    size, classes = logits.shape
+    keep = ("none", "temperature", SCORE_TEMPERATURE)
+    if np.isneginf(logits).any():
+        return keep, ("Methods that mix classes are left out: some classes are masked (-inf).",)
+    if len(np.unique(labels)) == 1:
+        return keep, ("Methods that mix classes are left out: the labels hold one class only.",)
+    if size * classes > MOST_LOGITS:
+        return keep, ("Methods that mix classes are left out: the data are large; name one to have it fitted.",)
+    methods, notes = [one for one in METHODS if first_of(one) != "isotonic" or one == "isotonic"], []
+    if not has_probmetrics():
+        methods = [one for one in methods if first_of(one) not in ("svs", "sms")]
+        notes.append('svs and sms are left out: they need pip install "robcal[recalibration]".')
+    if size * classes**2 > MOST_PRODUCTS:
+        methods = [one for one in methods if first_of(one) not in ("dirichlet", "sms")]
+        notes.append("dirichlet and sms are left out: there are many classes; name one to have it fitted.")
+    return tuple(methods), tuple(notes)
+
+
+def _check_applies(method: str, *, masked: bool, truth: IntArray) -> None:
+    if masked:
+        _check_mixes(method)
+    if first_of(method) != "none" and len(np.unique(truth)) == 1:
+        refuse(
+            f"the labels hold class {truth[0]} only",
+            f"{method} fits every class",
+            'Pass labels of all classes, or choose "temperature" or "score-temperature"',
+        )
+
+
+def _check_mixes(method: str) -> None:
+    if first_of(method) != "none":
+        refuse(
+            "some logits are -inf",
+            f"{method} mixes the logits of all classes, which must be finite",
+            'Choose "temperature" or "score-temperature"',
+        )
+
+
+def _check_masked(logits: Any) -> FloatArray:
+    """Return logits as float64 (N, Z); -inf is allowed, except in all classes of a row."""
+    array = np.array(logits, dtype=np.float64, ndmin=1)
+    check_logits(np.where(np.isneginf(array), 0.0, array))
+    if np.isneginf(array).all(axis=1).any():
+        refuse("a row of logits is -inf in every class", "a row needs one finite logit", "Drop the row")
+    return array
+
+
+def _sample(rows: Rows, seed: int) -> Rows:
+    """Return at most `SAMPLE` logits' worth of rows, folds kept, drawn without regard to the order of rows."""
+    size, classes = rows.logits.shape
+    most = max(SAMPLE // classes, FOLDS * LEAST_EXAMPLES)
+    if size <= most:
+        return rows
+    parts = make_folds(rows.logits, rows.labels, rows.scores, folds=-(-size // most), seed=seed + 1)
+    index = np.flatnonzero(parts == 0)
+    return Rows(rows.logits[index], rows.labels[index], rows.scores[index], rows.folds[index])

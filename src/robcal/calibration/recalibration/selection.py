@@ -1,0 +1,268 @@
+"""Cross-fitting of every candidate on the same folds, and the choice between them.
+
+Each row is judged by fits that did not see it. A score temperature on top of a first stage is fitted on that stage's
+*cross-fitted* outputs, as in stacking (Wolpert 1992), so that it cannot over-fit what the first has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from scipy.special import log_softmax
+
+from robcal.calibration.binning import bin_index, summarise
+from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
+from robcal.calibration.metrics import calibration_error
+from robcal.calibration.recalibration.maps import MASKED, Map, Temperature, shifted
+from robcal.calibration.recalibration.score_temperature import (
+    Monotone,
+    ScoreTemperature,
+    fit_score_temperature,
+    refit_score_temperature,
+)
+from robcal.calibration.recalibration.stages import (
+    DIRICHLET_PENALTIES,
+    FitStage,
+    fit_dirichlet,
+    fit_isotonic,
+    fit_structured,
+    fit_vector,
+)
+from robcal.calibration.temperature import TemperatureScaling
+from robcal.checks import FloatArray, IntArray
+from robcal.types import Estimate
+
+#: First stages, the simplest first; each may be followed by a score temperature ("sms+score-temperature").
+FIRST_STAGES = ("none", "vector", "svs", "isotonic", "dirichlet", "sms")
+SCORE_TEMPERATURE = "score-temperature"
+
+#: Every method by its name, the simplest first: of two that the data cannot tell apart, `auto` takes the earlier.
+METHODS = (
+    "none",
+    "temperature",
+    SCORE_TEMPERATURE,
+    "vector",
+    "svs",
+    "isotonic",
+    f"vector+{SCORE_TEMPERATURE}",
+    f"svs+{SCORE_TEMPERATURE}",
+    "dirichlet",
+    "sms",
+    f"isotonic+{SCORE_TEMPERATURE}",
+    f"dirichlet+{SCORE_TEMPERATURE}",
+    f"sms+{SCORE_TEMPERATURE}",
+)
+
+FOLDS, LEVELS = 5, 10
+
+#: `auto` takes the simplest method whose NLL is at most one standard error of the paired difference, and at most this
+#: much, above the lowest.
+NLL_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """What cross-fitting says of one method; every figure is of rows that the fit did not see.
+
+    Attributes:
+        method: its name, one of `METHODS`.
+        nll: mean negative log-likelihood (natural logarithm), with interval.
+        nll_above_best: paired difference to the method with the lowest NLL, with interval; 0 for that one.
+        brier: multi-class Brier score, with interval.
+        ece: expected calibration error (15 equal-width bins), with the interval for the true error.
+        worst_level: of ten equal parts by the score, lowest first, the one whose gap is largest in absolute value.
+        worst_gap: mean confidence - accuracy there; the interval holds for all ten levels at once (Bonferroni).
+        keeps_prediction: whether the method can never change a prediction.
+        chosen: whether it is the one in use.
+    """
+
+    method: str
+    nll: Estimate
+    nll_above_best: Estimate
+    brier: Estimate
+    ece: Estimate
+    worst_level: int
+    worst_gap: Estimate
+    keeps_prediction: bool
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method fitted on all rows, and cross-fitted.
+
+    Attributes:
+        method: its name.
+        maps: the maps, in order.
+        held: (N, Z) float64 log-probabilities of each row by the fits that did not see it.
+        penalty: λN of the score temperature, inf where one temperature does as well, None without one.
+    """
+
+    method: str
+    maps: tuple[Map, ...]
+    held: FloatArray
+    penalty: float | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that methods are fitted on: logits (N, Z), labels, scores and folds (N,)."""
+
+    logits: FloatArray
+    labels: IntArray
+    scores: FloatArray
+    folds: IntArray
+
+
+def make_folds(logits: FloatArray, labels: IntArray, scores: FloatArray, *, folds: int, seed: int) -> IntArray:
+    """Return a fold of every row: balanced over the classes and, within each, over the scores.
+
+    Rows are sorted by what they hold and dealt out in seeded random order, `folds` at a time: the order in which they
+    were stored makes no difference.
+    """
+    true = logits[np.arange(len(labels)), labels]
+    order = np.lexsort((true, scores, labels))
+    deals = -(-len(labels) // folds)
+    rng = np.random.default_rng(seed)
+    dealt = rng.permuted(np.tile(np.arange(folds), (deals, 1)), axis=1).ravel()[: len(labels)]
+    result = np.empty(len(labels), dtype=np.int64)
+    result[order] = dealt
+    return result
+
+
+def cross_fit(methods: Sequence[str], rows: Rows, monotone: Monotone | None) -> list[Candidate]:
+    """Fit every method on all rows and on all but each fold; a first stage that several share is fitted once."""
+    fitted: list[Candidate] = []
+    for first in dict.fromkeys(first_of(method) for method in methods):
+        held, stage = _first_stage(first, rows)
+        for method in methods:
+            if first_of(method) == first:
+                fitted.append(_second_stage(method, rows, held, stage, monotone))
+    return sorted(fitted, key=lambda candidate: methods.index(candidate.method))
+
+
+def first_of(method: str) -> str:
+    """Return the name of a method's first stage: "none" where the logits are taken as they are."""
+    return "none" if method in ("temperature", SCORE_TEMPERATURE) else method.split("+")[0]
+
+
+def choose(candidates: Sequence[Candidate], labels: IntArray) -> int:
+    """Return the position of the simplest candidate that the data cannot tell from the one with the lowest NLL."""
+    losses = [_losses(candidate.held, labels) for candidate in candidates]
+    best = min(losses, key=lambda values: float(values.mean()))
+    order = sorted(range(len(candidates)), key=lambda n: METHODS.index(candidates[n].method))
+    for number in order:
+        above = losses[number] - best
+        error = above.std(ddof=1) / np.sqrt(len(above))
+        if above.mean() <= min(error, NLL_TOLERANCE):
+            return number
+    raise AssertionError("the best candidate is within its own tolerance")
+
+
+def compare(candidates: Sequence[Candidate], rows: Rows, chosen: int, *, seed: int) -> tuple[CandidateResult, ...]:
+    """Return the figures of every candidate."""
+    losses = [_losses(candidate.held, rows.labels) for candidate in candidates]
+    best = min(losses, key=lambda values: float(values.mean()))
+    levels = bin_index(rows.scores, bins=LEVELS, scheme="mass")
+    truth = np.zeros_like(rows.logits)
+    truth[np.arange(len(truth)), rows.labels] = 1
+    results = []
+    for number, (candidate, nll) in enumerate(zip(candidates, losses, strict=True)):
+        probs = np.exp(candidate.held)
+        level, gap = _worst_level(probs, rows.labels, levels)
+        ends = calibration_error_interval(probs, rows.labels, seed=seed)
+        results.append(
+            CandidateResult(
+                method=candidate.method,
+                nll=mean_interval(nll),
+                nll_above_best=mean_interval(nll - best),
+                brier=mean_interval(((probs - truth) ** 2).sum(axis=1)),
+                ece=Estimate(calibration_error(probs, rows.labels), *ends),
+                worst_level=level,
+                worst_gap=gap,
+                keeps_prediction=all(one.keeps_prediction for one in candidate.maps),
+                chosen=number == chosen,
+            )
+        )
+    return tuple(results)
+
+
+def refit(candidate: Candidate, rows: Rows, monotone: Monotone | None) -> Candidate:
+    """Return a candidate that was chosen on a sample, fitted on all rows with the settings that were chosen."""
+    last = candidate.maps[-1] if candidate.maps else None
+    if candidate.method == SCORE_TEMPERATURE and isinstance(last, ScoreTemperature) and candidate.penalty is not None:
+        refitted = refit_score_temperature(last, candidate.penalty, rows.logits, rows.labels, rows.scores, monotone)
+        return replace(candidate, maps=(refitted,))
+    if candidate.method in ("none", "temperature", SCORE_TEMPERATURE):
+        temperature = TemperatureScaling().fit(rows.logits, rows.labels).temperature
+        return replace(candidate, maps=() if candidate.method == "none" else (Temperature(temperature),))
+    return cross_fit([candidate.method], rows, monotone)[0]
+
+
+def apply(maps: Iterable[Map], logits: FloatArray, scores: FloatArray) -> FloatArray:
+    """Return log-probabilities (N, Z) after all maps; -inf where a class is masked."""
+    for one in maps:
+        logits = one(logits, scores)
+    logs = log_softmax(shifted(logits), axis=1)
+    logs[logs < MASKED / 1e6] = -np.inf
+    return logs
+
+
+def _first_stage(name: str, rows: Rows) -> tuple[FloatArray, tuple[Map, ...]]:
+    """Return cross-fitted outputs (N, Z), and the maps fitted on all rows."""
+    if name == "none":
+        return rows.logits, ()
+    fits: list[FitStage]
+    if name == "dirichlet":
+        fits = [partial(fit_dirichlet, penalty=penalty) for penalty in DIRICHLET_PENALTIES]
+    else:
+        own: dict[str, FitStage] = {"vector": fit_vector, "isotonic": fit_isotonic}
+        fits = [own.get(name, partial(fit_structured, name))]
+    tried = [(fit, _held_out(fit, rows)) for fit in fits]
+    fit, held = min(tried, key=lambda pair: float(_losses(apply((), pair[1], rows.scores), rows.labels).mean()))
+    return held, (fit(rows.logits, rows.labels),)
+
+
+def _held_out(fit: FitStage, rows: Rows) -> FloatArray:
+    """Return what fits without a row's fold make of it."""
+    held = np.empty_like(rows.logits)
+    for fold in range(rows.folds.max() + 1):
+        out = rows.folds == fold
+        held[out] = fit(rows.logits[~out], rows.labels[~out])(rows.logits[out], rows.scores[out])
+    return held
+
+
+def _second_stage(
+    method: str, rows: Rows, held: FloatArray, stage: tuple[Map, ...], monotone: Monotone | None
+) -> Candidate:
+    """Return a method whose first stage is fitted: as it is, or followed by a temperature of either kind."""
+    if method != "temperature" and not method.endswith(SCORE_TEMPERATURE):
+        return Candidate(method, stage, apply((), held, rows.scores))
+    plain = Temperature(TemperatureScaling().fit(held, rows.labels).temperature)
+    without = [rows.folds != fold for fold in range(rows.folds.max() + 1)]
+    log_plain = np.log([TemperatureScaling().fit(held[kept], rows.labels[kept]).temperature for kept in without])
+    log_plain = np.append(log_plain, np.log(plain.temperature))
+    if method == "temperature":
+        return Candidate(method, (plain,), _divided(held, log_plain[rows.folds]))
+    fit = fit_score_temperature(held, rows.labels, rows.scores, rows.folds, log_plain=log_plain, monotone=monotone)
+    return Candidate(method, (*stage, fit.map or plain), _divided(held, fit.log_temperature), fit.penalty)
+
+
+def _divided(logits: FloatArray, log_temperature: FloatArray) -> FloatArray:
+    return apply((), logits / np.exp(log_temperature)[:, None], log_temperature)
+
+
+def _losses(logs: FloatArray, labels: IntArray) -> FloatArray:
+    losses: FloatArray = -logs[np.arange(len(labels)), labels]
+    return losses
+
+
+def _worst_level(probs: FloatArray, labels: IntArray, levels: IntArray) -> tuple[int, Estimate]:
+    """Return the level with the largest gap in absolute value, and that gap; intervals hold for all levels at once."""
+    found = np.unique(levels)
+    gaps = [gap_interval(summarise(probs[levels == n], labels[levels == n]), 1 - 0.05 / len(found)) for n in found]
+    worst = int(np.argmax([abs(gap.value) for gap in gaps]))
+    return int(found[worst]), gaps[worst]

@@ -1,0 +1,134 @@
+"""First stages of a recalibration: what is fitted on logits and labels alone, class by class.
+
+Each function takes logits (N, Z) and labels (N,) and returns one map. Vector scaling (Guo et al. 2017, section 4.2) and
+Dirichlet calibration (Kull et al. 2019, with their off-diagonal and intercept penalty) are convex and solved by L-BFGS;
+no library that is still kept has the latter right (dirichletcal needs jax, netcal has no ODIR penalty). Structured
+scaling (`svs`, `sms`: Berta et al. 2026) is fitted by probmetrics and then held as numbers, without it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from robcal.calibration.recalibration.maps import Affine, Isotonic, Map
+from robcal.calibration.temperature import TemperatureScaling
+from robcal.checks import FloatArray, IntArray, refuse
+
+#: A first stage: logits (N, Z), labels (N,) → its map.
+FitStage = Callable[[FloatArray, IntArray], Map]
+
+#: Penalties λ = μ of Dirichlet calibration that are tried by the caller's cross-fitting, as names of methods.
+DIRICHLET_PENALTIES = (1e-3, 1e-2, 1e-1)
+
+
+def fit_vector(logits: FloatArray, labels: IntArray) -> Affine:
+    """Fit w ∘ x + b on log-probabilities x after one temperature, with a standard normal prior on w - 1 and b.
+
+    The prior weighs as much as one example in N; it keeps a class that the rows hardly show where it is.
+    """
+    temperature, x = _scaled(logits, labels)
+    weight = np.full(2 * x.shape[1], 0.5 / len(x))
+    return Affine(temperature, *_solve(x, labels, weight, full=False))
+
+
+def fit_dirichlet(logits: FloatArray, labels: IntArray, penalty: float) -> Affine:
+    """Fit W x + b on log-probabilities x after one temperature, with the ODIR penalty of Kull et al. (2019).
+
+    λ / (Z (Z - 1)) Σ_{i≠j} w_ij² + μ / Z Σ b_i², with λ = μ = `penalty`; the diagonal is free.
+    """
+    temperature, x = _scaled(logits, labels)
+    classes = x.shape[1]
+    weight = np.full((classes, classes + 1), penalty / (classes * (classes - 1)))
+    weight[np.arange(classes), np.arange(classes)] = 0.5 / len(x)
+    weight[:, classes] = penalty / classes
+    return Affine(temperature, *_solve(x, labels, weight.ravel(), full=True))
+
+
+def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
+    """Fit one isotonic regression a class, one against the rest (scikit-learn), normalised.
+
+    Values are kept within 1 / (N + 2) of 0 and 1 (Laplace's rule), for a class that the rows do not show is not
+    impossible.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    probs, floor = softmax(logits, axis=1), 1 / (len(labels) + 2)
+    inputs, outputs = [], []
+    for number in range(probs.shape[1]):
+        fitted = IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip")
+        fitted.fit(probs[:, number], labels == number)
+        inputs.append(np.asarray(fitted.X_thresholds_, float))
+        outputs.append(np.asarray(fitted.y_thresholds_, float))
+    return Isotonic(tuple(inputs), tuple(outputs))
+
+
+def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
+    """Fit `svs` or `sms` by probmetrics, and return the same map without it.
+
+    Raises:
+        InputError: if probmetrics is not installed.
+    """
+    if not has_probmetrics():
+        refuse(
+            f"method {name} needs the package probmetrics, which is not installed",
+            "without it the methods are none, temperature, score-temperature, vector, isotonic and dirichlet",
+            'Install it: pip install "robcal[recalibration]"',
+        )
+    from probmetrics.calibrators import SMSCalibrator, SVSCalibrator
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = (SVSCalibrator if name == "svs" else SMSCalibrator)()
+        fitted.fit(softmax(logits, axis=1), labels)
+    first, mixture = fitted.ts_.cal_, fitted.ts_.output_constant / (fitted.ts_.n_samples_ + 1)
+    if name == "svs":
+        weight, bias = _array(fitted.v_), _array(fitted.b_)
+    else:
+        weight, bias = _array(fitted.W_)[:, :-1], _array(fitted.W_)[:, -1]
+    least = float(np.log(np.finfo(np.float32).tiny))
+    return Affine(1 / float(first.invtemp_), weight, bias, mixture, least)
+
+
+def has_probmetrics() -> bool:
+    """Return whether probmetrics and what its `svs` and `sms` need are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("probmetrics", "numba"))
+
+
+def _array(values: Any) -> FloatArray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _scaled(logits: FloatArray, labels: IntArray) -> tuple[float, FloatArray]:
+    """Return the temperature, and log-probabilities after it: penalties then mean the same at any scale of logits."""
+    temperature = TemperatureScaling().fit(logits, labels).temperature
+    return temperature, log_softmax(logits / temperature, axis=1)
+
+
+def _solve(x: FloatArray, labels: IntArray, penalty: FloatArray, *, full: bool) -> tuple[FloatArray, FloatArray]:
+    """Minimise NLL + Σ penalty · (distance from the identity)² over W (diagonal or full) and b, from the identity."""
+    size, classes = x.shape
+    truth = np.zeros_like(x)
+    truth[np.arange(size), labels] = 1
+    inputs = np.hstack([x, np.ones((size, 1))])
+
+    def objective(moved: FloatArray) -> tuple[float, FloatArray]:
+        change = inputs @ moved.reshape(classes, -1).T if full else x * moved[:classes] + moved[classes:]
+        logs = log_softmax(x + change, axis=1)
+        excess = (np.exp(logs) - truth) / size
+        slope = (excess.T @ inputs).ravel() if full else np.concatenate([(excess * x).sum(0), excess.sum(0)])
+        loss = -logs[np.arange(size), labels].mean() + (penalty * moved**2).sum()
+        return float(loss), slope + 2 * penalty * moved
+
+    start = np.zeros(classes * (classes + 1) if full else 2 * classes)
+    moved = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-6}).x
+    if full:
+        matrix = moved.reshape(classes, -1)
+        return np.eye(classes) + matrix[:, :classes], matrix[:, classes]
+    return 1 + moved[:classes], moved[classes:]
