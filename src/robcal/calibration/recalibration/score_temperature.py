@@ -32,6 +32,9 @@ NUM_SPLINES, PENALTIES, TAIL = 8, (1.0, 5.0, 25.0, 125.0), 0.005
 #: ask for more, such as a group without any error, have no finite optimum.
 REACH = float(np.log(8))
 
+#: Standard errors by which the best of the penalties must save cross-fitted NLL: the one-sided 95% point of the normal.
+EVIDENCE = 1.645
+
 _DEGREE, _KNOTS, _STEPS, _TOLERANCE, _BLOCK = 3, 65, 30, 1e-9, 1 << 17
 
 
@@ -126,8 +129,8 @@ def fit_score_temperature(
 ) -> ScoreTemperatureFit:
     """Fit log T(s), with the penalty and the scale of the score (linear or rank) by cross-fitted NLL.
 
-    One temperature is returned unless the best cross-fitted NLL is below its own by more than one standard error of
-    the paired difference: where the score says nothing, the result is the plain temperature.
+    One temperature is returned unless the best cross-fitted NLL is below its own by more than `EVIDENCE` standard errors
+    of the paired difference: where the score says nothing, the result is the plain temperature.
 
     Args:
         logits: (N, Z) logits; -inf off the true class is allowed.
@@ -158,7 +161,7 @@ def fit_score_temperature(
                 lowest, chosen = losses, ScoreTemperature(scale, np.cumsum(start))
                 best = ScoreTemperatureFit(chosen, out, penalty)
     saved = baseline - lowest
-    if chosen is None or saved.mean() <= saved.std(ddof=1) / np.sqrt(len(saved)):
+    if chosen is None or saved.mean() <= EVIDENCE * saved.std(ddof=1) / np.sqrt(len(saved)):
         return ScoreTemperatureFit(None, constant, np.inf)
     return best
 

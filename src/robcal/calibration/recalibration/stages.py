@@ -81,10 +81,10 @@ def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
             "without it the methods are none, temperature, score-temperature, vector, isotonic and dirichlet",
             'Install it: pip install "robcal[recalibration]"',
         )
-    from probmetrics.calibrators import SMSCalibrator, SVSCalibrator
-
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of what it imports, and of its optimiser
+        from probmetrics.calibrators import SMSCalibrator, SVSCalibrator
+
         fitted = (SVSCalibrator if name == "svs" else SMSCalibrator)()
         fitted.fit(softmax(logits, axis=1), labels)
     first, mixture = fitted.ts_.cal_, fitted.ts_.output_constant / (fitted.ts_.n_samples_ + 1)

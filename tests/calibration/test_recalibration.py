@@ -1,0 +1,297 @@
+"""Recalibration: score temperatures against a general optimiser, known truths, and the laws of the choice."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.interpolate import BSpline
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+import robcal
+from robcal.calibration.recalibration import METHODS, Recalibrator, load_recalibrator
+from robcal.calibration.recalibration.maps import margins, shifted
+from robcal.calibration.recalibration.score_temperature import ScoreScale, _design, _Problem
+from robcal.calibration.recalibration.stages import fit_dirichlet, fit_isotonic, fit_structured, fit_vector
+from robcal.checks import InputError
+
+KEEPING = ("none", "temperature", "score-temperature")
+PUBLISHED = Path(os.environ.get("ROBCAL_LOGITS", Path(__file__).parents[3] / "shared/data/resnet50-cifar10-logits"))
+
+
+def drawn(seed: int, n: int = 3000, classes: int = 4, temperature: object = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose true temperature is known: labels are drawn from softmax(logits / temperature)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, classes)) * 4
+    true = softmax(logits / np.broadcast_to(temperature, (n,))[:, None], axis=1)
+    return logits, (true.cumsum(1) > rng.random((n, 1))).argmax(1)
+
+
+def nll(probs: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(probs[np.arange(len(labels)), labels]).mean())
+
+
+def stepped(scores: np.ndarray) -> np.ndarray:
+    return np.where(scores < 0, 4.0, 1.0)
+
+
+def test_the_fit_is_the_optimum_that_a_general_optimiser_finds() -> None:
+    scores = np.random.default_rng(1).normal(size=800)
+    logits, labels = drawn(0, 800, temperature=stepped(scores))
+    scale = ScoreScale.of(scores, "linear")
+    assert scale is not None
+    knots = np.r_[[0] * 3, np.linspace(0, 1, 6), [1] * 3]
+    design = BSpline.design_matrix(np.clip((scores - scale.points[0]) / np.ptp(scale.points), 0, 1), knots, 3).toarray()
+
+    def objective(coefficients: np.ndarray) -> float:
+        scaled = logits / np.exp(design @ coefficients)[:, None]
+        loss = -log_softmax(scaled, axis=1)[np.arange(800), labels].mean()
+        return float(loss + 5 / 800 * (np.diff(coefficients) ** 2).sum())
+
+    expected = minimize(objective, np.full(8, np.log(2)), method="BFGS", options={"gtol": 1e-7})
+    steps = _Problem(shifted(logits), labels).solve(_design(scale(scores), 8), 5.0, np.r_[0.5, np.zeros(7)], 0.5)
+    assert objective(np.cumsum(steps)) == pytest.approx(expected.fun, abs=1e-9)
+    np.testing.assert_allclose(np.cumsum(steps), expected.x, atol=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_score_that_says_nothing_leaves_the_plain_temperature_exactly(seed: int) -> None:
+    logits, labels = drawn(seed)
+    scores = np.random.default_rng(100 + seed).normal(size=len(labels))
+    found = Recalibrator("score-temperature", score="noise", seed=seed).fit(logits, labels, scores)
+    plain = robcal.TemperatureScaling().fit(logits, labels)
+    np.testing.assert_allclose(found.predict_proba(logits, scores), plain.transform(logits), rtol=1e-12)
+
+
+def test_a_temperature_that_jumps_with_the_score_is_found_and_chosen() -> None:
+    scores = np.random.default_rng(5).normal(size=12_000)
+    logits, labels = drawn(6, 12_000, temperature=stepped(scores))
+    fit, new = slice(0, 6000), slice(6000, None)
+    found = Recalibrator(score="own").fit(logits[fit], labels[fit], scores[fit])
+    assert found.method == "score-temperature"
+    truth = softmax(logits[new] / stepped(scores[new])[:, None], axis=1)
+    plain = robcal.TemperatureScaling().fit(logits[fit], labels[fit]).transform(logits[new])
+    ours = nll(found.predict_proba(logits[new], scores[new]), labels[new]) - nll(truth, labels[new])
+    assert ours < 0.15 * (nll(plain, labels[new]) - nll(truth, labels[new]))
+    worst = {row.method: abs(row.worst_gap.value) for row in found.comparison}
+    assert worst["score-temperature"] < 0.1 < worst["temperature"]
+
+
+def test_monotone_temperatures_are_monotone_and_the_wrong_direction_leaves_one_temperature() -> None:
+    scores = np.random.default_rng(5).normal(size=4000)
+    logits, labels = drawn(6, 4000, temperature=stepped(scores))
+    falling = Recalibrator("score-temperature", score="own", monotone="decreasing").fit(logits, labels, scores)
+    grid = np.linspace(-3, 3, 200)
+    course = falling._maps[-1].log_temperature(grid)  # type: ignore[union-attr]
+    assert (np.diff(course) <= 1e-9).all()
+    assert course[0] - course[-1] > 1
+    rising = Recalibrator("score-temperature", score="own", monotone="increasing").fit(logits, labels, scores)
+    assert rising._maps[-1].kind == "temperature"
+
+
+def test_nothing_depends_on_the_order_of_rows_offsets_or_the_units_of_the_score() -> None:
+    scores = np.random.default_rng(5).normal(size=2000)
+    logits, labels = drawn(6, 2000, temperature=stepped(scores))
+    base = Recalibrator("vector+score-temperature", score="own").fit(logits, labels, scores)
+    probs = base.predict_proba(logits, scores)
+    order = np.random.default_rng(0).permutation(2000)
+    again = Recalibrator("vector+score-temperature", score="own").fit(logits[order], labels[order], scores[order])
+    np.testing.assert_allclose(again.predict_proba(logits, scores), probs, atol=2e-5)
+    offset = logits + np.random.default_rng(1).normal(size=(2000, 1)) * 50
+    moved = Recalibrator("vector+score-temperature", score="own").fit(offset, labels, 7 * scores - 3)
+    np.testing.assert_allclose(moved.predict_proba(offset, 7 * scores - 3), probs, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", [one for one in METHODS if "svs" not in one and "sms" not in one])
+def test_every_method_gives_probabilities_keeps_what_it_says_and_survives_a_file(method: str, tmp_path: Path) -> None:
+    scores = np.random.default_rng(5).normal(size=1500)
+    logits, labels = drawn(6, 1500, temperature=stepped(scores))
+    found = Recalibrator(method, score="own").fit(logits, labels, scores)
+    probs = found.predict_proba(logits, scores)
+    assert probs.shape == logits.shape
+    assert probs.dtype == np.float64
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-12)
+    (row,) = found.comparison
+    assert row.keeps_prediction == (method in KEEPING)
+    if row.keeps_prediction:
+        assert (probs.argmax(1) == logits.argmax(1)).all()
+    loaded = load_recalibrator(found.save(tmp_path / "r.json"))
+    assert (loaded.predict_proba(logits, scores) == probs).all()
+    assert (loaded.method, loaded.comparison, loaded.notes) == (found.method, found.comparison, found.notes)
+    if method != "none":
+        assert nll(probs, labels) < nll(softmax(logits, axis=1), labels)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_class_wise_maps_are_the_optimum_that_torch_finds(full: bool) -> None:
+    torch = pytest.importorskip("torch")
+    logits, labels = drawn(2, 600, 3, temperature=1.5)
+    fitted = fit_dirichlet(logits, labels, 1e-2) if full else fit_vector(logits, labels)
+    x = torch.tensor(log_softmax(logits / fitted.temperature, axis=1))
+    weight = torch.eye(3, dtype=torch.float64).requires_grad_()
+    bias = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    off = 1 - torch.eye(3, dtype=torch.float64)
+
+    def objective():
+        used = weight if full else weight * (1 - off)
+        loss = torch.nn.functional.cross_entropy(x @ used.T + bias, torch.tensor(labels))
+        prior = 0.5 / 600 * ((used.diagonal() - 1) ** 2).sum()
+        if full:
+            return loss + prior + 1e-2 / 6 * ((used * off) ** 2).sum() + 1e-2 / 3 * (bias**2).sum()
+        return loss + prior + 0.5 / 600 * (bias**2).sum()
+
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        value = objective()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    expected = weight.detach().numpy() if full else weight.detach().numpy().diagonal()
+    np.testing.assert_allclose(fitted.weight, expected, atol=2e-3)
+    np.testing.assert_allclose(fitted.bias, bias.detach().numpy(), atol=2e-3)
+
+
+def test_isotonic_is_scikit_learns_one_against_the_rest() -> None:
+    from sklearn.isotonic import IsotonicRegression
+
+    logits, labels = drawn(2, 600, 3)
+    probs = softmax(logits, axis=1)
+    columns = [
+        IsotonicRegression(out_of_bounds="clip").fit(probs[:, k], labels == k).predict(probs[:, k]) for k in range(3)
+    ]
+    raw = np.clip(np.stack(columns, axis=1), 1 / 602, 1 - 1 / 602)
+    found = np.exp(fit_isotonic(logits, labels)(logits, None))
+    np.testing.assert_allclose(found, raw / raw.sum(1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["svs", "sms"])
+def test_structured_scaling_held_as_numbers_is_probmetrics_own(name: str) -> None:
+    calibrators = pytest.importorskip("probmetrics.calibrators", exc_type=ImportError)
+    logits, labels = drawn(2, 600, 5)
+    theirs = {"svs": calibrators.SVSCalibrator, "sms": calibrators.SMSCalibrator}[name]()
+    theirs.fit(softmax(logits, axis=1), labels)
+    ours = softmax(fit_structured(name, logits, labels)(logits, None), axis=1)
+    np.testing.assert_allclose(ours, theirs.predict_proba(softmax(logits, axis=1)), atol=1e-5)
+
+
+def test_auto_is_the_simplest_within_a_standard_error_and_a_thousandth_of_the_best() -> None:
+    logits, labels = drawn(3, 2000)
+    found = Recalibrator().fit(logits, labels)
+    rows = {row.method: row for row in found.comparison}
+    assert [row.method for row in found.comparison if row.chosen] == [found.method]
+    best = min(row.nll.value for row in rows.values())
+    assert rows[found.method].nll.value <= best + 1e-3
+    assert found.method == "temperature"
+    assert rows["none"].nll_above_best.low > 0
+    np.testing.assert_allclose(
+        rows["temperature"].nll_above_best.value, rows["temperature"].nll.value - best, atol=1e-12
+    )
+
+
+def test_a_calibrated_network_is_left_as_it_is() -> None:
+    logits, labels = drawn(3, 3000, temperature=1.0)
+    found = Recalibrator().fit(logits, labels)
+    assert found.method == "none"
+    np.testing.assert_allclose(found.predict_proba(logits), softmax(logits, axis=1), rtol=1e-12)
+
+
+def test_masked_classes_stay_impossible_and_change_nothing_else() -> None:
+    logits, labels = drawn(4, 1000, 3)
+    masked = np.hstack([logits, np.full((1000, 1), -np.inf)])
+    for method in (*KEEPING, "auto"):
+        plain, found = Recalibrator(method).fit(logits, labels), Recalibrator(method).fit(masked, labels)
+        probs = found.predict_proba(masked)
+        assert (probs[:, 3] == 0).all()
+        if method != "auto":
+            np.testing.assert_allclose(probs[:, :3], plain.predict_proba(logits), atol=1e-9)
+    assert "masked" in found.notes[0]
+
+
+def test_constant_scores_ties_and_censored_scores() -> None:
+    logits, labels = drawn(4, 1000, 3)
+    plain = Recalibrator("temperature").fit(logits, labels).predict_proba(logits)
+    constant = Recalibrator("score-temperature", score="own").fit(logits, labels, np.ones(1000))
+    np.testing.assert_allclose(constant.predict_proba(logits, np.ones(1000)), plain, rtol=1e-12)
+    group = np.arange(1000) % 2 * 1.0
+    logits, labels = drawn(4, 1000, 3, temperature=np.where(group, 1.0, 5.0))
+    tied = Recalibrator("score-temperature", score="own").fit(logits, labels, group)
+    course = np.exp(tied._maps[-1].log_temperature(np.array([0.0, 1.0])))  # type: ignore[union-attr]
+    np.testing.assert_allclose(course, [5.0, 1.0], rtol=0.35)
+    censored = np.where(group == 1, np.inf, group)
+    some = np.where(group == 1, np.inf, np.arange(1000) / 1e3)
+    infinite = Recalibrator("score-temperature", score="own").fit(logits, labels, some)
+    assert np.isfinite(infinite.predict_proba(logits, censored)).all()
+
+
+def test_margins_of_rows_with_one_class_left_are_infinite() -> None:
+    assert margins(np.array([[1.0, -np.inf], [3.0, 1.0]])).tolist() == [np.inf, 2.0]
+
+
+BAD = {
+    "few": (lambda z, y: Recalibrator().fit(z[:49], y[:49]), "49 examples"),
+    "one class": (lambda z, y: Recalibrator("vector").fit(z, 0 * y), "class 0 only"),
+    "missing scores": (lambda z, y: Recalibrator(score="distance").fit(z, y), "not given"),
+    "unwanted scores": (lambda z, y: Recalibrator().fit(z, y, z[:, 0]), "Name your score"),
+    "nan scores": (lambda z, y: Recalibrator(score="s").fit(z, y, np.full(len(y), np.nan)), "nan"),
+    "unknown method": (lambda z, y: Recalibrator("temprature"), "Did you mean 'temperature'"),
+    "not fitted": (lambda z, y: Recalibrator().predict_proba(z), "not fitted"),
+    "other classes": (lambda z, y: Recalibrator("none").fit(z, y).predict_proba(z[:, :2]), "2 classes"),
+    "masked truth": (lambda z, y: Recalibrator().fit(np.where(np.eye(3)[y] == 1, -np.inf, z), y), "true class"),
+    "masked mix": (lambda z, y: Recalibrator("vector").fit(np.hstack([z, z[:, :1] - np.inf]), y), "must be finite"),
+    "nan logits": (lambda z, y: Recalibrator().fit(z * np.nan, y), "NaN"),
+    "bad seed": (lambda z, y: Recalibrator(seed=-1), "seed is -1"),
+    "bad direction": (lambda z, y: Recalibrator(monotone="up"), "monotone is 'up'"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused(name: str) -> None:
+    act, message = BAD[name]
+    logits, labels = drawn(4, 100, 3)
+    with pytest.raises(InputError, match=message):
+        act(logits, labels)
+
+
+def test_one_class_and_all_right_are_handled_by_auto() -> None:
+    logits, _ = drawn(4, 200, 3)
+    one = Recalibrator().fit(logits, np.zeros(200, int))
+    assert one.method in KEEPING
+    assert "one class" in one.notes[0]
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    logits, labels = drawn(4, 200, 3)
+    file = Recalibrator("vector").fit(logits, labels).save(tmp_path / "r.json")
+    with pytest.raises(InputError, match="exists"):
+        Recalibrator("vector").fit(logits, labels).save(file)
+    stored = json.loads(file.read_text())
+    for name, broken in {
+        "cut": file.read_text()[:-40],
+        "other": json.dumps({"format": "other"}),
+        "kind": json.dumps({**stored, "maps": [{"kind": "os.system"}]}),
+        "type": json.dumps({**stored, "maps": 3}),
+        "list": "[]",
+    }.items():
+        (tmp_path / name).write_text(broken)
+        with pytest.raises(InputError, match="Fit it again"):
+            load_recalibrator(tmp_path / name)
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published logits are not at hand")
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [("score-temperature", 0.196), ("sms+score-temperature", 0.187), ("dirichlet+score-temperature", 0.187)],
+)
+def test_published_network(method: str, most: float) -> None:
+    if "sms" in method:
+        pytest.importorskip("probmetrics.calibrators", exc_type=ImportError)
+    data = np.load(PUBLISHED / "cross_entropy.npz")
+    found = Recalibrator(method).fit(data["val_logits"], data["val_labels"])
+    assert nll(found.predict_proba(data["test_logits"]), data["test_labels"]) <= most
