@@ -129,8 +129,8 @@ def fit_score_temperature(
 ) -> ScoreTemperatureFit:
     """Fit log T(s), with the penalty and the scale of the score (linear or rank) by cross-fitted NLL.
 
-    One temperature is returned unless the best cross-fitted NLL is below its own by more than `EVIDENCE` standard errors
-    of the paired difference: where the score says nothing, the result is the plain temperature.
+    One temperature is returned unless the best cross-fitted NLL is below its own by more than `EVIDENCE` standard
+    errors of the paired difference: where the score says nothing, the result is the plain temperature.
 
     Args:
         logits: (N, Z) logits; -inf off the true class is allowed.

@@ -1,0 +1,123 @@
+"""A threshold on the confidence whose error rate on new data stays below a bound, with stated probability."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta, binom
+
+from robcal.checks import FloatArray, check_fraction, check_same_length, refuse
+from robcal.types import Estimate
+
+#: Thresholds that are tried, fixed before any data are seen: evenly below .9, and by equal factors of 1 - t above.
+GRID: FloatArray = np.unique(np.concatenate([np.linspace(0, 0.9, 19), 1 - np.geomspace(0.1, 1e-4, 40)]))[::-1]
+
+#: Places in the grid at which a sequence of tests starts; each has this share of the error probability.
+_STARTS = 5
+
+
+@dataclass(frozen=True)
+class SelectiveThreshold:
+    """Accept the examples whose confidence is at least `threshold`.
+
+    Attributes:
+        threshold: t, or +inf where no threshold could be shown to keep the bound.
+        coverage: share of examples that are accepted, with a Clopper-Pearson interval.
+        risk: error rate among them here, with a Clopper-Pearson interval (NaN where none is accepted).
+        accepted: number of examples accepted here.
+        note: a sentence that says what holds, or what would be needed.
+    """
+
+    threshold: float
+    coverage: Estimate
+    risk: Estimate
+    accepted: int
+    note: str
+
+
+def selective_threshold(
+    confidence: Any, correct: Any, *, risk: float = 0.01, error_probability: float = 0.05
+) -> SelectiveThreshold:
+    """Return the lowest threshold whose error rate among accepted new examples is at most `risk`.
+
+    With probability at least 1 - `error_probability` over the examples given (drawn like the new ones), the error rate
+    P(wrong | confidence >= t) is at most `risk`. Learn-then-Test (Angelopoulos et al. 2021): for each t of a grid fixed
+    in advance the number of errors among the n(t) accepted is binomial, and "the rate exceeds `risk`" is rejected if
+    P(Bin(n(t), risk) <= errors) is small. Tests run from high thresholds to low ones, from five starting places with a
+    fifth of the error probability each, and every sequence stops at its first failure; all that is rejected holds at
+    once.
+
+    Args:
+        confidence: (N,) confidence of the prediction, or any score in [0, 1] that is high where it should be trusted.
+        correct: (N,) 1 or True where the prediction is right, 0 or False where it is wrong.
+        risk: the bound on the error rate, in (0, 1).
+        error_probability: probability that the bound does not hold, in (0, 1).
+
+    Returns:
+        The threshold, its coverage and its error rate.
+
+    Raises:
+        InputError: on arrays of different lengths, or values that are no confidences or no outcomes.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> confidence = rng.random(4000)
+        >>> found = selective_threshold(confidence, rng.random(4000) < confidence, risk=0.1)
+        >>> found.threshold, round(found.coverage.value, 3), round(found.risk.value, 3)
+        (0.9, 0.094, 0.043)
+    """
+    values, right = _check(confidence, correct)
+    check_fraction(risk, "risk")
+    check_fraction(error_probability, "error_probability")
+    accepted = np.array([int((values >= t).sum()) for t in GRID])
+    errors = np.array([int(((values >= t) & ~right).sum()) for t in GRID])
+    rejected = binom.cdf(errors, accepted, risk) <= error_probability / _STARTS
+    starts = np.linspace(0, len(GRID), _STARTS, endpoint=False).astype(int)
+    lowest = max((start + _run(rejected[start:]) - 1 for start in starts if rejected[start]), default=None)
+    if lowest is None:
+        needed = math.ceil(math.log(error_probability / _STARTS) / math.log1p(-risk))
+        note = (
+            f"No threshold could be shown to keep the error rate below {risk:g}: {needed} accepted examples without an "
+            "error are the least that can show it."
+        )
+        return SelectiveThreshold(math.inf, _share(0, len(values)), Estimate(math.nan), 0, note)
+    number, wrong = int(accepted[lowest]), int(errors[lowest])
+    note = (
+        f"Accept where the confidence is at least {GRID[lowest]:.4g}: with probability {1 - error_probability:g} the "
+        f"error rate among accepted examples is at most {risk:g}."
+    )
+    return SelectiveThreshold(float(GRID[lowest]), _share(number, len(values)), _share(wrong, number), number, note)
+
+
+def _run(rejected: FloatArray) -> int:
+    """Return how many come before the first that is not rejected."""
+    stops = np.flatnonzero(~np.asarray(rejected, dtype=bool))
+    return int(stops[0]) if len(stops) else len(rejected)
+
+
+def _share(count: int, total: int) -> Estimate:
+    """Return count / total with its 95% Clopper-Pearson interval."""
+    low = float(beta.ppf(0.025, count, total - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, total - count)) if count < total else 1.0
+    return Estimate(count / total, low, high)
+
+
+def _check(confidence: Any, correct: Any) -> tuple[FloatArray, Any]:
+    values, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
+    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
+        refuse(
+            f"confidence has shape {values.shape} or values outside [0, 1]",
+            "it must be (N,), one confidence in [0, 1] an example",
+            "Pass probs.max(axis=1)",
+        )
+    if right.ndim != 1 or not np.isin(right, (0, 1)).all():
+        refuse(
+            f"correct has shape {right.shape} or values other than 0 and 1",
+            "it must be (N,), 1 where the prediction is right",
+            "Pass probs.argmax(axis=1) == labels",
+        )
+    check_same_length(len(values), len(right), "the examples", "correct")
+    return values, right.astype(bool)
