@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import beta, binom
 
 from robcal.checks import FloatArray, check_fraction, check_same_length, refuse
@@ -74,7 +75,7 @@ def selective_threshold(
     check_fraction(error_probability, "error_probability")
     accepted = np.array([int((values >= t).sum()) for t in GRID])
     errors = np.array([int(((values >= t) & ~right).sum()) for t in GRID])
-    rejected = binom.cdf(errors, accepted, risk) <= error_probability / _STARTS
+    rejected = np.asarray(binom.cdf(errors, accepted, risk) <= error_probability / _STARTS)
     starts = np.linspace(0, len(GRID), _STARTS, endpoint=False).astype(int)
     lowest = max((start + _run(rejected[start:]) - 1 for start in starts if rejected[start]), default=None)
     if lowest is None:
@@ -92,9 +93,9 @@ def selective_threshold(
     return SelectiveThreshold(float(GRID[lowest]), _share(number, len(values)), _share(wrong, number), number, note)
 
 
-def _run(rejected: FloatArray) -> int:
+def _run(rejected: npt.NDArray[np.bool_]) -> int:
     """Return how many come before the first that is not rejected."""
-    stops = np.flatnonzero(~np.asarray(rejected, dtype=bool))
+    stops = np.flatnonzero(~rejected)
     return int(stops[0]) if len(stops) else len(rejected)
 
 
@@ -105,7 +106,7 @@ def _share(count: int, total: int) -> Estimate:
     return Estimate(count / total, low, high)
 
 
-def _check(confidence: Any, correct: Any) -> tuple[FloatArray, Any]:
+def _check(confidence: Any, correct: Any) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     values, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
     if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
         refuse(
