@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from robcal.auditing import Audit, audit
     from robcal.calibration.intervals import calibration_error_interval
     from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
+    from robcal.calibration.recalibration import Recalibrator, load_recalibrator
     from robcal.calibration.temperature import TemperatureScaling
+    from robcal.calibration.threshold import selective_threshold
     from robcal.checks import InputError
     from robcal.robustness.levels import assign_levels
     from robcal.robustness.online import OnlineScores
@@ -29,6 +31,7 @@ _HOMES = {
     "Audit": "robcal.auditing",
     "InputError": "robcal.checks",
     "OnlineScores": "robcal.robustness.online",
+    "Recalibrator": "robcal.calibration.recalibration",
     "Scores": "robcal.types",
     "TemperatureScaling": "robcal.calibration.temperature",
     "assign_levels": "robcal.robustness.levels",
@@ -37,10 +40,12 @@ _HOMES = {
     "calibration_error": "robcal.calibration.metrics",
     "calibration_error_interval": "robcal.calibration.intervals",
     "level_statistics": "robcal.soft_labels",
+    "load_recalibrator": "robcal.calibration.recalibration",
     "load_scores": "robcal.artifacts",
     "negative_log_likelihood": "robcal.calibration.metrics",
     "save_scores": "robcal.artifacts",
     "score": "robcal.robustness.scoring",
+    "selective_threshold": "robcal.calibration.threshold",
     "soft_cross_entropy": "robcal.soft_labels",
 }
 
@@ -49,6 +54,7 @@ __all__ = [
     "Audit",
     "InputError",
     "OnlineScores",
+    "Recalibrator",
     "Scores",
     "TemperatureScaling",
     "assign_levels",
@@ -57,10 +63,12 @@ __all__ = [
     "calibration_error",
     "calibration_error_interval",
     "level_statistics",
+    "load_recalibrator",
     "load_scores",
     "negative_log_likelihood",
     "save_scores",
     "score",
+    "selective_threshold",
     "soft_cross_entropy",
 ]
 

@@ -253,6 +253,13 @@ def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[An
     return array
 
 
+def save_array(array: npt.NDArray[Any], path: Path) -> Path:
+    """Write one array as .npy, replacing what is there."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    return path
+
+
 def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any], path: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq

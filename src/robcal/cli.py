@@ -10,6 +10,7 @@ import typer
 from robcal.checks import InputError
 from robcal.commands.audit import audit, report
 from robcal.commands.compare import compare
+from robcal.commands.recalibrate import recalibrate
 from robcal.commands.score import fidelity, score
 from robcal.commands.train import demo, train
 from robcal.commands.unpack import unpack
@@ -26,7 +27,7 @@ app = typer.Typer(
     "from there when it is started again.",
 )
 
-for command in (demo, train, score, fidelity, audit, report, compare, unpack):  # the order of --help
+for command in (demo, train, score, fidelity, audit, recalibrate, report, compare, unpack):  # the order of --help
     app.command()(command)
 
 

@@ -1,0 +1,130 @@
+"""`robcal recalibrate`: repair the probabilities of a classifier that is trained already."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from robcal.checks import FloatArray, IntArray, check_output, refuse
+from robcal.commands.options import Overwrite
+from robcal.commands.terminal import columns, show
+
+if TYPE_CHECKING:
+    from robcal.calibration.recalibration import Recalibrator
+
+
+_EXPLAINED = (
+    "Cross-fitted on the validation data; intervals of 95%. Worst gap: the largest mean confidence - accuracy of ten "
+    "levels by the score (level 0 has the lowest scores). none, temperature and score-temperature keep every label."
+)
+
+
+def recalibrate(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --logits and --labels.")
+    ] = None,
+    logits: Annotated[
+        Path | None, typer.Option(help="(N, Z) logits of validation data, .npy; for probabilities their logarithms.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="(N,) integer labels of the validation data, .npy.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="(N,) a score of your own on which the temperature depends, .npy or .parquet.")
+    ] = None,
+    score_name: Annotated[str, typer.Option(help="Name of your score, for tables.")] = "score",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto, none, temperature, score-temperature, vector, isotonic, dirichlet, svs or sms; any of the last "
+            "five may be followed by +score-temperature."
+        ),
+    ] = "auto",
+    apply: Annotated[Path | None, typer.Option(help="(M, Z) logits of other data to recalibrate, .npy.")] = None,
+    apply_scores: Annotated[Path | None, typer.Option(help="(M,) their scores, where --scores is given.")] = None,
+    out_probs: Annotated[Path | None, typer.Option(help="Where the recalibrated probabilities go, .npy.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The recalibrator, .json; default for a run: RUN/recalibrator.json.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Repair the probabilities of a trained classifier on validation data, and say what is left.
+
+    Every method is cross-fitted on the validation data; the one with the lowest NLL is used, or the simplest that
+    cannot be told from it. `none`, `temperature` and `score-temperature` never change a predicted label.
+
+    Examples: robcal recalibrate runs/digits
+
+    robcal recalibrate --logits val.npy --labels y.npy --apply test.npy --out-probs p.npy --out recalibrator.json
+    """
+    from robcal.artifacts import load_array, load_column, save_array
+    from robcal.calibration.recalibration import Recalibrator
+    from robcal.report.recalibration import advice, text_comparison
+
+    _check_options(run, logits, labels, apply, out_probs)
+    out = out or (run / "recalibrator.json" if run else None)
+    if out is None:
+        refuse("--out was not given", "the recalibrator is written to a file", "Pass --out recalibrator.json")
+    for path in (out, out_probs):
+        if path is not None:
+            check_output(path, overwrite=overwrite)
+    if run is not None:
+        values, truth = _predictions(run, "val")
+    elif logits is not None and labels is not None:
+        values, truth = load_array(logits, "the logits"), load_array(labels, "the labels")
+    recalibrator = Recalibrator(method, score="margin" if scores is None else score_name, seed=seed)
+    recalibrator.fit(values, truth, None if scores is None else load_column(scores))
+    show(text_comparison(recalibrator.comparison))
+    _tell(_EXPLAINED, *recalibrator.notes, "", *advice(recalibrator.comparison))
+    if run is not None and scores is None:
+        _tell(_on_test(recalibrator, *_predictions(run, "test")))
+    if apply is not None and out_probs is not None:
+        theirs = None if apply_scores is None else load_column(apply_scores)
+        typer.echo(str(save_array(recalibrator.predict_proba(load_array(apply, "the logits"), theirs), out_probs)))
+    typer.echo(str(recalibrator.save(out, overwrite=overwrite)))
+
+
+def _tell(*sentences: str) -> None:
+    for sentence in sentences:
+        typer.echo(textwrap.fill(sentence, columns()))
+
+
+def _check_options(
+    run: Path | None, logits: Path | None, labels: Path | None, apply: Path | None, out_probs: Path | None
+) -> None:
+    if (run is None) == (logits is None):
+        refuse(
+            "a run directory and --logits were both given" if run else "neither a run directory nor --logits was given",
+            "recalibrate takes one of them",
+            "See robcal recalibrate --help",
+        )
+    if logits is not None and labels is None:
+        refuse("--labels was not given", "--logits and --labels go together", "Pass the true classes")
+    if (apply is None) != (out_probs is None):
+        refuse("one of --apply and --out-probs was given", "they go together", "Pass both, or neither")
+
+
+def _predictions(run: Path, split: str) -> tuple[FloatArray, IntArray]:
+    """Return a finished run's logits of a split (of an ensemble, logarithms of its probabilities), and the labels."""
+    from robcal.artifacts import load_predictions
+    from robcal.run_directory import open_run
+
+    found = load_predictions(open_run(run).directory / f"predictions-{split}.safetensors")
+    logits = found.logits if found.logits is not None else np.log(np.maximum(found.probs, np.finfo(np.float32).tiny))
+    return logits.astype(np.float64), found.labels
+
+
+def _on_test(recalibrator: Recalibrator, logits: FloatArray, labels: IntArray) -> str:
+    from scipy.special import softmax
+
+    from robcal.calibration.metrics import calibration_error, negative_log_likelihood
+
+    before, after = softmax(logits, axis=1), recalibrator.predict_proba(logits)
+    figures = [
+        f"{name} {metric(before, labels):.4f} -> {metric(after, labels):.4f}"
+        for name, metric in (("NLL", negative_log_likelihood), ("ECE", calibration_error))
+    ]
+    return f"On the {len(labels)} test examples, which no choice has seen: {', '.join(figures)}."

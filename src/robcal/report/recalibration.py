@@ -1,0 +1,97 @@
+"""What a recalibration repairs and what it leaves: a table of the methods compared, and sentences to act on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from robcal.calibration.recalibration import CandidateResult
+from robcal.report import formatting
+from robcal.types import Estimate
+
+HEADINGS = ("method", "NLL", "above best", "ECE", "worst gap")
+
+
+def method_cells(row: CandidateResult) -> tuple[str, ...]:
+    """Return a row of the table, one cell for each of `HEADINGS`; 80 columns hold it."""
+    above, low = row.nll_above_best.value, row.nll_above_best.low
+    return (
+        row.method,
+        _short(row.nll.value, 4),
+        "0" if low is None or above == 0 else f"{_short(above, 4)}±{_short(above - low, 4)}",
+        _interval(row.ece, 3),
+        f"{'+' if row.worst_gap.value > 0 else ''}{_short(row.worst_gap.value, 3)} ({row.worst_level})",
+    )
+
+
+def text_comparison(rows: Sequence[CandidateResult]) -> Table:
+    """Return the table for a terminal; the method in use is marked by an arrow."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("", min_width=1)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(">" if row.chosen else ""), *(Text(cell) for cell in method_cells(row)))
+    return table
+
+
+def markdown_comparison(rows: Sequence[CandidateResult]) -> str:
+    """Return the same table as GitHub-flavoured Markdown; the method in use is bold."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|" + "--:|" * (len(HEADINGS) - 1)]
+    for row in rows:
+        name, *cells = method_cells(row)
+        lines.append("| " + " | ".join([f"**{name}**" if row.chosen else name, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def advice(rows: Sequence[CandidateResult]) -> tuple[str, ...]:
+    """Return what to use, what it repairs, and what it leaves: three sentences from cross-fitted figures.
+
+    Args:
+        rows: the comparison of a fitted recalibrator; "none" and "temperature" are referred to where they are in it.
+    """
+    (used,) = [row for row in rows if row.chosen]
+    others = {row.method: row for row in rows}
+    if used.method == "none":
+        first = "Leave the probabilities as they are: the data can tell no method that is better."
+    else:
+        named = [(others[name], words) for name, words in _BESIDE if name in others and name != used.method]
+        beside = " and ".join(f"{row.nll.value:.4f} {words}" for row, words in named)
+        first = f"Use {used.method}: NLL {used.nll.value:.4f}" + (f", against {beside}." if beside else ".")
+    raw = others.get("none", used)
+    if raw is used:
+        second = f"ECE {_interval(used.ece, 3)}."
+    else:
+        before, after = (f"{row.worst_gap.value:+.3f} (level {row.worst_level})" for row in (raw, used))
+        second = (
+            f"It changes the ECE from {raw.ece.value:.3f} to {used.ece.value:.3f}, and the largest gap of ten levels "
+            f"from {before} to {after}."
+        )
+    return first, second, _left(used)
+
+
+_BESIDE = (("none", "as the network gives them"), ("temperature", "after one temperature"))
+
+
+def _left(row: CandidateResult) -> str:
+    gap = row.worst_gap
+    if gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high:
+        return "What is left: at no level can the gap be told from 0 (intervals for ten levels at once)."
+    side = "over" if gap.value > 0 else "under"
+    return (
+        f"What is left: level {row.worst_level} of 0 to 9 by the score is {side}-confident by {_interval(gap, 3)}; "
+        "more validation data, another score, or retraining can change that."
+    )
+
+
+def _interval(estimate: Estimate, digits: int) -> str:
+    low, high = (_short(end, digits) for end in (estimate.low, estimate.high))
+    return f"{_short(estimate.value, digits)} [{low}, {high}]"
+
+
+def _short(value: float | None, digits: int) -> str:
+    """A number without the leading zero, and with a plain minus."""
+    return formatting.number(value, digits).replace(formatting.MINUS, "-").replace("0.", ".", 1)
