@@ -17,6 +17,8 @@ from robcal.checks import FloatArray
 #: What stands for a logit of -inf (a masked class): its probability is exactly 0 at any temperature in use.
 MASKED = -1e15
 
+_BLOCK = 1 << 17  # entries of logits handled at a time
+
 
 class Map(Protocol):
     """What every map offers."""
@@ -44,8 +46,11 @@ def shifted(logits: FloatArray) -> FloatArray:
 
 def margins(logits: FloatArray) -> FloatArray:
     """Return the largest logit minus the second largest, (N,); +inf where all others are masked."""
-    two = np.partition(logits, -2, axis=1)[:, -2:]
-    margin: FloatArray = two[:, 1] - two[:, 0]
+    margin = np.empty(len(logits))
+    step = max(1, _BLOCK // logits.shape[1])
+    for begin in range(0, len(logits), step):
+        two = np.partition(logits[begin : begin + step], -2, axis=1)[:, -2:]
+        margin[begin : begin + step] = two[:, 1] - two[:, 0]
     return margin
 
 

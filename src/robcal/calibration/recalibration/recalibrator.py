@@ -144,14 +144,14 @@ class Recalibrator:
         """
         if not hasattr(self, "_maps"):
             refuse("the recalibrator is not fitted", "predict_proba needs a fit", "Call fit on validation data first")
-        array = _check_masked(logits)
+        array = _check_no_probs(logits)
         if array.shape[1] != self._classes:
             refuse(
                 f"logits have {array.shape[1]} classes",
                 f"the recalibrator was fitted on {self._classes}",
                 "Pass logits of the network that it was fitted on",
             )
-        if np.isneginf(array).any():
+        if array.min() == -np.inf:
             _check_mixes(self.method)
         uses = any(one.kind == SCORE_TEMPERATURE for one in self._maps)
         values = self._scores(array, scores) if uses or scores is not None else margins(array)
@@ -180,7 +180,7 @@ class Recalibrator:
         return file
 
     def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
-        array = _check_masked(logits)
+        array = _check_no_probs(logits)
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         if len(truth) < LEAST_EXAMPLES:
             refuse(
@@ -188,16 +188,17 @@ class Recalibrator:
                 f"a recalibration is fitted on at least {LEAST_EXAMPLES}, held out from training",
                 "Collect more labelled examples; until then keep the network's own probabilities",
             )
-        masked = np.isneginf(array)
-        if masked[np.arange(len(truth)), truth].any():
-            row = int(np.flatnonzero(masked[np.arange(len(truth)), truth])[0])
+        impossible = np.isneginf(array[np.arange(len(truth)), truth])
+        if impossible.any():
+            row = int(np.flatnonzero(impossible)[0])
             refuse(
                 f"the true class of row {row} has a logit of -inf",
                 "a masked class cannot be the true one",
                 "Check that logits and labels are in the same order, or drop the row",
             )
+        array -= array.max(axis=1, keepdims=True)
         if self._asked != "auto":
-            _check_applies(self._asked, masked=bool(masked.any()), truth=truth)
+            _check_applies(self._asked, masked=array.min() == -np.inf, truth=truth)
         return array, truth, self._scores(array, scores)
 
     def _scores(self, logits: FloatArray, scores: Any) -> FloatArray:
@@ -247,7 +248,7 @@ def _candidates(logits: FloatArray, labels: IntArray) -> tuple[tuple[str, ...], 
     """Return the methods that `auto` compares on these data, and why others are left out."""
     size, classes = logits.shape
     keep = ("none", "temperature", SCORE_TEMPERATURE)
-    if np.isneginf(logits).any():
+    if logits.min() == -np.inf:
         return keep, ("Methods that mix classes are left out: some classes are masked (-inf).",)
     if len(np.unique(labels)) == 1:
         return keep, ("Methods that mix classes are left out: the labels hold one class only.",)
@@ -283,12 +284,15 @@ def _check_mixes(method: str) -> None:
         )
 
 
-def _check_masked(logits: Any) -> FloatArray:
-    """Return logits as float64 (N, Z); -inf is allowed, except in all classes of a row."""
-    array = np.array(logits, dtype=np.float64, ndmin=1)
-    check_logits(np.where(np.isneginf(array), 0.0, array))
-    if np.isneginf(array).all(axis=1).any():
-        refuse("a row of logits is -inf in every class", "a row needs one finite logit", "Drop the row")
+def _check_no_probs(logits: Any) -> FloatArray:
+    """Return checked logits; refuse rows that all lie in [0, 1] and sum to 1."""
+    array = check_logits(logits)
+    if array.min() >= 0 and array.max() <= 1 and np.abs(array.sum(axis=1) - 1).max() < 1e-3:
+        refuse(
+            "every row of logits lies in [0, 1] and sums to 1",
+            "a recalibrator takes logits, and these are probabilities",
+            "Pass their logarithms, `np.log(logits)`; if they are logits after all, `logits - 1` means the same",
+        )
     return array
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 from scipy.optimize import lsq_linear
 
-from robcal.calibration.recalibration.maps import shifted
+from robcal.calibration.recalibration.maps import MASKED, shifted
 from robcal.checks import FloatArray, IntArray
 
 ScaleKind = Literal["linear", "rank"]
@@ -174,10 +174,10 @@ def refit_score_temperature(
     scores: FloatArray,
     monotone: Monotone | None = None,
 ) -> ScoreTemperature:
-    """Fit on more rows with the scale and the penalty λN that a sample chose, starting from its coefficients."""
+    """Fit on more rows with the scale and the penalty λN that a sample chose, from its coefficients; rows of `logits` have maximum 0."""
     start = np.diff(fitted.coefficients, prepend=0.0)
     design = _design(fitted.scale(scores), NUM_SPLINES)
-    steps = _Problem(shifted(logits), labels, monotone).solve(design, penalty, start, float(fitted.coefficients.mean()))
+    steps = _Problem(logits, labels, monotone).solve(design, penalty, start, float(fitted.coefficients.mean()))
     return ScoreTemperature(fitted.scale, np.cumsum(steps))
 
 
@@ -207,7 +207,7 @@ class _Problem:
         step = max(1, _BLOCK // self.logits.shape[1])
         for begin in range(0, size, step):
             part = slice(begin, begin + step)
-            z, b = self.logits[part], np.exp(-log_t[part])
+            z, b = np.maximum(self.logits[part], MASKED), np.exp(-log_t[part])
             true = z[np.arange(len(z)), self.labels[part]]
             weight = np.exp(b[:, None] * z)
             total = weight.sum(axis=1)

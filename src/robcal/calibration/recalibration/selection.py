@@ -109,7 +109,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows that methods are fitted on: logits (N, Z), labels, scores and folds (N,)."""
+    """The rows that methods are fitted on: logits (N, Z) whose rows have maximum 0, labels, scores, folds (N,)."""
 
     logits: FloatArray
     labels: IntArray
