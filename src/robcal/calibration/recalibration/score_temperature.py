@@ -174,7 +174,7 @@ def refit_score_temperature(
     scores: FloatArray,
     monotone: Monotone | None = None,
 ) -> ScoreTemperature:
-    """Fit on more rows with the scale and the penalty λN that a sample chose, from its coefficients; rows of `logits` have maximum 0."""
+    """Fit on more rows, whose maximum is 0, with the scale and the penalty λN that a sample chose."""
     start = np.diff(fitted.coefficients, prepend=0.0)
     design = _design(fitted.scale(scores), NUM_SPLINES)
     steps = _Problem(logits, labels, monotone).solve(design, penalty, start, float(fitted.coefficients.mean()))
