@@ -92,8 +92,8 @@ def test_class_names_are_the_hundred_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("train.bin", None, r"has no train.bin.*cifar.html.*cifar-100-binary.tar.gz \(168,513,733 bytes, MD5 03b5dce0"),
-        ("test.bin", bytes(3073), r"records of 3,074 bytes.*MD5 03b5dce0"),
+        ("train.bin", None, r"has no train.bin.*cifar.html.*cifar-100-binary.tar.gz \(168,513,733 bytes"),
+        ("test.bin", bytes(3073), r"records of 3,074 bytes.*168,513,733 bytes"),
         ("test.bin", bytes([3, 100]) + bytes(3072), "holds 100 at index 0"),
     ],
 )

@@ -107,7 +107,7 @@ def _pickle(root: Path) -> None:
     [
         (
             _lose,
-            r"has no snow.npy, frost.npy.*zenodo.org/records/2535967 : CIFAR-10-C.tar \(2,918,471,680 bytes, MD5 56bf",
+            r"has no snow.npy, frost.npy.*zenodo.org/records/2535967 : CIFAR-10-C.tar \(2,918,471,680 bytes",
         ),
         (_swap_labels, "not five times the same"),
         (_channels_first, r"fog.npy holds uint8 of shape \(150, 3, 32, 32\)"),
@@ -129,7 +129,7 @@ def test_damaged_arrays(change: object, message: str, arrays: Path) -> None:
         ("cifar10:x", {}, "Did you mean 'cifar10c'"),
         ("cifar10c", {}, "written cifar10c:PATH"),
         ("cifar10c:/no/such/place", {}, "CIFAR-10-C path /no/such/place does not exist.*2535967"),
-        ("cifar100c:/no/such/place", {}, "3555552 : CIFAR-100-C.tar .2,918,473,216 bytes, MD5 11f0ed0f"),
+        ("cifar100c:/no/such/place", {}, "3555552 : CIFAR-100-C.tar .2,918,473,216 bytes"),
         ("imagenetc:/no/such/place", {}, "2235448"),
         ("cifar10c:x", {"kinds": ("fogs",)}, "Did you mean 'fog'"),
         ("cifar10c:x", {"test_limit": 0}, "test_limit is 0"),
@@ -179,9 +179,7 @@ def test_a_subset_of_the_classes_in_its_own_order(folders: Path) -> None:
 
 
 def test_folders_that_are_missing(folders: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"has no snow/1, .*weather.tar \(12,797,438,995 bytes, MD5 33ffea4d"
-    ) as caught:
+    with pytest.raises(InputError, match=r"has no snow/1, .*weather.tar \(12,797,438,995 bytes") as caught:
         load_corrupted(f"imagenetc:{folders}", kinds=("fog", "snow"))
     assert "noise.tar" not in str(caught.value)
     with pytest.raises(InputError, match=r"extra.tar \(15,789,490,144"):

@@ -45,7 +45,7 @@ def test_validation_is_cut(folder: Path) -> None:
 
 def test_what_is_missing_is_named(folder: Path) -> None:
     (folder / "test_32x32.mat").unlink()
-    with pytest.raises(InputError, match=r"no test_32x32.mat.*housenumbers.*64,275,384 bytes, MD5 eb5a") as caught:
+    with pytest.raises(InputError, match=r"no test_32x32.mat.*housenumbers.*64,275,384 bytes") as caught:
         read_svhn(str(folder))
     assert "182,040,794" not in str(caught.value)
 
@@ -77,5 +77,5 @@ def test_truncated(keep: float, folder: Path) -> None:
     file = folder / "train_32x32.mat"
     data = file.read_bytes()
     file.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
-    with pytest.raises(InputError, match=r"train_32x32.mat .*MD5 e26dedcc434d2e4c54c9b2d4a06d8373"):
+    with pytest.raises(InputError, match=r"train_32x32.mat .*182,040,794 bytes"):
         read_svhn(str(folder))

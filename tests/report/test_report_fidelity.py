@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from robcal.report import render_html
-from robcal.report.fidelity import fidelity_section, markdown_fidelity, text_fidelity
+from robcal.report.fidelity import fidelity_section, text_fidelity
 from robcal.types import Estimate, FidelityRow, MethodResult, Results
 
 ROWS = (
@@ -33,12 +33,9 @@ def test_page_holds_the_section_escaped_and_leaves_it_out_without_data():
     assert "Can the robustness scores be trusted" not in render_html(Results("t", {}, RESULTS.methods))
 
 
-def test_tables_for_terminal_and_markdown():
+def test_the_table_for_a_terminal():
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(text_fidelity(ROWS))
     text = console.export_text()
     assert ".912 [.890, .930]" in text
     assert max(map(len, text.splitlines())) <= 80
-    lines = markdown_fidelity(ROWS).splitlines()
-    assert lines[2].startswith("| auto <x> | 0.912 [0.890, 0.930] | – |")
-    assert len({line.count("|") for line in lines}) == 1

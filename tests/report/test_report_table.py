@@ -1,6 +1,5 @@
-"""The table for terminals, Markdown and CSV."""
+"""The table for terminals."""
 
-import csv
 import io
 
 import pytest
@@ -8,7 +7,7 @@ from report_samples import HOSTILE, full, hostile
 from rich.console import Console
 
 from robcal.checks import InputError
-from robcal.report import csv_table, markdown_table, text_table
+from robcal.report import text_table
 from robcal.report.table import measured_metrics
 from robcal.types import Estimate, MethodResult, Results
 
@@ -66,38 +65,6 @@ def test_long_names_wrap_instead_of_pushing_numbers_out():
     assert "0.0500 [0.0450, 0.0550]" in text
 
 
-def test_markdown_table_golden():
-    assert markdown_table(full()) == (
-        "| Method | Accuracy | ECE | NLL | Brier | ECE, shift |\n"
-        "|---|---:|---:|---:|---:|---:|\n"
-        "| Plain | **95.00%** | 0.0500 [0.0450, 0.0550] | ∞ | – | 0.1500 |\n"
-        "| AR\\-AdaLS | 95.00%~ | **0.0200** [0.0150, 0.0250] | ∞ | – | **0.0600** |\n"
-        "| AR\\-AdaLS − Plain | 0.00 pp | −0.0300 [−0.0360, −0.0240] | – | – | −0.0900 |\n"
-    )
-
-
-def test_markdown_table_escapes_names():
-    text = markdown_table(hostile())
-    assert "<script>" not in text
-    assert "a\\|b" in text
-    columns = {line.replace("\\|", "").count("|") for line in text.splitlines()}
-    assert len(columns) == 1
-
-
-def test_csv_table_round_trips_at_full_precision():
-    results = full()
-    rows = list(csv.DictReader(io.StringIO(csv_table(results))))
-    assert [row["kind"] for row in rows] == ["method", "method", "difference"]
-    for row, method in zip(rows, results.methods, strict=False):
-        for name, estimate in method.metrics.items():
-            assert repr(float(row[name])) == repr(estimate.value)
-        assert float(row["ece_low"]) == method.metrics["ece"].low
-    assert rows[0]["nll"] == "inf"
-    assert rows[0]["nll_low"] == ""
-    assert rows[2]["brier"] == ""
-    assert len(list(csv.reader(io.StringIO(csv_table(hostile()))))) == 1 + 3 + 1
-
-
 def test_metrics_come_in_the_order_of_the_titles_then_the_unknown():
     metrics = {name: Estimate(0.1) for name in ("zebra", "nll", "accuracy", "apple")}
     assert measured_metrics(Results("t", {}, (MethodResult("a", "A", metrics=metrics),))) == (
@@ -108,10 +75,9 @@ def test_metrics_come_in_the_order_of_the_titles_then_the_unknown():
     )
 
 
-@pytest.mark.parametrize("table", [text_table, markdown_table, csv_table])
-def test_no_methods_are_refused(table):
+def test_no_methods_are_refused():
     with pytest.raises(InputError, match="no method"):
-        table(Results("t", {}, ()))
+        text_table(Results("t", {}, ()))
 
 
 def test_hostile_names_do_not_break_the_terminal():

@@ -14,7 +14,7 @@ from robcal.calibration.conditional import (
     reliability_bins,
     top_label_metrics,
 )
-from robcal.calibration.intervals import bootstrap_interval, calibration_error_interval, metric_interval
+from robcal.calibration.intervals import calibration_error_interval, metric_interval
 from robcal.calibration.metrics import (
     accuracy,
     brier_decomposition,
@@ -42,7 +42,6 @@ __all__ = [
     "accuracy",
     "aurc",
     "average_over_seeds",
-    "bootstrap_interval",
     "brier_decomposition",
     "brier_score",
     "calibration_error",

@@ -82,25 +82,6 @@ def inverted_interval(
     return min(low, observed), max(high, observed, _largest_mean_gap(bins, tail))
 
 
-def resampled_errors(sums: BinSums, *, norm: Norm, resamples: int, rng: np.random.Generator) -> FloatArray:
-    """Return bootstrap replicates of the measured error: counts multinomial, right answers binomial given them.
-
-    Args:
-        sums: bin sums of the data.
-        norm: "l1", "l2" or "max".
-        resamples: number of replicates.
-        rng: source of randomness.
-
-    Returns:
-        (resamples,) errors.
-    """
-    bins = _Bins.of(sums)
-    counts = rng.multinomial(int(bins.count.sum()), bins.weight, size=resamples)
-    accuracy = np.clip(bins.confidence - bins.gap, 0, 1)
-    gaps = np.abs(bins.confidence - rng.binomial(counts, accuracy) / np.maximum(counts, 1)) * (counts > 0)
-    return combine(counts / counts.sum(axis=1, keepdims=True), gaps, norm)
-
-
 def combine(weight: FloatArray, gap: FloatArray, norm: Norm) -> FloatArray:
     """Return the norm of absolute gaps over the last axis."""
     if norm == "max":

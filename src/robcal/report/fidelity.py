@@ -1,4 +1,4 @@
-"""How far the robustness scores can be trusted: a section of the page, and a table for the terminal and Markdown."""
+"""How far the robustness scores can be trusted: a section of the page, and a table for the terminal."""
 
 from __future__ import annotations
 
@@ -51,19 +51,6 @@ def text_fidelity(rows: Sequence[FidelityRow]) -> Table:
         cells = (_cell(name, found if name == "same_level" else _bare(found)) for name, found in estimates.items())
         table.add_row(Text(_name(row)), *(Text(cell.replace("0.", ".")) for cell in cells))
     return table
-
-
-def markdown_fidelity(rows: Sequence[FidelityRow]) -> str:
-    """All metrics as a GitHub-flavoured Markdown table."""
-    lines = [
-        "| scores | " + " | ".join(title for title, _ in FIDELITY_TITLES.values()) + " |",
-        "|---|" + "---:|" * len(FIDELITY_TITLES),
-    ]
-    lines += [
-        "| " + " | ".join([_name(row), *(_cell(name, row.metrics.get(name)) for name in FIDELITY_TITLES)]) + " |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _name(row: FidelityRow) -> str:

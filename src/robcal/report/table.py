@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -126,47 +124,6 @@ def text_table(results: Results, *, differences: bool = True) -> Table:
         style = "dim" if row.kind == "difference" else None
         table.add_row(Text(title), *(Text(cell) for cell in cells), style=style, end_section=last_method)
     return table
-
-
-def markdown_table(results: Results) -> str:
-    """The same table as GitHub-flavoured Markdown; names are escaped.
-
-    Raises:
-        InputError: if the results hold no method.
-    """
-    rows = table_rows(results)
-    columns = [name for name in SHORT_METRICS if name in measured_metrics(results)]
-    lines = [
-        "| Method | " + " | ".join(SHORT_METRICS[name] for name in columns) + " |",
-        "|---|" + "---:|" * len(columns),
-    ]
-    for row in rows:
-        cells = [_short_cell(row, name, bold="**") for name in columns]
-        lines.append("| " + " | ".join([escape_markdown(row.title), *cells]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def csv_table(results: Results) -> str:
-    """All metrics at full precision: kind, method, title, then value, low and high of each metric.
-
-    Missing values are empty cells; undefined ones are "nan", infinite ones "inf".
-
-    Raises:
-        InputError: if the results hold no method.
-    """
-    columns = measured_metrics(results)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    parts = [part for name in columns for part in (name, f"{name}_low", f"{name}_high")]
-    writer.writerow(["kind", "method", "title", *(formatting.clean_text(part) for part in parts)])
-    for row in table_rows(results):
-        cells: list[str] = []
-        for name in columns:
-            found = row.estimates.get(name)
-            ends = (None, None, None) if found is None else (found.value, found.low, found.high)
-            cells += ["" if end is None else repr(float(end)) for end in ends]
-        writer.writerow([row.kind, formatting.clean_text(row.name), row.title, *cells])
-    return buffer.getvalue()
 
 
 def _short_cell(row: TableRow, name: str, *, bold: str = "") -> str:
