@@ -13,7 +13,7 @@ from pathlib import Path
 from robcal.files import replacing
 from robcal.report import figures, plotted
 from robcal.report.dots import svg_file
-from robcal.runs import open_run
+from robcal.run_directory import open_run
 
 HEIGHT = 254.0
 

@@ -14,7 +14,7 @@ from robcal.auditing import audit_run
 from robcal.config import TrainSettings
 from robcal.files import replacing
 from robcal.report.level_table import markdown_levels
-from robcal.runs import open_run
+from robcal.run_directory import open_run
 from robcal.types import MethodResult, Results, TrendTest
 
 

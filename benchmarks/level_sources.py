@@ -16,7 +16,7 @@ import numpy as np
 from robcal.artifacts import load_json, load_levels
 from robcal.files import replacing
 from robcal.robustness.agreement import level_agreement
-from robcal.runs import Run, open_run
+from robcal.run_directory import Run, open_run
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ from robcal.data.dataset import Split
 from robcal.robustness.reference import reference_attacks
 from robcal.robustness.scoring import METHODS, score
 from robcal.robustness.steps import attack_batch
-from robcal.runs import load_data, load_model, open_run
+from robcal.run_directory import load_data, load_model, open_run
 from robcal.types import Scores
 
 #: The methods of ours, as far as this version has them.

@@ -30,7 +30,7 @@ from robcal.methods.method import Batch, State
 from robcal.predictors import predict_logits, softmax
 from robcal.progress import open_reporter
 from robcal.recipe import build_networks, train_networks
-from robcal.runs import Run, load_data, load_model, open_run
+from robcal.run_directory import Run, load_data, load_model, open_run
 from robcal.shift import ShiftImages, ShiftLogits
 from robcal.smoothing import level_statistics, soft_targets
 

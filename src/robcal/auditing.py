@@ -197,7 +197,7 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
         InputError: if it is no run directory, or the run is not finished.
     """
     from robcal.measure import gallery, measure_run
-    from robcal.runs import open_run
+    from robcal.run_directory import open_run
 
     run = measure_run(open_run(directory), shift=False, reporter=reporter)
     title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"

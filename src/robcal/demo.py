@@ -16,7 +16,8 @@ from robcal.evaluate import collect
 from robcal.jobs import run_side_by_side
 from robcal.measure import Measured, measure_run
 from robcal.progress import Reporter, Together
-from robcal.runs import load_data, train_run
+from robcal.run_directory import load_data
+from robcal.runs import train_run
 from robcal.types import Results
 
 SETTINGS = TrainSettings(

@@ -28,7 +28,7 @@ from robcal.hard_labels import hard_label_remarks
 from robcal.measure import Measured, gallery, measure_run
 from robcal.progress import SILENT, Reporter
 from robcal.robustness.levels import assign_levels
-from robcal.runs import open_run
+from robcal.run_directory import open_run
 from robcal.types import (
     Estimate,
     GroupRow,

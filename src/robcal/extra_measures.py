@@ -17,7 +17,7 @@ from robcal.artifacts import digest_of, load_arrays, load_json, save_arrays, sav
 from robcal.data import Split
 from robcal.predictors import predict_logits
 from robcal.progress import SILENT, Reporter
-from robcal.runs import Run
+from robcal.run_directory import Run
 from robcal.shift import average_logits
 from robcal.types import Float32Array
 

@@ -24,9 +24,9 @@ from robcal.data.shifts import shift_source
 from robcal.models.average import Average
 from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
-from robcal.run_directory import run_title
-from robcal.runs import Run, load_model, load_networks, score_split
+from robcal.run_directory import Run, load_model, load_networks, run_title
 from robcal.shift import Shift, ShiftImages, measure_shift
+from robcal.split_scores import score_split
 from robcal.types import EpochRow, GalleryItem, Predictions
 
 

@@ -127,7 +127,7 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
         refuse(
             f"{file.parent} holds {members} networks, the members of one ensemble",
             "one network is needed",
-            "Name a member-K.safetensors, or take them all by robcal.runs.load_networks",
+            "Name a member-K.safetensors, or take them all by robcal.run_directory.load_networks",
         )
     tensors, about = load_checkpoint(file)
     model = build_model(about["model"], input_shape=tuple(about["input_shape"]), num_classes=about["num_classes"])

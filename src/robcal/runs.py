@@ -46,32 +46,18 @@ from robcal.progress import SILENT, Reporter
 from robcal.recipe import augmentation, build_networks, describe_network, train_networks
 from robcal.robustness.online import OnlineScores
 from robcal.robustness.online_levels import OnlineLevels
-from robcal.run_directory import Run, load_data, load_model, load_networks, open_run
+from robcal.run_directory import Run, load_data, load_networks
 from robcal.sampling import swag_networks
 from robcal.sources import (
     SPLITS,
     levels_of,
     save_run_levels,
-    score_reference,
     scores_at_hand,
     shared_folds,
-    shared_scores,
 )
-from robcal.split_scores import moved, score_split
+from robcal.split_scores import moved
 from robcal.training import Levels, member_seed
 from robcal.types import EpochRow
-
-__all__ = [
-    "Run",
-    "load_data",
-    "load_model",
-    "load_networks",
-    "open_run",
-    "score_reference",
-    "score_split",
-    "shared_scores",
-    "train_run",
-]
 
 
 def train_run(

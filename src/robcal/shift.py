@@ -31,7 +31,7 @@ from robcal.data.splits import stratified_subset
 from robcal.files import replacing
 from robcal.predictors import mean_probs, predict_logits, softmax
 from robcal.progress import SILENT, Reporter, stop_at_boundary
-from robcal.runs import Run
+from robcal.run_directory import Run
 from robcal.types import Float32Array
 
 #: The (kind, severity) pairs of images in the order of every array of C cells.

@@ -20,7 +20,7 @@ from robcal.data import Dataset
 from robcal.progress import SILENT, Reporter
 from robcal.robustness.fidelity import Agreement, Fidelity, fidelity, stratified_sample
 from robcal.robustness.reference import reference_attacks
-from robcal.runs import score_split
+from robcal.split_scores import score_split
 from robcal.types import FidelityRow, Scores
 
 #: Examples a shard of a reference attack, whose passes are thousands an example.

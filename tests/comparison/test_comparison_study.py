@@ -24,7 +24,7 @@ from robcal.comparison.tasks import Place, Work, member_seed
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
 from robcal.robustness.levels import assign_levels
-from robcal.runs import load_model, open_run
+from robcal.run_directory import load_model, open_run
 
 AR_ADALS = {"controller": "published", "step_size": 0.5, "levels_from": "robustness"}
 RAW = {

@@ -20,7 +20,7 @@ from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import Features, shift_table
 from robcal.robustness.levels import assign_levels
-from robcal.runs import load_model, open_run
+from robcal.run_directory import load_model, open_run
 
 RECIPE = {
     "data": "digits", "model": "mlp", "epochs": 2, "batch_size": 32, "levels": 3, "train_limit": 300,

@@ -8,7 +8,8 @@ import pytest
 from robcal.artifacts import load_predictions
 from robcal.calibration.metrics import negative_log_likelihood
 from robcal.demo import SETTINGS
-from robcal.runs import load_data, train_run
+from robcal.run_directory import load_data
+from robcal.runs import train_run
 
 
 @pytest.fixture(scope="module")

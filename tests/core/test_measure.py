@@ -15,7 +15,8 @@ from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.measure import gallery, measure_run
 from robcal.models.average import Average
 from robcal.predictors import predict_logits, softmax
-from robcal.runs import load_model, load_networks, open_run, train_run
+from robcal.run_directory import load_model, load_networks, open_run
+from robcal.runs import train_run
 from robcal.shift import ShiftImages, ShiftLogits, average_logits
 
 

@@ -14,8 +14,9 @@ from robcal.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quan
 from robcal.data import Dataset, Split
 from robcal.distributed import Group
 from robcal.robustness.levels import assign_levels
-from robcal.runs import load_data, load_model, load_networks, open_run, score_reference, train_run
-from robcal.sources import log_likelihood, logit_margin, shared_folds
+from robcal.run_directory import load_data, load_model, load_networks, open_run
+from robcal.runs import train_run
+from robcal.sources import log_likelihood, logit_margin, score_reference, shared_folds
 from robcal.types import Scores
 
 TINY = {"data": "digits", "model": "mlp", "epochs": 2, "train_limit": 200, "test_limit": 60, "device": "cpu"}

@@ -10,7 +10,8 @@ from robcal.cli import main
 from robcal.config import TrainSettings
 from robcal.robustness.fidelity import fidelity
 from robcal.robustness.scoring import score
-from robcal.runs import load_model, train_run
+from robcal.run_directory import load_model
+from robcal.runs import train_run
 from robcal.trust import measure_fidelity
 from robcal.types import Scores
 

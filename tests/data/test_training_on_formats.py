@@ -15,7 +15,8 @@ from robcal.data import Dataset, load_dataset
 from robcal.data.augment import crop_large, pad_crop_flip
 from robcal.member import Augment, Member, Recipe, open_engine
 from robcal.methods import make_method
-from robcal.runs import load_model, train_run
+from robcal.run_directory import load_model
+from robcal.runs import train_run
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from robcal.artifacts import load_predictions
 from robcal.checks import InputError
 from robcal.config import METHOD_OPTIONS, TrainSettings, parse_method_options
 from robcal.methods import METHODS, make_method
-from robcal.runs import load_model, load_networks, train_run
+from robcal.run_directory import load_model, load_networks
+from robcal.runs import train_run
 from robcal.sampling import FixedDropout
 
 RECIPE = {"data": "digits", "model": "mlp", "epochs": 4, "train_limit": 150, "test_limit": 60, "device": "cpu"}

@@ -17,7 +17,8 @@ from robcal.checks import InputError
 from robcal.cli import app
 from robcal.config import TrainSettings
 from robcal.models import admit_model, build_model, external
-from robcal.runs import load_model, train_run
+from robcal.run_directory import load_model
+from robcal.runs import train_run
 
 SHAPE = (3, 8, 8)
 

@@ -21,7 +21,8 @@ from robcal.config import TrainSettings
 from robcal.distributed import Group, choose_device, is_main, process_group, rank_and_world
 from robcal.models import build_model
 from robcal.progress import StopRequested
-from robcal.runs import load_data, load_model, score_split
+from robcal.run_directory import load_data, load_model
+from robcal.split_scores import score_split
 
 #: What every rank runs: several scorings after one another, so that the start of Python is paid once.
 WORKER = """
@@ -29,7 +30,8 @@ import sys
 from pathlib import Path
 from robcal.distributed import rank_and_world, process_group
 from robcal.checks import InputError
-from robcal.runs import load_data, load_model, score_split
+from robcal.run_directory import load_data, load_model
+from robcal.split_scores import score_split
 from robcal.config import TrainSettings
 
 folder, name = Path(sys.argv[1]), sys.argv[2]

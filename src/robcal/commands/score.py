@@ -51,7 +51,8 @@ def score(
     """
     from robcal.distributed import is_main
     from robcal.progress import open_reporter
-    from robcal.runs import load_data, score_split
+    from robcal.run_directory import load_data
+    from robcal.split_scores import score_split
 
     check_output(out, overwrite=overwrite)
     if out.suffix != ".parquet":
@@ -118,7 +119,7 @@ def fidelity(
     from robcal.distributed import is_main
     from robcal.progress import open_reporter
     from robcal.report.fidelity import text_fidelity
-    from robcal.runs import load_data
+    from robcal.run_directory import load_data
     from robcal.trust import measure_fidelity
 
     given = _named_scores(scores or [])
@@ -159,7 +160,7 @@ def _open_model(model: Path, data: str | None, seed: int | None) -> tuple[Any, T
     """The network of a checkpoint or run directory, and the settings that say what data it goes with."""
     import dataclasses
 
-    from robcal.runs import load_model, open_run
+    from robcal.run_directory import load_model, open_run
 
     network, about = load_model(model)
     directory = model if model.is_dir() else model.parent

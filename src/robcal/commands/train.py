@@ -148,8 +148,8 @@ def train(
     from robcal.hard_labels import hard_label_remarks
     from robcal.models import admit_model
     from robcal.progress import open_reporter
-    from robcal.run_directory import run_title
-    from robcal.runs import load_data, train_run
+    from robcal.run_directory import load_data, run_title
+    from robcal.runs import train_run
 
     admit_model(model)  # only what the user wrote here is ever imported
     source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)

@@ -16,7 +16,7 @@ from robcal.evaluate import collect
 from robcal.measure import Measured
 from robcal.predictors import softmax
 from robcal.progress import SILENT, Reporter
-from robcal.runs import open_run
+from robcal.run_directory import open_run
 from robcal.types import Results
 
 

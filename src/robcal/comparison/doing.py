@@ -22,8 +22,11 @@ from robcal.distributed import choose_device
 from robcal.extra_measures import measure_inference, measure_outside
 from robcal.files import locked
 from robcal.progress import SILENT, Reporter
-from robcal.runs import Run, load_model, load_networks, open_run, score_reference, score_split, shared_scores, train_run
+from robcal.run_directory import Run, load_model, load_networks, open_run
+from robcal.runs import train_run
 from robcal.shift import ShiftImages, ShiftLogits, measure_shift
+from robcal.sources import score_reference, shared_scores
+from robcal.split_scores import score_split
 from robcal.types import Float32Array
 
 

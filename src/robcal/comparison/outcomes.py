@@ -31,7 +31,7 @@ from robcal.comparison.doing import (
 from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
 from robcal.predictors import softmax
 from robcal.robustness.levels import assign_levels
-from robcal.runs import open_run
+from robcal.run_directory import open_run
 from robcal.shift import Shift, ShiftLogits, average_logits
 from robcal.types import Float32Array
 

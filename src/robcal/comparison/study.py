@@ -38,7 +38,7 @@ from robcal.encoding import plain
 from robcal.hard_labels import labels_stayed_hard
 from robcal.jobs import Failure, available_cores, run_in_order, run_what_can
 from robcal.progress import SILENT, Reporter
-from robcal.runs import open_run
+from robcal.run_directory import open_run
 
 
 def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:

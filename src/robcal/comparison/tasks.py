@@ -17,7 +17,7 @@ from robcal.checks import refuse
 from robcal.comparison.plan import Plan
 from robcal.config import TrainSettings
 from robcal.methods import make_method
-from robcal.runs import open_run
+from robcal.run_directory import open_run
 
 #: Sources of levels that need a reference model.
 _FROM_REFERENCE = ("robustness", "margin", "loss")
