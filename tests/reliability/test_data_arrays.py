@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from robcal.checks import InputError
-from robcal.data import load_dataset
+from robcal.data import Split, load_dataset
+from robcal.data.corruptions import corrupt
 from robcal.data.npz import read_npz
+from robcal.data.table_shift import Features, shift_table
 
 RNG = np.random.default_rng(8)
 Y = np.arange(30) % 3
@@ -146,3 +148,22 @@ def test_numbers_that_lose_digits_in_float32_are_named(tmp_path: Path) -> None:
     assert shifted.notes == ()
     whole = _read(tmp_path, x_train=np.column_stack([2**40 + np.arange(30), Y]), y_train=Y)
     assert "column 0 is kept in fewer digits" in whole.notes[0]
+
+
+TAKES_ARRAYS = {
+    "Split, inputs": lambda masked: Split(inputs=masked, labels=Y),
+    "Split, labels": lambda masked: Split(inputs=TABLE, labels=masked),
+    "Features.of": Features.of,
+    "shift_table": lambda masked: shift_table(masked, "noise", 1, features=Features.of(TABLE), seed=0),
+    "corrupt": lambda masked: corrupt(masked, "gaussian_noise", 1, seed=0),
+}
+
+
+@pytest.mark.parametrize("name", TAKES_ARRAYS)
+def test_a_mask_is_never_dropped(name: str) -> None:
+    """Entries below a mask hold anything; without masked entries an array is one."""
+    values = {"Split, labels": Y, "corrupt": GREY[:, None]}.get(name, TABLE)
+    masked = np.ma.masked_array(values, mask=np.arange(values.size).reshape(values.shape) == 5)
+    with pytest.raises(InputError, match=r"1 of the .* are masked"):
+        TAKES_ARRAYS[name](masked)
+    TAKES_ARRAYS[name](np.ma.masked_array(values, mask=False))

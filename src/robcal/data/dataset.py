@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from robcal.arrays import as_array
 from robcal.checks import IntArray, refuse
 from robcal.data.augment import CropDraws, draw_crops, random_resized_crop
 
@@ -83,6 +84,12 @@ class Split:
 
     inputs: Inputs
     labels: IntArray
+
+    def __post_init__(self) -> None:
+        """Refuse masked entries, which every later step would take for values."""
+        for name, values in (("inputs", self.inputs), ("labels", self.labels)):
+            if np.ma.isMaskedArray(values):
+                as_array(values, name)
 
     def __len__(self) -> int:
         return len(self.labels)

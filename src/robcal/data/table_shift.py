@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robcal.arrays import as_array
 from robcal.checks import check_choice, check_positive_int, check_seed, refuse
 from robcal.data.corruptions import SEVERITIES
 from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
@@ -36,7 +37,7 @@ class Features:
     @classmethod
     def of(cls, table: npt.NDArray[Any]) -> Features:
         """The mean and standard deviation of each column of an (N, D) table, computed in float64."""
-        values = table.astype(np.float64)
+        values = as_array(table, "table").astype(np.float64)
         return cls(values.mean(0).astype(np.float32), values.std(0).astype(np.float32))
 
 
@@ -92,6 +93,7 @@ def shift_table(
     function, strengths = TABLE_SHIFTS[check_choice(kind, TABLE_SHIFTS, "kind")]
     if check_positive_int(severity, "severity") > len(SEVERITIES):
         refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Change severity")
+    table = as_array(table, "table")
     if table.ndim != 2 or table.shape[1:] != features.mean.shape:
         refuse(
             f"the table has shape {table.shape}, its features {features.mean.shape}",

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from robcal.arrays import as_array
 from robcal.checks import check_choice, check_positive_int, check_seed, refuse
 from robcal.data.corruptions import blur, digital, noise, weather
 from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
@@ -142,6 +143,7 @@ def corrupt(images: npt.NDArray[Any], kind: str, severity: int, *, seed: int, fi
         refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Change severity")
     key = cell_key(check_seed(seed), kind, severity)
     check_positive_int(first_index, "first_index", minimum=0)
+    images = as_array(images, "images")
     _check_images(images)
     out = np.empty(images.shape, np.float32)
     chunk = max(1, CHUNK_VALUES // int(np.prod(images.shape[1:])))
