@@ -40,8 +40,8 @@ def test_digits_val_fraction() -> None:
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("digit", {}, r"the data set is 'digit'; it must be one of digits, .*Did you mean 'digits'\?"),
-        ("cifar:/x", {}, "Did you mean 'cifar10'"),
+        ("digit", {}, r"the data set is 'digit'; it must be one of digits, .*Write digits"),
+        ("cifar:/x", {}, "Write cifar10:/x"),
         ("mnist", {}, "Choose one of these"),
         ("", {}, "the data set is ''"),
         ("imagenet", {}, "this kind is written imagenet:PATH"),

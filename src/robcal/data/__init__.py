@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from robcal.checks import refuse
 from robcal.data.cifar import read_cifar10, read_cifar100
@@ -114,11 +115,23 @@ def _parse(spec: str) -> tuple[_Reader, str]:
     """The reader and the path that a spec names."""
     name, _, path = spec.partition(":")
     if name not in READERS:
-        near = difflib.get_close_matches(name, READERS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "Choose one of these"
-        refuse(f"the data set is {spec!r}", f"it must be one of {SPEC_HELP}", hint.rstrip("."))
+        refuse(f"the data set is {spec!r}", f"it must be one of {SPEC_HELP}", _spec_hint(spec, name))
     reader = READERS[name]
     if bool(path) != bool(reader.argument):
         form = f"{name}:{reader.argument}".rstrip(":")
-        refuse(f"the data set is {spec!r}", f"this kind is written {form}", "Correct the spec")
+        refuse(f"the data set is {spec!r}", f"this kind is written {form}", f"Write {form}")
     return reader, path
+
+
+def _spec_hint(spec: str, name: str) -> str:
+    """What to write in place of a spec that names no kind."""
+    if (place := Path(spec).expanduser()).is_dir():
+        return f"For pictures in class folders write folder:{spec}"
+    if place.suffix == ".npz" and ":" not in spec:
+        return f"Write npz:{spec}"
+    if place.exists():
+        return (
+            "Save its inputs and labels as arrays: `np.savez('mine.npz', x_train=inputs, y_train=labels)`, npz:mine.npz"
+        )
+    near = difflib.get_close_matches(name, READERS, n=1)
+    return f"Write {near[0]}{spec[len(name) :]}" if near else "Choose one of these"

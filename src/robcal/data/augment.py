@@ -52,7 +52,7 @@ def pad_crop_flip(x: torch.Tensor, *, padding: int = 4, flip: bool = True, gener
     """
     check_positive_int(padding, "padding", minimum=0)
     if x.ndim != 4:
-        refuse(f"x has shape {tuple(x.shape)}", "it must be (B, C, H, W)", "Only images are shifted and flipped")
+        refuse(f"x has shape {tuple(x.shape)}", "it must be (B, C, H, W)", _batch_hint(x))
     offsets = torch.randint(0, 2 * padding + 1, (2, len(x)), generator=generator)
     mirrored = torch.rand(len(x), generator=generator) < (0.5 if flip else 0.0)
     return _gather_windows(x, padding, offsets.to(x.device), mirrored.to(x.device))
@@ -195,7 +195,8 @@ def random_resized_crop(x: torch.Tensor, *, flip: bool = True, generator: torch.
         tensor(1.)
     """
     if x.ndim != 4 or not x.is_floating_point() or min(x.shape[2:]) < 2:
-        refuse(f"x is {x.dtype} of shape {tuple(x.shape)}", "it must be floats (B, C, H, W)", "Divide images by 255")
+        fix = "Divide by 255: `x / 255`" if x.ndim == 4 and not x.is_floating_point() else _batch_hint(x)
+        refuse(f"x is {x.dtype} of shape {tuple(x.shape)}", "it must be floats (B, C, H, W), sides of 2 or more", fix)
     batch, _, height, width = x.shape
     draws = draw_crops(batch, generator, flip=flip)
     windows = torch.from_numpy(draws.windows(np.full(batch, height), np.full(batch, width))).to(x.device)
@@ -206,6 +207,13 @@ def random_resized_crop(x: torch.Tensor, *, flip: bool = True, generator: torch.
     across = columns[:, None, :].expand(batch, height, width)
     grid = torch.stack([across, rows[:, :, None].expand(batch, height, width)], dim=3)
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _batch_hint(x: torch.Tensor) -> str:
+    """What to do with a tensor that is no batch of images."""
+    if x.ndim == 3:
+        return "A single image is `x[None]`, grey images (B, H, W) are `x[:, None]`"
+    return "Leave the augmentation out: it is for images of 2x2 pixels or more"
 
 
 def _places(start: torch.Tensor, length: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:

@@ -273,9 +273,17 @@ def _parse_python(data: bytes, source: str, variant: Variant) -> Split:
     fields = {name.decode("latin-1") if isinstance(name, bytes) else name: value for name, value in items}
     if not {"data", key} <= fields.keys():
         have = ", ".join(map(str, fields)) or "none"
-        refuse(f"{source} has the fields {have}", f"a batch has data and {key}", "Fetch the file again")
+        refuse(
+            f"{source} has the fields {have}",
+            f"a batch has data and {key}",
+            f"Fetch it again; {where_to_find(variant.title)}",
+        )
     images = np.asarray(fields["data"])
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != PIXELS:
-        refuse(f"data of {source} is {images.dtype} of shape {images.shape}", f"uint8 (N, {PIXELS})", "Fetch it again")
+        refuse(
+            f"data of {source} is {images.dtype} of shape {images.shape}",
+            f"uint8 (N, {PIXELS})",
+            f"Fetch it again; {where_to_find(variant.title)}",
+        )
     labels = check_labels(fields[key], n=len(images), num_classes=len(variant.classes), name=f"labels of {source}")
     return Split(inputs=images.reshape(-1, 3, SIZE, SIZE), labels=labels)

@@ -127,7 +127,7 @@ def load_corrupted(
     form, _, path = spec.partition(":")
     check_choice(form, READERS, "the corrupted data set")
     if not path:
-        refuse(f"the data set is {spec!r}", f"this kind is written {form}:PATH", "Correct the spec")
+        refuse(f"the data set is {spec!r}", f"this kind is written {form}:PATH", f"Write {form}:PATH")
     for kind in kinds:
         check_choice(kind, CORRUPTIONS, "the corruption")
     if test_limit is not None:
@@ -207,7 +207,11 @@ def _read_folders(
         folder = places[kind] / str(severity)
         absent = sorted(set(names) - set(class_folders(folder)))
         if absent:
-            refuse(f"{folder} has no class {absent[0]}", "every class of the classifier is needed", "Unpack it again")
+            refuse(
+                f"{folder} has no class {absent[0]}",
+                "every class of the classifier is needed",
+                f"Unpack {ARCHIVES[kind]} again",
+            )
         found = list_pictures(folder, names, others=class_names is not None)
         whole = Split(inputs=ManyPictures(found.files, (side, side), "RGB", True), labels=found.labels)
         return limit(whole, test_limit, FIXED_SEED, len(names), "test_limit")

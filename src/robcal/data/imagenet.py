@@ -106,4 +106,4 @@ def _read_shards(root: Path, files: Sequence[Path]) -> Found:
 
 def _check_number(class_names: Sequence[str], root: Path) -> None:
     if len(class_names) < 2:
-        refuse(f"{root} has {len(class_names)} class", WANTED, "Fetch the rest")
+        refuse(f"{root} has {len(class_names)} class", f"{WANTED}, two or more", "Add the folders of other classes")

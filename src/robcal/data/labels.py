@@ -158,9 +158,6 @@ def _check_numbers(
     numbers: Mapping[str, IntArray], names: Sequence[str] | None, called: Mapping[str, str]
 ) -> tuple[str, ...]:
     """The names of the classes, where every class of every part occurs in training."""
-    for part, labels in numbers.items():
-        if not len(labels):
-            refuse(f"{called[part]} is empty", "a part holds at least one example", "Leave the part out")
     train, y = np.unique(numbers["train"]), called["train"]
     rule = f"classes are 0 … Z - 1, two or more, each in {y}"
     if train[0] == 1 and len(train) == train[-1] > 1 and (names is None or len(names) == len(train)):
@@ -174,7 +171,11 @@ def _check_numbers(
         absent = int(np.setdiff1d(np.arange(count), train)[0])
         named = "" if names is None else f" ({names[absent]})"
         fix = "Number" if names is None else f"Save `class_names[np.unique({y})]`, and number"
-        refuse(f"{y} lacks class {absent}{named} of {count}", rule, f"{fix} those that occur: {_rank(y)}")
+        refuse(
+            f"{y} lacks class {absent}{named} of {count}",
+            rule,
+            f"{fix} those that occur: {_rank(y)}, and other parts by the same numbers",
+        )
     return tuple(str(number) for number in range(count)) if names is None else tuple(names)
 
 

@@ -206,7 +206,7 @@ def refuse_size(name: str, shape: tuple[int, int], size: tuple[int, int]) -> NoR
     refuse(
         f"{name} is {shape[0]}x{shape[1]} pixels, others {size[0]}x{size[1]}",
         "all pictures need one size unless image_size is given",
-        "Pass image_size (--image-size)",
+        f"Pass image_size (--image-size), such as {min(size)}",
     )
 
 

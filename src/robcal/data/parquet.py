@@ -155,7 +155,7 @@ class ParquetRows:
         def cells(group: int) -> dict[int, bytes | None]:
             file, start = self.files[self.group_file[group]], int(self.group_start[group])
             inside = np.unique(rows[groups == group]) - start
-            column = _read_group(file, int(self.group_in_file[group]), self.column)
+            column = _read_group(file, int(self.group_in_file[group]), self.column, file.stat().st_mtime_ns)
             return dict(zip((inside + start).tolist(), column.take(pa.array(inside)).to_pylist(), strict=True))
 
         found = {row: data for part in in_threads(cells, needed, each=1) for row, data in part.items()}
@@ -180,8 +180,11 @@ class ParquetRows:
 
 
 @functools.lru_cache(maxsize=2)
-def _read_group(path: Path, group: int, column: str) -> Any:
-    """The encoded pictures of one row group; the last two are kept, for readers that go in order."""
+def _read_group(path: Path, group: int, column: str, written: int) -> Any:
+    """The encoded pictures of one row group; the last two are kept, for readers that go in order.
+
+    When the file was `written`, in nanoseconds, tells it from an older one of its name.
+    """
     with _opened(path) as file:
         table = file.read_row_group(group, columns=[column])
     return _bytes_of(image_column(table, column).combine_chunks(), path)

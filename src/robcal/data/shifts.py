@@ -257,5 +257,5 @@ def check_outside(outside: Split, like: Dataset, name: str) -> None:
         refuse(
             f"ood {name!r} has inputs of shape {shape}, {like.name} of {like.input_shape}",
             "the models must be able to take them",
-            "Name other data",
+            f"Name inputs of shape {like.input_shape}",
         )

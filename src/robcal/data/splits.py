@@ -184,7 +184,7 @@ def stratified_subset(
         refuse(
             f"{name} is {size} for {np.count_nonzero(counts)} classes",
             "a stratified subset holds at least one example of every class",
-            f"Raise {name}",
+            f"Raise {name} to {np.count_nonzero(counts)} or more",
         )
     return _choose(labels, _quotas(counts, size, np.minimum(counts, 1), counts), seed)
 
@@ -223,16 +223,26 @@ def stratified_cut(
         refuse(
             f"class {int(few[0])} has {int(counts[few[0]])} training example(s) where {what} is cut",
             "every class needs at least two, one for each side of the cut",
-            "Add examples or drop the class",
+            f"Add examples of it, leave the class out, or give the files a {what} part of their own",
         )
     total, classes = round(fraction * len(labels)), len(counts)
     if total < classes or len(labels) - total < classes:
         refuse(
             f"a share of {fraction:g} of {len(labels)} examples is {total}, the rest {len(labels) - total}",
             f"both sides of the cut for {what} need one example of each of the {classes} classes",
-            "Choose another fraction or add examples",
+            _fraction_hint(classes, len(labels), what),
         )
     return _choose(labels, _quotas(counts, total, np.ones_like(counts), counts - 1), seed)
+
+
+def _fraction_hint(classes: int, count: int, what: str) -> str:
+    """What to do where a share of `count` examples has no room for every class, or leaves none to the rest."""
+    if what == "test":
+        return "Add examples, or give the files a test part of their own"
+    low, high = classes / count, 1 - classes / count
+    return (
+        f"Choose a fraction from {low:.3g} to {high:.3g}" if low <= high else f"Add examples: {2 * classes} are needed"
+    )
 
 
 def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntArray:

@@ -92,13 +92,13 @@ def shift_table(
     """
     function, strengths = TABLE_SHIFTS[check_choice(kind, TABLE_SHIFTS, "kind")]
     if check_positive_int(severity, "severity") > len(SEVERITIES):
-        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Change severity")
+        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Choose one of these")
     table = as_array(table, "table")
     if table.ndim != 2 or table.shape[1:] != features.mean.shape:
         refuse(
             f"the table has shape {table.shape}, its features {features.mean.shape}",
             "it must be (N, D), one mean a column",
-            "Reshape it; images have corruptions of their own",
+            "Take the features of the same table: `Features.of(table)` (images have robcal.data.corruptions)",
         )
     key = cell_key(check_seed(seed), f"table {kind}", severity)
     draws = Draws(key, check_positive_int(first_index, "first_index", minimum=0), len(table))

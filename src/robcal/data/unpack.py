@@ -84,7 +84,11 @@ def _targets(path: str) -> Targets:
         split = found.parts[part]
         assert isinstance(split.inputs, ManyPictures)
         if not isinstance(split.inputs.source, ParquetRows):
-            refuse(f"{path} holds class folders already", "only parquet shards are unpacked", "Use it as it is")
+            refuse(
+                f"{path} holds class folders already",
+                "only parquet shards are unpacked",
+                f"Name imagenet:{path} as data",
+            )
         targets[folder] = (split.inputs.source, split.labels, folders)
     return targets
 
@@ -120,7 +124,7 @@ def _refuse_foreign(folder: Path) -> NoReturn:
     refuse(
         f"{folder} exists and was not unpacked from these shards",
         "pictures are unpacked to a new or an empty folder",
-        "Choose another folder, or remove it",
+        "Choose another folder",
     )
 
 

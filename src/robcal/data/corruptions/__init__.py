@@ -140,7 +140,7 @@ def corrupt(images: npt.NDArray[Any], kind: str, severity: int, *, seed: int, fi
     """
     corruption = CORRUPTIONS[check_choice(kind, CORRUPTIONS, "kind")]
     if check_positive_int(severity, "severity") > len(SEVERITIES):
-        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Change severity")
+        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Choose one of these")
     key = cell_key(check_seed(seed), kind, severity)
     check_positive_int(first_index, "first_index", minimum=0)
     images = as_array(images, "images")
@@ -162,13 +162,28 @@ def _check_images(images: npt.NDArray[Any]) -> None:
         refuse(
             f"images have shape {images.shape}",
             f"they must be (N, C, H, W) with C = 1 or 3 and sides of at least {MIN_SIDE} pixels",
-            "Reshape them; tables cannot be corrupted this way",
+            _shape_hint(images),
         )
     if images.dtype != np.uint8 and images.dtype.kind != "f":
-        refuse(f"images have dtype {images.dtype}", "they must be uint8 or floats in [0, 1]", "Convert them")
+        refuse(
+            f"images have dtype {images.dtype}",
+            "they must be uint8 or floats in [0, 1]",
+            "If they are 0 … 255: `images.astype(np.uint8)`",
+        )
     if images.dtype.kind == "f" and not (images.min() >= 0 and images.max() <= 1):
         refuse(
             f"images hold {images.min():.4g} to {images.max():.4g}",
             "float images lie in [0, 1]",
-            "Undo the normalisation: it is part of the model",
+            "Divide by 255: `images / 255`"
+            if 0 <= images.min() <= images.max() <= 255
+            else "Undo the normalisation, which is part of the model: `images * std + mean`",
         )
+
+
+def _shape_hint(images: npt.NDArray[Any]) -> str:
+    """What to do with an array that is no batch of images."""
+    if images.ndim == 4 and images.shape[3] in (1, 3):
+        return "Put the channels first: `images.transpose(0, 3, 1, 2)`"
+    if images.ndim == 3:
+        return "A single image is `images[None]`, grey images (N, H, W) are `images[:, None]`"
+    return "Tables have robcal.data.table_shift; smaller images cannot be corrupted"
