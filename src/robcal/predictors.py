@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 from robcal.checks import FloatArray, IntArray, refuse
 from robcal.data import Split
 from robcal.progress import SILENT, Reporter
+from robcal.robustness.modes import float32_arithmetic
 from robcal.types import Float32Array, Predictions
 
 
@@ -55,7 +55,7 @@ def predict_logits(
     advance, parts = reporter.task(description, len(chosen)), []
     try:
         model.eval()
-        with torch.no_grad(), _float32_convolutions():
+        with torch.no_grad(), float32_arithmetic():
             for start in range(0, len(chosen), batch_size):
                 part = chosen[start : start + batch_size]
                 inputs = split.batch(part).to(device)
@@ -81,17 +81,6 @@ def predict_logits(
             "Lower the learning rate, or check the inputs",
         )
     return whole
-
-
-@contextmanager
-def _float32_convolutions() -> Iterator[None]:
-    """Without TF32, whose convolutions keep 10 bits on a GPU: what is measured is float32 everywhere."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def mean_probs(probs: Sequence[FloatArray]) -> FloatArray:

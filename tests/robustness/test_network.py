@@ -9,7 +9,8 @@ from torch import nn
 
 from robcal.checks import InputError
 from robcal.robustness.box import make_bounds
-from robcal.robustness.network import Network, scoring_mode, signed_margin
+from robcal.robustness.modes import scoring_mode
+from robcal.robustness.network import Network, signed_margin
 from robcal.robustness.scoring import score
 
 

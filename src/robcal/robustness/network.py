@@ -1,19 +1,13 @@
-"""A classifier as the attacks see it: flat inputs in, logits and gradients of logit differences out.
-
-The user's model is only ever read: `scoring_mode` puts every submodule into eval mode and switches parameter gradients
-off for the time of the scoring, and leaves all of it, and the global random state, as it was found.
-"""
+"""A classifier as the attacks see it: flat inputs in, logits and gradients of logit differences out."""
 
 from __future__ import annotations
 
-import random
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,39 +26,6 @@ Precision = Literal["float32", "bf16"]
 #: with all others; and before that, their gap was summed from terms that may be larger than what is left of them (three
 #: times the most by which 20 kinds of networks differed at 5,000 boundary points, in batches of 1 to 256).
 LEAD_OF_LOGITS, LEAD_OF_TERMS = 2.0**-23, 2.0**-20
-
-
-@contextmanager
-def scoring_mode(model: Model) -> Iterator[None]:
-    """Eval mode without parameter gradients, no autocast; everything is put back on leaving, also after an error.
-
-    Kept: `training` of every submodule, `requires_grad` of every parameter (their `.grad` is never touched), and the
-    random state of torch (CPU and every CUDA device in use), numpy and Python.
-    """
-    module = model if isinstance(model, torch.nn.Module) else torch.nn.Module()
-    training = [(part, part.training) for part in module.modules()]
-    trainable = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  (kept, never drawn from)
-    devices = sorted({p.device.index or 0 for p, _ in trainable if p.device.type == "cuda"})
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda") if devices else ("cpu",):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        try:
-            for part, _ in training:
-                part.training = False
-            for parameter, _ in trainable:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for part, flag in training:
-                part.training = flag
-            for parameter, flag in trainable:
-                parameter.requires_grad_(flag)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robcal.data.dataset import Box
 from robcal.robustness.box import make_bounds, multiplier_in_box
 from robcal.robustness.first_order import SECANT_RANGE, all_gaps, first_crossing
-from robcal.robustness.network import scoring_mode
+from robcal.robustness.modes import scoring_mode
 from robcal.robustness.online_slopes import ClassSlopes
 
 #: What a look costs: one or two forwards and one input-backward, half a pass each.
@@ -47,7 +47,7 @@ def look(model: nn.Module, inputs: Tensor, slopes: ClassSlopes | None, box: Box,
     bounds = make_bounds(box, tuple(inputs.shape[1:]), inputs.device)
     with scoring_mode(model):
         x = inputs.detach().clone().requires_grad_()
-        logits = model(x).float()
+        logits = model(x.clone()).float()  # a model may change what it is given
         prediction = logits.detach().argmax(1)
         gaps = all_gaps(logits, prediction)
         rival = _nearest(gaps.detach(), prediction, slopes)

@@ -13,6 +13,7 @@ from torch import Tensor
 from robcal.checks import refuse
 from robcal.robustness.box import Bounds, make_bounds
 from robcal.robustness.engine import DONE, Attack, AttackResult, Rows, TensorSource, collect, run
+from robcal.robustness.modes import scoring_mode
 from robcal.robustness.network import (
     Linearisation,
     Model,
@@ -20,7 +21,6 @@ from robcal.robustness.network import (
     Precision,
     mask_reference,
     required_lead,
-    scoring_mode,
     signed_margin,
 )
 from robcal.robustness.probe import refuse_unfinite
