@@ -75,18 +75,20 @@ def as_array(values: Any, name: str) -> AnyArray:
     Raises:
         InputError: if entries are masked, or `values` is no array.
     """
+    code = hints.code_of(name, "values")
     if isinstance(values, (list, tuple)):
-        values = [as_array(part, name) if hasattr(part, "__array__") else part for part in values]
+        if any(np.ma.isMaskedArray(part) for part in values):
+            code, values = f"np.ma.array({code})", np.ma.array(values)
+        else:
+            values = [as_array(part, name) if _holds_arrays(part) else part for part in values]
     elif hasattr(values, "detach") and hasattr(values, "cpu"):
         values = _of_tensor(values)
     if np.ma.isMaskedArray(values):
-        _refuse_masked(values, name)
+        _refuse_masked(values, name, code)
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         _refuse_no_array(values, name, error)
-    if array.dtype.name == "bfloat16":  # of the package ml_dtypes, which JAX uses
-        array = array.astype(np.float32)
     return np.array(array.tolist()) if array.dtype.kind == "O" and _is_plain(array) else array
 
 
@@ -282,10 +284,14 @@ def _of_tensor(tensor: Any) -> AnyArray:
         return np.asarray(tensor.float().numpy())
 
 
-def _refuse_masked(values: Any, name: str) -> None:
+def _holds_arrays(part: Any) -> bool:
+    """Whether it is an array, a tensor or a table, or a list of these."""
+    return hasattr(part[0] if isinstance(part, (list, tuple)) and part else part, "__array__")
+
+
+def _refuse_masked(values: Any, name: str, code: str) -> None:
     count = int(np.ma.getmaskarray(values).sum())
     if count:
-        code = hints.code_of(name, "values")
         refuse(
             f"{count} of the {values.size} entries of {name} are masked",
             "a masked entry has no value, and is neither left out nor filled in by itself",
