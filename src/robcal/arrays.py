@@ -271,7 +271,8 @@ def check_same_length(n: int, m: int, first: str, second: str) -> None:
         refuse(
             f"{first} number {n}, {second} has {m}",
             "both must describe the same examples in the same order",
-            "Check that both come from the same split, and that the last batch was not dropped from one of them",
+            "Check that both come from the same split, that the last batch was not dropped from one of them, and that "
+            "the first line of a text file was not taken for names, or for data (FILE:NAME reads one column)",
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import FloatArray, check_output, check_readable, refuse
+from robcal.checks import check_output, check_readable, refuse
 from robcal.encoding import plain, typed
 from robcal.files import replacing
 from robcal.types import FidelityRow, Levels, Predictions, Results, Scores
@@ -201,31 +201,6 @@ def load_levels(path: Path) -> Levels:
             f"{path} has the columns {', '.join(columns)}", "a levels file has 'level'", "Make it with `robcal train`"
         )
     return Levels(columns["level"].astype(np.int64), about["num_levels"], about["source"], about["provenance"])
-
-
-def load_column(path: Path, column: str | None = None, *, what: str = "the scores") -> FloatArray:
-    """One numeric column of a parquet file, or a one-dimensional .npy array, as float64.
-
-    Args:
-        path: a .parquet or .npy file.
-        column: name of the parquet column; default "distance", or the only one.
-        what: for the error.
-
-    Raises:
-        InputError: on another kind of file, an unknown or non-numeric column, or an unreadable file.
-    """
-    if path.suffix == ".npy":
-        return np.asarray(load_array(path, what), dtype=np.float64)
-    if path.suffix != ".parquet":
-        refuse(f"{what} come in {path.name}", "they must be a .npy or .parquet file", "Save them as one of these")
-    columns, _ = _load_table(path, what)
-    wanted = column or (next(iter(columns)) if len(columns) == 1 else "distance")
-    if wanted not in columns:
-        refuse(f"{path} has no column {wanted!r}", f"it has {', '.join(columns)}", "Name one of these with --column")
-    values = columns[wanted]
-    if values.dtype.kind not in "fiu":
-        refuse(f"column {wanted!r} of {path} has dtype {values.dtype}", "it must be numeric", "Choose another column")
-    return values.astype(np.float64)
 
 
 def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[Any]:
@@ -423,4 +398,6 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def _unreadable(path: Path, what: str, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if "pickle" in reason:  # numpy advises to load it unsafely
+        reason = "it holds Python objects"
     refuse(f"{what} {path} cannot be read ({reason})", "the file must be whole and of the right kind", "Make it again")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.artifacts import load_array, load_column, load_fidelity, provenance
+from robcal.artifacts import load_fidelity, provenance
 from robcal.calibration.binning import top_label
 from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins, trend_tests
 from robcal.checks import check_labels, check_num_levels, check_positive_int, check_probs, check_scores
@@ -21,6 +21,7 @@ from robcal.report import text_table, write_report
 from robcal.report.level_table import text_levels
 from robcal.robustness.levels import assign_levels
 from robcal.types import Estimate, GroupRow, MethodResult, Results, Scores, TrendTest
+from robcal.user_files import read_array, read_scores, title_of
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def audit(
         check_num_levels(num_levels, len(array), split="the input")
     groupings = groups if isinstance(groups, Mapping) else {} if groups is None else {"group": groups}
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
-    tables = {name: group_table(array, truth, value, **options) for name, value in groupings.items()}
+    tables = {name: group_table(probs, truth, value, **options) for name, value in groupings.items()}
     metrics = overall_metrics(probs, truth, **options)
     method = MethodResult(
         name="audit",
@@ -166,21 +167,21 @@ def audit_files(
     """`audit` of plain files.
 
     Args:
-        probs: .npy, (N, Z).
-        labels: .npy, (N,).
-        scores: .npy or .parquet, one number an example.
-        column: of the parquet file; default "distance".
-        groups: .npy, (N,) integers or strings.
+        probs: (N, Z), in a file that `robcal.user_files.read_array` reads: .npy, .npz, .csv, .parquet.
+        labels: (N,), in such a file.
+        scores: one number an example, in such a file.
+        column: of a table of scores; default "distance".
+        groups: (N,) integers or strings, in such a file.
         options: of `audit`.
 
     Raises:
         InputError: on an unreadable file or bad contents.
     """
     return audit(
-        load_array(probs, "the probabilities"),
-        load_array(labels, "the labels"),
-        scores=None if scores is None else load_column(scores, column),
-        groups=None if groups is None else {groups.stem: load_array(groups, "the groups")},
+        read_array(probs, "the probabilities"),
+        read_array(labels, "the labels"),
+        scores=None if scores is None else read_scores(scores, column),
+        groups=None if groups is None else {title_of(groups): read_array(groups, "the groups")},
         **options,
     )
 

@@ -9,7 +9,6 @@ from robcal.artifacts import (
     digest_of_tensors,
     load_array,
     load_checkpoint,
-    load_column,
     load_levels,
     load_predictions,
     load_results,
@@ -191,20 +190,6 @@ def test_a_pickled_npy_array_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"a\.npy"):
         load_array(tmp_path / "a.npy", "probs")
     assert not (tmp_path / "ran").exists()
-
-
-def test_columns(tmp_path):
-    file = save_scores(some_scores(), tmp_path / "s.parquet")
-    np.testing.assert_array_equal(load_column(file), some_scores().distance)
-    np.testing.assert_array_equal(load_column(file, "margin"), some_scores().margin)
-    np.save(tmp_path / "s.npy", np.arange(3))
-    np.testing.assert_array_equal(load_column(tmp_path / "s.npy"), [0, 1, 2])
-    with pytest.raises(InputError, match=r"no column 'distanse'.*distance"):
-        load_column(file, "distanse")
-    with pytest.raises(InputError, match="numeric"):
-        load_column(file, "status")
-    with pytest.raises(InputError, match=r"\.npy or \.parquet"):
-        load_column(tmp_path / "s.csv")
 
 
 def test_a_scores_file_that_lacks_a_column_is_refused(tmp_path):

@@ -10,19 +10,23 @@ import typer
 from robcal.checks import check_output, refuse
 from robcal.commands.options import Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import columns, show
+from robcal.user_files import MODELS, READABLE
 
 
 def audit(
     run: Annotated[
         Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --probs, --labels.")
     ] = None,
-    probs: Annotated[Path | None, typer.Option(help="(N, Z) probabilities, .npy.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="(N,) integer labels, .npy.")] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="One score an example (.npy, .parquet): small is fragile.")
+    probs: Annotated[
+        Path | None,
+        typer.Option(help="(N, Z) probabilities: .npy, .npz, .csv or .parquet; FILE:NAME,NAME takes some columns."),
     ] = None,
-    column: Annotated[str | None, typer.Option(help="Column of the .parquet file; default: distance.")] = None,
-    groups: Annotated[Path | None, typer.Option(help="(N,) integers or strings, .npy: any grouping of yours.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="(N,) integer labels, in such a file.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="One score an example, in such a file: small is fragile.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of a table of scores; default: distance.")] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="(N,) integers or strings, in such a file: any grouping of yours.")
+    ] = None,
     levels: Annotated[int, typer.Option(help="Number of levels.")] = 10,
     bins: Annotated[int, typer.Option(help="Bins of the ECE.")] = 15,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
@@ -51,19 +55,39 @@ def audit(
             "See robcal audit --help",
         )
     if run is not None:
+        _check_run(run)
         out = out or run / "audit.html"
         check_output(out, overwrite=overwrite or out == run / "audit.html")
         with open_reporter(quiet=quiet) as reporter:
             result = audit_run(run, reporter=reporter, **options)
     else:
         if labels is None or probs is None:
-            refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes")
+            refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes: --labels FILE")
         if out is not None:
             check_output(out, overwrite=overwrite)
         result = audit_files(probs, labels, scores=scores, column=column, groups=groups, **options)
     show(result.to_text())
     if out is not None:
         typer.echo(str(result.to_html(out, overwrite=True)))
+
+
+def _check_run(run: Path) -> None:
+    """Refuse a file in place of a run directory, and say what can be done with it."""
+    if not run.is_file():
+        return
+    fix = (
+        "Run the model on test inputs and save what it says: np.save('probs.npy', probs), and the true classes: "
+        "np.save('labels.npy', labels); then: robcal audit --probs probs.npy --labels labels.npy"
+    )
+    if (run.parent / "run.json").exists():
+        fix = f"Pass the directory: robcal audit {run.parent}"
+    elif run.suffix in READABLE:
+        fix = f"If it holds probabilities: robcal audit --probs {run} --labels FILE"
+    refuse(
+        f"{run} is a file{', of a model by its name' if run.suffix in MODELS else ''}",
+        "audit takes the directory of a run, or predictions (--probs and --labels)",
+        fix,
+    )
 
 
 def report(

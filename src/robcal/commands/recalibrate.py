@@ -60,9 +60,10 @@ def recalibrate(
 
     robcal recalibrate --logits val.npy --labels y.npy --apply test.npy --out-probs p.npy --out recalibrator.json
     """
-    from robcal.artifacts import load_array, load_column, save_array
+    from robcal.artifacts import save_array
     from robcal.calibration.recalibration import Recalibrator
     from robcal.report.recalibration import advice, text_comparison
+    from robcal.user_files import read_array, read_scores
 
     _check_options(run, logits, labels, apply, out_probs)
     out = out or (run / "recalibrator.json" if run else None)
@@ -74,16 +75,16 @@ def recalibrate(
     if run is not None:
         values, truth = _predictions(run, "val")
     elif logits is not None and labels is not None:
-        values, truth = load_array(logits, "the logits"), load_array(labels, "the labels")
+        values, truth = read_array(logits, "the logits"), read_array(labels, "the labels")
     recalibrator = Recalibrator(method, score="margin" if scores is None else score_name, seed=seed)
-    recalibrator.fit(values, truth, None if scores is None else load_column(scores))
+    recalibrator.fit(values, truth, None if scores is None else read_scores(scores))
     show(text_comparison(recalibrator.comparison))
     _tell(_EXPLAINED, *recalibrator.notes, "", *advice(recalibrator.comparison))
     if run is not None and scores is None:
         _tell(_on_test(recalibrator, *_predictions(run, "test")))
     if apply is not None and out_probs is not None:
-        theirs = None if apply_scores is None else load_column(apply_scores)
-        typer.echo(str(save_array(recalibrator.predict_proba(load_array(apply, "the logits"), theirs), out_probs)))
+        theirs = None if apply_scores is None else read_scores(apply_scores)
+        typer.echo(str(save_array(recalibrator.predict_proba(read_array(apply, "the logits"), theirs), out_probs)))
     typer.echo(str(recalibrator.save(out, overwrite=overwrite)))
 
 
