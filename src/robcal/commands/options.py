@@ -9,7 +9,11 @@ import typer
 
 from robcal.checks import refuse
 
-DATA_HELP = "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | imagenet:PATH | npz:FILE | folder:PATH"
+DATA_HELP = (
+    "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | imagenet:PATH (folders or parquet) | npz:FILE (x_train, "
+    "y_train and optional x_val, y_val, x_test, y_test, class_names; or MedMNIST's train_images, train_labels, …) | "
+    "folder:PATH (one folder a class); see docs/data.md"
+)
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

@@ -123,8 +123,9 @@ def _stability_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def notes(record: Mapping[str, Any]) -> list[str]:
-    """What the figures of the shift, of out-of-distribution inputs, of costs and of stability mean."""
+    """What to know of labels and data, and what the figures of shift, of OOD inputs, of costs and of stability mean."""
     lines = [*hard_label_notes(record), *_level_sources(record)]
+    lines += [f"Data: {note}." for note in record["dataset"].get("notes", ())]
     if record["cells"]:
         lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
     if sets := record.get("ood"):

@@ -75,7 +75,8 @@ def load_dataset(
     Args:
         spec: "digits" (built in), "cifar10:PATH" or "cifar100:PATH" (official archives, their folders, or parquet),
             "svhn:PATH" (the folder of the official .mat files), "imagenet:PATH" (train/ and val/ of class folders, or
-            parquet), "npz:FILE" (arrays x_train, y_train, …), or "folder:PATH" (one folder of pictures a class).
+            parquet), "npz:FILE" (arrays x_train, y_train, … or MedMNIST's), or "folder:PATH" (one folder of pictures a
+            class). docs/data.md says what is read of each.
         val_fraction: share of the training data that becomes validation, in (0, 1); default .3 for digits, else .1.
         train_limit: at most so many training examples, stratified (None: all).
         test_limit: at most so many test examples, stratified, the same for every seed (None: all).

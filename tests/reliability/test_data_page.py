@@ -1,0 +1,40 @@
+"""docs/data.md and the help of the commands say what is read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from robcal.cli import main
+from robcal.comparison.blocks import notes
+from robcal.data import READERS
+from robcal.data.npz import LAYOUTS, PARTS
+from robcal.data.pictures import FORMATS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_reader_key_and_format() -> None:
+    for name, reader in READERS.items():
+        assert f"`{name}:{reader.argument}`" in PAGE or f"`{name}`" in PAGE
+    for layout in LAYOUTS:
+        for part in PARTS:
+            assert all(f"`{key}`" in PAGE for key in layout.keys(part))
+    listed = re.search(r"registers for (.*?) \(", PAGE, re.DOTALL)
+    assert listed is not None
+    names = {name.strip().upper().replace(" ", "") for name in re.split(r",|\band\b", listed[1])}
+    assert names == set(FORMATS)
+
+
+def test_the_help_of_train_says_the_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    shown = " ".join(re.sub(r"[│─╭╮╰╯]", " ", capsys.readouterr().out).split())
+    assert all(key in shown for key in ("x_train", "y_train", "class_names", "train_images"))
+    assert "docs/data.md" in shown
+
+
+def test_a_comparison_says_what_the_data_set_says() -> None:
+    record = {"dataset": {"notes": ["column 3 is constant"]}, "cells": [], "methods": []}
+    assert "Data: column 3 is constant." in notes(record)
