@@ -1,4 +1,4 @@
-"""How far levels from different sources agree, and how much the online ones drift.
+"""How far levels from different sources agree.
 
 Usage: python benchmarks/level_sources.py RUN [RUN …] --out docs/evidence/sources.md
 
@@ -12,10 +12,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from robcal.artifacts import load_json, load_levels
+from robcal.artifacts import load_levels
+from robcal.checks import IntArray
 from robcal.files import replacing
-from robcal.robustness.agreement import level_agreement
 from robcal.run_directory import Run, open_run
 
 
@@ -40,13 +41,10 @@ def main() -> None:
         cells = []
         for split in ("train", "val"):
             found = [
-                level_agreement(*(levels_of(by_key[name, seed], split) for name in (sources[0], source)))
-                for seed in seeds
+                agreement(*(levels_of(by_key[name, seed], split) for name in (sources[0], source))) for seed in seeds
             ]
-            means = [np.mean([getattr(one, key) for one in found]) for key in ("same_level", "within_one", "spearman")]
-            cells.append(" / ".join(f"{mean:.2f}" for mean in means))
+            cells.append(" / ".join(f"{mean:.2f}" for mean in np.mean(found, axis=0)))
         lines.append(f"| {source} | {len(seeds)} | {cells[0]} | {cells[1]} |")
-    lines += drift(runs)
     text = "\n".join(lines) + "\n"
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.out) as temporary:
@@ -59,35 +57,20 @@ def name_of(run: Run) -> str:
     return run.settings.levels_from if run.settings.method == "ar-adals" else run.settings.method
 
 
-def levels_of(run: Run, split: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def levels_of(run: Run, split: str) -> IntArray:
     """(N,) the levels that the run trained with."""
     return load_levels(run.directory / f"levels-{split}.parquet").level
+
+
+def agreement(one: IntArray, other: IntArray) -> tuple[float, float, float]:
+    """Share of the examples in the same level, share within one level, and Spearman's correlation, ties averaged."""
+    off = np.abs(one - other)
+    return float((off == 0).mean()), float((off <= 1).mean()), float(spearmanr(one, other).statistic)
 
 
 def chance_within_one(num_levels: int) -> float:
     """Share of independent levels of equal size that differ by at most one."""
     return (3 * num_levels - 2) / num_levels**2
-
-
-def drift(runs: list[Run]) -> list[str]:
-    """How far online levels moved since the epoch before, mean over the online runs of the same length."""
-    files = [run.directory / "levels-history.json" for run in runs]
-    courses = [load_json(file, "the history of levels") for file in files if file.exists()]
-    if not courses:
-        return []
-    lines = [
-        "",
-        f"Online levels against those of the epoch before, mean over {len(courses)} seeds: share in another "
-        "level, share that moved by more than one level, Spearman.",
-        "",
-        "| epoch | training images: changed | beyond one | Spearman | validation images: changed |",
-        "|---:|---:|---:|---:|---:|",
-    ]
-    for rows in zip(*courses, strict=True):
-        keys = ("changed", "beyond_one", "spearman", "val_changed")
-        cells = " | ".join(f"{np.mean([row[key] for row in rows]):.2f}" for key in keys)
-        lines.append(f"| {rows[0]['epoch']} | {cells} |")
-    return lines
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from robcal.calibration.threshold import selective_threshold
     from robcal.checks import InputError
     from robcal.robustness.levels import assign_levels
-    from robcal.robustness.online import OnlineScores
     from robcal.robustness.scoring import score
     from robcal.smoothing import AdaptiveLabelSmoother
     from robcal.soft_labels import level_statistics, soft_cross_entropy
@@ -30,7 +29,6 @@ _HOMES = {
     "AdaptiveLabelSmoother": "robcal.smoothing",
     "Audit": "robcal.auditing",
     "InputError": "robcal.checks",
-    "OnlineScores": "robcal.robustness.online",
     "Recalibrator": "robcal.calibration.recalibration",
     "Scores": "robcal.types",
     "TemperatureScaling": "robcal.calibration.temperature",
@@ -53,7 +51,6 @@ __all__ = [
     "AdaptiveLabelSmoother",
     "Audit",
     "InputError",
-    "OnlineScores",
     "Recalibrator",
     "Scores",
     "TemperatureScaling",

@@ -19,14 +19,14 @@ OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "standard")
 SCORERS = ("auto", "first-order", "projection", "carlini-wagner")
 #: Where the levels of ar-adals come from: the paper's adversarial robustness three ways, plain difficulty two ways.
-LEVELS_FROM = ("robustness", "cross-fit", "online", "margin", "loss")
+LEVELS_FROM = ("robustness", "cross-fit", "margin", "loss")
+#: Sources of earlier versions: runs that have them are read, and no new ones are trained.
+FORMER_LEVELS_FROM = ("online",)
+#: Settings of earlier versions that never changed what a run trained; they are left out when a run is read.
+FORMER_SETTINGS = ("online", "online_sample")
 #: The cheapest that no other was seen to beat (docs/evidence.md): one forward pass an image.
 DEFAULT_LEVELS_FROM = "margin"
 ADAPTIVE = ("adals", "random-levels", "ar-adals")
-#: The other methods whose loss is the cross-entropy at clean inputs.
-PLAIN_LOSS = ("vanilla", "label-smoothing")
-#: What estimates of the training passes are kept (`robcal.robustness.online`).
-ONLINE = ("free", "linear", "secant")
 #: Methods whose one trained network stands for several drawn from it (see `robcal.sampling`).
 SAMPLED = ("swag", "mc-dropout")
 #: Options of single methods: field of the settings → keyword of the factory. None takes the factory's default.
@@ -75,8 +75,8 @@ class TrainSettings:
             members of an ensemble, share their data.
         controller: which update steers the smoothing of the adaptive methods.
         levels_from: what ar-adals cuts levels by: adversarial distance to a reference model that saw the examples
-            ("robustness", which scores at hand need), to models that did not ("cross-fit"), to the running model
-            ("online"), or plain difficulty for the reference model: its logit margin ("margin") or its loss ("loss").
+            ("robustness", which scores at hand need), to models that did not ("cross-fit"), or plain
+            difficulty for the reference model: its logit margin ("margin") or its loss ("loss").
         folds: number of models of "cross-fit".
         members: number of networks trained in lockstep as one ensemble (METHOD 5).
         mixup_alpha: of mixup's Beta distribution.
@@ -89,11 +89,6 @@ class TrainSettings:
         swag_start: share of the epochs after which swag takes weights.
         swag_rank: of swag's low-rank part.
         samples: number of networks that swag and mc-dropout draw and average.
-        online: also keep robustness estimates of the training split from the training passes themselves: as they are
-            ("free"), or replaced by a look at all of it after the last epoch, for 1 ("linear") or 1.5 ("secant") passes
-            an example; None keeps none. They never change the training.
-        online_sample: training examples whose distances to the running network's boundary are measured whenever the
-            estimates of `online` change, to tell what these are worth; 0 measures none.
     """
 
     data: str
@@ -133,8 +128,6 @@ class TrainSettings:
     swag_start: float | None = None
     swag_rank: int | None = None
     samples: int = 30
-    online: str | None = None
-    online_sample: int = 200
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be run.
@@ -184,14 +177,8 @@ class TrainSettings:
                 f"{flag} belongs to the other controller",
                 f"Drop it, or pass --controller {'stable' if self.controller == 'integral' else 'integral'}",
             )
-        check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
-        if self.method == "ar-adals" and self.levels_from == "online" and self.members > 1:
-            refuse(
-                f"--levels-from online was given with --members {self.members}",
-                "online levels follow one network's training",
-                "Take levels from elsewhere, or train one network",
-            )
-        self._check_online()
+        if self.levels_from not in FORMER_LEVELS_FROM:
+            check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
         if self.method in SAMPLED and self.members > 1:
             refuse(
                 f"--members {self.members} was given with --method {self.method}",
@@ -199,24 +186,13 @@ class TrainSettings:
                 "Drop --members; --samples says how many are drawn",
             )
 
-    def _check_online(self) -> None:
-        if self.online is None:
-            return
-        check_choice(self.online, ONLINE, "--online")
-        if self.online_sample:
-            check_positive_int(self.online_sample, "--online-sample", minimum=self.levels)
-        given = f"--online {self.online} was given with"
-        if self.method not in (*PLAIN_LOSS, *ADAPTIVE):
-            known = ", ".join((*PLAIN_LOSS, *ADAPTIVE))
-            refuse(
-                f"{given} --method {self.method}",
-                f"the estimates are of a cross-entropy at clean inputs: {known}",
-                "Drop --online, and run `robcal score --method first-order` afterwards",
-            )
-        if self.members > 1:
-            refuse(f"{given} --members {self.members}", "they follow one network's training", "Train one network")
-        if self.method == "ar-adals" and self.levels_from == "online":
-            refuse(f"{given} --levels-from online", "those levels have estimates of their own", "Drop --online")
+    def check_trainable(self) -> None:
+        """Refuse what only earlier versions could train.
+
+        Raises:
+            InputError: if levels come from where they no longer do.
+        """
+        check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
 
     def _check_scores(self) -> None:
         if self.scores and self.method != "ar-adals":
@@ -290,8 +266,6 @@ class TrainSettings:
             "split_seed": self.data_seed != self.seed,
             "members": self.members > 1,
             "samples": self.method in SAMPLED,
-            "online": self.online is not None,
-            "online_sample": self.online is not None and self.online_sample > 0,
             "device": False,
         }
         own = METHOD_OPTIONS.get(self.method, {})
@@ -301,7 +275,7 @@ class TrainSettings:
 
     def reference(self) -> TrainSettings:
         """Settings of the plain model, trained by the same recipe, whose robustness is scored (METHOD 4)."""
-        return dataclasses.replace(self, method="vanilla", scores=(), levels_from="robustness", members=1, online=None)
+        return dataclasses.replace(self, method="vanilla", scores=(), levels_from="robustness", members=1)
 
 
 def parse_method_options(method: str, texts: Sequence[str]) -> dict[str, int | float]:

@@ -17,20 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from robcal.checks import FloatArray, InputError, IntArray
+from robcal.checks import FloatArray
 from robcal.data import Dataset, Split
 from robcal.data.augment import crop_large
 from robcal.data.dataset import Croppable
 from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.predictors import predict_logits, softmax
-from robcal.robustness.online import OnlineScores
-from robcal.robustness.online_levels import by_shares
-from robcal.robustness.scoring import score
 
 #: Inputs of a batch and the batch's generator → augmented inputs.
 Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -69,7 +65,6 @@ class Member:
         recipe: how it is trained.
         engine: of `open_engine`.
         seed: of the order of the examples, the augmentation and dropout.
-        online: takes in robustness estimates of every training pass, or None.
 
     Attributes:
         device: where it trains.
@@ -86,9 +81,8 @@ class Member:
         engine: Any,
         *,
         seed: int,
-        online: OnlineScores | None = None,
     ) -> None:
-        self.engine, self.method, self.recipe, self.seed, self.online = engine, method, recipe, seed, online
+        self.engine, self.method, self.recipe, self.seed = engine, method, recipe, seed
         self.device: torch.device = engine.device
         self.rank, self.world = engine.process_index, engine.num_processes
         self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
@@ -106,11 +100,6 @@ class Member:
         self.draws = recipe.augment is not None or method.augment is not keep_batch
         self.generator = torch.Generator()  # seeded anew for every batch that draws
         self.loss_sum: float | torch.Tensor = 0.0
-        self.box, self.observing = dataset.box, False
-        self.logits: torch.Tensor | None = None  # of the last forward pass, for the online estimates
-        self.hook = None if online is None else self.model.register_forward_hook(self._keep_logits)
-        if online is not None:
-            online.watch(model)
 
     def start_epoch(self, epoch: int, random_state: torch.Tensor | None = None) -> None:
         """Draw the order of the epoch and cut it into batches; the same in every process and after every resume.
@@ -138,9 +127,6 @@ class Member:
         batch = self._batch(torch.from_numpy(index), generator, levels)
         targets = self.method.targets(state, batch, self.num_classes)
         inputs, targets = self.method.augment(batch.inputs, targets, generator)
-        self.observing = self.online is not None and self.online.wants(epoch, self.recipe.epochs)
-        if self.observing:
-            inputs = inputs.detach().requires_grad_()
         if inputs is not batch.inputs:
             batch = dataclasses.replace(batch, inputs=inputs)
         with self.autocast():
@@ -149,15 +135,10 @@ class Member:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
         (loss if world == 1 else loss * (len(index) * world / len(whole))).backward()
-        if self.online is not None and self.logits is not None and inputs.grad is not None:
-            self.online.observe(batch.index, self.logits, targets, inputs.grad * (len(whole) / world))
-            self.logits = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         share = loss.detach().float()
         self.loss_sum = self.loss_sum + (share if world == 1 else share * (len(index) / len(whole)))
-        if self.online is not None and self.online.refresh and number + 1 == self.num_batches:
-            self._refresh(self.online, epoch)
         return state
 
     def train_loss(self) -> float:
@@ -181,30 +162,8 @@ class Member:
             whole[other::world] = part
         return softmax(whole)
 
-    def distances(self, index: IntArray, total: Callable[[torch.Tensor], torch.Tensor] | None) -> FloatArray:
-        """(n,) verified distances of training examples for the running network, each process scoring its share.
-
-        A network that cannot be scored, say because it has collapsed to a constant, has no boundary within reach: +inf.
-
-        Args:
-            index: (n,) positions in the training split.
-            total: sums a tensor over all processes; None for a single one.
-        """
-
-        def of(places: IntArray) -> npt.NDArray[np.float32]:
-            part = index[places]
-            inputs = self.train.subset(part).inputs
-            try:
-                return score(self.user_model, inputs, method="projection", box=self.box, first_index=part).distance
-            except InputError:
-                return np.full(len(part), np.inf, np.float32)
-
-        return by_shares(len(index), of, total)
-
     def finish(self) -> None:
         """Hand the model back on the CPU, in eval mode and its usual layout."""
-        if self.hook is not None:
-            self.hook.remove()
         del self.optimizer, self.model
         self.user_model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.user_model.eval()
@@ -236,22 +195,6 @@ class Member:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         index = index.to(self.device)
         return Batch(inputs, self.labels[index], None if levels is None else levels[index], index)
-
-    def _refresh(self, online: OnlineScores, epoch: int) -> None:
-        """After the last step of all, score this process's share of the clean examples."""
-        if epoch + 1 == self.recipe.epochs:
-            index = torch.arange(len(self.train))[self.rank :: self.world]
-            online.look(self.user_model, self._clean, index, self.box)
-
-    def _clean(self, index: torch.Tensor) -> torch.Tensor:
-        """Inputs without augmentation, in the network's memory format."""
-        inputs = self.fetch(index)
-        return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
-
-    def _keep_logits(self, model: nn.Module, inputs: Any, outputs: torch.Tensor) -> None:
-        """Forward hook: the logits of the training pass, which the method's loss computes inside."""
-        if model.training and self.observing:
-            self.logits = outputs.detach()
 
     def _seed_of(self, epoch: int, place: int) -> int:
         return int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> np.uint64(1))

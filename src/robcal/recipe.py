@@ -17,7 +17,6 @@ from robcal.methods import Method
 from robcal.methods.method import State
 from robcal.models import Normalized, build_model
 from robcal.progress import SILENT, Reporter
-from robcal.robustness.online import OnlineScores
 from robcal.training import Augment, Levels, fit_ensemble, member_seed
 from robcal.types import EpochRow
 
@@ -44,7 +43,6 @@ def train_networks(
     method: Method,
     *,
     levels: Levels | None = None,
-    online: OnlineScores | None = None,
     state_file: Path,
     key: str | None = None,
     keep_state: Callable[[State], object] | None = None,
@@ -59,7 +57,6 @@ def train_networks(
         data: the data.
         method: the training method.
         levels: of train and val, for methods that have levels.
-        online: takes in robustness estimates from the training passes of one network, or None.
         state_file: where the unfinished training is kept.
         key: what the unfinished training belongs to; default: the digest of the settings.
         keep_state: is handed the method's state after the last epoch.
@@ -79,7 +76,6 @@ def train_networks(
         seed=settings.seed,
         levels=levels,
         num_levels=settings.levels,
-        online=online,
         precision=settings.precision,
         device=settings.device,
         state_file=state_file,

@@ -8,11 +8,10 @@ from typing import Any
 
 from robcal.artifacts import decode, load_checkpoint, load_json
 from robcal.checks import refuse
-from robcal.config import TrainSettings
+from robcal.config import FORMER_SETTINGS, TrainSettings
 from robcal.data import Dataset, load_dataset
 from robcal.methods import make_method
 from robcal.models import Normalized, build_model
-from robcal.robustness.online import OnlineFidelity
 from robcal.sampling import dropout_networks
 from robcal.types import EpochRow
 
@@ -53,11 +52,6 @@ class Run:
         """One row an epoch."""
         file = self.directory / "history.json"
         return [decode(EpochRow, row, file) for row in load_json(file, "the history")]
-
-    def online_history(self) -> list[OnlineFidelity]:
-        """What the estimates of `--online` were worth, after every epoch that changed them; empty if not measured."""
-        file = self.directory / "online-history.json"
-        return [decode(OnlineFidelity, row, file) for row in load_json(file, "the online history")]
 
     def dataset(self) -> Dataset:
         """The data it was trained on, cut in the same way."""
@@ -104,7 +98,8 @@ def open_run(directory: Path) -> Run:
         )
     record = load_json(directory / "run.json", "the run")
     try:
-        settings = TrainSettings(**{"controller": "integral", **record["settings"], "scores": ()})
+        kept = {name: value for name, value in record["settings"].items() if name not in FORMER_SETTINGS}
+        settings = TrainSettings(**{"controller": "integral", **kept, "scores": ()})
     except (TypeError, KeyError) as error:
         refuse(
             f"{directory / 'run.json'} does not hold a run's settings ({error})",

@@ -5,12 +5,8 @@ DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.sa
                              the members are the networks that were drawn
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
-DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val;
-                             --levels-from online: what the training passes of the running one tell of train)
-DIR/scores-online.parquet    estimates of train from the training passes themselves (--online only)
-DIR/online-history.json      what they were worth, epoch by epoch (--online only)
+DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
-DIR/levels-history.json      how far online levels drifted from epoch to epoch (--levels-from online only)
 DIR/reference/               run directory of the plain model that levels come from (ar-adals only)
 DIR/folds/                   models that never saw what they score, and their scores (--levels-from cross-fit only)
 DIR/state.pt                 the unfinished training, while there is one
@@ -33,7 +29,6 @@ from robcal.artifacts import (
     save_checkpoint,
     save_json,
     save_predictions,
-    save_scores,
 )
 from robcal.checks import check_num_levels, refuse
 from robcal.config import TrainSettings
@@ -44,19 +39,16 @@ from robcal.models import Normalized
 from robcal.predictors import predict
 from robcal.progress import SILENT, Reporter
 from robcal.recipe import augmentation, build_networks, describe_network, train_networks
-from robcal.robustness.online import OnlineScores
-from robcal.robustness.online_levels import OnlineLevels
 from robcal.run_directory import Run, load_data, load_networks
 from robcal.sampling import swag_networks
 from robcal.sources import (
     SPLITS,
     levels_of,
-    save_run_levels,
     scores_at_hand,
     shared_folds,
 )
 from robcal.split_scores import moved
-from robcal.training import Levels, member_seed
+from robcal.training import member_seed
 from robcal.types import EpochRow
 
 
@@ -86,6 +78,7 @@ def train_run(
     Raises:
         InputError: on settings that do not fit the data, or a directory that holds another run.
     """
+    settings.check_trainable()
     method = make_method(settings.method, **settings.method_options())
     data = load_data(settings) if dataset is None else dataset
     for split in SPLITS if method.levels in ("random", "robustness") else ():
@@ -102,34 +95,21 @@ def train_run(
         if run.is_complete:
             return run
         shared = None if reference is None else shared_folds(reference, settings)
-        levels = levels_of(
-            run, method, data, networks[0], group, plain, at_hand=at_hand, shared=shared, reporter=reporter
-        )
+        levels = levels_of(run, method, data, group, plain, at_hand=at_hand, shared=shared, reporter=reporter)
         state: dict[str, torch.Tensor] = {}
-        online = _online(settings, len(data.split("train")))
         history = train_networks(
             networks,
             settings,
             data,
             method,
             levels=levels,
-            online=online,
             state_file=directory / "state.pt",
             keep_state=state.update,
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
         )
-        group.from_main("finish", lambda: _finish(run, networks, data, history, levels, online, state))
+        group.from_main("finish", lambda: _finish(run, networks, data, history, state))
     return run
-
-
-def _online(settings: TrainSettings, count: int) -> OnlineScores | None:
-    """What takes in the estimates of the training passes, if the settings ask for them."""
-    if settings.online is None:
-        return None
-    refresh = None if settings.online == "free" else settings.online
-    levels, sample = min(settings.levels, count), min(settings.online_sample, count)
-    return OnlineScores(count, num_levels=levels, sample=sample, refresh=refresh)
 
 
 def _finish(
@@ -137,22 +117,12 @@ def _finish(
     networks: Sequence[Normalized],
     data: Dataset,
     history: list[EpochRow],
-    levels: Levels | None,
-    online: OnlineScores | None,
     state: Mapping[str, torch.Tensor],
 ) -> None:
     """Write everything a finished run holds; "complete" last."""
     directory, settings = run.directory, run.settings
     networks = _save_networks(run, networks, data, state)
     save_json(history, directory / "history.json")
-    if online is not None:
-        save_scores(online.scores(), directory / "scores-online.parquet", overwrite=True)
-        save_json([row for row in online.history if row.compared], directory / "online-history.json")
-    if isinstance(levels, OnlineLevels):
-        save_run_levels(run, levels.levels, "online")
-        if levels.online is not None:
-            save_scores(levels.online.scores(), directory / "scores-train.parquet", overwrite=True)
-        save_json(levels.history, directory / "levels-history.json")
     place = choose_device(settings.device)
     with ExitStack() as there:
         for network in networks:
@@ -202,14 +172,12 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
         for name in (
             "model.safetensors",
             "history.json",
-            "levels-history.json",
             "state.pt",
             "predictions-val.safetensors",
             "predictions-test.safetensors",
             "results.json",
             "measurement.safetensors",
-            "scores-online.parquet",
-            "online-history.json",
+            *("levels-history.json", "scores-online.parquet", "online-history.json"),  # of earlier versions
             *(f"{kind}-{split}.parquet" for kind in ("scores", "levels") for split in digests),
             *(file.name for file in directory.glob("member-*.safetensors")),
         ):

@@ -3,7 +3,7 @@
 "single" and "random" need no score. What ar-adals cuts is `TrainSettings.levels_from`: plain difficulty for a reference
 model, its logit margin ("margin", the default) or its loss ("loss"), one forward pass and no attack; or adversarial
 distance to a reference model that was trained on the examples ("robustness", as published), to models that were not
-("cross-fit", `robcal.cross_fit`), to the running model ("online", `robcal.robustness.online_levels`).
+("cross-fit", `robcal.cross_fit`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from robcal.artifacts import digest_of_tensors, load_scores, save_levels
 from robcal.checks import FloatArray, IntArray, check_same_length, refuse
@@ -24,7 +23,6 @@ from robcal.methods import Method
 from robcal.predictors import predict_logits
 from robcal.progress import SILENT, Reporter
 from robcal.robustness.levels import assign_levels
-from robcal.robustness.online_levels import OnlineLevels, estimates_for
 from robcal.run_directory import Run, load_model
 from robcal.split_scores import moved, score_split
 from robcal.training import Levels
@@ -38,7 +36,6 @@ def levels_of(
     run: Run,
     method: Method,
     data: Dataset,
-    network: nn.Module,
     group: Group,
     plain: Callable[[], Run],
     *,
@@ -46,13 +43,12 @@ def levels_of(
     shared: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Levels | None:
-    """Levels of train and val, from where the method wants them; written to the run directory unless they are online.
+    """Levels of train and val, from where the method wants them; written to the run directory.
 
     Args:
         run: whose levels.
         method: its method.
         data: its data.
-        network: what will be trained; online levels are estimated in a way that suits it.
         group: the processes that work on it.
         plain: gives the reference model's finished run; called only if it is needed.
         at_hand: scores by split that take the place of the reference model's.
@@ -60,7 +56,7 @@ def levels_of(
         reporter: shows progress.
 
     Returns:
-        (N,) int64 by split, `OnlineLevels`, or None for a method without levels.
+        (N,) int64 by split, or None for a method without levels.
     """
     settings = run.settings
     if method.levels == "none":
@@ -72,8 +68,6 @@ def levels_of(
         keys, source = _random_keys(settings, data), "random"
     elif at_hand is not None:
         keys, source = at_hand, at_hand["train"].method
-    elif settings.levels_from == "online":
-        return OnlineLevels(data, num_levels=settings.levels, estimates=estimates_for(network))
     elif settings.levels_from == "cross-fit":
         keys = cross_fit_quantiles(settings, data, run.directory / "folds", group, shared=shared, reporter=reporter)
         source = f"cross-fit, {settings.folds} folds, {settings.scorer}"

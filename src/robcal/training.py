@@ -27,15 +27,13 @@ from robcal.methods import EpochInfo, Method, RunInfo
 from robcal.methods.method import State
 from robcal.predictors import mean_probs
 from robcal.progress import SILENT, Reporter, stop_at_boundary
-from robcal.robustness.online import OnlineScores
-from robcal.robustness.online_levels import OnlineLevels
 from robcal.soft_labels import level_statistics
 from robcal.types import EpochRow
 
 __all__ = ["Augment", "Levels", "fit", "fit_ensemble", "member_seed", "schedule"]
 
-#: Level of every example of "train" and "val", (N,) int64 each; or levels that follow the training.
-Levels = Mapping[str, IntArray] | OnlineLevels
+#: Level of every example of "train" and "val", (N,) int64 each.
+Levels = Mapping[str, IntArray]
 
 #: Layout of the saved state of an unfinished run; another one is refused.
 _FORMAT = 2
@@ -71,7 +69,6 @@ def fit(
     state_file: Path | None = None,
     state_seconds: float = 30.0,
     key: str = "",
-    online: OnlineScores | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
 ) -> list[EpochRow]:
@@ -88,8 +85,7 @@ def fit(
         optimizer: "sgd" (Nesterov momentum .9) or "adamw".
         augment: changes the inputs of a batch; None for none.
         seed: of the order of the examples, the augmentation and dropout.
-        levels: level of every example of "train" and "val", (N,) int64 each, for methods that have levels; or
-            `OnlineLevels`, which follow the training.
+        levels: level of every example of "train" and "val", (N,) int64 each, for methods that have levels.
         num_levels: R.
         precision: "float32" or "bf16" (autocast of the forward pass; validation is in float32).
         device: "cpu", "cuda", …; None takes what there is.
@@ -97,8 +93,6 @@ def fit(
             It is written every `state_seconds`, and at once on Ctrl-C.
         state_seconds: how much work, in seconds, a killed run may lose.
         key: digest of the run's settings; a state of another run is refused.
-        online: takes in robustness estimates of the training examples from every training pass (see
-            `robcal.robustness.online`); None spends nothing on them. `OnlineLevels` bring their own.
         reporter: shows progress in batches.
         description: of the progress.
 
@@ -127,7 +121,6 @@ def fit(
         state_file=state_file,
         state_seconds=state_seconds,
         key=key,
-        online=online,
         reporter=reporter,
         description=description,
     )
@@ -152,7 +145,6 @@ def fit_ensemble(
     state_file: Path | None = None,
     state_seconds: float = 30.0,
     key: str = "",
-    online: OnlineScores | None = None,
     keep_state: Callable[[State], object] | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
@@ -174,14 +166,13 @@ def fit_ensemble(
         optimizer: as for `fit`.
         augment: as for `fit`.
         seed: of member 0; the others take `member_seed(seed, k)`.
-        levels: as for `fit`, shared by all members; `OnlineLevels` follow one network only.
+        levels: as for `fit`, shared by all members.
         num_levels: as for `fit`.
         precision: as for `fit`.
         device: as for `fit`; all members are kept on it.
         state_file: as for `fit`.
         state_seconds: as for `fit`.
         key: as for `fit`.
-        online: as for `fit`, for one network only.
         keep_state: is handed the method's state after the last epoch.
         reporter: shows progress in batches, over all members.
         description: as for `fit`.
@@ -190,17 +181,14 @@ def fit_ensemble(
         One row an epoch, of the averaged probabilities; `train_loss` is the mean over members.
 
     Raises:
-        InputError: as `fit`; without models; or if online estimates are asked of several networks.
+        InputError: as `fit`, or without models.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
-    following = levels if isinstance(levels, OnlineLevels) else None
-    _check(models, dataset, method, levels, online)
+    _check(models, dataset, method, levels)
     engine = open_engine(precision, device)
     recipe = Recipe(epochs, batch_size, learning_rate, weight_decay, optimizer, augment)
-    watch = online if following is None else following.online
     members = [
-        Member(model, dataset, method, recipe, engine, seed=member_seed(seed, k), online=watch)
-        for k, model in enumerate(models)
+        Member(model, dataset, method, recipe, engine, seed=member_seed(seed, k)) for k, model in enumerate(models)
     ]
     info = RunInfo(
         num_classes=dataset.num_classes,
@@ -210,7 +198,7 @@ def fit_ensemble(
         num_train=len(dataset.split("train")),
         box=dataset.box,
     )
-    lockstep = _Lockstep(members, method, info, levels if method.levels != "none" else None, watch)
+    lockstep = _Lockstep(members, method, info, levels if method.levels != "none" else None)
     if state_file is not None and state_file.exists():
         lockstep.restore(load_state(state_file), key, state_file)
     devices = [engine.device] if engine.device.type == "cuda" else []
@@ -232,44 +220,25 @@ def fit_ensemble(
     return lockstep.progress.history
 
 
-def _check(
-    models: Sequence[nn.Module], dataset: Dataset, method: Method, levels: Levels | None, online: OnlineScores | None
-) -> None:
+def _check(models: Sequence[nn.Module], dataset: Dataset, method: Method, levels: Levels | None) -> None:
     if not models:
         refuse("there is no model to train", "at least one is needed", "Pass models")
-    following = isinstance(levels, OnlineLevels)
-    if len(models) > 1 and (online is not None or following):
-        refuse(
-            f"online estimates were asked of {len(models)} networks",
-            "they follow one network's training",
-            "Take levels from elsewhere, or train one network",
-        )
-    if following and online is not None:
-        refuse("online and OnlineLevels were both given", "OnlineLevels bring what they need", "Drop online")
     if method.levels == "none":
         return
-    given = levels.levels if isinstance(levels, OnlineLevels) else levels
-    if given is None or any(len(given[name]) != len(dataset.split(name)) for name in ("train", "val")):
+    if levels is None or any(len(levels[name]) != len(dataset.split(name)) for name in ("train", "val")):
         refuse(f"method {method.name} has no levels for train and val", "it needs one an example", "Pass levels")
 
 
 class _Lockstep:
     """Members that advance epoch by epoch under one method state; knows nothing of files, signals or progress bars."""
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        method: Method,
-        info: RunInfo,
-        levels: Levels | None,
-        online: OnlineScores | None,
-    ) -> None:
-        self.members, self.method, self.info, self.online = members, method, info, online
+    def __init__(self, members: Sequence[Member], method: Method, info: RunInfo, levels: Levels | None) -> None:
+        self.members, self.method, self.info = members, method, info
         self.first = members[0]
-        self.following = levels if isinstance(levels, OnlineLevels) else None
         self.progress = _Progress(state=method.init(info))
         self.random_state: torch.Tensor | None = None
-        self._take_levels(levels.levels if isinstance(levels, OnlineLevels) else levels)
+        self.levels = None if levels is None else torch.from_numpy(levels["train"]).to(self.first.device)
+        self.val_levels = None if levels is None else levels["val"]
 
     @property
     def num_steps(self) -> int:
@@ -301,8 +270,6 @@ class _Lockstep:
             "at": [at.epoch, at.batch, at.member],
             "history": [dataclasses.asdict(row) for row in at.history],
             "random_state": torch.get_rng_state(),
-            "online": {} if self.online is None else self.online.state(),
-            "levels": {} if self.following is None else self.following.state(),
         }
 
     def restore(self, saved: Mapping[str, Any], key: str, file: Path) -> None:
@@ -329,19 +296,9 @@ class _Lockstep:
         history = [decode(EpochRow, row, file) for row in saved["history"]]
         self.progress = _Progress(dict(saved["method"]), epoch, number, batch, history)
         self.random_state = saved["random_state"] if batch and self.first.engine.is_main_process else None
-        if self.online is not None and saved.get("online"):
-            self.online.load_state(saved["online"])
-        if self.following is not None and saved.get("levels"):
-            self.following.load_state(saved["levels"])
-            self._take_levels(self.following.levels)
-
-    def _take_levels(self, levels: Mapping[str, IntArray] | None) -> None:
-        """Train and be steered by these levels from now on."""
-        self.levels = None if levels is None else torch.from_numpy(levels["train"]).to(self.first.device)
-        self.val_levels = None if levels is None else levels["val"]
 
     def _end_epoch(self) -> None:
-        """Measure the validation split, let levels and method learn from it, and begin the next epoch.
+        """Measure the validation split, let the method learn from it, and begin the next epoch.
 
         Raises:
             InputError: if the loss is not finite.
@@ -354,12 +311,6 @@ class _Lockstep:
                 "it must be finite",
                 "Lower --learning-rate",
             )
-        total = None if self.first.engine.num_processes == 1 else self._total
-        if self.following is not None:
-            self.following.after_epoch(self.first.user_model, total)
-            self._take_levels(self.following.levels)
-        elif self.online is not None:
-            self.online.end_epoch(total, lambda index: self.first.distances(index, total))
         info = self._epoch_info()
         gap = self._gap(info)
         at.state = self.method.after_epoch(at.state, info)
@@ -396,8 +347,3 @@ class _Lockstep:
         count = 1 if self.method.levels == "single" else info.num_levels
         confidence, accuracy, _ = level_statistics(info.confidence, info.correct, info.levels, count)
         return tuple((confidence - accuracy).tolist())
-
-    def _total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over all processes, on the host."""
-        total: torch.Tensor = self.first.engine.reduce(values.to(self.first.device), "sum").cpu()
-        return total

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from robcal.artifacts import load_checkpoint, load_levels, load_results, load_scores, save_scores
+from robcal.artifacts import load_levels, load_results, load_scores, save_scores
 from robcal.cli import main
 from robcal.robustness.levels import assign_levels
 from robcal.types import Scores
@@ -294,41 +293,6 @@ def test_train_takes_an_ensemble_its_split_and_a_source_of_levels(table, tmp_pat
     assert printed[-2:] == [str(out / f"member-{k}.safetensors") for k in range(2)]
     run("score", "--model", out, "--out", tmp_path / "s.parquet", "--quiet", code=2)
     assert "holds 2 networks" in capsys.readouterr().err
-
-
-def test_training_keeps_estimates_of_its_own_passes_and_is_not_changed_by_them(table, tmp_path, capsys):
-    run(*TRAIN, "--data", table, "--method", "vanilla", "--out", tmp_path / "plain")
-    plain = load_checkpoint(tmp_path / "plain" / "model.safetensors")[0]
-    found = {}
-    for kind, passes in (("free", 0.0), ("linear", 1.0), ("secant", 1.5)):
-        out = tmp_path / kind
-        run(*TRAIN, "--data", table, "--method", "vanilla", "--online", kind, "--out", out)
-        printed = capsys.readouterr().out
-        assert str(out / "scores-online.parquet") in printed.split()
-        history = json.loads((out / "online-history.json").read_text())
-        assert f"measured distances: same level {history[-1]['same_level']:.2f}" in printed
-        assert (history[-1]["epoch"], history[-1]["compared"]) == (2, 200)
-        found[kind] = load_scores(out / "scores-online.parquet")
-        assert len(found[kind]) == json.loads((out / "run.json").read_text())["dataset"]["sizes"]["train"]
-        assert (found[kind].status == "estimate").all()
-        np.testing.assert_array_equal(found[kind].passes, passes)
-        trained = load_checkpoint(out / "model.safetensors")[0]
-        assert all(torch.equal(trained[name], plain[name]) for name in plain)
-    run("score", "--model", tmp_path / "plain", "--split", "train", "--method", "first-order", "--num-rivals", 1,
-        "--out", tmp_path / "s.parquet", "--quiet")  # fmt: skip
-    known = load_scores(tmp_path / "s.parquet")
-    assert (
-        np.corrcoef(np.argsort(np.argsort(known.distance)), np.argsort(np.argsort(found["secant"].distance)))[0, 1]
-        > 0.9
-    )
-    run(*TRAIN, "--data", table, "--method", "vanilla", "--out", tmp_path / "secant", "--overwrite")
-    assert not list((tmp_path / "secant").glob("*online*"))
-    command = [*TRAIN, "--data", table, "--method", "vanilla", "--online", "free", "--out", tmp_path / "none"]
-    run(*command, "--online-sample", "3", code=2)
-    assert "--online-sample is 3" in capsys.readouterr().err
-    run(*command, "--online-sample", "0")
-    assert "measured distances" not in capsys.readouterr().out
-    assert json.loads((tmp_path / "none/online-history.json").read_text()) == []
 
 
 def test_unknown_choices_and_help(capsys):

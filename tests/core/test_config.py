@@ -61,22 +61,12 @@ def test_folds_and_scorer_matter_where_they_are_used():
     def differ(source, **changed):
         return digest(settings(levels_from=source)) != digest(settings(levels_from=source, **changed))
 
-    assert [differ(source, folds=5) for source in ("robustness", "cross-fit", "online", "margin", "loss")] == [
-        False, True, False, False, False,
+    assert [differ(source, folds=5) for source in ("robustness", "cross-fit", "margin", "loss")] == [
+        False, True, False, False,
     ]  # fmt: skip
-    assert [differ(source, scorer="projection") for source in ("robustness", "cross-fit", "online", "margin")] == [
-        True, True, False, False,
+    assert [differ(source, scorer="projection") for source in ("robustness", "cross-fit", "margin")] == [
+        True, True, False,
     ]  # fmt: skip
-
-
-def test_online_estimates_name_a_run_of_their_own_and_are_not_asked_of_the_reference():
-    one = settings("vanilla", online="free")
-    assert len({digest(one), digest(settings("vanilla", online="linear")), digest(settings("vanilla"))}) == 3
-    assert digest(settings(online="secant").reference()) == digest(settings().reference())
-    assert digest(settings("vanilla", online="free", online_sample=50)) != digest(one)
-    assert digest(settings("vanilla", online_sample=50)) == digest(settings("vanilla"))
-    values = settings("vanilla", online="free", online_sample=0).relevant()
-    assert "online_sample" not in values
 
 
 def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
@@ -95,17 +85,20 @@ def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
         ({"split_seed": -1}, "--split-seed"),
         ({"controller": "other"}, "--controller"),
         ({"levels_from": "guess"}, "--levels-from"),
-        ({"levels_from": "online", "members": 2}, "one network"),
         ({"levels_from": "loss", "scores": (__file__,)}, "--scores was given"),
-        ({"online": "costly"}, "--online is 'costly'"),
-        ({"online": "free", "members": 2}, "--online free was given with --members 2"),
-        ({"online": "linear", "levels_from": "online"}, "levels have estimates of their own"),
-        ({"online": "free", "method": "mixup"}, "--online free was given with --method mixup"),
     ],
 )
 def test_bad_settings_are_refused_by_the_name_of_the_flag(changed, words):
     with pytest.raises(InputError, match=words):
         settings(**changed)
+
+
+def test_sources_of_levels_of_earlier_versions_are_read_and_not_trained():
+    old = settings(levels_from="online")
+    assert dataclasses.replace(old, epochs=3).levels_from == "online"
+    with pytest.raises(InputError, match="--levels-from is 'online'; it must be one of robustness, cross-fit"):
+        old.check_trainable()
+    settings().check_trainable()
 
 
 def test_settings_survive_a_round_trip():

@@ -7,8 +7,6 @@ from robcal.checks import InputError
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
 from robcal.predictors import predict, predict_logits, softmax
-from robcal.robustness.online import OnlineScores
-from robcal.robustness.online_levels import OnlineLevels
 from robcal.training import fit, fit_ensemble, member_seed, schedule
 
 OPTIONS = {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "device": "cpu"}
@@ -126,21 +124,6 @@ def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
 def test_bad_ensembles_are_refused():
     with pytest.raises(InputError, match="no model to train"):
         fit_ensemble([], blobs(), make_method("vanilla"), **OPTIONS)
-    two = [model_of(0), model_of(1)]
-    with pytest.raises(InputError, match="one network"):
-        fit_ensemble(two, blobs(), make_method("vanilla"), **OPTIONS, online=OnlineScores(90))
-    with pytest.raises(InputError, match="one network"):
-        fit_ensemble(two, blobs(), make_method("ar-adals"), **OPTIONS, levels=OnlineLevels(blobs()), num_levels=10)
-    with pytest.raises(InputError, match="Drop online"):
-        fit(
-            two[0],
-            blobs(),
-            make_method("ar-adals"),
-            **OPTIONS,
-            levels=OnlineLevels(blobs()),
-            num_levels=10,
-            online=OnlineScores(90),
-        )
 
 
 def test_an_ensemble_predicts_the_mean_of_probabilities_and_its_logarithm():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from robcal import cross_fit
 from robcal.artifacts import load_levels, load_predictions, load_scores
+from robcal.auditing import audit_run
 from robcal.checks import InputError
 from robcal.config import TrainSettings
 from robcal.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
@@ -198,21 +199,40 @@ def test_folds_of_other_settings_are_not_taken(tmp_path):
     assert (one["val"] != other["val"]).any()
 
 
-# online, ensembles, predictions --------------------------------------------------------------------------------------
+# runs of earlier versions --------------------------------------------------------------------------------------------
 
 
-def test_an_online_run_keeps_levels_drift_and_estimates(tmp_path):
-    run = train_run(settings(levels_from="online", epochs=3), tmp_path / "run")
-    drift = json.loads((run.directory / "levels-history.json").read_text())
-    assert [row["epoch"] for row in drift] == [2, 3]
-    assert all(0 <= row["beyond_one"] <= row["changed"] <= 1 for row in drift)
-    scores, levels = (
-        load_scores(run.directory / "scores-train.parquet"),
-        load_levels(run.directory / "levels-train.parquet"),
-    )
-    assert (scores.method, levels.source) == ("online", "online")
-    np.testing.assert_array_equal(levels.level, assign_levels(scores, 5))
-    assert not (run.directory / "reference").exists()
+def test_a_run_with_settings_of_earlier_versions_opens_without_them(plain):
+    """`--online` never changed what was trained, so its settings are dropped; the rest is as it was."""
+    file = plain.directory / "run.json"
+    whole = file.read_text()
+    record = json.loads(whole)
+    record["settings"] |= {"online": "linear", "online_sample": 200}
+    try:
+        file.write_text(json.dumps(record))
+        assert open_run(plain.directory).settings == plain.settings
+        record["settings"]["onlin"] = 1
+        file.write_text(json.dumps(record))
+        with pytest.raises(InputError, match="does not hold a run's settings"):
+            open_run(plain.directory)
+    finally:
+        file.write_text(whole)
+
+
+def test_a_run_whose_levels_followed_the_training_is_read_and_measured_and_no_new_one_is_trained(plain, tmp_path):
+    run = train_run(settings(levels_from="margin"), tmp_path / "old", reference=plain.directory)
+    record = json.loads((run.directory / "run.json").read_text())
+    record["settings"] |= {"levels_from": "online", "online": None, "online_sample": 200}
+    (run.directory / "run.json").write_text(json.dumps(record))
+    old = open_run(run.directory)
+    assert old.settings.levels_from == "online"
+    assert audit_run(run.directory, num_levels=5, resamples=20).results.methods[0].title == "AR-AdaLS (online levels)"
+    with pytest.raises(InputError, match="--levels-from is 'online'"):
+        train_run(old.settings, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+# ensembles, predictions ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["vanilla", "adals", "ar-adals"])

@@ -8,12 +8,10 @@ from robcal.artifacts import load_fidelity, load_scores, save_scores
 from robcal.checks import InputError
 from robcal.cli import main
 from robcal.config import TrainSettings
-from robcal.robustness.fidelity import fidelity
 from robcal.robustness.scoring import score
 from robcal.run_directory import load_model
 from robcal.runs import train_run
 from robcal.trust import measure_fidelity
-from robcal.types import Scores
 
 OPTIONS = {"methods": ("first-order", "projection"), "sample": 30, "num_levels": 5, "iterations": 20, "restarts": 1}
 
@@ -128,20 +126,6 @@ def test_scores_at_hand_that_are_of_something_else_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="--method or --scores"):
         measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", methods=())
     assert not (tmp_path / "f.json").exists()
-
-
-def test_estimates_of_training_passes_may_be_of_a_network_that_was_still_learning():
-    distance = np.arange(1, 21, dtype=np.float32)
-    label = np.zeros(20, dtype=np.int64)
-    scores = Scores(distance, np.full(20, "verified"), label, label, distance, distance)
-    for changed, method, allowed in ((3, "online", True), (3, "first-order", False), (5, "online", False)):
-        prediction = np.where(np.arange(20) < changed, 1, 0)
-        candidate = dataclasses.replace(scores, prediction=prediction, method=method)
-        if allowed:
-            assert fidelity(candidate, {"itself": scores}, num_levels=5).candidate.metrics["same_level"].value == 1
-        else:
-            with pytest.raises(InputError, match="agree on the prediction"):
-                fidelity(candidate, {"itself": scores}, num_levels=5)
 
 
 def test_the_command_measures_files_and_writes_beside_them(run, tmp_path, capsys):

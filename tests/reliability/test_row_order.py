@@ -34,7 +34,7 @@ from robcal.calibration import (
     weighted,
 )
 from robcal.encoding import plain
-from robcal.robustness import agreement, fidelity, levels
+from robcal.robustness import fidelity, levels
 from robcal.robustness.scoring import score
 from robcal.types import Scores
 
@@ -192,8 +192,6 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "weighted.weighted_metric": lambda r: [
         weighted.weighted_metric(metric, r.probs, r.labels)(r.counts[0].astype(float)) for metric in weighted.METRICS
     ],
-    "agreement.level_agreement": lambda r: agreement.level_agreement(r.levels, r.labels),
-    "agreement.rank_correlation": lambda r: agreement.rank_correlation(r.distance, r.margin),
     "fidelity.best_of": lambda r: PerRow(fidelity.best_of({"a": r.scores(), "b": r.scores(1.0)}).distance),
     "fidelity.fidelity": lambda r: fidelity.fidelity(
         r.scores(), {"a": r.scores(1.0), "b": r.scores(0.5)}, num_levels=5, resamples=20
@@ -230,7 +228,7 @@ ROW_ARGUMENTS = {
     *("distance", "distances", "true_class", "values", "top", "probs_per_seed", "candidate", "references", "columns"),
     *("confidence_in", "confidence_out", "first", "second", "index", "inputs", "prediction", "rows", "margin"),
 }
-PLACES = ["robcal.auditing", "robcal.robustness.agreement", "robcal.robustness.fidelity", "robcal.robustness.levels"]
+PLACES = ["robcal.auditing", "robcal.robustness.fidelity", "robcal.robustness.levels"]
 
 
 def class_bins(r: Rows) -> metrics.ClassBins:

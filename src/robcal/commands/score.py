@@ -114,7 +114,7 @@ def fidelity(
     under torchrun. A run's audit and report then show it.
 
     Examples: robcal fidelity --model runs/digits --sample 300   |
-    robcal fidelity --model runs/digits --split train --scores runs/digits/scores-online.parquet
+    robcal fidelity --model runs/digits --split val --scores val.parquet
     """
     from robcal.distributed import is_main
     from robcal.progress import open_reporter

@@ -25,8 +25,7 @@ MethodName = Literal[
 Optimizer = Literal["sgd", "adamw"]
 Augmentation = Literal["none", "standard"]
 Controller = Literal["stable", "integral", "published"]
-Online = Literal["free", "linear", "secant"]
-LevelsFrom = Literal["robustness", "cross-fit", "online", "margin", "loss"]
+LevelsFrom = Literal["robustness", "cross-fit", "margin", "loss"]
 
 
 def demo(
@@ -82,8 +81,8 @@ def train(
         LevelsFrom | None,
         typer.Option(
             help="ar-adals: difficulty for a reference model (margin, loss), or distance to the nearest adversarial "
-            "example of it (robustness), of models that never saw the example (cross-fit), of the running model "
-            "(online). Default: margin; robustness with --scores or --scorer."
+            "example of it (robustness), or of models that never saw the example (cross-fit). Default: margin; "
+            "robustness with --scores or --scorer."
         ),
     ] = None,
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
@@ -107,20 +106,6 @@ def train(
     scorer: Annotated[
         Scorer | None, typer.Option(help="ar-adals: how the reference model's robustness is scored. Default: auto.")
     ] = None,
-    online: Annotated[
-        Online | None,
-        typer.Option(
-            help="Keep robustness estimates of the training split from the training passes themselves (free), or "
-            "refreshed after the last epoch for 1 (linear) or 1.5 (secant) passes an example: docs/online.md."
-        ),
-    ] = None,
-    online_sample: Annotated[
-        int,
-        typer.Option(
-            help="--online: training examples whose distance is measured too, whenever the estimates change, to tell "
-            "what these are worth; 0: none."
-        ),
-    ] = 200,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
@@ -160,7 +145,7 @@ def train(
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
-        folds=folds, controller=controller, online=online, online_sample=online_sample,
+        folds=folds, controller=controller,
         **parse_method_options(method, option or ()),  # type: ignore[arg-type]
     )  # fmt: skip
     dataset = load_data(settings)
@@ -177,13 +162,6 @@ def train(
         f"validation after {last.epoch} epochs of {run_title(settings)}: accuracy {last.val_accuracy:.4f}, "
         f"ECE {last.val_ece:.4f}, NLL {last.val_nll:.4f}\nnext: {_audit_command(out, model)}"
     )
-    if online:
-        for row in run.online_history()[-1:]:
-            typer.echo(
-                f"online estimates against {row.compared} measured distances: same level {row.same_level:.2f}, "
-                f"within one {row.within_one:.2f}, Spearman {row.spearman:.3f}"
-            )
-        typer.echo(str(out / "scores-online.parquet"))
     for checkpoint in run.checkpoints:
         typer.echo(str(checkpoint))
 

@@ -151,7 +151,9 @@ class Plan:
         """
         values = {**self.recipe, **method.options, **(point or {})}
         try:
-            return TrainSettings(**values, method=method.method, seed=seed, split_seed=split_seed)
+            settings = TrainSettings(**values, method=method.method, seed=seed, split_seed=split_seed)
+            settings.check_trainable()
+            return settings
         except (InputError, TypeError) as error:
             raise InputError(f"method {method.label!r}: {error}") from None
 
