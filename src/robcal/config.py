@@ -9,23 +9,22 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from robcal.checks import check_choice, check_fraction, check_positive_int, check_seed, refuse
 from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE, controller_name
+from robcal.types import Precision, Scorer
 
-PRECISIONS = ("float32", "bf16")
-OPTIMIZERS = ("sgd", "adamw")
-AUGMENTATIONS = ("none", "standard")
-SCORERS = ("auto", "first-order", "projection", "carlini-wagner")
-#: Where the levels of ar-adals come from: the paper's adversarial robustness three ways, plain difficulty two ways.
-LEVELS_FROM = ("robustness", "cross-fit", "margin", "loss")
+Optimizer = Literal["sgd", "adamw"]
+Augmentation = Literal["none", "standard"]
+#: Where the levels of ar-adals come from: the paper's adversarial robustness two ways, plain difficulty two ways.
+LevelsFrom = Literal["robustness", "cross-fit", "margin", "loss"]
 #: Sources of earlier versions: runs that have them are read, and no new ones are trained.
 FORMER_LEVELS_FROM = ("online",)
 #: Settings of earlier versions that never changed what a run trained; they are left out when a run is read.
 FORMER_SETTINGS = ("online", "online_sample")
 #: The cheapest that no other was seen to beat (docs/evidence.md): one forward pass an image.
-DEFAULT_LEVELS_FROM = "margin"
+DEFAULT_LEVELS_FROM: LevelsFrom = "margin"
 ADAPTIVE = ("adals", "random-levels", "ar-adals")
 #: Methods whose one trained network stands for several drawn from it (see `robcal.sampling`).
 SAMPLED = ("swag", "mc-dropout")
@@ -164,10 +163,10 @@ class TrainSettings:
         check_fraction(self.epsilon, "--epsilon")
 
     def _check_choices(self) -> None:
-        check_choice(self.optimizer, OPTIMIZERS, "--optimizer")
-        check_choice(self.augment, AUGMENTATIONS, "--augment")
-        check_choice(self.precision, PRECISIONS, "--precision")
-        check_choice(self.scorer, SCORERS, "--scorer")
+        check_choice(self.optimizer, get_args(Optimizer), "--optimizer")
+        check_choice(self.augment, get_args(Augmentation), "--augment")
+        check_choice(self.precision, get_args(Precision), "--precision")
+        check_choice(self.scorer, get_args(Scorer), "--scorer")
         check_choice(self.controller, CONTROLLERS, "--controller")
         foreign = ("gain", DEFAULT_GAIN) if self.controller == "integral" else ("step_size", DEFAULT_STEP_SIZE)
         if self.method in ADAPTIVE and getattr(self, foreign[0]) != foreign[1]:
@@ -178,7 +177,7 @@ class TrainSettings:
                 f"Drop it, or pass --controller {'stable' if self.controller == 'integral' else 'integral'}",
             )
         if self.levels_from not in FORMER_LEVELS_FROM:
-            check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
+            check_choice(self.levels_from, get_args(LevelsFrom), "--levels-from")
         if self.method in SAMPLED and self.members > 1:
             refuse(
                 f"--members {self.members} was given with --method {self.method}",
@@ -192,7 +191,7 @@ class TrainSettings:
         Raises:
             InputError: if levels come from where they no longer do.
         """
-        check_choice(self.levels_from, LEVELS_FROM, "--levels-from")
+        check_choice(self.levels_from, get_args(LevelsFrom), "--levels-from")
 
     def _check_scores(self) -> None:
         if self.scores and self.method != "ar-adals":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from torch.nn import functional
 from robcal.checks import FloatArray, check_choice, check_positive_int, refuse
 
 #: How `soft_cross_entropy` may reduce the losses of a batch.
-REDUCTIONS = ("mean", "sum", "none")
+Reduction = Literal["mean", "sum", "none"]
 
 #: What rounding may add to a probability, or to a mean of probabilities, of 1.
 ROUNDING = 1e-6
@@ -135,7 +135,7 @@ def soft_cross_entropy(
     labels: Any = None,
     weight: Any = None,
     ignore_index: int = -100,
-    reduction: Literal["mean", "sum", "none"] = "mean",
+    reduction: Reduction = "mean",
 ) -> torch.Tensor:
     """Compute the cross-entropy with soft targets, weighted by the true class as PyTorch weights hard labels.
 
@@ -166,7 +166,7 @@ def soft_cross_entropy(
     >>> round(float(soft_cross_entropy(logits, targets, labels=labels, weight=[1.0, 3.0])), 4)
     0.3917
     """
-    check_choice(reduction, REDUCTIONS, "reduction")
+    check_choice(reduction, get_args(Reduction), "reduction")
     for name, values in (("logits", logits), ("targets", targets)):
         if not (isinstance(values, torch.Tensor) and values.is_floating_point() and values.ndim == 2):
             refuse(f"{name} is {_about(values)}", "it must be a tensor (B, Z) of floats", f"Convert {name}")

@@ -9,19 +9,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from robcal.artifacts import digest_of, digest_of_tensors, load_scores, provenance, save_json
 from robcal.checks import IntArray, check_choice, check_output, check_positive_int, check_same_length, refuse
-from robcal.config import SCORERS
 from robcal.data import Dataset
 from robcal.progress import SILENT, Reporter
 from robcal.robustness.fidelity import Agreement, Fidelity, fidelity, stratified_sample
 from robcal.robustness.reference import reference_attacks
 from robcal.split_scores import score_split
-from robcal.types import FidelityRow, Scores
+from robcal.types import FidelityRow, Scorer, Scores
 
 #: Examples a shard of a reference attack, whose passes are thousands an example.
 REFERENCE_SHARD = 64
@@ -76,7 +75,7 @@ def measure_fidelity(
     if not methods and not at_hand:
         refuse("no method was named", "at least one is measured", "Pass --method or --scores")
     for name in methods:
-        check_choice(name, SCORERS, "--method")
+        check_choice(name, get_args(Scorer), "--method")
     for name, given in at_hand.items():
         _check_at_hand(name, given, methods, split, len(dataset.split(split)))
     check_positive_int(sample, "--sample", minimum=num_levels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,18 @@ Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 StringArray = npt.NDArray[np.str_]
 
+#: Parts of a data set.
+SplitName = Literal["train", "val", "test"]
+#: Number format of the forward passes that do not decide labels or norms.
+Precision = Literal["float32", "bf16"]
+#: Ways to score the robustness of an example (docs/scoring.md).
+Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
+#: The label that a robustness score is the distance from: the model's own, or the true one.
+Reference = Literal["prediction", "label"]
 Status = Literal["verified", "estimate", "censored"]
 #: Values of `Scores.status`: the point found changes the label in float32 and lies in the box; a first-order estimate
 #: that was not verified; no adversarial point was found (`distance` is +inf).
-STATUSES: tuple[Status, ...] = ("verified", "estimate", "censored")
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Scores:
     margin: Float32Array
     passes: Float32Array
     method: str = "unknown"
-    reference: Literal["prediction", "label"] = "prediction"
+    reference: Reference = "prediction"
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

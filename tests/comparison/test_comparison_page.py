@@ -96,6 +96,9 @@ def test_the_page_is_whole_and_needs_nothing_else(large):
 
 def test_every_mean_is_on_the_page_with_its_interval(record, page):
     page = re.sub(r"<[^>]*>", " ", page)
+    assert len(record["methods"]) >= 3
+    assert record["targets"]
+    assert all(len(method[variant]["metrics"]) >= 10 for method in record["methods"] for variant in ("raw", "scaled"))
     for method in record["methods"]:
         for variant in ("raw", "scaled"):
             for name, found in method[variant]["metrics"].items():

@@ -148,8 +148,12 @@ def test_shift_is_that_of_the_corrupted_images(record, out, plan):
 
 
 def test_differences_are_paired(record):
+    labels = {method["label"] for method in record["methods"]}
     for against in ("Plain", "AR-AdaLS"):
+        assert set(record["differences"][against]) == labels - {against}
         for label, variants in record["differences"][against].items():
+            assert set(variants) == {"raw", "scaled"}
+            assert all(len(metrics) >= 7 for metrics in variants.values())
             for variant, metrics in variants.items():
                 for metric, found in metrics.items():
                     ours, theirs = (of(record, one)[variant]["metrics"][metric]["per_seed"] for one in (label, against))

@@ -1,10 +1,16 @@
 import dataclasses
+from typing import get_args
 
 import pytest
 
 from robcal.artifacts import digest_of
 from robcal.checks import InputError
+from robcal.commands.train import Controller, MethodName
 from robcal.config import TrainSettings
+from robcal.controllers import CONTROLLERS
+from robcal.methods import METHODS
+from robcal.robustness.scoring import METHODS as ATTACKS
+from robcal.types import Scorer
 
 #: Digests of the release before split seeds, controllers, sources of levels and members: runs made then stay theirs.
 BEFORE = {
@@ -91,6 +97,13 @@ def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
 def test_bad_settings_are_refused_by_the_name_of_the_flag(changed, words):
     with pytest.raises(InputError, match=words):
         settings(**changed)
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_library():
+    """Types of the command line are `Literal`s, which import nothing; what they name stands where it is made."""
+    assert set(get_args(MethodName)) == set(METHODS)
+    assert set(get_args(Scorer)) == {"auto", *ATTACKS}
+    assert set(get_args(Controller)) - {"published"} == set(CONTROLLERS)
 
 
 def test_sources_of_levels_of_earlier_versions_are_read_and_not_trained():

@@ -114,7 +114,9 @@ class TestCollect:
         same = [
             dataclasses.replace(run, settings=dataclasses.replace(run.settings, method="ar-adals")) for run in plain
         ]
-        for estimate in collect([*plain, *same]).differences["ar-adals"].values():
+        differences = collect([*plain, *same]).differences["ar-adals"]
+        assert {"accuracy", "ece", "nll", "brier", "shift_ece"} <= set(differences)
+        for estimate in differences.values():
             assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0, 0, 0))
 
     def test_levels_are_those_of_the_baseline(self):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,21 @@ KNOWN = {
     "adversarial-training": "none",
     "swag": "none",
     "mc-dropout": "none",
+}
+
+
+#: What each method keeps from the start.
+STEERED = {
+    *("true_mass", "integral", "justified_mass", "updates", "num_levels", "num_classes", "num_updates"),
+    *("controller", "epsilon"),
+}
+ATTACKED = {"low", "high", "seed", "step"}
+STATE = {
+    **{key: set() for key in KNOWN},
+    **dict.fromkeys(("adals", "random-levels", "ar-adals"), STEERED),
+    **dict.fromkeys(("ccat", "adversarial-training"), ATTACKED),
+    "crl": {"counts", "right", "epochs"},
+    "swag": {"count", "mean", "squares", "deviations"},
 }
 
 
@@ -70,25 +87,41 @@ class TestLaws:
                 state, epoch(0.95, 0.5, val_levels if levels is not None else np.zeros(40, int), count)
             )
 
-    def test_loss_is_differentiable_and_depends_on_the_targets(self, name):
-        method, state, levels, _ = self.make(name)
+    def loss_and_gradient(self, method, state, levels, targets):
         torch.manual_seed(0)
         model = torch.nn.Linear(3, Z)
-        batch = batch_of(levels)
-        loss, _ = method.loss(state, model, batch, method.targets(state, batch, Z))
+        loss, after = method.loss(state, model, batch_of(levels), targets)
         loss.backward()
-        assert torch.isfinite(loss)
-        assert model.weight.grad.abs().sum() > 0
+        return loss.item(), model.weight.grad.clone(), after
+
+    def test_loss_is_differentiable_and_depends_on_the_targets(self, name):
+        method, state, levels, _ = self.make(name)
+        targets = method.targets(state, batch_of(levels), Z)
+        loss, gradient, _ = self.loss_and_gradient(method, state, levels, targets)
+        assert np.isfinite(loss)
+        assert gradient.abs().sum() > 0
+        other, turned, _ = self.loss_and_gradient(method, state, levels, targets.roll(1, dims=1))
+        assert abs(other - loss) > 1e-3
+        assert (turned - gradient).abs().max() > 1e-3
 
     def test_state_is_a_flat_dict_of_tensors(self, name):
-        _, state, _, _ = self.make(name)
-        assert all(isinstance(value, torch.Tensor) for value in state.values())
+        method, state, levels, count = self.make(name)
+        assert set(state) == STATE[name]
+        _, _, after = self.loss_and_gradient(method, state, levels, method.targets(state, batch_of(levels), Z))
+        model = torch.nn.Linear(3, Z)
+        last = dataclasses.replace(epoch(0.95, 0.5, np.arange(40) % count, count), epoch=6, model=model)
+        for found in (state, after, method.after_epoch(after, last)):
+            assert set(found) >= STATE[name]
+            assert all(isinstance(value, torch.Tensor) for value in found.values())
 
     def test_functions_leave_the_state_they_are_given(self, name):
         method, state, levels, count = self.make(name)
         before = {key: value.clone() for key, value in state.items()}
         method.after_epoch(state, epoch(0.95, 0.5, np.arange(40) % count, count))
-        method.targets(state, batch_of(levels), Z)
+        targets = method.targets(state, batch_of(levels), Z)
+        self.loss_and_gradient(method, state, levels, targets)
+        method.epsilon(state)
+        assert state.keys() == before.keys()
         assert all(torch.equal(state[key], before[key]) for key in before)
 
 

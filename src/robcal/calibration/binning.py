@@ -8,7 +8,7 @@ the precision in which the probabilities came (float32 probabilities meet float3
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,8 @@ Scheme = Literal["width", "mass"]
 Edges = Literal["guo", "torchmetrics"]
 AnyFloatArray = npt.NDArray[np.floating[Any]]
 
-SCHEMES: tuple[Scheme, ...] = ("width", "mass")
-EDGES: tuple[Edges, ...] = ("guo", "torchmetrics")
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+EDGES: tuple[Edges, ...] = get_args(Edges)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Every function takes probabilities, never logits, and checks them first. N examp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from robcal.calibration.binning import (
 from robcal.checks import FloatArray, IntArray, check_choice, check_labels, check_probs, precision_of
 
 Norm = Literal["l1", "l2", "max"]
-NORMS: tuple[Norm, ...] = ("l1", "l2", "max")
+NORMS: tuple[Norm, ...] = get_args(Norm)
 
 #: Columns that `class_bins` copies at a time.
 _COLUMNS = 32

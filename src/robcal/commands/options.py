@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -26,9 +26,6 @@ Factory = Annotated[
         "Repeatable."
     ),
 ]
-
-Precision = Literal["float32", "bf16"]
-Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
 
 
 def admit_factories(names: Iterable[str] | None) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from robcal.checks import check_output, refuse
-from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Precision, Quiet, Scorer, admit_factories
+from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import show, show_notes
 from robcal.config import TrainSettings
-
-SplitChoice = Literal["train", "val", "test"]
+from robcal.types import Precision, Scorer, SplitName
 
 
 def score(
     model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
     out: Annotated[Path, typer.Option(help="Scores file to write (.parquet).")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
-    split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
+    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
     method: Annotated[
         Scorer,
         typer.Option(
@@ -84,7 +83,7 @@ def fidelity(
         typer.Option(help="Result (.json); default: FILE.fidelity.json beside --scores FILE, else RUN/fidelity.json."),
     ] = None,
     data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
-    split: Annotated[SplitChoice, typer.Option(help="Which examples.")] = "test",
+    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
     method: Annotated[
         list[str] | None,
         typer.Option(

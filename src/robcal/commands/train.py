@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from robcal.checks import check_positive_int
-from robcal.commands.options import DATA_HELP, Device, Overwrite, Precision, Quiet, Scorer
+from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet
 from robcal.commands.terminal import say, show, show_notes
-from robcal.config import DEFAULT_LEVELS_FROM, TrainSettings, parse_method_options
+from robcal.config import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings, parse_method_options
+from robcal.types import Precision, Scorer
 
 MODEL_HELP = (
     "mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH | preact-resnet-20 (29, 56, 110) | resnet-50 | resnet-101 | "
@@ -22,10 +23,7 @@ MethodName = Literal[
     "vanilla", "label-smoothing", "adals", "random-levels", "ar-adals", "mixup", "focal", "ccat", "crl",
     "adversarial-training", "swag", "mc-dropout",
 ]  # fmt: skip
-Optimizer = Literal["sgd", "adamw"]
-Augmentation = Literal["none", "standard"]
 Controller = Literal["stable", "integral", "published"]
-LevelsFrom = Literal["robustness", "cross-fit", "margin", "loss"]
 
 
 def demo(

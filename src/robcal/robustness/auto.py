@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor, device
@@ -27,10 +27,10 @@ from robcal.checks import FloatArray, IntArray, check_positive_int, check_scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.inputs import read
 from robcal.robustness.linear_error import linear_error
-from robcal.robustness.network import Model, Precision
+from robcal.robustness.network import Model
 from robcal.robustness.restarts import Band, Restarts
 from robcal.robustness.scoring import Scorer, refuse_without_gradients
-from robcal.types import Scores
+from robcal.types import Precision, Reference, Scores
 
 #: Examples of the pilot, and of all rounds before the last one.
 PILOT, BEFORE_LAST = 64, 4096
@@ -51,7 +51,7 @@ def score_auto(
     batch_size: int = 256,
     device: device | str | None = None,
     seed: int = 0,
-    reference: Literal["prediction", "label"] = "prediction",
+    reference: Reference = "prediction",
     labels: Any = None,
     precision: Precision = "float32",
     compile: bool = False,

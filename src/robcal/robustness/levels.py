@@ -7,7 +7,7 @@ the rows has made says nothing about the scores.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from robcal.checks import (
 from robcal.types import Scores
 
 Ties = Literal["split", "share"]
-TIES: tuple[Ties, ...] = ("split", "share")
+TIES: tuple[Ties, ...] = get_args(Ties)
 
 
 def assign_levels(scores: Scores | Any, num_levels: int = 10, *, ties: Ties = "split", seed: int = 0) -> IntArray:

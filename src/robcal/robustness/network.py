@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ from torch import Tensor
 from robcal.checks import refuse
 from robcal.robustness.box import Bounds
 from robcal.robustness.probe import check_outputs, masked_classes, refuse_probabilities
+from robcal.types import Precision
 
 #: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
 Model = Callable[[Tensor], Tensor]
 
 #: Of the evaluations that gradients are taken of.
-Precision = Literal["float32", "bf16"]
 
 #: A point counts as adversarial when another logit leads by more than the two may round differently in another batch: a
 #: verified point must stay verified. Each of the two is rounded to its last digit, however large an offset it shares

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from robcal.robustness.engine import RESULT_KEYS, Attack, Fresh, Rows, run
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.inputs import check_shape, check_values, read
 from robcal.robustness.linear_error import log_error_counts
-from robcal.robustness.network import Model, Network, Precision
+from robcal.robustness.network import Model, Network
 from robcal.robustness.projection import Projection
 from robcal.robustness.steps import MAX_PERTURBATIONS, probed
-from robcal.types import Scores
+from robcal.types import Precision, Reference, Scores
 
 #: The attacks by name.
 METHODS: dict[str, type[FirstOrder] | type[Projection] | type[CarliniWagner]] = {
@@ -43,7 +43,7 @@ def score(
     batch_size: int = 256,
     device: torch.device | str | None = None,
     seed: int = 0,
-    reference: Literal["prediction", "label"] = "prediction",
+    reference: Reference = "prediction",
     labels: Any = None,
     precision: Precision = "float32",
     compile: bool = False,
@@ -148,7 +148,7 @@ class Scorer:
         batch_size: int = 256,
         device: torch.device | str | None = None,
         seed: int = 0,
-        reference: Literal["prediction", "label"] = "prediction",
+        reference: Reference = "prediction",
         labels: Any = None,
         precision: Precision = "float32",
         compile: bool = False,
@@ -158,7 +158,7 @@ class Scorer:
         check_positive_int(seed, "seed", minimum=0)
         self.attack = make_attack(method, num_rivals=num_rivals, seed=seed)
         self.batch_size = check_positive_int(batch_size, "batch_size")
-        self.reference: Literal["prediction", "label"] = reference
+        self.reference: Reference = reference
         check_choice(reference, ("prediction", "label"), "reference")
         check_choice(precision, get_args(Precision), "precision")
         self.precision, self.compile = precision, compile
@@ -322,7 +322,7 @@ class _Collector:
         if self.progress is not None:
             self.progress(self.done, len(self.order))
 
-    def scores(self, method: str, reference: Literal["prediction", "label"], provenance: dict[str, Any]) -> Scores:
+    def scores(self, method: str, reference: Reference, provenance: dict[str, Any]) -> Scores:
         columns = self.columns
         found = np.isfinite(columns["distance"])
         status = np.where(columns["verified"], "verified", np.where(found, "estimate", "censored"))

@@ -18,12 +18,12 @@ from robcal.robustness.network import (
     Linearisation,
     Model,
     Network,
-    Precision,
     mask_reference,
     required_lead,
     signed_margin,
 )
 from robcal.robustness.probe import refuse_unfinite
+from robcal.types import Precision
 
 #: A multiplier large enough to reach a corner of any box, small enough not to overflow.
 FAR = 1e20
