@@ -120,13 +120,13 @@ def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
         InputError: on any other shape, dtype or value.
     """
     array, precision = as_numbers(probs, name), precision_of(probs)
+    _not_empty(array, name)
     if array.ndim != 2 or array.shape[1] < 2:
         refuse(
             f"{name} has shape {array.shape}",
             "it must be (N, Z): one row an example, one column a class, at least two classes",
             hints.of_shape(array, hints.code_of(name, "probs")),
         )
-    _not_empty(array, name)
     _finite(array, name, "probs")
     sums = array.sum(1)
     if np.abs(sums - 1).max() > precision.of_sum and _holds_bfloat16(array):
@@ -155,13 +155,13 @@ def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
         InputError: on any other shape, dtype or value, or a row without a finite logit.
     """
     array = as_numbers(logits, name)
+    _not_empty(array, name)
     if array.ndim != 2 or array.shape[1] < 2:
         refuse(
             f"{name} has shape {array.shape}",
             "it must be (N, Z): one row an example, one column a class, at least two classes",
             hints.of_logits(array, hints.code_of(name, "logits")),
         )
-    _not_empty(array, name)
     _finite(array, name, "logits")
     code, impossible = hints.code_of(name, "logits"), np.flatnonzero(array.max(axis=1) == -np.inf)
     if impossible.size:
@@ -189,11 +189,11 @@ def check_labels(
     """
     array = as_array(labels, name)
     code = hints.code_of(name, "labels")
+    _not_empty(array, name)
     if array.ndim != 1:
         refuse(
             f"{name} has shape {array.shape}", "it must be (N,), one integer an example", hints.of_rows(array, code, n)
         )
-    _not_empty(array, name)
     if array.dtype.kind == "b" and num_classes == 2:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -228,7 +228,7 @@ def check_flags(flags: Any, *, n: int, name: str) -> npt.NDArray[np.bool_]:
         refuse(
             f"{name} holds other values than 0 and 1" if kind else f"{name} is {array.dtype} of shape {array.shape}",
             "it must be (N,) booleans, or 0 and 1: whether the prediction of each example is right",
-            "Compare prediction and label: `probs.argmax(axis=1) == labels`",
+            "Compare prediction and label: `np.argmax(probs, axis=1) == labels`",
         )
     check_same_length(n, len(array), "the examples", name)
     return array.astype(np.bool_)
@@ -241,11 +241,11 @@ def check_scores(scores: Any, *, n: int | None = None, name: str = "scores") -> 
         InputError: on any other shape, dtype or value.
     """
     array, code = as_numbers(scores, name), hints.code_of(name, "scores")
-    if array.ndim != 1:
-        flat = array.ndim > 1 and array.size == max(array.shape)
-        fix = f"`{code}.ravel()` is one" if flat else f"Pass one column, such as `{code}[:, 0]`"
-        refuse(f"{name} has shape {array.shape}", "it must be (N,), one score an example", fix)
     _not_empty(array, name)
+    if array.ndim != 1:
+        flat = array.size == max(array.shape, default=1)
+        fix = f"`np.ravel({code})` is one" if flat else f"Pass one column, such as `np.asarray({code})[:, 0]`"
+        refuse(f"{name} has shape {array.shape}", "it must be (N,), one score an example", fix)
     if n is not None:
         check_same_length(n, len(array), "the examples", name)
     if np.isnan(array).any() or np.isneginf(array).any():
@@ -328,7 +328,7 @@ def _holds_bfloat16(array: FloatArray) -> bool:
 
 
 def _not_empty(array: AnyArray, name: str) -> None:
-    if array.shape[0] == 0:
+    if array.ndim and len(array) == 0:
         refuse(f"{name} is empty", "at least one example is needed", "Check the split and the file")
 
 
@@ -337,7 +337,7 @@ def _finite(array: FloatArray, name: str, kind: str) -> None:
     good = array < np.inf if kind == "logits" else np.isfinite(array)
     if not good.all():
         code, row = hints.code_of(name, kind), int(np.argmin(good.all(axis=1)))
-        keep = f"({code} < np.inf)" if kind == "logits" else f"np.isfinite({code})"
+        keep = f"np.less({code}, np.inf)" if kind == "logits" else f"np.isfinite({code})"
         refuse(
             f"{name} holds {int((~good).sum())} NaN or infinite entries (first in row {row})",
             "all must be finite" + (", or -inf for a class that cannot be" if kind == "logits" else ""),

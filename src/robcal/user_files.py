@@ -114,7 +114,7 @@ def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
         refuse(
             f"{file} holds {shapes or 'nothing'}",
             f"one array holds {what}",
-            f"Name it: {file}:{next(iter(held))}, for example" if held else "Save it with np.savez",
+            f"Name it: {file}:{next(iter(held))}, for example" if held else _save(file),
         )
     return np.asarray(held[wanted[0]])
 
@@ -127,7 +127,7 @@ def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
     if missing := [name for name in names if name not in columns]:
         _refuse_names(missing, columns, file, f"{file}:NAME")
     if not columns:
-        refuse(f"{file} has no columns", f"it must hold {what}", "Save the array again, for example with np.save")
+        refuse(f"{file} has an index and no other columns", f"it must hold {what}", _save(file))
     return {name: columns[name] for name in names} if names else columns
 
 
@@ -262,7 +262,7 @@ def _refuse_names(missing: list[str], columns: Mapping[str, Any], file: Path, ho
 
 
 def _refuse_kind(file: Path, what: str) -> NoReturn:
-    fix = f"Save the array: np.save('{file.stem}.npy', array)"
+    fix = _save(file)
     if file.suffix in (".pt", ".pth"):
         fix = f"Save the tensor as an array: np.save('{file.stem}.npy', torch.load('{file.name}').numpy())"
     elif file.suffix in MODELS:
@@ -270,9 +270,13 @@ def _refuse_kind(file: Path, what: str) -> NoReturn:
     refuse(f"the file of {what} is {file.name}", f"it must be one of the kinds {', '.join(READABLE)}", fix)
 
 
+def _save(file: Path) -> str:
+    return f"Save the array: np.save('{file.stem}.npy', array)"
+
+
 def _refuse_unreadable(file: Path, what: str, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    fix = f"Save the array again: np.save('{file.stem}.npy', array)"
+    fix = _save(file)
     if "pickle" in reason:  # numpy's own advice is to load it unsafely
         reason = "it holds Python objects, and to unpickle them could run code"
         fix = f"Save numbers: np.save('{file.stem}.npy', np.array(array.tolist()))"

@@ -214,7 +214,7 @@ AUDIT_REFUSALS = [
     (["--probs", "short.npy", "--labels", "y.npy"], "number 5, labels has 20"),
     (["--probs", "p.npy", "--labels", "y9.npy"], "labels holds 9"),
     (["--probs", "p.npy", "--labels", "yfloat.npy"], "dtype float64"),
-    (["--probs", "p.npy", "--labels", "onehot.npy"], "argmax(axis=1)"),
+    (["--probs", "p.npy", "--labels", "onehot.npy"], "np.argmax"),
     (["--probs", "missing.npy", "--labels", "y.npy"], "does not exist"),
     (["--probs", "broken.npy", "--labels", "y.npy"], "cannot be read"),
     (["--probs", "text.txt", "--labels", "y.npy"], "real numbers"),

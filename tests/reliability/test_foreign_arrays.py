@@ -18,7 +18,6 @@ import robcal.auditing
 from robcal.calibration import binning, conditional, metrics, ood, selective, stability, trends
 from robcal.checks import InputError, as_array, check_labels, check_probs, precision_of
 from robcal.encoding import plain
-from robcal.robustness import agreement
 from robcal.types import Results
 
 N, Z = 90, 5
@@ -70,7 +69,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "calibration_error_interval": lambda probs, labels: robcal.calibration_error_interval(probs, labels, resamples=20),
     "classwise": lambda probs, labels: metrics.classwise_calibration_error(probs, labels),
     "group_means": lambda confidence, groups: stability.group_means(confidence, groups),
-    "level_agreement": lambda levels, groups: agreement.level_agreement(levels, groups),
     "level_table": lambda probs, labels, levels: conditional.level_table(probs, labels, levels, resamples=20),
     "negative_log_likelihood": lambda probs, labels: robcal.negative_log_likelihood(probs, labels),
     "ood_metrics": lambda confidence, scores: ood.ood_metrics(confidence, scores),

@@ -152,7 +152,11 @@ def top_from(confidence: Any, correct: Any, *, name: str) -> TopLabel:
     """
     values, precision = check_scores(confidence, name=name), precision_of(confidence)
     if values.min() < -precision.of_entry or values.max() > 1 + precision.of_entry:
-        fix = f"`{name} / 100`" if 2 < values.max() <= 100 and values.min() >= 0 else "Pass `probs.max(axis=1)`"
+        fix = (
+            f"`np.asarray({name}) / 100`"
+            if 2 < values.max() <= 100 and values.min() >= 0
+            else "Pass `np.max(probs, axis=1)`"
+        )
         refuse(f"{name} holds {values.min():.4g} to {values.max():.4g}", "a confidence lies in [0, 1]", fix)
     right = check_flags(correct, n=len(values), name="correct")
     sure = np.clip(values, 0, 1).astype(precision.dtype)

@@ -240,9 +240,11 @@ def _row(name: str, part: TopLabel, ece: Estimate, scores: FloatArray | None, co
 def _check_groups(groups: Any, n: int) -> Any:
     names = as_array(groups, "groups")
     if names.ndim != 1 or names.dtype.kind not in "iubUS":
-        fix = "`groups.astype(str)` gives each value a group of its own"
+        fix = "`np.asarray(groups, dtype=str)` gives each value a group of its own"
         if names.ndim != 1:
-            fix = "One grouping is one column, such as `groups[:, 0]`; `robcal.audit` takes several as a dictionary"
+            fix = (
+                "One grouping is one column, such as `np.asarray(groups)[:, 0]`; an audit takes several as a dictionary"
+            )
         elif names.dtype.kind == "f" and not np.isnan(names).any():
             fix = "Cut a score into groups first: `robcal.assign_levels(groups, 5, ties='share')`; or " + fix
         refuse(f"groups is {names.dtype} of shape {names.shape}", "it must be (N,): integers, booleans or strings", fix)

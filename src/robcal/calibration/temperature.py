@@ -74,8 +74,8 @@ class TemperatureScaling:
             refuse(
                 f"the logit of the true class is -inf in row {int(impossible[0])} ({impossible.size} rows)",
                 "-inf says that a class cannot be: no temperature gives it a probability",
-                "Leave these rows out: `np.isfinite(logits[np.arange(len(labels)), labels])` tells those to keep, in "
-                "every array",
+                "Leave these rows out: `np.isfinite(np.asarray(logits)[np.arange(len(labels)), labels])` tells those "
+                "to keep, in every array",
             )
         self.temperature, self.uniform_share = _optimal_temperature(array, truth), 0.0
         return self
@@ -177,7 +177,7 @@ def _check_no_probs(logits: Any, function: str) -> FloatArray:
         refuse(
             "every row of logits lies in [0, 1] and sums to 1",
             f"`{function}` takes logits, and these are probabilities",
-            f"Pass them to `{function}_probs`; if they are logits after all, `logits - 1` means the same",
+            f"Pass them to `{function}_probs`; if they are logits after all, `np.asarray(logits) - 1` means the same",
         )
     return array
 

@@ -86,7 +86,7 @@ def _checked(scores: Scores | Any, num_levels: int) -> tuple[FloatArray, FloatAr
         distance = check_scores(scores.distance, name="scores.distance")
         margin = np.asarray(scores.margin, dtype=np.float64)
     else:
-        distance = check_scores(scores, name="distances")
+        distance = check_scores(scores, name="scores")
         margin = np.zeros_like(distance)
     check_num_levels(num_levels, len(distance))
     return distance, margin
