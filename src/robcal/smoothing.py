@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robcal.checks import FloatArray, check_choice, check_fraction, check_positive_int, refuse
+from robcal.checks import FloatArray, as_numbers, check_choice, check_fraction, check_positive_int, refuse
 from robcal.controllers import (
     CONTROLLERS,
     DEFAULT_CONTROLLER,
@@ -42,7 +42,6 @@ from robcal.soft_labels import (
     check_ranges,
     class_index,
     epsilon_from_true_mass,
-    host_array,
     level_statistics,
     like,
     mix_with_uniform,
@@ -262,7 +261,7 @@ class AdaptiveLabelSmoother:
         return np.minimum(array, 1.0)
 
     def _one_a_level(self, given: npt.ArrayLike, name: str) -> FloatArray:
-        array = host_array(given, name)
+        array = as_numbers(given, name)
         if array.shape != (self.num_levels,):
             refuse(
                 f"{name} has shape {array.shape}",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from robcal.checks import FloatArray, check_choice, check_positive_int, refuse
+from robcal.checks import FloatArray, as_numbers, check_choice, check_labels, check_positive_int, refuse
 
 #: How `soft_cross_entropy` may reduce the losses of a batch.
 Reduction = Literal["mean", "sum", "none"]
@@ -232,7 +232,7 @@ def level_statistics(
     counts = np.bincount(index.numpy(), minlength=bound)
     sums = []
     for name, given in (("confidence", confidence), ("correct", correct)):
-        array = host_array(given, name)
+        array = as_numbers(given, name)
         if array.shape != index.shape:
             refuse(
                 f"{name} has shape {array.shape} for {len(index)} levels",
@@ -248,27 +248,19 @@ def level_statistics(
 
 
 def class_index(values: Any, name: str) -> torch.Tensor:
-    """Return integers of any width as an int64 tensor (B,), on the device they are on.
+    """Return integers of any width as an int64 tensor (B,); those of a tensor stay on its device, unchecked.
 
     Raises:
-        InputError: if they are no integers, or not one an example.
+        InputError: if they are no integers, not one an example, or an array of which some are negative.
     """
-    held = values.detach() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if held.ndim != 1:
-        shape = tuple(held.shape)
-        one = f"{name}[:, 0]" if shape[1:] == (1,) else f"{name}.argmax(1), if each row is one-hot" if shape else "[…]"
-        refuse(f"{name} has shape {shape}", "it must be (B,), one integer an example", f"Pass {one}")
-    if isinstance(held, torch.Tensor):
-        if held.is_floating_point() or held.is_complex() or held.dtype == torch.bool:
-            fix = f"Convert whole numbers by {name}.long()"
-            refuse(f"{name} has dtype {held.dtype}", "it holds integers", fix)
-        return held.long()
-    if held.size and held.dtype.kind not in "iu":
-        fix = f"Convert whole numbers by {name}.astype(int)"
-        if held.dtype.kind in "OUS":
-            fix = f"Number them: np.unique({name}, return_inverse=True)[1]"
-        refuse(f"{name} has dtype {held.dtype}", "it holds integers", fix)
-    return torch.from_numpy(held.astype(np.int64))
+    if isinstance(values, torch.Tensor):
+        if values.ndim == 1:
+            if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+                refuse(f"{name} has dtype {values.dtype}", "it holds integers", f"If they are whole: `{name}.long()`")
+            return values.detach().long()
+    elif np.size(values) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    return torch.from_numpy(check_labels(values, name=name))
 
 
 def check_ranges(*given: Bounded) -> None:
@@ -284,22 +276,6 @@ def check_ranges(*given: Bounded) -> None:
     for item, low, high in zip(held, ends[::2], ends[1::2], strict=True):
         if not (low >= 0 and high <= item.high):
             refuse(f"{item.name} holds {low:g} to {high:g}", f"it lies in 0 to {item.high:g}", item.fix)
-
-
-def host_array(values: Any, name: str) -> FloatArray:
-    """Return numbers as a float64 array: of a tensor on any device, an array, or a list of numbers or tensors.
-
-    Raises:
-        InputError: if they are no numbers.
-    """
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().double().numpy()
-    if isinstance(values, (list, tuple)):
-        values = [value.item() if isinstance(value, torch.Tensor) and not value.ndim else value for value in values]
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        refuse(f"{name} is {_about(values)}", "it holds numbers", "Pass an array or a list of numbers")
 
 
 def like(given: Any, made: torch.Tensor) -> Any:

@@ -183,8 +183,8 @@ UPDATES = {
     "too few": ((CONFIDENCE[:2], ACCURACY, COUNTS), r"shape \(2,\)"),
     "a number": ((0.9, ACCURACY, COUNTS), r"shape \(\)"),
     "a matrix": (([CONFIDENCE], ACCURACY, COUNTS), r"shape \(1, 3\)"),
-    "text": ((["high"] * 3, ACCURACY, COUNTS), "it holds numbers"),
-    "ragged": (([[0.9], [0.9, 0.8], 0.9], ACCURACY, COUNTS), "it holds numbers"),
+    "text": ((["high"] * 3, ACCURACY, COUNTS), "must hold real numbers"),
+    "ragged": (([[0.9], [0.9, 0.8], 0.9], ACCURACY, COUNTS), "cannot be read as an array"),
     "no counts": ((CONFIDENCE, ACCURACY), "counts is missing"),
     "no examples": ((CONFIDENCE, ACCURACY, [0, 0, 0]), "0 for every level"),
     "negative counts": ((CONFIDENCE, ACCURACY, [1, -1, 1]), "at least 0"),
@@ -303,13 +303,17 @@ def test_an_empty_batch_has_empty_targets():
 LABELS = {
     "out of range": (np.array([1, 10]), "labels holds 1 to 10; it lies in 0 to 9", lambda y: y - 1),
     "negative": (torch.tensor([1, -100]), "labels holds -100 to 1", lambda y: y.clip(0)),
-    "floats": (np.array([1.0, 2.0]), r"Convert whole numbers by labels\.astype\(int\)", lambda y: y.astype(int)),
+    "floats": (np.array([1.0, 2.0]), r"`labels\.astype\(int\)`", lambda y: y.astype(int)),
     "a float tensor": (torch.tensor([1.0, 2.0]), r"labels\.long\(\)", lambda y: y.long()),
     "booleans": (torch.tensor([True, False]), r"labels\.long\(\)", lambda y: y.long()),
-    "names": (np.array(["cat", "dog"]), "np.unique", lambda y: np.unique(y, return_inverse=True)[1]),
-    "objects": (np.array(["cat", 3], object), "np.unique", lambda y: np.unique(y.astype(str), return_inverse=True)[1]),
-    "a column": (torch.tensor([[1], [2]]), r"Pass labels\[:, 0\]", lambda y: y[:, 0]),
-    "one-hot rows": (np.eye(10, dtype=int)[[3, 4]], r"labels\.argmax\(1\)", lambda y: y.argmax(1)),
+    "names": (np.array(["cat", "dog"]), "np.searchsorted", lambda y: np.unique(y, return_inverse=True)[1]),
+    "objects": (
+        np.array(["cat", 3], object),
+        "Pass the index of the true class",
+        lambda y: np.unique(y.astype(str), return_inverse=True)[1],
+    ),
+    "a column": (torch.tensor([[1], [2]]), r"`labels\.ravel\(\)`", lambda y: y.ravel()),
+    "one-hot rows": (np.eye(10, dtype=int)[[3, 4]], r"`labels\.argmax\(axis=1\)`", lambda y: y.argmax(axis=1)),
     "one number": (np.int64(3), r"shape \(\)", lambda y: [y, y]),
 }
 
