@@ -14,19 +14,31 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 
-from robcal.checks import FloatArray
+from robcal.checks import (
+    FloatArray,
+    check_choice,
+    check_fraction,
+    check_positive_int,
+    refuse,
+)
+from robcal.config import OPTIMIZERS, PRECISIONS
 from robcal.data import Dataset, Split
 from robcal.data.augment import crop_large
 from robcal.data.dataset import Croppable
 from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.predictors import predict_logits, softmax
+from robcal.trainable import refuse_divergence
+
+#: Steps between two looks at the losses of a GPU: each waits for it.
+CHECK_EVERY = 64
 
 #: Inputs of a batch and the batch's generator → augmented inputs.
 Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -45,7 +57,11 @@ def member_seed(seed: int, member: int) -> int:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every member is trained; see `robcal.training.fit`."""
+    """How every member is trained; see `robcal.training.fit`.
+
+    Raises:
+        InputError: if a setting is out of range.
+    """
 
     epochs: int
     batch_size: int
@@ -53,6 +69,18 @@ class Recipe:
     weight_decay: float
     optimizer: str
     augment: Augment | None
+
+    def __post_init__(self) -> None:
+        """Check the settings, and hold plain numbers, which a saved state may hold."""
+        checked = {
+            "epochs": check_positive_int(self.epochs, "epochs"),
+            "batch_size": check_positive_int(self.batch_size, "batch_size"),
+            "learning_rate": check_fraction(self.learning_rate, "learning_rate", high=math.inf),
+            "weight_decay": check_fraction(self.weight_decay, "weight_decay", low=-1e-300, high=math.inf),
+            "optimizer": check_choice(self.optimizer, OPTIMIZERS, "optimizer"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 class Member:
@@ -131,6 +159,10 @@ class Member:
             batch = dataclasses.replace(batch, inputs=inputs)
         with self.autocast():
             loss, state = self.method.loss(state, self.model, batch, targets)
+        if self.world == 1 and self.device.type == "cpu":
+            self.check_loss(epoch, number, loss.detach())
+        elif number % CHECK_EVERY == CHECK_EVERY - 1:
+            self.check_loss(epoch, number)
         rate = schedule(epoch * self.num_batches + number, self.recipe.epochs * self.num_batches)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
@@ -140,6 +172,30 @@ class Member:
         share = loss.detach().float()
         self.loss_sum = self.loss_sum + (share if world == 1 else share * (len(index) / len(whole)))
         return state
+
+    def check_loss(self, epoch: int, number: int, latest: torch.Tensor | None = None) -> None:
+        """Refuse to go on if a loss of this epoch was not finite; where the loss is on a GPU, this waits for it.
+
+        Args:
+            epoch: number of finished epochs.
+            number: of batches of this epoch that the network has learnt from.
+            latest: a loss that is not in the sum yet.
+
+        Raises:
+            InputError: if so.
+        """
+        value = float(self.loss_sum if latest is None else latest)
+        if not math.isfinite(value):
+            self.refuse_loss(value, epoch, number)
+
+    def refuse_loss(self, value: float, epoch: int, number: int) -> NoReturn:
+        """Refuse to go on with a loss that is not finite.
+
+        Raises:
+            InputError: always.
+        """
+        when = f"the training loss became {value} in epoch {epoch + 1}, after {number} of its {self.num_batches} steps"
+        refuse_divergence(when, self.train, self.recipe.learning_rate, step=epoch * self.num_batches + number)
 
     def train_loss(self) -> float:
         """Mean loss of the epoch over all processes."""
@@ -178,10 +234,21 @@ class Member:
             "loss_sum": float(self.loss_sum),
         }
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on where `snapshot` was taken."""
-        self.user_model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+    def restore(self, saved: Mapping[str, Any], file: Path) -> None:
+        """Go on where `snapshot` was taken.
+
+        Raises:
+            InputError: if it was taken of another network; this one may then hold a part of it.
+        """
+        try:
+            self.user_model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            refuse(
+                f"{file} holds the weights of another network ({str(error).splitlines()[0]})",
+                "a run resumes with the network it began with",
+                "Pass that network, or delete this file to start again",
+            )
         self.loss_sum = saved["loss_sum"]
 
     def _batch(self, index: torch.Tensor, generator: torch.Generator, levels: torch.Tensor | None) -> Batch:
@@ -218,10 +285,14 @@ def open_engine(precision: str, device: str | None) -> Any:
     Args:
         precision: "float32" or "bf16".
         device: "cpu", or anything else for the accelerator that there is.
+
+    Raises:
+        InputError: on another precision.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    check_choice(precision, PRECISIONS, "precision")
     AcceleratorState._reset_state(reset_partial_state=False)
     on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if precision == "bf16" else "no")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.checks import check_positive_int, refuse
+from robcal.checks import check_positive_int, check_seed, refuse
 from robcal.data import Split
 from robcal.models.dropout import DROPOUT_LAYERS, has_dropout
 
@@ -77,6 +77,7 @@ def swag_networks(
         InputError: if the moments are of another architecture, or of fewer than two epochs.
     """
     check_positive_int(count, "count")
+    check_seed(seed)
     size = sum(parameter.numel() for parameter in network.parameters())
     if len(moments["mean"]) != size:
         refuse(
@@ -153,6 +154,7 @@ def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: in
     False
     """
     check_positive_int(count, "count")
+    check_seed(seed)
     if not has_dropout(network):
         refuse(
             "the network has no dropout",

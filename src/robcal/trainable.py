@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import nn
 
 from robcal.checks import refuse
+from robcal.data.dataset import Split
 from robcal.robustness.probe import are_probabilities, check_outputs, refuse_probabilities
 
 #: How many training inputs are tried: that so many rows of logits look like probabilities by chance does not occur.
-TRIED = 8
+TRIED = 4
+
+_UNFREEZE = (
+    "Call requires_grad_(True) on the parameters to train, and leave torch.no_grad and detach out of the forward"
+)
 
 
 def check_network(network: nn.Module, inputs: torch.Tensor, num_classes: int) -> None:
@@ -35,6 +41,8 @@ def check_network(network: nn.Module, inputs: torch.Tensor, num_classes: int) ->
     """
     if not torch.isfinite(inputs).all():
         refuse_inputs()
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        refuse("the model has no parameter that requires a gradient", "there must be something to train", _UNFREEZE)
     made = {}
     for mode in ("eval", "train"):
         with _as_it_was(network):
@@ -44,12 +52,47 @@ def check_network(network: nn.Module, inputs: torch.Tensor, num_classes: int) ->
         refuse(
             "no gradient reaches the parameters of the model",
             "its logits must depend on parameters that require a gradient",
-            "Set requires_grad_(True) on those to train, and leave torch.no_grad and detach out of its forward",
+            _UNFREEZE,
         )
     _refuse_probabilities(made)
 
 
-def refuse_inputs(count: int | None = None) -> None:
+def refuse_divergence(what: str, split: Split, learning_rate: float, *, step: int) -> NoReturn:
+    """Refuse to go on with figures that are not finite, saying what will help: it depends on where they come from.
+
+    Args:
+        what: became not finite, and when ("the training loss became nan in epoch 3").
+        split: whose inputs the figures are of.
+        learning_rate: of the run.
+        step: number of optimiser steps that were taken before.
+
+    Raises:
+        InputError: always.
+    """
+    if count := _not_finite(split):
+        refuse_inputs(count)
+    if step == 0:
+        refuse(
+            what,
+            "it must be finite, and no step was taken yet",
+            "Look in the forward pass for classes masked by -inf (mask them by -1e4), a division by 0, or a log of 0",
+        )
+    refuse(
+        what,
+        "it must be finite",
+        f"Lower the learning rate, now {learning_rate:g} (--learning-rate, with --overwrite to start again)",
+    )
+
+
+def _not_finite(split: Split) -> int:
+    """Return how many inputs of a split hold a NaN or infinite value; integers hold none."""
+    if np.issubdtype(split.inputs.dtype, np.integer):
+        return 0
+    blocks = np.array_split(np.arange(len(split)), max(1, len(split) // 1024))
+    return sum(int((~torch.isfinite(split.batch(block)).flatten(1).all(1)).sum()) for block in blocks)
+
+
+def refuse_inputs(count: int | None = None) -> NoReturn:
     """Refuse training inputs that are not finite; no network or learning rate can help.
 
     Args:

@@ -20,14 +20,16 @@ from torch import nn
 
 from robcal.artifacts import decode, load_state, save_state
 from robcal.calibration.metrics import calibration_error, negative_log_likelihood
-from robcal.checks import IntArray, refuse
+from robcal.checks import IntArray, check_seed, refuse
 from robcal.data import Dataset
 from robcal.member import Augment, Member, Recipe, member_seed, open_engine, schedule
 from robcal.methods import EpochInfo, Method, RunInfo
 from robcal.methods.method import State
 from robcal.predictors import mean_probs
 from robcal.progress import SILENT, Reporter, stop_at_boundary
+from robcal.resume import check_training, training_of
 from robcal.soft_labels import level_statistics
+from robcal.trainable import TRIED, check_network
 from robcal.types import EpochRow
 
 __all__ = ["Augment", "Levels", "fit", "fit_ensemble", "member_seed", "schedule"]
@@ -36,7 +38,7 @@ __all__ = ["Augment", "Levels", "fit", "fit_ensemble", "member_seed", "schedule"
 Levels = Mapping[str, IntArray]
 
 #: Layout of the saved state of an unfinished run; another one is refused.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass
@@ -100,7 +102,9 @@ def fit(
         One row an epoch.
 
     Raises:
-        InputError: if the method needs levels and has none, or the loss is not finite.
+        InputError: if the method needs levels and has none; if the network does not return logits of these classes in
+            train and in eval mode; if a loss is not finite (at the step where it happens on a CPU, within
+            `member.CHECK_EVERY` steps elsewhere; what was saved before is kept); if the saved state is of another run.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
     return fit_ensemble(
@@ -185,22 +189,41 @@ def fit_ensemble(
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
     _check(models, dataset, method, levels)
-    engine = open_engine(precision, device)
+    check_seed(seed)
     recipe = Recipe(epochs, batch_size, learning_rate, weight_decay, optimizer, augment)
+    train = dataset.split("train")
+    tried = train.batch(np.arange(min(TRIED, len(train))))
+    for model in models:
+        check_network(model, tried, dataset.num_classes)
+    engine = open_engine(precision, device)
     members = [
         Member(model, dataset, method, recipe, engine, seed=member_seed(seed, k)) for k, model in enumerate(models)
     ]
     info = RunInfo(
         num_classes=dataset.num_classes,
         num_levels=num_levels,
-        epochs=epochs,
-        seed=seed,
+        epochs=recipe.epochs,
+        seed=int(seed),
         num_train=len(dataset.split("train")),
         box=dataset.box,
     )
-    lockstep = _Lockstep(members, method, info, levels if method.levels != "none" else None)
+    used = levels if method.levels != "none" else None
+    lockstep = _Lockstep(members, method, info, used)
+    training = training_of(
+        dataset,
+        method,
+        info,
+        used,
+        **{"number of networks": len(models)},
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        optimizer=recipe.optimizer,
+        augmented=augment is not None,
+        precision=precision,
+    )
     if state_file is not None and state_file.exists():
-        lockstep.restore(load_state(state_file), key, state_file)
+        lockstep.restore(load_state(state_file), key, training, state_file)
     devices = [engine.device] if engine.device.type == "cuda" else []
     advance = reporter.task(description, lockstep.num_steps)
     with torch.random.fork_rng(devices=devices), stop_at_boundary() as stop:
@@ -209,7 +232,8 @@ def fit_ensemble(
             advance(done)
             due = stop or time.monotonic() - saved >= state_seconds
             if due and state_file is not None and engine.is_main_process:
-                save_state({"key": key, **lockstep.snapshot()}, state_file)
+                lockstep.check_losses(lockstep.progress.batch)  # a state that is lost does not replace one that is not
+                save_state({"key": key, "training": training, **lockstep.snapshot()}, state_file)
                 saved = time.monotonic()
             stop.raise_if_set()
     if keep_state is not None:
@@ -272,26 +296,31 @@ class _Lockstep:
             "random_state": torch.get_rng_state(),
         }
 
-    def restore(self, saved: Mapping[str, Any], key: str, file: Path) -> None:
+    def check_losses(self, number: int) -> None:
+        """Refuse to go on if any loss of this epoch was not finite, after so many steps of it.
+
+        Raises:
+            InputError: if so.
+        """
+        for member in self.members:
+            member.check_loss(self.progress.epoch, number)
+
+    def restore(self, saved: Mapping[str, Any], key: str, training: Mapping[str, Any], file: Path) -> None:
         """Go on where `snapshot` was taken.
 
         Raises:
             InputError: if it was taken of a run with other settings, or by another version.
         """
-        if saved.get("key") != key:
+        if saved.get("format") != _FORMAT:
             refuse(
-                f"{file} belongs to a run with other settings",
-                "a run resumes with the settings it began with",
-                "Use another --out, or --overwrite to start again",
-            )
-        if saved.get("format") != _FORMAT or len(saved["members"]) != len(self.members):
-            refuse(
-                f"{file} was written by another version of robcal, or of another number of networks",
+                f"{file} was written by another version of robcal",
                 "a run resumes with the version it began with",
                 "Delete this file to start the training again",
             )
+        check_training(saved["training"], training, file)
+        check_training({"key": saved["key"]}, {"key": key}, file)
         for member, state in zip(self.members, saved["members"], strict=True):
-            member.restore(state)
+            member.restore(state, file)
         epoch, batch, number = saved["at"]
         history = [decode(EpochRow, row, file) for row in saved["history"]]
         self.progress = _Progress(dict(saved["method"]), epoch, number, batch, history)
@@ -304,13 +333,11 @@ class _Lockstep:
             InputError: if the loss is not finite.
         """
         at = self.progress
+        steps = self.first.num_batches
+        self.check_losses(steps)
         train_loss = float(np.mean([member.train_loss() for member in self.members]))
-        if not math.isfinite(train_loss):
-            refuse(
-                f"the training loss became {train_loss} in epoch {at.epoch + 1}",
-                "it must be finite",
-                "Lower --learning-rate",
-            )
+        if not math.isfinite(train_loss):  # that of another process was not
+            self.first.refuse_loss(train_loss, at.epoch, steps)
         info = self._epoch_info()
         gap = self._gap(info)
         at.state = self.method.after_epoch(at.state, info)

@@ -117,7 +117,7 @@ def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
     assert fit_ensemble(fresh, blobs(), method, **options, state_file=file) == expected
     for one, other in zip(fresh, whole, strict=True):
         torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
-    with pytest.raises(InputError, match="another number of networks"):
+    with pytest.raises(InputError, match="its number of networks is 2"):
         fit(model_of(), blobs(), method, **options, state_file=file)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from robcal.checks import refuse
+from robcal.checks import check_seed, refuse
 from robcal.models.bottleneck import LARGE_BLOCKS, PREACT_DEPTHS, large_resnet, preact_resnet
 from robcal.models.dropout import DROPOUT_RATE, DROPOUT_SUFFIX, with_dropout
 from robcal.models.external import admit_model, external_model, is_external
@@ -85,11 +85,12 @@ def build_model(
         The network with its normalisation, in float32 on the CPU, in train mode.
 
     Raises:
-        InputError: on an unknown name, or a model that does not take inputs of this shape.
+        InputError: on an unknown name, a seed that is none, or a model that does not take inputs of this shape.
 
     >>> build_model("mlp", input_shape=(4,), num_classes=3)(torch.zeros(2, 4)).shape
     torch.Size([2, 3])
     """
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(name, input_shape, num_classes)
