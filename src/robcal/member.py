@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from robcal.checks import (
     check_positive_int,
     refuse,
 )
-from robcal.config import OPTIMIZERS, PRECISIONS
+from robcal.config import Optimizer
 from robcal.data import Dataset, Split
 from robcal.data.augment import crop_large
 from robcal.data.dataset import Croppable
@@ -36,6 +36,7 @@ from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.predictors import predict_logits, softmax
 from robcal.trainable import refuse_divergence
+from robcal.types import Precision
 
 #: Steps between two looks at the losses of a GPU: each waits for it.
 CHECK_EVERY = 64
@@ -77,7 +78,7 @@ class Recipe:
             "batch_size": check_positive_int(self.batch_size, "batch_size"),
             "learning_rate": check_fraction(self.learning_rate, "learning_rate", high=math.inf),
             "weight_decay": check_fraction(self.weight_decay, "weight_decay", low=-1e-300, high=math.inf),
-            "optimizer": check_choice(self.optimizer, OPTIMIZERS, "optimizer"),
+            "optimizer": check_choice(self.optimizer, get_args(Optimizer), "optimizer"),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -292,7 +293,7 @@ def open_engine(precision: str, device: str | None) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    check_choice(precision, PRECISIONS, "precision")
+    check_choice(precision, get_args(Precision), "precision")
     AcceleratorState._reset_state(reset_partial_state=False)
     on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if precision == "bf16" else "no")
