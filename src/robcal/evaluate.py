@@ -25,7 +25,7 @@ from robcal.calibration.seeds import (
 from robcal.calibration.weighted import METRICS, weighted_metric
 from robcal.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.hard_labels import hard_label_remarks
-from robcal.measure import Measured, gallery, measure_run
+from robcal.measure import Measured, gallery, measure_run, told_apart
 from robcal.progress import SILENT, Reporter
 from robcal.robustness.levels import assign_levels
 from robcal.run_directory import open_run
@@ -53,21 +53,24 @@ def report_runs(
     """Measure finished runs and put them side by side; the first one's method is the baseline.
 
     Args:
-        directories: run directories; runs of one method are its seeds.
+        directories: run directories; runs of one method are its seeds; by other settings they are methods
+            of their own.
         shift: measure under corruption too, where the inputs are images.
         temperature: every run after temperature scaling too; all are then compared with the scaled baseline as well.
         title: heading of the report.
         reporter: shows progress.
 
     Raises:
-        InputError: if a run is unfinished, or the runs were measured on different test splits.
+        InputError: if a run is unfinished, two are the same seed, or they were measured on different test splits.
     """
     ways = (False, True) if temperature else (False,)
-    measured = [
-        measure_run(open_run(directory), shift=shift, temperature=scaled, reporter=reporter)
-        for scaled in ways
-        for directory in directories
-    ]
+    measured = told_apart(
+        [
+            measure_run(open_run(directory), shift=shift, temperature=scaled, reporter=reporter)
+            for scaled in ways
+            for directory in directories
+        ]
+    )
     against = [measured[len(directories)].name] if temperature else []
     return collect(measured, title=title, against=against, reporter=reporter)
 

@@ -6,6 +6,7 @@ Everything measured is kept in the run directory, each part written when it is d
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,6 +167,53 @@ def measure_run(
         temperature=scale,
     )
     return measured if scale is None else replace(measured, label=f"{measured.title} + temperature", history=())
+
+
+def told_apart(runs: Sequence[Measured]) -> list[Measured]:
+    """Return the runs with a label where runs of one method were trained by different settings.
+
+    Runs whose settings differ in nothing but their seeds are the seeds of one method. Others are methods of their own,
+    called by their titles where these differ, else by the settings that differ too.
+
+    Raises:
+        InputError: if two runs of one method have the same seed.
+    """
+    kinds: dict[str, dict[str, list[Measured]]] = {}
+    for run in runs:
+        settings = {
+            name: value for name, value in run.settings.relevant().items() if name not in ("seed", "split_seed")
+        }
+        kinds.setdefault(run.name, {}).setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run)
+    labels: dict[int, str] = {}
+    for groups in kinds.values():
+        for settings_text, group in groups.items():
+            _check_seeds(group)
+            if len(groups) > 1:
+                labels |= dict.fromkeys(map(id, group), _label_among(settings_text, groups))
+    return [replace(run, label=labels.get(id(run), run.label)) for run in runs]
+
+
+def _check_seeds(runs: Sequence[Measured]) -> None:
+    """Refuse two runs that would count as two seeds and are one."""
+    by_seed: dict[int, Measured] = {}
+    for run in runs:
+        if (other := by_seed.setdefault(run.seed, run)) is not run:
+            refuse(
+                f"{other.directory} and {run.directory} are both {run.title} with seed {run.seed}",
+                "every run of a method is a seed of its own",
+                "Name each seed once",
+            )
+
+
+def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
+    """What runs of these settings are called beside those of other settings of their method."""
+    title = groups[own][0].title
+    if sum(group[0].title == title for group in groups.values()) == 1:
+        return title
+    mine, others = json.loads(own), [json.loads(text) for text in groups]
+    differing = [name for name in mine if any(other.get(name) != mine[name] for other in others)]
+    differing = [name for name in differing if name != "levels_from"]  # the title says it
+    return f"{title}, {', '.join(f'{name} {mine[name]}' for name in differing)}" if differing else title
 
 
 def _temperature(run: Run) -> float:

@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from robcal.artifacts import load_checkpoint
+from robcal.checks import InputError
 from robcal.cli import app
 from robcal.comparison import load_plan, preset_names
 from robcal.comparison.table import load_comparison, markdown_tables, text_tables
@@ -96,6 +97,30 @@ def test_a_report_says_at_which_seeds(runs, data, tmp_path):
     (method,) = results.methods
     assert method.remarks == (f"labels stayed hard at seed 0: {REASON} there",)
     assert f"{method.title}: {method.remarks[0]}." in render_html(results)
+
+
+def test_runs_of_one_method_by_other_settings_are_no_seeds_of_it(runs, data, tmp_path):
+    """Margin and robustness levels were averaged as two seeds of "AR-AdaLS", with an interval over them."""
+    words = [*TRAIN, "--data", data, "--method", "ar-adals", "--epochs", 2, "--val-fraction", 0.3]
+    robcal(*words, "--levels", 2, "--out", tmp_path / "margin")
+    robcal(*words, "--levels", 3, "--out", tmp_path / "three")
+    robcal(*words, "--levels", 2, "--levels-from", "loss", "--out", tmp_path / "loss")
+    robcal(*words, "--levels", 2, "--seed", 1, "--split-seed", 0, "--out", tmp_path / "seed")
+    several = report_runs([tmp_path / name for name in ("margin", "loss", "three", "seed")], shift=False)
+    assert {method.title: method.seeds for method in several.methods} == {
+        "AR-AdaLS (margin levels), levels 2": (0, 1),
+        "AR-AdaLS (loss levels)": (0,),
+        "AR-AdaLS (margin levels), levels 3": (0,),
+    }
+    two = report_runs([tmp_path / "margin", tmp_path / "loss"], shift=False)
+    assert [method.title for method in two.methods] == ["AR-AdaLS (margin levels)", "AR-AdaLS (loss levels)"]
+    one = report_runs([tmp_path / "margin", tmp_path / "seed"], shift=False, temperature=True)
+    assert {method.name: method.seeds for method in one.methods} == {
+        "ar-adals": (0, 1),
+        "AR-AdaLS (margin levels) + temperature": (0, 1),
+    }
+    with pytest.raises(InputError, match=r"are both AR-AdaLS .margin levels. with seed 0.*Name each seed once"):
+        report_runs([tmp_path / "margin", tmp_path / "margin"], shift=False)
 
 
 @pytest.fixture(scope="module")
