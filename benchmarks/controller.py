@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from robcal.files import replacing
+from robcal.base.files import replacing
 from robcal.report import figures, plotted
 from robcal.report.dots import svg_file
-from robcal.run_directory import open_run
+from robcal.runs.directory import open_run
 
 HEIGHT = 254.0
 

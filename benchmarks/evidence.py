@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from robcal.auditing import audit_run
-from robcal.config import TrainSettings
-from robcal.files import replacing
+from robcal.base.files import replacing
+from robcal.base.types import MethodResult, Results, TrendTest
 from robcal.report.level_table import markdown_levels
-from robcal.run_directory import open_run
-from robcal.types import MethodResult, Results, TrendTest
+from robcal.results.audit import audit_run
+from robcal.runs.directory import open_run
+from robcal.training.settings import TrainSettings
 
 
 def main() -> None:

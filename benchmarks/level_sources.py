@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from robcal.artifacts import load_levels
-from robcal.checks import IntArray
-from robcal.files import replacing
-from robcal.run_directory import Run, open_run
+from robcal.base.checks import IntArray
+from robcal.base.files import replacing
+from robcal.base.storage import load_levels
+from robcal.runs.directory import Run, open_run
 
 
 def main() -> None:

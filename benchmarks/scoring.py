@@ -35,15 +35,15 @@ from torch import Tensor
 import robcal
 import scoring_report
 from peers import PEERS, Counted, Peer, verify, versions
-from robcal.artifacts import digest_of, digest_of_tensors, load_json, load_predictions, save_json
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.storage import digest_of, digest_of_tensors, load_json, load_predictions, save_json
+from robcal.base.types import Scores
 from robcal.data import Dataset, load_dataset
 from robcal.data.dataset import Split
 from robcal.robustness.reference import reference_attacks
 from robcal.robustness.scoring import METHODS, score
 from robcal.robustness.steps import attack_batch
-from robcal.run_directory import load_data, load_model, open_run
-from robcal.types import Scores
+from robcal.runs.directory import load_data, load_model, open_run
 
 #: The methods of ours, as far as this version has them.
 OURS = ("first-order", "projection", "auto")

@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 from scipy.stats import binomtest, norm, spearmanr
 
-from robcal.checks import FloatArray, IntArray
-from robcal.files import replacing
+from robcal.base.checks import FloatArray, IntArray
+from robcal.base.files import replacing
+from robcal.base.types import Scores
 from robcal.robustness.levels import assign_levels
-from robcal.types import Scores
 
 matplotlib.use("Agg")
 

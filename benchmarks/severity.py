@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from robcal.artifacts import load_json
+from robcal.base.checks import FloatArray
+from robcal.base.files import replacing
+from robcal.base.storage import load_json
 from robcal.calibration.seeds import seed_mean_interval
-from robcal.checks import FloatArray
-from robcal.files import replacing
 
 METHOD = "AR-AdaLS"
 AGAINST = ("Plain", "AdaLS", "Random levels", "Levels by margin")

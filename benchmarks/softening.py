@@ -20,19 +20,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robcal.artifacts import load_levels
+from robcal.base.checks import FloatArray
+from robcal.base.files import replacing
+from robcal.base.progress import open_reporter
+from robcal.base.storage import load_levels
 from robcal.calibration.metrics import negative_log_likelihood
 from robcal.calibration.temperature import TemperatureScaling
-from robcal.checks import FloatArray
-from robcal.files import replacing
 from robcal.methods import Method
 from robcal.methods.method import Batch, State
-from robcal.predictors import predict_logits, softmax
-from robcal.progress import open_reporter
-from robcal.recipe import build_networks, train_networks
-from robcal.run_directory import Run, load_data, load_model, open_run
-from robcal.shift import ShiftImages, ShiftLogits
-from robcal.smoothing import level_statistics, soft_targets
+from robcal.runs.directory import Run, load_data, load_model, open_run
+from robcal.runs.shift import ShiftImages, ShiftLogits
+from robcal.smoothing.smoother import level_statistics, soft_targets
+from robcal.training.predict import predict_logits, softmax
+from robcal.training.recipe import build_networks, train_networks
 
 
 def main() -> None:

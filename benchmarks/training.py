@@ -27,12 +27,12 @@ from torch import nn
 from torch.nn import functional
 
 import robcal
+from robcal.base.progress import Advance
 from robcal.data.augment import pad_crop_flip
 from robcal.data.dataset import Dataset, Split
 from robcal.methods import make_method
 from robcal.models import build_model
-from robcal.progress import Advance
-from robcal.training import fit, schedule
+from robcal.training.loop import fit, schedule
 from turns import Contender, machine, median_interval, take_turns
 
 #: What the ratios ought to stay under: (contender, compared with) → limit.
@@ -133,7 +133,7 @@ def measure(options: argparse.Namespace, data: Dataset) -> tuple[np.ndarray, lis
 
 
 def ours(method: str, options: argparse.Namespace, data: Dataset) -> Callable[[Contender], object]:
-    """`robcal.training.fit` by a method, as anybody calls it."""
+    """`robcal.training.loop.fit` by a method, as anybody calls it."""
     rng = np.random.default_rng(options.seed)
     levels = {name: rng.integers(0, NUM_LEVELS, len(data.split(name))) for name in ("train", "val")}
     augment = None if options.augment == "none" else lambda x, generator: pad_crop_flip(x, generator=generator)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from robcal.progress import Advance
+from robcal.base.progress import Advance
 
 Clock = Callable[[], float]
 
 
 class Contender(threading.Thread):
-    """Work that reports each step through `advance`, the way `robcal.progress.Reporter` asks for.
+    """Work that reports each step through `advance`, the way `robcal.base.progress.Reporter` asks for.
 
     Args:
         name: for tables.
@@ -40,7 +40,7 @@ class Contender(threading.Thread):
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
 
     def task(self, description: str, total: int) -> Advance:
-        """See `robcal.progress.Reporter`."""
+        """See `robcal.base.progress.Reporter`."""
         return self.advance
 
     def advance(self, done: int) -> None:

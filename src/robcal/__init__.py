@@ -11,40 +11,40 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"  # keep in step with pyproject.toml: a test compares them
 
 if TYPE_CHECKING:
-    from robcal.artifacts import load_scores, save_scores
-    from robcal.auditing import Audit, audit
+    from robcal.base.checks import InputError
+    from robcal.base.storage import load_scores, save_scores
+    from robcal.base.types import Scores
     from robcal.calibration.intervals import calibration_error_interval
     from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
     from robcal.calibration.recalibration import Recalibrator, load_recalibrator
     from robcal.calibration.temperature import TemperatureScaling
     from robcal.calibration.threshold import selective_threshold
-    from robcal.checks import InputError
+    from robcal.results.audit import Audit, audit
     from robcal.robustness.levels import assign_levels
     from robcal.robustness.scoring import score
-    from robcal.smoothing import AdaptiveLabelSmoother
-    from robcal.soft_labels import level_statistics, soft_cross_entropy
-    from robcal.types import Scores
+    from robcal.smoothing.smoother import AdaptiveLabelSmoother
+    from robcal.smoothing.soft_labels import level_statistics, soft_cross_entropy
 
 _HOMES = {
-    "AdaptiveLabelSmoother": "robcal.smoothing",
-    "Audit": "robcal.auditing",
-    "InputError": "robcal.checks",
+    "AdaptiveLabelSmoother": "robcal.smoothing.smoother",
+    "Audit": "robcal.results.audit",
+    "InputError": "robcal.base.checks",
     "Recalibrator": "robcal.calibration.recalibration",
-    "Scores": "robcal.types",
+    "Scores": "robcal.base.types",
     "TemperatureScaling": "robcal.calibration.temperature",
     "assign_levels": "robcal.robustness.levels",
-    "audit": "robcal.auditing",
+    "audit": "robcal.results.audit",
     "brier_score": "robcal.calibration.metrics",
     "calibration_error": "robcal.calibration.metrics",
     "calibration_error_interval": "robcal.calibration.intervals",
-    "level_statistics": "robcal.soft_labels",
+    "level_statistics": "robcal.smoothing.soft_labels",
     "load_recalibrator": "robcal.calibration.recalibration",
-    "load_scores": "robcal.artifacts",
+    "load_scores": "robcal.base.storage",
     "negative_log_likelihood": "robcal.calibration.metrics",
-    "save_scores": "robcal.artifacts",
+    "save_scores": "robcal.base.storage",
     "score": "robcal.robustness.scoring",
     "selective_threshold": "robcal.calibration.threshold",
-    "soft_cross_entropy": "robcal.soft_labels",
+    "soft_cross_entropy": "robcal.smoothing.soft_labels",
 }
 
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m robcal` is `robcal`."""
 
-from robcal.cli import main
+from robcal.commands.cli import main
 
 main()

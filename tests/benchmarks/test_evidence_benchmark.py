@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from robcal.types import Estimate, GroupRow, MethodResult, TrendTest
+from robcal.base.types import Estimate, GroupRow, MethodResult, TrendTest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are not in the wheel")

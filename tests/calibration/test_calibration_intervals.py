@@ -3,6 +3,8 @@ import pytest
 from calibration_samples import probabilities, softmax_sample, with_confidence
 from scipy import stats
 
+from robcal.base.checks import InputError
+from robcal.base.types import METRIC_TITLES
 from robcal.calibration import (
     brier_decomposition,
     brier_score,
@@ -16,8 +18,6 @@ from robcal.calibration.binning import TopLabel, bin_sums, summarise
 from robcal.calibration.intervals import gap_interval, jeffreys_interval, mean_interval
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
-from robcal.checks import InputError
-from robcal.types import METRIC_TITLES
 
 
 def calibrated(c):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from robcal.base.checks import InputError
 from robcal.calibration import (
     accuracy,
     brier_decomposition,
@@ -21,7 +22,6 @@ from robcal.calibration import (
     top_label,
 )
 from robcal.calibration.binning import bin_index
-from robcal.checks import InputError
 
 
 def brute_force_error(confidence, correct, bins, norm):

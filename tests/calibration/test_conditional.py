@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from calibration_samples import probabilities, softmax_sample, with_confidence
 
+from robcal.base.checks import InputError
 from robcal.calibration import accuracy, calibration_error, group_table, level_table, reliability_bins, signed_gap
 from robcal.calibration.intervals import jeffreys_interval
-from robcal.checks import InputError
 
 
 def test_rows_are_the_metrics_of_each_subset():

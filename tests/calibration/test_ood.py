@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from robcal.base.checks import InputError
 from robcal.calibration import ood_metrics
 from robcal.calibration.ood import OodRanking
-from robcal.checks import InputError
 
 
 @pytest.mark.parametrize("rounded", [True, False])

@@ -13,11 +13,11 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 import robcal
+from robcal.base.checks import InputError
 from robcal.calibration.recalibration import METHODS, Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import margins, shifted
 from robcal.calibration.recalibration.score_temperature import ScoreScale, _design, _Problem
 from robcal.calibration.recalibration.stages import fit_dirichlet, fit_isotonic, fit_structured, fit_vector
-from robcal.checks import InputError
 
 KEEPING = ("none", "temperature", "score-temperature")
 PUBLISHED = Path(os.environ.get("ROBCAL_LOGITS", Path(__file__).parents[3] / "shared/data/resnet50-cifar10-logits"))

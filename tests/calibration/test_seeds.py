@@ -3,6 +3,8 @@ import pytest
 from calibration_samples import probabilities, softmax_sample
 from scipy import stats
 
+from robcal.base.checks import InputError
+from robcal.base.types import Estimate
 from robcal.calibration import (
     accuracy,
     average_over_seeds,
@@ -14,8 +16,6 @@ from robcal.calibration import (
     seed_mean_interval,
 )
 from robcal.calibration.weighted import METRICS, weighted_metric
-from robcal.checks import InputError
-from robcal.types import Estimate
 
 
 def runs(seeds, n=300):

@@ -8,9 +8,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
+from robcal.base.checks import InputError
 from robcal.calibration import TemperatureScaling, negative_log_likelihood
 from robcal.calibration.temperature import NEARLY_UNIFORM
-from robcal.checks import InputError
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e-3, 0.3, 1.0, 8.0, 1e6])

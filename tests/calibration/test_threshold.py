@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from robcal.base.checks import InputError
 from robcal.calibration.threshold import GRID, selective_threshold
-from robcal.checks import InputError
 
 CASES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "calibrated": lambda c: c,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from robcal.base.checks import InputError
 from robcal.calibration import metric_interval, overall_metrics, top_label_metrics
 from robcal.calibration.intervals import TOP_LABEL_METRICS, metric_intervals
-from robcal.checks import InputError
 
 
 @pytest.fixture(params=[np.float32, np.float64])

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from robcal.base.checks import InputError
 from robcal.calibration import trend_tests
 from robcal.calibration.binning import TopLabel
 from robcal.calibration.trends import QUANTITIES, _Cells
-from robcal.checks import InputError
 
 
 def sample(rng, n, gap_of_level):

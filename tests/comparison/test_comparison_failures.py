@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from robcal.checks import InputError
-from robcal.cli import main
+from robcal.base.checks import InputError
+from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
 from robcal.comparison.cost import cost_ratios
 from robcal.comparison.tasks import Place

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robcal.cli import main
+from robcal.commands.cli import main
 from robcal.comparison import comparison_html, load_comparison, text_tables
 from robcal.comparison.page_grids import difference_grids, level_grids, main_grids
 from robcal.report.formatting import metric

@@ -3,13 +3,13 @@ import dataclasses
 
 import pytest
 
-from robcal.artifacts import save_json
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.storage import save_json
 from robcal.comparison import load_plan, parse_plan, preset_names
 from robcal.comparison.doing import scoring_kind
 from robcal.comparison.outcomes import seconds
 from robcal.comparison.tasks import Choice, Entry, Place
-from robcal.config import TrainSettings
+from robcal.training.settings import TrainSettings
 
 RAW = {
     "seeds": [0, 1],

@@ -16,15 +16,15 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import accuracy_score, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
-from robcal.artifacts import load_levels, load_predictions, load_scores
-from robcal.checks import InputError
-from robcal.cli import main
+from robcal.base.checks import InputError
+from robcal.base.storage import load_levels, load_predictions, load_scores
+from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
 from robcal.comparison.tasks import Place, Work, member_seed
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
 from robcal.robustness.levels import assign_levels
-from robcal.run_directory import load_model, open_run
+from robcal.runs.directory import load_model, open_run
 
 AR_ADALS = {"controller": "published", "step_size": 0.5, "levels_from": "robustness"}
 RAW = {

@@ -10,9 +10,9 @@ from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from robcal.artifacts import load_predictions, load_scores
-from robcal.checks import InputError
-from robcal.cli import main
+from robcal.base.checks import InputError
+from robcal.base.storage import load_predictions, load_scores
+from robcal.commands.cli import main
 from robcal.comparison import compare, load_plan, parse_plan, text_tables
 from robcal.comparison.cost import cost_ratios
 from robcal.data import load_dataset
@@ -20,7 +20,7 @@ from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import Features, shift_table
 from robcal.robustness.levels import assign_levels
-from robcal.run_directory import load_model, open_run
+from robcal.runs.directory import load_model, open_run
 
 RECIPE = {
     "data": "digits", "model": "mlp", "epochs": 2, "batch_size": 32, "levels": 3, "train_limit": 300,

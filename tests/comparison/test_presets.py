@@ -12,14 +12,14 @@ import pytest
 import torch
 from official_files import write_imagenet, write_svhn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.comparison import load_plan, preset_names
 from robcal.comparison.plan import Plan
 from robcal.comparison.study import plan_work
 from robcal.data import load_dataset
 from robcal.data.cifar import CIFAR100_CLASSES
 from robcal.methods import METHODS, make_method
-from robcal.recipe import build_networks, train_networks
+from robcal.training.recipe import build_networks, train_networks
 
 WIDE = ("cifar10", "cifar100", "cifar10-small", "imagenet", "svhn")
 #: Of METHOD section 8: every method of `robcal.methods`; ensembles and temperature scaling are not among these.

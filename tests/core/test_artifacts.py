@@ -5,7 +5,9 @@ import pytest
 import torch
 
 import robcal
-from robcal.artifacts import (
+from robcal.base.checks import InputError
+from robcal.base.files import replacing
+from robcal.base.storage import (
     digest_of_tensors,
     load_array,
     load_checkpoint,
@@ -22,9 +24,7 @@ from robcal.artifacts import (
     save_scores,
     save_state,
 )
-from robcal.checks import InputError
-from robcal.files import replacing
-from robcal.types import (
+from robcal.base.types import (
     EpochRow,
     Estimate,
     GalleryItem,

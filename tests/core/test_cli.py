@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robcal.artifacts import load_levels, load_results, load_scores, save_scores
-from robcal.cli import main
+from robcal.base.storage import load_levels, load_results, load_scores, save_scores
+from robcal.base.types import Scores
+from robcal.commands.cli import main
 from robcal.robustness.levels import assign_levels
-from robcal.types import Scores
 
 TRAIN = ["train", "--model", "mlp", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.1", "--quiet"]
 ROBUST = ["--method", "ar-adals", "--levels-from", "robustness"]
@@ -177,7 +177,7 @@ def test_audit_of_plain_files_does_not_import_torch(tmp_path):
     np.save(tmp_path / "p.npy", np.full((40, 2), 0.5))
     np.save(tmp_path / "y.npy", np.arange(40) % 2)
     code = (
-        "import sys; from robcal.cli import main\n"
+        "import sys; from robcal.commands.cli import main\n"
         f"try: main(['audit', '--probs', r'{tmp_path}/p.npy', '--labels', r'{tmp_path}/y.npy'])\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "assert 'torch' not in sys.modules"
@@ -322,7 +322,7 @@ def test_ctrl_c_exits_130_keeps_the_state_and_the_run_goes_on(table, tmp_path):
     assert "goes on from there" in error
     assert (out / "state.pt").exists()
     assert not list(out.glob("*.tmp"))
-    from robcal.artifacts import load_state
+    from robcal.base.storage import load_state
 
     epoch, batch, _ = load_state(out / "state.pt")["at"]
     assert epoch + batch > 0
@@ -335,7 +335,7 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     """The demo's whole path with short runs: table, what was found, report; and again, from what is there."""
     import dataclasses
 
-    from robcal import demo
+    from robcal.comparison import demo
     from robcal.report.compared import comparison
     from robcal.report.formatting import ascii_numbers
 

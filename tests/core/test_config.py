@@ -3,14 +3,14 @@ from typing import get_args
 
 import pytest
 
-from robcal.artifacts import digest_of
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.storage import digest_of
+from robcal.base.types import Scorer
 from robcal.commands.train import Controller, MethodName
-from robcal.config import TrainSettings
-from robcal.controllers import CONTROLLERS
 from robcal.methods import METHODS
 from robcal.robustness.scoring import METHODS as ATTACKS
-from robcal.types import Scorer
+from robcal.smoothing.controllers import CONTROLLERS
+from robcal.training.settings import TrainSettings
 
 #: Digests of the release before split seeds, controllers, sources of levels and members: runs made then stay theirs.
 BEFORE = {

@@ -7,7 +7,7 @@ from scipy.linalg import null_space
 from scipy.stats import multivariate_normal
 
 from robcal import AdaptiveLabelSmoother, InputError
-from robcal.controllers import (
+from robcal.smoothing.controllers import (
     DEFAULT_LEAD,
     _random_walk,
     common_squared_errors,

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robcal.artifacts import load_predictions
+from robcal.base.storage import load_predictions
 from robcal.calibration.metrics import negative_log_likelihood
-from robcal.demo import SETTINGS
-from robcal.run_directory import load_data
-from robcal.runs import train_run
+from robcal.comparison.demo import SETTINGS
+from robcal.runs.directory import load_data
+from robcal.runs.train import train_run
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from robcal.artifacts import load_checkpoint, load_levels
+from robcal.base.storage import load_checkpoint, load_levels
 
 OPTIONS = ["--data", "digits", "--model", "mlp", "--epochs", "3", "--batch-size", "50", "--device", "cpu", "--quiet"]
 

@@ -3,11 +3,11 @@ import pytest
 import torch
 from interruption import Interrupted, StopAfter
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
-from robcal.predictors import predict, predict_logits, softmax
-from robcal.training import fit, fit_ensemble, member_seed, schedule
+from robcal.training.loop import fit, fit_ensemble, member_seed, schedule
+from robcal.training.predict import predict, predict_logits, softmax
 
 OPTIONS = {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "device": "cpu"}
 LEVELS = {"train": np.arange(90) % 2, "val": np.arange(40) % 2}

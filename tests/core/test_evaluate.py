@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 import robcal
+from robcal.base.checks import InputError
 from robcal.calibration.replicates import Resampling
-from robcal.checks import InputError
-from robcal.config import TrainSettings
 from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
-from robcal.evaluate import collect
-from robcal.measure import Measured, gallery
 from robcal.report.verdicts import paired_difference
-from robcal.shift import Shift
+from robcal.results.collect import collect
+from robcal.runs.measure import Measured, gallery
+from robcal.runs.shift import Shift
+from robcal.training.settings import TrainSettings
 
 N, Z = 120, 3
 CELLS = tuple((kind, severity) for kind in BENCHMARK_KINDS for severity in SEVERITIES)

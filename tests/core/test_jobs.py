@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from robcal.checks import InputError
-from robcal.files import locked
-from robcal.jobs import Failure, run_in_order, run_what_can
-from robcal.progress import SILENT
+from robcal.base.checks import InputError
+from robcal.base.files import locked
+from robcal.base.jobs import Failure, run_in_order, run_what_can
+from robcal.base.progress import SILENT
 
 
 def record(task, reporter):

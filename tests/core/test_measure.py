@@ -6,18 +6,18 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from robcal.artifacts import load_arrays, load_predictions, load_scores
+from robcal.base.checks import InputError
+from robcal.base.storage import load_arrays, load_predictions, load_scores
 from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
-from robcal.checks import InputError
-from robcal.config import TrainSettings
 from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
-from robcal.measure import gallery, measure_run
 from robcal.models.average import Average
-from robcal.predictors import predict_logits, softmax
-from robcal.run_directory import load_model, load_networks, open_run
-from robcal.runs import train_run
-from robcal.shift import ShiftImages, ShiftLogits, average_logits
+from robcal.runs.directory import load_model, load_networks, open_run
+from robcal.runs.measure import gallery, measure_run
+from robcal.runs.shift import ShiftImages, ShiftLogits, average_logits
+from robcal.runs.train import train_run
+from robcal.training.predict import predict_logits, softmax
+from robcal.training.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.methods import METHODS, Batch, EpochInfo, RunInfo, make_method
 
 Z, R, B = 5, 4, 12

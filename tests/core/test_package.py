@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import robcal
-from robcal.checks import InputError
-from robcal.jobs import run_side_by_side
+from robcal.base.checks import InputError
+from robcal.base.jobs import run_side_by_side
+from robcal.base.progress import SILENT, Lines, Relay, relay_messages
 from robcal.models import MODELS, build_model
-from robcal.progress import SILENT, Lines, Relay, relay_messages
 
 
 def test_every_public_name_exists_and_importing_robcal_imports_nothing_heavy():
@@ -103,7 +103,7 @@ def test_progress_in_lines_and_through_a_queue(capsys):
 
 
 def test_checks_name_what_was_given(tmp_path):
-    from robcal.checks import check_choice, check_labels, check_probs
+    from robcal.base.checks import check_choice, check_labels, check_probs
 
     with pytest.raises(InputError, match=r"row 1 of probs sums to 0\.9"):
         check_probs([[0.5, 0.5], [0.4, 0.5]])

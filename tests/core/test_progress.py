@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from robcal.jobs import run_side_by_side
-from robcal.progress import Lines, Together
+from robcal.base.jobs import run_side_by_side
+from robcal.base.progress import Lines, Together
 
 
 class Clock:

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 
 import robcal
-from robcal.cli import main
+from robcal.commands.cli import main
 from robcal.report.recalibration import advice, markdown_comparison
 
 

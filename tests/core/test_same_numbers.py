@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load_file
 
 import robcal
-from robcal.cli import main
+from robcal.commands.cli import main
 
 FIXTURE = Path(__file__).with_name("same_numbers.json")
 RECIPE = {

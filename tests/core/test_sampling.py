@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import Split
-from robcal.sampling import draw_weights, dropout_networks, measure_batch_norm, swag_networks
+from robcal.training.sampling import draw_weights, dropout_networks, measure_batch_norm, swag_networks
 
 RNG = np.random.default_rng(0)
 TRAIN = Split((RNG.normal(size=(64, 4)) * 3 + 1).astype(np.float32), RNG.integers(0, 2, 64))

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from robcal import shift as shift_module
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import Split, load_dataset, shifts
 from robcal.data.corrupted import load_corrupted
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.shifts import ImageCorruptions, OfficialFiles, TableCorruptions
 from robcal.data.table_shift import TABLE_KINDS, Features, shift_table
 from robcal.models import build_model
-from robcal.predictors import predict_logits
-from robcal.shift import ShiftImages, _logits, average_logits
+from robcal.runs.shift import ShiftImages, _logits, average_logits
+from robcal.runs.train import shift as shift_module
+from robcal.training.predict import predict_logits
 
 KINDS = ("fog", "shot_noise", "motion_blur", "elastic_transform", "jpeg_compression")
 
@@ -193,7 +193,7 @@ from PIL import Image
 from robcal.data import load_dataset
 from robcal.data.shifts import OfficialFiles, ImageCorruptions, shift_source
 from robcal.data.corrupted import load_corrupted
-from robcal.shift import ShiftImages, _logits
+from robcal.runs.shift import ShiftImages, _logits
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robcal import AdaptiveLabelSmoother, InputError
-from robcal.controllers import integral_update
-from robcal.smoothing import (
+from robcal.smoothing.controllers import integral_update
+from robcal.smoothing.smoother import (
     epsilon_from_true_mass,
     level_statistics,
     soft_targets,

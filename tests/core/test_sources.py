@@ -6,19 +6,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robcal import cross_fit
-from robcal.artifacts import load_levels, load_predictions, load_scores
-from robcal.auditing import audit_run
-from robcal.checks import InputError
-from robcal.config import TrainSettings
-from robcal.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
+from robcal.base.checks import InputError
+from robcal.base.distributed import Group
+from robcal.base.storage import load_levels, load_predictions, load_scores
+from robcal.base.types import Scores
 from robcal.data import Dataset, Split
-from robcal.distributed import Group
+from robcal.results.audit import audit_run
 from robcal.robustness.levels import assign_levels
-from robcal.run_directory import load_data, load_model, load_networks, open_run
-from robcal.runs import train_run
-from robcal.sources import log_likelihood, logit_margin, score_reference, shared_folds
-from robcal.types import Scores
+from robcal.runs.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
+from robcal.runs.directory import load_data, load_model, load_networks, open_run
+from robcal.runs.level_sources import log_likelihood, logit_margin, score_reference, shared_folds
+from robcal.runs.train import cross_fit, train_run
+from robcal.training.settings import TrainSettings
 
 TINY = {"data": "digits", "model": "mlp", "epochs": 2, "train_limit": 200, "test_limit": 60, "device": "cpu"}
 

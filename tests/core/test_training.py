@@ -3,11 +3,11 @@ import pytest
 import torch
 from interruption import Interrupted, StopAfter
 
-from robcal.artifacts import load_state
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.storage import load_state
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
-from robcal.training import fit, schedule
+from robcal.training.loop import fit, schedule
 
 
 def blobs(n=90, seed=0):

@@ -4,14 +4,14 @@ import json
 import numpy as np
 import pytest
 
-from robcal.artifacts import load_fidelity, load_scores, save_scores
-from robcal.checks import InputError
-from robcal.cli import main
-from robcal.config import TrainSettings
+from robcal.base.checks import InputError
+from robcal.base.storage import load_fidelity, load_scores, save_scores
+from robcal.commands.cli import main
 from robcal.robustness.scoring import score
-from robcal.run_directory import load_model
-from robcal.runs import train_run
-from robcal.trust import measure_fidelity
+from robcal.runs.directory import load_model
+from robcal.runs.fidelity import measure_fidelity
+from robcal.runs.train import train_run
+from robcal.training.settings import TrainSettings
 
 OPTIONS = {"methods": ("first-order", "projection"), "sample": 30, "num_levels": 5, "iterations": 20, "restarts": 1}
 

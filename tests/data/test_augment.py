@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import Split
 from robcal.data.augment import draw_crops, pad_crop_flip, random_resized_crop, shift, standard_augmentation
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import load_dataset
 from robcal.data.cifar import CIFAR10, read_cifar10
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import load_dataset
 from robcal.data.cifar import CIFAR100_CLASSES, read_cifar100
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import load_dataset
 from robcal.data.corrupted import load_corrupted
 from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, EXTRA_KINDS, SEVERITIES

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import corruptions, load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, EXTRA_KINDS, SEVERITIES, corrupt
 from robcal.data.corruptions.draws import Draws, cell_key

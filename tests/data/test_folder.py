@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import load_dataset
 from robcal.data.folder import read_folder
 from robcal.data.lazy import LazyPictures, fit

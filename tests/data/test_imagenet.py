@@ -11,7 +11,7 @@ import torch
 from official_files import WNIDS, jpeg, write_shard, write_shards
 from PIL import Image
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import Dataset, load_dataset
 from robcal.data.imagenet import read_imagenet
 from robcal.data.lazy import LazyPictures, ManyPictures, fit, in_threads

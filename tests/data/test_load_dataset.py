@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import SPEC_HELP, load_dataset
 
 

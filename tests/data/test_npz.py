@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import load_dataset
 from robcal.data.npz import read_npz
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data.pickles import load_arrays
 
 ARRAYS = [

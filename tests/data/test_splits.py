@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data.dataset import Split
 from robcal.data.splits import CutOptions, Parts, assemble, stratified_cut
 

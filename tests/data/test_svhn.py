@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data import load_dataset
 from robcal.data.svhn import read_svhn
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, norm
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data.table_shift import TABLE_KINDS, TABLE_SHIFTS, Features, shift_table
 
 TABLE = np.random.default_rng(0).normal([0, 5, -3], [1, 20, 0.1], (4000, 3)).astype(np.float32)

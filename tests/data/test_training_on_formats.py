@@ -9,14 +9,14 @@ import pytest
 import torch
 from official_files import write_imagenet, write_svhn
 
-from robcal.artifacts import load_predictions
-from robcal.config import TrainSettings
+from robcal.base.storage import load_predictions
 from robcal.data import Dataset, load_dataset
 from robcal.data.augment import crop_large, pad_crop_flip
-from robcal.member import Augment, Member, Recipe, open_engine
 from robcal.methods import make_method
-from robcal.run_directory import load_model
-from robcal.runs import train_run
+from robcal.runs.directory import load_model
+from robcal.runs.train import train_run
+from robcal.training.member import Augment, Member, Recipe, open_engine
+from robcal.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from official_files import WNIDS, jpeg, write_imagenet, write_shard, write_shards
 
-from robcal.checks import InputError
-from robcal.cli import main
+from robcal.base.checks import InputError
+from robcal.commands.cli import main
 from robcal.data import load_dataset, unpack
 from robcal.data.imagenet import read_imagenet
 from robcal.data.unpack import unpack_pictures

@@ -5,7 +5,7 @@ from interruption import Interrupted, StopAfter
 
 from robcal.data import load_dataset
 from robcal.methods.method import Batch, RunInfo
-from robcal.training import fit
+from robcal.training.loop import fit
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.methods import make_method
 from robcal.methods.adversarial_training import adversarial_training
-from robcal.training import fit
+from robcal.training.loop import fit
 
 
 def test_two_classes_and_a_linear_network_in_closed_form(batch):

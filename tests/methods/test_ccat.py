@@ -6,12 +6,12 @@ import torch
 from scipy import stats
 from torch.nn import functional
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.methods import make_method
 from robcal.methods.ccat import _start, ccat, fade, rival_log_confidence, transition
 from robcal.methods.linf import generator_of
 from robcal.methods.method import RunInfo
-from robcal.training import fit
+from robcal.training.loop import fit
 
 
 def test_targets_by_hand():

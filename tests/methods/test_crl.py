@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.methods.crl import correctness, crl, ranking_loss
 from robcal.methods.method import Batch, EpochInfo, RunInfo
 

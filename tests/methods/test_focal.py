@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.methods.focal import focal, focal_loss
-from robcal.training import fit
+from robcal.training.loop import fit
 
 
 @settings(max_examples=40, deadline=None)

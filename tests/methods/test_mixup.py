@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy import stats
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.methods.mixup import draw_mixture, mixup
-from robcal.training import fit
+from robcal.training.loop import fit
 
 
 def test_inputs_and_targets_are_mixed_with_the_same_partner_and_share():

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from robcal.artifacts import load_predictions
-from robcal.checks import InputError
-from robcal.config import METHOD_OPTIONS, TrainSettings, parse_method_options
+from robcal.base.checks import InputError
+from robcal.base.storage import load_predictions
 from robcal.methods import METHODS, make_method
-from robcal.run_directory import load_model, load_networks
-from robcal.runs import train_run
-from robcal.sampling import FixedDropout
+from robcal.runs.directory import load_model, load_networks
+from robcal.runs.train import train_run
+from robcal.training.sampling import FixedDropout
+from robcal.training.settings import METHOD_OPTIONS, TrainSettings, parse_method_options
 
 RECIPE = {"data": "digits", "model": "mlp", "epochs": 4, "train_limit": 150, "test_limit": 60, "device": "cpu"}
 

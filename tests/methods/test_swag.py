@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.methods.method import EpochInfo, RunInfo
 from robcal.methods.swag import swag, take_in
-from robcal.training import fit
+from robcal.training.loop import fit
 
 
 def info_after(epoch, epochs, model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.models import MODEL_NAMES, build_model
 from robcal.models.bottleneck import Bottleneck, PreActivationBottleneck, large_resnet, preact_resnet
 

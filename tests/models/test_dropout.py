@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.models import build_model
 from robcal.models.dropout import with_dropout
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from robcal.artifacts import save_checkpoint
-from robcal.checks import InputError
-from robcal.cli import app
-from robcal.config import TrainSettings
+from robcal.base.checks import InputError
+from robcal.base.storage import save_checkpoint
+from robcal.commands.cli import app
 from robcal.models import admit_model, build_model, external
-from robcal.run_directory import load_model
-from robcal.runs import train_run
+from robcal.runs.directory import load_model
+from robcal.runs.train import train_run
+from robcal.training.settings import TrainSettings
 
 SHAPE = (3, 8, 8)
 

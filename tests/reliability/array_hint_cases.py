@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 import robcal
-from robcal import checks
+from robcal.base import checks
 from robcal.calibration import binning, conditional, metrics, ood, stability, temperature, trends, weighted
 from robcal.robustness import levels
 

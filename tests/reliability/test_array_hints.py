@@ -18,15 +18,15 @@ from array_hint_cases import CASES, LABELS, PROBS, Case, codes
 
 import robcal
 from robcal import array_hints, arrays, checks, errors
-from robcal.auditing import audit_files
-from robcal.checks import InputError
-from robcal.cli import main
-from robcal.user_files import read_array
+from robcal.base.checks import InputError
+from robcal.base.user_files import read_array
+from robcal.commands.cli import main
+from robcal.results.audit import audit_files
 
 #: The modules whose errors are in this table. Those of files are in test_user_files.py too.
 MODULES = [
-    *("robcal.arrays", "robcal.auditing", "robcal.checks", "robcal.commands.audit"),
-    *("robcal.robustness.levels", "robcal.user_files"),
+    *("robcal.base.arrays", "robcal.results.audit", "robcal.base.checks", "robcal.commands.audit"),
+    *("robcal.robustness.levels", "robcal.base.user_files"),
     *(f"robcal.calibration.{name}" for name in ("binning", "conditional", "metrics", "ood", "row_order", "selective")),
     *(f"robcal.calibration.{name}" for name in ("stability", "temperature", "trends", "weighted")),
 ]

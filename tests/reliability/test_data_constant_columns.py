@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from robcal.artifacts import save_checkpoint
-from robcal.cli import main
-from robcal.config import TrainSettings
+from robcal.base.storage import save_checkpoint
+from robcal.commands.cli import main
 from robcal.data import Split, load_dataset, moments
 from robcal.data.moments import ROUNDING, Moments
 from robcal.models import build_model
-from robcal.recipe import build_networks, describe_network
 from robcal.robustness.scoring import score
-from robcal.run_directory import load_model
+from robcal.runs.directory import load_model
+from robcal.training.recipe import build_networks, describe_network
+from robcal.training.settings import TrainSettings
 
 RNG = np.random.default_rng(5)
 N = 240
@@ -39,7 +39,7 @@ def _settings(spec: str, **more: object) -> TrainSettings:
 
 
 def _trained(spec: str, folder: Path) -> torch.nn.Module:
-    from robcal.runs import train_run
+    from robcal.runs.train import train_run
 
     return load_model(train_run(_settings(spec), folder).directory)[0]
 

@@ -13,7 +13,7 @@ from shifts_hint_cases import SHIFTS_CASES
 from splits_hint_cases import SPLITS_CASES
 
 import robcal.data
-from robcal.errors import InputError, refuse
+from robcal.base.errors import InputError, refuse
 
 PACKAGE = Path(robcal.data.__file__).parent
 

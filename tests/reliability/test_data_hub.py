@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from official_files import WNIDS, jpeg
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.data.cifar import CIFAR10_CLASSES, read_cifar10, read_cifar100
 from robcal.data.hub import files_of_parts, parquet_files
 from robcal.data.imagenet import read_imagenet

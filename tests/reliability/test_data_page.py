@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from robcal.cli import main
+from robcal.commands.cli import main
 from robcal.comparison.blocks import notes
 from robcal.data import READERS
 from robcal.data.npz import LAYOUTS, PARTS

@@ -12,7 +12,7 @@ import pytest
 from official_files import jpeg
 from PIL import Image
 
-from robcal.cli import main
+from robcal.commands.cli import main
 from robcal.data import load_dataset
 from robcal.data.cifar import read_cifar10
 from robcal.data.folder import read_folder

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from robcal.checks import MAX_SEED, InputError, check_seed
-from robcal.config import TrainSettings
+from robcal.base.checks import MAX_SEED, InputError, check_seed
 from robcal.data import load_dataset
 from robcal.data.corruptions import corrupt
 from robcal.data.splits import stratified_cut, stratified_subset
 from robcal.data.table_shift import Features, shift_table
+from robcal.training.settings import TrainSettings
 
 LABELS = np.repeat([0, 1], 6)
 TABLE = np.arange(6.0).reshape(3, 2)

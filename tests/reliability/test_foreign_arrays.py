@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import robcal
-import robcal.auditing
+import robcal.results.audit
+from robcal.base.checks import InputError, as_array, check_labels, check_probs, precision_of
+from robcal.base.encoding import plain
+from robcal.base.types import Results
 from robcal.calibration import binning, conditional, metrics, ood, selective, stability, trends
-from robcal.checks import InputError, as_array, check_labels, check_probs, precision_of
-from robcal.encoding import plain
-from robcal.types import Results
 
 N, Z = 90, 5
 
@@ -90,7 +90,7 @@ def takes(function: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robcal.auditing, "trend_tests", functools.partial(trends.trend_tests, permutations=20))
+    monkeypatch.setattr(robcal.results.audit, "trend_tests", functools.partial(trends.trend_tests, permutations=20))
 
 
 def tensors(dtype: torch.dtype) -> Callable[[np.ndarray], Any]:
@@ -267,7 +267,7 @@ def test_an_audit_as_a_dictionary_is_valid_json_and_can_be_read_back() -> None:
     made = robcal.audit(arrays["probs"], arrays["labels"], scores=scores, groups={3: arrays["groups"]}, resamples=20)
     assert any(np.isnan(one.confidence) for one in made.results.methods[0].reliability)  # an empty bin
     text = json.dumps(made.to_dict(), allow_nan=False)
-    from robcal.encoding import typed
+    from robcal.base.encoding import typed
 
     assert plain(typed(Results, json.loads(text))) == made.to_dict()
 

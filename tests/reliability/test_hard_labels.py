@@ -9,14 +9,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from robcal.artifacts import load_checkpoint
-from robcal.checks import InputError
-from robcal.cli import app
+from robcal.base.checks import InputError
+from robcal.base.storage import load_checkpoint
+from robcal.commands.cli import app
 from robcal.comparison import load_plan, preset_names
 from robcal.comparison.table import load_comparison, markdown_tables, text_tables
-from robcal.evaluate import report_runs
-from robcal.hard_labels import REASON
 from robcal.report import render_html
+from robcal.results.collect import report_runs
+from robcal.runs.hard_labels import REASON
 
 HARD = f"labels stayed hard: {REASON}"
 TRAIN = ["train", "--model", "mlp", "--batch-size", "32", "--device", "cpu", "--quiet"]

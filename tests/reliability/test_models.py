@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness.scoring import score
 
 

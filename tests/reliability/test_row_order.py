@@ -15,7 +15,8 @@ import torch
 
 import robcal
 from robcal import calibration
-from robcal.auditing import audit
+from robcal.base.encoding import plain
+from robcal.base.types import Scores
 from robcal.calibration import (
     binning,
     conditional,
@@ -33,10 +34,9 @@ from robcal.calibration import (
     trends,
     weighted,
 )
-from robcal.encoding import plain
+from robcal.results.audit import audit
 from robcal.robustness import fidelity, levels
 from robcal.robustness.scoring import score
-from robcal.types import Scores
 
 N, Z = 160, 4
 
@@ -228,7 +228,7 @@ ROW_ARGUMENTS = {
     *("distance", "distances", "true_class", "values", "top", "probs_per_seed", "candidate", "references", "columns"),
     *("confidence_in", "confidence_out", "first", "second", "index", "inputs", "prediction", "rows", "margin"),
 }
-PLACES = ["robcal.auditing", "robcal.robustness.fidelity", "robcal.robustness.levels"]
+PLACES = ["robcal.results.audit", "robcal.robustness.fidelity", "robcal.robustness.levels"]
 
 
 def class_bins(r: Rows) -> metrics.ClassBins:

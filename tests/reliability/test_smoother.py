@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from robcal import AdaptiveLabelSmoother, InputError, level_statistics, soft_cross_entropy
-from robcal.smoothing import soft_targets
+from robcal.smoothing.smoother import soft_targets
 
 CONFIDENCE, ACCURACY, COUNTS = [0.95, 0.9, 0.99], [0.6, 0.8, 0.9], [200, 200, 100]
 

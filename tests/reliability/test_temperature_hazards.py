@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from robcal import TemperatureScaling, calibration_error, negative_log_likelihood
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 
 N, Z = 60, 4
 

@@ -12,14 +12,14 @@ from interruption import Interrupted, StopAfter
 from torch import nn
 
 from robcal import member, training
-from robcal.artifacts import load_state
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.storage import load_state
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
 from robcal.models import build_model
-from robcal.sampling import dropout_networks, swag_networks
-from robcal.trainable import check_network
-from robcal.training import fit
+from robcal.training.loop import fit
+from robcal.training.sampling import dropout_networks, swag_networks
+from robcal.training.trainable import check_network
 
 CLASSES = 3
 OPTIONS = {"epochs": 2, "batch_size": 20, "learning_rate": 0.1, "device": "cpu"}

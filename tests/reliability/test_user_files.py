@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from robcal.artifacts import save_scores
-from robcal.checks import InputError
-from robcal.cli import main
-from robcal.types import Scores
-from robcal.user_files import read_array, read_scores
+from robcal.base.checks import InputError
+from robcal.base.storage import save_scores
+from robcal.base.types import Scores
+from robcal.base.user_files import read_array, read_scores
+from robcal.commands.cli import main
 
 PROBS = np.array([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0], [0.125, 0.375, 0.5], [0.5, 0.25, 0.25]])
 TWO = np.array([[0.0, 1.0], [0.25, 0.75], [0.5, 0.5]])

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from robcal.types import (
+from robcal.base.types import (
     EpochRow,
     Estimate,
     GalleryItem,

@@ -2,8 +2,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from robcal.base.types import Estimate
 from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
-from robcal.types import Estimate
 
 ROWS = ("Plain", "<script>", "日本語 $x$", "A label that is longer than there is room for")
 RAW = Dots("raw", (Estimate(0.1, 0.05, 0.15), Estimate(0.2), None, Estimate(float("nan"))))

@@ -2,9 +2,9 @@ import io
 
 from rich.console import Console
 
+from robcal.base.types import Estimate, FidelityRow, MethodResult, Results
 from robcal.report import render_html
 from robcal.report.fidelity import fidelity_section, text_fidelity
-from robcal.types import Estimate, FidelityRow, MethodResult, Results
 
 ROWS = (
     FidelityRow("auto <x>", "candidate", {"same_level": Estimate(0.912, 0.89, 0.93), "passes": Estimate(5.25)}),

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from report_samples import NAN, around, audit, full, method
 
+from robcal.base.types import Estimate, MethodResult, Results, TrendTest
 from robcal.report.compared import comparison, comparisons
 from robcal.report.findings import answer, headline, most_overconfident, trend_sentence
 from robcal.report.verdicts import compare, marks, titles
-from robcal.types import Estimate, MethodResult, Results, TrendTest
 
 
 def two(first, second, difference=None, metric="ece"):

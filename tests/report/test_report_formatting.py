@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import INF, NAN
 
+from robcal.base.types import Estimate
 from robcal.report import formatting as f
-from robcal.types import Estimate
 
 
 @pytest.mark.parametrize(

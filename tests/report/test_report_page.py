@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 import pytest
 from report_samples import HOSTILE, INF, NAN, around, audit, full, hostile, method
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.types import METRIC_TITLES, EpochRow, Estimate, GroupRow, MethodResult, Results, TrendTest
 from robcal.report import render_html, write_report
 from robcal.report.formatting import clean_text
-from robcal.types import METRIC_TITLES, EpochRow, Estimate, GroupRow, MethodResult, Results, TrendTest
 
 VOID = {"meta", "link", "img", "br"}
 

@@ -6,10 +6,10 @@ import pytest
 from report_samples import HOSTILE, full, hostile
 from rich.console import Console
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.types import Estimate, MethodResult, Results
 from robcal.report import text_table
 from robcal.report.table import measured_metrics
-from robcal.types import Estimate, MethodResult, Results
 
 
 def printed(results, width=80, *, differences=True, **options):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import NearestCentroid, ReluNet, curved_cases, linear_distance, linear_model
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness import auto
 from robcal.robustness.auto import cut_bands, draw_rounds, level_tolerance, score_auto
 from robcal.robustness.levels import assign_levels

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles import box_rows, least_distance
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness.box import make_bounds, multiplier_in_box, project_on_halfspaces
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from oracles import NearestCentroid, linear_distance, linear_model, relu_case
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness.ddn import DDN
 from robcal.robustness.scoring import score
 from robcal.robustness.steps import attack_batch

@@ -14,25 +14,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robcal.artifacts import load_scores, save_checkpoint
-from robcal.checks import InputError
-from robcal.cli import main
-from robcal.config import TrainSettings
-from robcal.distributed import Group, choose_device, is_main, process_group, rank_and_world
+from robcal.base.checks import InputError
+from robcal.base.distributed import Group, choose_device, is_main, process_group, rank_and_world
+from robcal.base.progress import StopRequested
+from robcal.base.storage import load_scores, save_checkpoint
+from robcal.commands.cli import main
 from robcal.models import build_model
-from robcal.progress import StopRequested
-from robcal.run_directory import load_data, load_model
-from robcal.split_scores import score_split
+from robcal.runs.directory import load_data, load_model
+from robcal.runs.scores import score_split
+from robcal.training.settings import TrainSettings
 
 #: What every rank runs: several scorings after one another, so that the start of Python is paid once.
 WORKER = """
 import sys
 from pathlib import Path
-from robcal.distributed import rank_and_world, process_group
-from robcal.checks import InputError
-from robcal.run_directory import load_data, load_model
-from robcal.split_scores import score_split
-from robcal.config import TrainSettings
+from robcal.base.distributed import rank_and_world, process_group
+from robcal.base.checks import InputError
+from robcal.runs.directory import load_data, load_model
+from robcal.runs.scores import score_split
+from robcal.training.settings import TrainSettings
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 rank, world = rank_and_world()

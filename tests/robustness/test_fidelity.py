@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from robcal.checks import InputError
-from robcal.encoding import plain
+from robcal.base.checks import InputError
+from robcal.base.encoding import plain
+from robcal.base.types import FIDELITY_TITLES, Scores
 from robcal.robustness.fidelity import best_of, fidelity, stratified_sample
 from robcal.robustness.levels import assign_levels
-from robcal.types import FIDELITY_TITLES, Scores
 
 
 def scores(distance: object, *, status: object = None, passes: float = 2.0, name: str = "some") -> Scores:

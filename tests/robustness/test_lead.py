@@ -11,7 +11,7 @@ import torch
 from oracles import ReluNet, linear_distance, linear_model, relu_case
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.ddn import DDN
 from robcal.robustness.fidelity import fidelity

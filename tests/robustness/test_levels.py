@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.types import Scores
 from robcal.robustness.levels import assign_levels
-from robcal.types import Scores
 
 distances = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.3, 1.0, 2.5, float("inf")]), min_size=1, max_size=60)
 

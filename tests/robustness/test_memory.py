@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robcal.artifacts import load_scores
+from robcal.base.storage import load_scores
 
 COUNT, FEATURES = 200_000, 128
 #: MB above what scoring a tenth of the inputs takes. The inputs are 102 MB; results take some 150 bytes an example

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from robcal.data import Split
-from robcal.predictors import predict_logits
 from robcal.robustness.scoring import score
+from robcal.training.predict import predict_logits
 
 NEWER = hasattr(torch.backends.cuda.matmul, "fp32_precision")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness.box import make_bounds
 from robcal.robustness.modes import scoring_mode
 from robcal.robustness.network import Network, signed_margin

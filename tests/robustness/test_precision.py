@@ -9,7 +9,7 @@ import torch
 from oracles import linear_distance, linear_model
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness.box import make_bounds
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.projection import Projection

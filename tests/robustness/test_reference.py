@@ -6,11 +6,11 @@ import torch
 from oracles import relu_case
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.types import Scores
 from robcal.robustness.fidelity import best_of, fidelity
 from robcal.robustness.reference import reference_attacks
 from robcal.robustness.scoring import score
-from robcal.types import Scores
 
 
 def reference_scores(

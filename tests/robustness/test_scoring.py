@@ -9,7 +9,7 @@ import torch
 from oracles import linear_distance, linear_model
 from torch import nn
 
-from robcal.checks import InputError
+from robcal.base.checks import InputError
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.levels import assign_levels

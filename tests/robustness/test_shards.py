@@ -17,8 +17,8 @@ import torch
 from oracles import linear_model
 from torch import nn
 
-from robcal.artifacts import load_scores, save_checkpoint
-from robcal.checks import InputError
+from robcal.base.checks import InputError
+from robcal.base.storage import load_scores, save_checkpoint
 from robcal.models import build_model
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.projection import Projection
@@ -280,9 +280,9 @@ def test_any_positions_of_a_data_set_score_as_in_the_whole() -> None:
 #: Runs `robcal` with the arguments of each line in a process of its own, and says its number and how it ended.
 NURSERY = """
 import json, os, sys
-import robcal.runs
+import robcal.runs.train
 import robcal.robustness.shards as shards
-from robcal.cli import main
+from robcal.commands.cli import main
 shards.SHARD_SIZE = 16
 for line in sys.stdin:
     child = os.fork()

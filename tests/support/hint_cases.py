@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.errors import InputError
+from robcal.base.errors import InputError
 
 Call = Callable[[], object]
 Steps = Generator[Call, str, None]

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import (
+from robcal.base.checks import (
     FloatArray,
     IntArray,
     check_choice,

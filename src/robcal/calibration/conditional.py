@@ -6,6 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.checks import (
+    FloatArray,
+    as_array,
+    check_fraction,
+    check_labels,
+    check_positive_int,
+    check_same_length,
+    check_scores,
+    refuse,
+)
+from robcal.base.types import METRIC_TITLES, Estimate, GroupRow, ReliabilityBin
 from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, top_from, width_edges
 from robcal.calibration.intervals import (
     TOP_LABEL_METRICS,
@@ -20,17 +31,6 @@ from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
 from robcal.calibration.trends import trend_tests
 from robcal.calibration.weighted import METRICS
-from robcal.checks import (
-    FloatArray,
-    as_array,
-    check_fraction,
-    check_labels,
-    check_positive_int,
-    check_same_length,
-    check_scores,
-    refuse,
-)
-from robcal.types import METRIC_TITLES, Estimate, GroupRow, ReliabilityBin
 
 __all__ = ["group_table", "level_table", "overall_metrics", "reliability_bins", "top_label_metrics", "trend_tests"]
 
@@ -49,7 +49,7 @@ def overall_metrics(
         seed: seed of the simulations.
 
     Returns:
-        The keys of `robcal.types.METRIC_TITLES`, in their order, without those under shift.
+        The keys of `robcal.base.types.METRIC_TITLES`, in their order, without those under shift.
 
     Raises:
         InputError: on bad input or options.
@@ -78,7 +78,7 @@ def top_label_metrics(
         seed: seed of the simulations.
 
     Returns:
-        Estimates by the keys of `robcal.types.METRIC_TITLES`, in their order.
+        Estimates by the keys of `robcal.base.types.METRIC_TITLES`, in their order.
 
     Raises:
         InputError: on bad input or options.
@@ -205,7 +205,7 @@ def level_table(
     Args:
         probs: (N, Z) probabilities.
         labels: (N,) integers in 0 … Z - 1.
-        levels: (N,) integers from 0; 0 is the least robust (`robcal.types.Levels.level`).
+        levels: (N,) integers from 0; 0 is the least robust (`robcal.base.types.Levels.level`).
         scores: (N,) distances whose range each row reports.
         bins: number of equal-width bins of the ECE.
         confidence: nominal coverage of the intervals.

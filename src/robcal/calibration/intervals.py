@@ -13,6 +13,16 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaincinv, erf, ndtri, stdtrit
 
+from robcal.base.checks import (
+    FloatArray,
+    check_choice,
+    check_fraction,
+    check_labels,
+    check_positive_int,
+    check_probs,
+    precision_of,
+)
+from robcal.base.types import Estimate
 from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_of
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import (
@@ -26,16 +36,6 @@ from robcal.calibration.metrics import (
 )
 from robcal.calibration.selective import aurc_values
 from robcal.calibration.weighted import BIN_METRICS, METRICS, value_of_bins
-from robcal.checks import (
-    FloatArray,
-    check_choice,
-    check_fraction,
-    check_labels,
-    check_positive_int,
-    check_probs,
-    precision_of,
-)
-from robcal.types import Estimate
 
 #: Metrics that need no more than each example's confidence and whether it is right.
 TOP_LABEL_METRICS = tuple(metric for metric in METRICS if metric not in ("nll", "brier", "classwise_ece"))
@@ -117,7 +117,7 @@ def metric_interval(
     in closed form (`classwise_interval`). AURC: its influence function, on the logarithmic scale.
 
     Args:
-        metric: a key of `robcal.types.METRIC_TITLES`, without those under shift.
+        metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
         probs: (N, Z) probabilities.
         labels: (N,) integers in 0 … Z - 1.
         bins: number of bins, where the metric has bins.
@@ -153,7 +153,7 @@ def metric_intervals(
     """Several metrics of the same predictions, which are checked and reduced to their top labels once.
 
     Args:
-        metrics: keys of `robcal.types.METRIC_TITLES`, without those under shift.
+        metrics: keys of `robcal.base.types.METRIC_TITLES`, without those under shift.
         probs: (N, Z) probabilities.
         labels: (N,) integers in 0 … Z - 1.
         bins: number of bins, where a metric has bins.

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv
 
+from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration.binning import BinSums
 from robcal.calibration.metrics import Norm, norm_of_gaps
-from robcal.checks import FloatArray, IntArray
 
 _STEPS = 24  # halvings of the bracket: the ends are exact to 1e-6 or better
 

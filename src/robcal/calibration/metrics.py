@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from robcal.arrays import PRECISIONS
+from robcal.base.arrays import PRECISIONS
+from robcal.base.checks import FloatArray, IntArray, check_choice, check_labels, check_probs, precision_of
 from robcal.calibration.binning import (
     BinSums,
     Edges,
@@ -23,7 +24,6 @@ from robcal.calibration.binning import (
     total,
     width_edges,
 )
-from robcal.checks import FloatArray, IntArray, check_choice, check_labels, check_probs, precision_of
 
 Norm = Literal["l1", "l2", "max"]
 NORMS: tuple[Norm, ...] = get_args(Norm)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.checks import FloatArray, check_scores, refuse
+from robcal.base.checks import FloatArray, check_scores, refuse
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from robcal.base.checks import FloatArray, check_positive_int
 from robcal.calibration.binning import bin_index
-from robcal.checks import FloatArray, check_positive_int
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import IntArray
+from robcal.base.checks import IntArray
 
 #: Multipliers and shifts of the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
 _MULTIPLIERS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)

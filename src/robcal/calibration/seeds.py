@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+from robcal.base.checks import FloatArray, check_choice, check_fraction, check_positive_int, refuse
+from robcal.base.types import Estimate
 from robcal.calibration.row_order import canonical_order
 from robcal.calibration.weighted import MEAN_METRICS, METRICS, Weighted, example_values, weighted_metric
-from robcal.checks import FloatArray, check_choice, check_fraction, check_positive_int, refuse
-from robcal.types import Estimate
 
 
 def seed_mean_interval(values_per_seed: Any, test_variance: float = 0.0, *, confidence: float = 0.95) -> Estimate:
@@ -103,7 +103,7 @@ def paired_bootstrap_variance(
     are computed on `resamples` draws of N examples with replacement, with their bins held fixed.
 
     Args:
-        metric: a key of `robcal.types.METRIC_TITLES`, without those under shift.
+        metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
         probs_per_seed: S arrays of (N, Z) probabilities, or one (S, N, Z) array.
         labels: (N,) integers in 0 … Z - 1, shared.
         other: the same of another method: the variance is then that of the difference of the two seed means.
@@ -156,7 +156,7 @@ def paired_difference(
     `seed_mean_interval`. A bias that both methods share, such as the noise in an ECE, largely cancels.
 
     Args:
-        metric: a key of `robcal.types.METRIC_TITLES`, without those under shift.
+        metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
         probs_per_seed: S arrays of (N, Z) probabilities of the first method.
         other: S arrays of the second, in the same order of seeds.
         labels: (N,) integers in 0 … Z - 1.

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.checks import FloatArray
 from robcal.calibration.binning import TopLabel, summarise, total
-from robcal.checks import FloatArray
 
 
 def risk_coverage_curve(probs: Any, labels: Any) -> tuple[FloatArray, FloatArray]:

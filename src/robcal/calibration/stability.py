@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.checks import FloatArray, as_numbers, check_labels, check_same_length, precision_of, refuse
+from robcal.base.checks import FloatArray, as_numbers, check_labels, check_same_length, precision_of, refuse
 
 
 def run_variance(true_class: Any) -> FloatArray:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from robcal.checks import FloatArray, IntArray, check_labels, check_logits, check_probs, refuse
+from robcal.base.checks import FloatArray, IntArray, check_labels, check_logits, check_probs, refuse
 
 #: T where the logits are no better than chance, in units of the largest difference between two of them: probabilities
 #: are then uniform to 1e-4.

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta, binom
 
-from robcal.checks import FloatArray, check_fraction, check_same_length, refuse
-from robcal.types import Estimate
+from robcal.base.checks import FloatArray, check_fraction, check_same_length, refuse
+from robcal.base.types import Estimate
 
 #: Thresholds that are tried, fixed before any data are seen: evenly below .9, and by equal factors of 1 - t above.
 GRID: FloatArray = np.unique(np.concatenate([np.linspace(0, 0.9, 19), 1 - np.geomspace(0.1, 1e-4, 40)]))[::-1]

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from robcal.calibration.binning import TopLabel, bin_index, top_from, total
-from robcal.calibration.row_order import canonical_order
-from robcal.checks import (
+from robcal.base.checks import (
     FloatArray,
     IntArray,
     check_labels,
     check_positive_int,
 )
-from robcal.types import TrendTest
+from robcal.base.types import TrendTest
+from robcal.calibration.binning import TopLabel, bin_index, top_from, total
+from robcal.calibration.row_order import canonical_order
 
 QUANTITIES = ("gap", "absolute gap", "accuracy", "ECE")
 #: Those tested through an unbiased square.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.checks import FloatArray, check_choice, check_labels, check_positive_int, check_probs, precision_of
 from robcal.calibration.binning import BinSums, Scheme, TopLabel, bin_index, summarise, total
 from robcal.calibration.metrics import (
     Norm,
@@ -21,7 +22,6 @@ from robcal.calibration.metrics import (
     refinement_losses,
 )
 from robcal.calibration.selective import aurc_values
-from robcal.checks import FloatArray, check_choice, check_labels, check_positive_int, check_probs, precision_of
 
 Weighted = Callable[[FloatArray], float]
 
@@ -35,7 +35,7 @@ BIN_METRICS: dict[str, tuple[Scheme, Norm]] = {
     "mce": ("width", "max"),
     "brier_calibration": ("width", "l2"),
 }
-#: All names, the keys of `robcal.types.METRIC_TITLES` without those under shift.
+#: All names, the keys of `robcal.base.types.METRIC_TITLES` without those under shift.
 METRICS = (*MEAN_METRICS, *BIN_METRICS)
 
 

@@ -1,1 +1,1 @@
-"""The commands of `robcal`, each a typed function whose docstring is its help; `robcal.cli` puts them in order."""
+"""The commands of `robcal`, each a typed function whose docstring is its help; `cli` puts them in order."""

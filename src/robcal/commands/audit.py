@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from robcal.checks import check_output, refuse
+from robcal.base.checks import check_output, refuse
+from robcal.base.user_files import MODELS, READABLE
 from robcal.commands.options import Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import columns, show
-from robcal.user_files import MODELS, READABLE
 
 
 def audit(
@@ -43,8 +43,8 @@ def audit(
 
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
-    from robcal.auditing import audit_files, audit_run
-    from robcal.progress import open_reporter
+    from robcal.base.progress import open_reporter
+    from robcal.results.audit import audit_files, audit_run
 
     admit_factories(factory)
     options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
@@ -109,11 +109,11 @@ def report(
 
     Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
     """
-    from robcal.artifacts import load_results
+    from robcal.base.progress import open_reporter
+    from robcal.base.storage import load_results
     from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
-    from robcal.evaluate import report_runs
-    from robcal.progress import open_reporter
     from robcal.report import text_table, write_report
+    from robcal.results.collect import report_runs
 
     admit_factories(factory)
     check_output(out, overwrite=overwrite)

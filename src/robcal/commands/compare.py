@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import columns
 
@@ -53,6 +53,8 @@ def compare(
 
     Example: robcal compare digits --out compare-digits
     """
+    from robcal.base.jobs import available_cores
+    from robcal.base.progress import open_reporter
     from robcal.comparison import compare as run_comparison
     from robcal.comparison import (
         load_comparison,
@@ -62,8 +64,6 @@ def compare(
         write_comparison_report,
         write_tables,
     )
-    from robcal.jobs import available_cores
-    from robcal.progress import open_reporter
 
     admit_factories(factory)
     if what.endswith(".json"):

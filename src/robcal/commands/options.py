@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 DATA_HELP = (
     "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | imagenet:PATH (folders or parquet) | npz:FILE (x_train, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from robcal.checks import FloatArray, IntArray, check_output, refuse
+from robcal.base.checks import FloatArray, IntArray, check_output, refuse
 from robcal.commands.options import Overwrite
 from robcal.commands.terminal import columns, show
 
@@ -60,10 +60,10 @@ def recalibrate(
 
     robcal recalibrate --logits val.npy --labels y.npy --apply test.npy --out-probs p.npy --out recalibrator.json
     """
-    from robcal.artifacts import save_array
+    from robcal.base.storage import save_array
+    from robcal.base.user_files import read_array, read_scores
     from robcal.calibration.recalibration import Recalibrator
     from robcal.report.recalibration import advice, text_comparison
-    from robcal.user_files import read_array, read_scores
 
     _check_options(run, logits, labels, apply, out_probs)
     out = out or (run / "recalibrator.json" if run else None)
@@ -110,8 +110,8 @@ def _check_options(
 
 def _predictions(run: Path, split: str) -> tuple[FloatArray, IntArray]:
     """Return a finished run's logits of a split (of an ensemble, logarithms of its probabilities), and the labels."""
-    from robcal.artifacts import load_predictions
-    from robcal.run_directory import open_run
+    from robcal.base.storage import load_predictions
+    from robcal.runs.directory import open_run
 
     found = load_predictions(open_run(run).directory / f"predictions-{split}.safetensors")
     logits = found.logits if found.logits is not None else np.log(np.maximum(found.probs, np.finfo(np.float32).tiny))

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from robcal.checks import check_output, refuse
+from robcal.base.checks import check_output, refuse
+from robcal.base.types import Precision, Scorer, SplitName
 from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import show, show_notes
-from robcal.config import TrainSettings
-from robcal.types import Precision, Scorer, SplitName
+from robcal.training.settings import TrainSettings
 
 
 def score(
@@ -48,10 +48,10 @@ def score(
 
     Example: robcal score --model runs/digits --split test --out scores.parquet
     """
-    from robcal.distributed import is_main
-    from robcal.progress import open_reporter
-    from robcal.run_directory import load_data
-    from robcal.split_scores import score_split
+    from robcal.base.distributed import is_main
+    from robcal.base.progress import open_reporter
+    from robcal.runs.directory import load_data
+    from robcal.runs.scores import score_split
 
     check_output(out, overwrite=overwrite)
     if out.suffix != ".parquet":
@@ -115,11 +115,11 @@ def fidelity(
     Examples: robcal fidelity --model runs/digits --sample 300   |
     robcal fidelity --model runs/digits --split val --scores val.parquet
     """
-    from robcal.distributed import is_main
-    from robcal.progress import open_reporter
+    from robcal.base.distributed import is_main
+    from robcal.base.progress import open_reporter
     from robcal.report.fidelity import text_fidelity
-    from robcal.run_directory import load_data
-    from robcal.trust import measure_fidelity
+    from robcal.runs.directory import load_data
+    from robcal.runs.fidelity import measure_fidelity
 
     given = _named_scores(scores or [])
     methods = method or (() if given else ("auto", "projection", "first-order"))
@@ -147,7 +147,7 @@ def fidelity(
 
 def _named_scores(files: list[Path]) -> dict[str, Any]:
     """Scores files by what tells them apart."""
-    from robcal.artifacts import load_scores
+    from robcal.base.storage import load_scores
 
     found = {file.stem: load_scores(file) for file in files}
     if len(found) < len(files):
@@ -159,7 +159,7 @@ def _open_model(model: Path, data: str | None, seed: int | None) -> tuple[Any, T
     """The network of a checkpoint or run directory, and the settings that say what data it goes with."""
     import dataclasses
 
-    from robcal.run_directory import load_model, open_run
+    from robcal.runs.directory import load_model, open_run
 
     network, about = load_model(model)
     directory = model if model.is_dir() else model.parent

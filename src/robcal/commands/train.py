@@ -8,11 +8,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from robcal.checks import check_positive_int
+from robcal.base.checks import check_positive_int
+from robcal.base.types import Precision, Scorer
 from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet
 from robcal.commands.terminal import say, show, show_notes
-from robcal.config import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings, parse_method_options
-from robcal.types import Precision, Scorer
+from robcal.training.settings import (
+    DEFAULT_LEVELS_FROM,
+    Augmentation,
+    LevelsFrom,
+    Optimizer,
+    TrainSettings,
+    parse_method_options,
+)
 
 MODEL_HELP = (
     "mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH | preact-resnet-20 (29, 56, 110) | resnet-50 | resnet-101 | "
@@ -39,9 +46,9 @@ def demo(
     AR-AdaLS, measures both and the plain one with a temperature, in distribution and under corruption, over several
     seeds; prints one table and what was found, and writes a report.
     """
-    from robcal.demo import NEXT, REGIME, run_demo
-    from robcal.jobs import available_cores
-    from robcal.progress import open_reporter
+    from robcal.base.jobs import available_cores
+    from robcal.base.progress import open_reporter
+    from robcal.comparison.demo import NEXT, REGIME, run_demo
     from robcal.report import text_table, write_report
     from robcal.report.findings import answer
 
@@ -127,12 +134,12 @@ def train(
 
     Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
     """
-    from robcal.distributed import is_main
-    from robcal.hard_labels import hard_label_remarks
+    from robcal.base.distributed import is_main
+    from robcal.base.progress import open_reporter
     from robcal.models import admit_model
-    from robcal.progress import open_reporter
-    from robcal.run_directory import load_data, run_title
-    from robcal.runs import train_run
+    from robcal.runs.directory import load_data, run_title
+    from robcal.runs.hard_labels import hard_label_remarks
+    from robcal.runs.train import train_run
 
     admit_model(model)  # only what the user wrote here is ever imported
     source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 from robcal.commands.options import Quiet
 
 
@@ -22,8 +22,8 @@ def unpack(
 
     Example: robcal unpack --data imagenet:shards --out pictures; then robcal train --data imagenet:pictures …
     """
+    from robcal.base.progress import open_reporter
     from robcal.data.unpack import unpack_pictures
-    from robcal.progress import open_reporter
 
     form, _, path = data.partition(":")
     if form != "imagenet" or not path:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from robcal.base.encoding import typed
+from robcal.base.types import Estimate
 from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
 from robcal.comparison.missing import HARD, MARK, hard_label_notes, hard_labels, lacking
 from robcal.comparison.outcomes import OOD
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
-from robcal.encoding import typed
 from robcal.report import formatting
-from robcal.types import Estimate
 
 TITLES = {"raw": "Without any post-hoc step", "scaled": "After temperature scaling"}
 #: Outcomes whose paired differences the printed tables show; the CSV and the JSON hold all.

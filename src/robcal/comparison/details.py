@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from robcal.artifacts import load_json, load_scores
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import load_json, load_scores
+from robcal.base.types import Results
 from robcal.comparison.doing import dataset_of, scored_index, scores_file
 from robcal.comparison.missing import Missing
 from robcal.comparison.outcomes import gather
 from robcal.comparison.tasks import Entry, Work
-from robcal.evaluate import collect
-from robcal.measure import Measured
-from robcal.predictors import softmax
-from robcal.progress import SILENT, Reporter
-from robcal.run_directory import open_run
-from robcal.types import Results
+from robcal.results.collect import collect
+from robcal.runs.directory import open_run
+from robcal.runs.measure import Measured
+from robcal.training.predict import softmax
 
 
 def report_results(work: Work, missing: Sequence[Missing] = (), *, reporter: Reporter = SILENT) -> Results | None:

@@ -11,23 +11,23 @@ from pathlib import Path
 
 from torch import nn
 
-from robcal.artifacts import load_json, save_json
-from robcal.checks import IntArray
+from robcal.base.checks import IntArray
+from robcal.base.distributed import choose_device
+from robcal.base.files import locked
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import load_json, save_json
+from robcal.base.types import Float32Array
 from robcal.comparison.tasks import Outside, Place, ShiftPlan, Task, needs_reference
-from robcal.config import TrainSettings
 from robcal.data import Dataset, Split, load_dataset, read_parts
 from robcal.data.shifts import check_outside, shift_source
 from robcal.data.splits import Parts, stratified_subset
-from robcal.distributed import choose_device
-from robcal.extra_measures import measure_inference, measure_outside
-from robcal.files import locked
-from robcal.progress import SILENT, Reporter
-from robcal.run_directory import Run, load_model, load_networks, open_run
-from robcal.runs import train_run
-from robcal.shift import ShiftImages, ShiftLogits, measure_shift
-from robcal.sources import score_reference, shared_scores
-from robcal.split_scores import score_split
-from robcal.types import Float32Array
+from robcal.runs.directory import Run, load_model, load_networks, open_run
+from robcal.runs.extra_measures import measure_inference, measure_outside
+from robcal.runs.level_sources import score_reference, shared_scores
+from robcal.runs.scores import score_split
+from robcal.runs.shift import ShiftImages, ShiftLogits, measure_shift
+from robcal.runs.train import train_run
+from robcal.training.settings import TrainSettings
 
 
 def run_task(task: Task, reporter: Reporter) -> None:

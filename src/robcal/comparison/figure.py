@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from robcal.base.encoding import typed
+from robcal.base.types import Estimate
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
-from robcal.encoding import typed
 from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
 from robcal.report.formatting import PERCENT_METRICS
-from robcal.types import Estimate
 
 #: The outcomes shown, each a panel.
 PANELS = ("ece", "shift_ece", "nll", "shift_nll", "level_ece", "aurc", "accuracy", "shift_accuracy")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robcal.base.jobs import Failure
 from robcal.comparison.tasks import Work
-from robcal.hard_labels import REASON
-from robcal.jobs import Failure
+from robcal.runs.hard_labels import REASON
 
 #: What an entry may lack → what people call it; "all" is the run itself, and with it every figure.
 PARTS: Mapping[str, str] = {

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from robcal.artifacts import load_predictions, load_scores
+from robcal.base.checks import FloatArray, IntArray, refuse
+from robcal.base.storage import load_predictions, load_scores
+from robcal.base.types import Float32Array
 from robcal.calibration.ood import OodRanking
 from robcal.calibration.replicates import Resampling
 from robcal.calibration.selective import risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric
-from robcal.checks import FloatArray, IntArray, refuse
 from robcal.comparison.doing import (
     inference_of,
     outside_of,
@@ -29,11 +30,10 @@ from robcal.comparison.doing import (
     shift_of,
 )
 from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
-from robcal.predictors import softmax
 from robcal.robustness.levels import assign_levels
-from robcal.run_directory import open_run
-from robcal.shift import Shift, ShiftLogits, average_logits
-from robcal.types import Float32Array
+from robcal.runs.directory import open_run
+from robcal.runs.shift import Shift, ShiftLogits, average_logits
+from robcal.training.predict import softmax
 
 #: Resamples of the test examples behind every interval.
 RESAMPLES = 200

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robcal.base.types import Results
 from robcal.comparison import page_figures, page_grids
 from robcal.comparison.blocks import LEGEND, TUNING, head_line, notes, options_text, tuning_texts
 from robcal.comparison.cost import COSTS
@@ -21,7 +22,6 @@ from robcal.report.layout import Numbers, Panel, Section
 from robcal.report.overall import flat
 from robcal.report.page import environment, write_page
 from robcal.report.palette import theme_css
-from robcal.types import Results
 
 _LEGEND = (
     "● best of its column; ≈ not distinguishable from it (the 95% interval of the paired difference contains 0); "

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from robcal.base.types import Estimate
 from robcal.comparison.blocks import (
     TITLES,
     cost_columns,
@@ -24,7 +25,6 @@ from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report import formatting
 from robcal.report.grid import Cell, Grid
-from robcal.types import Estimate
 
 #: What the first table of the page answers: the methods best in each.
 GLANCE = ("ece", "shift_ece", "nll", "aurc", "accuracy")

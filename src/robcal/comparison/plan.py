@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from robcal.artifacts import digest_of
-from robcal.checks import InputError
-from robcal.config import TrainSettings
+from robcal.base.checks import InputError
+from robcal.base.storage import digest_of
+from robcal.training.settings import TrainSettings
 
 #: Outcomes that targets may name and tables show: key → (heading, whether lower is better, explanation).
 OUTCOMES: Mapping[str, tuple[str, bool, str]] = {

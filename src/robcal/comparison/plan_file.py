@@ -22,11 +22,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from robcal.checks import check_choice, check_readable, refuse
+from robcal.base.checks import check_choice, check_readable, refuse
 from robcal.comparison.plan import OUTCOMES, EnsemblePlan, MethodPlan, Plan, Target
-from robcal.config import TrainSettings
 from robcal.data.corrupted import READERS as CORRUPTED_READERS
 from robcal.methods import METHODS
+from robcal.training.settings import TrainSettings
 
 SELECT = ("val_nll", "val_ece")
 TARGET_KINDS = ("below", "half", "within")
@@ -37,7 +37,7 @@ _RECIPE = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.
 
 def preset_names() -> tuple[str, ...]:
     """Names of the comparisons that come with robcal."""
-    found = (item.name for item in files("robcal").joinpath("presets").iterdir())
+    found = (item.name for item in files("robcal.comparison").joinpath("presets").iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
 
@@ -65,7 +65,7 @@ def load_plan(
         text = check_readable(Path(source), "the comparison").read_text(encoding="utf-8")
     else:
         check_choice(source, preset_names(), "the preset")
-        text = files("robcal").joinpath("presets", f"{source}.toml").read_text(encoding="utf-8")
+        text = files("robcal.comparison").joinpath("presets", f"{source}.toml").read_text(encoding="utf-8")
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from robcal.artifacts import load_json, provenance, save_json
+from robcal.base.checks import refuse
+from robcal.base.encoding import plain
+from robcal.base.jobs import Failure, available_cores, run_in_order, run_what_can
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import load_json, provenance, save_json
 from robcal.calibration.stability import group_means, run_variance
-from robcal.checks import refuse
 from robcal.comparison.blocks import mean_of
 from robcal.comparison.cost import COSTS, cost_ratios, reference_label
 from robcal.comparison.details import report_results
@@ -34,11 +37,8 @@ from robcal.comparison.plan import OUTCOMES, Plan
 from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
 from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
-from robcal.encoding import plain
-from robcal.hard_labels import labels_stayed_hard
-from robcal.jobs import Failure, available_cores, run_in_order, run_what_can
-from robcal.progress import SILENT, Reporter
-from robcal.run_directory import open_run
+from robcal.runs.directory import open_run
+from robcal.runs.hard_labels import labels_stayed_hard
 
 
 def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.types import Estimate
 from robcal.calibration.seeds import seed_mean_interval
 from robcal.comparison.outcomes import Outcome
 from robcal.comparison.plan import OUTCOMES, Plan, Target
-from robcal.types import Estimate
 
 #: The two halves of every table.
 VARIANTS = ("raw", "scaled")

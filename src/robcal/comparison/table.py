@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robcal.artifacts import load_json
-from robcal.checks import refuse
+from robcal.base.checks import refuse
+from robcal.base.files import replacing
+from robcal.base.storage import load_json
+from robcal.base.types import Estimate
 from robcal.comparison.blocks import (
     LEGEND,
     blocks,
@@ -23,10 +25,8 @@ from robcal.comparison.blocks import (
 from robcal.comparison.figure import figure_svg
 from robcal.comparison.missing import HARD, MARK, footnotes, lacking
 from robcal.comparison.summary import VARIANTS
-from robcal.files import replacing
 from robcal.report import formatting
 from robcal.report.table import escape_markdown
-from robcal.types import Estimate
 
 #: Columns of table.txt.
 WIDTH = 120

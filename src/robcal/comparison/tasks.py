@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from robcal.artifacts import digest_of
-from robcal.checks import refuse
+from robcal.base.checks import refuse
+from robcal.base.storage import digest_of
 from robcal.comparison.plan import Plan
-from robcal.config import TrainSettings
 from robcal.methods import make_method
-from robcal.run_directory import open_run
+from robcal.runs.directory import open_run
+from robcal.training.settings import TrainSettings
 
 #: Sources of levels that need a reference model.
 _FROM_REFERENCE = ("robustness", "margin", "loss")

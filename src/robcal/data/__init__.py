@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 from robcal.data.cifar import read_cifar10, read_cifar100
 from robcal.data.dataset import Dataset, Split
 from robcal.data.digits import DIGITS_VAL_FRACTION, read_digits

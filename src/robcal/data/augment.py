@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from robcal.checks import IntArray, check_positive_int, refuse
+from robcal.base.checks import IntArray, check_positive_int, refuse
 
 #: Share of the area and ratio of the sides that a random resized crop takes (Szegedy et al. 2015, section 6).
 CROP_SHARE = (0.08, 1.0)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from robcal.checks import IntArray, check_labels, refuse
+from robcal.base.checks import IntArray, check_labels, refuse
 from robcal.data.dataset import Split
 from robcal.data.hub import StoredLabels, files_of_parts, parquet_files
 from robcal.data.labels import numbers_of

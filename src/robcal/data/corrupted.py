@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import IntArray, check_choice, check_labels, check_positive_int, refuse
+from robcal.base.checks import IntArray, check_choice, check_labels, check_positive_int, refuse
 from robcal.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, SEVERITIES
 from robcal.data.dataset import Split

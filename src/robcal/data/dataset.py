@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robcal.arrays import as_array
-from robcal.checks import IntArray, refuse
+from robcal.base.arrays import as_array
+from robcal.base.checks import IntArray, refuse
 from robcal.data.augment import CropDraws, draw_crops, random_resized_crop
 
 #: (lo, hi) per input or per feature (broadcastable to one input), or None for unbounded inputs.

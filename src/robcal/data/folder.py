@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from PIL import Image
 
-from robcal.checks import check_positive_int, check_readable, refuse
+from robcal.base.checks import check_positive_int, check_readable, refuse
 from robcal.data.dataset import Split
 from robcal.data.lazy import LazyPictures, refuse_size
 from robcal.data.listing import LAYOUT, class_folders, files_in, folders_in, left_out, list_pictures

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from robcal.checks import check_labels, refuse
+from robcal.base.checks import check_labels, refuse
 from robcal.data.labels import ONE_LABEL, PlainLabels, plain_labels
 
 #: Starts of the names of files, and whole names of folders, that say a part. A hub calls a part of which it converted

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robcal.checks import IntArray, check_positive_int, refuse
+from robcal.base.checks import IntArray, check_positive_int, refuse
 from robcal.data.dataset import Split
 from robcal.data.hub import StoredLabels, files_of_parts, parquet_files
 from robcal.data.labels import number_classes

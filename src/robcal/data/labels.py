@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import IntArray, refuse
+from robcal.base.checks import IntArray, refuse
 
 #: (N,) int64 or strings: labels before their classes are numbered.
 PlainLabels = npt.NDArray[Any]

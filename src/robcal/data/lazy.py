@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from robcal.checks import IntArray, refuse
+from robcal.base.checks import IntArray, refuse
 from robcal.data.augment import CropDraws
 from robcal.data.pictures import ColourMode, UInt8Array, open_picture
 

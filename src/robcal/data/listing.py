@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from robcal.checks import IntArray, refuse
+from robcal.base.checks import IntArray, refuse
 from robcal.data.lazy import FileList
 from robcal.data.pictures import suffixes
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import FloatArray, IntArray
+from robcal.base.checks import FloatArray, IntArray
 from robcal.data.dataset import Split
 
 #: A feature that spreads by no more than this share of its largest magnitude shows the rounding of float32 and nothing

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import check_readable, check_same_length, refuse
+from robcal.base.checks import check_readable, check_same_length, refuse
 from robcal.data.dataset import Split
 from robcal.data.labels import as_names, number_classes, plain_labels
 from robcal.data.moments import named

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robcal.checks import IntArray, refuse
+from robcal.base.checks import IntArray, refuse
 from robcal.data.hub import StoredLabels, join_labels, read_labels
 from robcal.data.lazy import in_threads
 from robcal.data.pictures import AGAIN, JPEG_MAGIC, UInt8Array, decode_pictures

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.checks import InputError, refuse
+from robcal.base.checks import InputError, refuse
 
 #: dtypes an array in a pickle may have: whole numbers, floats and booleans. Never objects, never structures.
 PLAIN_DTYPES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 UInt8Array = npt.NDArray[np.uint8]
 ColourMode = Literal["L", "RGB"]

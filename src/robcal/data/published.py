@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from robcal.checks import IntArray, refuse
+from robcal.base.checks import IntArray, refuse
 from robcal.data.corrupted import CorruptedCells, load_corrupted
 from robcal.data.corruptions import BENCHMARK_KINDS, CHUNK_VALUES, corrupt
 from robcal.data.corruptions.draws import Float32Array

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from robcal.checks import IntArray, check_fraction, check_labels, check_positive_int, check_seed, refuse
+from robcal.base.checks import IntArray, check_fraction, check_labels, check_positive_int, check_seed, refuse
 from robcal.data.dataset import Box, Dataset, Split
 from robcal.data.moments import Moments, constant_notes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.checks import check_labels, refuse
+from robcal.base.checks import check_labels, refuse
 from robcal.data.dataset import Split
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import Parts

@@ -10,12 +10,12 @@ from typing import NoReturn
 
 import numpy as np
 
-from robcal.checks import IntArray, refuse
+from robcal.base.checks import IntArray, refuse
+from robcal.base.files import locked
+from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.data.imagenet import read_imagenet
 from robcal.data.lazy import ManyPictures
 from robcal.data.parquet import ParquetRows
-from robcal.files import locked
-from robcal.progress import SILENT, Reporter, stop_at_boundary
 
 #: File that says what a folder was unpacked from.
 MARK = "unpacked.json"

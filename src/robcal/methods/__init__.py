@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from robcal.checks import check_choice
+from robcal.base.checks import check_choice
 from robcal.methods.adversarial_training import adversarial_training
 from robcal.methods.ar_adals import adals, ar_adals, random_levels
 from robcal.methods.ccat import ccat

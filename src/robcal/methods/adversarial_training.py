@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robcal.checks import check_fraction, check_positive_int
+from robcal.base.checks import check_fraction, check_positive_int
 from robcal.methods.linf import attack_state, ball_around, generator_of, next_step, signed_ascent, under_attack
 from robcal.methods.method import Batch, Method, State
 

@@ -4,20 +4,25 @@
     after_epoch  one update of every mass_r = 1 - eps_r (Z - 1) / Z by confidence and accuracy of the validation
                  examples of level r, by the integral update or by the stable controller
 
-The mathematics is in `robcal.smoothing` and `robcal.controllers`. AR-AdaLS takes the levels of adversarial robustness;
-AdaLS has one level for all; random levels are the same update on R groups drawn at random: what they gain is not
-robustness' doing.
+The mathematics is in `robcal.smoothing`. AR-AdaLS takes the levels of adversarial robustness; AdaLS has one level for
+all; random levels are the same update on R groups drawn at random: what they gain is not robustness' doing.
 """
 
 from __future__ import annotations
 
 import torch
 
-from robcal.checks import check_choice, refuse
-from robcal.controllers import CONTROLLERS, DEFAULT_CONTROLLER, DEFAULT_GAIN, DEFAULT_STEP_SIZE, controller_name
+from robcal.base.checks import check_choice, refuse
 from robcal.methods.method import Batch, EpochInfo, LevelSource, Method, RunInfo, State
-from robcal.smoothing import AdaptiveLabelSmoother
-from robcal.soft_labels import level_statistics, mix_with_uniform
+from robcal.smoothing.controllers import (
+    CONTROLLERS,
+    DEFAULT_CONTROLLER,
+    DEFAULT_GAIN,
+    DEFAULT_STEP_SIZE,
+    controller_name,
+)
+from robcal.smoothing.smoother import AdaptiveLabelSmoother
+from robcal.smoothing.soft_labels import level_statistics, mix_with_uniform
 
 
 def ar_adals(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robcal.checks import check_fraction, refuse
+from robcal.base.checks import check_fraction, refuse
 from robcal.methods.method import Batch, EpochInfo, Method, RunInfo, State
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robcal.checks import check_fraction
+from robcal.base.checks import check_fraction
 from robcal.methods.method import Batch, Method, State
 
 #: Default of gamma: what Mukhoti et al. 2020 recommend where one value serves all examples.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from robcal.checks import check_fraction
+from robcal.base.checks import check_fraction
 from robcal.methods.method import Batch, Method, State
-from robcal.soft_labels import mix_with_uniform
+from robcal.smoothing.soft_labels import mix_with_uniform
 
 
 def label_smoothing(epsilon: float = 0.05) -> Method:

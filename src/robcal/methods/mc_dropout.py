@@ -1,7 +1,7 @@
 """Monte-Carlo dropout (Gal & Ghahramani 2016): plain training of a network with dropout, which stays on to predict.
 
-What predicts is the mean over draws of dropped units (`robcal.sampling.dropout_networks`); a network without dropout is
-given it before every weight layer but the first (`robcal.models.dropout`), as in the paper.
+What predicts is the mean over draws of dropped units (`robcal.training.sampling.dropout_networks`); a network without
+dropout is given it before every weight layer but the first (`robcal.models.dropout`), as in the paper.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a training method is: a value, a frozen dataclass of functions with defaults that do nothing special.
 
-The loop in `robcal.training` calls them in this order: `init` once; for each batch `targets`,
+The loop in `robcal.training.loop` calls them in this order: `init` once; for each batch `targets`,
 `augment` and `loss`; `after_epoch` with figures of the validation split. A method's state is a flat dict of tensors,
 so it saves and restores exactly, and no file of it can execute code.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robcal.checks import FloatArray, IntArray
+from robcal.base.checks import FloatArray, IntArray
 from robcal.data.dataset import Box
 
 State = Mapping[str, torch.Tensor]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from robcal.checks import check_fraction
+from robcal.base.checks import check_fraction
 from robcal.methods.method import Method
 
 #: Default of alpha [choice]: the low end of .2 to .4, where Thulasidasan et al. 2019 find mixed networks calibrated;

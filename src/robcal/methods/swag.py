@@ -6,9 +6,9 @@ Training is plain; after every epoch past `start` the weights theta are taken in
     squares <- sum of (theta - mean)^2, so that squares / n = average of theta^2 - mean^2, the diagonal
     deviations <- the last `rank` columns theta - mean, mean as it was right after theta was taken
 
-and `robcal.sampling` draws networks from N(mean, (diagonal + deviations deviations' / (rank - 1)) / 2) (section 3.3 and
-equation 1 of the paper). The diagonal is kept as a running sum of squared deviations: the same numbers in exact
-arithmetic, without the cancellation in float32.
+and `robcal.training.sampling` draws networks from N(mean, (diagonal + deviations deviations' / (rank - 1)) / 2)
+(section 3.3 and equation 1 of the paper). The diagonal is kept as a running sum of squared deviations: the same
+numbers in exact arithmetic, without the cancellation in float32.
 
 The paper takes weights at a constant learning rate. Here a method does not set the schedule, which falls to zero on a
 cosine for every method alike: weights are taken over its second half, where it still moves them, and the Gaussian is
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import torch
 
-from robcal.checks import check_fraction, check_positive_int, refuse
+from robcal.base.checks import check_fraction, check_positive_int, refuse
 from robcal.methods.method import EpochInfo, Method, RunInfo, State
 
 #: Default of the share of the epochs after which weights are taken [choice]; the paper's is 161/300 on CIFAR.

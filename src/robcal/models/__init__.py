@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from robcal.checks import check_seed, refuse
+from robcal.base.checks import check_seed, refuse
 from robcal.models.bottleneck import LARGE_BLOCKS, PREACT_DEPTHS, large_resnet, preact_resnet
 from robcal.models.dropout import DROPOUT_RATE, DROPOUT_SUFFIX, with_dropout
 from robcal.models.external import admit_model, external_model, is_external

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 #: Depths of the pre-activation networks: 9 n + 2 layers.
 PREACT_DEPTHS = (20, 29, 56, 110)

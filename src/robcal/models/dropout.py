@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from robcal.checks import check_fraction, refuse
+from robcal.base.checks import check_fraction, refuse
 
 #: What a model's name ends in to have dropout of this rate [choice] put into it.
 DROPOUT_SUFFIX, DROPOUT_RATE = "+dropout", 0.1

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 from robcal.models.dropout import DROPOUT_SUFFIX
 
 #: Packages that a model may be taken from by name.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 
 class PreActivationBlock(nn.Module):

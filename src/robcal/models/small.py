@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 
 def mlp(input_shape: tuple[int, ...], num_classes: int, *, hidden: int = 256) -> nn.Module:

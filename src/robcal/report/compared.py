@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from robcal.base.types import Estimate, MethodResult, Results
 from robcal.report import formatting
 from robcal.report.verdicts import Verdict, better, compare, paired_difference, titles
-from robcal.types import Estimate, MethodResult, Results
 
 #: Metrics that sentences tell of, and what these call them.
 TOLD = {

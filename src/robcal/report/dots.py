@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.axes import nice_step, shortened, step_decimals
 from robcal.report.palette import theme_colours
 from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, method_role, placeholder
-from robcal.types import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

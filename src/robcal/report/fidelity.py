@@ -8,9 +8,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from robcal.base.types import FIDELITY_TITLES, Estimate, FidelityRow, Results
 from robcal.report import formatting
 from robcal.report.layout import Numbers, Section
-from robcal.types import FIDELITY_TITLES, Estimate, FidelityRow, Results
 
 #: What the terminal shows: 80 columns hold no more.
 SHORT = ("same_level", "within_one", "spearman", "ratio_median", "passes")

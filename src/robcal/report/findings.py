@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from robcal.base.types import Estimate, GroupRow, MethodResult, Results, TrendTest
 from robcal.report import formatting
 from robcal.report.compared import MOST_TOLD, comparison_headline, comparisons
 from robcal.report.formatting import clean_text, has_interval
 from robcal.report.plotted import reliability_points
 from robcal.report.verdicts import titles
-from robcal.types import Estimate, GroupRow, MethodResult, Results, TrendTest
 
 #: Trend tests above this two-sided p-value are called indistinguishable from chance.
 SIGNIFICANCE = 0.05

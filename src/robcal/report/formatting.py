@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from robcal.types import Estimate
+from robcal.base.types import Estimate
 
 #: Shown where a number is missing or undefined (None, NaN).
 NOTHING = "–"

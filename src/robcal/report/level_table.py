@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from robcal.base.types import Estimate, GroupRow, MethodResult
 from robcal.report import formatting
-from robcal.types import Estimate, GroupRow, MethodResult
 
 HEADINGS = ("n", "up to", "acc.", "conf.", "gap, conf. - acc.", "ECE")
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robcal.base.types import METRIC_TITLES, Results
 from robcal.report import formatting
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import Numbers
 from robcal.report.table import TableRow, measured_metrics, metric_title, table_rows
 from robcal.report.verdicts import UNRANKED, better, compare, titles
-from robcal.types import METRIC_TITLES, Results
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robcal.checks import check_output, refuse
-from robcal.files import replacing
+from robcal.base.checks import check_output, refuse
+from robcal.base.files import replacing
+from robcal.base.types import METRIC_TITLES, Results
 from robcal.report import sections
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
@@ -16,7 +17,6 @@ from robcal.report.overall import overall, provenance_numbers
 from robcal.report.palette import theme_css
 from robcal.report.table import measured_metrics, metric_title
 from robcal.report.verdicts import remarks
-from robcal.types import METRIC_TITLES, Results
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,7 +37,7 @@ def render_html(results: Results) -> str:
         InputError: if the results hold no method, or two methods of the same name.
 
     Example:
-        >>> from robcal.types import Estimate, MethodResult
+        >>> from robcal.base.types import Estimate, MethodResult
         >>> page = render_html(Results("Audit", {}, (MethodResult("a", "<Plain>", metrics={"ece": Estimate(0.02)}),)))
         >>> "&lt;Plain&gt;" in page, "<Plain>" in page
         (True, False)

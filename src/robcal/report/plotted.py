@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from robcal.checks import FloatArray
+from robcal.base.checks import FloatArray
+from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, Results
 from robcal.report.formatting import clean_text
-from robcal.types import EpochRow, Estimate, GroupRow, MethodResult, Results
 
 GroupQuantity = Literal["ece", "accuracy", "confidence", "gap"]
 HistoryQuantity = Literal["epsilon", "gap"]
@@ -113,7 +113,7 @@ def reliability_points(method: MethodResult) -> tuple[ReliabilityPoint, ...]:
     """The non-empty bins of the reliability diagram, each with the gap at the bin's mean confidence.
 
     Example:
-        >>> from robcal.types import ReliabilityBin
+        >>> from robcal.base.types import ReliabilityBin
         >>> bins = (ReliabilityBin(0.5, 1.0, 4, 0.9, Estimate(0.75)), ReliabilityBin(0, 0.5, 0, NAN, Estimate(NAN)))
         >>> [(p.share, round(p.gap, 2)) for p in reliability_points(MethodResult("a", "A", reliability=bins))]
         [(1.0, 0.15)]

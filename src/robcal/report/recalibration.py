@@ -8,9 +8,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from robcal.base.types import Estimate
 from robcal.calibration.recalibration import CandidateResult
 from robcal.report import formatting
-from robcal.types import Estimate
 
 HEADINGS = ("method", "NLL", "above best", "ECE", "worst gap")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from robcal.base.types import Estimate, GalleryItem, GroupRow, MethodResult, Results
 from robcal.report import figures, formatting, plotted
 from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
@@ -15,7 +16,6 @@ from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
 from robcal.report.svg import METHOD_COLOURS, method_role
 from robcal.report.verdicts import titles
-from robcal.types import Estimate, GalleryItem, GroupRow, MethodResult, Results
 
 #: A table of a training run shows at most so many epochs (the figure shows all).
 MAX_EPOCH_ROWS = 40

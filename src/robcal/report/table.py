@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
+from robcal.base.types import METRIC_TITLES, Estimate, Results
 from robcal.report import formatting
 from robcal.report.verdicts import Mark, marks, remarks, titles
-from robcal.types import METRIC_TITLES, Estimate, Results
 
 #: Metrics of the short table, with headings that leave room for the numbers at 80 columns.
 SHORT_METRICS = {"accuracy": "Accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier", "shift_ece": "ECE, shift"}
@@ -105,7 +105,7 @@ def text_table(results: Results, *, differences: bool = True) -> Table:
         InputError: if the results hold no method.
 
     Example:
-        >>> from robcal.types import MethodResult
+        >>> from robcal.base.types import MethodResult
         >>> one = MethodResult("a", "Plain", metrics={"accuracy": Estimate(0.9), "ece": Estimate(0.02, 0.01, 0.03)})
         >>> text_table(Results("Audit", {}, (one,))).row_count
         1

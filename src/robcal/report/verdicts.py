@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from robcal.base.types import METRIC_TITLES, Estimate, MethodResult, Results
 from robcal.report.formatting import clean_text, has_interval
-from robcal.types import METRIC_TITLES, Estimate, MethodResult, Results
 
 Verdict = Literal["lower", "higher", "unclear", "unknown"]
 Mark = Literal["", "best", "tied"]

@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, device
 
-from robcal.checks import FloatArray, IntArray, check_positive_int, check_scores
+from robcal.base.checks import FloatArray, IntArray, check_positive_int, check_scores
+from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.inputs import read
 from robcal.robustness.linear_error import linear_error
 from robcal.robustness.network import Model
 from robcal.robustness.restarts import Band, Restarts
 from robcal.robustness.scoring import Scorer, refuse_without_gradients
-from robcal.types import Precision, Reference, Scores
 
 #: Examples of the pilot, and of all rounds before the last one.
 PILOT, BEFORE_LAST = 64, 4096

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 #: Newton steps on one root; the function is piecewise linear and concave, so the iteration ends by itself long before.
 _MAX_NEWTON_STEPS = 100

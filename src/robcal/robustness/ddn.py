@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robcal.checks import check_fraction
+from robcal.base.checks import check_fraction
 from robcal.robustness.descent import Descent, advance_descent, descent_rows, start_descent
 from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Network, signed_margin

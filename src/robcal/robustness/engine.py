@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from robcal.checks import check_positive_int
+from robcal.base.checks import check_positive_int
 from robcal.robustness.network import Network
 
 #: State of a batch of examples: tensors with one row an example. Every attack has at least `RESULT_KEYS` and "need".

@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from robcal.calibration.row_order import canonical_order
-from robcal.checks import (
+from robcal.base.checks import (
     FloatArray,
     IntArray,
     check_fraction,
@@ -32,8 +31,9 @@ from robcal.checks import (
     check_scores,
     refuse,
 )
+from robcal.base.types import FIDELITY_TITLES, Estimate, Scores
+from robcal.calibration.row_order import canonical_order
 from robcal.robustness.levels import assign_levels, level_of_ranks
-from robcal.types import FIDELITY_TITLES, Estimate, Scores
 
 #: Rows of the concordance matrix kept at once.
 _BLOCK = 1024

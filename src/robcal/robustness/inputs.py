@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robcal.checks import IntArray, refuse
+from robcal.base.checks import IntArray, refuse
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.box import Bounds
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from robcal.checks import (
+from robcal.base.checks import (
     FloatArray,
     IntArray,
     check_choice,
@@ -19,7 +19,7 @@ from robcal.checks import (
     check_scores,
     check_seed,
 )
-from robcal.types import Scores
+from robcal.base.types import Scores
 
 Ties = Literal["split", "share"]
 TIES: tuple[Ties, ...] = get_args(Ties)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robcal.checks import FloatArray
+from robcal.base.checks import FloatArray
 
 #: Edges of the bins; what lies outside counts in the first or last.
 _EDGES = np.linspace(-1, 1, 201)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
+from robcal.base.types import Precision
 from robcal.robustness.box import Bounds
 from robcal.robustness.probe import check_outputs, masked_classes, refuse_probabilities
-from robcal.types import Precision
 
 #: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
 Model = Callable[[Tensor], Tensor]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
 
 #: Probabilities of one input miss a sum of 1 by at most this many units of rounding of their dtype.
 _SUM_ULPS = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robcal.checks import check_positive_int
+from robcal.base.checks import check_positive_int
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.ddn import DDN
 from robcal.robustness.engine import Attack

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robcal.checks import check_fraction
+from robcal.base.checks import check_fraction
 from robcal.robustness.engine import DONE, Rows, check_settings
 from robcal.robustness.network import Linearisation, Network, mask_classes
 from robcal.robustness.projection import Projection, Reach

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robcal.checks import IntArray, check_choice, check_labels, check_positive_int, refuse
+from robcal.base.checks import IntArray, check_choice, check_labels, check_positive_int, refuse
+from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.box import Bounds, make_bounds
 from robcal.robustness.carlini_wagner import CarliniWagner
@@ -22,7 +23,6 @@ from robcal.robustness.linear_error import log_error_counts
 from robcal.robustness.network import Model, Network
 from robcal.robustness.projection import Projection
 from robcal.robustness.steps import MAX_PERTURBATIONS, probed
-from robcal.types import Precision, Reference, Scores
 
 #: The attacks by name.
 METHODS: dict[str, type[FirstOrder] | type[Projection] | type[CarliniWagner]] = {

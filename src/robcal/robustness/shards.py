@@ -24,16 +24,16 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from robcal.artifacts import digest_of, load_arrays, load_scores, save_arrays, save_scores
-from robcal.checks import InputError, IntArray, check_num_levels, check_output, check_positive_int, refuse
+from robcal.base.checks import InputError, IntArray, check_num_levels, check_output, check_positive_int, refuse
+from robcal.base.distributed import Group, process_group
+from robcal.base.progress import SILENT, Reporter, StopRequested, stop_at_boundary
+from robcal.base.storage import digest_of, load_arrays, load_scores, save_arrays, save_scores
+from robcal.base.types import STATUSES, Scores
 from robcal.data.dataset import Inputs
-from robcal.distributed import Group, process_group
-from robcal.progress import SILENT, Reporter, StopRequested, stop_at_boundary
 from robcal.robustness.engine import Attack
 from robcal.robustness.linear_error import linear_error
 from robcal.robustness.network import Network
 from robcal.robustness.scoring import Scorer, describe_attack, refuse_without_gradients
-from robcal.types import STATUSES, Scores
 
 #: Examples a shard: about what a killed run may lose. The batches of a shard run empty at its end: one of 1,797 digits
 #: filled 74% of the slots of its batches of 256.

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robcal.checks import refuse
+from robcal.base.checks import refuse
+from robcal.base.types import Precision
 from robcal.robustness.box import Bounds, make_bounds
 from robcal.robustness.engine import DONE, Attack, AttackResult, Rows, TensorSource, collect, run
 from robcal.robustness.modes import scoring_mode
@@ -23,7 +24,6 @@ from robcal.robustness.network import (
     signed_margin,
 )
 from robcal.robustness.probe import refuse_unfinite
-from robcal.types import Precision
 
 #: A multiplier large enough to reach a corner of any box, small enough not to overflow.
 FAR = 1e20

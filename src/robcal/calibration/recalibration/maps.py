@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from scipy.special import log_softmax
 
-from robcal.checks import FloatArray
+from robcal.base.checks import FloatArray
 
 #: What stands for a logit of -inf (a masked class): its probability is exactly 0 at any temperature in use.
 MASKED = -1e15

@@ -8,6 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.checks import (
+    FloatArray,
+    IntArray,
+    check_choice,
+    check_labels,
+    check_logits,
+    check_output,
+    check_readable,
+    check_scores,
+    check_seed,
+    refuse,
+)
+from robcal.base.encoding import plain, typed
+from robcal.base.files import replacing
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, margins
 from robcal.calibration.recalibration.score_temperature import Monotone, ScoreTemperature
 from robcal.calibration.recalibration.selection import (
@@ -25,20 +39,6 @@ from robcal.calibration.recalibration.selection import (
     refit,
 )
 from robcal.calibration.recalibration.stages import has_probmetrics
-from robcal.checks import (
-    FloatArray,
-    IntArray,
-    check_choice,
-    check_labels,
-    check_logits,
-    check_output,
-    check_readable,
-    check_scores,
-    check_seed,
-    refuse,
-)
-from robcal.encoding import plain, typed
-from robcal.files import replacing
 
 #: Fewer examples than this are refused: five folds of them say nothing about a method.
 LEAST_EXAMPLES = 50

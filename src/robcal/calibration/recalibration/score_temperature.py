@@ -18,8 +18,8 @@ import numpy as np
 from scipy.interpolate import BSpline
 from scipy.optimize import lsq_linear
 
+from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration.recalibration.maps import MASKED, shifted
-from robcal.checks import FloatArray, IntArray
 
 ScaleKind = Literal["linear", "rank"]
 Monotone = Literal["increasing", "decreasing"]

@@ -13,6 +13,8 @@ from functools import partial
 import numpy as np
 from scipy.special import log_softmax
 
+from robcal.base.checks import FloatArray, IntArray
+from robcal.base.types import Estimate
 from robcal.calibration.binning import bin_index, summarise
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
@@ -32,8 +34,6 @@ from robcal.calibration.recalibration.stages import (
     fit_vector,
 )
 from robcal.calibration.temperature import TemperatureScaling
-from robcal.checks import FloatArray, IntArray
-from robcal.types import Estimate
 
 #: First stages, the simplest first; each may be followed by a score temperature ("sms+score-temperature").
 FIRST_STAGES = ("none", "vector", "svs", "isotonic", "dirichlet", "sms")

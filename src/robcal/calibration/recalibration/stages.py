@@ -17,9 +17,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from robcal.base.checks import FloatArray, IntArray, refuse
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map
 from robcal.calibration.temperature import TemperatureScaling
-from robcal.checks import FloatArray, IntArray, refuse
 
 #: A first stage: logits (N, Z), labels (N,) → its map.
 FitStage = Callable[[FloatArray, IntArray], Map]

@@ -23,8 +23,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from robcal.arrays import as_array
-from robcal.checks import check_choice, check_positive_int, check_seed, refuse
+from robcal.base.arrays import as_array
+from robcal.base.checks import check_choice, check_positive_int, check_seed, refuse
 from robcal.data.corruptions import blur, digital, noise, weather
 from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
 

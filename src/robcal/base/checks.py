@@ -1,0 +1,162 @@
+"""Validators: every public function checks its arguments here, before any work starts.
+
+Those of arrays stand in `arrays`, the error in `errors`; everyone imports all of them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robcal.base.arrays import (
+    FloatArray,
+    IntArray,
+    as_array,
+    as_numbers,
+    check_flags,
+    check_labels,
+    check_logits,
+    check_probs,
+    check_same_length,
+    check_scores,
+    precision_of,
+)
+from robcal.base.errors import InputError, refuse
+
+__all__ = [
+    "MAX_SEED",
+    "FloatArray",
+    "InputError",
+    "IntArray",
+    "as_array",
+    "as_numbers",
+    "check_choice",
+    "check_flags",
+    "check_fraction",
+    "check_labels",
+    "check_logits",
+    "check_num_levels",
+    "check_output",
+    "check_positive_int",
+    "check_probs",
+    "check_readable",
+    "check_same_length",
+    "check_scores",
+    "check_seed",
+    "precision_of",
+    "refuse",
+]
+
+#: The largest seed that every random generator here takes (torch holds seeds as signed 64-bit integers).
+MAX_SEED = 2**63 - 1
+
+
+def check_num_levels(num_levels: int, n: int, *, split: str = "the split") -> None:
+    """Refuse a number of levels that is not an integer >= 1 or exceeds the number of examples.
+
+    Raises:
+        InputError: if so.
+    """
+    check_positive_int(num_levels, "num_levels")
+    if n < num_levels:
+        refuse(
+            f"{split} has {n} examples for {num_levels} levels",
+            "every level needs at least one example",
+            "Ask for fewer levels (num_levels / --levels) or pass more examples",
+        )
+
+
+def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
+    """Return `value` if it is an integer of at least `minimum`.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        refuse(f"{name} is {value!r}", f"it must be an integer of at least {minimum}", f"Pass {name}={minimum} or more")
+    return int(value)
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+    """Return `value` as an int if it is a seed: an integer from 0 to 2^63 - 1.
+
+    Args:
+        value: what the user gave; bool and float are refused.
+        name: of the argument or the flag, for the error.
+
+    Raises:
+        InputError: otherwise.
+
+    Example:
+        >>> check_seed(7), check_seed(2**63 - 1) == MAX_SEED
+        (7, True)
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not 0 <= int(value) <= MAX_SEED:
+        refuse(f"{name} is {value!r}", "a seed is an integer from 0 to 2^63 - 1", f"Choose another {name}, such as 0")
+    return int(value)
+
+
+def check_fraction(value: float, name: str, *, low: float = 0.0, high: float = 1.0) -> float:
+    """Return `value` if it lies strictly between `low` and `high`.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not (isinstance(value, (int, float, np.floating)) and low < value < high):
+        percent = isinstance(value, (int, float, np.floating)) and low < value / 100 < high
+        fix = f"Pass {name}={value / 100:g}" if percent else f"Pass {name}={(low + high) / 2:g}, for example"
+        refuse(f"{name} is {value!r}", f"it must lie strictly between {low:g} and {high:g}", fix)
+    return float(value)
+
+
+def check_choice(value: str, allowed: Iterable[str], name: str) -> str:
+    """Return `value` if it is one of `allowed`.
+
+    Raises:
+        InputError: otherwise; the message names the nearest choice.
+    """
+    import difflib
+
+    choices = list(allowed)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of them for {name}"
+        refuse(f"{name} is {value!r}", f"it must be one of {', '.join(choices)}", hint.rstrip("."))
+    return value
+
+
+def check_readable(path: Path, what: str) -> Path:
+    """Return `path` if it is a file or folder that exists.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not path.exists():
+        refuse(f"{what} {path} does not exist", "it must name an existing file or folder", "Check the spelling")
+    return path
+
+
+def check_output(path: Path, *, overwrite: bool) -> Path:
+    """Return `path` if nothing is there, or if it may be overwritten; its parent must be a folder or creatable.
+
+    Raises:
+        InputError: if it exists and `overwrite` is false, or if a parent is a file.
+    """
+    if path.exists() and not overwrite:
+        refuse(
+            f"{path} exists",
+            "an existing output is never overwritten unasked",
+            "Pass --overwrite (overwrite=True) to replace it, or choose another name",
+        )
+    if path.is_dir():
+        refuse(f"{path} is a folder", "the output must be a file", "Name a file inside it")
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                refuse(f"{parent} is a file", "the output's parent must be a folder", "Choose another place")
+            break
+    return path

@@ -1,0 +1,275 @@
+"""Several processes on one job, as `torchrun` starts them: who am I, one group, a work queue and a shared failure.
+
+Outside torchrun everything here is a group of one and imports nothing. Inside, gloo (CPUs) or NCCL (GPUs) makes sure
+that all ranks are there and work on the same thing; from then on they meet in the rendezvous store only (an atomic
+counter hands out work, a flag says that all is done), so a rank may be as slow as it likes: no collective times out.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from robcal.base.checks import InputError, refuse
+from robcal.base.progress import StopRequested
+
+T = TypeVar("T")
+
+#: Seconds between two looks at what the other ranks have done.
+_POLL = 0.05
+#: How long ranks may be apart when they meet at the start (one may read its data from a slow disk).
+_TIMEOUT = timedelta(hours=24)
+
+
+def rank_and_world() -> tuple[int, int]:
+    """(rank, number of processes) as torchrun sets them; (0, 1) elsewhere.
+
+    Raises:
+        InputError: if the environment holds numbers that make no sense.
+
+    Example:
+        >>> rank_and_world()
+        (0, 1)
+    """
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        refuse(
+            f"RANK is {rank!r} and WORLD_SIZE {world!r}",
+            "they are integers, 0 <= RANK < WORLD_SIZE",
+            "Start several processes with torchrun, or unset both",
+        )
+    return int(rank), int(world)
+
+
+def is_main() -> bool:
+    """Whether this process writes and reports: rank 0, or the only one."""
+    return rank_and_world()[0] == 0
+
+
+def choose_device(device: str | None) -> str:
+    """`device`, or what there is; under torchrun "cuda" means the GPU of this process (LOCAL_RANK).
+
+    Raises:
+        InputError: if a GPU is asked for and there is none, or fewer than processes on this machine.
+    """
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        refuse(f"device is {device}", "this machine or this build of torch has no GPU", "Pass --device cpu")
+    if device == "cuda" and rank_and_world()[1] > 1:
+        local, have = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= have:
+            refuse(f"this is process {local} of a machine with {have} GPUs", "one process a GPU", "Start fewer")
+        return f"cuda:{local}"
+    return device
+
+
+class Group:
+    """The processes of one job.
+
+    Args:
+        rank: of this process.
+        world: number of processes.
+        store: torch's rendezvous store, of this group alone; None for a group of one.
+
+    Attributes:
+        rank: of this process.
+        world: number of processes.
+        stop: set it where signals only raise a flag (`robcal.base.progress.stop_at_boundary`): waiting looks at it.
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1, store: Any = None) -> None:
+        self.rank, self.world, self._store = rank, world, store
+        self.stop: StopRequested | None = None
+        self._counters: dict[str, int] = {}
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes and reports."""
+        return self.rank == 0
+
+    def agree(self, value: str, what: str) -> None:
+        """Make sure that all ranks are here and hold the same value: the one collective, over gloo or NCCL.
+
+        Raises:
+            InputError: on every rank, if they differ.
+        """
+        if self.world == 1:
+            return
+        import hashlib
+
+        import torch
+        import torch.distributed as dist
+
+        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
+        mine = torch.tensor(list(hashlib.sha256(value.encode()).digest()), device=device)
+        everyone = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(everyone, mine)
+        other = [rank for rank, theirs in enumerate(everyone) if not bool((theirs == everyone[0]).all())]
+        if other:
+            refuse(
+                f"rank {other[0]} was started with another {what} than rank 0",
+                "all processes work on the same thing",
+                "Check that every machine sees the same files, and the same version of robcal and torch",
+            )
+
+    def add(self, name: str, amount: int) -> int:
+        """Add to a counter that all ranks share, atomically, and return its new value."""
+        if self._store is None:
+            self._counters[name] = self._counters.get(name, 0) + amount
+            return self._counters[name]
+        return int(self._store.add(name, amount))
+
+    def queue(self, name: str, size: int) -> Iterator[int]:
+        """The numbers 0 … size - 1, each handed to one rank, in order, when that rank is ready for it.
+
+        Raises:
+            InputError: if another rank failed on bad input.
+            RuntimeError: if another rank failed otherwise.
+        """
+        while True:
+            self.check_others()
+            number = self.add(name, 1) - 1
+            if number >= size:
+                return
+            yield number
+
+    def from_main(self, name: str, compute: Callable[[], T]) -> T:
+        """What `compute()` gives on rank 0, on all ranks; JSON-able. The others wait for it.
+
+        Raises:
+            InputError: if rank 0 failed on bad input.
+            RuntimeError: if rank 0 failed otherwise.
+        """
+        if self.is_main:
+            value = compute()
+            if self._store is not None:
+                self._store.set(name, json.dumps(value))
+            return value
+        self.wait(lambda: bool(self._store.check([name])))
+        theirs: T = json.loads(self._store.get(name))
+        return theirs
+
+    def wait(self, is_done: Callable[[], bool]) -> None:
+        """Return when `is_done()`; fail as soon as another rank has failed.
+
+        Raises:
+            KeyboardInterrupt: if `stop` is set meanwhile.
+            InputError: if another rank failed on bad input.
+            RuntimeError: if another rank failed otherwise.
+        """
+        while not is_done():
+            self.check_others()
+            if self.stop is not None:
+                self.stop.raise_if_set()
+            time.sleep(_POLL)
+
+    def barrier(self, name: str) -> None:
+        """Wait until all ranks have come here. No time limit, and a rank that fails ends the waiting of the others."""
+        self.add(name, 1)
+        self.wait(lambda: self.add(name, 0) >= self.world)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the other ranks that this one cannot go on."""
+        if self._store is not None and self.add("failures", 1) == 1:
+            kind = "input" if isinstance(error, InputError) else type(error).__name__
+            self._store.set("failure", json.dumps([self.rank, kind, str(error)]))
+
+    def check_others(self) -> None:
+        """Raise what another rank has failed with.
+
+        Raises:
+            InputError: if that was bad input.
+            KeyboardInterrupt: if it was stopped.
+            RuntimeError: if it was anything else.
+        """
+        if self._store is None or not self._store.check(["failure"]):
+            return
+        rank, kind, message = json.loads(self._store.get("failure"))
+        if kind == "input":
+            raise InputError(f"rank {rank}: {message}")
+        if kind in ("KeyboardInterrupt", "SystemExit"):
+            raise KeyboardInterrupt
+        raise RuntimeError(f"rank {rank} failed: {kind}: {message}")
+
+
+_calls = itertools.count()
+_base_store: Any = None
+
+
+@contextmanager
+def process_group(device: str = "cpu") -> Iterator[Group]:
+    """The group of all processes that torchrun started. All of them must open the same groups in the same order.
+
+    Opens gloo or NCCL by `device` unless the program (or a block around this one) has done so already, and closes what
+    it opened. An error that leaves the block is told to the other ranks, which then fail with the same message.
+
+    Example:
+        >>> with process_group() as group:
+        ...     group.world, list(group.queue("work", 3))
+        (1, [0, 1, 2])
+    """
+    rank, world = rank_and_world()
+    if world == 1:
+        yield Group()
+        return
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    opened_here = False
+    store = PrefixStore(f"robcal/{next(_calls)}", _rendezvous_store(rank, world))
+    if not dist.is_initialized():
+        opened_here = True
+        _open(device, PrefixStore("group", store), rank, world)
+    group = Group(rank, world, store)
+    try:
+        yield group
+        group.barrier("leaving")  # the rank that hosts the store must not end before the others have read it
+    except BaseException as error:
+        group.fail(error)
+        raise
+    finally:
+        if opened_here:
+            gc.collect()  # what still refers to the group must go before it does, or gloo aborts at exit
+            dist.destroy_process_group()
+
+
+def _open(device: str, store: Any, rank: int, world: int) -> None:
+    import torch
+    import torch.distributed as dist
+
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(torch.device(device))
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world, timeout=_TIMEOUT)
+
+
+def _rendezvous_store(rank: int, world: int) -> Any:
+    """The store that the environment names (MASTER_ADDR, MASTER_PORT), opened once a process."""
+    global _base_store
+    if _base_store is None:
+        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            refuse(
+                f"WORLD_SIZE is {world}, and {' and '.join(missing)} not set",
+                "several processes need a place to meet",
+                "Start them with torchrun, or unset RANK and WORLD_SIZE",
+            )
+        import torch.distributed as dist
+        from torch.distributed.distributed_c10d import _get_default_store
+        from torch.distributed.rendezvous import rendezvous
+
+        if dist.is_initialized():
+            _base_store = _get_default_store()
+        else:
+            _base_store, _, _ = next(rendezvous("env://", rank, world, timeout=_TIMEOUT))
+    return _base_store

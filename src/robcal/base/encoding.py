@@ -1,0 +1,53 @@
+"""Dataclasses of robcal.base.types as JSON, and back by their annotations; nothing in a file chooses what is built."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any) -> Any:
+    """JSON-able copy: dataclasses → dicts, bytes → base64, non-finite floats → strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
+
+
+def typed(kind: Any, value: Any) -> Any:
+    """Inverse of `plain` for the annotation `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return typed(next(item for item in arguments if item is not type(None)), value)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: typed(hints[name], item) for name, item in value.items()})
+    if origin is tuple:
+        return tuple(typed(arguments[0], item) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return {key: typed(arguments[1], item) for key, item in value.items()}
+    if kind is bytes:
+        return base64.b64decode(value, validate=True)
+    if kind is float:
+        return float(value)
+    return value

@@ -1,0 +1,403 @@
+"""Save and load every artifact: atomically, with provenance, and never executing code from a file.
+
+Tables (scores, levels) are parquet, arrays (predictions, checkpoints) safetensors, everything else JSON. A file is
+written under a temporary name beside its target and renamed, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.base.checks import check_output, check_readable, refuse
+from robcal.base.encoding import plain, typed
+from robcal.base.files import replacing
+from robcal.base.types import FidelityRow, Levels, Predictions, Results, Scores
+
+if typing.TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Versions that an artifact depends on, and whatever else is handed in; no time and no place, so runs compare."""
+    from importlib.metadata import version
+
+    return {
+        "robcal": version("robcal"),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": np.__version__,
+        **more,
+    }
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON-able value, as 16 hexadecimal digits; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of named tensors (values, shapes, dtypes, names), as 16 hexadecimal digits."""
+    import torch
+
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        sha.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return sha.hexdigest()[:16]
+
+
+# JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def save_json(value: Any, path: Path) -> Path:
+    """Write a JSON-able value (dataclasses, tuples, bytes and non-finite floats included)."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def load_json(path: Path, what: str = "the file") -> Any:
+    """Read JSON.
+
+    Raises:
+        InputError: if the file is missing or is not JSON.
+    """
+    check_readable(path, what)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        _unreadable(path, what, error)
+
+
+def save_results(results: Results, path: Path) -> Path:
+    """Write results as JSON."""
+    return save_json(results, path)
+
+
+def load_results(path: Path) -> Results:
+    """Read what `save_results` wrote.
+
+    Raises:
+        InputError: if it is missing, truncated or of another shape.
+    """
+    return decode(Results, load_json(path, "the results"), path)
+
+
+def load_fidelity(path: Path) -> tuple[FidelityRow, ...]:
+    """Read what `robcal fidelity` wrote.
+
+    Raises:
+        InputError: if the file is missing or is of another kind.
+    """
+    found = load_json(path, "the fidelity")
+    if not isinstance(found, dict) or "rows" not in found:
+        refuse(f"{path} holds no rows", "it must be the result of `robcal fidelity`", "Measure it again")
+    return tuple(decode(FidelityRow, row, path) for row in found["rows"])
+
+
+def decode(kind: type[T], value: Any, path: Path) -> T:
+    """Turn what `load_json` read into a dataclass of robcal.base.types.
+
+    Raises:
+        InputError: if the value has another shape.
+    """
+    try:
+        return typing.cast(T, typed(kind, value))
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        _unreadable(path, f"{kind.__name__} file", error)
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def save_scores(scores: Scores, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write scores as parquet, one column an array.
+
+    Args:
+        scores: of N examples.
+        path: where to; written under a temporary name and renamed.
+        overwrite: whether a file that is there may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: if the file exists and `overwrite` is false.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    columns = {name: getattr(scores, name) for name in Scores.columns()}
+    about = {"method": scores.method, "reference": scores.reference, "provenance": plain(dict(scores.provenance))}
+    return _save_table(columns, about, path)
+
+
+def load_scores(path: str | os.PathLike[str]) -> Scores:
+    """Read scores that `save_scores`, `robcal score` or `robcal train` wrote.
+
+    Args:
+        path: a parquet file.
+
+    Returns:
+        Scores of N examples, in the order of their split.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or lacks a column.
+    """
+    path = Path(path)
+    columns, about = _load_table(path, "the scores")
+    missing = [name for name in Scores.columns() if name not in columns]
+    if missing:
+        refuse(
+            f"{path} lacks the columns {', '.join(missing)}",
+            f"a scores file has {', '.join(Scores.columns())}; this one has {', '.join(columns)}",
+            "Make it with `robcal score`",
+        )
+    return Scores(
+        distance=columns["distance"].astype(np.float32),
+        status=columns["status"].astype(np.str_),
+        prediction=columns["prediction"].astype(np.int64),
+        rival=columns["rival"].astype(np.int64),
+        margin=columns["margin"].astype(np.float32),
+        passes=columns["passes"].astype(np.float32),
+        method=about.get("method", "unknown"),
+        reference=about.get("reference", "prediction"),
+        provenance=about.get("provenance", {}),
+    )
+
+
+def save_levels(levels: Levels, path: Path, *, overwrite: bool = False) -> Path:
+    """Write levels as parquet.
+
+    Raises:
+        InputError: if the file exists and `overwrite` is false.
+    """
+    check_output(path, overwrite=overwrite)
+    about = {"num_levels": levels.num_levels, "source": levels.source, "provenance": plain(dict(levels.provenance))}
+    return _save_table({"level": levels.level}, about, path)
+
+
+def load_levels(path: Path) -> Levels:
+    """Read levels that `save_levels` wrote.
+
+    Raises:
+        InputError: if the file is missing, unreadable, or not a levels file.
+    """
+    columns, about = _load_table(path, "the levels")
+    if "level" not in columns or "num_levels" not in about:
+        refuse(
+            f"{path} has the columns {', '.join(columns)}", "a levels file has 'level'", "Make it with `robcal train`"
+        )
+    return Levels(columns["level"].astype(np.int64), about["num_levels"], about["source"], about["provenance"])
+
+
+def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[Any]:
+    """A .npy array, never a pickled one.
+
+    Args:
+        path: the file.
+        what: it holds, for errors.
+        mapped: map it into memory, read-only, so that only what is looked at is read.
+
+    Raises:
+        InputError: if the file is missing, truncated, of objects, or no .npy file.
+    """
+    check_readable(path, what)
+    try:
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
+    except (OSError, ValueError, EOFError) as error:
+        _unreadable(path, what, error)
+    if not isinstance(array, np.ndarray):
+        refuse(
+            f"{what} come in {path.name}, which holds several arrays",
+            "one .npy array is needed",
+            "Save it with np.save",
+        )
+    return array
+
+
+def save_array(array: npt.NDArray[Any], path: Path) -> Path:
+    """Write one array as .npy, replacing what is there."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    return path
+
+
+def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any], path: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    table = table.replace_schema_metadata({"robcal": json.dumps(about, sort_keys=True)})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+    return path
+
+
+def _load_table(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_readable(path, what)
+    try:
+        table = pq.read_table(path, partitioning=None)
+        about = json.loads((table.schema.metadata or {}).get(b"robcal", b"{}"))
+        return {name: table.column(name).to_numpy() for name in table.column_names}, about
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _unreadable(path, what, error)
+
+
+# Arrays --------------------------------------------------------------------------------------------------------------
+
+
+def save_predictions(predictions: Predictions, path: Path, *, overwrite: bool = False) -> Path:
+    """Write predictions as safetensors.
+
+    Raises:
+        InputError: if the file exists and `overwrite` is false.
+    """
+    from safetensors.numpy import save_file
+
+    check_output(path, overwrite=overwrite)
+    arrays: dict[str, npt.NDArray[Any]] = {"probs": predictions.probs, "labels": predictions.labels}
+    if predictions.logits is not None:
+        arrays["logits"] = predictions.logits
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as temporary:
+        save_file(contiguous, temporary, metadata={"robcal": json.dumps(plain(dict(predictions.provenance)))})
+    return path
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read what `save_predictions` wrote.
+
+    Raises:
+        InputError: if the file is missing, truncated, or holds something else.
+    """
+    arrays, about = _load_safetensors(path, "the predictions")
+    if "probs" not in arrays or "labels" not in arrays:
+        refuse(
+            f"{path} holds {', '.join(arrays)}", "a predictions file holds probs and labels", "Run `robcal train` again"
+        )
+    return Predictions(arrays["probs"], arrays["labels"], arrays.get("logits"), about)
+
+
+def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, *, about: Mapping[str, Any] | None = None) -> Path:
+    """Write named numpy arrays as safetensors, replacing what is there."""
+    from safetensors.numpy import save_file
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as temporary:
+        save_file(contiguous, temporary, metadata={"robcal": json.dumps(plain(dict(about or {})))})
+    return path
+
+
+def load_arrays(path: Path, what: str = "the arrays") -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Read what `save_arrays` wrote: the arrays, and what was said about them.
+
+    Raises:
+        InputError: if the file is missing or truncated.
+    """
+    return _load_safetensors(path, what)
+
+
+def _load_safetensors(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    check_readable(path, what)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {}).get("robcal", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        _unreadable(path, what, error)
+
+
+def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any], path: Path) -> Path:
+    """Write a model's parameters and buffers as safetensors, with how to build the model again.
+
+    Args:
+        state: the module's `state_dict()`.
+        about: name, input_shape, num_classes, … of `robcal.models.build_model`; JSON-able.
+        path: target; replaced if it exists.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"robcal": json.dumps(plain(dict(about)))})
+    return path
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote: the tensors and what was said about the model.
+
+    Raises:
+        InputError: if the file is missing, truncated, or not a robcal checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    check_readable(path, "the checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("robcal", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        _unreadable(path, "the checkpoint", error)
+    if "model" not in about:
+        refuse(
+            f"{path} does not say which model it holds",
+            "robcal writes that beside the tensors",
+            "Make it with `robcal train`",
+        )
+    return tensors, about
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> Path:
+    """Write the state of an unfinished run (tensors, numbers, strings, containers of these)."""
+    import torch
+
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
+    return path
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote, tensors and plain values only.
+
+    Raises:
+        InputError: if the file is missing, truncated, or holds anything else.
+    """
+    import pickle
+    import warnings
+    import zipfile
+
+    import torch
+
+    check_readable(path, "the saved state")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a foreign pickle makes torch warn before it refuses
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        _unreadable(path, "the saved state", error)
+    return state
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> NoReturn:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if "pickle" in reason:  # numpy advises to load it unsafely
+        reason = "it holds Python objects"
+    refuse(f"{what} {path} cannot be read ({reason})", "the file must be whole and of the right kind", "Make it again")

@@ -1,0 +1,368 @@
+"""The artifacts' contents: small frozen dataclasses of arrays with stated shapes and dtypes.
+
+N examples, Z classes, R levels. Nothing here imports torch: whoever only reads results needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.base.checks import refuse
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+StringArray = npt.NDArray[np.str_]
+
+#: Parts of a data set.
+SplitName = Literal["train", "val", "test"]
+#: Number format of the forward passes that do not decide labels or norms.
+Precision = Literal["float32", "bf16"]
+#: Ways to score the robustness of an example (docs/scoring.md).
+Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
+#: The label that a robustness score is the distance from: the model's own, or the true one.
+Reference = Literal["prediction", "label"]
+Status = Literal["verified", "estimate", "censored"]
+#: Values of `Scores.status`: the point found changes the label in float32 and lies in the box; a first-order estimate
+#: that was not verified; no adversarial point was found (`distance` is +inf).
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Adversarial robustness of N examples (METHOD 2): how far the nearest input with another label is found to be.
+
+    Attributes:
+        distance: (N,) float32, l2 norm in input units, an upper bound of d(x) where verified; +inf where censored.
+        status: (N,) str, one of `STATUSES`.
+        prediction: (N,) int64, the model's own label of the clean example.
+        rival: (N,) int64, the label on the other side of the boundary that was found (-1 where censored).
+        margin: (N,) float32, signed logit margin of the reference label, which breaks ties of the distance.
+        passes: (N,) float32, forward + input-backward passes spent on the example (a forward and a backward 1/2 each).
+        method: the method that made them, e.g. "projection".
+        reference: "prediction" or "label": the label that the attack tries to change.
+        provenance: how they were made (settings, digests of model and data), JSON-able.
+    """
+
+    distance: Float32Array
+    status: StringArray
+    prediction: Int64Array
+    rival: Int64Array
+    margin: Float32Array
+    passes: Float32Array
+    method: str = "unknown"
+    reference: Reference = "prediction"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse columns of different lengths."""
+        lengths = {name: len(getattr(self, name)) for name in self.columns()}
+        if len(set(lengths.values())) != 1:
+            refuse(f"scores have columns of lengths {lengths}", "all must have one entry an example", "Score again")
+
+    @staticmethod
+    def columns() -> tuple[str, ...]:
+        """Names of the per-example arrays, in the order they are stored."""
+        return ("distance", "status", "prediction", "rival", "margin", "passes")
+
+    def subset(self, index: Int64Array) -> Scores:
+        """The scores of some of the examples.
+
+        Args:
+            index: (n,) positions, in the order wanted.
+        """
+        return replace(self, **{name: getattr(self, name)[index] for name in self.columns()})
+
+    def __len__(self) -> int:
+        return len(self.distance)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The robustness level of every example of one split (METHOD 3).
+
+    Attributes:
+        level: (N,) int64 in 0 … num_levels - 1; 0 is the least robust.
+        num_levels: R.
+        source: where the levels come from ("projection", "random", "margin", …).
+        provenance: how they were made, JSON-able.
+    """
+
+    level: Int64Array
+    num_levels: int
+    source: str = "unknown"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a predictor says of N examples.
+
+    Attributes:
+        probs: (N, Z) float32, rows sum to 1.
+        labels: (N,) int64, the true classes.
+        logits: (N, Z) float32 or None (an ensemble has averaged probabilities and no logits of its own).
+        provenance: how they were made, JSON-able.
+    """
+
+    probs: Float32Array
+    labels: Int64Array
+    logits: Float32Array | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: the point estimate (over seeds: their mean).
+        low: lower end of the interval, or None where no interval is known.
+        high: upper end, or None.
+        per_seed: the value of each seed, in the order of the seeds (empty for a single run).
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    per_seed: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of a reliability diagram: examples with a top-label confidence in (lower, upper].
+
+    Attributes:
+        lower: lower edge of the bin.
+        upper: upper edge of the bin.
+        count: number of examples (summed over seeds).
+        confidence: mean confidence of the bin (NaN where empty).
+        accuracy: share classified right, as an estimate with its interval (value NaN where empty).
+    """
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """Calibration of one group of examples: a robustness level, or any group the user names (METHOD 6).
+
+    Attributes:
+        group: the group's name ("0" … for levels).
+        n: number of examples (mean over seeds, rounded).
+        score_low: smallest score in the group, None where the group has no score; may be inf (censored).
+        score_high: largest score in the group.
+        accuracy: share classified right.
+        confidence: mean top-label confidence.
+        gap: signed gap, mean confidence - accuracy (positive: over-confident).
+        ece: expected calibration error within the group.
+    """
+
+    group: str
+    n: int
+    score_low: float | None
+    score_high: float | None
+    accuracy: Estimate
+    confidence: Estimate
+    gap: Estimate
+    ece: Estimate
+
+
+@dataclass(frozen=True)
+class TrendTest:
+    """Is a quantity monotone in the level? A permutation test on the correlation of per-example values with the level.
+
+    Attributes:
+        quantity: what is tested ("gap", "absolute gap", "accuracy", …).
+        statistic: the test statistic (negative: the quantity falls as robustness grows).
+        p_value: two-sided p-value.
+        permutations: number of permutations used (0 where the p-value is analytic).
+    """
+
+    quantity: str
+    statistic: float
+    p_value: float
+    permutations: int = 0
+
+
+@dataclass(frozen=True)
+class ShiftCell:
+    """Metrics of one corruption at one severity (METHOD 6: metrics per cell, then averaged over cells)."""
+
+    corruption: str
+    severity: int
+    ece: float
+    accuracy: float
+    nll: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """State of a training run after one epoch, on the validation split.
+
+    Attributes:
+        epoch: number of finished epochs, from 1.
+        train_loss: mean training loss of the epoch.
+        val_accuracy: accuracy on validation data.
+        val_nll: negative log-likelihood on validation data.
+        val_ece: ECE on validation data.
+        epsilon: smoothing of each level, used in the *next* epoch (empty for methods without).
+        gap: signed gap of each level on validation data (empty for methods without levels).
+    """
+
+    epoch: int
+    train_loss: float
+    val_accuracy: float
+    val_nll: float
+    val_ece: float
+    epsilon: tuple[float, ...] = ()
+    gap: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One test image of the gallery: among the least robust, a wrong and most confident prediction.
+
+    Attributes:
+        index: its position in the split.
+        image_png: the image as PNG bytes.
+        label: name of the true class.
+        prediction: name of the predicted class.
+        confidence: top-label confidence.
+        distance: adversarial distance, None where unknown.
+        level: robustness level, None where unknown.
+    """
+
+    index: int
+    image_png: bytes
+    label: str
+    prediction: str
+    confidence: float
+    distance: float | None = None
+    level: int | None = None
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """Everything measured of one method, over its seeds.
+
+    Attributes:
+        name: key of the method ("vanilla", "ar-adals", or the user's file name in an audit).
+        title: what people call it ("Plain", "AR-AdaLS").
+        seeds: the seeds of its runs (empty for an audit of plain files).
+        metrics: over-all metrics by name; the names are the keys of `METRIC_TITLES`.
+        reliability: bins of the reliability diagram.
+        levels: one row a robustness level, least robust first (empty without scores).
+        groups: rows of any other grouping the user handed in, by the grouping's name.
+        trends: trend tests over the levels.
+        shift: one entry a corruption and severity, mean over seeds (empty without shift).
+        history: the epochs of the first seed's training run (empty in an audit of plain files).
+        gallery: test images (empty for tables, and without images).
+        remarks: what a reader must know of the method's runs before the numbers, a clause each.
+    """
+
+    name: str
+    title: str
+    seeds: tuple[int, ...] = ()
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    reliability: tuple[ReliabilityBin, ...] = ()
+    levels: tuple[GroupRow, ...] = ()
+    groups: Mapping[str, tuple[GroupRow, ...]] = field(default_factory=dict)
+    trends: tuple[TrendTest, ...] = ()
+    shift: tuple[ShiftCell, ...] = ()
+    history: tuple[EpochRow, ...] = ()
+    gallery: tuple[GalleryItem, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+#: Over-all metrics in the order tables show them: key, title, whether lower is better, one-line explanation.
+METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
+    "accuracy": ("Accuracy", False, "share of examples whose most probable class is the true one"),
+    "ece": ("ECE", True, "expected calibration error of the top label, 15 equal-width bins (Guo et al. 2017)"),
+    "ece_mass": ("ECE (equal mass)", True, "the same with bins of equal numbers of examples; ties are never split"),
+    "ece_debiased": ("ECE (debiased)", True, "root of the debiased squared calibration error (Kumar et al. 2019)"),
+    "mce": ("MCE", True, "largest calibration error of any of the 15 equal-width bins"),
+    "classwise_ece": ("Classwise ECE", True, "mean over classes of the ECE of that class's probability"),
+    "gap": ("Signed gap", True, "mean confidence minus accuracy; positive is over-confident"),
+    "nll": ("NLL", True, "mean negative log-likelihood of the true class, in nats"),
+    "brier": ("Brier", True, "mean squared distance of the probability vector from the one-hot label"),
+    "brier_calibration": (
+        "Brier, calibration",
+        True,
+        "what shifting each bin by its gap removes of the top label's Brier score",
+    ),
+    "brier_refinement": ("Brier, refinement", True, "what that leaves of the top label's Brier score"),
+    "aurc": ("AURC", True, "area under the risk-coverage curve of the confidence: error rate of the kept examples"),
+    "shift_ece": ("Mean ECE under shift", True, "ECE of each corruption and severity, then the mean over these cells"),
+    "shift_accuracy": ("Accuracy under shift", False, "mean over the same cells"),
+    "shift_nll": ("NLL under shift", True, "mean over the same cells"),
+}
+
+
+@dataclass(frozen=True)
+class FidelityRow:
+    """How far one way of scoring robustness agrees with the reference, the best of several strong attacks (METHOD 7).
+
+    Attributes:
+        name: the way of scoring, or a pair of strong attacks: the noise ceiling.
+        kind: "candidate"; "reference": one of the attacks against the best of all; "ceiling": two of them.
+        metrics: the keys of `FIDELITY_TITLES`, as far as they apply.
+    """
+
+    name: str
+    kind: str
+    metrics: Mapping[str, Estimate]
+
+
+#: What is measured of two ways of scoring, in the order tables show it: key → (title, explanation).
+FIDELITY_TITLES: Mapping[str, tuple[str, str]] = {
+    "same_level": ("Same level", "share of examples that get the same level from both"),
+    "within_one": ("Within one level", "share whose levels differ by at most one"),
+    "spearman": ("Spearman", "rank correlation; censored examples are the largest, tied"),
+    "kendall": ("Kendall", "tau-b: agreement on which of two examples is the more robust; censored as above"),
+    "ratio_median": ("Norm ratio, median", "distance over the reference's, of examples that both found"),
+    "ratio_mean": ("Norm ratio, mean", "the mean of the same ratios"),
+    "near": ("Within 1 %", "share of examples whose distance is at most 1.01 times the reference's"),
+    "verified": ("Verified", "share of distances proved by a point that changes the label"),
+    "passes": ("Passes", "mean forward + backward passes an example"),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a report shows; everything in it is a number, a string or PNG bytes.
+
+    Attributes:
+        title: heading of the report.
+        dataset: name, num_classes, class_names and sizes of the splits, JSON-able.
+        methods: one entry a method, the baseline first.
+        differences: paired differences to the first method: method name → metric → estimate.
+        notes: sentences on how the numbers were computed (bins, seeds, intervals, box, reference of the attack, …).
+        provenance: versions, settings, digests, hardware; JSON-able.
+        fidelity: how far the robustness scores can be trusted (empty where that was not measured).
+        pairs: paired differences to other methods than the first: method name → the other's name → metric → estimate.
+    """
+
+    title: str
+    dataset: Mapping[str, Any]
+    methods: tuple[MethodResult, ...]
+    differences: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    fidelity: tuple[FidelityRow, ...] = ()
+    pairs: Mapping[str, Mapping[str, Mapping[str, Estimate]]] = field(default_factory=dict)

@@ -1,0 +1,285 @@
+"""Arrays in the files that users have: .npy, .npz, CSV and parquet; nothing in them is ever executed.
+
+A file with several arrays or columns is read whole where that can be meant, and `FILE:NAME` or `FILE:NAME,NAME,…` names
+those that are meant.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.base.checks import FloatArray, as_numbers, check_readable, refuse
+
+AnyArray = npt.NDArray[Any]
+
+#: Suffixes of text with columns; the separator is found in the first line.
+TEXTS = (".csv", ".tsv", ".txt")
+TABLES = (*TEXTS, ".parquet")
+READABLE = (".npy", ".npz", *TABLES)
+
+#: Suffixes of files that hold a model → how it comes to predictions is the user's business.
+MODELS = (".onnx", ".pt", ".pth", ".pt2", ".ckpt", ".h5", ".keras", ".pkl", ".pickle", ".joblib", ".safetensors",
+          ".tflite", ".pb", ".bin")  # fmt: skip
+
+_CHOICE = re.compile(r"(?P<file>.+\.(?:npz|csv|tsv|txt|parquet)):(?P<names>.+)")
+
+
+def read_array(path: Path, what: str) -> AnyArray:
+    """Read an array: (N,) of one column, (N, K) of several.
+
+    Args:
+        path: a .npy file; a .npz file with one array, or FILE.npz:NAME; a table (.csv, .tsv, .txt, .parquet), with or
+            without a line of names, of which FILE:NAME,NAME,… takes some columns. A first column without a name, as
+            pandas writes its index, is left out.
+        what: it holds, for errors ("the probabilities").
+
+    Raises:
+        InputError: if the file is missing, unreadable or of another kind, or does not say which of its arrays is meant.
+    """
+    file, names = _chosen(path)
+    if file.suffix == ".npz":
+        return _of_archive(file, names, what)
+    if file.suffix in TABLES:
+        return _joined(_columns(file, names, what), file, what)
+    if file.suffix != ".npy":
+        _refuse_kind(file, what)
+    return _of_npy(file, what)
+
+
+def read_scores(path: Path, column: str | None = None) -> FloatArray:
+    """Read one number an example, float64.
+
+    Args:
+        path: as of `read_array`.
+        column: of a table; default "distance" (of `robcal score`), or the only one.
+
+    Raises:
+        InputError: as `read_array`, or if the values are no numbers.
+    """
+    file, names = _chosen(path)
+    if file.suffix in TABLES and not names:
+        columns = _columns(file, [], "the scores")
+        wanted = column or (next(iter(columns)) if len(columns) == 1 else "distance")
+        if wanted not in columns:
+            _refuse_names([wanted], columns, file, "--column")
+        return as_numbers(columns[wanted], f"column {wanted!r} of {file}")
+    return as_numbers(read_array(path, "the scores"), f"what {path} holds")
+
+
+def title_of(path: Path) -> str:
+    """Return what to call the array of a file: the column that is named, else the file's name without suffix."""
+    file, names = _chosen(path)
+    return names[0] if len(names) == 1 else file.stem
+
+
+def _chosen(path: Path) -> tuple[Path, list[str]]:
+    """The file, and what of it is meant (nothing: all)."""
+    found = _CHOICE.fullmatch(str(path))
+    if path.exists() or found is None:
+        return path, []
+    return Path(found["file"]), found["names"].split(",")
+
+
+def _of_npy(file: Path, what: str) -> AnyArray:
+    check_readable(file, what)
+    try:
+        with file.open("rb") as stream:
+            if stream.read(6) != b"\x93NUMPY":
+                raise ValueError("it is no .npy file")
+        return np.asarray(np.load(file, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        _refuse_unreadable(file, what, error)
+
+
+def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
+    """The one array of a .npz file, or the one named."""
+    check_readable(file, what)
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            held = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        _refuse_unreadable(file, what, error)
+    wanted = names or list(held)
+    if len(wanted) != 1 or wanted[0] not in held:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in held.items())
+        refuse(
+            f"{file} holds {shapes or 'nothing'}",
+            f"one array holds {what}",
+            f"Name it: {file}:{next(iter(held))}, for example" if held else _save(file),
+        )
+    return np.asarray(held[wanted[0]])
+
+
+def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
+    """The columns of a table by name, or those of them that are named; without an index column."""
+    check_readable(file, what)
+    columns = _of_parquet(file, what) if file.suffix == ".parquet" else _of_text(file, what)
+    columns = {name: values for name, values in columns.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
+    if missing := [name for name in names if name not in columns]:
+        _refuse_names(missing, columns, file, f"{file}:NAME")
+    if not columns:
+        refuse(f"{file} has an index and no other columns", f"it must hold {what}", _save(file))
+    return {name: columns[name] for name in names} if names else columns
+
+
+def _joined(columns: Mapping[str, AnyArray], file: Path, what: str) -> AnyArray:
+    """One column as (N,), several as (N, K); refuses columns that cannot belong to one array."""
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    fractions = [name for name, values in columns.items() if values.dtype.kind == "f"]
+    others = [name for name, values in columns.items() if not _may_stand_with(values, bool(fractions))]
+    if others:
+        rest = ",".join(name for name in columns if name not in others)
+        refuse(
+            f"{file} has the columns {', '.join(columns)}, of which {', '.join(others)} cannot belong to {what}",
+            "they must be numbers of one kind",
+            f"Name the columns that are meant: {file}:{rest or next(iter(columns))}",
+        )
+    return np.column_stack(list(columns.values()))
+
+
+def _may_stand_with(values: AnyArray, fractions: bool) -> bool:
+    """Whether a column may be one of several that make an array: a number, and among fractions no counter or label."""
+    return values.dtype.kind in "fb" or (
+        values.dtype.kind in "iu" and (not fractions or bool(np.isin(values, (0, 1)).all()))
+    )
+
+
+def _of_parquet(file: Path, what: str) -> dict[str, AnyArray]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file, partitioning=None)
+        return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _refuse_unreadable(file, what, error)
+
+
+def _of_text(file: Path, what: str) -> dict[str, AnyArray]:
+    """Columns of text by the names in its first line, or by number if that line is data."""
+    import pyarrow as pa
+
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            first, more = stream.readline().rstrip("\r\n"), stream.readline()
+        separator = _separator(first)
+        if separator == " ":
+            return _numbered(list(np.loadtxt(file, ndmin=2, encoding="utf-8-sig").T))
+        fields = [field.strip() for field in next(csv.reader([first.removeprefix("# ")], delimiter=separator), [""])]
+        point = "," if separator == ";" and "," in more else "."
+        below = _parsed(file, separator, point, skip=1) if more else []
+        if more and _are_names(fields, below, point):
+            return _named(fields, below)
+        source = file if more else io.BytesIO(f"{first}\n".encode())  # the parser wants the end of a single line
+        return _numbered(_parsed(source, separator, point, skip=0))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _refuse_unreadable(file, what, error)
+
+
+def _parsed(source: Path | io.BytesIO, separator: str, point: str, *, skip: int) -> list[AnyArray]:
+    """The columns of a text file below its first `skip` lines."""
+    from pyarrow import csv as reader
+
+    table = reader.read_csv(
+        source,
+        read_options=reader.ReadOptions(autogenerate_column_names=True, skip_rows=skip),
+        parse_options=reader.ParseOptions(delimiter=separator),
+        convert_options=reader.ConvertOptions(decimal_point=point),
+    )
+    return [_plain(column) for column in table.itercolumns()]
+
+
+def _separator(line: str) -> str:
+    """The character between columns; a comma where there is one column only."""
+    found = next((mark for mark in (";", "\t", ",") if mark in line), "")
+    spaced = not found and len(line.split()) > 1 and all(_is_number(field, ".") for field in line.split())
+    return " " if spaced else found or ","
+
+
+def _are_names(fields: list[str], below: list[AnyArray], point: str) -> bool:
+    """Whether the first line names the columns below it.
+
+    It does not where each field could stand in its column: a number above numbers, yes or no above such, and above text
+    a text that comes again. 0, 1, 2, … above fractions, or after an empty field, are names: pandas writes them where
+    there are no others.
+    """
+    rest = fields[1:] if fields[0] == "" else fields
+    if rest == [str(number) for number in range(len(rest))]:
+        return fields[0] == "" or all(column.dtype.kind == "f" for column in below)
+    return not all(_could_stand(field, column, point) for field, column in zip(fields, below, strict=True))
+
+
+def _could_stand(field: str, column: AnyArray, point: str) -> bool:
+    if column.dtype.kind == "U":
+        return field in column
+    return field.lower() in ("true", "false") if column.dtype.kind == "b" else _is_number(field, point)
+
+
+def _is_number(field: str, point: str) -> bool:
+    """Whether it is a number, or says that one is missing."""
+    try:
+        float(field.replace(point, "."))
+    except ValueError:
+        return field.lower() in ("", "na", "n/a", "null", "none")
+    return True
+
+
+def _named(names: list[str], columns: list[AnyArray]) -> dict[str, AnyArray]:
+    """Columns by name; a name that comes again gets its number."""
+    named: dict[str, AnyArray] = {}
+    for number, (name, column) in enumerate(zip(names, columns, strict=True)):
+        named[f"{name}.{number}" if name in named else name] = column
+    return named
+
+
+def _numbered(columns: list[AnyArray]) -> dict[str, AnyArray]:
+    return _named([str(number) for number in range(len(columns))], columns)
+
+
+def _plain(column: Any) -> AnyArray:
+    """A column of pyarrow as numpy: numbers, booleans or strings."""
+    array = column.to_numpy()
+    texts = array.dtype.kind == "O" and all(isinstance(value, str) for value in array)
+    return array.astype(np.str_) if texts else np.asarray(array)
+
+
+def _refuse_names(missing: list[str], columns: Mapping[str, Any], file: Path, how: str) -> NoReturn:
+    refuse(
+        f"{file} has no column {', '.join(map(repr, missing))}",
+        f"it has {', '.join(columns)}",
+        f"Name one of these with {how}",
+    )
+
+
+def _refuse_kind(file: Path, what: str) -> NoReturn:
+    fix = _save(file)
+    if file.suffix in (".pt", ".pth"):
+        fix = f"Save the tensor as an array: np.save('{file.stem}.npy', torch.load('{file.name}').numpy())"
+    elif file.suffix in MODELS:
+        fix = "If it is a model, run it on the test inputs, and save what it predicts: np.save('probs.npy', probs)"
+    refuse(f"the file of {what} is {file.name}", f"it must be one of the kinds {', '.join(READABLE)}", fix)
+
+
+def _save(file: Path) -> str:
+    return f"Save the array: np.save('{file.stem}.npy', array)"
+
+
+def _refuse_unreadable(file: Path, what: str, error: Exception) -> NoReturn:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    fix = _save(file)
+    if "pickle" in reason:  # numpy's own advice is to load it unsafely
+        reason = "it holds Python objects, and to unpickle them could run code"
+        fix = f"Save numbers: np.save('{file.stem}.npy', np.array(array.tolist()))"
+    elif file.suffix == ".npy" and "no .npy file" in reason:
+        fix = f"Give it the suffix of what it is, one of {', '.join(READABLE)}; or save the array with np.save"
+    refuse(f"{what} {file} cannot be read ({reason})", "the file must be whole, and what its suffix says", fix)

@@ -1,0 +1,314 @@
+"""Measured runs → results: one method's runs averaged over seeds, methods side by side, every number with its interval.
+
+`measure.py` makes the arrays; everything here is arithmetic on them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import load_fidelity, provenance
+from robcal.base.types import (
+    Estimate,
+    GroupRow,
+    MethodResult,
+    ReliabilityBin,
+    Results,
+    ShiftCell,
+)
+from robcal.calibration.conditional import level_table, reliability_bins, trend_tests
+from robcal.calibration.intervals import jeffreys_interval
+from robcal.calibration.replicates import Resampling
+from robcal.calibration.seeds import (
+    average_over_seeds,
+    paired_bootstrap_variance,
+    paired_difference,
+    seed_mean_interval,
+)
+from robcal.calibration.weighted import METRICS, weighted_metric
+from robcal.robustness.levels import assign_levels
+from robcal.runs.directory import open_run
+from robcal.runs.hard_labels import hard_label_remarks
+from robcal.runs.measure import Measured, gallery, measure_run, told_apart
+
+#: Resamples of the test split behind every interval over seeds.
+RESAMPLES = 200
+
+
+def report_runs(
+    directories: Sequence[Path],
+    *,
+    shift: bool = True,
+    temperature: bool = False,
+    title: str | None = None,
+    reporter: Reporter = SILENT,
+) -> Results:
+    """Measure finished runs and put them side by side; the first one's method is the baseline.
+
+    Args:
+        directories: run directories; runs of one method are its seeds; by other settings they are methods
+            of their own.
+        shift: measure under corruption too, where the inputs are images.
+        temperature: every run after temperature scaling too; all are then compared with the scaled baseline as well.
+        title: heading of the report.
+        reporter: shows progress.
+
+    Raises:
+        InputError: if a run is unfinished, two are the same seed, or they were measured on different test splits.
+    """
+    ways = (False, True) if temperature else (False,)
+    measured = told_apart(
+        [
+            measure_run(open_run(directory), shift=shift, temperature=scaled, reporter=reporter)
+            for scaled in ways
+            for directory in directories
+        ]
+    )
+    against = [measured[len(directories)].name] if temperature else []
+    return collect(measured, title=title, against=against, reporter=reporter)
+
+
+def collect(
+    measured: Sequence[Measured],
+    *,
+    title: str | None = None,
+    num_levels: int | None = None,
+    against: Sequence[str] = (),
+    reporter: Reporter = SILENT,
+) -> Results:
+    """Put measured runs side by side.
+
+    Args:
+        measured: one entry a run, the baseline's first; runs of one method are its seeds.
+        title: heading of the report.
+        num_levels: number of robustness levels of the test split; default: the runs' own.
+        against: names of methods that the others are compared with as well, beside the baseline.
+        reporter: shows progress, a unit a method or difference.
+
+    Raises:
+        InputError: if the runs were not all measured on the same test examples, or seeds differ between methods in
+            such a way that no seed is shared.
+    """
+    first = measured[0]
+    for other in measured[1:]:
+        check_same_length(len(first), len(other), "the test examples", str(other.directory))
+        if not np.array_equal(first.labels, other.labels):
+            refuse(
+                f"{other.directory} was measured on other test examples than {first.directory}",
+                "runs side by side need one test split",
+                "Compare runs of the same --data and --test-limit",
+            )
+    methods: dict[str, list[Measured]] = {}
+    for run in measured:
+        methods.setdefault(run.name, []).append(run)
+    shifts = len(first) if first.shift is None else first.shift.correct.shape[1]
+    resampling = Resampling.draw(shifts, resamples=RESAMPLES)
+    count, baseline = num_levels or first.num_levels, methods[first.name]
+    scored = [run for run in baseline if run.distance is not None]
+    levels = {run.seed: assign_levels(run.distance, count, ties="share") for run in scored}
+    shifted = {id(run): _shift_metrics(run, resampling) for run in measured}
+    compared = [(name, first.name) for name in methods if name != first.name]
+    compared += [(name, rival) for rival in against for name in methods if name not in (first.name, rival)]
+    advance = reporter.task("intervals", len(methods) + len(compared))
+    results: list[MethodResult] = []
+    for runs in methods.values():
+        results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels))
+        advance(len(results))
+    pairs: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for done, (name, rival) in enumerate(compared, start=1):
+        pairs.setdefault(name, {})[rival] = _differences(methods[name], methods[rival], shifted)
+        advance(len(results) + done)
+    differences = {name: rivals.pop(first.name) for name, rivals in pairs.items()}
+    directories = {run.directory for run in measured}
+    return Results(
+        title=title or f"{first.dataset['name']}: " + " against ".join(result.title for result in results),
+        dataset=first.dataset,
+        methods=tuple(results),
+        differences=differences,
+        pairs={name: rivals for name, rivals in pairs.items() if rivals},
+        notes=_notes(first, methods, count),
+        fidelity=load_fidelity(trusted) if (trusted := first.directory / "fidelity.json").exists() else (),
+        provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(directories)),
+    )
+
+
+#: Metric under shift → its value, and (B,) replicates of it; of one run.
+_Shifted = Mapping[str, tuple[float, FloatArray]]
+
+
+def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Mapping[int, IntArray]) -> MethodResult:
+    """Everything measured of one method."""
+    probs, labels = [run.probs for run in runs], runs[0].labels
+    metrics = {
+        name: seed_mean_interval(
+            [weighted_metric(name, run.probs, labels)(np.ones(len(labels))) for run in runs],
+            paired_bootstrap_variance(name, probs, labels, resamples=RESAMPLES),
+        )
+        for name in METRICS
+    }
+    metrics |= {name: _shift_interval([one[name] for one in shifted]) for name in shifted[0]}
+    level_of = [levels.get(run.seed, next(iter(levels.values()))) for run in runs] if levels else []
+    scored = runs[0].on_scored()
+    return MethodResult(
+        name=runs[0].name,
+        title=runs[0].title,
+        seeds=tuple(run.seed for run in runs),
+        metrics={name: _within(name, estimate) for name, estimate in metrics.items()},
+        reliability=_reliability(runs),
+        levels=_level_rows(runs, level_of) if levels else (),
+        trends=trend_tests(scored.confidence, scored.correct, level_of[0]) if levels and np.ptp(level_of[0]) else (),
+        shift=_mean_shift(runs),
+        history=tuple(runs[0].history),
+        gallery=gallery(runs[0], level_of[0]) if levels else (),
+        remarks=hard_label_remarks({run.seed: run.history for run in runs}),
+    )
+
+
+def _shift_metrics(run: Measured, resampling: Resampling) -> _Shifted:
+    """Every metric under shift of one run, mean over cells; an example is resampled in all cells at once."""
+    if run.shift is None:
+        return {}
+    cells = zip(run.shift.confidence, run.shift.correct, strict=True)
+    replicates = {
+        "ece": np.mean([resampling.calibration_error(*cell) for cell in cells], axis=0),
+        "accuracy": resampling.mean(run.shift.correct.mean(0)),
+        "nll": resampling.mean(run.shift.nll.mean(0)),
+    }
+    return {f"shift_{name}": (float(run.shift.per_cell(name).mean()), values) for name, values in replicates.items()}
+
+
+def _shift_interval(seeds: Sequence[tuple[float, FloatArray]]) -> Estimate:
+    """The mean over seeds, with its interval, from each seed's value and replicates."""
+    replicates = np.mean([replicate for _, replicate in seeds], axis=0)
+    return seed_mean_interval([value for value, _ in seeds], float(replicates.var(ddof=1)))
+
+
+def _differences(
+    runs: list[Measured], baseline: list[Measured], shifted: Mapping[int, _Shifted]
+) -> dict[str, Estimate]:
+    """Paired differences to the baseline, seed by seed, on the same test examples.
+
+    Raises:
+        InputError: if the two share no seed.
+    """
+    by_seed = {run.seed: run for run in baseline}
+    ours = [run for run in runs if run.seed in by_seed]
+    theirs = [by_seed[run.seed] for run in ours]
+    if not ours:
+        refuse(
+            f"{runs[0].title} and {baseline[0].title} share no seed",
+            "differences are paired by seed",
+            "Train both with the same seeds",
+        )
+    probs, other = [run.probs for run in ours], [run.probs for run in theirs]
+    made = {name: paired_difference(name, probs, other, ours[0].labels, resamples=RESAMPLES) for name in METRICS}
+    pairs = [(shifted[id(one)], shifted[id(two)]) for one, two in zip(ours, theirs, strict=True)]
+    for name in pairs[0][0]:
+        made[name] = _shift_interval([(a[name][0] - b[name][0], a[name][1] - b[name][1]) for a, b in pairs])
+    return made
+
+
+def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRow, ...]:
+    """One row a level, each figure averaged over the seeds in which it has examples (equal scores share a level)."""
+    by_level: dict[int, list[GroupRow]] = {}
+    for run, levels in zip([run.on_scored() for run in runs], level_of, strict=True):
+        for row in level_table(run.probs, run.labels, levels, scores=run.distance, resamples=RESAMPLES):
+            by_level.setdefault(int(row.group), []).append(row)
+    return tuple(
+        GroupRow(
+            group=rows[0].group,
+            n=round(float(np.mean([row.n for row in rows]))),
+            score_low=_mean_or_none([row.score_low for row in rows]),
+            score_high=_mean_or_none([row.score_high for row in rows]),
+            accuracy=_within("accuracy", average_over_seeds([row.accuracy for row in rows])),
+            confidence=_within("confidence", average_over_seeds([row.confidence for row in rows])),
+            gap=_within("gap", average_over_seeds([row.gap for row in rows])),
+            ece=_within("ece", average_over_seeds([row.ece for row in rows])),
+        )
+        for _, rows in sorted(by_level.items())
+    )
+
+
+def _within(name: str, estimate: Estimate) -> Estimate:
+    """An estimate whose interval is kept where the quantity can be: the normal approximation reaches beyond."""
+    least = -1.0 if name == "gap" else 0.0
+    most = {"nll": float("inf"), "shift_nll": float("inf"), "brier": 2.0, "shift_brier": 2.0}.get(name, 1.0)
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return dataclasses.replace(estimate, low=max(least, estimate.low), high=min(most, estimate.high))
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def _reliability(runs: list[Measured]) -> tuple[ReliabilityBin, ...]:
+    """Bins over all seeds; the interval counts every test example once, however many seeds predicted it."""
+    labels = np.concatenate([run.labels for run in runs])
+    rows = []
+    for row in reliability_bins(np.concatenate([run.probs for run in runs]), labels):
+        accuracy, effective = row.accuracy.value, row.count / len(runs)
+        if row.count:
+            ends = jeffreys_interval(accuracy * effective, effective)
+            row = dataclasses.replace(row, accuracy=Estimate(accuracy, *ends))
+        rows.append(row)
+    return tuple(rows)
+
+
+def _mean_shift(runs: list[Measured]) -> tuple[ShiftCell, ...]:
+    """Metrics of every cell, mean over seeds."""
+    shifts = [run.shift for run in runs if run.shift is not None]
+    if not shifts:
+        return ()
+    cells = {
+        key: np.mean([shift.per_cell(key) for shift in shifts], axis=0) for key in ("ece", "accuracy", "nll", "brier")
+    }
+    return tuple(
+        ShiftCell(kind, severity, *(float(cells[key][n]) for key in ("ece", "accuracy", "nll", "brier")))
+        for n, (kind, severity) in enumerate(shifts[0].cells)
+    )
+
+
+def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -> tuple[str, ...]:
+    seeds = max(len(runs) for runs in methods.values())
+    title = next(iter(methods.values()))[0].title
+    test = f"the finite test split of {len(first)} examples ({RESAMPLES} bootstrap resamples"
+    over = (
+        f"Every figure is the mean over {seeds} seeds. Its 95% interval covers both what varies between seeds "
+        f"(Student's t) and {test}, the same for all methods and seeds); differences are paired by seed and by "
+        "resample; trend tests are of the first seed."
+        if seeds > 1
+        else f"One seed: the 95% intervals cover {test}), not what another training run would change."
+    )
+    lines = [
+        over,
+        "Robustness of an example: l2 norm, in input units, of the smallest change found that alters the model's own "
+        f"prediction within the input box (an upper bound, verified in float32). Levels: {num_levels} groups of equal "
+        "size, except that equal norms share a level; level 0 is the least robust. Every method is grouped by the "
+        f"levels of the {title} model of the same seed, so {title} alone is judged by its own distances, which go with "
+        "its own confidence.",
+        "The validation split steers the smoothing; the test split is only measured on.",
+        *(_temperatures(runs) for runs in methods.values() if runs[0].temperature is not None),
+    ]
+    if first.shift is not None:
+        lines.append(
+            f"Shift: {first.shift.note}. Metrics are computed per cell and then averaged over the cells, never pooled."
+        )
+    return tuple(lines)
+
+
+def _temperatures(runs: Sequence[Measured]) -> str:
+    """What was fitted for a temperature-scaled method."""
+    found = [run.temperature for run in runs if run.temperature is not None]
+    size = runs[0].dataset.get("sizes", {}).get("val")
+    split = "the validation split" + (f" of {size} labelled examples" if size else "")
+    values = f"{found[0]:.2f}" if len(found) == 1 else f"{min(found):.2f} to {max(found):.2f} over the seeds"
+    return f"{runs[0].title}: logits divided by the temperature of lowest NLL on {split}, {values}."

@@ -1,0 +1,5 @@
+"""Run directories: `train` makes them, `directory` reads them; scores, predictions and measurements are kept in them.
+
+`level_sources` and `cross_fit` say where the levels of training come from, `scores` scores a split, `measure`, `shift`
+and `extra_measures` predict, `fidelity` compares scores with strong attacks. It imports `training` and what lies below.
+"""

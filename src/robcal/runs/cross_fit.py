@@ -1,0 +1,201 @@
+"""Cross-fitting: the robustness of every training example, by a model that never saw it (METHOD 4, "cross-fit").
+
+The training split is cut into K folds, alike in classes. K models are trained by the plain recipe, each on the other
+K - 1 folds, and each scores the fold that it did not see. Distances of different models differ in scale, so what is
+kept of a fold is the rank: the quantile (rank + 1/2) / n of each example within its fold. Levels are cut by it, so
+every fold gives each level its share.
+
+No model saw the validation split, so all K score it, and a validation example's place is the mean of its K quantiles
+[choice]. Its order is the steadier for it; the levels of the training split rest on one model an example.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robcal.base.checks import FloatArray, IntArray, check_positive_int, refuse
+from robcal.base.distributed import Group
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import digest_of, digest_of_tensors, load_scores, save_checkpoint
+from robcal.base.types import Scores
+from robcal.data import Dataset
+from robcal.methods import make_method
+from robcal.runs.directory import load_model
+from robcal.runs.scores import score_split
+from robcal.training.recipe import build_networks, describe_network, train_networks
+from robcal.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: what its model is trained on, and what it scores.
+
+    Attributes:
+        number: from 0.
+        held_out: positions in the training split that its model never sees.
+        seen: the data with the other folds as its training split.
+        unseen: the data with the held-out examples as its training split.
+    """
+
+    number: int
+    held_out: IntArray
+    seen: Dataset
+    unseen: Dataset
+
+
+def assign_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
+    """Deal examples into folds, alike in size and in classes.
+
+    Args:
+        labels: (N,) classes.
+        folds: K, from 2 to N.
+        seed: of the dealing.
+
+    Returns:
+        (N,) int64 in 0 … K - 1; sizes of folds, and of each class within the folds, differ by at most one.
+
+    Raises:
+        InputError: if there are more folds than examples.
+
+    >>> np.bincount(assign_folds(np.array([0, 0, 1, 1, 1, 1]), 2, seed=0)).tolist()
+    [3, 3]
+    """
+    check_positive_int(folds, "--folds", minimum=2)
+    if folds > len(labels):
+        refuse(f"--folds is {folds} for {len(labels)} examples", "a fold holds at least one", "Take fewer folds")
+    order = np.random.default_rng([seed, folds]).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    fold = np.empty(len(labels), np.int64)
+    fold[by_class] = np.arange(len(labels)) % folds
+    return fold
+
+
+def make_folds(data: Dataset, folds: int, seed: int) -> list[Fold]:
+    """The K folds of a data set's training split; validation and test stay as they are."""
+    train = data.split("train")
+    fold = assign_folds(train.labels, folds, seed)
+
+    def only(index: IntArray) -> Dataset:
+        return dataclasses.replace(data, splits={**data.splits, "train": train.subset(index)})
+
+    return [
+        Fold(k, np.flatnonzero(fold == k), only(np.flatnonzero(fold != k)), only(np.flatnonzero(fold == k)))
+        for k in range(folds)
+    ]
+
+
+def quantiles(scores: Scores) -> FloatArray:
+    """(N,) place of each example among the others, (rank + 1/2) / N in (0, 1), in the total order of METHOD 3."""
+    place = np.empty(len(scores))
+    place[np.lexsort((scores.margin, scores.distance))] = np.arange(len(scores)) + 0.5
+    return place / len(scores)
+
+
+def cross_fit_quantiles(
+    settings: TrainSettings,
+    data: Dataset,
+    directory: Path,
+    group: Group,
+    *,
+    shared: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[str, FloatArray]:
+    """Quantiles of train and val: small is fragile. Models and scores are kept, so a stopped run goes on.
+
+    Args:
+        settings: of the run that wants levels: its plain recipe, folds, scorer and number of levels.
+        data: its data.
+        directory: where models and scores of the folds are kept.
+        group: the processes that work on it.
+        shared: a directory that may hold them already; it is only read.
+        reporter: shows progress.
+
+    Returns:
+        "train": of each example within its fold; "val": the mean over the K models.
+    """
+    plain = settings.reference()
+    train = np.empty(len(data.split("train")))
+    val: list[FloatArray] = []
+    for fold in make_folds(data, settings.folds, settings.seed):
+        places: list[Path] = [place for place in (shared, directory) if place is not None]
+        model = _fold_model(plain, fold, places, group, reporter)
+        for split, part in (("train", fold.unseen), ("val", data)):
+            scores = _fold_scores(model, settings, part, split, fold.number, places, group, reporter)
+            if split == "train":
+                train[fold.held_out] = quantiles(scores)
+            else:
+                val.append(quantiles(scores))
+    return {"train": train, "val": np.asarray(np.mean(val, axis=0))}
+
+
+def _fold_model(
+    plain: TrainSettings, fold: Fold, places: Sequence[Path], group: Group, reporter: Reporter
+) -> torch.nn.Module:
+    """The model that never saw the fold: read from the first place that has it, else trained in the last."""
+    name = f"fold-{fold.number}"
+
+    def look() -> list[str]:
+        key = digest_of({"settings": plain.relevant(), "seen": fold.seen.digest("train")})
+        files = [place / f"{name}.safetensors" for place in places]
+        return [key, *(str(file) for file in files if file.exists() and load_model(file)[1].get("key") == key)]
+
+    key, *kept = group.from_main(f"look for {name}", look)
+    if kept:
+        return load_model(Path(kept[0]))[0]
+    network = build_networks(plain, fold.seen)[0]
+    places[-1].mkdir(parents=True, exist_ok=True)
+    state = places[-1] / f"{name}.pt"
+    train_networks(
+        [network], plain, fold.seen, make_method("vanilla"), state_file=state, key=key, reporter=reporter,
+        description=f"train fold {fold.number + 1}, seed {plain.seed}",
+    )  # fmt: skip
+
+    def keep() -> None:
+        about = {**describe_network(plain, fold.seen), "key": key}
+        save_checkpoint(network.state_dict(), about, places[-1] / f"{name}.safetensors")
+        state.unlink(missing_ok=True)
+
+    group.from_main(f"keep {name}", keep)
+    return network
+
+
+def _fold_scores(
+    model: torch.nn.Module,
+    settings: TrainSettings,
+    part: Dataset,
+    split: str,
+    number: int,
+    places: Sequence[Path],
+    group: Group,
+    reporter: Reporter,
+) -> Scores:
+    """A fold model's scores of what it never saw: read from the first place that has them, else made in the last."""
+    name = f"fold-{number}-{'held-out' if split == 'train' else split}-{settings.scorer}-{settings.levels}.parquet"
+    made_by = digest_of_tensors(model.state_dict())
+
+    def look() -> list[str]:
+        wanted = {"model": made_by, "data": part.digest(split)}
+        files = [place / name for place in places if (place / name).exists()]
+        return [str(file) for file in files if wanted.items() <= dict(load_scores(file).provenance).items()]
+
+    kept = group.from_main(f"look for {name}", look)
+    if kept:
+        return load_scores(Path(kept[0]))
+    return score_split(
+        model,
+        part,
+        split,
+        places[-1] / name,
+        method=settings.scorer,
+        num_levels=settings.levels,
+        overwrite=True,
+        reporter=reporter,
+        description=f"score fold {number + 1}, {split}",
+        device=settings.device,
+    )

@@ -1,0 +1,103 @@
+"""What else is measured of a finished run: its logits of out-of-distribution inputs, and the seconds of predicting.
+
+Both are kept in the run directory: DIR/ood-DIGEST.safetensors, one a set of inputs, and DIR/inference.json.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import digest_of, load_arrays, load_json, save_arrays, save_json
+from robcal.base.types import Float32Array
+from robcal.data import Split
+from robcal.runs.directory import Run
+from robcal.runs.shift import average_logits
+from robcal.training.predict import predict_logits
+
+#: Opens the networks that predict, and says which device they are on; not called where the answer is on disk.
+Networks = Callable[[], tuple[Sequence[nn.Module], str]]
+
+#: Passes over the test split are repeated until they took so many seconds, at most `MOST_PASSES` times.
+ENOUGH_SECONDS = 2.0
+MOST_PASSES = 3
+
+
+def measure_outside(
+    run: Run,
+    networks: Networks,
+    split: Split,
+    digest: str,
+    *,
+    reporter: Reporter = SILENT,
+) -> Float32Array:
+    """Logits of a run on inputs of another data set; read back if they were computed before.
+
+    Args:
+        run: where they are kept.
+        networks: opens the run's networks; the probabilities of several are averaged.
+        split: the inputs; their labels are not used.
+        digest: of the inputs.
+        reporter: shows progress.
+
+    Returns:
+        (M, Z) float32, log-probabilities where they are of an average.
+    """
+    model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
+    key = digest_of({"model": model_digest, "data": digest})
+    file = run.directory / f"ood-{digest}.safetensors"
+    if file.exists():
+        arrays, about = load_arrays(file, "the logits")
+        if about.get("key") == key:
+            return np.asarray(arrays["logits"])
+    models, device = networks()
+    parts = [
+        predict_logits(one, split, device=device, reporter=reporter, description=f"ood {run.settings.method}")
+        for one in models
+    ]
+    logits = average_logits(parts)
+    save_arrays({"logits": logits}, file, about={"key": key})
+    return logits
+
+
+def measure_inference(run: Run, networks: Networks, test: Split) -> dict[str, Any]:
+    """Seconds that predicting the test split takes, reading and every network of the run included; measured once.
+
+    A first batch goes unmeasured. The least of a few passes counts: whatever else the machine does only adds.
+
+    Args:
+        run: where the figure is kept.
+        networks: opens its networks.
+        test: the test split.
+
+    Returns:
+        "seconds" of one pass, "examples", "passes", "device" and "threads".
+    """
+    file = run.directory / "inference.json"
+    if file.exists():
+        found: dict[str, Any] = load_json(file, "the seconds")
+        return found
+    models, device = networks()
+    for model in models:
+        predict_logits(model, test, device=device, index=np.arange(min(len(test), 512)))
+    times: list[float] = []
+    while len(times) < MOST_PASSES and sum(times) < ENOUGH_SECONDS:
+        start = time.perf_counter()
+        for model in models:
+            predict_logits(model, test, device=device)
+        times.append(time.perf_counter() - start)
+    made = {
+        "seconds": min(times),
+        "examples": len(test),
+        "passes": len(times),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+    }
+    save_json(made, file)
+    return made

@@ -1,0 +1,160 @@
+"""Can the robustness scores be trusted? Candidates against strong references on a sample, each part resumable.
+
+The mathematics is in `robcal.robustness.fidelity`, the strong attacks in `robcal.robustness.reference`. Every scoring
+here is a scores file of its own in a folder beside the result, so a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import nn
+
+from robcal.base.checks import IntArray, check_choice, check_output, check_positive_int, check_same_length, refuse
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import digest_of, digest_of_tensors, load_scores, provenance, save_json
+from robcal.base.types import FidelityRow, Scorer, Scores
+from robcal.data import Dataset
+from robcal.robustness.fidelity import Agreement, Fidelity, fidelity, stratified_sample
+from robcal.robustness.reference import reference_attacks
+from robcal.runs.scores import score_split
+
+#: Examples a shard of a reference attack, whose passes are thousands an example.
+REFERENCE_SHARD = 64
+
+
+def measure_fidelity(
+    model: nn.Module,
+    dataset: Dataset,
+    split: str,
+    out: Path,
+    *,
+    methods: Sequence[str] = ("auto", "projection", "first-order"),
+    at_hand: Mapping[str, Scores] | None = None,
+    sample: int = 1000,
+    num_levels: int = 10,
+    iterations: int = 1000,
+    restarts: int = 12,
+    seed: int = 0,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> tuple[FidelityRow, ...]:
+    """Measure how far ways of scoring agree with the best of three strong attacks, and these with each other.
+
+    The first candidate is of the whole split and stratifies the sample by its levels: scores at hand, if there are any,
+    else those of the first method. The references and the other methods score the sample only.
+
+    Args:
+        model: the network.
+        dataset: its data.
+        split: "train", "val" or "test".
+        out: target, a .json file; scores are kept beside it in `out`.scores/.
+        methods: names of `robcal.score`'s methods.
+        at_hand: scores of the whole split by name, whatever made them, with this network and this data.
+        sample: examples that the references score.
+        num_levels: R.
+        iterations: of each Carlini-Wagner search; see `reference_attacks`.
+        restarts: random starts of each reference.
+        seed: of the sample and the random starts.
+        overwrite: replace `out`.
+        reporter: shows progress.
+        options: further options of `robcal.score`.
+
+    Returns:
+        The candidates, the noise ceiling, then each reference.
+
+    Raises:
+        InputError: on bad input, or an existing `out`.
+    """
+    check_output(out, overwrite=overwrite)
+    at_hand = dict(at_hand or {})
+    if not methods and not at_hand:
+        refuse("no method was named", "at least one is measured", "Pass --method or --scores")
+    for name in methods:
+        check_choice(name, get_args(Scorer), "--method")
+    for name, given in at_hand.items():
+        _check_at_hand(name, given, methods, split, len(dataset.split(split)))
+    check_positive_int(sample, "--sample", minimum=num_levels)
+    work = out.with_name(out.name + ".scores")
+    part = dataset.split(split)
+    options = {"num_levels": num_levels, **options}
+
+    def scores(name: str, method: Any, data: Dataset, index: IntArray | None) -> Scores:
+        return _scores(model, data, split, work, name, method, index, reporter, options)
+
+    whole = at_hand or {methods[0]: scores(methods[0], methods[0], dataset, None)}
+    first = next(iter(whole.values()))
+    index = stratified_sample(first, min(sample, len(part)), num_levels=num_levels, seed=seed)
+    chosen = dataclasses.replace(dataset, splits={**dataset.splits, split: part.subset(index)})
+    candidates = {name: given.subset(index) for name, given in whole.items()}
+    candidates |= {name: scores(name, name, chosen, index) for name in methods if name not in whole}
+    attacks = reference_attacks(iterations=iterations, restarts=restarts, seed=seed)
+    references = {name: scores(f"reference-{name}", attack, chosen, index) for name, attack in attacks.items()}
+    measured = {
+        name: fidelity(scores, references, num_levels=num_levels, seed=seed) for name, scores in candidates.items()
+    }
+    rows = _rows(measured)
+    about = provenance(
+        split=split, sample=len(index), num_levels=num_levels, iterations=iterations, restarts=restarts, seed=seed
+    )
+    save_json({"rows": rows, "about": about}, out)
+    return rows
+
+
+def _check_at_hand(name: str, given: Scores, methods: Sequence[str], split: str, count: int) -> None:
+    """Refuse scores that cannot be of this split, or of another question than the references'."""
+    if name in methods:
+        refuse(f"scores at hand and a method are both called {name}", "names tell them apart", "Rename the file")
+    check_same_length(len(given), count, f"{name}'s scores", f"the {split} split")
+    if given.reference != "prediction":
+        refuse(
+            f"{name} holds distances at which the true class is lost",
+            "the references measure where the model's own prediction changes",
+            "Score with reference='prediction'",
+        )
+
+
+def _scores(
+    model: nn.Module,
+    dataset: Dataset,
+    split: str,
+    work: Path,
+    name: str,
+    method: Any,
+    index: IntArray | None,
+    reporter: Reporter,
+    options: dict[str, Any],
+) -> Scores:
+    """The scores of one method; those at hand if they were made with the same model, data and settings."""
+    more: dict[str, Any] = {} if index is None else {"first_index": index}
+    if not isinstance(method, str):
+        more["shard_size"] = REFERENCE_SHARD
+    depends = [
+        repr(method),
+        digest_of_tensors(model.state_dict()),
+        dataset.digest(split),
+        repr(sorted(options.items())),
+    ]
+    file = work / f"{name}-{digest_of([*depends, None if index is None else index.tolist()])}.parquet"
+    if file.exists():
+        return load_scores(file)
+    return score_split(
+        model, dataset, split, file, method=method, reporter=reporter, description=name, **more, **options
+    )
+
+
+def _rows(measured: dict[str, Fidelity]) -> tuple[FidelityRow, ...]:
+    """One row a candidate; ceiling and references are those of the first."""
+    first = next(iter(measured.values()))
+    rows = [FidelityRow(name, "candidate", one.candidate.metrics) for name, one in measured.items()]
+    if first.ceiling is not None:
+        rows.append(FidelityRow(f"{first.ceiling.name} ~ {first.ceiling.against}", "ceiling", first.ceiling.metrics))
+    return (*rows, *(_reference(agreement) for agreement in first.references))
+
+
+def _reference(agreement: Agreement) -> FidelityRow:
+    return FidelityRow(agreement.name, "reference", agreement.metrics)

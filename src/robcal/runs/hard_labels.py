@@ -1,0 +1,37 @@
+"""Say whether the smoothing ever acted: a run whose labels stayed hard is plain training, to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from robcal.base.types import EpochRow
+
+#: Why, and what it means.
+REASON = "no level was found over-confident on validation data, so this is the plain model"
+
+
+def labels_stayed_hard(history: Sequence[EpochRow]) -> bool:
+    """Return whether a method that smooths per level trained every epoch on hard labels; False for other methods.
+
+    The smoothing of an epoch's row is used in the next epoch, so that of the last row never was.
+
+    >>> rows = [EpochRow(number, 0.5, 0.9, 0.3, 0.1, epsilon=(0.0, 0.2)) for number in (1, 2)]
+    >>> labels_stayed_hard(rows), labels_stayed_hard(rows[1:])
+    (False, True)
+    """
+    smooths = any(row.epsilon for row in history)
+    return smooths and not any(epsilon for row in history[:-1] for epsilon in row.epsilon)
+
+
+def hard_label_remarks(histories: Mapping[int, Sequence[EpochRow]]) -> tuple[str, ...]:
+    """Return what a reader must know of a method's runs, by seed: a sentence if any of them kept hard labels.
+
+    >>> row = EpochRow(1, 0.5, 0.9, 0.3, 0.1, epsilon=(0.0,))
+    >>> hard_label_remarks({3: [row]})
+    ('labels stayed hard: no level was found over-confident on validation data, so this is the plain model',)
+    """
+    hard = [seed for seed, history in histories.items() if labels_stayed_hard(history)]
+    if not hard:
+        return ()
+    seeds = f" at seed{'s' if len(hard) > 1 else ''} {', '.join(map(str, hard))}" if len(hard) < len(histories) else ""
+    return (f"labels stayed hard{seeds}: {REASON}{' there' if seeds else ''}",)

@@ -1,0 +1,235 @@
+"""Where the levels of a run come from (METHOD 4).
+
+"single" and "random" need no score. What ar-adals cuts is `TrainSettings.levels_from`: plain difficulty for a reference
+model, its logit margin ("margin", the default) or its loss ("loss"), one forward pass and no attack; or adversarial
+distance to a reference model that was trained on the examples ("robustness", as published), to models that were not
+("cross-fit", `robcal.runs.cross_fit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
+from robcal.base.distributed import Group, choose_device, process_group
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import digest_of_tensors, load_scores, save_levels
+from robcal.base.types import Float32Array, Scores
+from robcal.base.types import Levels as LevelsOfSplit
+from robcal.data import Dataset
+from robcal.methods import Method
+from robcal.robustness.levels import assign_levels
+from robcal.runs.cross_fit import cross_fit_quantiles
+from robcal.runs.directory import Run, load_model
+from robcal.runs.scores import moved, score_split
+from robcal.training.loop import Levels
+from robcal.training.predict import predict_logits
+from robcal.training.settings import TrainSettings
+
+SPLITS = ("train", "val")
+
+
+def levels_of(
+    run: Run,
+    method: Method,
+    data: Dataset,
+    group: Group,
+    plain: Callable[[], Run],
+    *,
+    at_hand: Mapping[str, Scores] | None = None,
+    shared: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Levels | None:
+    """Levels of train and val, from where the method wants them; written to the run directory.
+
+    Args:
+        run: whose levels.
+        method: its method.
+        data: its data.
+        group: the processes that work on it.
+        plain: gives the reference model's finished run; called only if it is needed.
+        at_hand: scores by split that take the place of the reference model's.
+        shared: directory where the models of cross-fitting are looked for before they are made, if there is one.
+        reporter: shows progress.
+
+    Returns:
+        (N,) int64 by split, or None for a method without levels.
+    """
+    settings = run.settings
+    if method.levels == "none":
+        return None
+    if method.levels == "single":
+        return {name: np.zeros(len(data.split(name)), np.int64) for name in SPLITS}
+    keys: Mapping[str, Scores] | Mapping[str, FloatArray]
+    if method.levels == "random":
+        keys, source = _random_keys(settings, data), "random"
+    elif at_hand is not None:
+        keys, source = at_hand, at_hand["train"].method
+    elif settings.levels_from == "cross-fit":
+        keys = cross_fit_quantiles(settings, data, run.directory / "folds", group, shared=shared, reporter=reporter)
+        source = f"cross-fit, {settings.folds} folds, {settings.scorer}"
+    elif settings.levels_from == "robustness":
+        scores = _reference_scores(plain(), run, data, reporter)
+        keys, source = scores, scores["train"].method
+    else:
+        keys, source = difficulty(plain(), data, settings.levels_from, settings.device), settings.levels_from
+    levels = {name: assign_levels(keys[name], settings.levels) for name in SPLITS}
+    group.from_main("levels", lambda: save_run_levels(run, levels, source))
+    return levels
+
+
+def save_run_levels(run: Run, levels: Mapping[str, IntArray], source: str) -> None:
+    """Write the levels of train and val to the run directory."""
+    for name in SPLITS:
+        file = run.directory / f"levels-{name}.parquet"
+        save_levels(LevelsOfSplit(levels[name], run.settings.levels, source), file, overwrite=True)
+
+
+def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = None) -> dict[str, FloatArray]:
+    """How easy each example of train and val is for a reference model, in one forward pass; small is difficult.
+
+    Args:
+        reference: the plain model's run.
+        data: the data.
+        kind: "margin": `logit_margin`; "loss": `log_likelihood`, the negative of the cross-entropy.
+        device: where to predict; None takes what there is.
+    """
+    model, _ = load_model(reference.checkpoint)
+    place, found = choose_device(device), {}
+    with moved(model, place):
+        for name in SPLITS:
+            split = data.split(name)
+            logits = predict_logits(model, split, device=place)
+            found[name] = logit_margin(logits) if kind == "margin" else log_likelihood(logits, split.labels)
+    return found
+
+
+def logit_margin(logits: Float32Array) -> FloatArray:
+    """(N,) largest logit minus the second largest, at least 0; needs no label.
+
+    >>> logit_margin(np.array([[1.0, 4.0, 2.5]], np.float32)).tolist()
+    [1.5]
+    """
+    top = np.sort(logits.astype(np.float64), axis=1)
+    return np.asarray(top[:, -1] - top[:, -2])
+
+
+def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:
+    """(N,) log probability of the true class, `z_y - log sum_k exp z_k`, at most 0.
+
+    >>> log_likelihood(np.array([[0.0, 0.0]], np.float32), np.array([1])).round(4).tolist()
+    [-0.6931]
+    """
+    values = logits.astype(np.float64)
+    top = values.max(1)
+    return np.asarray(values[np.arange(len(labels)), labels] - top - np.log(np.exp(values - top[:, None]).sum(1)))
+
+
+def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] | None:
+    """The scores that `--scores` names, by split; None without any.
+
+    Raises:
+        InputError: if one is not of this data, or a split has none.
+    """
+    if not settings.scores:
+        return None
+    found: dict[str, Scores] = {}
+    for file in settings.scores:
+        scores = load_scores(Path(file))
+        split = scores.provenance.get("split")
+        if split not in ("train", "val"):
+            refuse(f"{file} is of split {split!r}", "training needs scores of train and of val", "Score these splits")
+        check_same_length(len(data.split(split)), len(scores), f"the {split} examples", file)
+        if scores.provenance.get("data") != data.digest(split):
+            refuse(
+                f"{file} was made on other data",
+                f"it must be scored on the {split} split of --data with the same --seed",
+                "Score it again with `robcal score`",
+            )
+        found[split] = scores
+    missing = [name for name in ("train", "val") if name not in found]
+    if missing:
+        refuse(
+            f"--scores names no file for {' and '.join(missing)}",
+            "pass --scores twice: train and val",
+            f"Make it with `robcal score --split {missing[0]}`",
+        )
+    return found
+
+
+def _random_keys(settings: TrainSettings, data: Dataset) -> dict[str, FloatArray]:
+    """Random order of train and of val."""
+    draws = {name: np.random.default_rng([settings.seed, number]) for number, name in enumerate(SPLITS)}
+    return {name: draws[name].permutation(len(data.split(name))).astype(np.float64) for name in SPLITS}
+
+
+def _reference_scores(plain: Run, run: Run, data: Dataset, reporter: Reporter) -> dict[str, Scores]:
+    """The reference model's scores: the shared ones if there are any, else this run's own."""
+    shared = {split: shared_scores(plain, run.settings, split) for split in SPLITS}
+    own = {split: run.directory / f"scores-{split}.parquet" for split in SPLITS}
+    files = shared if all(file.exists() for file in shared.values()) else own
+    return _score_reference(plain, run.settings, data, files, reporter)
+
+
+def shared_scores(reference: Run, settings: TrainSettings, split: str) -> Path:
+    """Where a reference model's scores are for every run that cuts as many levels by the same way of scoring."""
+    return reference.directory / f"scores-{split}-{settings.scorer}-{settings.levels}.parquet"
+
+
+def shared_folds(reference: Path, settings: TrainSettings) -> Path:
+    """Where models of cross-fitting, and their scores, are for every run with as many folds."""
+    return reference / f"folds-{settings.folds}"
+
+
+def score_reference(
+    reference: Run, settings: TrainSettings, *, dataset: Dataset, reporter: Reporter = SILENT
+) -> dict[str, Scores]:
+    """Do once, beside a finished reference model, what all runs that take levels from it need; they find it there.
+
+    For `levels_from` "cross-fit" these are the models and scores of the folds; for "robustness" the model's own scores;
+    for the others nothing.
+
+    Args:
+        reference: the plain model's run.
+        settings: of one of the runs: its source of levels, scorer, number of levels and folds.
+        dataset: its data.
+        reporter: shows progress.
+
+    Returns:
+        The reference model's scores of train and val, for "robustness"; else nothing.
+    """
+    if settings.levels_from == "cross-fit":
+        with process_group(choose_device(settings.device)) as group:
+            where = shared_folds(reference.directory, settings)
+            cross_fit_quantiles(settings, dataset, where, group, reporter=reporter)
+    if settings.levels_from != "robustness":
+        return {}
+    files = {split: shared_scores(reference, settings, split) for split in SPLITS}
+    return _score_reference(reference, settings, dataset, files, reporter)
+
+
+def _score_reference(
+    plain: Run, settings: TrainSettings, data: Dataset, files: Mapping[str, Path], reporter: Reporter
+) -> dict[str, Scores]:
+    """Scores of the reference model's train and val images; those on disk are kept if they are of this model."""
+    model, _ = load_model(plain.checkpoint)
+    scores, made_by = {}, digest_of_tensors(model.state_dict())
+    for split, file in files.items():
+        if file.exists() and (kept := load_scores(file)).provenance.get("model") == made_by:
+            scores[split] = kept
+            continue
+        scores[split] = score_split(
+            model,
+            data,
+            split,
+            file,
+            method=settings.scorer,
+            num_levels=settings.levels,
+            overwrite=True,
+            reporter=reporter,
+            device=settings.device,
+        )
+    return scores

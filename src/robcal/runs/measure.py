@@ -1,0 +1,271 @@
+"""A finished run → what it predicts: on its test split, how robust each example is, and under corruption.
+
+Everything measured is kept in the run directory, each part written when it is done, so measuring resumes too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robcal.base.checks import IntArray, refuse
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import load_json, load_predictions, load_scores
+from robcal.base.types import EpochRow, GalleryItem, Predictions
+from robcal.calibration.temperature import TemperatureScaling
+from robcal.data import Dataset, Split
+from robcal.data.dataset import Inputs
+from robcal.data.shifts import shift_source
+from robcal.models.average import Average
+from robcal.runs.directory import Run, load_model, load_networks, run_title
+from robcal.runs.scores import score_split
+from robcal.runs.shift import Shift, ShiftImages, measure_shift
+from robcal.training.predict import softmax
+from robcal.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run's predictions of its test split, and what goes with them.
+
+    Attributes:
+        directory: of the run.
+        settings: of the run.
+        dataset: what run.json says of the data.
+        probs: (N, Z) probabilities of the test split.
+        labels: (N,) true classes.
+        distance: (M,) adversarial distance of the examples `scored`, or None.
+        shift: under corruption, or None; it may be of a part of the test split.
+        history: one row an epoch.
+        images: (N, C, H, W) test images, float32 in [0, 1] or uint8, which may be decoded on access; or None.
+        label: what tables call it, where that is not the method's title.
+        scored: (M,) positions of the examples that `distance` is of; None: all.
+        temperature: T by which all logits were divided; None where they are as the run gives them.
+    """
+
+    directory: Path
+    settings: TrainSettings
+    dataset: Mapping[str, Any]
+    probs: npt.NDArray[np.float32]
+    labels: IntArray
+    distance: npt.NDArray[np.float32] | None
+    shift: Shift | None
+    history: Sequence[EpochRow]
+    images: Inputs | None
+    label: str | None = None
+    scored: IntArray | None = None
+    temperature: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def name(self) -> str:
+        """The label, or the method's name."""
+        return self.label or self.settings.method
+
+    @property
+    def title(self) -> str:
+        """What tables call the method, with what its levels are cut by."""
+        return self.label or run_title(self.settings)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.settings.seed
+
+    @property
+    def num_levels(self) -> int:
+        """R."""
+        return self.settings.levels
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """(N,) probability of the top label."""
+        return np.asarray(self.probs.max(1))
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether the top label is the true class."""
+        return np.asarray(self.probs.argmax(1) == self.labels)
+
+    def on_scored(self) -> Measured:
+        """Only the examples whose robustness was scored, without shift."""
+        if self.scored is None:
+            return self
+        images = None if self.images is None else Split(self.images, self.labels).subset(self.scored).inputs
+        return replace(
+            self, probs=self.probs[self.scored], labels=self.labels[self.scored], images=images, shift=None, scored=None
+        )
+
+
+def measure_run(
+    run: Run,
+    *,
+    dataset: Dataset | None = None,
+    shift: bool = True,
+    scores: bool = True,
+    temperature: bool = False,
+    reporter: Reporter = SILENT,
+) -> Measured:
+    """Measure a finished run on its test split; what was measured before is read back.
+
+    Args:
+        run: a finished run.
+        dataset: its data, if it is loaded already.
+        shift: under corruption too.
+        scores: the robustness of every test example too.
+        temperature: after temperature scaling, fitted on the run's validation split: a method of its own, whose
+            predictions, and so whose distances, are the run's.
+        reporter: shows progress.
+
+    Raises:
+        InputError: if the run is not finished.
+    """
+    record = load_json(run.directory / "run.json", "the run")
+    if not record.get("complete"):
+        refuse(
+            f"the run {run.directory} is not finished",
+            "only finished runs are measured",
+            "Start its `robcal train` again; it goes on where it stopped",
+        )
+    data = run.dataset() if dataset is None else dataset
+    networks = load_networks(run)
+    test = data.split("test")
+    predictions = load_predictions(run.directory / "predictions-test.safetensors")
+    scale = _temperature(run) if temperature else None
+    distance = None
+    if scores:
+        file = run.directory / "scores-test.parquet"
+        if not file.exists():
+            single = len(run.checkpoints) == 1
+            model = load_model(run.checkpoint)[0] if single else Average(networks).eval()
+            score_split(model, data, "test", file, reporter=reporter, description=f"score {run.settings.method} test")
+        distance = load_scores(file).distance
+    shifted = None
+    if shift:
+        source = shift_source(data)
+        corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes, source=source)
+        shifted = measure_shift(run, networks, corrupted, reporter=reporter).summary(scale or 1.0)
+    measured = Measured(
+        directory=run.directory,
+        settings=run.settings,
+        dataset=record["dataset"],
+        probs=predictions.probs if scale is None else _scaled(predictions, scale),
+        labels=predictions.labels,
+        distance=distance,
+        shift=shifted,
+        history=run.history(),
+        images=test.inputs if data.kind == "image" else None,
+        temperature=scale,
+    )
+    return measured if scale is None else replace(measured, label=f"{measured.title} + temperature", history=())
+
+
+def told_apart(runs: Sequence[Measured]) -> list[Measured]:
+    """Return the runs with a label where runs of one method were trained by different settings.
+
+    Runs whose settings differ in nothing but their seeds are the seeds of one method. Others are methods of their own,
+    called by their titles where these differ, else by the settings that differ too.
+
+    Raises:
+        InputError: if two runs of one method have the same seed.
+    """
+    kinds: dict[str, dict[str, list[Measured]]] = {}
+    for run in runs:
+        settings = {
+            name: value for name, value in run.settings.relevant().items() if name not in ("seed", "split_seed")
+        }
+        kinds.setdefault(run.name, {}).setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run)
+    labels: dict[int, str] = {}
+    for groups in kinds.values():
+        for settings_text, group in groups.items():
+            _check_seeds(group)
+            if len(groups) > 1:
+                labels |= dict.fromkeys(map(id, group), _label_among(settings_text, groups))
+    return [replace(run, label=labels.get(id(run), run.label)) for run in runs]
+
+
+def _check_seeds(runs: Sequence[Measured]) -> None:
+    """Refuse two runs that would count as two seeds and are one."""
+    by_seed: dict[int, Measured] = {}
+    for run in runs:
+        if (other := by_seed.setdefault(run.seed, run)) is not run:
+            refuse(
+                f"{other.directory} and {run.directory} are both {run.title} with seed {run.seed}",
+                "every run of a method is a seed of its own",
+                "Name each seed once",
+            )
+
+
+def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
+    """What runs of these settings are called beside those of other settings of their method."""
+    title = groups[own][0].title
+    if sum(group[0].title == title for group in groups.values()) == 1:
+        return title
+    mine, others = json.loads(own), [json.loads(text) for text in groups]
+    differing = [name for name in mine if any(other.get(name) != mine[name] for other in others)]
+    differing = [name for name in differing if name != "levels_from"]  # the title says it
+    return f"{title}, {', '.join(f'{name} {mine[name]}' for name in differing)}" if differing else title
+
+
+def _temperature(run: Run) -> float:
+    """T of the run's validation logits."""
+    predictions = load_predictions(run.directory / "predictions-val.safetensors")
+    return TemperatureScaling().fit(predictions.logits, predictions.labels).temperature
+
+
+def _scaled(predictions: Predictions, temperature: float) -> npt.NDArray[np.float32]:
+    """softmax(z / T)."""
+    assert predictions.logits is not None, "a run's predictions hold logits"
+    return softmax(predictions.logits / temperature).astype(np.float32)
+
+
+def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[GalleryItem, ...]:
+    """The most over-confident images of the least robust fifth: wrong, and sure of it.
+
+    Args:
+        run: a measured run; without images the gallery is empty.
+        levels: (N,) robustness level of each test example; (M,) of those scored.
+        count: at most so many.
+    """
+    if run.images is None:
+        return ()
+    position = np.arange(len(run)) if run.scored is None else run.scored
+    run = run.on_scored()
+    pictures = run.images
+    assert pictures is not None
+    fragile = levels <= max(0, (int(levels.max()) + 1) // 5 - 1)
+    excess = np.where(fragile & ~run.correct, run.confidence, -1.0)
+    chosen = [int(index) for index in np.argsort(-excess, kind="stable")[:count] if excess[index] > 0]
+    names = run.dataset["class_names"]
+    return tuple(
+        GalleryItem(
+            index=int(position[index]),
+            image_png=_png(pictures[np.array([index])][0]),
+            label=names[run.labels[index]],
+            prediction=names[int(run.probs[index].argmax())],
+            confidence=float(run.confidence[index]),
+            distance=None if run.distance is None else float(run.distance[index]),
+            level=int(levels[index]),
+        )
+        for index in chosen
+    )
+
+
+def _png(image: npt.NDArray[Any]) -> bytes:
+    """(C, H, W), floats in [0, 1] or uint8 → PNG bytes."""
+    from PIL import Image
+
+    pixels = image if image.dtype == np.uint8 else (image * 255).round().clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,84 @@
+"""The adversarial robustness of one split of a data set: on the device that there is, by all processes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robcal.base.distributed import choose_device, process_group
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import digest_of_tensors, provenance
+from robcal.base.types import Scores
+from robcal.data import Dataset
+from robcal.robustness.shards import score_in_shards
+
+
+def score_split(
+    model: torch.nn.Module,
+    dataset: Dataset,
+    split: str,
+    out: Path,
+    *,
+    method: str = "projection",
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+    description: str | None = None,
+    **options: Any,
+) -> Scores:
+    """Score one split and write `out`; finished shards are kept beside it, so a stopped run resumes.
+
+    Args:
+        model: the network.
+        dataset: its data.
+        split: "train", "val" or "test".
+        out: target, a .parquet file.
+        method: of `robcal.score`.
+        overwrite: replace `out`.
+        reporter: shows progress.
+        description: of the progress.
+        options: further options of `robcal.score` (num_rivals, batch_size, seed, precision, compile, …) and of
+            `score_in_shards` (shard_size); device None takes a GPU where there is one, and under torchrun "cuda" is the
+            GPU of each process.
+
+    Raises:
+        InputError: on bad input; see `robcal.score`.
+    """
+    part = dataset.split(split)
+    place = choose_device(options.pop("device", None) or _accelerator_of(model))
+    with moved(model, place), process_group(place) as group:
+        digest = group.from_main("data", lambda: dataset.digest(split))  # read once, not once a process
+        about = provenance(model=digest_of_tensors(model.state_dict()), data=digest, dataset=dataset.name, split=split)
+        return score_in_shards(
+            model,
+            part.inputs,
+            out=out,
+            about=about,
+            labels=part.labels,
+            method=method,
+            box=dataset.box,
+            overwrite=overwrite,
+            reporter=reporter,
+            description=description or f"score {split}",
+            **options,
+        )
+
+
+def _accelerator_of(model: torch.nn.Module) -> str | None:
+    """The GPU the model is on, if it is on one."""
+    parameter = next(iter(model.parameters()), None)
+    return str(parameter.device) if parameter is not None and parameter.device.type != "cpu" else None
+
+
+@contextmanager
+def moved(model: torch.nn.Module, place: str) -> Iterator[None]:
+    """The model on that device; back where it was afterwards."""
+    home = _accelerator_of(model) or "cpu"
+    model.to(place)
+    try:
+        yield
+    finally:
+        model.to(home)

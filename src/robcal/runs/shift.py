@@ -1,0 +1,284 @@
+"""The test split under shift: what a run says of it, cell by cell, and what metrics need of that.
+
+Logits are kept, not a summary of them, so that temperatures and averages of several runs are applied afterwards without
+another forward pass. Shifted inputs are made, read and predicted a block at a time, so their memory does not grow with
+their number. Small ones may be kept on disk too, where several runs are measured on the same.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from robcal.base.checks import FloatArray, IntArray
+from robcal.base.files import replacing
+from robcal.base.progress import SILENT, Reporter, stop_at_boundary
+from robcal.base.storage import digest_of, load_array, load_arrays, load_json, save_arrays
+from robcal.base.types import Float32Array
+from robcal.calibration.binning import TopLabel, bin_sums
+from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
+from robcal.data import Split
+from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
+from robcal.data.corruptions import SEVERITIES
+from robcal.data.dataset import Inputs
+from robcal.data.shifts import CORRUPTION_SEED, ImageCorruptions, ShiftSource
+from robcal.data.splits import stratified_subset
+from robcal.runs.directory import Run
+from robcal.training.predict import mean_probs, predict_logits, softmax
+
+#: The (kind, severity) pairs of images in the order of every array of C cells.
+CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
+
+#: Inputs predicted at once, at most.
+BATCH_SIZE = 500
+
+#: Values of inputs in memory at a time, 64 MiB as float32: 5,000 images of 32x32 pixels, 111 of 224x224.
+BLOCK_VALUES = 2**24
+
+#: Largest cell that is kept on disk, in bytes as float32 (43,690 images of 32x32 pixels); larger ones are made anew for
+#: every run, which takes less than the disk would: the 75 cells of 5,000 images of 224x224 pixels are 226 GB.
+KEPT_BYTES = 2**29
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Summary of the test split under C corruptions: all that metrics under shift need.
+
+    Attributes:
+        cells: C pairs (kind, severity).
+        confidence: (C, N) probability of the top label.
+        correct: (C, N) bool.
+        nll: (C, N) negative log-likelihood of each example, in nats.
+        brier: (C, N) squared distance of the probabilities from the one-hot label.
+        note: what the shift is, for people.
+    """
+
+    cells: tuple[tuple[str, int], ...]
+    confidence: npt.NDArray[Any]
+    correct: npt.NDArray[np.bool_]
+    nll: npt.NDArray[Any]
+    brier: npt.NDArray[Any]
+    note: str = ImageCorruptions.note
+
+    def per_cell(self, metric: str) -> FloatArray:
+        """(C,) the metric of each cell: "ece", "accuracy", "nll" or "brier"."""
+        if metric == "ece":
+            pairs = zip(self.confidence, self.correct, strict=True)
+            return np.array([_calibration_error(sure, right) for sure, right in pairs])
+        values = {"accuracy": self.correct, "nll": self.nll, "brier": self.brier}[metric]
+        return np.asarray(values.mean(1, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class ShiftLogits:
+    """What a run, or the average of several, says of N test examples under C corruptions.
+
+    Attributes:
+        logits: (C, N, Z) float32; log-probabilities where they are of an average.
+        labels: (N,) int64.
+        index: (N,) positions in the test split.
+        cells: C pairs (kind, severity).
+        note: what the shift is, for people.
+    """
+
+    logits: Float32Array
+    labels: IntArray
+    index: IntArray
+    cells: tuple[tuple[str, int], ...] = CELLS
+    note: str = ImageCorruptions.note
+
+    def summary(self, temperature: float = 1.0) -> Shift:
+        """What metrics need, at a temperature: probabilities are softmax(logits / T)."""
+        rows = [_summary(softmax(cell / temperature), self.labels) for cell in self.logits]
+        return Shift(self.cells, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}, note=self.note)
+
+
+@dataclass(frozen=True)
+class ShiftImages:
+    """A stratified part of the test split, images or rows of a table, to be shifted.
+
+    Attributes:
+        split: the examples.
+        index: (N,) their positions in the test split.
+        digest: of the whole test split.
+        whole: whether they are the whole test split.
+        folder: where corrupted inputs are kept, None to make them anew each time.
+        source: what shifts them.
+    """
+
+    split: Split
+    index: IntArray
+    digest: str
+    whole: bool = True
+    folder: Path | None = None
+    source: ShiftSource = field(default_factory=ImageCorruptions)
+
+    @property
+    def cells(self) -> tuple[tuple[str, int], ...]:
+        """The (kind, severity) pairs, in order."""
+        return tuple((kind, severity) for kind in self.source.kinds for severity in SEVERITIES)
+
+    @classmethod
+    def of(
+        cls,
+        test: Split,
+        digest: str,
+        *,
+        num_classes: int,
+        limit: int | None = None,
+        folder: Path | None = None,
+        source: ShiftSource | None = None,
+    ) -> ShiftImages:
+        """Choose at most `limit` examples, the same for every run on this data."""
+        index = stratified_subset(test.labels, limit, num_classes=num_classes, name="the limit of the shift")
+        whole = len(index) == len(test)
+        return cls(test if whole else test.subset(index), index, digest, whole, folder, source or ImageCorruptions())
+
+    def shifted(self, kind: str, severity: int) -> Split:
+        """The examples of a cell: as published files hold them, or as `cell` gives them."""
+        if self.source.stored:
+            return self.source.shifted(self.split, self.index, kind, severity)
+        return Split(self.cell(kind, severity), self.split.labels)
+
+    def cell(self, kind: str, severity: int) -> Inputs:
+        """(N, …) float32, images in [0, 1]; nothing is in memory before a batch is asked for.
+
+        They are mapped from their file in `folder`, which is made where it is not there. Without a folder, and where
+        the file would be larger than `KEPT_BYTES`, a batch is made when it is asked for.
+
+        Several processes may ask for the same cell: each writes the whole file under a name of its own and renames it.
+        """
+        made = self.source.shifted(self.split, self.index, kind, severity)
+        if self.folder is None:
+            return made.inputs
+        about = {"data": self.digest, "index": self.index.tolist(), "seed": CORRUPTION_SEED}
+        name = digest_of(about if self.source.key is None else {**about, "source": self.source.key})
+        file = self.folder / name / f"{kind}-{severity}.npy"
+        if not file.exists():
+            if math.prod(made.inputs.shape) * np.float32().itemsize > KEPT_BYTES:
+                return made.inputs
+            with replacing(file) as temporary:
+                _write(made, temporary)
+        return load_array(file, "the corrupted inputs", mapped=True)
+
+
+def measure_shift(
+    run: Run,
+    models: Sequence[nn.Module],
+    images: ShiftImages,
+    *,
+    device: str = "cpu",
+    reporter: Reporter = SILENT,
+) -> ShiftLogits:
+    """Logits of a run under every kind of shift x 5 severities; one file a kind until all are done.
+
+    Args:
+        run: where the files go.
+        models: the run's networks; the probabilities of several are averaged.
+        images: what to corrupt.
+        device: where the networks are.
+        reporter: shows progress in cells.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.
+    """
+    model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
+    source, cells = images.source, images.cells
+    about = {"model": model_digest, "data": images.digest, "cells": cells, "index": images.index.tolist()}
+    key = digest_of(about if source.key is None else {**about, "source": source.key})
+    name = f"shift-{source.name}-test" if source.name else "shift-test"
+    name = name if images.whole else f"{name}-{len(images.index)}"
+    whole, parts = run.directory / f"{name}.safetensors", run.directory / f"{name}.parts"
+    if whole.exists():
+        arrays, about = load_arrays(whole, "the shift")
+        if about.get("key") == key:
+            return ShiftLogits(arrays["logits"], arrays["labels"], arrays["index"], cells, source.note)
+    advance = reporter.task(f"shift {run.settings.method}, seed {run.settings.seed}", len(cells))
+    logits: Float32Array | None = None
+    with stop_at_boundary() as stop:
+        for n, kind in enumerate(source.kinds):
+            file = parts / f"{kind}.safetensors"
+            arrays, about = load_arrays(file, "the shift") if file.exists() else ({}, {})
+            if about.get("key") != key:
+                rows = []
+                for done, severity in enumerate(SEVERITIES):
+                    advance(n * len(SEVERITIES) + done)
+                    rows.append(_logits(models, images.shifted(kind, severity), device))
+                    if done + 1 < len(SEVERITIES):
+                        stop.raise_if_set()
+                arrays = {"logits": np.stack(rows)}
+                save_arrays(arrays, file, about={"key": key})
+            if logits is None:
+                logits = np.empty((len(cells), *arrays["logits"].shape[1:]), np.float32)
+            logits[n * len(SEVERITIES) : (n + 1) * len(SEVERITIES)] = arrays["logits"]
+            advance((n + 1) * len(SEVERITIES))
+            stop.raise_if_set()
+    assert logits is not None
+    measured = ShiftLogits(logits, images.split.labels, images.index, cells, source.note)
+    save_arrays(
+        {"logits": measured.logits, "labels": measured.labels, "index": measured.index}, whole, about={"key": key}
+    )
+    shutil.rmtree(parts, ignore_errors=True)
+    return measured
+
+
+def average_logits(members: Sequence[Float32Array]) -> Float32Array:
+    """Log of the mean of the members' probabilities, of shape (…, Z); of one member its own logits."""
+    if len(members) == 1:
+        return members[0]
+    mean = mean_probs([softmax(logits.reshape(-1, logits.shape[-1])) for logits in members])
+    logs = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    return np.asarray(logs, dtype=np.float32).reshape(members[0].shape)
+
+
+def _blocks(split: Split) -> Iterator[Split]:
+    """The examples a block at a time, in memory: shifted and decoded once, however many networks look at them.
+
+    A block is whole batches, or where these are too large less than one.
+    """
+    most = max(1, BLOCK_VALUES // math.prod(split.inputs.shape[1:]))
+    size = most if most < BATCH_SIZE else most - most % BATCH_SIZE
+    for start in range(0, len(split), size):
+        index = np.arange(start, min(start + size, len(split)))
+        yield Split(split.inputs[index], split.labels[index])
+
+
+def _logits(models: Sequence[nn.Module], split: Split, device: str) -> Float32Array:
+    return np.concatenate(
+        [
+            average_logits([predict_logits(one, block, device=device, batch_size=BATCH_SIZE) for one in models])
+            for block in _blocks(split)
+        ]
+    )
+
+
+def _write(cell: Split, path: Path) -> None:
+    """The inputs as a .npy file of float32, the bytes that `np.save` writes of the whole array."""
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(cell.inputs.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in _blocks(cell):
+            file.write(np.ascontiguousarray(block.inputs, "<f4").data)
+
+
+def _summary(probs: FloatArray, labels: IntArray) -> Mapping[str, Any]:
+    return {
+        "confidence": probs.max(1),
+        "correct": probs.argmax(1) == labels,
+        "nll": log_losses(probs, labels),
+        "brier": brier_losses(probs, labels),
+    }
+
+
+def _calibration_error(confidence: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> float:
+    """ECE, 15 equal-width bins, of a top-label summary."""
+    top = TopLabel(confidence, np.zeros(len(correct), np.int64), correct.astype(np.float64))
+    return norm_of_gaps(bin_sums(top, bins=15), "l1")

@@ -1,0 +1,203 @@
+"""A run directory: a trained model with everything that led to it, each step resumable.
+
+DIR/run.json                 settings, their digest, versions, digests of the data; "complete" when all is done
+DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.safetensors, one a member; of swag both:
+                             the members are the networks that were drawn
+DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
+DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
+DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val)
+DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
+DIR/reference/               run directory of the plain model that levels come from (ar-adals only)
+DIR/folds/                   models that never saw what they score, and their scores (--levels-from cross-fit only)
+DIR/state.pt                 the unfinished training, while there is one
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from robcal.base.checks import check_num_levels, refuse
+from robcal.base.distributed import choose_device, process_group
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.storage import (
+    digest_of,
+    digest_of_tensors,
+    load_json,
+    provenance,
+    save_checkpoint,
+    save_json,
+    save_predictions,
+)
+from robcal.base.types import EpochRow
+from robcal.data import Dataset
+from robcal.methods import make_method
+from robcal.models import Normalized
+from robcal.runs.directory import Run, load_data, load_networks
+from robcal.runs.level_sources import (
+    SPLITS,
+    levels_of,
+    scores_at_hand,
+    shared_folds,
+)
+from robcal.runs.scores import moved
+from robcal.training.loop import member_seed
+from robcal.training.predict import predict
+from robcal.training.recipe import augmentation, build_networks, describe_network, train_networks
+from robcal.training.sampling import swag_networks
+from robcal.training.settings import TrainSettings
+
+
+def train_run(
+    settings: TrainSettings,
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    dataset: Dataset | None = None,
+    reference: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Run:
+    """Make a run directory, or finish one that was stopped; a finished one is left as it is.
+
+    For `ar-adals` this is the whole pipeline: train the reference model (METHOD 4, scores="reference-model"), score the
+    robustness of its training and validation images, cut levels, train. `level_sources` has the other sources.
+
+    Args:
+        settings: what to train.
+        directory: where to.
+        overwrite: start again if the directory holds a run with other settings.
+        dataset: the data, if it is loaded already.
+        reference: run directory of a plain model by the same recipe, if there is one already; what `score_reference`
+            has left in it is used.
+        reporter: shows progress.
+
+    Raises:
+        InputError: on settings that do not fit the data, or a directory that holds another run.
+    """
+    settings.check_trainable()
+    method = make_method(settings.method, **settings.method_options())
+    data = load_data(settings) if dataset is None else dataset
+    for split in SPLITS if method.levels in ("random", "robustness") else ():
+        check_num_levels(settings.levels, len(data.split(split)), split=f"the {split} split")
+    augmentation(settings, data)  # what does not fit the data is refused before anything is written
+    networks, at_hand = build_networks(settings, data), scores_at_hand(settings, data)
+    run = Run(directory, settings)
+
+    def plain() -> Run:
+        return train_run(settings.reference(), reference or directory / "reference", dataset=data, reporter=reporter)
+
+    with process_group(choose_device(settings.device)) as group:
+        group.from_main("claim", lambda: _claim(settings, directory, data, overwrite=overwrite))
+        if run.is_complete:
+            return run
+        shared = None if reference is None else shared_folds(reference, settings)
+        levels = levels_of(run, method, data, group, plain, at_hand=at_hand, shared=shared, reporter=reporter)
+        state: dict[str, torch.Tensor] = {}
+        history = train_networks(
+            networks,
+            settings,
+            data,
+            method,
+            levels=levels,
+            state_file=directory / "state.pt",
+            keep_state=state.update,
+            reporter=reporter,
+            description=f"train {method.name}, seed {settings.seed}",
+        )
+        group.from_main("finish", lambda: _finish(run, networks, data, history, state))
+    return run
+
+
+def _finish(
+    run: Run,
+    networks: Sequence[Normalized],
+    data: Dataset,
+    history: list[EpochRow],
+    state: Mapping[str, torch.Tensor],
+) -> None:
+    """Write everything a finished run holds; "complete" last."""
+    directory, settings = run.directory, run.settings
+    networks = _save_networks(run, networks, data, state)
+    save_json(history, directory / "history.json")
+    place = choose_device(settings.device)
+    with ExitStack() as there:
+        for network in networks:
+            there.enter_context(moved(network, place))
+        for split in ("val", "test"):
+            predictions = predict(networks, data.split(split), device=place)
+            save_predictions(predictions, directory / f"predictions-{split}.safetensors", overwrite=True)
+    digests = [digest_of_tensors(network.state_dict()) for network in networks]
+    record = load_json(directory / "run.json", "the run")
+    made = {"complete": True, "model_digest": digests[0] if len(digests) == 1 else digest_of(digests)}
+    save_json({**record, **made}, directory / "run.json")
+    (directory / "state.pt").unlink(missing_ok=True)
+
+
+def _save_networks(
+    run: Run, networks: Sequence[Normalized], data: Dataset, state: Mapping[str, torch.Tensor]
+) -> Sequence[Normalized]:
+    """Write the trained networks, for SWAG those drawn at the end of training too; returns those that predict."""
+    settings, about = run.settings, describe_network(run.settings, data)
+    if settings.method == "swag":
+        save_checkpoint(networks[0].state_dict(), about, run.checkpoint)
+        place = choose_device(settings.device)
+        networks = swag_networks(
+            networks[0], state, data.split("train"), count=settings.samples, seed=settings.seed, device=place
+        )
+    for k, (network, checkpoint) in enumerate(zip(networks, run.checkpoints, strict=True)):
+        more = {"seed": member_seed(settings.seed, k)} if settings.members > 1 else {}
+        more |= {"member": k} if len(networks) > 1 else {}
+        save_checkpoint(network.state_dict(), {**about, **more}, checkpoint)
+    return load_networks(run) if settings.method == "mc-dropout" else networks
+
+
+def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite: bool) -> None:
+    """Write run.json, or accept the one that is there if it is of the same run."""
+    digests = {name: data.digest(name) for name in ("train", "val", "test")}
+    key = digest_of({"settings": settings.relevant(), "data": digests})
+    file = directory / "run.json"
+    if file.exists():
+        if load_json(file, "the run").get("digest") == key:
+            return
+        if not overwrite:
+            refuse(
+                f"{directory} holds a run with other settings or data",
+                "a run directory holds one run",
+                "Pass --overwrite to replace it, or choose another --out",
+            )
+        for name in (
+            "model.safetensors",
+            "history.json",
+            "state.pt",
+            "predictions-val.safetensors",
+            "predictions-test.safetensors",
+            "results.json",
+            "measurement.safetensors",
+            *("levels-history.json", "scores-online.parquet", "online-history.json"),  # of earlier versions
+            *(f"{kind}-{split}.parquet" for kind in ("scores", "levels") for split in digests),
+            *(file.name for file in directory.glob("member-*.safetensors")),
+        ):
+            (directory / name).unlink(missing_ok=True)
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        refuse(
+            f"{directory} exists and is no run directory", "--out names a new folder or a run's", "Choose another --out"
+        )
+    record = {
+        "settings": dataclasses.asdict(settings),
+        "digest": key,
+        "data": digests,
+        "dataset": {
+            "name": data.name,
+            "notes": data.notes,
+            "num_classes": data.num_classes,
+            "class_names": data.class_names,
+            "sizes": {name: len(data.split(name)) for name in digests},
+        },
+        "versions": provenance(),
+        "complete": False,
+    }
+    save_json(record, file)

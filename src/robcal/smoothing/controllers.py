@@ -1,0 +1,228 @@
+"""What steers the smoothing of each level: an integral update, and one that is stable by construction.
+
+Both move the mass on the true class, one update an epoch, against the gap = confidence - accuracy of the level's
+validation examples. Softening is s = 1 - mass.
+
+**integral** (METHOD 4; the rule of Qin et al. 2021 as far as public pages tell it, step and bounds are ours):
+`mass <- clip(mass - step_size gap, min_true_mass, 1)`, level by level, from the first epoch on.
+
+**stable** (ours): with K updates in the run,
+
+    integral <- clip(integral - (1 - exp(-gain / K)) smoothed_gap, least_mass, 1)      from update start * K on
+    mass      = clip(integral - lead * smoothed_gap, least_mass, 1)
+
+- *start*: an untrained model is miscalibrated everywhere; what its gaps say is not about the labels.
+- *(1 - exp(-gain / K))* is below 1 for any run, and K of them make up the same course for any K: the run may be longer
+  or shorter without a new step size. Softening a level lowers its confidence by at most the mass taken away, so a step
+  below 1 does not overshoot.
+- *lead*: what the integral has gathered is out of date while training moves on, most of all when the learning rate
+  falls and the network comes to fit its targets; the gap of this epoch acts at once, in proportion.
+- *smoothed_gap* (`smooth_over_levels`): a level of 500 examples knows its gap to .02, and softening one level changes
+  its neighbours' confidence. The gaps are replaced by their posterior mean under a random walk over the levels, whose
+  variance is the most likely one, all the way to one common gap where levels differ by no more than noise: random
+  levels fall back on AdaLS.
+- *least_mass* (`justified_mass`): a network that fits its targets exactly is as sure as their mass, so no level is
+  softened below the highest accuracy that it has surely had. Softening that lowers a level's accuracy, and keeps its
+  gap open, then cannot feed itself.
+
+docs/controller.md derives these, and states what the tests prove of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robcal.base.checks import FloatArray
+
+#: Names of the controllers.
+CONTROLLERS = ("integral", "stable")
+
+#: Older names, which files, presets and commands may still hold.
+_OLDER_NAMES = {"published": "integral"}
+
+#: Which update steers unless another is named.
+DEFAULT_CONTROLLER = "stable"
+
+#: Default of `gain` [choice]: the updates of a run leave a fiftieth of a deviation.
+DEFAULT_GAIN = 4.0
+
+#: Default of `start` [choice]: the learning rate is past its peak, and the gaps are the model's own.
+DEFAULT_START = 0.25
+
+#: Default of `step_size`, of the integral update [choice]: over 18 to 40 epochs larger ones wind up while the model is
+#: still untrained.
+DEFAULT_STEP_SIZE = 0.05
+
+#: Default of `lead` [choice]: damps a model that answers with up to twice the mass taken (docs/controller.md).
+DEFAULT_LEAD = 1 / 3
+
+#: Standard errors by which an accuracy must exceed a mass before it bounds it [choice].
+BOUND_ERRORS = 2.0
+
+#: Candidates for (standard deviation of the random walk's steps / mean standard error of a gap)^2; 0 is one common gap.
+_RELATIVE_VARIANCES = (0.0, *np.geomspace(1e-3, 1e3, 25).tolist())
+
+
+def controller_name(name: str) -> str:
+    """Return the name of a controller, given that or an older one; any other text as it is.
+
+    >>> controller_name("published")
+    'integral'
+    """
+    return _OLDER_NAMES.get(name, name)
+
+
+def integral_update(
+    true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, *, step_size: float, min_true_mass: float
+) -> FloatArray:
+    """One update of every level: `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (METHOD 4).
+
+    Args:
+        true_mass: (R,) mass on the true class of each level.
+        confidence: (R,) mean top-label confidence of each level on validation data.
+        accuracy: (R,) accuracy of each level on the same examples.
+        step_size: alpha > 0; must scale with the number of updates a run makes.
+        min_true_mass: lower bound, above 1/Z.
+
+    Returns:
+        (R,) float64, the masses of the next epoch; `confidence == accuracy` leaves them as they are.
+    """
+    return np.clip(true_mass - step_size * (confidence - accuracy), min_true_mass, 1.0)
+
+
+def stable_update(
+    integral: FloatArray,
+    confidence: FloatArray,
+    accuracy: FloatArray,
+    counts: FloatArray,
+    *,
+    step: float,
+    least_mass: FloatArray,
+    lead: float = DEFAULT_LEAD,
+) -> tuple[FloatArray, FloatArray]:
+    """One update of every level against its smoothed gap h, proportional and integral.
+
+        integral <- clip(integral - step h, least_mass, 1)          mass = clip(integral - lead h, least_mass, 1)
+
+    Args:
+        integral: (R,) what the updates so far add up to, in units of mass; 1 at the start.
+        confidence: (R,) mean top-label confidence of each level on validation data.
+        accuracy: (R,) accuracy of each level on the same examples.
+        counts: (R,) number of these examples.
+        step: in (0, 1], see `step_of_run`.
+        least_mass: (R,) lower bounds, see `justified_mass`.
+        lead: weight of the gap of this update alone, in [0, 1).
+
+    Returns:
+        The new integral, (R,) float64, and the masses of the next epoch, (R,) float64; `confidence == accuracy` leaves
+        the integral as it is unless it is below `least_mass`, and makes the masses equal to it.
+    """
+    gap = smooth_over_levels(confidence - accuracy, common_squared_errors(accuracy, counts))
+    moved = np.clip(integral - step * gap, least_mass, 1.0)
+    return moved, np.clip(moved - lead * gap, least_mass, 1.0)
+
+
+def step_of_run(gain: float, num_updates: int) -> float:
+    """Step of each of K updates, `1 - exp(-gain / K)`: K of them leave `exp(-gain)` of a deviation, for any K.
+
+    >>> round(step_of_run(4.0, 20), 4)
+    0.1813
+    """
+    return float(-np.expm1(-gain / num_updates))
+
+
+def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
+    """Squared standard error of each level's gap, `a (1 - a) / n` with `a` drawn towards 1/2 by Jeffreys' half counts.
+
+    The confidences, whose spread is much smaller than that of right and wrong, are taken as given. Empty levels have
+    an infinite error.
+
+    Args:
+        accuracy: (R,) accuracy of each level.
+        counts: (R,) number of examples; 0 for none.
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    share = (accuracy * n + 0.5) / (n + 1)
+    return np.asarray(np.where(n > 0, share * (1 - share) / np.maximum(n, 1), np.inf))
+
+
+def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
+    """The same with one variance for all levels, the mean of `a (1 - a)` over the examples [choice].
+
+    Levels of high accuracy know their gap better; weighed by that they would speak for all others, and the common gap
+    of levels that do not differ would not be that of the whole split, which AdaLS takes.
+
+    Args:
+        accuracy: (R,) accuracy of each level.
+        counts: (R,) number of examples; 0 for none.
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    known = n > 0
+    if not known.any():
+        return np.full(len(n), np.inf)
+    variance = squared_errors(accuracy, n)[known] * n[known]
+    return np.asarray(np.where(known, variance @ n[known] / n.sum() / np.maximum(n, 1), np.inf))
+
+
+def justified_mass(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
+    """The mass below which these validation examples justify no softening: accuracy - 2 standard errors, at least 0.
+
+    Args:
+        accuracy: (R,) accuracy of each level.
+        counts: (R,) number of examples; 0 for none, which justifies any mass.
+    """
+    return np.asarray(np.maximum(0.0, accuracy - BOUND_ERRORS * np.sqrt(squared_errors(accuracy, counts))))
+
+
+def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
+    """Posterior mean of the levels' true gaps: neighbours are alike, and every gap is known to its standard error.
+
+    A random walk over the levels with a flat prior on its height: the minimiser of
+
+        sum_r (h_r - gap_r)^2 / variance_r + sum_r (h_{r+1} - h_r)^2 / walk_variance
+
+    (Whittaker 1923), with the walk's variance of greatest restricted likelihood. It is linear in the gaps with weights
+    that are not negative and sum to 1, so no smoothed gap leaves the range of the gaps; walk variance 0 is the weighted
+    mean of all levels.
+
+    Args:
+        gap: (R,) signed gaps.
+        variance: (R,) squared standard errors, infinite for a level without examples.
+
+    Returns:
+        (R,) float64.
+
+    >>> smooth_over_levels(np.array([0.3, 0.1, -0.1, -0.3]), np.full(4, 1e-4)).round(2)
+    array([ 0.3,  0.1, -0.1, -0.3])
+    >>> smooth_over_levels(np.array([0.02, -0.01, 0.015, -0.005]), np.full(4, 4e-4)).round(3)
+    array([0.005, 0.005, 0.005, 0.005])
+    """
+    known = np.isfinite(variance)
+    if not known.any():
+        return np.zeros(len(gap))
+    precision = np.where(known, 1 / np.where(known, variance, 1.0), 0.0)
+    values, scale = np.where(known, gap, 0.0), float(variance[known].mean())
+    best, found = -np.inf, values
+    for relative in _RELATIVE_VARIANCES:
+        likelihood, mean = _random_walk(values, precision, relative * scale)
+        if likelihood > best:
+            best, found = likelihood, mean
+    return np.clip(found, gap[known].min(), gap[known].max())
+
+
+def _random_walk(gap: FloatArray, precision: FloatArray, walk_variance: float) -> tuple[float, FloatArray]:
+    """Restricted log-likelihood of a walk variance, up to a constant, and the posterior mean under it."""
+    known = precision > 0
+    centre = float(precision @ gap / precision.sum())
+    residual = gap - centre
+    if walk_variance == 0:
+        fixed = 0.5 * np.log(precision[known]).sum() - 0.5 * np.log(precision.sum())
+        return float(fixed - 0.5 * precision @ residual**2), np.full(len(gap), centre)
+    size = len(gap)
+    steps = np.diff(np.eye(size), axis=0)
+    roughness = steps.T @ steps / walk_variance
+    posterior = roughness + np.diag(precision)
+    mean = np.linalg.solve(posterior, precision * residual)
+    misfit = precision @ (residual - mean) ** 2 + mean @ roughness @ mean
+    evidence = np.log(precision[known]).sum() - (size - 1) * np.log(walk_variance) - np.linalg.slogdet(posterior)[1]
+    return float(0.5 * evidence - 0.5 * misfit), np.asarray(centre + mean, dtype=np.float64)

@@ -1,0 +1,376 @@
+"""The one training loop: members in lockstep, one shared method state (METHOD 4 and 5).
+
+One network is an ensemble of one. In every epoch each member trains on its own, by its own seed; then the members'
+validation probabilities are averaged, and the method learns from the average. `member` is what one network does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from robcal.base.checks import IntArray, check_seed, refuse
+from robcal.base.progress import SILENT, Reporter, stop_at_boundary
+from robcal.base.storage import decode, load_state, save_state
+from robcal.base.types import EpochRow
+from robcal.calibration.metrics import calibration_error, negative_log_likelihood
+from robcal.data import Dataset
+from robcal.methods import EpochInfo, Method, RunInfo
+from robcal.methods.method import State
+from robcal.smoothing.soft_labels import level_statistics
+from robcal.training.member import Augment, Member, Recipe, member_seed, open_engine, schedule
+from robcal.training.predict import mean_probs
+from robcal.training.resume import check_training, training_of
+from robcal.training.trainable import TRIED, check_network
+
+__all__ = ["Augment", "Levels", "fit", "fit_ensemble", "member_seed", "schedule"]
+
+#: Level of every example of "train" and "val", (N,) int64 each.
+Levels = Mapping[str, IntArray]
+
+#: Layout of the saved state of an unfinished run; another one is refused.
+_FORMAT = 3
+
+
+@dataclass
+class _Progress:
+    """Where a run stands: everything but what the members keep themselves."""
+
+    state: State
+    epoch: int = 0
+    member: int = 0
+    batch: int = 0
+    history: list[EpochRow] = field(default_factory=list)
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    method: Method,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    learning_rate: float = 0.1,
+    weight_decay: float = 5e-4,
+    optimizer: str = "sgd",
+    augment: Augment | None = None,
+    seed: int = 0,
+    levels: Levels | None = None,
+    num_levels: int = 1,
+    precision: str = "float32",
+    device: str | None = None,
+    state_file: Path | None = None,
+    state_seconds: float = 30.0,
+    key: str = "",
+    reporter: Reporter = SILENT,
+    description: str = "train",
+) -> list[EpochRow]:
+    """Train `model` in place by `method`; in several processes, under torchrun, too.
+
+    Args:
+        model: (B, …) float32 → (B, Z) logits; left on the CPU in eval mode.
+        dataset: with a "train" and a "val" split; the latter is only ever measured, to steer the method.
+        method: see `robcal.methods`.
+        epochs: number of passes over the training split.
+        batch_size: examples a step over all processes; an epoch has ceil(N / batch_size) nearly equal batches.
+        learning_rate: peak of the schedule: linear warm-up over the first 5% of the steps, then cosine to 0.
+        weight_decay: of the optimiser, on all parameters.
+        optimizer: "sgd" (Nesterov momentum .9) or "adamw".
+        augment: changes the inputs of a batch; None for none.
+        seed: of the order of the examples, the augmentation and dropout.
+        levels: level of every example of "train" and "val", (N,) int64 each, for methods that have levels.
+        num_levels: R.
+        precision: "float32" or "bf16" (autocast of the forward pass; validation is in float32).
+        device: "cpu", "cuda", …; None takes what there is.
+        state_file: where the unfinished run is kept; if it exists (and `key` matches) training goes on from there.
+            It is written every `state_seconds`, and at once on Ctrl-C.
+        state_seconds: how much work, in seconds, a killed run may lose.
+        key: digest of the run's settings; a state of another run is refused.
+        reporter: shows progress in batches.
+        description: of the progress.
+
+    Returns:
+        One row an epoch.
+
+    Raises:
+        InputError: if the method needs levels and has none; if the network does not return logits of these classes in
+            train and in eval mode; if a loss is not finite (at the step where it happens on a CPU, within
+            `member.CHECK_EVERY` steps elsewhere; what was saved before is kept); if the saved state is of another run.
+        KeyboardInterrupt: on Ctrl-C, after the state was saved.
+    """
+    return fit_ensemble(
+        [model],
+        dataset,
+        method,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        augment=augment,
+        seed=seed,
+        levels=levels,
+        num_levels=num_levels,
+        precision=precision,
+        device=device,
+        state_file=state_file,
+        state_seconds=state_seconds,
+        key=key,
+        reporter=reporter,
+        description=description,
+    )
+
+
+def fit_ensemble(
+    models: Sequence[nn.Module],
+    dataset: Dataset,
+    method: Method,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    learning_rate: float = 0.1,
+    weight_decay: float = 5e-4,
+    optimizer: str = "sgd",
+    augment: Augment | None = None,
+    seed: int = 0,
+    levels: Levels | None = None,
+    num_levels: int = 1,
+    precision: str = "float32",
+    device: str | None = None,
+    state_file: Path | None = None,
+    state_seconds: float = 30.0,
+    key: str = "",
+    keep_state: Callable[[State], object] | None = None,
+    reporter: Reporter = SILENT,
+    description: str = "train",
+) -> list[EpochRow]:
+    """Train M networks in place, in lockstep, by one method: AR-AdaLS of the ensemble, if that is it (METHOD 5).
+
+    Averaging probabilities lowers confidence, so members that are each calibrated make an under-confident ensemble.
+    Here each member trains an epoch, the M validation probabilities are averaged, and the method's one state, which
+    all members share, is updated once with `conf_r` and `acc_r` of the average. History rows are of the average too.
+
+    Args:
+        models: M networks, initialised differently; left on the CPU in eval mode.
+        dataset: as for `fit`.
+        method: as for `fit`. What its loss keeps is handed from member to member.
+        epochs: as for `fit`, of each member.
+        batch_size: as for `fit`.
+        learning_rate: as for `fit`.
+        weight_decay: as for `fit`.
+        optimizer: as for `fit`.
+        augment: as for `fit`.
+        seed: of member 0; the others take `member_seed(seed, k)`.
+        levels: as for `fit`, shared by all members.
+        num_levels: as for `fit`.
+        precision: as for `fit`.
+        device: as for `fit`; all members are kept on it.
+        state_file: as for `fit`.
+        state_seconds: as for `fit`.
+        key: as for `fit`.
+        keep_state: is handed the method's state after the last epoch.
+        reporter: shows progress in batches, over all members.
+        description: as for `fit`.
+
+    Returns:
+        One row an epoch, of the averaged probabilities; `train_loss` is the mean over members.
+
+    Raises:
+        InputError: as `fit`, or without models.
+        KeyboardInterrupt: on Ctrl-C, after the state was saved.
+    """
+    _check(models, dataset, method, levels)
+    check_seed(seed)
+    recipe = Recipe(epochs, batch_size, learning_rate, weight_decay, optimizer, augment)
+    train = dataset.split("train")
+    tried = train.batch(np.arange(min(TRIED, len(train))))
+    for model in models:
+        check_network(model, tried, dataset.num_classes)
+    engine = open_engine(precision, device)
+    members = [
+        Member(model, dataset, method, recipe, engine, seed=member_seed(seed, k)) for k, model in enumerate(models)
+    ]
+    info = RunInfo(
+        num_classes=dataset.num_classes,
+        num_levels=num_levels,
+        epochs=recipe.epochs,
+        seed=int(seed),
+        num_train=len(dataset.split("train")),
+        box=dataset.box,
+    )
+    used = levels if method.levels != "none" else None
+    lockstep = _Lockstep(members, method, info, used)
+    training = training_of(
+        dataset,
+        method,
+        info,
+        used,
+        **{"number of networks": len(models)},
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        optimizer=recipe.optimizer,
+        augmented=augment is not None,
+        precision=precision,
+    )
+    if state_file is not None and state_file.exists():
+        lockstep.restore(load_state(state_file), key, training, state_file)
+    devices = [engine.device] if engine.device.type == "cuda" else []
+    advance = reporter.task(description, lockstep.num_steps)
+    with torch.random.fork_rng(devices=devices), stop_at_boundary() as stop:
+        saved = time.monotonic()
+        for done in lockstep.steps():
+            advance(done)
+            due = stop or time.monotonic() - saved >= state_seconds
+            if due and state_file is not None and engine.is_main_process:
+                lockstep.check_losses(lockstep.progress.batch)  # a state that is lost does not replace one that is not
+                save_state({"key": key, "training": training, **lockstep.snapshot()}, state_file)
+                saved = time.monotonic()
+            stop.raise_if_set()
+    if keep_state is not None:
+        keep_state(lockstep.progress.state)
+    engine.free_memory()
+    for member in members:
+        member.finish()
+    return lockstep.progress.history
+
+
+def _check(models: Sequence[nn.Module], dataset: Dataset, method: Method, levels: Levels | None) -> None:
+    if not models:
+        refuse("there is no model to train", "at least one is needed", "Pass models")
+    if method.levels == "none":
+        return
+    if levels is None or any(len(levels[name]) != len(dataset.split(name)) for name in ("train", "val")):
+        refuse(f"method {method.name} has no levels for train and val", "it needs one an example", "Pass levels")
+
+
+class _Lockstep:
+    """Members that advance epoch by epoch under one method state; knows nothing of files, signals or progress bars."""
+
+    def __init__(self, members: Sequence[Member], method: Method, info: RunInfo, levels: Levels | None) -> None:
+        self.members, self.method, self.info = members, method, info
+        self.first = members[0]
+        self.progress = _Progress(state=method.init(info))
+        self.random_state: torch.Tensor | None = None
+        self.levels = None if levels is None else torch.from_numpy(levels["train"]).to(self.first.device)
+        self.val_levels = None if levels is None else levels["val"]
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of all members in all epochs."""
+        return self.info.epochs * len(self.members) * self.first.num_batches
+
+    def steps(self) -> Iterator[int]:
+        """Do what remains, one optimiser step at a time; yields how many are done, over all."""
+        at, size = self.progress, self.first.num_batches
+        while at.epoch < self.info.epochs:
+            while at.member < len(self.members):
+                member = self.members[at.member]
+                member.start_epoch(at.epoch, self.random_state)
+                self.random_state = None
+                while at.batch < size:
+                    at.state = member.step(at.state, at.epoch, at.batch, self.levels)
+                    at.batch += 1
+                    yield (at.epoch * len(self.members) + at.member) * size + at.batch
+                at.member, at.batch = at.member + 1, 0
+            self._end_epoch()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as tensors and plain values."""
+        at = self.progress
+        return {
+            "format": _FORMAT,
+            "members": [member.snapshot() for member in self.members],
+            "method": dict(at.state),
+            "at": [at.epoch, at.batch, at.member],
+            "history": [dataclasses.asdict(row) for row in at.history],
+            "random_state": torch.get_rng_state(),
+        }
+
+    def check_losses(self, number: int) -> None:
+        """Refuse to go on if any loss of this epoch was not finite, after so many steps of it.
+
+        Raises:
+            InputError: if so.
+        """
+        for member in self.members:
+            member.check_loss(self.progress.epoch, number)
+
+    def restore(self, saved: Mapping[str, Any], key: str, training: Mapping[str, Any], file: Path) -> None:
+        """Go on where `snapshot` was taken.
+
+        Raises:
+            InputError: if it was taken of a run with other settings, or by another version.
+        """
+        if saved.get("format") != _FORMAT:
+            refuse(
+                f"{file} was written by another version of robcal",
+                "a run resumes with the version it began with",
+                "Delete this file to start the training again",
+            )
+        check_training(saved["training"], training, file)
+        check_training({"key": saved["key"]}, {"key": key}, file)
+        for member, state in zip(self.members, saved["members"], strict=True):
+            member.restore(state, file)
+        epoch, batch, number = saved["at"]
+        history = [decode(EpochRow, row, file) for row in saved["history"]]
+        self.progress = _Progress(dict(saved["method"]), epoch, number, batch, history)
+        self.random_state = saved["random_state"] if batch and self.first.engine.is_main_process else None
+
+    def _end_epoch(self) -> None:
+        """Measure the validation split, let the method learn from it, and begin the next epoch.
+
+        Raises:
+            InputError: if the loss is not finite.
+        """
+        at = self.progress
+        steps = self.first.num_batches
+        self.check_losses(steps)
+        train_loss = float(np.mean([member.train_loss() for member in self.members]))
+        if not math.isfinite(train_loss):  # that of another process was not
+            self.first.refuse_loss(train_loss, at.epoch, steps)
+        info = self._epoch_info()
+        gap = self._gap(info)
+        at.state = self.method.after_epoch(at.state, info)
+        row = EpochRow(
+            epoch=info.epoch,
+            train_loss=train_loss,
+            val_accuracy=float(info.correct.mean()),
+            val_nll=negative_log_likelihood(info.probs, info.labels),
+            val_ece=calibration_error(info.probs, info.labels),
+            epsilon=self.method.epsilon(at.state),
+            gap=gap,
+        )
+        at.history.append(row)
+        at.epoch, at.member, at.batch = at.epoch + 1, 0, 0
+        for member in self.members:
+            member.loss_sum = 0.0
+
+    def _epoch_info(self) -> EpochInfo:
+        """The validation split as the ensemble sees it: the mean of its members' probabilities."""
+        return EpochInfo(
+            epoch=self.progress.epoch + 1,
+            epochs=self.info.epochs,
+            probs=mean_probs([member.validation_probs() for member in self.members]),
+            labels=self.first.val.labels,
+            levels=self.val_levels,
+            num_levels=self.info.num_levels,
+            model=self.first.user_model if len(self.members) == 1 else None,
+        )
+
+    def _gap(self, info: EpochInfo) -> tuple[float, ...]:
+        """Signed gap of each level; empty without levels."""
+        if info.levels is None:
+            return ()
+        count = 1 if self.method.levels == "single" else info.num_levels
+        confidence, accuracy, _ = level_statistics(info.confidence, info.correct, info.levels, count)
+        return tuple((confidence - accuracy).tolist())

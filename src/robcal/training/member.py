@@ -1,0 +1,317 @@
+"""One network in training, and the only file that knows the distributed engine (Hugging Face accelerate).
+
+Why accelerate: under `torchrun` it is DDP with mixed precision and nothing else changes, and it imports beside a broken
+torchvision. What resumes a run and what splits it over processes is ours and engine-free: the order of an epoch is a
+function of (seed, epoch), so a run resumes at any batch by counting; an epoch is cut into batches whose sizes differ by
+at most one, and every process weighs its share, so there is no ragged last batch to pad, repeat or drop. The
+optimiser is not handed to accelerate: its wrapper costs every step for other precisions and strategies than these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from robcal.base.checks import (
+    FloatArray,
+    check_choice,
+    check_fraction,
+    check_positive_int,
+    refuse,
+)
+from robcal.base.types import Precision
+from robcal.data import Dataset, Split
+from robcal.data.augment import crop_large
+from robcal.data.dataset import Croppable
+from robcal.methods import Batch, Method
+from robcal.methods.method import State, keep_batch
+from robcal.training.predict import predict_logits, softmax
+from robcal.training.settings import Optimizer
+from robcal.training.trainable import refuse_divergence
+
+#: Steps between two looks at the losses of a GPU: each waits for it.
+CHECK_EVERY = 64
+
+#: Inputs of a batch and the batch's generator → augmented inputs.
+Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Seed of a member of an ensemble: `seed` itself for member 0, for others drawn from (seed, member).
+
+    >>> member_seed(7, 0), member_seed(7, 1) == member_seed(7, 2)
+    (7, False)
+    """
+    if member == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every member is trained; see `robcal.training.loop.fit`.
+
+    Raises:
+        InputError: if a setting is out of range.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    optimizer: str
+    augment: Augment | None
+
+    def __post_init__(self) -> None:
+        """Check the settings, and hold plain numbers, which a saved state may hold."""
+        checked = {
+            "epochs": check_positive_int(self.epochs, "epochs"),
+            "batch_size": check_positive_int(self.batch_size, "batch_size"),
+            "learning_rate": check_fraction(self.learning_rate, "learning_rate", high=math.inf),
+            "weight_decay": check_fraction(self.weight_decay, "weight_decay", low=-1e-300, high=math.inf),
+            "optimizer": check_choice(self.optimizer, get_args(Optimizer), "optimizer"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+class Member:
+    """A network with its optimiser and the order of its examples; knows nothing of levels, files, signals or progress.
+
+    Args:
+        model: the network; moved to the engine's device.
+        dataset: with a "train" and a "val" split.
+        method: see `robcal.methods`.
+        recipe: how it is trained.
+        engine: of `open_engine`.
+        seed: of the order of the examples, the augmentation and dropout.
+
+    Attributes:
+        device: where it trains.
+        num_batches: optimiser steps an epoch.
+        loss_sum: sum of the batches' mean losses in the running epoch (of this process's share).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        method: Method,
+        recipe: Recipe,
+        engine: Any,
+        *,
+        seed: int,
+    ) -> None:
+        self.engine, self.method, self.recipe, self.seed = engine, method, recipe, seed
+        self.device: torch.device = engine.device
+        self.rank, self.world = engine.process_index, engine.num_processes
+        self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
+        self.num_batches = math.ceil(len(self.train) / recipe.batch_size)
+        self.fetch = _fetcher(self.train, self.device)
+        self.crops = recipe.augment is crop_large and isinstance(self.train.inputs, Croppable)
+        self.labels = torch.from_numpy(self.train.labels).to(self.device)
+        self.user_model = model
+        image = len(dataset.input_shape) == 3
+        self.layout = torch.channels_last if image else torch.contiguous_format
+        plain = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.optimizer = _optimizer(recipe, plain)
+        self.model = engine.prepare(plain)
+        self.autocast = nullcontext if engine.mixed_precision == "no" else engine.autocast
+        self.draws = recipe.augment is not None or method.augment is not keep_batch
+        self.generator = torch.Generator()  # seeded anew for every batch that draws
+        self.loss_sum: float | torch.Tensor = 0.0
+
+    def start_epoch(self, epoch: int, random_state: torch.Tensor | None = None) -> None:
+        """Draw the order of the epoch and cut it into batches; the same in every process and after every resume.
+
+        Args:
+            epoch: number of finished epochs.
+            random_state: of the global generator, to go on in the middle of an epoch; None at its start.
+        """
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
+        self.batches = np.array_split(order, self.num_batches)
+        if random_state is not None:
+            torch.set_rng_state(random_state)
+        else:
+            torch.manual_seed(self._seed_of(epoch, 0) + self.engine.process_index)
+        self.model.train()
+
+    def step(self, state: State, epoch: int, number: int, levels: torch.Tensor | None) -> State:
+        """One optimiser step on a batch; returns the method's state after it."""
+        rank, world = self.rank, self.world
+        whole = self.batches[number]
+        index = whole[rank::world]
+        generator = self.generator
+        if self.draws:
+            generator.manual_seed(self._seed_of(epoch, 1 + number * world + rank))
+        batch = self._batch(torch.from_numpy(index), generator, levels)
+        targets = self.method.targets(state, batch, self.num_classes)
+        inputs, targets = self.method.augment(batch.inputs, targets, generator)
+        if inputs is not batch.inputs:
+            batch = dataclasses.replace(batch, inputs=inputs)
+        with self.autocast():
+            loss, state = self.method.loss(state, self.model, batch, targets)
+        if self.world == 1 and self.device.type == "cpu":
+            self.check_loss(epoch, number, loss.detach())
+        elif number % CHECK_EVERY == CHECK_EVERY - 1:
+            self.check_loss(epoch, number)
+        rate = schedule(epoch * self.num_batches + number, self.recipe.epochs * self.num_batches)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * rate
+        (loss if world == 1 else loss * (len(index) * world / len(whole))).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        share = loss.detach().float()
+        self.loss_sum = self.loss_sum + (share if world == 1 else share * (len(index) / len(whole)))
+        return state
+
+    def check_loss(self, epoch: int, number: int, latest: torch.Tensor | None = None) -> None:
+        """Refuse to go on if a loss of this epoch was not finite; where the loss is on a GPU, this waits for it.
+
+        Args:
+            epoch: number of finished epochs.
+            number: of batches of this epoch that the network has learnt from.
+            latest: a loss that is not in the sum yet.
+
+        Raises:
+            InputError: if so.
+        """
+        value = float(self.loss_sum if latest is None else latest)
+        if not math.isfinite(value):
+            self.refuse_loss(value, epoch, number)
+
+    def refuse_loss(self, value: float, epoch: int, number: int) -> NoReturn:
+        """Refuse to go on with a loss that is not finite.
+
+        Raises:
+            InputError: always.
+        """
+        when = f"the training loss became {value} in epoch {epoch + 1}, after {number} of its {self.num_batches} steps"
+        refuse_divergence(when, self.train, self.recipe.learning_rate, step=epoch * self.num_batches + number)
+
+    def train_loss(self) -> float:
+        """Mean loss of the epoch over all processes."""
+        total = torch.tensor(float(self.loss_sum), device=self.device, dtype=torch.float32)
+        return float(self.engine.reduce(total, "sum")) / self.num_batches
+
+    def validation_probs(self) -> FloatArray:
+        """(N, Z) float64 probabilities of the validation split, each process predicting its share."""
+        rank, world = self.rank, self.world
+        index = np.arange(len(self.val))[rank::world]
+        logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
+        self.model.train()
+        if world == 1:
+            return softmax(logits)
+        from accelerate.utils import gather_object
+
+        parts = gather_object([logits])
+        whole = np.empty((len(self.val), self.num_classes), np.float32)
+        for other, part in enumerate(parts):
+            whole[other::world] = part
+        return softmax(whole)
+
+    def finish(self) -> None:
+        """Hand the model back on the CPU, in eval mode and its usual layout."""
+        del self.optimizer, self.model
+        self.user_model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.user_model.eval()
+        for parameter in self.user_model.parameters():
+            parameter.grad = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a resumed run needs of this member."""
+        return {
+            "model": self.user_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_sum": float(self.loss_sum),
+        }
+
+    def restore(self, saved: Mapping[str, Any], file: Path) -> None:
+        """Go on where `snapshot` was taken.
+
+        Raises:
+            InputError: if it was taken of another network; this one may then hold a part of it.
+        """
+        try:
+            self.user_model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            refuse(
+                f"{file} holds the weights of another network ({str(error).splitlines()[0]})",
+                "a run resumes with the network it began with",
+                "Pass that network, or delete this file to start again",
+            )
+        self.loss_sum = saved["loss_sum"]
+
+    def _batch(self, index: torch.Tensor, generator: torch.Generator, levels: torch.Tensor | None) -> Batch:
+        if self.crops:
+            inputs = self.train.random_crops(index.numpy(), generator).to(self.device, non_blocking=True)
+        else:
+            inputs = self.fetch(index)
+            if self.recipe.augment is not None:
+                inputs = self.recipe.augment(inputs, generator)
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        index = index.to(self.device)
+        return Batch(inputs, self.labels[index], None if levels is None else levels[index], index)
+
+    def _seed_of(self, epoch: int, place: int) -> int:
+        return int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def schedule(step: int, steps: int) -> float:
+    """Learning rate of a step as a share of the peak: linear warm-up over the first 5%, then cosine to 0.
+
+    >>> [round(schedule(step, 100), 3) for step in (0, 4, 5, 52, 99)]
+    [0.2, 1.0, 1.0, 0.508, 0.0]
+    """
+    warm_up = max(1, round(0.05 * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def open_engine(precision: str, device: str | None) -> Any:
+    """The engine of one training, which all its members share.
+
+    Args:
+        precision: "float32" or "bf16".
+        device: "cpu", or anything else for the accelerator that there is.
+
+    Raises:
+        InputError: on another precision.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    check_choice(precision, get_args(Precision), "precision")
+    AcceleratorState._reset_state(reset_partial_state=False)
+    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return Accelerator(cpu=on_cpu, mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
+
+
+def _fetcher(split: Split, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Positions → inputs on the device; data that fits is kept there once, the rest is read batch by batch."""
+    if isinstance(split.inputs, np.ndarray) and not isinstance(split.inputs, np.memmap) and split.inputs.nbytes < 2**31:
+        resident = torch.from_numpy(split.inputs).to(device)
+        scale = 255.0 if split.inputs.dtype == np.uint8 else 1.0
+        if scale == 1.0:
+            return lambda index: resident[index.to(device)].float()
+        return lambda index: resident[index.to(device)].float().div_(scale)
+    return lambda index: split.batch(index.numpy()).to(device, non_blocking=True)

@@ -1,0 +1,124 @@
+"""Model(s) → probabilities of a split: of one network, or the mean over the members of an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from robcal.base.checks import FloatArray, IntArray, refuse
+from robcal.base.progress import SILENT, Reporter
+from robcal.base.types import Float32Array, Predictions
+from robcal.data import Split
+from robcal.robustness.modes import float32_arithmetic
+
+
+def softmax(logits: Float32Array) -> FloatArray:
+    """Probabilities of (N, Z) logits, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(1, keepdims=True))
+
+
+def predict_logits(
+    model: nn.Module,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+    index: IntArray | None = None,
+    batch_size: int = 512,
+    reporter: Reporter = SILENT,
+    description: str = "predict",
+) -> Float32Array:
+    """Logits of a split in float32 and eval mode; the model's mode is left as found.
+
+    Args:
+        model: (B, …) float32 → (B, Z) logits, on `device`.
+        split: the examples.
+        device: where the model is.
+        index: (M,) positions to predict; default all.
+        batch_size: examples at once; the result does not depend on it beyond float rounding.
+        reporter: shows progress.
+        description: of the progress.
+
+    Returns:
+        (M, Z) float32.
+
+    Raises:
+        InputError: if the model returns another shape, NaN or infinity.
+    """
+    chosen = np.arange(len(split)) if index is None else index
+    if len(chosen) == 0:
+        refuse("there is nothing to predict", "at least one example is needed", "Check the split")
+    modes = [(module, module.training) for module in model.modules()]
+    advance, parts = reporter.task(description, len(chosen)), []
+    try:
+        model.eval()
+        with torch.no_grad(), float32_arithmetic():
+            for start in range(0, len(chosen), batch_size):
+                part = chosen[start : start + batch_size]
+                inputs = split.batch(part).to(device)
+                if inputs.ndim == 4:
+                    inputs = inputs.contiguous(memory_format=torch.channels_last)
+                logits = model(inputs)
+                if logits.ndim != 2 or logits.shape[0] != len(part):
+                    refuse(
+                        f"the model returned shape {tuple(logits.shape)} for {len(part)} inputs",
+                        "it must return (B, Z) logits",
+                        "Return logits, one row an input",
+                    )
+                parts.append(logits.float().cpu().numpy())
+                advance(start + len(part))
+    finally:
+        for module, training in modes:
+            module.training = training
+    whole = np.concatenate(parts)
+    if not np.isfinite(whole).all():
+        refuse(
+            "the model returned NaN or infinite logits",
+            "logits must be finite",
+            "Lower the learning rate, or check the inputs",
+        )
+    return whole
+
+
+def mean_probs(probs: Sequence[FloatArray]) -> FloatArray:
+    """What an ensemble predicts: the mean of its members' (N, Z) probabilities (METHOD 5); one member's are its own."""
+    return probs[0] if len(probs) == 1 else np.asarray(np.mean(np.stack(probs), axis=0))
+
+
+def predict(
+    models: nn.Module | Sequence[nn.Module],
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+    reporter: Reporter = SILENT,
+    description: str = "predict",
+) -> Predictions:
+    """Probabilities, logits and labels of a split, from one network or from an ensemble.
+
+    Args:
+        models: a network, or the members of an ensemble, which predicts the mean of their probabilities.
+        split: the examples.
+        device: where the networks are.
+        reporter: shows progress.
+        description: of the progress.
+
+    Returns:
+        Predictions. Logits of an ensemble are the logarithms of its probabilities, so that temperature scaling and
+        whatever else takes logits applies to it as to one network; softmax gives the probabilities back.
+
+    Raises:
+        InputError: as `predict_logits`, and without networks.
+    """
+    networks = [models] if isinstance(models, nn.Module) else list(models)
+    if not networks:
+        refuse("there is no network to predict with", "at least one is needed", "Pass a network")
+    logits = [
+        predict_logits(network, split, device=device, reporter=reporter, description=description)
+        for network in networks
+    ]
+    probs = mean_probs([softmax(values) for values in logits])
+    joint = logits[0] if len(logits) == 1 else np.log(np.maximum(probs, np.finfo(np.float64).tiny)).astype(np.float32)
+    return Predictions(probs=probs.astype(np.float32), labels=split.labels, logits=joint)
