@@ -17,7 +17,7 @@ import scipy
 from array_hint_cases import CASES, LABELS, PROBS, Case, codes
 
 import robcal
-from robcal import array_hints, arrays, checks, errors
+from robcal.base import array_hints, arrays, checks, errors
 from robcal.base.checks import InputError
 from robcal.base.user_files import read_array
 from robcal.commands.cli import main

@@ -201,8 +201,8 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
         sorted(zip(r.distance, levels.assign_levels(r.distance, 7), strict=True)),
         sorted(zip(r.distance, r.margin, levels.assign_levels(r.scores(), 7, seed=5), strict=True)),
     ],
-    "auditing.audit": audited,
-    "auditing.audit_files": lambda r: None,  # reads files and calls audit
+    "audit.audit": audited,
+    "audit.audit_files": lambda r: None,  # reads files and calls audit
     "scoring.score": lambda r: PerRow(
         *(getattr(scored(r), name) for name in Scores.columns() if name != "status"), scored(r).status == "verified"
     ),
@@ -210,7 +210,7 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
 
 #: Public functions with arguments named like rows, which hold none, or draw rows.
 NO_ROWS = {
-    "artifacts.save_scores": "a file of the rows in their order",
+    "storage.save_scores": "a file of the rows in their order",
     "binning.BinSums": "sums over rows",
     "binning.check_binning": "options only",
     "binning.width_edges": "options only",
