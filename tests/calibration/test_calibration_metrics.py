@@ -240,7 +240,7 @@ def test_a_zero_probability_of_the_true_class_counts_as_the_smallest_number_of_i
 
 
 def test_cells_with_opposite_errors_pool_to_almost_nothing():
-    # Why shift metrics are averaged over cells: cells with ECE .091 and .092 pool to next to nothing (METHOD 6).
+    # Why shift metrics are averaged over cells: ECEs of .091 and .092 pool to next to nothing (method, section 6).
     over = two_class(np.full(1000, 0.8), np.arange(1000) < 709)
     under = two_class(np.full(1000, 0.8), np.arange(1000) < 892)
     assert calibration_error(*over) == pytest.approx(0.091)

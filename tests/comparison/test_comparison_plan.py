@@ -97,6 +97,8 @@ def test_seeds_of_the_command_line_cut_those_of_the_file(tmp_path):
     assert plan.seeds == (1, 2)
     assert plan.ensembles[0].seeds == (2,)
     assert plan.recipe["epochs"] == 3
+    with pytest.raises(InputError, match=r"--seeds 1 leaves 'Deep' no seed: its own are 0, 2"):
+        load_plan(str(tmp_path / "file.toml"), seeds=[1])  # it ran on 1, which the file does not give it
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from robcal.base.checks import InputError
 from robcal.base.storage import load_levels, load_predictions, load_scores
 from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
-from robcal.comparison.tasks import Place, Work, member_seed
+from robcal.comparison.tasks import Place, Work, seed_of_run
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
 from robcal.robustness.levels import assign_levels
@@ -179,7 +179,7 @@ def test_members_share_the_split_and_the_first_is_the_ordinary_run(record, out):
     for place, (first, second) in enumerate(deep["runs"]):
         assert first == plain["runs"][place][0]
         other = open_run(out / "runs" / second)
-        assert (other.settings.seed, other.settings.split_seed) == (member_seed(place, 1), place)
+        assert (other.settings.seed, other.settings.split_seed) == (seed_of_run(place, 1), place)
         digests = [json.loads((out / "runs" / name / "run.json").read_text())["data"] for name in (first, second)]
         assert digests[0] == digests[1]
 

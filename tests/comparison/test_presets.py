@@ -22,7 +22,7 @@ from robcal.methods import METHODS, make_method
 from robcal.training.recipe import build_networks, train_networks
 
 WIDE = ("cifar10", "cifar100", "cifar10-small", "imagenet", "svhn")
-#: Of METHOD section 8: every method of `robcal.methods`; ensembles and temperature scaling are not among these.
+#: Every method of `robcal.methods` must be in a preset; ensembles and temperature scaling are not among these.
 WANTED = set(METHODS)
 
 

@@ -1,4 +1,4 @@
-"""What "verified" demands: a lead over the rounding of the two logits that compete, and of nothing else (METHOD 7a)."""
+"""What "verified" demands: a lead over the rounding of the two logits that compete alone (method, section 1)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 @dataclass(frozen=True)
 class Scores:
-    """Adversarial robustness of N examples (METHOD 2): how far the nearest input with another label is found to be.
+    """Hold how far from each of N examples the nearest input with another label was found (method, section 1).
 
     Attributes:
         distance: (N,) float32, l2 norm in input units, an upper bound of d(x) where verified; +inf where censored.
@@ -83,7 +83,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Levels:
-    """The robustness level of every example of one split (METHOD 3).
+    """The robustness level of every example of one split (method, section 2).
 
     Attributes:
         level: (N,) int64 in 0 … num_levels - 1; 0 is the least robust.
@@ -159,7 +159,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """Calibration of one group of examples: a robustness level, or any group the user names (METHOD 6).
+    """Calibration of one group of examples: a robustness level, or any group the user names (method, section 6).
 
     Attributes:
         group: the group's name ("0" … for levels).
@@ -201,7 +201,7 @@ class TrendTest:
 
 @dataclass(frozen=True)
 class ShiftCell:
-    """Metrics of one corruption at one severity (METHOD 6: metrics per cell, then averaged over cells)."""
+    """Metrics of one corruption at one severity (method, section 6: metrics per cell, then averaged over cells)."""
 
     corruption: str
     severity: int
@@ -316,7 +316,7 @@ METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
 
 @dataclass(frozen=True)
 class FidelityRow:
-    """How far one way of scoring robustness agrees with the reference, the best of several strong attacks (METHOD 7).
+    """Hold how far one way of scoring agrees with the reference, the best of strong attacks (method, section 1.1).
 
     Attributes:
         name: the way of scoring, or a pair of strong attacks: the noise ceiling.

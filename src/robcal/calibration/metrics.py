@@ -1,4 +1,4 @@
-"""Calibration and accuracy of probabilities: arrays in, numbers out (METHOD 6).
+"""Calibration and accuracy of probabilities: arrays in, numbers out (method, section 6).
 
 Every function takes probabilities, never logits, and checks them first. N examples, Z classes, K bins.
 """

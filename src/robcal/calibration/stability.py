@@ -12,7 +12,8 @@ from robcal.base.checks import FloatArray, as_numbers, check_labels, check_same_
 def run_variance(true_class: Any) -> FloatArray:
     """Variance over runs of the probability of the true class, example by example.
 
-    v_i = Σ_s (p_s(y_i|x_i) - p̄(y_i|x_i))² / (S - 1): unbiased for the variance of a further run (METHOD 6, stability).
+    v_i = Σ_s (p_s(y_i|x_i) - p̄(y_i|x_i))² / (S - 1): unbiased for the variance of a further run (method,
+    section 6).
 
     Args:
         true_class: (S, N) probability of the true class of N examples by S >= 2 runs, which differ in their seeds.

@@ -69,12 +69,12 @@ def load_plan(
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        refuse(f"{source} is not TOML ({error})", "a comparison is a TOML file", "Mend it")
+        refuse(f"{source} is not TOML ({error})", "a comparison is a TOML file", "Fix the line that the parser names")
     if seeds is not None:
         raw["seeds"] = list(seeds)
         for table in (*raw.get("methods", ()), *raw.get("ensembles", ())):
             if isinstance(table, dict) and isinstance(table.get("seeds"), list):
-                table["seeds"] = [seed for seed in table["seeds"] if seed in raw["seeds"]] or list(seeds)
+                table["seeds"] = _among(table["seeds"], seeds, table.get("label"))
     if recipe:
         raw["recipe"] = {**raw.get("recipe", {}), **recipe}
     if shift is not None:
@@ -82,6 +82,23 @@ def load_plan(
     if ood:
         raw["ood"] = {**raw.get("ood", {}), **ood}
     return parse_plan(raw)
+
+
+def _among(own: list[Any], seeds: Sequence[int], label: Any) -> list[Any]:
+    """Return those of a method's own seeds that were asked for.
+
+    Raises:
+        InputError: if none is, so that the method would have no run.
+    """
+    kept = [seed for seed in own if seed in seeds]
+    if not kept:
+        asked, named = (", ".join(map(str, some)) for some in (seeds, own))
+        refuse(
+            f"--seeds {asked} leaves {label!r} no seed: its own are {named}",
+            "a method or ensemble with seeds of its own runs on those that --seeds names too",
+            "Add one of its seeds to --seeds, or take its seeds or all of it out of the file",
+        )
+    return kept
 
 
 def parse_plan(raw: Mapping[str, Any]) -> Plan:

@@ -115,7 +115,7 @@ def compare(
         refuse(
             f"nothing could be measured: {missing[0].task} failed: {missing[0].reason}",
             "a table needs at least one run",
-            "Mend the cause and start again; finished work is kept",
+            "Fix the cause and start again; finished work is kept",
         )
     record: dict[str, Any] = plain(results(work, found, missing))
     save_json(record, out / "results.json")

@@ -217,7 +217,7 @@ class Work:
         for point in points:  # a method refuses its options before any work
             settings = plan.settings(method, seed, point=point)
             make_method(settings.method, **settings.method_options())
-        run_seed, split_seed = (seed, None) if member == 0 else (member_seed(seed, member), seed)
+        run_seed, split_seed = (seed, None) if member == 0 else (seed_of_run(seed, member), seed)
         candidates = tuple(plan.settings(method, run_seed, point=point, split_seed=split_seed) for point in points)
         trials = [[self.place.of(plan.settings(tuned, one, point=p)) for one in plan.tuning_seeds] for p in points]
         return Choice(candidates, tuple(map(tuple, trials)) if len(points) > 1 else (), plan.select)
@@ -261,8 +261,11 @@ class Work:
         return self._number[identity]
 
 
-def member_seed(seed: int, member: int) -> int:
-    """The seed of member 1, 2, … of the ensemble of a seed: far from every seed that people write down."""
+def seed_of_run(seed: int, member: int) -> int:
+    """Return the seed of the run that is member 1, 2, … of a deep ensemble, far from seeds that people write.
+
+    Members of one training in lockstep have those of `robcal.training.member.member_seed`.
+    """
     return 1_000_000 * member + seed
 
 

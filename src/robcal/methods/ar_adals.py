@@ -1,4 +1,4 @@
-"""AR-AdaLS and its controls: one smoother, three sources of levels (METHOD 4; Qin et al. 2021).
+"""AR-AdaLS and its controls: one smoother, three sources of levels (method, section 3; Qin et al. 2021).
 
     targets      (1 - eps_r) onehot(y) + eps_r / Z            for an example of level r
     after_epoch  one update of every mass_r = 1 - eps_r (Z - 1) / Z by confidence and accuracy of the validation

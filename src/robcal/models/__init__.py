@@ -1,6 +1,6 @@
 """Reference networks for images and tables, by name; networks of timm and torchvision; anybody's own.
 
-The normalisation is part of every model here (METHOD 1), so inputs, norms and distances are in input units.
+The normalisation is part of every model here (method, section 1), so inputs, norms and distances are in input units.
 """
 
 from __future__ import annotations

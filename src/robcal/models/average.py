@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Average(nn.Module):
-    """The mean of the members' probabilities (METHOD 5), as logits: `log 1/M sum_m softmax(z_m(x))`.
+    """The mean of the members' probabilities (method, section 4), as logits: `log 1/M sum_m softmax(z_m(x))`.
 
     softmax gives the mean back, so whatever takes one network takes an ensemble: its robustness is its own, not a
     member's.

@@ -187,7 +187,7 @@ def _call(factory: Callable[..., Any], input_shape: tuple[int, ...], num_classes
 def _tried(network: Any, name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """`network` if it is a module that takes such inputs and gives (B, Z) logits."""
     if not isinstance(network, nn.Module):
-        refuse(f"{name} made a {type(network).__name__}", "it must make a torch.nn.Module", "Mend the factory")
+        refuse(f"{name} made a {type(network).__name__}", "it must make a torch.nn.Module", "Fix the factory")
     try:
         with torch.no_grad():
             logits = network.eval()(torch.zeros(2, *input_shape))

@@ -26,7 +26,7 @@ from robcal.runs.hard_labels import hard_label_remarks
 
 @dataclass(frozen=True)
 class Audit:
-    """Conditional calibration of one set of predictions (METHOD 6).
+    """Conditional calibration of one set of predictions (method, section 6).
 
     Attributes:
         results: everything, as the report shows it.

@@ -1,1 +1,1 @@
-"""Adversarial robustness of every example, and the levels made from it (METHOD 2, 3, 7)."""
+"""Adversarial robustness of every example, and the levels made from it (method, sections 1 and 2)."""

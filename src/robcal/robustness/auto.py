@@ -1,4 +1,4 @@
-"""The cascade: a pilot finds the cuts between levels, then passes are spent where they may change one (METHOD 7).
+"""Score in a cascade: a pilot finds the cuts between levels, passes go where they may change one (method, section 1).
 
 1. A pilot of 64 examples is scored by `Restarts`: first order, projection, line search, further starts on the
    boundaries that may be as near, and looks at more rivals where one may be. What "may" means depends on how far the

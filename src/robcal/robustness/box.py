@@ -89,7 +89,7 @@ def make_bounds(box: Any, input_shape: tuple[int, ...], device: torch.device | s
         refuse(
             f"box has lo {lo[where]:g} and hi {hi[where]:g} at feature {where}",
             "every lower end lies below its upper end, and neither is NaN",
-            "Swap or mend them; drop features that cannot move",
+            "Swap or fix them; drop features that cannot move",
         )
     bounded = bool(np.isfinite(lo).any() or np.isfinite(hi).any())
     return Bounds(torch.tensor(lo, device=device), torch.tensor(hi, device=device), bounded)

@@ -1,4 +1,4 @@
-"""Carlini-Wagner l2 attack, correct for every single example: the strong, slow reference (METHOD 2 and 7, step 5)."""
+"""Carlini-Wagner l2 attack, correct for every single example: the strong, slow reference (method, section 1.1)."""
 
 from __future__ import annotations
 

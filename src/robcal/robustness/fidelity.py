@@ -1,4 +1,4 @@
-"""How far a cheap score can be trusted: its agreement with strong references, with intervals (METHOD 7, step 5).
+"""How far a cheap score can be trusted: its agreement with strong references, with intervals (method, section 1.1).
 
 AR-AdaLS needs levels, so what counts is the share of examples that get the same level, not only a rank correlation: a
 Spearman correlation of .95 still puts half the examples in a wrong level. Strong attacks do not agree with each other

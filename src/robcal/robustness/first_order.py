@@ -1,4 +1,4 @@
-"""First-order estimate of robustness: one linearisation at the clean input, then one secant (METHOD 7, step 2)."""
+"""First-order estimate of robustness: one linearisation at the clean input, then one secant (method, section 1)."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def check_values(inputs: Tensor | Inputs, shape: tuple[int, ...], bounds: Bounds
             refuse(
                 f"{int(bad.sum())} inputs hold NaN or infinite values (first at index {int(index[bad.numpy()][0])})",
                 "inputs must be finite",
-                "Mend or drop them",
+                "Fix or drop them",
             )
         excess = bounds.excess(x)
         outside += int((excess > 0).sum())

@@ -1,4 +1,4 @@
-"""Long projection: descent along the decision boundary from many starts, one of the strong references (METHOD 7)."""
+"""Long projection: descent along the boundary from many starts, one of the strong references (method, section 1.1)."""
 
 from __future__ import annotations
 

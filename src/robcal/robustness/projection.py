@@ -1,4 +1,4 @@
-"""Projection attack: the nearest point on the nearest linearised boundary, re-linearised a few times (METHOD 7)."""
+"""Projection attack: the nearest point on the linearised boundary, re-linearised a few times (method, section 1)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Projection:
-    """Find a near, verified adversarial point in a few passes (METHOD 7, step 3); 3 to 8 for most examples.
+    """Find a near, verified adversarial point in a few passes (method, section 1); 3 to 8 for most examples.
 
     x_{t+1} = argmin ‖x' − x₀‖₂ over {x' in the box: f(x_t) + ∇f(x_t)·(x' − x_t) <= −overshoot}, with f = z_y − z_j for
     the nearest rival j; the projection is always from the clean input x₀ and exact (in the manner of the projections

@@ -1,4 +1,4 @@
-"""The strong, slow reference: the best of three attacks of different families (METHOD 2 and 7, step 5)."""
+"""The strong, slow reference: the best of three attacks of different families (method, section 1.1)."""
 
 from __future__ import annotations
 

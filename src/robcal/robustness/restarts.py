@@ -1,4 +1,4 @@
-"""Projection from several boundaries, where it may move an example over a cut between levels (METHOD 7, step 4)."""
+"""Projection from several boundaries, where it may move an example over a cut between levels (method, section 1)."""
 
 from __future__ import annotations
 

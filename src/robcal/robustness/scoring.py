@@ -50,7 +50,7 @@ def score(
     first_index: int | IntArray = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Scores:
-    """Adversarial robustness of every example: the l2 distance to the nearest input with another label (METHOD 2).
+    """Score every example: find the l2 distance to the nearest input with another label (method, section 1).
 
     d(x) = min ‖δ‖₂ such that ŷ(x + δ) ≠ ŷ(x) and x + δ in the box. Each method gives an upper bound by a verified
     point, except "first-order", which gives an estimate.

@@ -1,4 +1,4 @@
-"""Where the strong attacks start: the loss has many minima, so one start is not enough (METHOD 7, step 5).
+"""Where the strong attacks start: the loss has many minima, so one start is not enough (method, section 1.1).
 
 The nearest adversarial point lies at most as far away as the nearest one known. Starts are, in this order: the point
 where the linearised boundary of each rival is nearest, searched *towards that rival*; then points drawn uniformly from

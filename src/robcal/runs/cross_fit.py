@@ -1,4 +1,4 @@
-"""Cross-fitting: the robustness of every training example, by a model that never saw it (METHOD 4, "cross-fit").
+"""Cross-fitting: the robustness of every training example, by a model that never saw it (method, section 3).
 
 The training split is cut into K folds, alike in classes. K models are trained by the plain recipe, each on the other
 K - 1 folds, and each scores the fold that it did not see. Distances of different models differ in scale, so what is
@@ -91,7 +91,7 @@ def make_folds(data: Dataset, folds: int, seed: int) -> list[Fold]:
 
 
 def quantiles(scores: Scores) -> FloatArray:
-    """(N,) place of each example among the others, (rank + 1/2) / N in (0, 1), in the total order of METHOD 3."""
+    """Return (N,) places among the others, (rank + 1/2) / N in (0, 1), in the order of levels (method, section 2)."""
     place = np.empty(len(scores))
     place[np.lexsort((scores.margin, scores.distance))] = np.arange(len(scores)) + 0.5
     return place / len(scores)

@@ -1,4 +1,4 @@
-"""Where the levels of a run come from (METHOD 4).
+"""Where the levels of a run come from (method, section 3).
 
 "single" and "random" need no score. What ar-adals cuts is `TrainSettings.levels_from`: plain difficulty for a reference
 model, its logit margin ("margin", the default) or its loss ("loss"), one forward pass and no attack; or adversarial

@@ -63,7 +63,7 @@ def train_run(
 ) -> Run:
     """Make a run directory, or finish one that was stopped; a finished one is left as it is.
 
-    For `ar-adals` this is the whole pipeline: train the reference model (METHOD 4, scores="reference-model"), score the
+    For `ar-adals` this is the whole pipeline: train the reference model (method, section 3, "robustness"), score the
     robustness of its training and validation images, cut levels, train. `level_sources` has the other sources.
 
     Args:

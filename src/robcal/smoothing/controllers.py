@@ -3,7 +3,7 @@
 Both move the mass on the true class, one update an epoch, against the gap = confidence - accuracy of the level's
 validation examples. Softening is s = 1 - mass.
 
-**integral** (METHOD 4; the rule of Qin et al. 2021 as far as public pages tell it, step and bounds are ours):
+**integral** (method, section 3; the rule of Qin et al. 2021 as far as public pages tell it, step and bounds are ours):
 `mass <- clip(mass - step_size gap, min_true_mass, 1)`, level by level, from the first epoch on.
 
 **stable** (ours): with K updates in the run,
@@ -75,7 +75,7 @@ def controller_name(name: str) -> str:
 def integral_update(
     true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, *, step_size: float, min_true_mass: float
 ) -> FloatArray:
-    """One update of every level: `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (METHOD 4).
+    """Update every level: `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (method, section 3).
 
     Args:
         true_mass: (R,) mass on the true class of each level.

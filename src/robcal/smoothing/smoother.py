@@ -1,8 +1,8 @@
 """The core idea: soften the labels of each robustness level as far as its calibration on validation data asks for.
 
-An example with true class y in level r is trained on `(1 - eps_r) onehot(y) + eps_r / Z` (METHOD 4). What is steered
-is the mass that this leaves on the true class, `mass_r = 1 - eps_r (Z - 1) / Z`; after every epoch, on the validation
-examples of level r,
+An example with true class y in level r is trained on `(1 - eps_r) onehot(y) + eps_r / Z` (method, section 3). What is
+steered is the mass that this leaves on the true class, `mass_r = 1 - eps_r (Z - 1) / Z`; after every epoch, on the
+validation examples of level r,
 
     mass_r <- clip(mass_r - step_size * (confidence_r - accuracy_r), min_true_mass, 1)
 
@@ -72,7 +72,7 @@ class AdaptiveLabelSmoother:
     Args:
         num_levels: R >= 1.
         num_classes: Z >= 2.
-        controller: "stable" (robcal's), or "integral" (METHOD 4), which was called "published".
+        controller: "stable" (robcal's), or "integral" (method, section 3), which was called "published".
         num_updates: controller "stable": K, how often `update` will be called in the whole run. Later updates go on
             with the same step, and are warned of.
         gain: controller "stable": the K updates together leave `exp(-gain)` of a deviation.

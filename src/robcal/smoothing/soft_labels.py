@@ -1,4 +1,4 @@
-"""Soft targets and the loss that takes them: what smoothing puts between the labels and the optimiser (METHOD 4)."""
+"""Soft targets and their loss: what smoothing puts between the labels and the optimiser (method, section 3)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bounded(NamedTuple):
 
 
 def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArray:
-    """Return the mass that smoothing by `epsilon` leaves on the true class: `1 - epsilon (Z - 1) / Z` (METHOD 4).
+    """Return the mass that smoothing leaves on the true class: `1 - epsilon (Z - 1) / Z` (method, section 3).
 
     Args:
         epsilon: any shape, in [0, 1].
@@ -50,7 +50,7 @@ def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArr
 
 
 def epsilon_from_true_mass(true_mass: npt.ArrayLike, num_classes: int) -> FloatArray:
-    """Invert `true_mass_from_epsilon`: `epsilon = (1 - mass) Z / (Z - 1)` (METHOD 4).
+    """Invert `true_mass_from_epsilon`: `epsilon = (1 - mass) Z / (Z - 1)` (method, section 3).
 
     Args:
         true_mass: any shape, in [1/Z, 1].
@@ -67,7 +67,7 @@ def soft_targets(labels: torch.Tensor, epsilon: Any, num_classes: int) -> torch.
 @overload
 def soft_targets(labels: npt.ArrayLike, epsilon: Any, num_classes: int) -> npt.NDArray[np.float32]: ...
 def soft_targets(labels: Any, epsilon: Any, num_classes: int) -> Any:
-    """Smooth one-hot targets: `(1 - eps) onehot(y) + eps / Z` (METHOD 4; Szegedy et al. 2016 for one common eps).
+    """Smooth one-hot targets: `(1 - eps) onehot(y) + eps / Z` (method, section 3; one eps: Szegedy et al. 2016).
 
     All values are checked in one transfer from the device.
 

@@ -1,4 +1,4 @@
-"""The one training loop: members in lockstep, one shared method state (METHOD 4 and 5).
+"""The one training loop: members in lockstep, one shared method state (method, sections 3 and 4).
 
 One network is an ensemble of one. In every epoch each member trains on its own, by its own seed; then the members'
 validation probabilities are averaged, and the method learns from the average. `member` is what one network does.
@@ -153,7 +153,7 @@ def fit_ensemble(
     reporter: Reporter = SILENT,
     description: str = "train",
 ) -> list[EpochRow]:
-    """Train M networks in place, in lockstep, by one method: AR-AdaLS of the ensemble, if that is it (METHOD 5).
+    """Train M networks in place, in lockstep, by one method: so is AR-AdaLS of the ensemble (method, section 4).
 
     Averaging probabilities lowers confidence, so members that are each calibrated make an under-confident ensemble.
     Here each member trains an epoch, the M validation probabilities are averaged, and the method's one state, which

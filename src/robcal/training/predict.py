@@ -84,7 +84,7 @@ def predict_logits(
 
 
 def mean_probs(probs: Sequence[FloatArray]) -> FloatArray:
-    """What an ensemble predicts: the mean of its members' (N, Z) probabilities (METHOD 5); one member's are its own."""
+    """Average the (N, Z) probabilities of an ensemble's members (method, section 4); one member's are its own."""
     return probs[0] if len(probs) == 1 else np.asarray(np.mean(np.stack(probs), axis=0))
 
 

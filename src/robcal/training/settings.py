@@ -83,7 +83,7 @@ class TrainSettings:
             ("robustness", which scores at hand need), to models that did not ("cross-fit"), or plain
             difficulty for the reference model: its logit margin ("margin") or its loss ("loss").
         folds: number of models of "cross-fit".
-        members: number of networks trained in lockstep as one ensemble (METHOD 5).
+        members: number of networks trained in lockstep as one ensemble (method, section 4).
         mixup_alpha: of mixup's Beta distribution.
         focal_gamma: exponent of the focal loss.
         ranking_weight: of crl's ranking term.
@@ -188,7 +188,7 @@ class TrainSettings:
             refuse(
                 f"--members {self.members} was given with --method {self.method}",
                 f"{self.method} draws its networks from one that is trained",
-                "Drop --members; --samples says how many are drawn",
+                "Drop --members; --option samples=N says how many are drawn",
             )
 
     def check_trainable(self) -> None:
@@ -279,7 +279,7 @@ class TrainSettings:
         return {name for name, is_needed in needed.items() if not is_needed}
 
     def reference(self) -> TrainSettings:
-        """Settings of the plain model, trained by the same recipe, whose robustness is scored (METHOD 4)."""
+        """Settings of the plain model, trained by the same recipe, whose robustness is scored (method, section 3)."""
         return dataclasses.replace(self, method="vanilla", scores=(), levels_from="robustness", members=1)
 
 

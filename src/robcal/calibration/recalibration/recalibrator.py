@@ -55,7 +55,7 @@ class Recalibrator:
     """Fit a recalibration of logits on validation data: one temperature, one that depends on a score, or by class.
 
     `auto` cross-fits every method that applies and takes the one with the lowest NLL, or the simplest that is within
-    one standard error of the paired difference of it and at most .001 above (docs/method.md, section on recalibration).
+    one standard error of the paired difference of it and at most .001 above (docs/method.md, section 7).
     `none`, `temperature` and `score-temperature` never change a prediction.
 
     Args:
