@@ -171,6 +171,36 @@ def test_a_softmax_in_any_precision_sums_to_one_well_enough(dtype: str) -> None:
         assert check_probs(probs.float()).max() <= 1  # the same, widened by the user
 
 
+class OnDevice:
+    """A stand-in for a tensor on another device: numpy cannot read it until it is detached and on the CPU."""
+
+    def __init__(self, tensor: torch.Tensor, ready: bool = False) -> None:
+        self.tensor, self.ready, self.dtype = tensor, ready, tensor.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def detach(self) -> OnDevice:
+        return OnDevice(self.tensor, ready=True)
+
+    def cpu(self) -> torch.Tensor:
+        assert self.ready
+        return self.tensor.detach()
+
+
+def test_tensors_on_another_device_are_fetched() -> None:
+    arrays = sample()
+    held = {name: OnDevice(torch.tensor(array)) for name, array in arrays.items()}
+    for function in FUNCTIONS:
+        np.testing.assert_equal(plain(call(function, held)), plain(call(function, arrays)))
+
+
+def test_tensors_without_numbers_are_refused_by_name() -> None:
+    for tensor in (torch.empty(3, 2, device="meta"), torch.eye(2).to_sparse()):
+        with pytest.raises(InputError, match=r"^probs cannot be read as an array"):
+            check_probs(tensor)
+
+
 def test_a_sum_that_no_rounding_explains_is_refused_in_every_precision() -> None:
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         with pytest.raises(InputError, match="row 1 of probs sums to"):

@@ -81,12 +81,11 @@ def as_array(values: Any, name: str) -> AnyArray:
             code, values = f"np.ma.array({code})", np.ma.array(values)
         else:
             values = [as_array(part, name) if _holds_arrays(part) else part for part in values]
-    elif hasattr(values, "detach") and hasattr(values, "cpu"):
-        values = _of_tensor(values)
     if np.ma.isMaskedArray(values):
         _refuse_masked(values, name, code)
     try:
-        array = np.asarray(values)
+        tensor = hasattr(values, "detach") and hasattr(values, "cpu")
+        array = np.asarray(_of_tensor(values) if tensor else values)
     except (ValueError, TypeError, RuntimeError) as error:
         _refuse_no_array(values, name, error)
     return np.array(array.tolist()) if array.dtype.kind == "O" and _is_plain(array) else array
@@ -131,10 +130,11 @@ def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
     sums = array.sum(1)
     if np.abs(sums - 1).max() > precision.of_sum and _holds_bfloat16(array):
         precision = PRECISIONS["bfloat16"]
-    if array.min() < -precision.of_entry or array.max() > 1 + precision.of_entry:
+    low, high = float(array.min()), float(array.max())
+    if low < -precision.of_entry or high > 1 + precision.of_entry:
         row = int(np.flatnonzero((array < -precision.of_entry).any(1) | (array > 1 + precision.of_entry).any(1))[0])
         refuse(
-            f"{name} holds {array.min():.4g} to {array.max():.4g} (first at row {row})",
+            f"{name} holds {low:.4g} to {high:.4g} (first at row {row})",
             "probabilities lie in [0, 1]",
             hints.of_range(array, hints.code_of(name, "probs")),
         )
@@ -145,7 +145,7 @@ def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
             "each row must sum to 1",
             hints.of_sums(sums, hints.code_of(name, "probs")),
         )
-    return np.clip(array, 0, 1, out=array)
+    return np.clip(array, 0, 1, out=array) if low < 0 or high > 1 else array
 
 
 def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
@@ -309,7 +309,7 @@ def _refuse_no_array(values: Any, name: str, error: Exception) -> None:
         "it must be an array, a tensor, or a list of rows of one length",
         f"Its rows have {min(lengths)} to {max(lengths)} entries: give each as many"
         if len(lengths) > 1
-        else "Convert it with np.asarray first",
+        else "Make an array of its numbers first",
     )
 
 
