@@ -16,8 +16,8 @@ from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.shifts import ImageCorruptions, OfficialFiles, TableCorruptions
 from robcal.data.table_shift import TABLE_KINDS, Features, shift_table
 from robcal.models import build_model
+from robcal.runs import shift as shift_module
 from robcal.runs.shift import ShiftImages, _logits, average_logits
-from robcal.runs.train import shift as shift_module
 from robcal.training.predict import predict_logits
 
 KINDS = ("fog", "shot_noise", "motion_blur", "elastic_transform", "jpeg_compression")

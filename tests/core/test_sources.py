@@ -13,10 +13,11 @@ from robcal.base.types import Scores
 from robcal.data import Dataset, Split
 from robcal.results.audit import audit_run
 from robcal.robustness.levels import assign_levels
+from robcal.runs import cross_fit
 from robcal.runs.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
 from robcal.runs.directory import load_data, load_model, load_networks, open_run
 from robcal.runs.level_sources import log_likelihood, logit_margin, score_reference, shared_folds
-from robcal.runs.train import cross_fit, train_run
+from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings
 
 TINY = {"data": "digits", "model": "mlp", "epochs": 2, "train_limit": 200, "test_limit": 60, "device": "cpu"}

@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from array_hint_cases import ARRAY_CASES
 from folders_hint_cases import FOLDERS_CASES
 from hint_cases import Case, calls_of_refuse, carry_out, code_in, raised_in
+from npz_hint_cases import ARRAY_CASES
 from official_hint_cases import OFFICIAL_CASES
 from parquet_hint_cases import PARQUET_CASES
 from shifts_hint_cases import SHIFTS_CASES

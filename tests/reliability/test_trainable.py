@@ -11,12 +11,13 @@ import torch
 from interruption import Interrupted, StopAfter
 from torch import nn
 
-from robcal import member, training
 from robcal.base.checks import InputError
 from robcal.base.storage import load_state
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
 from robcal.models import build_model
+from robcal.training import loop as training
+from robcal.training import member
 from robcal.training.loop import fit
 from robcal.training.sampling import dropout_networks, swag_networks
 from robcal.training.trainable import check_network
