@@ -56,13 +56,13 @@ def masked(value: float) -> tuple[np.ndarray, np.ndarray]:
 
 def nearly_constant() -> tuple[np.ndarray, np.ndarray]:
     logits, labels = sample(40.0)
-    logits[::2] = 1e-7 * np.random.default_rng(1).standard_normal((N // 2, Z))
+    logits[: N // 2 + 4] = 1e-4 * np.random.default_rng(1).standard_normal((N // 2 + 4, Z))
     return logits, labels
 
 
 CASES: dict[str, tuple[np.ndarray, np.ndarray]] = {
     **{f"mask {value:g}": masked(value) for value in (-1e4, -65504.0, -1e9, -3.4e38, -1.7e308, -np.inf)},
-    "half nearly constant": nearly_constant(),
+    "more than half nearly constant": nearly_constant(),
     "one wrong by a hair": (np.array([[3.0, 0.0]] * 30 + [[1e-6, 0.0]]), np.array([0] * 30 + [1])),
     "one right of many": (np.array([[3.0, 0.0]] * 30), np.array([1] * 14 + [0] * 16)),
     "offset": (sample()[0] + 1e6, sample()[1]),
