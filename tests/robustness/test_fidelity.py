@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, rankdata, spearmanr
+from scipy.stats import spearmanr
 
 from robcal.base.checks import InputError
 from robcal.base.encoding import plain
@@ -71,9 +71,15 @@ def test_a_candidate_without_relation_agrees_by_chance_only() -> None:
     assert low < 0 < high
 
 
+def tau_b(a: np.ndarray, b: np.ndarray) -> float:
+    """Kendall 1945: the sum over pairs of the products of signs, scaled by the pairs that are not tied."""
+    one, other = (np.sign(values[:, None] - values[None]) for values in (a, b))
+    return float((one * other).sum() / np.sqrt(np.abs(one).sum() * np.abs(other).sum()))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(6, 40), st.integers(2, 12))
-def test_correlations_are_scipys_and_censored_examples_are_the_largest_and_tied(seed: int, n: int, kinds: int) -> None:
+def test_correlations_are_known_and_censored_examples_are_the_largest_and_tied(seed: int, n: int, kinds: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.integers(1, kinds + 1, n).astype(float), rng.integers(1, kinds + 1, n).astype(float)
     a[rng.random(n) < 0.2] = np.inf
@@ -83,20 +89,16 @@ def test_correlations_are_scipys_and_censored_examples_are_the_largest_and_tied(
     measured = fidelity(scores(a), {"r": scores(b)}, num_levels=3, resamples=3).candidate.metrics
     large = np.where(np.isinf(a), 1e6, a), np.where(np.isinf(b), 1e6, b)
     assert measured["spearman"].value == pytest.approx(spearmanr(*large).statistic, abs=1e-9)
-    assert measured["kendall"].value == pytest.approx(kendalltau(*large).statistic, abs=1e-6)
+    assert measured["kendall"].value == pytest.approx(tau_b(*large), abs=1e-9)
 
 
-def test_each_resample_gives_scipys_kendall_and_levels_cut_anew() -> None:
-    from robcal.robustness.fidelity import _kendall, _levels
+def test_each_resample_has_levels_cut_anew() -> None:
+    from robcal.robustness.fidelity import _levels
 
     rng = np.random.default_rng(4)
-    a = rng.gamma(2, size=60)
-    b = a * np.exp(0.3 * rng.normal(size=60))
+    b = rng.gamma(2, size=60)
     b[:3] = np.inf
-    draws = rng.integers(60, size=(8, 60))
-    _, replicates = _kendall(a, b, draws)
-    for draw, replicate in zip(draws, replicates, strict=True):
-        assert replicate == pytest.approx(kendalltau(rankdata(a[draw]), rankdata(b[draw])).statistic, abs=1e-6)
+    for draw in rng.integers(60, size=(8, 60)):
         np.testing.assert_array_equal(_levels(b[draw], np.zeros(60), 7), assign_levels(b[draw], 7))
 
 

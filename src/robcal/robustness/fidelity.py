@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata
 
 from robcal.base.checks import (
     FloatArray,
@@ -34,9 +34,6 @@ from robcal.base.checks import (
 from robcal.base.types import FIDELITY_TITLES, Estimate, Scores
 from robcal.calibration.row_order import canonical_order
 from robcal.robustness.levels import assign_levels, level_of_ranks
-
-#: Rows of the concordance matrix kept at once.
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -255,7 +252,7 @@ def _metrics(first: Scores, second: Scores, levels: int, confidence: float, draw
         "same_level": same_examples(lambda draw: float((apart(draw) == 0).mean())),
         "within_one": same_examples(lambda draw: float((apart(draw) <= 1).mean())),
         "spearman": same_examples(lambda draw: _correlation(rankdata(a[draw]), rankdata(b[draw]))),
-        "kendall": _kendall(a, b, draws),
+        "kendall": same_examples(lambda draw: float(kendalltau(a[draw], b[draw], method="asymptotic").statistic)),
         "ratio_median": same_examples(lambda draw: _finite(np.median, ratio[draw])),
         "ratio_mean": same_examples(lambda draw: _finite(np.mean, ratio[draw])),
         "near": same_examples(lambda draw: float(near[draw].mean())),
@@ -278,29 +275,6 @@ def _correlation(x: FloatArray, y: FloatArray) -> float:
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return float((x * y).sum()) / scale if scale > 0 else float("nan")
-
-
-def _kendall(a: FloatArray, b: FloatArray, draws: IntArray) -> tuple[float, FloatArray]:
-    """Kendall's tau-b of the whole and of every resample.
-
-    With w the number of times that each example was drawn, and x_ij, y_ij the signs of the differences, tau-b is
-    Σ w_i w_j x_ij y_ij / √(Σ w_i w_j |x_ij| · Σ w_i w_j |y_ij|) (Kendall 1945): three quadratic forms.
-    """
-    n = len(a)
-    ranks = rankdata(a), rankdata(b)  # +inf is the largest, and tied
-    weights = np.zeros((len(draws) + 1, n), dtype=np.float32)
-    weights[0] = 1
-    for row, draw in enumerate(draws, start=1):
-        weights[row] = np.bincount(draw, minlength=n)
-    sums = np.zeros((3, len(weights)))
-    for start in range(0, n, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        x, y = (np.sign(rank[part, None] - rank[None]).astype(np.float32) for rank in ranks)
-        for k, matrix in enumerate((x * y, np.abs(x), np.abs(y))):
-            sums[k] += np.einsum("rj,rj->r", weights @ matrix.T, weights[:, part], dtype=np.float64)
-    scale = np.sqrt(sums[1] * sums[2])
-    tau = np.where(scale > 0, sums[0] / np.where(scale > 0, scale, 1), np.nan)
-    return float(tau[0]), tau[1:]
 
 
 def _finite(function: Callable[[FloatArray], Any], values: FloatArray) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from scipy.special import log_softmax
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.distributed import Group, choose_device, process_group
@@ -123,9 +124,7 @@ def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:
     >>> log_likelihood(np.array([[0.0, 0.0]], np.float32), np.array([1])).round(4).tolist()
     [-0.6931]
     """
-    values = logits.astype(np.float64)
-    top = values.max(1)
-    return np.asarray(values[np.arange(len(labels)), labels] - top - np.log(np.exp(values - top[:, None]).sum(1)))
+    return np.asarray(log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels])
 
 
 def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] | None:

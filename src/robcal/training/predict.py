@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import special
 from torch import nn
 
 from robcal.base.checks import FloatArray, IntArray, refuse
@@ -17,8 +18,7 @@ from robcal.robustness.modes import float32_arithmetic
 
 def softmax(logits: Float32Array) -> FloatArray:
     """Probabilities of (N, Z) logits, in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(1, keepdims=True))
+    return np.asarray(special.softmax(logits.astype(np.float64), axis=1))
 
 
 def predict_logits(
