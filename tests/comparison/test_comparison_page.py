@@ -104,7 +104,11 @@ def test_every_mean_is_on_the_page_with_its_interval(record, page):
             for name, found in method[variant]["metrics"].items():
                 if name != "gap" and found:
                     assert metric(name, found["value"]) in page, (method["label"], variant, name)
-                    assert f"± {metric(name, found['high'] - found['value'])}" in page
+                    low, high = max(found["low"], 0.0), found["high"]
+                    whole = low == found["low"] and (high <= 1 or name in {"nll", "shift_nll"})
+                    half = f"± {metric(name, high - found['value'])}"
+                    cut = f"[{metric(name, low)}, {metric(name, min(high, 1.0))}]"
+                    assert (half if whole else cut) in page, (method["label"], variant, name)
     for target in record["targets"]:
         assert html.escape(target["name"], quote=False).replace("'", "&#39;") in page
 

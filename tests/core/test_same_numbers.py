@@ -112,7 +112,7 @@ def of_audits(folder):
     """The rows that are printed of a run, and all that an audit of the same arrays tells."""
     run, options = folder / "ar-adals by robustness", ("--levels", 5, "--resamples", 100)
     told = command("audit", run, *options, "--quiet").splitlines()
-    rows = "\n".join(line for line in told if re.match(r"\s*(AR-AdaLS|\d+\s+\d+)\s", line))
+    rows = "\n".join(line for line in told if re.match(r"\s*(AR-AdaLS|\d+\s+\d+)\s.*\[", line))
     numbers = [float(text) for text in re.findall(r"[-+]?(?:\d+\.\d+|\.\d+|\d+)", rows)]
     saved = load_file(run / "predictions-test.safetensors")
     scores = robcal.load_scores(run / "scores-test.parquet")

@@ -99,7 +99,10 @@ def recalibrated(r: Rows) -> tuple[str, PerRow]:
 def audited(r: Rows) -> dict[str, Any]:
     options = {"num_levels": 5, "resamples": 40}
     found = audit(r.probs, r.labels, scores=r.distance, groups={"level": r.groups, "n": r.levels}, **options)
-    return found.to_dict()
+    everything = found.to_dict()
+    for row in everything["methods"][0]["worst"]:
+        row.pop("index")  # of a row, so it moves with it
+    return everything
 
 
 #: Public function or class → what it says of a sample of rows.
@@ -211,6 +214,7 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
 #: Public functions with arguments named like rows, which hold none, or draw rows.
 NO_ROWS = {
     "storage.save_scores": "a file of the rows in their order",
+    "audit.Examples": "what Audit.worst lists, which audit.audit holds",
     "binning.BinSums": "sums over rows",
     "binning.check_binning": "options only",
     "binning.width_edges": "options only",

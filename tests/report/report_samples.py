@@ -1,6 +1,7 @@
 """Results made by hand for the report's tests: small, full, and hostile."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from robcal.base.types import (
     Results,
     ShiftCell,
     TrendTest,
+    WrongExample,
 )
 
 NAN = float("nan")
@@ -135,6 +137,15 @@ def audit():
     """What an audit of plain files holds: one method, no seeds, no levels, no shift, no history, no gallery."""
     one = MethodResult("probs.npz", "probs.npz", metrics={"ece": around(0.04), "accuracy": Estimate(0.9)})
     return Results("Audit", {}, (one,))
+
+
+def levelled():
+    """What an audit with scores, groups and wrong examples holds; the figures of wide intervals have many digits."""
+    one = method("audit", "Classifier", seeds=(), epochs=0, group="device")
+    worst = tuple(WrongExample(10_000 + k, 3, 7, 0.99 - k / 100, 123.456 + k, 0) for k in range(5))
+    one = replace(one, worst=worst, shift=(), history=(), gallery=())
+    data = {"name": "Audit", "num_classes": 10, "class_names": list("0123456789"), "sizes": {"examples": 316}}
+    return Results("Audit", data, (one,), notes=("Ten levels.",), score_name="predictive entropy")
 
 
 def hostile():

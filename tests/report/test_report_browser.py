@@ -1,4 +1,4 @@
-"""The page in a real browser: headless Chromium measures it at 400 and 1600 px, in light and dark."""
+"""The page in a real browser: headless Chromium measures it at 400, 1200 and 1600 px, in light and dark."""
 
 import html
 import json
@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from report_samples import HOSTILE, audit, full, hostile
+from report_samples import HOSTILE, audit, full, hostile, levelled
 
 from robcal.comparison import comparison_html, load_comparison
 from robcal.report import render_html
@@ -20,10 +20,10 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --enable-logging=stderr --hide-scrollbars
     --window-size=1800,1000""".split()  # noqa: SIM905
-RESULTS = {"full": partial(full, 3), "hostile": hostile, "audit": audit}
+RESULTS = {"full": partial(full, 3), "pair": partial(full, 2), "hostile": hostile, "audit": audit, "levelled": levelled}
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
 PAGES = (*RESULTS, "comparison")
-WIDTHS = (400, 1600)
+WIDTHS = (400, 1200, 1600)
 
 #: Runs in the page around the frames, never in the report itself, which must work without any script.
 MEASURE = """
@@ -53,6 +53,17 @@ for (const frame of document.querySelectorAll('iframe')) {
       };
     }),
   };
+  for (const folded of page.querySelectorAll('details')) folded.open = true;
+  found[frame.id].opened = Math.max(root.scrollWidth, page.body.scrollWidth);
+  found[frame.id].tables = [...page.querySelectorAll('table')].map(table => {
+    const around = table.closest('.scroll');
+    return {
+      name: table.caption.textContent, width: table.scrollWidth,
+      view: around && around.clientWidth, content: around && around.scrollWidth,
+      overflow: around && view.getComputedStyle(around).overflowX, tab: around && around.tabIndex,
+      hint: around && view.getComputedStyle(around).backgroundImage,
+    };
+  });
 }
 const out = document.createElement('pre'); out.id = 'found'; out.textContent = JSON.stringify(found);
 document.body.append(out);
@@ -120,6 +131,24 @@ def test_nothing_scrolls_sideways(measured):
         for left, right, width, _height in page["panels"]:
             assert 0 <= left <= right <= page["client"], name
             assert width > 0
+
+
+def test_no_table_is_cut_off(measured):
+    """All fold-outs open: on a desk every table is seen whole; on a phone a wide one scrolls, and a shadow says so."""
+    _, found, _ = measured
+    for name, page in found.items():
+        width = int(name.rsplit("-", 1)[1])
+        assert page["opened"] <= width, name
+        assert page["tables"]
+        for table in page["tables"]:
+            assert table["content"] is not None, (name, table)
+            assert max(table["width"], table["view"]) <= table["content"], (name, table)
+            if table["content"] > table["view"]:
+                assert width == 400 or name.startswith(("hostile", "full")), (name, table)
+                assert table["overflow"] == "auto"
+                assert table["tab"] == 0
+                assert table["hint"].count("linear-gradient") == 2
+    assert {len(found[f"levelled-{width}"]["tables"]) for width in WIDTHS} == {1 + 1 + 1 + 1 + 1 + 1}
 
 
 def test_every_figure_is_visible_with_legible_text_inside_its_panel(measured):

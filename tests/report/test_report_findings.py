@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 from report_samples import NAN, around, audit, full, method
 
-from robcal.base.types import Estimate, MethodResult, Results, TrendTest
+from robcal.base.types import ROBUSTNESS, Estimate, MethodResult, Results, TrendTest
 from robcal.report.compared import comparison, comparisons
-from robcal.report.findings import answer, headline, most_overconfident, trend_sentence
+from robcal.report.directions import extreme_row, overall_direction
+from robcal.report.findings import answer, headline, trend_sentence
 from robcal.report.verdicts import compare, marks, titles
+from robcal.report.wording import wording_of
 
 
 def two(first, second, difference=None, metric="ece"):
@@ -129,34 +131,67 @@ def test_answer_names_the_level_with_its_numbers():
     comparison, place = answer(full())
     assert "better in ECE by 0.0300 [0.0240, 0.0360] and in ECE under shift by 0.0900 [0.0800, 0.1000]" in comparison
     assert "no difference can be told in accuracy (0.00 [−0.40, +0.40] pp)" in comparison
-    assert "least robust tenth" in place
-    assert "80.0% and is right 70.0%" in place
-    assert "10.0 percentage points too sure" in place
-    assert "AR-AdaLS states 74.0%" in place
+    assert "Of Plain's 10 robustness levels, looked at together, levels 0 to 8 are over-confident." in place
+    assert "Most over-confident is level 0 of 0–9, the least robust: it states 80.0% and is right 70.0% of the" in place
+    assert "10.0 percentage points too sure (gap [+9.0, +11.0]" in place
+    assert "In level 0 of 0–9, the least robust, AR-AdaLS states 74.0%" in place
+    assert "4.0 percentage points too sure" in place
+
+
+def of_levels(rows):
+    return " ".join(answer(Results("t", {}, (replace(method("a", "A", seeds=()), levels=tuple(rows), groups={}),))))
 
 
 def test_levels_whose_interval_holds_zero_are_not_accused():
-    one = method("a", "A", ece=0.05)
-    wide = tuple(replace(row, gap=around(row.gap.value, 1.0)) for row in one.levels)
-    assert most_overconfident(replace(one, levels=wide)) is None
-    text = " ".join(answer(Results("t", {}, (replace(one, levels=wide),))))
-    assert "no robustness level whose over-confidence can be told from chance" in text
-    bare = tuple(replace(row, gap=Estimate(row.gap.value)) for row in one.levels)
-    assert most_overconfident(replace(one, levels=bare)) == bare[0]
+    rows = method("a", "A", ece=0.05).levels
+    wide = [replace(row, gap=around(row.gap.value, 1.0)) for row in rows]
+    assert extreme_row(wide, "over") is extreme_row(wide, "under") is None
+    text = of_levels(wide)
+    assert "As far as can be told, its 10 robustness levels, looked at together, are calibrated" in text
+    assert "a gap of less than about 100.0 percentage points would show less than half of the time" in text
+    bare = [replace(row, gap=Estimate(row.gap.value)) for row in rows]
+    assert extreme_row(bare, "over") == bare[0]
+    assert "without intervals, that may be chance" in of_levels(bare)
 
 
-def test_without_levels_the_confidence_bins_answer():
-    text = " ".join(answer(Results("t", {}, (replace(method("a", "A", ece=0.1), levels=()),))))
-    assert "most clearly wrongly sure where it states 93% to 100%" in text
-    assert "no range of confidence" in " ".join(
-        answer(Results("t", {}, (replace(method("a", "A", ece=0.01), levels=()),)))
-    )
+def test_the_interval_for_all_levels_at_once_decides_not_that_of_one():
+    rows = [replace(row, joint_gap=around(row.gap.value, 0.055)) for row in method("a", "A", ece=0.05).levels]
+    assert "levels 0 to 4 are over-confident" in of_levels(rows)
+    assert "levels 0 to 8 are over-confident" in of_levels([replace(row, joint_gap=None) for row in rows])
+
+
+def test_levels_of_both_signs_and_stretches_of_them():
+    gaps = (0.1, 0.1, -0.1, 0.1, 0.0, 0.1, -0.1, -0.1, -0.1, -0.2)
+    rows = [replace(r, gap=around(g, 0.02)) for r, g in zip(method("a", "A").levels, gaps, strict=True)]
+    text = of_levels(rows)
+    assert "levels 0, 1, 3 and 5 are over-confident and levels 2 and 6 to 9 are under-confident" in text
+    assert "Most under-confident is level 9 of 0–9, the most robust" in text
+    assert "The other one is calibrated as far as can be told: with about 36 examples" in text
+
+
+def test_one_level_alone_and_two_groups():
+    (row, *_) = method("a", "A").levels
+    alone = replace(row, group="3", gap=around(-0.1))
+    text = of_levels([alone])
+    assert "Under-confident is level 3 of 3: it states" in text
+    assert "looked at together" not in text
+    both = (replace(row, group="x"), replace(row, group="y"))
+    text = " ".join(answer(Results("t", {}, (MethodResult("a", "A", groups={"g": both}),))))
+    assert "Of the 2 groups by “g”, looked at together, both are over-confident." in text
+
+
+def test_without_levels_the_confidence_bins_answer_in_both_directions():
+    def bins_of(ece):
+        return " ".join(answer(Results("t", {}, (replace(method("a", "A", ece=ece), levels=(), groups={}),))))
+
+    assert "most clearly over-confident where it states 93% to 100%" in bins_of(0.1)
+    assert "most clearly under-confident where it states 93% to 100%" in bins_of(-0.1)
+    assert "no range of confidence that is over- or under-confident beyond chance" in bins_of(0.01)
 
 
 def test_single_method():
     assert headline(audit()) == (
-        "The stated confidence misses the accuracy by 4.0 percentage points on average (ECE 0.0400, interval "
-        "[0.0300, 0.0500])."
+        "The stated confidence misses the accuracy by 4.0 percentage points on average (ECE 0.0400 [0.0300, 0.0500])."
     )
     assert answer(audit()) == ("It classifies 90.0% of the examples right.",)
     bare = Results("t", {}, (MethodResult("a", "A"),))
@@ -165,22 +200,46 @@ def test_single_method():
 
 
 @pytest.mark.parametrize(
-    ("gap", "words"),
+    ("gap", "ece", "seeds", "side", "words"),
     [
-        (Estimate(0.02, 0.01, 0.03), "over-confident by 2.0"),
-        (Estimate(-0.02, -0.03, -0.01), "under-confident by 2.0"),
-        (Estimate(0.02, -0.01, 0.05), "neither clearly over- nor under-confident"),
+        (
+            Estimate(0.02, 0.01, 0.03),
+            around(0.02),
+            (),
+            "over",
+            "Over-confident: the stated confidence is on average 2.0",
+        ),
+        (Estimate(-0.02, -0.03, -0.01), around(0.02), (), "under", "2.0 percentage points below the accuracy"),
+        (
+            Estimate(0.0, -0.01, 0.01),
+            Estimate(0.02, 0.0, 0.03),
+            (),
+            "unclear",
+            "Calibrated as far as these examples",
+        ),
+        (Estimate(0.0, -0.01, 0.01), Estimate(0.02, 0.01, 0.03), (), "both", "so that it cancels on average"),
+        (
+            Estimate(0.0, -0.01, 0.01),
+            Estimate(0.02, 0.01, 0.03),
+            (0, 1),
+            "unclear",
+            "Calibrated as far as these examples",
+        ),
+        (Estimate(0.02), Estimate(0.02), (), "unknown", "misses the accuracy by 2.0 percentage points on average"),
     ],
 )
-def test_direction_of_a_single_method(gap, words):
-    (text,) = answer(Results("t", {}, (MethodResult("a", "A", metrics={"gap": gap}),)))
-    assert words in text
+def test_direction_of_a_single_method(gap, ece, seeds, side, words):
+    one = MethodResult("a", "A", seeds=seeds, metrics={"gap": gap, "ece": ece, "accuracy": Estimate(0.9)})
+    assert overall_direction(one) == side
+    assert words in headline(Results("t", {}, (one,)))
 
 
 def test_trends_in_words():
-    assert "gap grows as robustness grows" in trend_sentence(TrendTest("gap", 0.2, 0.01))
-    assert "no trend" in trend_sentence(TrendTest("gap", 0.2, 0.06))
-    assert "could not be computed" in trend_sentence(TrendTest("gap", NAN, NAN))
+    words = wording_of(ROBUSTNESS)
+    assert "gap grows as robustness grows" in trend_sentence(TrendTest("gap", 0.2, 0.01), words)
+    assert "gap falls as the entropy grows" in trend_sentence(TrendTest("gap", -0.2, 0.01), wording_of("entropy"))
+    assert "no trend" in trend_sentence(TrendTest("gap", 0.2, 0.06), words)
+    assert "could not be computed" in trend_sentence(TrendTest("gap", NAN, NAN), words)
 
 
 def test_a_title_used_twice_gets_its_name():

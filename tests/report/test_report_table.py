@@ -1,9 +1,10 @@
 """The table for terminals."""
 
 import io
+from dataclasses import replace
 
 import pytest
-from report_samples import HOSTILE, full, hostile
+from report_samples import HOSTILE, NAN, full, hostile
 from rich.console import Console
 
 from robcal.base.checks import InputError
@@ -26,7 +27,27 @@ def test_text_table_golden():
         "AR-AdaLS           95.00%~    0.0200* [0.0150, 0.0250]  inf      -     0.0600*",
         "",
         "AR-AdaLS - Plain   0.00 pp  -0.0300 [-0.0360, -0.0240]    -      -     -0.0900",
+        *LEGEND,
     ]
+
+
+LEGEND = [
+    "*: best of its column.",
+    "~: not distinguishable from it: the interval of the paired difference holds 0",
+    "(or, without one, the two intervals overlap).",
+    "Rows A - B: paired differences; pp: percentage points.",
+]
+
+
+def test_the_legend_tells_of_the_marks_that_occur_and_of_no_others():
+    assert printed(full(1)).splitlines()[-1].strip().startswith("Plain")
+    without = printed(Results("t", {}, (replace(full().methods[0], name="b"), full().methods[1])))
+    assert "*: best" in without
+    assert "Rows A - B" not in without
+    bare = tuple(MethodResult(name, name, metrics={"ece": Estimate(0.1)}) for name in "ab")
+    assert "~" not in printed(Results("t", {}, bare))
+    hidden = tuple(MethodResult(name, name, metrics={"mce": Estimate(0.1), "ece": Estimate(NAN)}) for name in "ab")
+    assert "*" not in printed(Results("t", {}, hidden))
 
 
 @pytest.mark.parametrize("num_methods", [1, 2, 3])

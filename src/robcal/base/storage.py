@@ -203,6 +203,18 @@ def load_levels(path: Path) -> Levels:
     return Levels(columns["level"].astype(np.int64), about["num_levels"], about["source"], about["provenance"])
 
 
+def is_scores_file(path: Path) -> bool:
+    """Tell whether a file is one that `save_scores` wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+        return set(Scores.columns()) <= set(schema.names) and b"robcal" in (schema.metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
 def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[Any]:
     """A .npy array, never a pickled one.
 

@@ -31,6 +31,9 @@ Status = Literal["verified", "estimate", "censored"]
 #: that was not verified; no adversarial point was found (`distance` is +inf).
 STATUSES: tuple[Status, ...] = get_args(Status)
 
+#: What levels are of where `Scores` made them; any other score goes by the name that its user gives it.
+ROBUSTNESS = "adversarial robustness"
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -148,6 +151,7 @@ class ReliabilityBin:
         count: number of examples (summed over seeds).
         confidence: mean confidence of the bin (NaN where empty).
         accuracy: share classified right, as an estimate with its interval (value NaN where empty).
+        joint: the same with an interval that holds for all non-empty bins at once; None where that is not known.
     """
 
     lower: float
@@ -155,6 +159,7 @@ class ReliabilityBin:
     count: int
     confidence: float
     accuracy: Estimate
+    joint: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,8 @@ class GroupRow:
         confidence: mean top-label confidence.
         gap: signed gap, mean confidence - accuracy (positive: over-confident).
         ece: expected calibration error within the group.
+        joint_gap: the signed gap with an interval that holds for all rows of the table at once (Bonferroni): what
+            verdicts on single rows are taken from; None where that is not known.
     """
 
     group: str
@@ -180,6 +187,7 @@ class GroupRow:
     confidence: Estimate
     gap: Estimate
     ece: Estimate
+    joint_gap: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -258,6 +266,27 @@ class GalleryItem:
 
 
 @dataclass(frozen=True)
+class WrongExample:
+    """One example that is classified wrongly.
+
+    Attributes:
+        index: its position in the arrays or the split, from 0.
+        label: the true class.
+        prediction: the class that is stated.
+        confidence: top-label confidence.
+        score: the example's score, None without scores; may be inf (a censored distance).
+        level: the example's level, None without scores.
+    """
+
+    index: int
+    label: int
+    prediction: int
+    confidence: float
+    score: float | None = None
+    level: int | None = None
+
+
+@dataclass(frozen=True)
 class MethodResult:
     """Everything measured of one method, over its seeds.
 
@@ -274,6 +303,7 @@ class MethodResult:
         history: the epochs of the first seed's training run (empty in an audit of plain files).
         gallery: test images (empty for tables, and without images).
         remarks: what a reader must know of the method's runs before the numbers, a clause each.
+        worst: the wrong examples of highest confidence, a handful, in an audit (else empty).
     """
 
     name: str
@@ -288,6 +318,7 @@ class MethodResult:
     history: tuple[EpochRow, ...] = ()
     gallery: tuple[GalleryItem, ...] = ()
     remarks: tuple[str, ...] = ()
+    worst: tuple[WrongExample, ...] = ()
 
 
 #: Over-all metrics in the order tables show them: key, title, whether lower is better, one-line explanation.
@@ -356,6 +387,7 @@ class Results:
         provenance: versions, settings, digests, hardware; JSON-able.
         fidelity: how far the robustness scores can be trusted (empty where that was not measured).
         pairs: paired differences to other methods than the first: method name → the other's name → metric → estimate.
+        score_name: what the levels are cut by: `ROBUSTNESS`, or the name of the user's own score.
     """
 
     title: str
@@ -366,3 +398,4 @@ class Results:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fidelity: tuple[FidelityRow, ...] = ()
     pairs: Mapping[str, Mapping[str, Mapping[str, Estimate]]] = field(default_factory=dict)
+    score_name: str = ROBUSTNESS

@@ -75,6 +75,16 @@ def read_scores(path: Path, column: str | None = None) -> FloatArray:
     return as_numbers(read_array(path, "the scores"), f"what {path} holds")
 
 
+def named_column(path: Path, column: str | None = None) -> tuple[Path, str | None]:
+    """Return the file that `read_scores` reads, and what the column is called there; None where it has no name."""
+    file, names = _chosen(path)
+    name = names[0] if len(names) == 1 else None
+    if file.suffix in TABLES and not names:
+        columns = list(_columns(file, [], "the scores"))
+        name = column or (columns[0] if len(columns) == 1 else "distance")
+    return file, None if name is None or name.isdigit() else name
+
+
 def title_of(path: Path) -> str:
     """Return what to call the array of a file: the column that is named, else the file's name without suffix."""
     file, names = _chosen(path)

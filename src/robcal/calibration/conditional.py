@@ -29,6 +29,7 @@ from robcal.calibration.intervals import (
 )
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
+from robcal.calibration.ranges import within_range
 from robcal.calibration.trends import trend_tests
 from robcal.calibration.weighted import METRICS
 
@@ -59,7 +60,8 @@ def overall_metrics(
     (0.7, 0.42)
     """
     names = [name for name in METRIC_TITLES if name in METRICS]
-    return metric_intervals(names, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
+    found = metric_intervals(names, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
+    return {name: within_range(name, estimate) for name, estimate in found.items()}
 
 
 def top_label_metrics(
@@ -92,13 +94,14 @@ def top_label_metrics(
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples", minimum=20)
     names = [name for name in METRIC_TITLES if name in TOP_LABEL_METRICS]
-    return top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
+    found = top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
+    return {name: within_range(name, estimate) for name, estimate in found.items()}
 
 
 def reliability_bins(
     probs: Any, labels: Any, *, bins: int = 15, confidence: float = 0.95
 ) -> tuple[ReliabilityBin, ...]:
-    """Bins of the reliability diagram of the top label, equal widths, with Jeffreys intervals of the accuracy.
+    """Bin the confidence of the top label in equal widths, with Jeffreys intervals of the accuracy: the diagram's bins.
 
     A bin is calibrated if its accuracy equals its *mean confidence*; the diagonal at the bin's centre is not the
     reference.
@@ -121,16 +124,31 @@ def reliability_bins(
     check_positive_int(bins, "bins")
     check_fraction(confidence, "confidence")
     sums, edges = bin_sums(summarise(probs, labels), bins=bins), width_edges(bins)
+    jointly = joint_confidence(confidence, int((sums.count > 0).sum()))
     rows = []
     for k in range(bins):
-        n = int(sums.count[k])
+        n, lower, upper = int(sums.count[k]), float(edges[k]), float(edges[k + 1])
         if n:
-            share = Estimate(float(sums.correct[k] / n), *jeffreys_interval(sums.correct[k], n, confidence=confidence))
+            right = sums.correct[k]
+            share, joint = (
+                Estimate(float(right / n), *jeffreys_interval(right, n, confidence=level))
+                for level in (confidence, jointly)
+            )
+            rows.append(ReliabilityBin(lower, upper, n, float(sums.confidence[k] / n), share, joint))
         else:
-            share = Estimate(float("nan"))
-        mean = float(sums.confidence[k] / n) if n else float("nan")
-        rows.append(ReliabilityBin(float(edges[k]), float(edges[k + 1]), n, mean, share))
+            rows.append(ReliabilityBin(lower, upper, 0, float("nan"), Estimate(float("nan"))))
     return tuple(rows)
+
+
+def joint_confidence(confidence: float, count: int) -> float:
+    """Coverage that each of `count` intervals needs so that all hold at once with `confidence` (Bonferroni).
+
+    With single 95% intervals a calibrated model shows a "significant" level in two of five tables of ten levels.
+
+    >>> joint_confidence(0.95, 10)
+    0.995
+    """
+    return 1 - (1 - confidence) / max(count, 1)
 
 
 def group_table(
@@ -147,7 +165,8 @@ def group_table(
     """Calibration of each group of examples, with intervals.
 
     A group's ECE rests on its own few examples and is dominated by noise if they are hundreds; its interval
-    says so (see `calibration_error_interval`), and the signed gap is the steadier number.
+    says so (see `calibration_error_interval`), and the signed gap is the steadier number. Each row's `gap` has an
+    interval of its own; the intervals of `joint_gap` hold for all rows at once (see `joint_confidence`).
 
     Args:
         probs: (N, Z) probabilities.
@@ -185,7 +204,8 @@ def group_table(
         sums = bin_sums(part, bins=bins, index=index[chosen])
         ends = inverted_interval(sums, norm="l1", confidence=confidence, resamples=resamples, rng=rng)
         ece = Estimate(norm_of_gaps(sums, "l1"), *ends)
-        rows.append(_row(str(name), part, ece, None if values is None else values[chosen], confidence))
+        score = None if values is None else values[chosen]
+        rows.append(_row(str(name), part, ece, score, confidence, joint_confidence(confidence, len(distinct))))
     return tuple(rows)
 
 
@@ -224,16 +244,19 @@ def level_table(
     )
 
 
-def _row(name: str, part: TopLabel, ece: Estimate, scores: FloatArray | None, confidence: float) -> GroupRow:
+def _row(
+    name: str, part: TopLabel, ece: Estimate, scores: FloatArray | None, confidence: float, jointly: float
+) -> GroupRow:
     return GroupRow(
         group=name,
         n=len(part),
         score_low=None if scores is None else float(scores.min()),
         score_high=None if scores is None else float(scores.max()),
         accuracy=accuracy_interval(part, confidence),
-        confidence=mean_interval(part.confidence.astype(np.float64), confidence=confidence),
+        confidence=within_range("confidence", mean_interval(part.confidence.astype(np.float64), confidence=confidence)),
         gap=gap_interval(part, confidence),
         ece=ece,
+        joint_gap=gap_interval(part, jointly),
     )
 
 

@@ -10,36 +10,55 @@ import typer
 from robcal.base.checks import check_output, refuse
 from robcal.base.user_files import MODELS, READABLE
 from robcal.commands.options import Factory, Overwrite, Quiet, admit_factories
-from robcal.commands.terminal import columns, show
+from robcal.commands.terminal import columns
+
+#: Sentences are not spread over more columns than this.
+MOST_COLUMNS = 120
 
 
 def audit(
     run: Annotated[
-        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --probs, --labels.")
+        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --probs and --labels.")
     ] = None,
     probs: Annotated[
         Path | None,
-        typer.Option(help="(N, Z) probabilities: .npy, .npz, .csv or .parquet; FILE:NAME,NAME takes some columns."),
+        typer.Option(help="Probabilities (N, Z): .npy, .npz, .csv or .parquet; FILE:NAME,NAME takes some columns."),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="(N,) integer labels, in such a file.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="One score an example, in such a file: small is fragile.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="True classes (N,), integers, in such a file.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="One score an example, in such a file; the lowest are level 0.")
+    ] = None,
     column: Annotated[str | None, typer.Option(help="Column of a table of scores; default: distance.")] = None,
-    groups: Annotated[
-        Path | None, typer.Option(help="(N,) integers or strings, in such a file: any grouping of yours.")
+    score_name: Annotated[
+        str | None,
+        typer.Option(
+            help="What tables and sentences call the score. Default: adversarial robustness for a file of robcal "
+            "score, else the column's name, or score."
+        ),
     ] = None,
-    levels: Annotated[int, typer.Option(help="Number of levels.")] = 10,
-    bins: Annotated[int, typer.Option(help="Bins of the ECE.")] = 15,
+    groups: Annotated[
+        Path | None, typer.Option(help="Any grouping of yours: (N,) integers or strings, in such a file.")
+    ] = None,
+    levels: Annotated[int, typer.Option(help="Number of levels that the scores are cut into.")] = 10,
+    bins: Annotated[int, typer.Option(help="Number of bins of the ECE.")] = 15,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the permutation tests.")] = 0,
+    worst: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="List every wrong example in this CSV file, highest confidence first."),
+    ] = None,
     factory: Factory = None,
-    out: Annotated[Path | None, typer.Option(help="HTML report; default for a run: RUN/audit.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML report to write; default for a run: RUN/audit.html, else none.")
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell which inputs a classifier is miscalibrated on: conditional calibration, level by level.
+    """Tell which inputs a classifier is over- or under-confident on: calibration over all, level by level, by group.
 
-    Give a run directory, or plain files and no model at all. With scores (adversarial distances or any number an
-    example, small meaning fragile) the examples are cut into levels; every figure comes with its interval.
+    Give a run directory, or plain files and no model at all. With scores (adversarial distances, margins or any number
+    an example) the examples are cut into levels, the lowest scores being level 0. Every figure comes with its interval;
+    verdicts on single levels or groups are taken from intervals that hold for all of a table at once.
 
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
@@ -54,8 +73,11 @@ def audit(
             "audit takes one of them",
             "See robcal audit --help",
         )
+    if worst is not None:
+        _check_worst(worst, overwrite)
     if run is not None:
         _check_run(run)
+        _refuse_with_run(labels=labels, scores=scores, column=column, score_name=score_name, groups=groups)
         out = out or run / "audit.html"
         check_output(out, overwrite=overwrite or out == run / "audit.html")
         with open_reporter(quiet=quiet) as reporter:
@@ -65,10 +87,33 @@ def audit(
             refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes: --labels FILE")
         if out is not None:
             check_output(out, overwrite=overwrite)
-        result = audit_files(probs, labels, scores=scores, column=column, groups=groups, **options)
-    show(result.to_text())
-    if out is not None:
-        typer.echo(str(result.to_html(out, overwrite=True)))
+        result = audit_files(
+            probs, labels, scores=scores, column=column, score_name=score_name, groups=groups, **options
+        )
+    typer.echo(f"{result.to_text(min(columns(), MOST_COLUMNS))}\n")
+    for path in (
+        None if worst is None else result.write_worst(worst, overwrite=True),
+        None if out is None else result.to_html(out, overwrite=True),
+    ):
+        if path is not None:
+            typer.echo(str(path))
+
+
+def _refuse_with_run(**given: Any) -> None:
+    """Refuse options of plain files beside a run, which brings its own labels and scores."""
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if names:
+        refuse(
+            f"a run directory and {', '.join(names)} were given",
+            "a run brings its own labels and scores; these options go with --probs",
+            "Leave them out, or pass --probs and --labels instead of the run",
+        )
+
+
+def _check_worst(file: Path, overwrite: bool) -> None:
+    if file.suffix != ".csv":
+        refuse(f"--worst is {file}", "it names a .csv file, which lists all wrong examples", "Pass --worst FILE.csv")
+    check_output(file, overwrite=overwrite)
 
 
 def _check_run(run: Path) -> None:
@@ -91,7 +136,9 @@ def _check_run(run: Path) -> None:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo or a comparison.")
+    ],
     out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
     shift: Annotated[bool, typer.Option(help="Measure under corruption too (images).")] = True,
     temperature: Annotated[
@@ -101,11 +148,11 @@ def report(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure finished runs and put them side by side: one table, one HTML report.
-
-    The folder of a comparison, or its results.json, gives the comparison's page from the numbers alone.
+    """Measure finished runs and put them side by side: one table, what it says, and one HTML report.
 
     Runs of one method with different seeds are averaged, with intervals; the first method named is the baseline.
+
+    The folder of a demo or of a comparison, or its results.json, gives its page again from the numbers alone.
 
     Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
     """
@@ -113,6 +160,7 @@ def report(
     from robcal.base.storage import load_results
     from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
     from robcal.report import text_table, write_report
+    from robcal.report.text import findings_text, table_text
     from robcal.results.collect import report_runs
 
     admit_factories(factory)
@@ -128,5 +176,6 @@ def report(
     else:
         with open_reporter(quiet=quiet) as reporter:
             results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
-    show(text_table(results))
+    width = min(columns(), MOST_COLUMNS)
+    typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n")
     typer.echo(str(write_report(results, out, overwrite=overwrite)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from robcal.base.encoding import typed
 from robcal.base.types import Estimate
+from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
 from robcal.comparison.missing import HARD, MARK, hard_label_notes, hard_labels, lacking
 from robcal.comparison.outcomes import OOD
@@ -176,7 +177,7 @@ def target_words(target: Mapping[str, Any]) -> tuple[str, str, str]:
         "within": f"no worse than {target['against']}'s by {target['margin']:g}",
     }[target["kind"]]
     scaled = " after temperature scaling" if target["scaled"] else ""
-    found = typed(Estimate | None, target["difference"])
+    found = difference_of({metric: target["difference"]}, metric)
     figures = formatting.with_interval(found, functools.partial(formatting.difference, metric))
     statement = f"{OUTCOMES[metric][0]} of {target['method']}{scaled} {words}"
     return statement, "half of it" if target["kind"] == "half" else "it", figures + _on_seeds(target)
@@ -247,23 +248,39 @@ def level_means(record: Mapping[str, Any], variant: str, metric: str) -> list[tu
 
 
 def estimate_of(metrics: Mapping[str, Any], name: str) -> Estimate | None:
-    """An outcome of a label, None where it was not measured."""
+    """Read an outcome of a label, its interval kept where the outcome can be; None where it was not measured."""
     found: Estimate | None = typed(Estimate | None, metrics.get(name))
-    return found
+    return None if found is None else within_range(name, found)
+
+
+def difference_of(metrics: Mapping[str, Any], name: str) -> Estimate | None:
+    """Read a difference of an outcome between two labels, its interval kept where it can be."""
+    found: Estimate | None = typed(Estimate | None, metrics.get(name))
+    return None if found is None else difference_within_range(name, found)
+
+
+def spread(estimate: Estimate, write: Callable[[float | None], str]) -> str:
+    """Write the interval as "± half of it", or as "[low, high]" where it is cut off on one side.
+
+    >>> spread(Estimate(0.5, 0.4, 0.6), formatting.percent), spread(Estimate(0.9, 0.7, 1.0), formatting.percent)
+    ('± 10.0%', '[70.0%, 100.0%]')
+    """
+    if estimate.low is None or estimate.high is None:
+        return ""
+    above, below = estimate.high - estimate.value, estimate.value - estimate.low
+    return f"± {write(above)}" if math.isclose(above, below, rel_tol=1e-6) else formatting.interval(estimate, write)
 
 
 def _cell(metrics: Mapping[str, Any], name: str, *, bare: bool) -> str:
     estimate = estimate_of(metrics, name)
     if estimate is None or math.isnan(estimate.value):
         return formatting.NOTHING
-    text = formatting.metric(name, estimate.value)
-    if bare or estimate.high is None:
-        return text
-    return f"{text} ± {formatting.metric(name, estimate.high - estimate.value)}"
+    write = functools.partial(formatting.metric, name)
+    return write(estimate.value) if bare else f"{write(estimate.value)} {spread(estimate, write)}".rstrip()
 
 
 def _difference(metrics: Mapping[str, Any], name: str) -> str:
-    estimate = estimate_of(metrics, name)
+    estimate = difference_of(metrics, name)
     return formatting.with_interval(estimate, lambda value: formatting.difference(name, value).removesuffix(" pp"))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from robcal.base.encoding import typed
-from robcal.base.types import Estimate
+from robcal.comparison.blocks import estimate_of
 from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
@@ -35,7 +34,7 @@ def panels(record: Mapping[str, Any], metrics: Sequence[str]) -> list[tuple[str,
     figures = []
     for metric in metrics:
         series = [
-            Dots(_NAMES[variant], [_estimate(method[variant]["metrics"], metric) for method in record["methods"]])
+            Dots(_NAMES[variant], [estimate_of(method[variant]["metrics"], metric) for method in record["methods"]])
             for variant in VARIANTS
         ]
         if all(estimate is None for dots in series for estimate in dots.estimates):
@@ -45,8 +44,3 @@ def panels(record: Mapping[str, Any], metrics: Sequence[str]) -> list[tuple[str,
         drawn = draw_dots(labels, shown, key=metric.replace("_", "-"), title=name, percent=metric in PERCENT_METRICS)
         figures.append((metric, drawn, dots_height(len(labels))))
     return figures
-
-
-def _estimate(metrics: Mapping[str, Any], name: str) -> Estimate | None:
-    found: Estimate | None = typed(Estimate | None, metrics.get(name))
-    return found

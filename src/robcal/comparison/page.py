@@ -20,12 +20,12 @@ from robcal.report.formatting import clean_text
 from robcal.report.grid import Grid
 from robcal.report.layout import Numbers, Panel, Section
 from robcal.report.overall import flat
-from robcal.report.page import environment, write_page
-from robcal.report.palette import theme_css
+from robcal.report.page import render_page, write_page
 
 _LEGEND = (
     "● best of its column; ≈ not distinguishable from it (the 95% interval of the paired difference contains 0); "
-    "± half of the 95% interval over seeds and test examples. Hover over a heading for what it means."
+    "± half of the 95% interval over seeds and test examples, [low, high] where the range of the figure cuts it off. "
+    "Hover over a heading for what it means."
 )
 _TARGETS = "What the plan states, decided by the 95% interval of the paired difference."
 _DIFFERENCES = (
@@ -58,7 +58,8 @@ def comparison_html(record: Mapping[str, Any], details: Results | None = None) -
     Returns:
         The page.
     """
-    return environment().get_template("comparison.html.jinja").render(
+    return render_page(
+        "comparison.html.jinja",
         title=clean_text(record["title"]),
         subtitle=clean_text(head_line(record).partition(": ")[2]),
         headline=_headline(record),
@@ -69,7 +70,6 @@ def comparison_html(record: Mapping[str, Any], details: Results | None = None) -
         notes=[LEGEND.format(best="●", tied="≈"), *notes(record), *record["warnings"]],
         provenance=_provenance(record),
         sections=_sections(details),
-        theme=theme_css(),
     )  # fmt: skip
 
 

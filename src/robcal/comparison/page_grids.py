@@ -11,11 +11,13 @@ from robcal.base.types import Estimate
 from robcal.comparison.blocks import (
     TITLES,
     cost_columns,
+    difference_of,
     estimate_of,
     level_means,
     mean_of,
     measured_outcomes,
     shown_differences,
+    spread,
     target_words,
     title_of,
 )
@@ -78,7 +80,7 @@ def difference_grids(record: Mapping[str, Any], reference: str) -> list[Grid]:
     for variant in VARIANTS:
         shown = shown_differences(labels, variant)
         rows = [
-            (title_of(label, record), [_difference(estimate_of(one[variant], name), name) for name in shown])
+            (title_of(label, record), [_difference(difference_of(one[variant], name), name) for name in shown])
             for label, one in labels.items()
         ]
         columns = [(OUTCOMES[name][0], OUTCOMES[name][2]) for name in shown]
@@ -159,7 +161,7 @@ def _outcome(record: Mapping[str, Any], method: Mapping[str, Any], variant: str,
     found = estimate_of(method[variant]["metrics"], metric)
     if found is None or math.isnan(found.value):
         return _NOTHING
-    half = "" if found.high is None else f"± {formatting.metric(metric, found.high - found.value)}"
+    half = spread(found, functools.partial(formatting.metric, metric))
     return Cell(formatting.metric(metric, found.value), half, record["marks"][variant][metric].get(method["label"], ""))
 
 
@@ -169,7 +171,7 @@ def _difference(found: Estimate | None, metric: str) -> Cell:
     write: Callable[[float | None], str] = functools.partial(formatting.difference, metric)
     half, mark = "", ""
     if found.low is not None and found.high is not None:
-        half = f"± {write(found.high - found.value).removeprefix('+').removesuffix(' pp')}"
+        half = spread(found, lambda value: write(value).removesuffix(" pp")).replace("± +", "± ")
         good = found.high < 0 if OUTCOMES[metric][1] else found.low > 0
         mark = "unclear" if found.low <= 0 <= found.high else "better" if good else "worse"
     return Cell(write(found.value), half, mark)

@@ -16,6 +16,7 @@ from robcal.base.types import Estimate
 from robcal.comparison.blocks import (
     LEGEND,
     blocks,
+    difference_of,
     estimate_of,
     head_line,
     notes,
@@ -174,7 +175,7 @@ def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, st
         for against, labels in record["differences"].items():
             for label, variants in labels.items():
                 for metric in variants[variant]:
-                    if (found := estimate_of(variants[variant], metric)) is not None:
+                    if (found := difference_of(variants[variant], metric)) is not None:
                         yield "difference", variant, label, against, metric, found
 
 

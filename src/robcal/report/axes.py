@@ -54,7 +54,7 @@ def value_axis(
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low < 1e-9:
-        high = low + (0.01 if low < 1 else abs(low) * 0.1)
+        low, high = (low - 0.01, low) if percent and low >= 1 else (low, low + (0.01 if low < 1 else abs(low) * 0.1))
     step = nice_step(low, high, 5)
     bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     if percent:

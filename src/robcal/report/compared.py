@@ -68,7 +68,7 @@ def comparison(results: Results, first: str, second: str) -> str:
     if not parts:
         return ""
     names = titles(results)
-    clauses = [f"{opening} {_joined(parts[side])}" for side, opening in _OPENINGS.items() if side in parts]
+    clauses = [f"{opening} {formatting.joined(parts[side])}" for side, opening in _OPENINGS.items() if side in parts]
     return f"{names[first]} against {names[second]}: {'; '.join(clauses)}."
 
 
@@ -88,7 +88,7 @@ def _told(results: Results, methods: list[MethodResult], verdict: Verdict) -> st
     shown = [names[method.name] for method in methods[:MOST_TOLD]]
     if len(methods) > MOST_TOLD:
         shown.append(f"{len(methods) - MOST_TOLD} more")
-    subject, be, their = _joined(shown), "are" if many else "is", "their" if many else "its"
+    subject, be, their = formatting.joined(shown), "are" if many else "is", "their" if many else "its"
     if verdict == "unclear":
         return f"{subject} {be} not distinguishable from {names[baseline.name]} in calibration."
     misses = (
@@ -108,7 +108,7 @@ def _points(methods: list[MethodResult]) -> str:
     values = [method.metrics["ece"].value for method in methods]
     if len(values) > MOST_TOLD:
         return f"{formatting.number(100 * min(values), 1)} to {formatting.number(100 * max(values), 1)}"
-    return _joined([formatting.number(100 * value, 1) for value in values])
+    return formatting.joined([formatting.number(100 * value, 1) for value in values])
 
 
 def _difference(results: Results, metric: str, first: str, second: str) -> Estimate | None:
@@ -161,8 +161,3 @@ def _is_known(method: MethodResult) -> bool:
 
 def _lowest_ece(methods: list[MethodResult]) -> MethodResult:
     return min(methods, key=lambda method: method.metrics["ece"].value if _is_known(method) else math.inf)
-
-
-def _joined(parts: list[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from robcal.base.types import Estimate
 #: Shown where a number is missing or undefined (None, NaN).
 NOTHING = "–"
 MINUS = "−"
+
+#: Sign of the pages → sign of the terminal.
+_PLAIN = {MINUS: "-", NOTHING: "-", "∞": "inf", "“": '"', "”": '"', "≤": "<=", "\u00a0": " "}
 
 #: Metrics that are shares of examples and read best as percentages.
 PERCENT_METRICS = frozenset({"accuracy", "shift_accuracy"})
@@ -36,6 +39,16 @@ def clean_text(text: object) -> str:
         for c in " ".join(str(text).split())
     )
     return "".join(kept)
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Join the parts of a sentence.
+
+    Example:
+        >>> joined(["a"]), joined(["a", "b"]), joined(["a", "b", "c"])
+        ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -157,12 +170,12 @@ def with_interval(estimate: Estimate | None, write: Callable[[float | None], str
 
 
 def ascii_numbers(text: str) -> str:
-    """The text with its numbers in characters that every terminal has.
+    """Replace the signs that robcal itself writes by those that every terminal has.
 
     Example:
         >>> ascii_numbers("−0.01 [–, ∞]")
         '-0.01 [-, inf]'
     """
-    for fancy, plain in ((MINUS, "-"), (NOTHING, "-"), ("∞", "inf")):
+    for fancy, plain in _PLAIN.items():
         text = text.replace(fancy, plain)
     return text

@@ -47,7 +47,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, sentences, and what belongs to them: tables, figures with their numbers, images."""
+    """A heading, sentences, and what belongs to them: tables, figures with their numbers, images, folded tables."""
 
     key: str
     title: str
@@ -56,3 +56,4 @@ class Section:
     panels: tuple[Panel, ...] = ()
     galleries: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
     tables: tuple[Numbers, ...] = ()
+    folded: tuple[Numbers, ...] = ()

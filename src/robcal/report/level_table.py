@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from rich import box
 from rich.table import Table
@@ -10,12 +10,15 @@ from rich.text import Text
 
 from robcal.base.types import Estimate, GroupRow, MethodResult
 from robcal.report import formatting
+from robcal.report.directions import row_direction
 
 HEADINGS = ("n", "up to", "acc.", "conf.", "gap, conf. - acc.", "ECE")
+#: Direction of a row → what the last column says.
+SAYS = {"over": "over", "under": "under", "unclear": "", "unknown": ""}
 
 
 def level_cells(row: GroupRow) -> tuple[str, ...]:
-    """One row: its name, and a cell for each of `HEADINGS`; "up to" is the largest score (distance) in it."""
+    """Write one row: its name, and a cell for each of `HEADINGS`; "up to" is the largest score (distance) in it."""
     return (
         formatting.clean_text(row.group),
         str(row.n),
@@ -28,19 +31,42 @@ def level_cells(row: GroupRow) -> tuple[str, ...]:
 
 
 def text_levels(rows: Iterable[GroupRow], *, heading: str = "level") -> Table:
-    """The table for a terminal, least robust level first; intervals in brackets.
+    """Lay the table out for a terminal, lowest level first; intervals in brackets, verdicts in the last column.
 
     Args:
         rows: levels or groups.
         heading: what a row is.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column(heading, justify="right")
-    for name in HEADINGS:
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = list(rows)
+    table = plain_table()
+    scored = any(row.score_high is not None for row in rows)
+    table.add_column(formatting.clean_text(heading), justify="right", overflow="fold")
+    shown = [place for place, name in enumerate(HEADINGS, start=1) if scored or name != "up to"]
+    for place in shown:
+        table.add_column(HEADINGS[place - 1], justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell.replace(formatting.MINUS, "-")) for cell in level_cells(row)))
+        cells = level_cells(row)
+        numbers = (Text(formatting.ascii_numbers(cells[place])) for place in shown)
+        table.add_row(Text(cells[0]), *numbers, SAYS[row_direction(row)])
     return table
+
+
+def levels_legend(rows: Sequence[GroupRow]) -> str:
+    """Say what the columns and the words of the last one mean."""
+    means = "Intervals of 95% for each row." if len(rows) == 1 else _TOGETHER.format(count=len(rows))
+    return f"gap: confidence - accuracy. {means}"
+
+
+_TOGETHER = (
+    "over, under: over- or under-confident even when all {count} rows are looked at together (Bonferroni); the "
+    "intervals shown are of each row alone."
+)
+
+
+def plain_table() -> Table:
+    """Make an empty table whose columns stand two spaces apart, without colours and frames."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
 
 
 def markdown_levels(method: MethodResult) -> str:

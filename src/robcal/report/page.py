@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.files import replacing
@@ -13,6 +15,8 @@ from robcal.base.types import METRIC_TITLES, Results
 from robcal.report import sections
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
+from robcal.report.glossary import terms_in
+from robcal.report.next_steps import next_steps
 from robcal.report.overall import overall, provenance_numbers
 from robcal.report.palette import theme_css
 from robcal.report.table import measured_metrics, metric_title
@@ -43,26 +47,34 @@ def render_html(results: Results) -> str:
         (True, False)
     """
     _check(results)
-    return (
-        environment()
-        .get_template("template.html.jinja")
-        .render(
-            title=clean_text(results.title) or "Calibration report",
-            subtitle=_subtitle(results),
-            headline=headline(results),
-            answer=(*answer(results), *(f"{remark}." for remark in remarks(results))),
-            overall=overall(results),
-            sections=sections.sections(results),
-            notes=tuple(clean_text(note) for note in results.notes),
-            definitions=tuple(
-                (metric_title(name), METRIC_TITLES[name][2])
-                for name in measured_metrics(results)
-                if name in METRIC_TITLES
-            ),
-            provenance=provenance_numbers(results),
-            theme=theme_css(),
-        )
+    return render_page(
+        "template.html.jinja",
+        title=clean_text(results.title) or "Calibration report",
+        subtitle=_subtitle(results),
+        headline=headline(results),
+        answer=(*answer(results), *(f"{remark}." for remark in remarks(results))),
+        steps=next_steps(results),
+        overall=overall(results),
+        sections=sections.sections(results),
+        notes=tuple(clean_text(note) for note in results.notes),
+        definitions=tuple(
+            (metric_title(name), METRIC_TITLES[name][2]) for name in measured_metrics(results) if name in METRIC_TITLES
+        ),
+        provenance=provenance_numbers(results),
     )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Render a page with the theme, and a glossary of the words that it uses.
+
+    Args:
+        template: name of a template of this package that takes `theme` and `glossary` too.
+        values: everything else it takes.
+    """
+    page = environment().get_template(template)
+    draft = page.render(**values, theme="", glossary=())
+    words = re.sub(r"<style>.*?</style>|<[^>]*>", " ", draft, flags=re.DOTALL)
+    return page.render(**values, theme=theme_css(), glossary=terms_in(html.unescape(words)))
 
 
 def environment() -> Environment:

@@ -11,6 +11,7 @@ import numpy as np
 
 from robcal.base.checks import FloatArray
 from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, Results
+from robcal.calibration.ranges import within_range
 from robcal.report.formatting import clean_text
 
 GroupQuantity = Literal["ece", "accuracy", "confidence", "gap"]
@@ -35,6 +36,8 @@ class ReliabilityPoint:
         low: lower end of the accuracy's interval (NaN where unknown).
         high: upper end.
         gap: confidence - accuracy.
+        joint_low: lower end of the accuracy's interval that holds for all bins at once (NaN where unknown).
+        joint_high: its upper end.
     """
 
     lower: float
@@ -46,6 +49,8 @@ class ReliabilityPoint:
     low: float
     high: float
     gap: float
+    joint_low: float = NAN
+    joint_high: float = NAN
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,8 @@ def reliability_points(method: MethodResult) -> tuple[ReliabilityPoint, ...]:
             low=_end(bin_.accuracy.low),
             high=_end(bin_.accuracy.high),
             gap=bin_.confidence - bin_.accuracy.value,
+            joint_low=_end((bin_.joint or bin_.accuracy).low),
+            joint_high=_end((bin_.joint or bin_.accuracy).high),
         )
         for bin_ in method.reliability
         if bin_.count > 0 and math.isfinite(bin_.confidence) and math.isfinite(bin_.accuracy.value)
@@ -139,7 +146,7 @@ def reliability_points(method: MethodResult) -> tuple[ReliabilityPoint, ...]:
 def level_series(results: Results, quantity: GroupQuantity) -> tuple[Series, ...]:
     """A quantity of every robustness level, one series a method that has levels with a finite value."""
     found = (
-        _series(position, range(len(method.levels)), [getattr(row, quantity) for row in method.levels])
+        _series(position, range(len(method.levels)), _estimates(method.levels, quantity))
         for position, method in enumerate(results.methods)
     )
     return tuple(series for series in found if np.isfinite(series.y).any())
@@ -179,8 +186,9 @@ def group_series(results: Results, grouping: str, names: Sequence[str], quantity
     """A quantity of the named groups, one series a method that has any of them; NaN where it lacks one."""
     collected = []
     for position, method in enumerate(results.methods):
-        rows: dict[str, GroupRow] = {row.group: row for row in method.groups.get(grouping, ())}
-        estimates = [getattr(rows[name], quantity) if name in rows else Estimate(NAN) for name in names]
+        rows = method.groups.get(grouping, ())
+        found = dict(zip((row.group for row in rows), _estimates(rows, quantity), strict=True))
+        estimates = [found.get(name, Estimate(NAN)) for name in names]
         collected.append(_series(position, range(len(names)), estimates))
     return tuple(series for series in collected if np.isfinite(series.y).any())
 
@@ -301,6 +309,11 @@ def dodge(count: int, position: int, width: float) -> float:
         [-0.125, 0.125]
     """
     return (position - (count - 1) / 2) * width / count
+
+
+def _estimates(rows: Sequence[GroupRow], quantity: GroupQuantity) -> list[Estimate]:
+    """A quantity of every row, its interval kept where the quantity can be."""
+    return [within_range(quantity, getattr(row, quantity)) for row in rows]
 
 
 def _series(method: int, x: Sequence[float], estimates: Sequence[Estimate]) -> Series:

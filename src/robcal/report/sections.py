@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import struct
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
-from robcal.base.types import Estimate, GalleryItem, GroupRow, MethodResult, Results
+from robcal.base.types import Estimate, GalleryItem, MethodResult, Results
 from robcal.report import figures, formatting, plotted
 from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
+from robcal.report.row_tables import level_numbers, method_group_numbers, span, worst_numbers
 from robcal.report.svg import METHOD_COLOURS, method_role
 from robcal.report.verdicts import titles
+from robcal.report.wording import wording
 
 #: A table of a training run shows at most so many epochs (the figure shows all).
 MAX_EPOCH_ROWS = 40
@@ -24,13 +26,11 @@ MAX_GROUPS_DRAWN = 15
 #: Images up to this size are enlarged pixel by pixel.
 SMALL_IMAGE = 96
 
-_LEVEL_LABEL = "robustness level (0 = least robust)"
-_DISTANCE_LABEL = "level (0 = least robust), below: largest distance"
-
 
 def sections(results: Results) -> tuple[Section, ...]:
     """Every section that has data, in reading order."""
     makers: tuple[Callable[[Results], Section | None], ...] = (
+        worst_section,
         reliability_section,
         levels_section,
         groups_section,
@@ -40,6 +40,14 @@ def sections(results: Results) -> tuple[Section, ...]:
         fidelity_section,
     )
     return tuple(section for make in makers if (section := make(results)) is not None)
+
+
+def worst_section(results: Results) -> Section | None:
+    """The wrong examples of highest confidence, of an audit."""
+    if len(results.methods) != 1 or not results.methods[0].worst:
+        return None
+    lead = "audit.worst(20) lists more of them, robcal audit --worst FILE.csv writes all."
+    return Section("worst", "Wrong and sure", lead, tables=(worst_numbers(results),))
 
 
 def reliability_section(results: Results) -> Section | None:
@@ -52,7 +60,7 @@ def reliability_section(results: Results) -> Section | None:
             name = names[method.name]
             rows = tuple(
                 (
-                    _span(formatting.number(p.lower, 3), formatting.number(p.upper, 3)),
+                    span(formatting.number(p.lower, 3), formatting.number(p.upper, 3)),
                     f"{p.count:,}",
                     formatting.percent(p.confidence, 2),
                     formatting.signed(p.gap, 4),
@@ -73,11 +81,12 @@ def reliability_section(results: Results) -> Section | None:
 
 def levels_section(results: Results) -> Section | None:
     """Calibration by robustness level, all methods side by side, then accuracy and confidence of each."""
-    names = titles(results)
+    names, words = titles(results), wording(results)
     ticks = plotted.level_ticks(results)
     ranges = plotted.shared_score_ranges(results)
     below = tuple(formatting.significant(high, 2) for _, high in ranges)
-    x_label = _DISTANCE_LABEL if below else _LEVEL_LABEL
+    level_label = f"level (first: {words.axis_lowest})"
+    x_label = f"{level_label}, below: largest {words.axis_value}" if below else level_label
     panels = []
     for quantity, title, label in (
         ("ece", "ECE by level", "ECE"),
@@ -89,7 +98,8 @@ def levels_section(results: Results) -> Section | None:
                 part, key=f"levels-{quantity}{suffix}", title=title + addition, y_label=label, x_label=x_label,
                 ticks=ticks, second_ticks=below,
             )  # fmt: skip
-            numbers = None if suffix else _level_numbers(results, quantity, title)
+            alone = sum(bool(method.levels) for method in results.methods) == 1  # the table of levels holds them
+            numbers = None if suffix or alone else _level_numbers(results, quantity, title)
             panels.append(Panel(title + addition, _LEVEL_SUBTITLES[quantity], svg, legend, numbers))
     confidence = {series.method: series for series in plotted.level_series(results, "confidence")}
     accuracies = plotted.level_series(results, "accuracy")
@@ -98,21 +108,19 @@ def levels_section(results: Results) -> Section | None:
             method = results.methods[accuracy.method]
             scale = (*accuracies, *confidence.values())
             panels.append(
-                _accuracy_panel(method, names[method.name], accuracy, confidence[accuracy.method], ticks, scale)
+                _accuracy_panel(names[method.name], accuracy, confidence[accuracy.method], level_label, ticks, scale)
             )
     if not panels:
         return None
+    tables = tuple(level_numbers(results, method) for method in results.methods if method.levels)
     several = sum(bool(method.trends) for method in results.methods) > 1
     sentences = tuple(
-        (f"{names[method.name]}: " if several else "") + trend_sentence(trend)
+        (f"{names[method.name]}: " if several else "") + trend_sentence(trend, words)
         for method in results.methods
         for trend in method.trends
     )
-    lead = (
-        "Examples are sorted by their adversarial robustness (how small a change of the input flips the prediction) "
-        "and cut into levels; level 0 holds the least robust. Bars are intervals."
-    )
-    return Section("levels", "Calibration by robustness level", lead, sentences, tuple(panels))
+    lead = f"{words.lead} Bars are intervals of each level alone."
+    return _with_tables(Section("levels", words.heading, lead, sentences, tuple(panels)), tables)
 
 
 _LEVEL_SUBTITLES = {"ece": "Lower is better.", "gap": "Above zero: over-confident. Below: under-confident."}
@@ -121,34 +129,33 @@ _LEVEL_SUBTITLES = {"ece": "Lower is better.", "gap": "Above zero: over-confiden
 def groups_section(results: Results) -> Section | None:
     """The user's own groupings: the signed gap of each group."""
     groupings = dict.fromkeys(name for method in results.methods for name in method.groups)
-    names = titles(results)
-    panels = []
+    panels, tables = [], []
     for position, grouping in enumerate(groupings):
         shown, complete = plotted.group_names(results, grouping, limit=MAX_GROUPS_DRAWN)
         series = plotted.group_series(results, grouping, shown, "gap")
         if not series:
             continue
         title = f"Signed gap by {clean_text(grouping)}"
-        every, _ = plotted.group_names(results, grouping, limit=sys.maxsize)
-        rows = tuple(
-            (clean_text(group), names[method.name], *_group_cells(row))
-            for group in every
-            for method in results.methods
-            for row in method.groups.get(grouping, ())
-            if row.group == group
-        )
-        columns = ("Group", "Method", *_GROUP_COLUMNS)
+        tables.append(method_group_numbers(results, grouping))
         panels.append(
             Panel(
                 title,
                 "All groups." if complete else f"The {len(shown)} groups with the largest gap; the table has all.",
                 figures.draw_groups(series, shown, key=f"groups-{position}", title=title),
                 _legend(results, partial(_has_group, grouping)),
-                Numbers(title, columns, rows),
             )
         )
     lead = "The same by other groups of the examples. To the right of zero: over-confident."
-    return Section("groups", "Calibration by group", lead, panels=tuple(panels)) if panels else None
+    if not panels:
+        return None
+    return _with_tables(Section("groups", "Calibration by group", lead, panels=tuple(panels)), tables)
+
+
+def _with_tables(section: Section, tables: Sequence[Numbers]) -> Section:
+    """The section with its tables: one in front of the figures, several folded away below them."""
+    if len(tables) == 1:
+        return replace(section, tables=tuple(tables))
+    return replace(section, folded=tuple(tables))
 
 
 def training_section(results: Results) -> Section | None:
@@ -221,9 +228,6 @@ def gallery_section(results: Results) -> Section | None:
     return Section("gallery", "Wrong, fragile and sure", lead, galleries=galleries) if galleries else None
 
 
-_GROUP_COLUMNS = ("Examples", "Gap", "ECE", "Accuracy", "Confidence")
-
-
 def _level_numbers(results: Results, quantity: str, title: str) -> Numbers:
     """One quantity of every level, a column a method."""
     names = titles(results)
@@ -237,21 +241,11 @@ def _level_numbers(results: Results, quantity: str, title: str) -> Numbers:
     return Numbers(title, ("Level", *(names[method.name] for method in methods)), tuple(rows))
 
 
-def _group_cells(row: GroupRow) -> tuple[str, ...]:
-    return (
-        f"{row.n:,}",
-        formatting.with_interval(row.gap, formatting.signed),
-        formatting.with_interval(row.ece, formatting.number),
-        formatting.with_interval(row.accuracy, formatting.percent),
-        formatting.with_interval(row.confidence, formatting.percent),
-    )
-
-
 def _accuracy_panel(
-    method: MethodResult,
     name: str,
     accuracy: plotted.Series,
     confidence: plotted.Series,
+    x_label: str,
     ticks: Sequence[str],
     scale: Sequence[plotted.Series],
 ) -> Panel:
@@ -261,7 +255,7 @@ def _accuracy_panel(
         confidence,
         key=f"levels-accuracy-{position}",
         title=f"Accuracy and confidence by level, {name}",
-        x_label=_LEVEL_LABEL,
+        x_label=x_label,
         ticks=ticks,
         scale=scale,
     )
@@ -271,20 +265,7 @@ def _accuracy_panel(
         LegendItem("over-confident", "over", "area"),
         LegendItem("under-confident", "under", "area"),
     )
-    rows = tuple((clean_text(row.group), _range(row), *_group_cells(row)) for row in method.levels)
-    numbers = Numbers(f"Levels of {name}", ("Level", "Distance", *_GROUP_COLUMNS), rows)
-    return Panel(name, "Accuracy and confidence by level.", svg, legend, numbers)
-
-
-def _range(row: GroupRow) -> str:
-    if row.score_low is None or row.score_high is None:
-        return NOTHING
-    return _span(formatting.significant(row.score_low), formatting.significant(row.score_high))
-
-
-def _span(low: str, high: str) -> str:
-    """A range that is not broken over two lines."""
-    return f"{low}\u00a0to\u00a0{high}"
+    return Panel(name, "Accuracy and confidence by level.", svg, legend)
 
 
 def _has_group(grouping: str, method: MethodResult) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -92,7 +93,7 @@ def table_rows(results: Results) -> tuple[TableRow, ...]:
 def text_table(results: Results, *, differences: bool = True) -> Table:
     """The table for a terminal of 80 columns, in plain ASCII apart from the user's own names.
 
-    A star marks the best value of a column, a tilde one that is not distinguishable from it.
+    A star marks the best value of a column, a tilde one that is not distinguishable from it; a line below says so.
 
     Args:
         results: at least one method.
@@ -113,7 +114,6 @@ def text_table(results: Results, *, differences: bool = True) -> Table:
     rows = [row for row in table_rows(results) if differences or row.kind == "method"]
     columns = [name for name in SHORT_METRICS if name in measured_metrics(results)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, collapse_padding=True)
-    table.caption, table.caption_justify = (Text("\n".join(lines)) if (lines := remarks(results)) else None), "left"
     table.add_column("Method", overflow="fold")
     for name in columns:
         table.add_column(SHORT_METRICS[name], justify="right", no_wrap=name != "shift_ece")
@@ -123,7 +123,26 @@ def text_table(results: Results, *, differences: bool = True) -> Table:
         title = row.title.replace(formatting.MINUS, "-") if row.kind == "difference" else row.title
         style = "dim" if row.kind == "difference" else None
         table.add_row(Text(title), *(Text(cell) for cell in cells), style=style, end_section=last_method)
+    below = [*remarks(results), *_legend(rows, columns)]
+    if below:
+        table.caption, table.caption_justify = Text("\n".join(below), style="not italic not dim"), "left"
     return table
+
+
+def _legend(rows: Sequence[TableRow], columns: Sequence[str]) -> list[str]:
+    """Say what the marks and "pp" mean, as far as they occur."""
+    marked = {row.marks.get(name, "") for row in rows for name in columns}
+    parts = []
+    if "best" in marked:
+        parts.append("*: best of its column.")
+    if "tied" in marked:
+        parts.append(
+            "~: not distinguishable from it: the interval of the paired difference holds 0 (or, without one, the two "
+            "intervals overlap)."
+        )
+    if any(row.kind == "difference" for row in rows):
+        parts.append("Rows A - B: paired differences; pp: percentage points.")
+    return parts
 
 
 def _short_cell(row: TableRow, name: str, *, bold: str = "") -> str:

@@ -4,35 +4,94 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import check_labels, check_num_levels, check_positive_int, check_probs, check_scores
+from robcal.base.checks import (
+    FloatArray,
+    IntArray,
+    check_labels,
+    check_num_levels,
+    check_output,
+    check_positive_int,
+    check_probs,
+    check_scores,
+    refuse,
+)
 from robcal.base.encoding import plain
+from robcal.base.files import replacing
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import load_fidelity, provenance
-from robcal.base.types import Estimate, GroupRow, MethodResult, Results, Scores, TrendTest
-from robcal.base.user_files import read_array, read_scores, title_of
-from robcal.calibration.binning import top_label
+from robcal.base.storage import is_scores_file, load_fidelity, provenance
+from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, MethodResult, Results, Scores, TrendTest, WrongExample
+from robcal.base.user_files import named_column, read_array, read_scores, title_of
+from robcal.calibration.binning import AnyFloatArray, top_label
 from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins, trend_tests
-from robcal.report import text_table, write_report
-from robcal.report.level_table import text_levels
+from robcal.report import write_report
+from robcal.report.flat import flat_rows, wrong_rows_csv
+from robcal.report.notebook import notebook_html
+from robcal.report.text import WIDTH, summary_line, text_report
+from robcal.report.wording import wording_of
 from robcal.robustness.levels import assign_levels
 from robcal.runs.hard_labels import hard_label_remarks
 
+#: Wrong examples of highest confidence that the text and the report show.
+SHOWN_WORST = 5
+
 
 @dataclass(frozen=True)
+class Examples:
+    """What an audit keeps of the N examples, to list those that are wrong and sure.
+
+    Attributes:
+        confidence: (N,) top-label confidence.
+        prediction: (N,) predicted class.
+        label: (N,) true class.
+        score: (N,) score, or None.
+        level: (N,) level, or None.
+    """
+
+    confidence: AnyFloatArray
+    prediction: IntArray
+    label: IntArray
+    score: FloatArray | None = None
+    level: IntArray | None = None
+
+    def worst(self, count: int | None = None) -> tuple[WrongExample, ...]:
+        """Return the wrong examples, highest confidence first, then lowest score; at most `count` of them.
+
+        Ties go by label, prediction and index: only rows that differ in nothing else depend on their order.
+        """
+        score = np.zeros(len(self.label)) if self.score is None else self.score
+        wrong = np.flatnonzero(self.prediction != self.label)
+        keys = (self.prediction, self.label, score, -self.confidence)  # lexsort is stable, its last key the first
+        order = wrong[np.lexsort([key[wrong] for key in keys])][:count]
+        return tuple(
+            WrongExample(
+                index=int(at),
+                label=int(self.label[at]),
+                prediction=int(self.prediction[at]),
+                confidence=float(self.confidence[at]),
+                score=None if self.score is None else float(self.score[at]),
+                level=None if self.level is None else int(self.level[at]),
+            )
+            for at in order
+        )
+
+
+@dataclass(frozen=True, repr=False)
 class Audit:
-    """Conditional calibration of one set of predictions (method, section 6).
+    """Conditional calibration of one set of predictions (method, section 6); `print` shows it, a notebook too.
 
     Attributes:
         results: everything, as the report shows it.
+        examples: what `worst` needs of the examples; no part of the results.
     """
 
     results: Results
+    examples: Examples | None = field(default=None, compare=False)
 
     @property
     def metrics(self) -> Mapping[str, Estimate]:
@@ -59,14 +118,65 @@ class Audit:
         everything: dict[str, Any] = plain(self.results)
         return everything
 
-    def to_text(self) -> Any:
-        """The tables for a terminal, as something rich prints."""
-        from rich.console import Group
+    def to_text(self, width: int = WIDTH) -> str:
+        """Return the tables, what they say and what to do next as plain text.
 
-        named = [("level", self.levels), *self.groups.items()]  # a grouping may be called "level" too
-        tables = [text_levels(rows, heading=name) for name, rows in named if rows]
-        parts = [part for table in tables for part in ("", table)]
-        return Group(text_table(self.results), *parts, "", *self.results.notes)
+        Args:
+            width: columns at which sentences and long names are broken; numbers are never cut.
+        """
+        return text_report(self.results, width=width)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary a row of the tables, all with the same keys: for `pandas.DataFrame(audit.rows())`.
+
+        Keys: table ("overall", "level" or "group"), grouping (the name of the score or of the grouping), group, n,
+        score_low, score_high, verdict ("over-confident", "under-confident", "" where that cannot be told), and
+        accuracy, confidence, gap, ece and joint_gap, each with _low and _high. The verdict is that of joint_gap,
+        whose intervals hold for all rows of the table at once. What is not known is None.
+        """
+        return flat_rows(self.results)
+
+    def worst(self, count: int = 20) -> tuple[WrongExample, ...]:
+        """Return the examples that are wrong and sure: wrong predictions, highest confidence first.
+
+        Ties go by score (the lowest first), label, prediction and index.
+
+        Args:
+            count: at most so many.
+
+        Returns:
+            Rows of index, label, prediction, confidence, score and level (the last two None without scores);
+            `pandas.DataFrame(audit.worst())` makes a table of them.
+
+        Raises:
+            InputError: if `count` is not positive, or this audit was made of results alone.
+        """
+        return self._examples().worst(check_positive_int(count, "count"))
+
+    def write_worst(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write every wrong example as CSV with a header, highest confidence first.
+
+        Raises:
+            InputError: if the file exists and `overwrite` is false.
+        """
+        target = check_output(Path(path), overwrite=overwrite)
+        with replacing(target) as temporary:
+            temporary.write_text(wrong_rows_csv(self._examples().worst()), encoding="utf-8", newline="")
+        return target
+
+    def _examples(self) -> Examples:
+        if self.examples is None:
+            refuse("this audit holds results alone", "the examples are needed too", "Make it with robcal.audit")
+        return self.examples
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return f"<Audit: {summary_line(self.results)}>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self.results)
 
     def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the report.
@@ -82,6 +192,7 @@ def audit(
     labels: Any,
     *,
     scores: Any = None,
+    score_name: str | None = None,
     groups: Any = None,
     num_levels: int = 10,
     bins: int = 15,
@@ -90,13 +201,19 @@ def audit(
     seed: int = 0,
     title: str = "Calibration audit",
 ) -> Audit:
-    """Which inputs is a classifier miscalibrated on? Calibration over all, per robustness level, and per group.
+    """Tell which inputs a classifier is miscalibrated on: calibration over all, per level of a score, and per group.
+
+    Verdicts on single levels or groups are taken from intervals that hold for all rows of their table at once
+    (Bonferroni): with ten single 95% intervals a calibrated model shows a "significant" level in two of five tables.
 
     Args:
         probs: (N, Z) probabilities, rows sum to 1.
         labels: (N,) integers, true classes.
         scores: `robcal.Scores`, or (N,) numbers of which small means fragile (adversarial distance, margin, …; +inf:
-            censored). Cut into `num_levels` levels; equal scores share a level (`assign_levels` with `ties="share"`).
+            censored): the lowest are level 0. Cut into `num_levels` levels; equal scores share a level (`assign_levels`
+            with `ties="share"`).
+        score_name: what the scores are called in tables and sentences. Default: "adversarial robustness" for
+            `robcal.Scores`, "score" for any other array.
         groups: (N,) integers or strings, or a mapping from the name of a grouping to such an array.
         num_levels: R.
         bins: bins of the ECE.
@@ -107,7 +224,7 @@ def audit(
 
     Returns:
         Over-all metrics, the per-level table, the tests for a trend over the levels, and the groups' tables, each with
-        intervals.
+        intervals. `print` shows it, `rows` and `worst` list it.
 
     Raises:
         InputError: on bad input, before any work starts.
@@ -128,17 +245,18 @@ def audit(
     groupings = groups if isinstance(groups, Mapping) else {} if groups is None else {"group": groups}
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
     tables = {name: group_table(probs, truth, value, **options) for name, value in groupings.items()}
-    metrics = overall_metrics(probs, truth, **options)
+    sure, prediction = top_label(probs)
+    examples = Examples(sure, prediction, truth)
     method = MethodResult(
         name="audit",
         title="Classifier",
-        metrics=metrics,
-        reliability=reliability_bins(probs, truth, bins=bins),
+        metrics=overall_metrics(probs, truth, **options),
+        reliability=reliability_bins(probs, truth, bins=bins, confidence=confidence),
         groups=tables,
     )
     if distance is not None:
         levels = assign_levels(distance, num_levels, ties="share")
-        sure, prediction = top_label(probs)
+        examples = dataclasses.replace(examples, score=distance, level=levels)
         method = dataclasses.replace(
             method,
             levels=level_table(probs, truth, levels, scores=distance, **options),
@@ -151,8 +269,13 @@ def audit(
         "sizes": {"examples": len(array)},
     }
     sizes = [row.n for row in method.levels]
-    notes = _notes(len(array), num_levels, sizes, bins, confidence, resamples)
-    return Audit(Results(title, dataset, (method,), notes=notes, provenance=provenance(seed=seed)))
+    name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
+    notes = _notes(len(array), num_levels, sizes, bins, confidence, resamples, wording_of(name).lowest)
+    method = dataclasses.replace(method, worst=examples.worst(SHOWN_WORST))
+    results = Results(
+        title, dataset, (method,), notes=notes, provenance=provenance(seed=seed), score_name=name,
+    )  # fmt: skip
+    return Audit(results, examples)
 
 
 def audit_files(
@@ -161,16 +284,19 @@ def audit_files(
     *,
     scores: Path | None = None,
     column: str | None = None,
+    score_name: str | None = None,
     groups: Path | None = None,
     **options: Any,
 ) -> Audit:
-    """`audit` of plain files.
+    """Audit plain files (see `audit`).
 
     Args:
         probs: (N, Z), in a file that `robcal.base.user_files.read_array` reads: .npy, .npz, .csv, .parquet.
         labels: (N,), in such a file.
         scores: one number an example, in such a file.
         column: of a table of scores; default "distance".
+        score_name: as of `audit`; default "adversarial robustness" for a file of `robcal score`, else the column's
+            name, or "score".
         groups: (N,) integers or strings, in such a file.
         options: of `audit`.
 
@@ -182,12 +308,19 @@ def audit_files(
         read_array(labels, "the labels"),
         scores=None if scores is None else read_scores(scores, column),
         groups=None if groups is None else {title_of(groups): read_array(groups, "the groups")},
+        score_name=score_name or (None if scores is None else _score_name(scores, column)),
         **options,
     )
 
 
+def _score_name(path: Path, column: str | None) -> str | None:
+    """What a file's scores are called: adversarial robustness if robcal measured it, else the column's name, if any."""
+    file, name = named_column(path, column)
+    return ROBUSTNESS if name == "distance" and is_scores_file(file) else name
+
+
 def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -> Audit:
-    """`audit` of a finished run's test split, by the robustness of its own model; scores it if that was not done yet.
+    """Audit a finished run's test split, by the robustness of its own model, which is scored if it was not yet.
 
     Args:
         directory: run directory.
@@ -202,28 +335,32 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
 
     run = measure_run(open_run(directory), shift=False, reporter=reporter)
     title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"
-    made = audit(run.probs, run.labels, scores=run.distance, title=title, **options).results
-    assert run.distance is not None
-    levels = assign_levels(run.distance, options.get("num_levels", 10), ties="share")
+    made = audit(run.probs, run.labels, scores=run.distance, score_name=ROBUSTNESS, title=title, **options)
+    assert made.examples is not None
+    assert made.examples.level is not None
     method = dataclasses.replace(
-        made.methods[0],
+        made.results.methods[0],
         name=run.name,
         title=run.title,
         history=tuple(run.history),
-        gallery=gallery(run, levels),
+        gallery=gallery(run, made.examples.level),
         remarks=hard_label_remarks({run.seed: run.history}),
     )
     file = directory / "fidelity.json"
     trusted = load_fidelity(file) if file.exists() else ()
-    return Audit(dataclasses.replace(made, dataset=run.dataset, methods=(method,), fidelity=trusted))
+    results = dataclasses.replace(made.results, dataset=run.dataset, methods=(method,), fidelity=trusted)
+    return Audit(results, made.examples)
 
 
 def _notes(
-    n: int, num_levels: int, sizes: Sequence[int], bins: int, confidence: float, resamples: int
+    n: int, num_levels: int, sizes: Sequence[int], bins: int, confidence: float, resamples: int, lowest: str
 ) -> tuple[str, ...]:
     """What the figures rest on, and how the levels came about."""
-    lines = [f"{n} examples; {confidence:.0%} intervals of {resamples} resamples; {bins} bins for every ECE."]
-    least = "the first has the smallest scores, the least robust examples"
+    lines = [
+        f"{n} examples; {confidence:.0%} intervals of {resamples} resamples; {bins} bins for every ECE. Verdicts on "
+        "single levels, groups or ranges of confidence are taken from wider intervals, which hold for all at once."
+    ]
+    least = f"the first holds the {lowest}"
     if len(sizes) == 1 < num_levels:
         lines.append("All examples share one level, as equal scores do: no trend over levels can be tested.")
     elif sizes and len(sizes) == num_levels and max(sizes) - min(sizes) <= 1:

@@ -23,8 +23,9 @@ from robcal.base.types import (
     Results,
     ShiftCell,
 )
-from robcal.calibration.conditional import level_table, reliability_bins, trend_tests
+from robcal.calibration.conditional import joint_confidence, level_table, reliability_bins, trend_tests
 from robcal.calibration.intervals import jeffreys_interval
+from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.calibration.replicates import Resampling
 from robcal.calibration.seeds import (
     average_over_seeds,
@@ -160,7 +161,7 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
         name=runs[0].name,
         title=runs[0].title,
         seeds=tuple(run.seed for run in runs),
-        metrics={name: _within(name, estimate) for name, estimate in metrics.items()},
+        metrics={name: within_range(name, estimate) for name, estimate in metrics.items()},
         reliability=_reliability(runs),
         levels=_level_rows(runs, level_of) if levels else (),
         trends=trend_tests(scored.confidence, scored.correct, level_of[0]) if levels and np.ptp(level_of[0]) else (),
@@ -212,7 +213,7 @@ def _differences(
     pairs = [(shifted[id(one)], shifted[id(two)]) for one, two in zip(ours, theirs, strict=True)]
     for name in pairs[0][0]:
         made[name] = _shift_interval([(a[name][0] - b[name][0], a[name][1] - b[name][1]) for a, b in pairs])
-    return made
+    return {name: difference_within_range(name, estimate) for name, estimate in made.items()}
 
 
 def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRow, ...]:
@@ -227,22 +228,20 @@ def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRo
             n=round(float(np.mean([row.n for row in rows]))),
             score_low=_mean_or_none([row.score_low for row in rows]),
             score_high=_mean_or_none([row.score_high for row in rows]),
-            accuracy=_within("accuracy", average_over_seeds([row.accuracy for row in rows])),
-            confidence=_within("confidence", average_over_seeds([row.confidence for row in rows])),
-            gap=_within("gap", average_over_seeds([row.gap for row in rows])),
-            ece=_within("ece", average_over_seeds([row.ece for row in rows])),
+            accuracy=within_range("accuracy", average_over_seeds([row.accuracy for row in rows])),
+            confidence=within_range("confidence", average_over_seeds([row.confidence for row in rows])),
+            gap=within_range("gap", average_over_seeds([row.gap for row in rows])),
+            ece=within_range("ece", average_over_seeds([row.ece for row in rows])),
+            joint_gap=_joint_gap(rows, len(by_level)),
         )
         for _, rows in sorted(by_level.items())
     )
 
 
-def _within(name: str, estimate: Estimate) -> Estimate:
-    """An estimate whose interval is kept where the quantity can be: the normal approximation reaches beyond."""
-    least = -1.0 if name == "gap" else 0.0
-    most = {"nll": float("inf"), "shift_nll": float("inf"), "brier": 2.0, "shift_brier": 2.0}.get(name, 1.0)
-    if estimate.low is None or estimate.high is None:
-        return estimate
-    return dataclasses.replace(estimate, low=max(least, estimate.low), high=min(most, estimate.high))
+def _joint_gap(rows: Sequence[GroupRow], num_levels: int) -> Estimate:
+    """The gap of a level over seeds, with an interval that holds for all levels at once."""
+    gaps = [row.joint_gap for row in rows if row.joint_gap is not None]
+    return within_range("gap", average_over_seeds(gaps, confidence=joint_confidence(0.95, num_levels)))
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -253,12 +252,17 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 def _reliability(runs: list[Measured]) -> tuple[ReliabilityBin, ...]:
     """Bins over all seeds; the interval counts every test example once, however many seeds predicted it."""
     labels = np.concatenate([run.labels for run in runs])
+    bins = reliability_bins(np.concatenate([run.probs for run in runs]), labels)
+    jointly = joint_confidence(0.95, sum(row.count > 0 for row in bins))
     rows = []
-    for row in reliability_bins(np.concatenate([run.probs for run in runs]), labels):
+    for row in bins:
         accuracy, effective = row.accuracy.value, row.count / len(runs)
         if row.count:
-            ends = jeffreys_interval(accuracy * effective, effective)
-            row = dataclasses.replace(row, accuracy=Estimate(accuracy, *ends))
+            share, joint = (
+                Estimate(accuracy, *jeffreys_interval(accuracy * effective, effective, confidence=confidence))
+                for confidence in (0.95, jointly)
+            )
+            row = dataclasses.replace(row, accuracy=share, joint=joint)
         rows.append(row)
     return tuple(rows)
 

@@ -1,0 +1,55 @@
+"""Where a metric can lie: the ends of an interval are kept there, as approximations reach beyond."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from robcal.base.types import Estimate
+
+#: Metrics that are not in [0, 1], by their name without "shift_".
+_RANGES = {"gap": (-1.0, 1.0), "nll": (0.0, math.inf), "brier": (0.0, 2.0)}
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Return the least and the largest value that a metric can have.
+
+    >>> metric_range("ece"), metric_range("shift_nll")
+    ((0.0, 1.0), (0.0, inf))
+    """
+    return _RANGES.get(metric.removeprefix("shift_"), (0.0, 1.0))
+
+
+def within_range(metric: str, estimate: Estimate) -> Estimate:
+    """Keep the interval of a metric where the metric can be: with two seeds Student's t reaches far beyond.
+
+    Args:
+        metric: name of the metric; any that is not known lies in [0, 1].
+        estimate: its value with its interval, or without one.
+
+    Returns:
+        The same value, with the ends of its interval in the metric's range.
+
+    >>> within_range("accuracy", Estimate(0.97, 0.84, 1.10)).high
+    1.0
+    """
+    return _clipped(estimate, *metric_range(metric))
+
+
+def difference_within_range(metric: str, estimate: Estimate) -> Estimate:
+    """Keep the interval of a difference of two values of a metric where it can be.
+
+    >>> difference_within_range("accuracy", Estimate(0.3, -0.4, 1.2))
+    Estimate(value=0.3, low=-0.4, high=1.0, per_seed=())
+    """
+    low, high = metric_range(metric)
+    return _clipped(estimate, low - high, high - low)
+
+
+def _clipped(estimate: Estimate, least: float, most: float) -> Estimate:
+    low, high = estimate.low, estimate.high
+    return replace(
+        estimate,
+        low=None if low is None else min(max(low, least), most),
+        high=None if high is None else max(min(high, most), least),
+    )

@@ -1,0 +1,235 @@
+"""One classifier in words: over- or under-confident, where, what so few examples could not show, and what is next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from robcal.base.types import Estimate, GroupRow, MethodResult
+from robcal.report import formatting
+from robcal.report.directions import (
+    SIDES,
+    Side,
+    examples_of,
+    extreme_row,
+    half_width,
+    overall_direction,
+    point_direction,
+    row_direction,
+    row_gap,
+    typical_half_width,
+)
+from robcal.report.formatting import clean_text, joined
+from robcal.report.plotted import ReliabilityPoint, reliability_points
+from robcal.report.wording import Wording, level_name
+
+#: So many rows are named one by one.
+MAX_NAMED = 12
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table and what they are called.
+
+    Attributes:
+        rows: of the table.
+        whose: all of them in a sentence: "its 10 robustness levels".
+        noun: one of them: "level".
+        words: of the score where they are levels, else None.
+    """
+
+    rows: Sequence[GroupRow]
+    whose: str
+    noun: str
+    words: Wording | None = None
+
+    def name(self, row: GroupRow) -> str:
+        """Name one row, and say where it stands."""
+        if self.words is None:
+            return f"{self.noun} {_quoted(row.group)}"
+        return level_name(self.rows, row, self.words)
+
+    def are(self, rows: Sequence[GroupRow]) -> str:
+        """Name several rows as a subject: "level 3 is", "levels 0 to 2 and 5 are", "40 are", "all are"."""
+        if len(rows) == len(self.rows) > 1:
+            return "all are" if len(rows) > 2 else "both are"
+        names = [clean_text(row.group) for row in rows]
+        if self.words:
+            places = [self.rows.index(row) for row in rows]
+            names = [names[a] if a == b else f"{names[a]} to {names[b]}" for a, b in _stretches(places)]
+        else:
+            names = [_quoted(name) for name in names]
+        if len(names) > MAX_NAMED:
+            return f"{len(rows)} are"
+        plural, verb = ("s", "are") if len(rows) > 1 else ("", "is")
+        return f"{self.noun}{plural} {joined(names)} {verb}"
+
+
+def headline_of_one(method: MethodResult, name: str) -> str:
+    """Say whether a classifier is over- or under-confident, both in turn, or calibrated as far as can be told."""
+    gap, ece = method.metrics.get("gap"), method.metrics.get("ece")
+    if ece is None or math.isnan(ece.value):
+        return f"{name}: no calibration error was measured."
+    ends = formatting.interval(ece, formatting.number)
+    errors = f"ECE {formatting.number(ece.value)}{f' {ends}' if ends else '; no interval is known'}"
+    side = overall_direction(method)
+    if gap is None or side == "unknown":
+        return f"The stated confidence misses the accuracy by {points(ece.value)} on average ({errors})."
+    figures = f"signed gap {_signed_points(gap)}; {errors}"
+    if side == "both":
+        return (
+            "Over-confident on some examples and under-confident on others, so that it cancels on average: the stated "
+            f"confidence misses the accuracy by {points(ece.value)} ({figures})."
+        )
+    if side == "unclear":
+        count = examples_of(method)
+        return f"Calibrated as far as {f'{count:,}' if count else 'these'} examples can tell ({figures})."
+    word = "above" if side == "over" else "below"
+    return (
+        f"{side.capitalize()}-confident: the stated confidence is on average {points(abs(gap.value))} {word} the "
+        f"accuracy ({figures})."
+    )
+
+
+def overall_sentences(method: MethodResult) -> list[str]:
+    """Say what the classifier states and achieves on average, and which gap so few examples could not show."""
+    gap, accuracy = method.metrics.get("gap"), method.metrics.get("accuracy")
+    if accuracy is None or not math.isfinite(accuracy.value):
+        return []
+    right = f"{formatting.percent(accuracy.value)} of the"
+    if gap is None or not math.isfinite(gap.value):
+        return [f"It classifies {right} examples right."]
+    stated = formatting.percent(accuracy.value + gap.value)
+    sentences = [f"It states a confidence of {stated} on average and is right {right} time."]
+    if overall_direction(method) == "unclear":
+        sentences.append(f"Here {_hidden(half_width(gap))}.")
+    return sentences
+
+
+def level_sentences(method: MethodResult, name: str, words: Wording) -> list[str]:
+    """Say which levels are over- and which are under-confident, and what the others may hide.
+
+    Args:
+        method: whose levels.
+        name: what it is called: "It" or its title.
+        words: of the score.
+    """
+    rows = [row for row in method.levels if math.isfinite(row.gap.value)]
+    owner = "its" if name == "It" else f"{name}'s"
+    many = words.levels if len(rows) > 1 else words.level
+    return row_sentences(Rows(rows, f"{owner} {len(rows)} {many}", "level", words)) if rows else []
+
+
+def group_sentences(method: MethodResult) -> list[str]:
+    """Say which groups of every grouping are over- and which are under-confident."""
+    found = []
+    for grouping, every in method.groups.items():
+        rows = [row for row in every if math.isfinite(row.gap.value)]
+        if rows:
+            plural = "s" if len(rows) > 1 else ""
+            found += row_sentences(Rows(rows, f"the {len(rows)} group{plural} by {_quoted(grouping)}", "group"))
+    return found
+
+
+def row_sentences(table: Rows) -> list[str]:
+    """Say which rows are over- and which are under-confident, the worst of each, and what the others may hide."""
+    known = [row for row in table.rows if row_direction(row) != "unknown"]
+    worst = [(side, row) for side in SIDES if (row := extreme_row(table.rows, side)) is not None]
+    if not known:
+        return [f"{_worst(table, side, row)}; without intervals, that may be chance." for side, row in worst[:1]]
+    by_side = {side: [row for row in known if row_direction(row) == side] for side in SIDES}
+    told = [f"{table.are(rows)} {side}-confident" for side, rows in by_side.items() if rows]
+    unclear = [row for row in known if row_direction(row) == "unclear"]
+    together = ", looked at together," if len(known) > 1 else ""
+    sentences = [f"Of {table.whose}{together} {' and '.join(told)}."] if told and together else []
+    sentences += [f"{_worst(table, side, row)}." for side, row in worst]
+    if unclear:
+        size = f"about {round(median(row.n for row in unclear)):,} examples{' in each' if len(unclear) > 1 else ''}"
+        others = "The other one is" if len(unclear) == 1 else f"The other {len(unclear)} are"
+        if not told:
+            others = f"As far as can be told, {table.whose}{together} {'are' if len(known) > 1 else 'is'}"
+        hidden = _hidden(typical_half_width(unclear))
+        sentences.append(f"{others} calibrated{' as far as can be told' if told else ''}: with {size} {hidden}.")
+    return sentences
+
+
+def bin_sentences(method: MethodResult, name: str) -> list[str]:
+    """Say where on the scale of the confidence the classifier is over- and where it is under-confident."""
+    found = reliability_points(method)
+    clear = {side: [point for point in found if point_direction(point) == side] for side in SIDES}
+    if any(clear.values()):
+        return [
+            _bin_sentence(max(some, key=lambda point: point.share * abs(point.gap)), name, side)
+            for side, some in clear.items()
+            if some
+        ]
+    if any(point_direction(point) == "unclear" for point in found):
+        return [
+            f"{name} shows no range of confidence that is over- or under-confident beyond chance; the {len(found)} "
+            "ranges were looked at together."
+        ]
+    return []
+
+
+def points(value: float) -> str:
+    """Write a difference of shares in percentage points."""
+    return f"{formatting.number(100 * value, 1)} percentage points"
+
+
+def _hidden(gap: float) -> str:
+    return f"a gap of less than about {points(gap)} would show less than half of the time"
+
+
+def gap_interval(gap: Estimate, more: str = "") -> str:
+    """Write the interval of a gap in brackets, with a space before it; "" where none is known."""
+    ends = formatting.interval(gap, _percent_points)
+    return f" (gap {ends}{more})" if ends else ""
+
+
+def _worst(table: Rows, side: Side, row: GroupRow) -> str:
+    sure = "too sure" if side == "over" else "too unsure"
+    together = "both" if len(table.rows) == 2 else f"all {len(table.rows)}"
+    start = f"Most {side}" if len(table.rows) > 1 else side.capitalize()
+    at_once = f", an interval that holds for {together} at once" if len(table.rows) > 1 else ""
+    return (
+        f"{start}-confident is {table.name(row)}: it states {formatting.percent(row.confidence.value)} and is "
+        f"right {formatting.percent(row.accuracy.value)} of the time, {points(abs(row.gap.value))} {sure}"
+        f"{gap_interval(row_gap(row), at_once)}"
+    )
+
+
+def _bin_sentence(point: ReliabilityPoint, name: str, side: Side) -> str:
+    return (
+        f"{name} is most clearly {side}-confident where it states {formatting.percent(point.lower, 0)} to "
+        f"{formatting.percent(point.upper, 0)} ({formatting.percent(point.share)} of the examples): there it is right "
+        f"{formatting.percent(point.accuracy)} of the time instead of {formatting.percent(point.confidence)}."
+    )
+
+
+def _signed_points(gap: Estimate) -> str:
+    return f"{_percent_points(gap.value)} {formatting.interval(gap, _percent_points)}".rstrip()
+
+
+def _percent_points(value: float | None) -> str:
+    return formatting.signed(None if value is None else 100 * value, 1)
+
+
+def _stretches(places: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last index of each stretch of neighbours, of which there are at least three; else each alone.
+
+    >>> _stretches([0, 1, 2, 5, 7, 8])
+    [(0, 2), (3, 3), (4, 4), (5, 5)]
+    """
+    found: list[list[int]] = []
+    for index, at in enumerate(places):
+        if found and at - places[found[-1][-1]] == 1:
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return [pair for run in found for pair in ([(run[0], run[-1])] if len(run) > 2 else [(at, at) for at in run])]
+
+
+def _quoted(text: object) -> str:
+    return f"“{clean_text(text)}”"

@@ -1,0 +1,73 @@
+"""Results as flat rows: dictionaries for a data frame, and the wrong examples as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import astuple, fields
+from typing import Any
+
+from robcal.base.types import Estimate, GroupRow, MethodResult, Results, WrongExample
+from robcal.report.directions import direction_of, examples_of, row_gap
+
+_VERDICTS = {"over": "over-confident", "under": "under-confident"}
+
+
+def flat_rows(results: Results) -> list[dict[str, Any]]:
+    """Return one flat dictionary a row of the tables of the first method, all with the same keys.
+
+    Args:
+        results: of an audit.
+
+    Returns:
+        First a row over all, then the levels, then the groups of every grouping. What is not known is None.
+    """
+    method = results.methods[0]
+    tables = [("level", results.score_name, method.levels), *(("group", *one) for one in method.groups.items())]
+    rows = [_row(table, grouping, row) for table, grouping, found in tables for row in found]
+    return [_overall(method), *rows]
+
+
+def wrong_rows_csv(rows: Iterable[WrongExample]) -> str:
+    """Write wrong examples as CSV with a header; scores at full precision, cells without a value empty.
+
+    >>> print(wrong_rows_csv([WrongExample(7, 1, 0, 0.75)]), end="")
+    index,label,prediction,confidence,score,level
+    7,1,0,0.75,,
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([field.name for field in fields(WrongExample)])
+    writer.writerows(["" if value is None else value for value in astuple(row)] for row in rows)
+    return buffer.getvalue()
+
+
+def _overall(method: MethodResult) -> dict[str, Any]:
+    metrics = method.metrics
+    accuracy, gap, ece = (metrics.get(name) for name in ("accuracy", "gap", "ece"))
+    stated = None if accuracy is None or gap is None else Estimate(accuracy.value + gap.value)
+    numbers = {"accuracy": accuracy, "confidence": stated, "gap": gap, "ece": ece, "joint_gap": gap}
+    return _flat("overall", "", "", examples_of(method), (None, None), numbers)
+
+
+def _row(table: str, grouping: str, row: GroupRow) -> dict[str, Any]:
+    numbers = {name: getattr(row, name) for name in ("accuracy", "confidence", "gap", "ece")}
+    scores = row.score_low, row.score_high
+    return _flat(table, grouping, row.group, row.n, scores, {**numbers, "joint_gap": row_gap(row)})
+
+
+def _flat(
+    table: str,
+    grouping: str,
+    group: str,
+    n: int,
+    scores: tuple[float | None, float | None],
+    numbers: dict[str, Estimate | None],
+) -> dict[str, Any]:
+    flat: dict[str, Any] = {"table": table, "grouping": grouping, "group": group, "n": n}
+    flat |= {"score_low": scores[0], "score_high": scores[1]}
+    for name, estimate in numbers.items():
+        found = estimate or Estimate(float("nan"))
+        flat |= {name: None if estimate is None else found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return {**flat, "verdict": _VERDICTS.get(direction_of(numbers["joint_gap"]), "")}

@@ -1,0 +1,102 @@
+"""Levels, groups and wrong examples as tables of a page: a row each, with the verdict on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from robcal.base.types import GroupRow, MethodResult, Results
+from robcal.report import formatting, plotted
+from robcal.report.directions import row_direction
+from robcal.report.formatting import NOTHING, clean_text
+from robcal.report.layout import Numbers
+from robcal.report.verdicts import titles
+from robcal.report.wording import wording
+
+_COLUMNS = ("Examples", "Confidence", "Accuracy", "Gap", "ECE", "Verdict")
+_VERDICTS = {"over": "over-confident", "under": "under-confident", "unclear": "cannot be told", "unknown": NOTHING}
+_TOGETHER = (
+    "Intervals are of each row alone; the verdict is from wider ones, which hold for all {count} rows at once "
+    "(Bonferroni)."
+)
+
+
+def level_numbers(results: Results, method: MethodResult) -> Numbers:
+    """Return the levels of a method as a table."""
+    words, name = wording(results), titles(results)[method.name]
+    rows = tuple((clean_text(row.group), _range(row), *_cells(row)) for row in method.levels)
+    return Numbers(f"Levels of {name}", ("Level", words.value, *_COLUMNS), rows, _note(len(rows)))
+
+
+def group_numbers(results: Results, method: MethodResult, grouping: str) -> Numbers:
+    """Return the groups of a method by one grouping as a table."""
+    rows = tuple((clean_text(row.group), *_cells(row)) for row in method.groups.get(grouping, ()))
+    return Numbers(f"Groups by {clean_text(grouping)}", ("Group", *_COLUMNS), rows, _note(len(rows)))
+
+
+def method_group_numbers(results: Results, grouping: str) -> Numbers:
+    """Return the groups by one grouping as a table, those of all methods side by side where there are several."""
+    if len(results.methods) == 1:
+        return group_numbers(results, results.methods[0], grouping)
+    names = titles(results)
+    every, _ = plotted.group_names(results, grouping, limit=sys.maxsize)
+    rows = tuple(
+        (clean_text(group), names[method.name], *_cells(row))
+        for group in every
+        for method in results.methods
+        for row in method.groups.get(grouping, ())
+        if row.group == group
+    )
+    return Numbers(f"Groups by {clean_text(grouping)}", ("Group", "Method", *_COLUMNS), rows, _note(len(every)))
+
+
+def worst_numbers(results: Results) -> Numbers:
+    """Return the wrong examples of highest confidence as a table; classes by name where they have names."""
+    method, named = results.methods[0], _class_names(results)
+    scored = any(row.score is not None for row in method.worst)
+    rows = tuple(
+        (
+            str(row.index),
+            named[row.label],
+            named[row.prediction],
+            formatting.percent(row.confidence, 2),
+            *((formatting.significant(row.score), str(row.level)) if scored else ()),
+        )
+        for row in method.worst
+    )
+    more = (wording(results).value, "Level") if scored else ()
+    return Numbers(
+        "The wrong examples that it is most sure of", ("Index", "Label", "Prediction", "Confidence", *more), rows
+    )
+
+
+def span(low: str, high: str) -> str:
+    """Write a range that is not broken over two lines."""
+    return f"{low}\u00a0to\u00a0{high}"
+
+
+def _class_names(results: Results) -> Sequence[str]:
+    """What every class is called: "ship (8)" where classes have names, else "8"."""
+    names = [clean_text(name) for name in results.dataset["class_names"]]
+    return [name if name == str(k) else f"{name} ({k})" for k, name in enumerate(names)]
+
+
+def _cells(row: GroupRow) -> tuple[str, ...]:
+    return (
+        f"{row.n:,}",
+        formatting.with_interval(row.confidence, formatting.percent),
+        formatting.with_interval(row.accuracy, formatting.percent),
+        formatting.with_interval(row.gap, formatting.signed),
+        formatting.with_interval(row.ece, formatting.number),
+        _VERDICTS[row_direction(row)],
+    )
+
+
+def _range(row: GroupRow) -> str:
+    if row.score_low is None or row.score_high is None:
+        return NOTHING
+    return span(formatting.significant(row.score_low), formatting.significant(row.score_high))
+
+
+def _note(count: int) -> str:
+    return _TOGETHER.format(count=count) if count > 1 else ""

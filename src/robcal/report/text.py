@@ -1,0 +1,121 @@
+"""Results as plain text: the tables, then what they say and what to do next. No colours, and no signs beyond ASCII."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from robcal.base.types import Results
+from robcal.report import formatting
+from robcal.report.directions import examples_of, overall_direction
+from robcal.report.findings import answer, headline
+from robcal.report.formatting import clean_text
+from robcal.report.level_table import levels_legend, plain_table, text_levels
+from robcal.report.next_steps import next_steps
+from robcal.report.row_tables import worst_numbers
+from robcal.report.table import text_table
+
+#: Columns of the text where nobody says how many.
+WIDTH = 100
+#: Names in the first column of a table are folded to no fewer columns.
+SHORTEST_NAMES = 10
+#: More columns than any table needs.
+_WIDE = 10_000
+_SIDES = {"over": "over-confident", "under": "under-confident", "both": "over- and under-confident"}
+
+
+def text_report(results: Results, *, width: int = WIDTH) -> str:
+    """Write the tables and the findings of results as plain text.
+
+    Args:
+        results: at least one method.
+        width: columns; sentences are broken there, and long names folded. Numbers are never cut: a table that needs
+            more columns takes them.
+
+    Returns:
+        The text, without a newline at its end.
+
+    Raises:
+        InputError: if the results hold no method.
+    """
+    parts = [_wrapped(clean_text(results.title), width), table_text(text_table(results), width)]
+    notes = "\n".join(_wrapped(clean_text(note), width) for note in results.notes)
+    parts += [*_row_tables(results, width), notes, findings_text(results, width=width)]
+    return "\n\n".join(filter(None, parts))
+
+
+def findings_text(results: Results, *, width: int = WIDTH) -> str:
+    """Write the headline, what stands below it, and the next steps as plain text."""
+    paragraphs = [_wrapped(text, width) for text in (headline(results), *answer(results))]
+    steps = [_wrapped(step, width, "  - ") for step in next_steps(results)]
+    return "\n\n".join([*paragraphs, *(["\n".join(["Next:", *steps])] if steps else [])])
+
+
+def summary_line(results: Results) -> str:
+    """Say in one short line what was measured and what was found."""
+    method = results.methods[0]
+    ece = method.metrics.get("ece")
+    tables = [f"{len(method.levels)} levels of {clean_text(results.score_name)}"] if method.levels else []
+    tables += [f"{len(rows)} groups by {clean_text(name)}" for name, rows in method.groups.items()]
+    error = f"ECE {formatting.number(None if ece is None else ece.value)}"
+    side = _SIDES.get(overall_direction(method), "")
+    return ", ".join(
+        filter(None, [clean_text(results.title), f"{examples_of(method):,} examples", error, side, *tables])
+    )
+
+
+def table_text(table: Table, width: int = WIDTH) -> str:
+    """Write a table as plain text of at most so many columns, or as many as its numbers need beside folded names."""
+    whole = Console(width=_WIDE, color_system=None).measure(table).maximum
+    names = [str(table.columns[0].header), *map(str, table.columns[0].cells)]
+    least = whole - max(max(map(cell_len, names)) - SHORTEST_NAMES, 0)
+    file = io.StringIO()
+    Console(width=max(width, least), file=file, color_system=None, highlight=False, markup=False).print(table)
+    lines = (line.rstrip() for line in file.getvalue().splitlines())
+    return "\n".join(line.replace("─", "-") if set(line) <= {"─", " "} else line for line in lines)
+
+
+def text_worst(results: Results) -> Table:
+    """Lay out the wrong examples of highest confidence."""
+    numbers = worst_numbers(results)
+    table = plain_table()
+    for head in numbers.columns:
+        table.add_column(head.lower(), justify="right", overflow="fold")
+    for row in numbers.rows:
+        table.add_row(*(Text(cell.replace("∞", "inf")) for cell in row))
+    return table
+
+
+def _row_tables(results: Results, width: int) -> list[str]:
+    """The tables of one classifier: levels, every grouping, and the wrong examples of highest confidence."""
+    if len(results.methods) != 1:
+        return []
+    (method,) = results.methods
+    tables = [(f"Levels of {results.score_name}", "level", method.levels)]
+    tables += [(f"Groups by {name}", name, rows) for name, rows in method.groups.items()]
+    parts = [
+        f"{_wrapped(clean_text(title), width)}:\n{table_text(text_levels(rows, heading=heading), width)}\n"
+        f"{_wrapped(levels_legend(rows), width)}"
+        for title, heading, rows in tables
+        if rows
+    ]
+    if method.worst:
+        heading = "The wrong examples that it is most sure of"
+        parts.append(f"{heading}:\n{table_text(text_worst(results), width)}")
+    return parts
+
+
+def _wrapped(text: str, width: int, bullet: str = "") -> str:
+    return textwrap.fill(
+        formatting.ascii_numbers(text),
+        width,
+        initial_indent=bullet,
+        subsequent_indent=" " * len(bullet),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
