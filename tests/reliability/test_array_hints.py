@@ -21,7 +21,7 @@ from robcal.base import array_hints, arrays, checks, errors
 from robcal.base.checks import InputError
 from robcal.base.user_files import read_array
 from robcal.commands.cli import main
-from robcal.results.audit import audit_files
+from robcal.results.audit import Audit, audit_files
 
 #: The modules whose errors are in this table. Those of files are in test_user_files.py too.
 MODULES = [
@@ -133,6 +133,10 @@ def at_the_command_line(folder: Path) -> Iterator[tuple[Callable[[], Any], Calla
     yield lambda: cli(), lambda _: shown("--help"), "robcal audit --help"
     yield lambda: cli(*two[:2]), lambda _: cli(*two), "--labels FILE"
     yield lambda: cli("--run", folder / "p.npy"), lambda _: cli(*two), "--probs"
+    yield lambda: cli("--run", folder, "--labels", folder / "y.npy"), lambda _: cli(*two), "pass --probs and --labels"
+    yield lambda: cli(*two, "--worst", "w.txt"), lambda _: cli(*two, "--worst", "w.csv"), "--worst FILE.csv"
+    results = files(**good).results
+    yield lambda: Audit(results).worst(), lambda _: robcal.audit(PROBS, LABELS, resamples=20).worst(), "robcal.audit"
     yield lambda: cli(*out, folder / "there.html"), over, "another name"
     yield lambda: checks.check_output(folder, overwrite=True), over, "Name a file inside it"
     yield lambda: cli(*out, folder / "p.npy" / "o.html"), over, "another place"
