@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from robcal.base.types import Scores
     from robcal.calibration.intervals import calibration_error_interval
     from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
+    from robcal.calibration.prediction_sets import audit_sets, prediction_sets
     from robcal.calibration.recalibration import Recalibrator, load_recalibrator
     from robcal.calibration.temperature import TemperatureScaling
     from robcal.calibration.threshold import selective_threshold
@@ -34,6 +35,7 @@ _HOMES = {
     "TemperatureScaling": "robcal.calibration.temperature",
     "assign_levels": "robcal.robustness.levels",
     "audit": "robcal.results.audit",
+    "audit_sets": "robcal.calibration.prediction_sets",
     "brier_score": "robcal.calibration.metrics",
     "calibration_error": "robcal.calibration.metrics",
     "calibration_error_interval": "robcal.calibration.intervals",
@@ -41,6 +43,7 @@ _HOMES = {
     "load_recalibrator": "robcal.calibration.recalibration",
     "load_scores": "robcal.base.storage",
     "negative_log_likelihood": "robcal.calibration.metrics",
+    "prediction_sets": "robcal.calibration.prediction_sets",
     "save_scores": "robcal.base.storage",
     "score": "robcal.robustness.scoring",
     "selective_threshold": "robcal.calibration.threshold",
@@ -56,6 +59,7 @@ __all__ = [
     "TemperatureScaling",
     "assign_levels",
     "audit",
+    "audit_sets",
     "brier_score",
     "calibration_error",
     "calibration_error_interval",
@@ -63,6 +67,7 @@ __all__ = [
     "load_recalibrator",
     "load_scores",
     "negative_log_likelihood",
+    "prediction_sets",
     "save_scores",
     "score",
     "selective_threshold",

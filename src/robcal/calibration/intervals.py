@@ -242,6 +242,18 @@ def jeffreys_interval(successes: float, n: float, *, confidence: float = 0.95) -
     return low, high
 
 
+def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
+    """Share of successes with the interval of Clopper & Pearson (1934), which covers at least as often as it says.
+
+    >>> round(clopper_pearson(0, 10).high, 6), round(1 - 0.025**0.1, 6)
+    (0.308497, 0.308497)
+    """
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return Estimate(successes / n, low, high)
+
+
 def accuracy_interval(top: TopLabel, confidence: float = 0.95) -> Estimate:
     """Accuracy with its Jeffreys interval."""
     return Estimate(float(top.correct.mean()), *jeffreys_interval(top.correct.sum(), len(top), confidence=confidence))

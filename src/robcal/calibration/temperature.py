@@ -77,7 +77,7 @@ class TemperatureScaling:
                 "Leave these rows out: `np.isfinite(np.asarray(logits)[np.arange(len(labels)), labels])` tells those "
                 "to keep, in every array",
             )
-        self.temperature, self.uniform_share = _optimal_temperature(array, truth), 0.0
+        self.temperature, self.uniform_share = optimal_temperature(array, truth), 0.0
         return self
 
     def fit_probs(self, probs: Any, labels: Any) -> TemperatureScaling:
@@ -108,7 +108,7 @@ class TemperatureScaling:
         array = check_probs(probs)
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         self.uniform_share = _uniform_share(array[np.arange(len(array)), truth], array.shape[1])
-        self.temperature = _optimal_temperature(_log(array, self.uniform_share), truth)
+        self.temperature = optimal_temperature(_log(array, self.uniform_share), truth)
         return self
 
     def transform(self, logits: Any) -> FloatArray:
@@ -211,7 +211,8 @@ def _from_largest(logits: FloatArray) -> FloatArray:
     return difference
 
 
-def _optimal_temperature(logits: FloatArray, labels: IntArray) -> float:
+def optimal_temperature(logits: FloatArray, labels: IntArray, *, near: float | None = None) -> float:
+    """Return T of logits and labels that were checked; the search begins at `near`, which changes only its length."""
     logits = _from_largest(logits)
     finite = np.isfinite(logits)
     largest = -float(logits.min(where=finite, initial=0.0))
@@ -226,7 +227,8 @@ def _optimal_temperature(logits: FloatArray, labels: IntArray) -> float:
         unit = float(np.median(wrong[wrong > 0]))
         logits /= unit
     masked = bool(logits.min() == -np.inf)
-    return unit / _root(lambda b: _slope(logits, labels, masked, b))
+    start, step = (0.0, 1.0) if near is None else (float(np.log(unit / near)), 0.02)
+    return unit / _root(lambda b: _slope(logits, labels, masked, b), start, step)
 
 
 def _after_successes(logits: FloatArray) -> float:
@@ -256,14 +258,17 @@ def _slope(logits: FloatArray, labels: IntArray, masked: bool, b: float) -> floa
     return total / len(logits)
 
 
-def _root(function: Callable[[float], float]) -> float:
-    """Return where a function of b > 0, negative below its root and positive above, is 0: bracketed by widening."""
+def _root(function: Callable[[float], float], start: float = 0.0, step: float = 1.0) -> float:
+    """Return where a function of b > 0, negative below its root and positive above, is 0.
+
+    The bracket is widened from log b = `start`, by `step` and then by twice as much each time.
+    """
 
     @cache
     def of_log(log_b: float) -> float:
         return function(float(np.exp(log_b)))
 
-    low, high, step = 0.0, 0.0, 1.0
+    low = high = start
     while of_log(low) > 0 and low > -_LARGEST_LOG:
         high, low, step = low, max(low - step, -_LARGEST_LOG), 2 * step
     while of_log(high) < 0 and high < _LARGEST_LOG:

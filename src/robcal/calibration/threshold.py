@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
 from robcal.base.checks import FloatArray, check_fraction, check_same_length, refuse
 from robcal.base.types import Estimate
+from robcal.calibration.intervals import clopper_pearson
 
 #: Thresholds that are tried, fixed before any data are seen: evenly below .9, and by equal factors of 1 - t above.
 GRID: FloatArray = np.unique(np.concatenate([np.linspace(0, 0.9, 19), 1 - np.geomspace(0.1, 1e-4, 40)]))[::-1]
@@ -84,26 +85,21 @@ def selective_threshold(
             f"No threshold could be shown to keep the error rate below {risk:g}: {needed} accepted examples without an "
             "error are the least that can show it."
         )
-        return SelectiveThreshold(math.inf, _share(0, len(values)), Estimate(math.nan), 0, note)
+        return SelectiveThreshold(math.inf, clopper_pearson(0, len(values)), Estimate(math.nan), 0, note)
     number, wrong = int(accepted[lowest]), int(errors[lowest])
     note = (
         f"Accept where the confidence is at least {GRID[lowest]:.4g}: with probability {1 - error_probability:g} the "
         f"error rate among accepted examples is at most {risk:g}."
     )
-    return SelectiveThreshold(float(GRID[lowest]), _share(number, len(values)), _share(wrong, number), number, note)
+    return SelectiveThreshold(
+        float(GRID[lowest]), clopper_pearson(number, len(values)), clopper_pearson(wrong, number), number, note
+    )
 
 
 def _run(rejected: npt.NDArray[np.bool_]) -> int:
     """Return how many come before the first that is not rejected."""
     stops = np.flatnonzero(~rejected)
     return int(stops[0]) if len(stops) else len(rejected)
-
-
-def _share(count: int, total: int) -> Estimate:
-    """Return count / total with its 95% Clopper-Pearson interval."""
-    low = float(beta.ppf(0.025, count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(0.975, count + 1, total - count)) if count < total else 1.0
-    return Estimate(count / total, low, high)
 
 
 def _check(confidence: Any, correct: Any) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

@@ -19,7 +19,7 @@ from scipy.interpolate import BSpline
 from scipy.optimize import lsq_linear
 
 from robcal.base.checks import FloatArray, IntArray
-from robcal.calibration.recalibration.maps import MASKED, shifted
+from robcal.calibration.recalibration.maps import shifted
 
 ScaleKind = Literal["linear", "rank"]
 Monotone = Literal["increasing", "decreasing"]
@@ -35,7 +35,10 @@ REACH = float(np.log(8))
 #: Standard errors by which the best of the penalties must save cross-fitted NLL: the one-sided 95% point of the normal.
 EVIDENCE = 1.645
 
-_DEGREE, _KNOTS, _STEPS, _TOLERANCE, _BLOCK = 3, 65, 30, 1e-9, 1 << 17
+_DEGREE, _KNOTS, _STEPS, _BLOCK = 3, 65, 30, 1 << 17
+
+#: NLL that the next Newton step saves where a fit stops; without a fold, a thousandth of one example's nat is enough.
+_TOLERANCE, _ENOUGH = 1e-9, 1e-3
 
 
 @dataclass(frozen=True)
@@ -148,17 +151,13 @@ def fit_score_temperature(
     kinds: tuple[ScaleKind, ...] = ("linear", "rank")
     for scale in [scale for kind in kinds if (scale := ScoreScale.of(scores, kind)) is not None]:
         design = _design(scale(scores), NUM_SPLINES)
-        start = _constant(log_plain[-1])
+        solution = problem.at(_constant(log_plain[-1]), design)
         for penalty in reversed(PENALTIES):
-            start = problem.solve(design, penalty, start, log_plain[-1])
-            out = np.empty(len(labels))
-            for fold in range(folds.max() + 1):
-                kept, held = np.flatnonzero(folds != fold), folds == fold
-                steps = problem.rows(kept).solve(design[kept], penalty, start, log_plain[fold])
-                out[held] = design[held] @ np.cumsum(steps)
+            solution = problem.solve(design, penalty, solution, log_plain[-1])
+            out = problem.cross_fit(design, penalty, solution, log_plain, folds)
             losses = problem.losses(out)
             if losses.mean() < lowest.mean():
-                lowest, chosen = losses, ScoreTemperature(scale, np.cumsum(start))
+                lowest, chosen = losses, ScoreTemperature(scale, np.cumsum(solution.steps))
                 best = ScoreTemperatureFit(chosen, out, penalty)
     saved = baseline - lowest
     if chosen is None or saved.mean() <= EVIDENCE * saved.std(ddof=1) / np.sqrt(len(saved)):
@@ -175,15 +174,29 @@ def refit_score_temperature(
     monotone: Monotone | None = None,
 ) -> ScoreTemperature:
     """Fit on more rows, whose maximum is 0, with the scale and the penalty λN that a sample chose."""
-    start = np.diff(fitted.coefficients, prepend=0.0)
-    design = _design(fitted.scale(scores), NUM_SPLINES)
-    steps = _Problem(logits, labels, monotone).solve(design, penalty, start, float(fitted.coefficients.mean()))
-    return ScoreTemperature(fitted.scale, np.cumsum(steps))
+    finite = shifted(logits) if logits.min() == -np.inf else logits  # a copy of a large array only where it is needed
+    problem, design = _Problem(finite, labels, monotone), _design(fitted.scale(scores), NUM_SPLINES)
+    start = problem.at(np.diff(fitted.coefficients, prepend=0.0), design)
+    solution = problem.solve(design, penalty, start, float(fitted.coefficients.mean()))
+    return ScoreTemperature(fitted.scale, np.cumsum(solution.steps))
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Steps (β_0, δ_1 …), and the NLL (N,) of each row there with its first and second derivative by log T."""
+
+    steps: FloatArray
+    loss: FloatArray
+    first: FloatArray
+    second: FloatArray
+
+    def rows(self, index: IntArray) -> _Solution:
+        return _Solution(self.steps, self.loss[index], self.first[index], self.second[index])
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """The penalised NLL of log T as a function of steps (β_0, δ_1 …): (N, Z) logits whose rows have maximum 0."""
+    """The penalised NLL of log T as a function of steps (β_0, δ_1 …): (N, Z) logits of `shifted`."""
 
     logits: FloatArray
     labels: IntArray
@@ -207,9 +220,10 @@ class _Problem:
         step = max(1, _BLOCK // self.logits.shape[1])
         for begin in range(0, size, step):
             part = slice(begin, begin + step)
-            z, b = np.maximum(self.logits[part], MASKED), np.exp(-log_t[part])
+            z, b = self.logits[part], np.exp(-log_t[part])
             true = z[np.arange(len(z)), self.labels[part]]
-            weight = np.exp(b[:, None] * z)
+            weight = z * b[:, None]
+            np.exp(weight, out=weight)
             total = weight.sum(axis=1)
             weight *= z
             mean = weight.sum(axis=1) / total
@@ -219,33 +233,52 @@ class _Problem:
             second[part] = b * b * variance + np.maximum(excess, 0)
         return loss, first, second
 
-    def solve(self, design: FloatArray, penalty: float, start: FloatArray, log_plain: float) -> FloatArray:
-        """Return the optimal steps by Newton's method, each step a bounded least-squares problem, with backtracking."""
+    def at(self, steps: FloatArray, design: FloatArray) -> _Solution:
+        return _Solution(steps, *self.derivatives(design @ np.cumsum(steps)))
+
+    def cross_fit(
+        self, design: FloatArray, penalty: float, solution: _Solution, log_plain: FloatArray, folds: IntArray
+    ) -> FloatArray:
+        """Return log T (N,) of each row by the fit without its fold, each from the solution of all rows."""
+        out = np.empty(len(self.labels))
+        for fold in range(folds.max() + 1):
+            kept, held = np.flatnonzero(folds != fold), folds == fold
+            found = self.rows(kept).solve(
+                design[kept], penalty, solution.rows(kept), log_plain[fold], _ENOUGH / len(kept)
+            )
+            out[held] = design[held] @ np.cumsum(found.steps)
+        return out
+
+    def solve(
+        self, design: FloatArray, penalty: float, start: _Solution, log_plain: float, tolerance: float = _TOLERANCE
+    ) -> _Solution:
+        """Return the optimum by Newton's method, each step a bounded least-squares problem, with backtracking.
+
+        It stops where the next step is expected to save less than `tolerance` of NLL.
+        """
         size, ridge = len(self.labels), 2 * penalty / len(self.labels) * _differences()
         low, high = self._bounds(log_plain)
         cumulative = np.cumsum(design[:, ::-1], axis=1)[:, ::-1]  # of β into the steps
-        steps = np.clip(start, low, high)
-        loss, first, second = self.derivatives(cumulative @ steps)
-        value = loss.mean() + steps @ ridge @ steps / 2
+        inside = np.clip(start.steps, low, high)
+        reached = start if (inside == start.steps).all() else self.at(inside, design)
         for _ in range(_STEPS):
-            gradient = cumulative.T @ first / size + ridge @ steps
-            hessian = (cumulative * second[:, None]).T @ cumulative / size + ridge + 1e-10 * np.eye(len(steps))
+            steps = reached.steps
+            gradient = cumulative.T @ reached.first / size + ridge @ steps
+            hessian = (cumulative * reached.second[:, None]).T @ cumulative / size + ridge + 1e-10 * np.eye(len(steps))
             factor = np.linalg.cholesky(hessian)
             room = (low - steps - 1e-12, high - steps + 1e-12)
             move = lsq_linear(factor.T, -np.linalg.solve(factor, gradient), bounds=room).x
             expected = -(gradient @ move)
-            if expected < _TOLERANCE:
+            if expected < tolerance:
                 break
-            share = 1.0
+            value, share = reached.loss.mean() + steps @ ridge @ steps / 2, 1.0
             while True:
-                trial = steps + share * move
-                loss, first, second = self.derivatives(cumulative @ trial)
-                reached = loss.mean() + trial @ ridge @ trial / 2
-                if reached <= value - 1e-4 * share * expected or share < 1e-6:
+                reached = self.at(steps + share * move, design)
+                now = reached.loss.mean() + reached.steps @ ridge @ reached.steps / 2
+                if now <= value - 1e-4 * share * expected or share < 1e-6:
                     break
                 share /= 2
-            steps, value = trial, reached
-        return steps
+        return reached
 
     def _bounds(self, log_plain: float) -> tuple[FloatArray, FloatArray]:
         low, high = np.full(NUM_SPLINES, -REACH), np.full(NUM_SPLINES, REACH)

@@ -26,14 +26,14 @@ from robcal.calibration.recalibration.score_temperature import (
     refit_score_temperature,
 )
 from robcal.calibration.recalibration.stages import (
-    DIRICHLET_PENALTIES,
+    OFF_DIAGONAL,
     FitStage,
     fit_dirichlet,
     fit_isotonic,
     fit_structured,
     fit_vector,
 )
-from robcal.calibration.temperature import TemperatureScaling
+from robcal.calibration.temperature import TemperatureScaling, optimal_temperature
 
 #: First stages, the simplest first; each may be followed by a score temperature ("sms+score-temperature").
 FIRST_STAGES = ("none", "vector", "svs", "isotonic", "dirichlet", "sms")
@@ -138,9 +138,7 @@ def cross_fit(methods: Sequence[str], rows: Rows, monotone: Monotone | None) -> 
     fitted: list[Candidate] = []
     for first in dict.fromkeys(first_of(method) for method in methods):
         held, stage = _first_stage(first, rows)
-        for method in methods:
-            if first_of(method) == first:
-                fitted.append(_second_stage(method, rows, held, stage, monotone))
+        fitted += _second_stage([one for one in methods if first_of(one) == first], rows, held, stage, monotone)
     return sorted(fitted, key=lambda candidate: methods.index(candidate.method))
 
 
@@ -215,15 +213,26 @@ def _first_stage(name: str, rows: Rows) -> tuple[FloatArray, tuple[Map, ...]]:
     """Return cross-fitted outputs (N, Z), and the maps fitted on all rows."""
     if name == "none":
         return rows.logits, ()
-    fits: list[FitStage]
     if name == "dirichlet":
-        fits = [partial(fit_dirichlet, penalty=penalty) for penalty in DIRICHLET_PENALTIES]
+        fit, held = _best_dirichlet(rows)
     else:
         own: dict[str, FitStage] = {"vector": fit_vector, "isotonic": fit_isotonic}
-        fits = [own.get(name, partial(fit_structured, name))]
-    tried = [(fit, _held_out(fit, rows)) for fit in fits]
-    fit, held = min(tried, key=lambda pair: float(_losses(apply((), pair[1], rows.scores), rows.labels).mean()))
+        fit = own.get(name, partial(fit_structured, name))
+        held = _held_out(fit, rows)
     return held, (fit(rows.logits, rows.labels),)
+
+
+def _best_dirichlet(rows: Rows) -> tuple[FitStage, FloatArray]:
+    """Return the fit with the prior of the lowest cross-fitted NLL, and its outputs; wider ones while they help."""
+    fits = [partial(fit_dirichlet, width=width) for width in OFF_DIAGONAL]
+    best, held, lowest = fits[0], rows.logits, np.inf
+    for fit in fits:
+        outputs = _held_out(fit, rows)
+        nll = float(_losses(apply((), outputs, rows.scores), rows.labels).mean())
+        if nll >= lowest:
+            break
+        best, held, lowest = fit, outputs, nll
+    return best, held
 
 
 def _held_out(fit: FitStage, rows: Rows) -> FloatArray:
@@ -236,19 +245,35 @@ def _held_out(fit: FitStage, rows: Rows) -> FloatArray:
 
 
 def _second_stage(
-    method: str, rows: Rows, held: FloatArray, stage: tuple[Map, ...], monotone: Monotone | None
-) -> Candidate:
-    """Return a method whose first stage is fitted: as it is, or followed by a temperature of either kind."""
-    if method != "temperature" and not method.endswith(SCORE_TEMPERATURE):
-        return Candidate(method, stage, apply((), held, rows.scores))
-    plain = Temperature(TemperatureScaling().fit(held, rows.labels).temperature)
-    without = [rows.folds != fold for fold in range(rows.folds.max() + 1)]
-    log_plain = np.log([TemperatureScaling().fit(held[kept], rows.labels[kept]).temperature for kept in without])
-    log_plain = np.append(log_plain, np.log(plain.temperature))
-    if method == "temperature":
-        return Candidate(method, (plain,), _divided(held, log_plain[rows.folds]))
-    fit = fit_score_temperature(held, rows.labels, rows.scores, rows.folds, log_plain=log_plain, monotone=monotone)
-    return Candidate(method, (*stage, fit.map or plain), _divided(held, fit.log_temperature), fit.penalty)
+    methods: Sequence[str], rows: Rows, held: FloatArray, stage: tuple[Map, ...], monotone: Monotone | None
+) -> list[Candidate]:
+    """Return the methods of one first stage: it as it is, or followed by a temperature of either kind."""
+    fitted = []
+    temperatures = _temperatures(held, rows) if any(_divides(method) for method in methods) else None
+    for method in methods:
+        if temperatures is None or not _divides(method):
+            fitted.append(Candidate(method, stage, apply((), held, rows.scores)))
+            continue
+        plain = Temperature(float(np.exp(temperatures[-1])))
+        if method == "temperature":
+            fitted.append(Candidate(method, (plain,), _divided(held, temperatures[rows.folds])))
+            continue
+        fit = fit_score_temperature(
+            held, rows.labels, rows.scores, rows.folds, log_plain=temperatures, monotone=monotone
+        )
+        fitted.append(Candidate(method, (*stage, fit.map or plain), _divided(held, fit.log_temperature), fit.penalty))
+    return fitted
+
+
+def _divides(method: str) -> bool:
+    return method == "temperature" or method.endswith(SCORE_TEMPERATURE)
+
+
+def _temperatures(held: FloatArray, rows: Rows) -> FloatArray:
+    """Return log T of the fits without each fold, and last that of all rows."""
+    whole = TemperatureScaling().fit(held, rows.labels).temperature
+    parts = [rows.folds != fold for fold in range(rows.folds.max() + 1)]
+    return np.log([*(optimal_temperature(held[kept], rows.labels[kept], near=whole) for kept in parts), whole])
 
 
 def _divided(logits: FloatArray, log_temperature: FloatArray) -> FloatArray:

@@ -24,31 +24,34 @@ from robcal.calibration.temperature import TemperatureScaling
 #: A first stage: logits (N, Z), labels (N,) → its map.
 FitStage = Callable[[FloatArray, IntArray], Map]
 
-#: Penalties λ = μ of Dirichlet calibration that are tried by the caller's cross-fitting, as names of methods.
-DIRICHLET_PENALTIES = (1e-3, 1e-2, 1e-1)
+#: Standard deviations of the normal priors: of the diagonal of W around 1, of b around 0, and those of the entries off
+#: the diagonal that the caller's cross-fitting chooses among, narrow ones first.
+DIAGONAL, BIAS, OFF_DIAGONAL = 0.1, 0.3, (0.01, 0.03, 0.1, 0.3)
 
 
 def fit_vector(logits: FloatArray, labels: IntArray) -> Affine:
-    """Fit w ∘ x + b on log-probabilities x after one temperature, with a standard normal prior on w - 1 and b.
+    """Fit w ∘ x + b on log-probabilities x after one temperature, with normal priors on w - 1 and b.
 
-    The prior weighs as much as one example in N; it keeps a class that the rows hardly show where it is.
+    The priors keep a class that the rows hardly show where it is.
     """
     temperature, x = _scaled(logits, labels)
-    weight = np.full(2 * x.shape[1], 0.5 / len(x))
-    return Affine(temperature, *_solve(x, labels, weight, full=False))
+    widths = np.repeat([DIAGONAL, BIAS], x.shape[1])
+    return Affine(temperature, *_solve(x, labels, widths, full=False))
 
 
-def fit_dirichlet(logits: FloatArray, labels: IntArray, penalty: float) -> Affine:
+def fit_dirichlet(logits: FloatArray, labels: IntArray, width: float) -> Affine:
     """Fit W x + b on log-probabilities x after one temperature, with the ODIR penalty of Kull et al. (2019).
 
-    λ / (Z (Z - 1)) Σ_{i≠j} w_ij² + μ / Z Σ b_i², with λ = μ = `penalty`; the diagonal is free.
+    Theirs is λ / (Z (Z - 1)) Σ_{i≠j} w_ij² + μ / Z Σ b_i². As normal priors, λ / (Z (Z - 1)) = 1 / (2 N width²) and
+    μ / Z = 1 / (2 N BIAS²), a width means the same for any N and Z. They leave the diagonal free; here it has a prior
+    around 1 too, without which few examples over-fit it.
     """
     temperature, x = _scaled(logits, labels)
     classes = x.shape[1]
-    weight = np.full((classes, classes + 1), penalty / (classes * (classes - 1)))
-    weight[np.arange(classes), np.arange(classes)] = 0.5 / len(x)
-    weight[:, classes] = penalty / classes
-    return Affine(temperature, *_solve(x, labels, weight.ravel(), full=True))
+    widths = np.full((classes, classes + 1), width)
+    widths[np.arange(classes), np.arange(classes)] = DIAGONAL
+    widths[:, classes] = BIAS
+    return Affine(temperature, *_solve(x, labels, widths.ravel(), full=True))
 
 
 def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
@@ -111,23 +114,33 @@ def _scaled(logits: FloatArray, labels: IntArray) -> tuple[float, FloatArray]:
     return temperature, log_softmax(logits / temperature, axis=1)
 
 
-def _solve(x: FloatArray, labels: IntArray, penalty: FloatArray, *, full: bool) -> tuple[FloatArray, FloatArray]:
-    """Minimise NLL + Σ penalty · (distance from the identity)² over W (diagonal or full) and b, from the identity."""
+def _solve(x: FloatArray, labels: IntArray, widths: FloatArray, *, full: bool) -> tuple[FloatArray, FloatArray]:
+    """Minimise NLL + |u|² / 2N over u, where `widths` · u is the distance of W (diagonal or full) and b from identity.
+
+    In units of the priors' widths L-BFGS needs a fifth of the iterations.
+    """
     size, classes = x.shape
-    truth = np.zeros_like(x)
-    truth[np.arange(size), labels] = 1
+    rows = np.arange(size)
     inputs = np.hstack([x, np.ones((size, 1))])
 
-    def objective(moved: FloatArray) -> tuple[float, FloatArray]:
+    def objective(u: FloatArray) -> tuple[float, FloatArray]:
+        moved = widths * u
         change = inputs @ moved.reshape(classes, -1).T if full else x * moved[:classes] + moved[classes:]
         logs = log_softmax(x + change, axis=1)
-        excess = (np.exp(logs) - truth) / size
+        loss = -logs[rows, labels].mean() + u @ u / (2 * size)
+        excess = np.exp(logs, out=logs)
+        excess[rows, labels] -= 1
         slope = (excess.T @ inputs).ravel() if full else np.concatenate([(excess * x).sum(0), excess.sum(0)])
-        loss = -logs[np.arange(size), labels].mean() + (penalty * moved**2).sum()
-        return float(loss), slope + 2 * penalty * moved
+        return float(loss), (widths * slope + u) / size
 
-    start = np.zeros(classes * (classes + 1) if full else 2 * classes)
-    moved = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-6}).x
+    found = minimize(
+        objective,
+        np.zeros(len(widths)),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 500, "gtol": 1e-7, "ftol": 1e-12},
+    )
+    moved = widths * found.x
     if full:
         matrix = moved.reshape(classes, -1)
         return np.eye(classes) + matrix[:, :classes], matrix[:, classes]
