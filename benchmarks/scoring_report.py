@@ -98,7 +98,7 @@ def shares(off: IntArray) -> tuple[float, float]:
 
 
 def levels(distance: FloatArray, margin: FloatArray) -> IntArray:
-    """Ten levels in the total order of robcal: distance, then margin, then index."""
+    """Ten levels in the total order of robcal: distance, then margin, then a draw."""
     none = np.full(len(distance), -1)
     status = np.full(len(distance), "verified")
     small, lead = distance.astype(np.float32), margin.astype(np.float32)

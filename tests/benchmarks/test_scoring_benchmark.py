@@ -131,10 +131,10 @@ def test_a_peer_reaches_ours_unless_an_exact_test_says_no(report):
     exact = np.arange(1.0, 201.0)
 
     def swapped(pairs):
-        """Two of two hundred in another level for every pair, across the first cuts."""
+        """Two of two hundred in another level for every pair, across the first cuts; none nearer than the exact."""
         distance = exact.copy()
         for cut in range(20, 20 * (pairs + 1), 20):
-            distance[[cut - 1, cut]] = distance[[cut, cut - 1]]
+            distance[[cut - 1, cut]] = cut + 1.5, cut + 1.2
         return distance
 
     rows = [
