@@ -23,6 +23,7 @@ from robcal.calibration import (
     intervals,
     metrics,
     ood,
+    prediction_sets,
     recalibration,
     replicates,
     row_order,
@@ -94,6 +95,11 @@ def fitted(r: Rows) -> tuple[float, PerRow]:
 def recalibrated(r: Rows) -> tuple[str, PerRow]:
     made = recalibration.Recalibrator("score-temperature").fit(r.logits, r.labels)
     return made.method, PerRow(made.predict_proba(r.logits).astype(np.float32))
+
+
+def sets_of_levels(r: Rows) -> prediction_sets.PredictionSets:
+    given = {"levels": r.levels, "new_levels": r.levels, "coverage": 0.7}
+    return prediction_sets.prediction_sets(r.probs, r.labels, r.probs, **given)
 
 
 def audited(r: Rows) -> dict[str, Any]:
@@ -180,8 +186,13 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "selective.ties": lambda r: selective.ties(r.top),
     "stability.group_means": lambda r: stability.group_means(r.confidence, r.levels),
     "stability.run_variance": lambda r: PerRow(stability.run_variance([run.max(1) for run in r.runs])),
+    "prediction_sets.audit_sets": lambda r: plain(
+        prediction_sets.audit_sets(sets_of_levels(r).sets, r.labels, r.levels)
+    ),
+    "prediction_sets.prediction_sets": lambda r: PerRow(sets_of_levels(r).sets, sets_of_levels(r).thresholds),
     "recalibrator.Recalibrator": recalibrated,
     "temperature.TemperatureScaling": fitted,
+    "temperature.optimal_temperature": lambda r: temperature.optimal_temperature(r.logits, r.labels),
     "threshold.selective_threshold": lambda r: threshold.selective_threshold(r.confidence, r.correct, risk=0.4),
     "soft_labels.level_statistics": lambda r: robcal.level_statistics(r.confidence, r.correct, r.levels, 6),
     "soft_labels.soft_cross_entropy": lambda r: [
