@@ -6,6 +6,7 @@ import pytest
 
 import robcal
 from robcal.base.checks import InputError
+from robcal.calibration.ranges import metric_range
 from robcal.calibration.replicates import Resampling
 from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
 from robcal.report.verdicts import paired_difference
@@ -209,6 +210,25 @@ class TestCollect:
     def test_methods_without_a_common_seed_are_refused(self):
         with pytest.raises(InputError, match="share no seed"):
             collect([measured("vanilla", 0), measured("ar-adals", 1)])
+
+
+def test_intervals_and_differences_of_two_seeds_stay_in_their_ranges():
+    """Student's t with one degree of freedom reaches 13 times the spread."""
+    runs = [measured(name, seed, sharpness=s, n=24) for name, s in (("vanilla", 1), ("ar-adals", 4)) for seed in (0, 1)]
+    results = collect(runs)
+    cut = 0
+    for method in results.methods:
+        for name, estimate in method.metrics.items():
+            least, most = metric_range(name)
+            assert least <= estimate.low <= estimate.value <= estimate.high <= most, name
+            cut += estimate.low == least or estimate.high == most
+        for row in method.levels:
+            assert -1 <= row.joint_gap.low <= row.gap.low <= row.gap.high <= row.joint_gap.high <= 1
+    for name, estimate in results.differences["ar-adals"].items():
+        least, most = metric_range(name)
+        assert least - most <= estimate.low <= estimate.high <= most - least, name
+        cut += estimate.low == least - most or estimate.high == most - least
+    assert cut > 5
 
 
 def test_gallery_holds_wrong_confident_images_of_fragile_levels():

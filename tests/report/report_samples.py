@@ -143,7 +143,13 @@ def levelled():
     """What an audit with scores, groups and wrong examples holds; the figures of wide intervals have many digits."""
     one = method("audit", "Classifier", seeds=(), epochs=0, group="device")
     worst = tuple(WrongExample(10_000 + k, 3, 7, 0.99 - k / 100, 123.456 + k, 0) for k in range(5))
-    one = replace(one, worst=worst, shift=(), history=(), gallery=())
+    sure, gap = Estimate(1.0, 1.0, 1.0), Estimate(-0.1009, -0.2009, -0.0009)
+    rows = tuple(
+        replace(row, n=10_000, score_low=0.00232, score_high=0.0282, confidence=sure, accuracy=sure, gap=gap)
+        for row in one.levels
+    )
+    groups = {"device": tuple(replace(row, group=f"device of some age {row.group}") for row in rows[:3])}
+    one = replace(one, worst=worst, levels=rows, groups=groups, shift=(), history=(), gallery=())
     data = {"name": "Audit", "num_classes": 10, "class_names": list("0123456789"), "sizes": {"examples": 316}}
     return Results("Audit", data, (one,), notes=("Ten levels.",), score_name="predictive entropy")
 

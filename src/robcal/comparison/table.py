@@ -29,6 +29,7 @@ from robcal.comparison.summary import VARIANTS
 from robcal.report import formatting
 from robcal.report.table import escape_markdown
 
+_MARKS = "*: best of its column. ~: not distinguishable from it (what that rests on is told below the tables)."
 #: Columns of table.txt.
 WIDTH = 120
 
@@ -79,7 +80,9 @@ def text_tables(record: Mapping[str, Any], *, width: int = WIDTH) -> str:
     parts = ["\n".join(parts)]
     for heading, columns, rows in blocks(record, best="{}*", tied="{}~", bare=True):
         table = [list(map(_ascii, row)) for row in (columns, *rows)]
-        parts.append("\n".join(textwrap.wrap(_ascii(heading), width)) + "\n" + _laid_out(table, width))
+        marked = any(cell.endswith(("*", "~")) for row in table for cell in row[1:])
+        lines = [*textwrap.wrap(_ascii(heading), width), _laid_out(table, width)]
+        parts.append("\n".join([*lines, *(textwrap.wrap(_MARKS, width) if marked else [])]))
     parts += [
         "\n".join(textwrap.wrap(_ascii(line), width))
         for line in (LEGEND.format(best="*", tied="~"), *footnotes(record), *notes(record))

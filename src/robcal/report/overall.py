@@ -56,7 +56,7 @@ def provenance_numbers(results: Results) -> tuple[Numbers, ...]:
     """Data set and provenance as two-column tables."""
     made = []
     for caption, mapping in (("Data", results.dataset), ("Provenance", results.provenance)):
-        rows = tuple((clean_text(name), clean_text(value)) for name, value in flat(mapping))
+        rows = tuple((clean_text(name), clean_text(value)) for name, value in flat(mapping) if value)
         if rows:
             made.append(Numbers(caption, ("Entry", "Value"), rows))
     return tuple(made)
