@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -121,6 +123,15 @@ def at_the_command_line(folder: Path) -> Iterator[tuple[Callable[[], Any], Calla
         exec(re.search(r"np\.save\([^)]*\)", message)[0], {"np": np, "array": PROBS, "probs": PROBS})  # type: ignore[index]
         return read(next(file for file in Path().glob("*.npy")), "the array")
 
+    def closed() -> Any:
+        with mock.patch("os.access", return_value=False):
+            return checks.check_output(folder / "closed.html", overwrite=False)
+
+    def pipe() -> Any:
+        if not (folder / "pipe.npy").exists():
+            os.mkfifo(folder / "pipe.npy")
+        return read(folder / "pipe.npy", "the array")
+
     two = ("--probs", folder / "p.npy", "--labels", folder / "y.npy")
     out = (*two, "--out")
     yield lambda: read(folder / "two.npz", "the array"), named, "Name it"
@@ -138,6 +149,10 @@ def at_the_command_line(folder: Path) -> Iterator[tuple[Callable[[], Any], Calla
     results = files(**good).results
     yield lambda: Audit(results).worst(), lambda _: robcal.audit(PROBS, LABELS, resamples=20).worst(), "robcal.audit"
     yield lambda: cli(*out, folder / "there.html"), over, "another name"
+    yield closed, over, "Give yourself the right"
+    yield pipe, lambda _: read(folder / "p.npy", "the array"), "Write what comes out of it to a file"
+    yield lambda: read(folder / f"{'x' * 300}.npy", "it"), lambda _: read(folder / "p.npy", "it"), "Check the path"
+    yield lambda: checks.check_file(folder, "it"), lambda _: read(folder / "p.npy", "it"), "Name a file inside it"
     yield lambda: checks.check_output(folder, overwrite=True), over, "Name a file inside it"
     yield lambda: cli(*out, folder / "p.npy" / "o.html"), over, "another place"
 

@@ -5,9 +5,11 @@ Those of arrays stand in `arrays`, the error in `errors`; everyone imports all o
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -34,6 +36,7 @@ __all__ = [
     "as_array",
     "as_numbers",
     "check_choice",
+    "check_file",
     "check_flags",
     "check_fraction",
     "check_labels",
@@ -46,6 +49,7 @@ __all__ = [
     "check_same_length",
     "check_scores",
     "check_seed",
+    "is_there",
     "precision_of",
     "refuse",
 ]
@@ -129,14 +133,43 @@ def check_choice(value: str, allowed: Iterable[str], name: str) -> str:
     return value
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; also false where the system does not look, as a name is too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def check_readable(path: Path, what: str) -> Path:
-    """Return `path` if it is a file or folder that exists.
+    """Return `path` if it is a regular file or a folder.
 
     Raises:
-        InputError: otherwise.
+        InputError: if nothing is there, or what would be waited for for ever: a pipe, a socket or a device.
     """
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         refuse(f"{what} {path} does not exist", "it must name an existing file or folder", "Check the spelling")
+    except (OSError, ValueError) as error:
+        _refuse_path(f"{what} {str(path)[:300]!r}", error)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        refuse(
+            f"{what} {path} is a pipe, a socket or a device",
+            "it must be a regular file or a folder",
+            "Write what comes out of it to a file, and name that",
+        )
+    return path
+
+
+def check_file(path: Path, what: str) -> Path:
+    """Return `path` if it is a regular file.
+
+    Raises:
+        InputError: if it is not, or nothing is there.
+    """
+    if check_readable(path, what).is_dir():
+        refuse(f"{what} {path} is a folder", "it must be a file", "Name a file inside it")
     return path
 
 
@@ -144,9 +177,13 @@ def check_output(path: Path, *, overwrite: bool) -> Path:
     """Return `path` if nothing is there, or if it may be overwritten; its parent must be a folder or creatable.
 
     Raises:
-        InputError: if it exists and `overwrite` is false, or if a parent is a file.
+        InputError: if it exists and `overwrite` is false, if a parent is a file, or if its folder takes no new files.
     """
-    if path.exists() and not overwrite:
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        _refuse_path(repr(str(path)[:300]), error)
+    if exists and not overwrite:
         refuse(
             f"{path} exists",
             "an existing output is never overwritten unasked",
@@ -154,9 +191,17 @@ def check_output(path: Path, *, overwrite: bool) -> Path:
         )
     if path.is_dir():
         refuse(f"{path} is a folder", "the output must be a file", "Name a file inside it")
-    for parent in path.parents:
-        if parent.exists():
-            if not parent.is_dir():
-                refuse(f"{parent} is a file", "the output's parent must be a folder", "Choose another place")
-            break
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        refuse(f"{parent} is a file", "the output's parent must be a folder", "Choose another place")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        refuse(
+            f"{parent} takes no new files", "the output is written there", "Give yourself the right, or choose another"
+        )
     return path
+
+
+def _refuse_path(given: str, error: Exception) -> NoReturn:
+    """Refuse a path that the system does not look up: too long, in a folder that is closed, or with a zero byte."""
+    reason = getattr(error, "strerror", None) or str(error)
+    refuse(f"{given} cannot be looked up ({reason})", "it must be the path of a file", "Check the path and its rights")

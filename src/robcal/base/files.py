@@ -1,31 +1,139 @@
-"""Files are written whole or not at all, and work that two processes want is done by one."""
+"""Files are read and written in one way: what goes wrong is refused by the file's name, and a file is written whole.
+
+Work that two processes want is done by one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import FileLock
+
+from robcal.base.checks import check_file
+from robcal.base.errors import InputError, refuse
+
+try:
+    import fcntl
+except ImportError:  # a system without locks: nothing is locked, and nothing left behind is removed
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def reading(
+    path: Path,
+    what: str,
+    *,
+    rule: str = "the file must be whole and of the right kind",
+    fix: str = "Put a whole copy in its place, or delete it and make it again",
+) -> Iterator[None]:
+    """Turn whatever a reader of `path` raises in the block into one refusal that names the file.
+
+    Libraries raise many kinds of error on damaged files, of which they document few; so all are taken. Only code that
+    reads the file may stand in the block.
+
+    Args:
+        path: a file.
+        what: it holds, for the error ("the scores").
+        rule: what such a file must be.
+        fix: what to do.
+
+    Raises:
+        InputError: if there is no regular file, or the block raises any error.
+    """
+    check_file(path, what)
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError:
+        refuse(f"{what} {path} does not fit into memory", "it is read whole", "Take a smaller file, or free memory")
+    except Exception as error:
+        refuse(f"{what} {path} cannot be read ({reason_of(error)})", rule, fix)
+
+
+def reason_of(error: BaseException) -> str:
+    r"""What an error of a library says, on one line, short, and without advice to load a file unsafely.
+
+    >>> reason_of(ValueError("a\n b")), reason_of(KeyError())
+    ('a b', 'KeyError')
+    """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return "it holds Python objects, and to unpickle them could run code" if "pickle" in reason else reason
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not.
+
+    Temporary files of this name that a killed process left are removed.
+
+    Raises:
+        InputError: if the system does not let the file be written; whatever was there before is kept.
+    """
+    temporary, opened = None, contextlib.ExitStack()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        opened.callback(os.close, handle)
+        temporary = Path(name)
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_SH)  # says that its process lives
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        refuse_unwritable(path, error)
     finally:
-        temporary.unlink(missing_ok=True)
+        opened.close()
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: Path, error: Exception) -> NoReturn:
+    """Say why a file cannot be written.
+
+    Raises:
+        InputError: always.
+    """
+    reason = getattr(error, "strerror", None) or reason_of(error)
+    refuse(
+        f"{path} cannot be written ({reason})",
+        "its folder must take new files, and the disk must have room",
+        "Free space, give yourself the right to write there, or choose another place; finished work is kept",
+    )
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove temporary files of `path` whose process was killed: no living one holds their locks."""
+    if fcntl is None:
+        return
+    for name in _temporary_names(path.parent):
+        if name.startswith(f".{path.name}."):
+            with contextlib.suppress(OSError), (path.parent / name).open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (path.parent / name).unlink()
+
+
+@functools.lru_cache(maxsize=64)
+def _temporary_names(folder: Path) -> tuple[str, ...]:
+    """The temporary files in a folder when this process first writes there; a folder is listed once."""
+    with os.scandir(folder) as entries:
+        return tuple(
+            entry.name for entry in entries
+            if entry.name.startswith(".") and entry.name.endswith(".tmp") and entry.is_file(follow_symlinks=False)
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -33,7 +141,14 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path` (an empty file is made) while the block runs; others wait.
 
     The lock ends with the process that holds it, however that ends.
+
+    Raises:
+        InputError: if the system does not let the file be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(path))
+        except OSError as error:
+            refuse_unwritable(path, error)
         yield

@@ -1,26 +1,29 @@
 """Save and load every artifact: atomically, with provenance, and never executing code from a file.
 
 Tables (scores, levels) are parquet, arrays (predictions, checkpoints) safetensors, everything else JSON. A file is
-written under a temporary name beside its target and renamed, so that a reader never sees half of one.
+written under a temporary name beside its target and renamed, so that a reader never sees half of one. Tables and arrays
+carry a seal (`robcal.base.seals`), so that a reader never sees what was changed afterwards.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import check_output, check_readable, refuse
+from robcal.base.checks import check_output, refuse
 from robcal.base.encoding import plain, typed
-from robcal.base.files import replacing
+from robcal.base.files import reading, refuse_unwritable, replacing
+from robcal.base.seals import SEAL, check_seal, seal_of
 from robcal.base.types import FidelityRow, Levels, Predictions, Results, Scores
 
 if typing.TYPE_CHECKING:
@@ -75,11 +78,8 @@ def load_json(path: Path, what: str = "the file") -> Any:
     Raises:
         InputError: if the file is missing or is not JSON.
     """
-    check_readable(path, what)
-    try:
+    with reading(path, what):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        _unreadable(path, what, error)
 
 
 def save_results(results: Results, path: Path) -> Path:
@@ -96,15 +96,27 @@ def load_results(path: Path) -> Results:
     return decode(Results, load_json(path, "the results"), path)
 
 
-def load_fidelity(path: Path) -> tuple[FidelityRow, ...]:
+def load_fidelity(path: Path, model: str | None = None) -> tuple[FidelityRow, ...]:
     """Read what `robcal fidelity` wrote.
 
+    Args:
+        path: the file.
+        model: digest of the network that it must be of; None: of any. A file of version 0.1.0 does not say.
+
     Raises:
-        InputError: if the file is missing or is of another kind.
+        InputError: if the file is missing, of another kind, or of another network.
     """
     found = load_json(path, "the fidelity")
-    if not isinstance(found, dict) or "rows" not in found:
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
         refuse(f"{path} holds no rows", "it must be the result of `robcal fidelity`", "Measure it again")
+    about = found.get("about")
+    made_by = about.get("model", model) if isinstance(about, dict) else model
+    if model is not None and made_by != model:
+        refuse(
+            f"{path} was measured on another network",
+            "a run shows how far its own scores can be trusted",
+            f"Delete {path}, or measure it again with `robcal fidelity`",
+        )
     return tuple(decode(FidelityRow, row, path) for row in found["rows"])
 
 
@@ -114,10 +126,8 @@ def decode(kind: type[T], value: Any, path: Path) -> T:
     Raises:
         InputError: if the value has another shape.
     """
-    try:
+    with reading(path, f"the {kind.__name__} file"):
         return typing.cast(T, typed(kind, value))
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        _unreadable(path, f"{kind.__name__} file", error)
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -226,11 +236,8 @@ def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[An
     Raises:
         InputError: if the file is missing, truncated, of objects, or no .npy file.
     """
-    check_readable(path, what)
-    try:
+    with reading(path, what):
         array: npt.NDArray[Any] = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
-    except (OSError, ValueError, EOFError) as error:
-        _unreadable(path, what, error)
     if not isinstance(array, np.ndarray):
         refuse(
             f"{what} come in {path.name}, which holds several arrays",
@@ -252,23 +259,20 @@ def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any
     import pyarrow.parquet as pq
 
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    table = table.replace_schema_metadata({"robcal": json.dumps(about, sort_keys=True)})
+    table = table.replace_schema_metadata(_sealed(json.dumps(about, sort_keys=True), columns))
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
     return path
 
 
 def _load_table(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    check_readable(path, what)
-    try:
+    with reading(path, what):
         table = pq.read_table(path, partitioning=None)
-        about = json.loads((table.schema.metadata or {}).get(b"robcal", b"{}"))
-        return {name: table.column(name).to_numpy() for name in table.column_names}, about
-    except (pa.ArrowException, OSError, ValueError) as error:
-        _unreadable(path, what, error)
+        said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+        return columns, _unsealed(said, columns, path)
 
 
 # Arrays --------------------------------------------------------------------------------------------------------------
@@ -280,16 +284,11 @@ def save_predictions(predictions: Predictions, path: Path, *, overwrite: bool = 
     Raises:
         InputError: if the file exists and `overwrite` is false.
     """
-    from safetensors.numpy import save_file
-
     check_output(path, overwrite=overwrite)
     arrays: dict[str, npt.NDArray[Any]] = {"probs": predictions.probs, "labels": predictions.labels}
     if predictions.logits is not None:
         arrays["logits"] = predictions.logits
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"robcal": json.dumps(plain(dict(predictions.provenance)))})
-    return path
+    return save_arrays(arrays, path, about=predictions.provenance)
 
 
 def load_predictions(path: Path) -> Predictions:
@@ -298,7 +297,7 @@ def load_predictions(path: Path) -> Predictions:
     Raises:
         InputError: if the file is missing, truncated, or holds something else.
     """
-    arrays, about = _load_safetensors(path, "the predictions")
+    arrays, about = load_arrays(path, "the predictions")
     if "probs" not in arrays or "labels" not in arrays:
         refuse(
             f"{path} holds {', '.join(arrays)}", "a predictions file holds probs and labels", "Run `robcal train` again"
@@ -311,8 +310,8 @@ def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, *, about: Ma
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"robcal": json.dumps(plain(dict(about or {})))})
+    with _written(path) as temporary:
+        save_file(contiguous, temporary, metadata=_sealed(json.dumps(plain(dict(about or {}))), contiguous))
     return path
 
 
@@ -322,19 +321,43 @@ def load_arrays(path: Path, what: str = "the arrays") -> tuple[dict[str, npt.NDA
     Raises:
         InputError: if the file is missing or truncated.
     """
-    return _load_safetensors(path, what)
+    return _load_safetensors(path, what, "numpy")
 
 
-def _load_safetensors(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
+def _load_safetensors(path: Path, what: str, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays of numpy or torch ("pt"), and what is said of them."""
+    from safetensors import safe_open
 
-    check_readable(path, what)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {}).get("robcal", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        _unreadable(path, what, error)
+    with reading(path, what), safe_open(path, framework=framework) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return arrays, _unsealed(file.metadata() or {}, arrays, path)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """`replacing`, for writers that tell of a full disk by errors of their own kinds (safetensors, torch)."""
+    from safetensors import SafetensorError
+
+    with replacing(path) as temporary:
+        try:
+            yield temporary
+        except (SafetensorError, RuntimeError) as error:
+            refuse_unwritable(path, error)
+
+
+def _sealed(about: str, arrays: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a table or of arrays."""
+    return {"robcal": about, SEAL: seal_of(about, arrays)}
+
+
+def _unsealed(metadata: Mapping[str, str], arrays: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What a file says of its arrays, if they and it are as they were written."""
+    about = metadata.get("robcal", "{}")
+    check_seal(metadata.get(SEAL), about, arrays, path)
+    said = json.loads(about)
+    if not isinstance(said, dict):
+        raise TypeError(f"its metadata is {type(said).__name__}")
+    return said
 
 
 def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any], path: Path) -> Path:
@@ -348,8 +371,8 @@ def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any],
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"robcal": json.dumps(plain(dict(about)))})
+    with _written(path) as temporary:
+        save_file(tensors, temporary, metadata=_sealed(json.dumps(plain(dict(about))), tensors))
     return path
 
 
@@ -359,15 +382,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     Raises:
         InputError: if the file is missing, truncated, or not a robcal checkpoint.
     """
-    from safetensors import SafetensorError, safe_open
-
-    check_readable(path, "the checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("robcal", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        _unreadable(path, "the checkpoint", error)
+    tensors, about = _load_safetensors(path, "the checkpoint", "pt")
     if "model" not in about:
         refuse(
             f"{path} does not say which model it holds",
@@ -381,7 +396,7 @@ def save_state(state: Mapping[str, Any], path: Path) -> Path:
     """Write the state of an unfinished run (tensors, numbers, strings, containers of these)."""
     import torch
 
-    with replacing(path) as temporary:
+    with _written(path) as temporary:
         torch.save(dict(state), temporary)
     return path
 
@@ -392,24 +407,13 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, truncated, or holds anything else.
     """
-    import pickle
     import warnings
-    import zipfile
 
     import torch
 
-    check_readable(path, "the saved state")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a foreign pickle makes torch warn before it refuses
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        _unreadable(path, "the saved state", error)
+    with reading(path, "the saved state"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a foreign pickle makes torch warn before it refuses
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds {type(state).__name__}")
     return state
-
-
-def _unreadable(path: Path, what: str, error: Exception) -> NoReturn:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if "pickle" in reason:  # numpy advises to load it unsafely
-        reason = "it holds Python objects"
-    refuse(f"{what} {path} cannot be read ({reason})", "the file must be whole and of the right kind", "Make it again")

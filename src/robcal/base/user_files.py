@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import FloatArray, as_numbers, check_readable, refuse
+from robcal.base.checks import FloatArray, as_numbers, check_readable, is_there, refuse
 
 AnyArray = npt.NDArray[Any]
 
@@ -94,7 +94,7 @@ def title_of(path: Path) -> str:
 def _chosen(path: Path) -> tuple[Path, list[str]]:
     """The file, and what of it is meant (nothing: all)."""
     found = _CHOICE.fullmatch(str(path))
-    if path.exists() or found is None:
+    if is_there(path) or found is None:
         return path, []
     return Path(found["file"]), found["names"].split(",")
 

@@ -110,10 +110,9 @@ def _check_options(
 
 def _predictions(run: Path, split: str) -> tuple[FloatArray, IntArray]:
     """Return a finished run's logits of a split (of an ensemble, logarithms of its probabilities), and the labels."""
-    from robcal.base.storage import load_predictions
     from robcal.runs.directory import open_run
 
-    found = load_predictions(open_run(run).directory / f"predictions-{split}.safetensors")
+    found = open_run(run).predictions(split)
     logits = found.logits if found.logits is not None else np.log(np.maximum(found.probs, np.finfo(np.float32).tiny))
     return logits.astype(np.float64), found.labels
 

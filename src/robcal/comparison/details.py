@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import load_json, load_scores
 from robcal.base.types import Results
-from robcal.comparison.doing import dataset_of, scored_index, scores_file
+from robcal.comparison.doing import dataset_of, plain_scores, scored_index
 from robcal.comparison.missing import Missing
 from robcal.comparison.outcomes import gather
 from robcal.comparison.tasks import Entry, Work
@@ -47,13 +46,13 @@ def _measured(work: Work, entry: Entry, images: Any, first: str) -> Measured:
     run = open_run(place.of(entry.members[0].settings()))
     plain, distance, index = work.plain.get(entry.seed), None, None
     if plain is not None:
-        scores = load_scores(scores_file(place.of(plain.settings()), plan.score_limit))
+        scores = plain_scores(plain, place, plan.score_limit)
         index = scored_index(plain.settings(), plan.score_limit)
         distance = scores.distance if entry.label == first else None
     return Measured(
         directory=run.directory,
         settings=run.settings,
-        dataset=load_json(run.directory / "run.json", "the run")["dataset"],
+        dataset=run.record["dataset"],
         probs=softmax(evidence.test).astype(np.float32),
         labels=evidence.test_labels,
         distance=distance,

@@ -16,8 +16,8 @@ from robcal.base.distributed import choose_device
 from robcal.base.files import locked
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import load_json, save_json
-from robcal.base.types import Float32Array
-from robcal.comparison.tasks import Outside, Place, ShiftPlan, Task, needs_reference
+from robcal.base.types import Float32Array, Scores
+from robcal.comparison.tasks import Choice, Outside, Place, ShiftPlan, Task, needs_reference
 from robcal.data import Dataset, Split, load_dataset, read_parts
 from robcal.data.shifts import check_outside, shift_source
 from robcal.data.splits import Parts, stratified_subset
@@ -78,6 +78,16 @@ def scored_index(settings: TrainSettings, limit: int | None) -> IntArray:
 def scores_file(directory: Path, limit: int | None) -> Path:
     """Where the robustness of the test examples is."""
     return directory / ("scores-test.parquet" if limit is None else f"scores-test-{limit}.parquet")
+
+
+def plain_scores(plain: Choice, place: Place, limit: int | None) -> Scores:
+    """The robustness of the test examples, for the plain model of a seed.
+
+    Raises:
+        InputError: if they are missing, damaged, or of another model.
+    """
+    run = open_run(place.of(plain.settings()))
+    return run.scores(scores_file(run.directory, limit), run.model_digest)
 
 
 def dataset_of(settings: TrainSettings) -> Dataset:

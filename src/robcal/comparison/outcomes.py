@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray, refuse
-from robcal.base.storage import load_predictions, load_scores
 from robcal.base.types import Float32Array
 from robcal.calibration.ood import OodRanking
 from robcal.calibration.replicates import Resampling
@@ -23,8 +22,8 @@ from robcal.calibration.weighted import weighted_metric
 from robcal.comparison.doing import (
     inference_of,
     outside_of,
+    plain_scores,
     scored_index,
-    scores_file,
     scoring_kind,
     seconds_of,
     shift_of,
@@ -116,10 +115,7 @@ def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence
         InputError: if the members do not predict the same examples.
     """
     runs = [open_run(place.of(choice.settings())) for choice in entry.members]
-    kept = {
-        split: [load_predictions(run.directory / f"predictions-{split}.safetensors") for run in runs]
-        for split in ("val", "test")
-    }
+    kept = {split: [run.predictions(split) for run in runs] for split in ("val", "test")}
     for split, members in kept.items():
         if any(not np.array_equal(members[0].labels, other.labels) for other in members):
             refuse(
@@ -152,7 +148,7 @@ def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
     if job.plain is None:
         return None, None
     settings = job.plain.settings()
-    scores = load_scores(scores_file(job.place.of(settings), job.score_limit))
+    scores = plain_scores(job.plain, job.place, job.score_limit)
     return assign_levels(scores, settings.levels, ties="share"), scored_index(settings, job.score_limit)
 
 

@@ -24,7 +24,7 @@ from robcal.base.checks import (
 from robcal.base.encoding import plain
 from robcal.base.files import replacing
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import is_scores_file, load_fidelity, provenance
+from robcal.base.storage import is_scores_file, provenance
 from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, MethodResult, Results, Scores, TrendTest, WrongExample
 from robcal.base.user_files import named_column, read_array, read_scores, title_of
 from robcal.calibration.binning import AnyFloatArray, top_label
@@ -346,8 +346,7 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
         gallery=gallery(run, made.examples.level),
         remarks=hard_label_remarks({run.seed: run.history}),
     )
-    file = directory / "fidelity.json"
-    trusted = load_fidelity(file) if file.exists() else ()
+    trusted = open_run(directory).fidelity()
     results = dataclasses.replace(made.results, dataset=run.dataset, methods=(method,), fidelity=trusted)
     return Audit(results, made.examples)
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import load_fidelity, provenance
+from robcal.base.storage import provenance
 from robcal.base.types import (
     Estimate,
+    FidelityRow,
     GroupRow,
     MethodResult,
     ReliabilityBin,
@@ -135,7 +136,7 @@ def collect(
         differences=differences,
         pairs={name: rivals for name, rivals in pairs.items() if rivals},
         notes=_notes(first, methods, count),
-        fidelity=load_fidelity(trusted) if (trusted := first.directory / "fidelity.json").exists() else (),
+        fidelity=_fidelity(first.directory),
         provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(directories)),
     )
 
@@ -189,6 +190,11 @@ def _shift_interval(seeds: Sequence[tuple[float, FloatArray]]) -> Estimate:
     """The mean over seeds, with its interval, from each seed's value and replicates."""
     replicates = np.mean([replicate for _, replicate in seeds], axis=0)
     return seed_mean_interval([value for value, _ in seeds], float(replicates.var(ddof=1)))
+
+
+def _fidelity(directory: Path) -> tuple[FidelityRow, ...]:
+    """What was measured of the run's scores, if anything was."""
+    return open_run(directory).fidelity() if (directory / "fidelity.json").exists() else ()
 
 
 def _differences(

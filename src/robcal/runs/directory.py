@@ -1,19 +1,48 @@
-"""Reading a run directory that `robcal.runs.train` made: its settings, data, history and networks."""
+"""Reading a run directory that `robcal.runs.train` made: its settings, data, history, networks and predictions.
+
+run.json names every file that training wrote, with the digest of its bytes; each is checked when it is read, so that a
+file of another run, or one that was changed, is refused. What is measured later says of which model and data it is.
+Runs of version 0.1.0 have no such list: of these the network is checked, by the digest that they do hold.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from robcal.base.checks import refuse
-from robcal.base.storage import decode, load_checkpoint, load_json
-from robcal.base.types import EpochRow
+from robcal.base.checks import check_file, is_there, refuse
+from robcal.base.files import reading
+from robcal.base.seals import digest_of_file
+from robcal.base.storage import (
+    decode,
+    digest_of,
+    digest_of_tensors,
+    load_checkpoint,
+    load_fidelity,
+    load_json,
+    load_predictions,
+    load_scores,
+)
+from robcal.base.types import EpochRow, FidelityRow, Predictions, Scores
 from robcal.data import Dataset, load_dataset
 from robcal.methods import make_method
 from robcal.models import Normalized, build_model
 from robcal.training.sampling import dropout_networks
-from robcal.training.settings import FORMER_SETTINGS, TrainSettings
+from robcal.training.settings import FORMER_SETTINGS, SAMPLED, TrainSettings
+
+if TYPE_CHECKING:
+    import torch
+
+#: What training writes, as patterns: the files that run.json lists.
+TRAINED = ("model.safetensors", "member-*.safetensors", "history.json", "predictions-*.safetensors", "levels-*.parquet")
+
+#: What is written of a run besides: its record, what is unfinished, what is measured, and files of earlier versions.
+BESIDE = (
+    *("state.pt", "scores-*.parquet", "shift-*.safetensors", "ood-*.safetensors", "inference.json", "fidelity.json"),
+    *("results.json", "measurement.safetensors", "levels-history.json", "online-history.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,14 +73,65 @@ class Run:
         )
 
     @property
+    def record(self) -> dict[str, Any]:
+        """What run.json says.
+
+        Raises:
+            InputError: if it is unreadable, or does not fit the run's settings.
+        """
+        return _load_record(self.directory)
+
+    @property
     def is_complete(self) -> bool:
         """Whether training has ended."""
-        return bool(load_json(self.directory / "run.json", "the run").get("complete"))
+        return bool(self.record.get("complete"))
+
+    @property
+    def model_digest(self) -> str | None:
+        """Of what predicts: by it, what is measured of a run is told from what is measured of others."""
+        return self.record.get("model_digest")
 
     def history(self) -> list[EpochRow]:
         """One row an epoch."""
-        file = self.directory / "history.json"
+        file = own_file(self.directory / "history.json")
         return [decode(EpochRow, row, file) for row in load_json(file, "the history")]
+
+    def fidelity(self) -> tuple[FidelityRow, ...]:
+        """How far its scores can be trusted, by `robcal fidelity`; nothing where that was not measured.
+
+        Raises:
+            InputError: if it is damaged, or of another network.
+        """
+        file = self.directory / "fidelity.json"
+        alone = self.settings.num_networks == 1 and self.settings.method not in SAMPLED
+        return load_fidelity(file, self.model_digest if alone else None) if file.exists() else ()
+
+    def predictions(self, split: str) -> Predictions:
+        """What it predicts of "val" or "test".
+
+        Raises:
+            InputError: if they are missing, damaged, or not this run's.
+        """
+        return load_predictions(own_file(self.directory / f"predictions-{split}.safetensors"))
+
+    def scores(self, file: Path, model: str | None) -> Scores:
+        """Scores that were made with the run's network and kept beside it.
+
+        Args:
+            file: where they are.
+            model: digest of the network's tensors.
+
+        Raises:
+            InputError: if they are missing, damaged, or of another network.
+        """
+        scores = load_scores(file)
+        if scores.provenance.get("model") not in (model, None):
+            refuse(
+                f"{file} holds the scores of another network",
+                f"it must be scored with the network of {self.directory}",
+                f"Delete {file}; the same command makes it anew",
+            )
+        return scores
 
     def dataset(self) -> Dataset:
         """The data it was trained on, cut in the same way."""
@@ -90,23 +170,84 @@ def open_run(directory: Path) -> Run:
     Raises:
         InputError: if it is none, or unreadable.
     """
-    if not (directory / "run.json").exists():
+    return Run(directory, _settings(_load_record(directory), directory))
+
+
+def own_file(path: Path) -> Path:
+    """Return `path` if it is as the training of the run beside it wrote it.
+
+    Args:
+        path: a file, in a run directory or elsewhere; where there is no list of files nothing is checked.
+
+    Raises:
+        InputError: if the file is missing, or is not the one that run.json lists.
+    """
+    check_file(path, "the file of a run")
+    if not (path.parent / "run.json").is_file():
+        return path
+    listed = _load_record(path.parent).get("files")
+    if isinstance(listed, dict):
+        with reading(path, "the file of a run"):
+            found = digest_of_file(path)
+        if listed.get(path.name) != found:
+            _refuse_foreign(path)
+    return path
+
+
+def list_files(directory: Path) -> dict[str, str]:
+    """Return the files that training wrote to a run directory, with the digests of their bytes."""
+    files = sorted(file for pattern in TRAINED for file in directory.glob(pattern))
+    return {file.name: digest_of_file(file) for file in files}
+
+
+def clear(directory: Path) -> None:
+    """Remove what an earlier run wrote to a directory."""
+    for pattern in (*TRAINED, *BESIDE):
+        for file in directory.glob(pattern):
+            file.unlink()
+
+
+def _load_record(directory: Path) -> dict[str, Any]:
+    file = directory / "run.json"
+    if not is_there(file) or not file.is_file():
         refuse(
             f"{directory} is no run directory (it has no run.json)",
             "`robcal train --out DIR` makes one",
             "Check the path",
         )
-    record = load_json(directory / "run.json", "the run")
+    record = load_json(file, "the run")
+    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+        refuse(f"{file} does not hold a run's settings", "it is written by `robcal train`", "Train again")
+    if "files" in record:
+        settings = _settings(record, directory, keep_scores=True)
+        if record.get("digest") != digest_of({"settings": settings.relevant(), "data": record.get("data")}):
+            refuse(
+                f"{file} was changed: its settings are not those that the run was made with",
+                "a run's record stays as `robcal train` wrote it; where data moved, a link at the old place helps",
+                f"Put back a copy from before, or delete {directory} and train again",
+            )
+    return record
+
+
+def _settings(record: dict[str, Any], directory: Path, *, keep_scores: bool = False) -> TrainSettings:
     try:
         kept = {name: value for name, value in record["settings"].items() if name not in FORMER_SETTINGS}
-        settings = TrainSettings(**{"controller": "integral", **kept, "scores": ()})
-    except (TypeError, KeyError) as error:
+        scores = tuple(kept.get("scores", ())) if keep_scores else ()
+        return TrainSettings(**{"controller": "integral", **kept, "scores": scores})
+    except (TypeError, KeyError, ValueError) as error:
         refuse(
             f"{directory / 'run.json'} does not hold a run's settings ({error})",
             "it is written by `robcal train`",
             "Train again",
         )
-    return Run(directory, settings)
+
+
+def _refuse_foreign(path: Path) -> NoReturn:
+    refuse(
+        f"{path} is not the file that this run's training wrote: its digest is not the one in run.json",
+        "every file of a run is its own",
+        f"Put back a copy from before, or delete {path.parent} and train again",
+    )
 
 
 def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
@@ -124,7 +265,9 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
             "one network is needed",
             "Name a member-K.safetensors, or take them all by robcal.runs.directory.load_networks",
         )
-    tensors, about = load_checkpoint(file)
+    tensors, about = load_checkpoint(own_file(file))
+    if file.name == "model.safetensors":
+        _check_network(file, tensors)
     model = build_model(about["model"], input_shape=tuple(about["input_shape"]), num_classes=about["num_classes"])
     try:
         model.load_state_dict(tensors)
@@ -135,6 +278,17 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
             "Train again",
         )
     return model.eval(), about
+
+
+def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse the network of another run in a run of version 0.1.0, whose record holds the digest of its one network."""
+    if not (file.parent / "run.json").is_file():
+        return
+    record = _load_record(file.parent)
+    wanted, several = record.get("model_digest"), _settings(record, file.parent).num_networks > 1
+    sampled = record["settings"].get("method") in SAMPLED
+    if "files" not in record and wanted and not several and not sampled and digest_of_tensors(tensors) != wanted:
+        _refuse_foreign(file)
 
 
 def load_networks(run: Run) -> list[Normalized]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from robcal.base.files import reading
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of, load_arrays, load_json, save_arrays, save_json
 from robcal.base.types import Float32Array
@@ -49,8 +50,7 @@ def measure_outside(
     Returns:
         (M, Z) float32, log-probabilities where they are of an average.
     """
-    model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
-    key = digest_of({"model": model_digest, "data": digest})
+    key = digest_of({"model": run.model_digest, "data": digest})
     file = run.directory / f"ood-{digest}.safetensors"
     if file.exists():
         arrays, about = load_arrays(file, "the logits")
@@ -82,7 +82,9 @@ def measure_inference(run: Run, networks: Networks, test: Split) -> dict[str, An
     file = run.directory / "inference.json"
     if file.exists():
         found: dict[str, Any] = load_json(file, "the seconds")
-        return found
+        with reading(file, "the seconds"):
+            if found.get("model", run.model_digest) == run.model_digest and float(found["seconds"]) >= 0:
+                return found
     models, device = networks()
     for model in models:
         predict_logits(model, test, device=device, index=np.arange(min(len(test), 512)))
@@ -93,6 +95,7 @@ def measure_inference(run: Run, networks: Networks, test: Split) -> dict[str, An
             predict_logits(model, test, device=device)
         times.append(time.perf_counter() - start)
     made = {
+        "model": run.model_digest,
         "seconds": min(times),
         "examples": len(test),
         "passes": len(times),

@@ -99,7 +99,14 @@ def measure_fidelity(
     }
     rows = _rows(measured)
     about = provenance(
-        split=split, sample=len(index), num_levels=num_levels, iterations=iterations, restarts=restarts, seed=seed
+        model=digest_of_tensors(model.state_dict()),
+        data=dataset.digest(split),
+        split=split,
+        sample=len(index),
+        num_levels=num_levels,
+        iterations=iterations,
+        restarts=restarts,
+        seed=seed,
     )
     save_json({"rows": rows, "about": about}, out)
     return rows
@@ -135,16 +142,19 @@ def _scores(
         more["shard_size"] = REFERENCE_SHARD
     depends = [
         repr(method),
-        digest_of_tensors(model.state_dict()),
+        digest := digest_of_tensors(model.state_dict()),
         dataset.digest(split),
         repr(sorted(options.items())),
     ]
     file = work / f"{name}-{digest_of([*depends, None if index is None else index.tolist()])}.parquet"
     if file.exists():
-        return load_scores(file)
+        kept = load_scores(file)
+        if kept.provenance.get("model") == digest and kept.provenance.get("data") == dataset.digest(split):
+            return kept
     return score_split(
-        model, dataset, split, file, method=method, reporter=reporter, description=name, **more, **options
-    )
+        model, dataset, split, file, method=method, overwrite=True, reporter=reporter, description=name, **more,
+        **options,
+    )  # fmt: skip
 
 
 def _rows(measured: dict[str, Fidelity]) -> tuple[FidelityRow, ...]:

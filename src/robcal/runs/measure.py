@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import IntArray, refuse
+from robcal.base.checks import IntArray, check_same_length, refuse
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import load_json, load_predictions, load_scores
+from robcal.base.storage import digest_of_tensors
 from robcal.base.types import EpochRow, GalleryItem, Predictions
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.data import Dataset, Split
@@ -129,7 +129,7 @@ def measure_run(
     Raises:
         InputError: if the run is not finished.
     """
-    record = load_json(run.directory / "run.json", "the run")
+    record = run.record
     if not record.get("complete"):
         refuse(
             f"the run {run.directory} is not finished",
@@ -139,16 +139,16 @@ def measure_run(
     data = run.dataset() if dataset is None else dataset
     networks = load_networks(run)
     test = data.split("test")
-    predictions = load_predictions(run.directory / "predictions-test.safetensors")
+    predictions = run.predictions("test")
     scale = _temperature(run) if temperature else None
     distance = None
     if scores:
         file = run.directory / "scores-test.parquet"
+        model = load_model(run.checkpoint)[0] if len(run.checkpoints) == 1 else Average(networks).eval()
         if not file.exists():
-            single = len(run.checkpoints) == 1
-            model = load_model(run.checkpoint)[0] if single else Average(networks).eval()
             score_split(model, data, "test", file, reporter=reporter, description=f"score {run.settings.method} test")
-        distance = load_scores(file).distance
+        distance = run.scores(file, digest_of_tensors(model.state_dict())).distance
+        check_same_length(len(distance), len(test), f"the scores of {file}", "the test split")
     shifted = None
     if shift:
         source = shift_source(data)
@@ -218,7 +218,7 @@ def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
 
 def _temperature(run: Run) -> float:
     """T of the run's validation logits."""
-    predictions = load_predictions(run.directory / "predictions-val.safetensors")
+    predictions = run.predictions("val")
     return TemperatureScaling().fit(predictions.logits, predictions.labels).temperature
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.files import replacing
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
-from robcal.base.storage import digest_of, load_array, load_arrays, load_json, save_arrays
+from robcal.base.storage import digest_of, load_array, load_arrays, save_arrays
 from robcal.base.types import Float32Array
 from robcal.calibration.binning import TopLabel, bin_sums
 from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
@@ -190,9 +190,8 @@ def measure_shift(
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.
     """
-    model_digest = load_json(run.directory / "run.json", "the run").get("model_digest")
     source, cells = images.source, images.cells
-    about = {"model": model_digest, "data": images.digest, "cells": cells, "index": images.index.tolist()}
+    about = {"model": run.model_digest, "data": images.digest, "cells": cells, "index": images.index.tolist()}
     key = digest_of(about if source.key is None else {**about, "source": source.key})
     name = f"shift-{source.name}-test" if source.name else "shift-test"
     name = name if images.whole else f"{name}-{len(images.index)}"

@@ -37,7 +37,7 @@ from robcal.base.types import EpochRow
 from robcal.data import Dataset
 from robcal.methods import make_method
 from robcal.models import Normalized
-from robcal.runs.directory import Run, load_data, load_networks
+from robcal.runs.directory import Run, clear, list_files, load_data, load_networks
 from robcal.runs.level_sources import (
     SPLITS,
     levels_of,
@@ -131,9 +131,8 @@ def _finish(
             predictions = predict(networks, data.split(split), device=place)
             save_predictions(predictions, directory / f"predictions-{split}.safetensors", overwrite=True)
     digests = [digest_of_tensors(network.state_dict()) for network in networks]
-    record = load_json(directory / "run.json", "the run")
     made = {"complete": True, "model_digest": digests[0] if len(digests) == 1 else digest_of(digests)}
-    save_json({**record, **made}, directory / "run.json")
+    save_json({**run.record, **made, "files": list_files(directory)}, directory / "run.json")
     (directory / "state.pt").unlink(missing_ok=True)
 
 
@@ -161,7 +160,8 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
     key = digest_of({"settings": settings.relevant(), "data": digests})
     file = directory / "run.json"
     if file.exists():
-        if load_json(file, "the run").get("digest") == key:
+        held = load_json(file, "the run")
+        if isinstance(held, dict) and held.get("digest") == key:
             return
         if not overwrite:
             refuse(
@@ -169,19 +169,7 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
                 "a run directory holds one run",
                 "Pass --overwrite to replace it, or choose another --out",
             )
-        for name in (
-            "model.safetensors",
-            "history.json",
-            "state.pt",
-            "predictions-val.safetensors",
-            "predictions-test.safetensors",
-            "results.json",
-            "measurement.safetensors",
-            *("levels-history.json", "scores-online.parquet", "online-history.json"),  # of earlier versions
-            *(f"{kind}-{split}.parquet" for kind in ("scores", "levels") for split in digests),
-            *(file.name for file in directory.glob("member-*.safetensors")),
-        ):
-            (directory / name).unlink(missing_ok=True)
+        clear(directory)
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         refuse(
             f"{directory} exists and is no run directory", "--out names a new folder or a run's", "Choose another --out"
