@@ -165,6 +165,22 @@ def test_bf16_trains_close_to_float32():
     assert 0 < (weights(one) - weights(two)).abs().max() < 0.1
 
 
+def test_what_bf16_training_measures_and_hands_back_is_float32():
+    network, kinds = model_of(), {True: set(), False: set()}
+    plain = set(vars(network))
+    handle = network[3].register_forward_hook(lambda part, _, outputs: kinds[part.training].add(outputs.dtype))
+    fit(network, blobs(), make_method("vanilla"), **OPTIONS, precision="bf16")
+    handle.remove()
+    assert torch.bfloat16 in kinds[True]
+    assert kinds[False] == {torch.float32}
+    assert set(vars(network)) - plain <= {"_is_accelerate_prepared"}
+    inputs = torch.from_numpy(blobs().split("val").inputs)
+    with torch.no_grad():
+        again = torch.nn.Sequential(*network)(inputs)
+        torch.testing.assert_close(network(inputs), again, rtol=0, atol=0)
+        assert (again != again.bfloat16()).any()
+
+
 def test_schedule_warms_up_and_falls_to_zero():
     rates = [schedule(step, 200) for step in range(200)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)

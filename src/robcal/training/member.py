@@ -207,7 +207,11 @@ class Member:
         """(N, Z) float64 probabilities of the validation split, each process predicting its share."""
         rank, world = self.rank, self.world
         index = np.arange(len(self.val))[rank::world]
-        logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
+        cast = _take_off_autocast(self.user_model)  # the engine's, of mixed precision: measurements are float32
+        try:
+            logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
+        finally:
+            vars(self.user_model).update(cast)
         self.model.train()
         if world == 1:
             return softmax(logits)
@@ -220,8 +224,9 @@ class Member:
         return softmax(whole)
 
     def finish(self) -> None:
-        """Hand the model back on the CPU, in eval mode and its usual layout."""
+        """Hand the model back on the CPU, in eval mode, its usual layout and without what the engine put around it."""
         del self.optimizer, self.model
+        _take_off_autocast(self.user_model)
         self.user_model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.user_model.eval()
         for parameter in self.user_model.parameters():
@@ -297,6 +302,18 @@ def open_engine(precision: str, device: str | None) -> Any:
     AcceleratorState._reset_state(reset_partial_state=False)
     on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def _take_off_autocast(network: nn.Module) -> dict[str, Any]:
+    """Let a network run in float32 again; returns the attributes by which accelerate makes its forward cast."""
+    attributes = vars(network)
+    if "_original_forward" not in attributes:
+        return {}
+    cast = {name: attributes.pop(name) for name in ("forward", "_original_forward")}
+    original = cast["_original_forward"]
+    if getattr(original, "__func__", None) is not type(network).forward:  # the network had one of its own
+        attributes["forward"] = original
+    return cast
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
