@@ -108,7 +108,7 @@ def test_an_example_is_attacked_alike_alone_and_in_company() -> None:
 
 def test_the_change_of_variable_reaches_the_ends_and_comes_back() -> None:
     bounds = make_bounds((np.array([0.0, -1.0, -np.inf, 2.0]), np.array([1.0, 3.0, np.inf, np.inf])), (4,))
-    network = Network(lambda x: x, (4,), bounds, torch.device("cpu"))
+    network = Network(lambda x: x, (4,), bounds, torch.device("cpu"), batch_size=1)
     x = torch.tensor([[0.0, 3.0, 7.0, 2.0], [1.0, -1.0, -7.0, 5.0], [0.4, 0.1, 0.0, 3.0]])
     change = _Change(network, x)
     w = change.inverse(x)

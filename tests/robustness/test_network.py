@@ -12,6 +12,7 @@ from robcal.robustness.box import make_bounds
 from robcal.robustness.modes import scoring_mode
 from robcal.robustness.network import Network, signed_margin
 from robcal.robustness.scoring import score
+from robcal.robustness.trial import try_model
 
 
 def small_model() -> nn.Sequential:
@@ -86,8 +87,8 @@ def test_gradients_are_those_of_the_logit_differences() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5)).double()
     x = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     with scoring_mode(model):
-        network = Network(model, (4,), make_bounds(None, (4,)), torch.device("cpu"))
-        network.probe(x)
+        network = Network(model, (4,), make_bounds(None, (4,)), torch.device("cpu"), dtype=torch.float64, batch_size=3)
+        try_model(network, x)
         linear = network.linearise(x, torch.full((3,), -1), 9)
     assert network.num_classes == 5
     assert linear.rivals.shape == (3, 4)

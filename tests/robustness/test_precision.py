@@ -62,7 +62,7 @@ def test_passes_of_bf16_count_the_float32_forwards(digits: tuple[nn.Module, torc
     handle.remove()
     assert half.passes.tolist() == [2.0] * 20  # bf16 forward, two backwards, float32 forward
     assert kinds.count(torch.bfloat16) == 20
-    assert kinds.count(torch.float32) == 20 + 20  # the probe too
+    assert kinds.count(torch.float32) == 20 + 3 * 16 + 2  # the trial too: 16 inputs three times, two of them alone
     full = score(model, x[:20], method=method)
     assert full.passes.tolist() == [1.5] * 20
     np.testing.assert_allclose(half.distance, full.distance, rtol=0.05)
@@ -80,7 +80,12 @@ def test_all_that_is_called_verified_verifies_again(
     flat, reference = x.flatten(1), torch.full((len(x),), -1)
     rows: list[dict[str, torch.Tensor]] = []
     with probed(
-        model, flat[:4], tuple(x.shape[1:]), make_bounds((0.0, 1.0), tuple(x.shape[1:])), precision=precision
+        model,
+        flat[:4],
+        tuple(x.shape[1:]),
+        make_bounds((0.0, 1.0), tuple(x.shape[1:])),
+        batch_size=16,
+        precision=precision,
     ) as network:  # type: ignore[arg-type]
         run(Projection(), network, TensorSource(flat, reference), batch_size=16, emit=rows.append)
     found = {key: torch.cat([part[key] for part in rows]) for key in ("index", "point", "verified", "distance")}
@@ -149,7 +154,7 @@ def test_compiled_scores_are_those_of_the_model_in_batches_of_one_shape(precisio
         np.testing.assert_allclose(made.distance, plain.distance, rtol=1e-4 if precision == "float32" else 2e-2)
         np.testing.assert_array_equal(made.prediction, plain.prediction)
         assert made.provenance["compile"] is True
-    assert shapes == {8}  # the probe before compiling, of min(8, 32) inputs; compiled calls are no Python
+    assert shapes == {8, 1}  # the trial before compiling, of 8 inputs and of one; compiled calls are no Python
 
 
 @pytest.mark.usefixtures("quick_compiler")

@@ -196,7 +196,7 @@ def test_a_resumed_run_reads_what_is_left_only_and_ends_in_the_same_bytes(tmp_pa
     seen = Reads(x)
     in_shards(tmp_path, model, seen, shard_size=8)
     first, *rest = seen.rows
-    assert first.tolist() == list(range(32))  # the probe of the model
+    assert first.tolist() == list(range(16))  # the trial of the model
     assert sorted(np.concatenate(rest).tolist()) == [*range(8, 16), *range(24, 50)]
     assert (tmp_path / "s.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.parquet.xyz.tmp", "s.parquet", "whole.parquet"]

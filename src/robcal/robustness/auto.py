@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, device
 
-from robcal.base.checks import FloatArray, IntArray, check_positive_int, check_scores
+from robcal.base.checks import FloatArray, IntArray, check_positive_int, check_scores, check_seed
 from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.inputs import read
@@ -96,7 +96,7 @@ def score_auto(
         >>> scores.distance.round(2).tolist(), scores.status.tolist()
         ([0.25, 0.5], ['verified', 'verified'])
     """
-    base = Restarts(num_rivals=num_rivals, seed=seed)
+    base = Restarts(num_rivals=num_rivals, seed=check_seed(seed))
     scorer = Scorer(
         model,
         inputs,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from robcal.base.checks import check_positive_int
+from robcal.base.checks import check_positive_int, check_seed
 from robcal.robustness.network import Network
 
 #: State of a batch of examples: tensors with one row an example. Every attack has at least `RESULT_KEYS` and "need".
@@ -57,7 +57,10 @@ def check_settings(attack: Any, **minimum: int) -> None:
         InputError: if so.
     """
     for name, least in minimum.items():
-        check_positive_int(getattr(attack, name), name, minimum=least)
+        if name == "seed":
+            check_seed(attack.seed)
+        else:
+            check_positive_int(getattr(attack, name), name, minimum=least)
 
 
 def fresh_rows(index: Tensor, x: Tensor, reference: Tensor, need: int) -> Rows:

@@ -29,6 +29,7 @@ from robcal.base.checks import (
     check_positive_int,
     check_same_length,
     check_scores,
+    check_seed,
     refuse,
 )
 from robcal.base.types import FIDELITY_TITLES, Estimate, Scores
@@ -120,7 +121,7 @@ def fidelity(
     order = canonical_order(*(column for scores in (candidate, *references.values()) for column in _numbers(scores)))
     candidate, references = candidate.subset(order), {name: s.subset(order) for name, s in references.items()}
     best = best_of(references)
-    draws = _draws(assign_levels(candidate, num_levels), resamples, check_positive_int(seed, "seed", minimum=0))
+    draws = _draws(assign_levels(candidate, num_levels), resamples, check_seed(seed))
 
     def agree(first: Scores, second: Scores, name: str, against: str) -> Agreement:
         return Agreement(name, against, _metrics(first, second, num_levels, confidence, draws))
@@ -197,7 +198,7 @@ def stratified_sample(scores: Scores | Any, n: int = 1000, *, num_levels: int = 
     level = assign_levels(scores, num_levels)
     n = min(check_positive_int(n, "n"), len(level))
     check_num_levels(num_levels, n, split="the sample")
-    generator = np.random.default_rng(check_positive_int(seed, "seed", minimum=0))
+    generator = np.random.default_rng(check_seed(seed))
     shares = [len(part) for part in np.array_split(np.arange(n), num_levels)]
     drawn = [generator.permutation(np.flatnonzero(level == r))[:share] for r, share in enumerate(shares)]
     return np.sort(np.concatenate(drawn)).astype(np.int64)

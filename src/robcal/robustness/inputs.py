@@ -13,6 +13,11 @@ from robcal.base.checks import IntArray, refuse
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.box import Bounds
 
+#: What to do about inputs that are looked up in a table.
+TOKENS = (
+    "which have no distances, score the embeddings: pass their vectors as inputs (box=None), and as model the part "
+    "that follows them"
+)
 #: Inputs are checked this many values at a time.
 _CHECK_VALUES = 1 << 20
 
@@ -27,7 +32,8 @@ def read(inputs: Tensor | Inputs, index: IntArray) -> Tensor:
 def _copy(values: Any) -> Any:
     """A contiguous, writable array in native byte order, which is what torch takes."""
     array = np.array(values)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    native = array.dtype.newbyteorder("=")
+    return array.astype(np.float64 if native == np.longdouble else native, copy=False)
 
 
 def check_shape(inputs: Tensor | Inputs) -> tuple[int, ...]:
@@ -42,20 +48,36 @@ def check_shape(inputs: Tensor | Inputs) -> tuple[int, ...]:
             "they must be a tensor, an array, or have shape, dtype and __getitem__",
             "Convert them with numpy.asarray or torch.stack",
         )
+    if hasattr(inputs, "toarray") or getattr(inputs, "is_sparse", False) or getattr(inputs, "is_sparse_csr", False):
+        dense = "inputs.toarray()" if hasattr(inputs, "toarray") else "inputs.to_dense()"
+        refuse("inputs are sparse", "an adversarial input may differ anywhere", f"Pass {dense}")
+    if isinstance(inputs, np.ma.MaskedArray) and np.ma.getmaskarray(inputs).any():
+        refuse(
+            f"{int(np.ma.getmaskarray(inputs).sum())} values of the inputs are masked",
+            "every value is known",
+            "Fill them as the model expects, for example inputs.filled(inputs.mean())",
+        )
     shape = tuple(int(size) for size in inputs.shape)
-    if len(shape) < 2 or 0 in shape:
+    if len(shape) < 2:
         refuse(
             f"inputs have shape {shape}",
-            "they must be (N, …) with at least one example and one feature",
-            "Check the split; a single input needs a leading dimension of 1",
+            "they must be (N, …), an example a row",
+            "A single input is a batch of one: inputs[None]; single numbers are a column: inputs[:, None]",
         )
+    if 0 in shape:
+        refuse(f"inputs have shape {shape}", "there must be at least one example and one feature", "Check the split")
     dtype: Any = inputs.dtype
     if isinstance(dtype, torch.dtype):
-        allowed = dtype.is_floating_point or dtype == torch.uint8
+        allowed, convert = dtype.is_floating_point or dtype == torch.uint8, "inputs.float()"
     else:
         allowed = np.dtype(dtype).kind == "f" or np.dtype(dtype) == np.uint8
+        convert = 'numpy.asarray(inputs).astype("float32")'
     if not allowed:
-        refuse(f"inputs have dtype {dtype}", "they must be float32, or uint8 images", "Convert them")
+        refuse(
+            f"inputs have dtype {dtype}",
+            "distances are between real numbers: float32, or uint8 images from 0 to 255",
+            f"Convert measurements by {convert}, with their box; of token ids, {TOKENS}",
+        )
     return shape
 
 

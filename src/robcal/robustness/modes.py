@@ -21,7 +21,7 @@ def scoring_mode(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     random state of torch (CPU and every CUDA device in use), numpy and Python.
     """
     module = model if isinstance(model, torch.nn.Module) else torch.nn.Module()
-    training = [(part, part.training) for part in module.modules()]
+    training = [(part, part.training) for part in module.modules() if hasattr(part, "training")]  # frozen scripts: none
     trainable = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  (kept, never drawn from)
     devices = sorted({p.device.index or 0 for p, _ in trainable if p.device.type == "cuda"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -14,7 +13,6 @@ from torch import Tensor
 from robcal.base.checks import refuse
 from robcal.base.types import Precision
 from robcal.robustness.box import Bounds
-from robcal.robustness.probe import check_outputs, masked_classes, refuse_probabilities
 
 #: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
 Model = Callable[[Tensor], Tensor]
@@ -69,11 +67,16 @@ class Network:
         device: where batches are sent.
         precision: of the evaluations that gradients are taken of. "bf16" chooses directions only: every logit that
             leaves this class, and with it every label, margin and distance, is of a float32 forward.
-        compile_batch: run the model through torch.compile on batches padded to this many inputs; 0: run it as it is.
+        dtype: of the inputs that the model takes.
+        batch_size: inputs of a batch, at most.
+        compile: whether the model is to be run through torch.compile, in batches filled up to that size.
 
     Attributes:
-        num_classes: Z, read off the first call of `probe`.
+        num_classes: Z, as the trial of the model shows.
         masked: (Z,) bool, classes whose logit is -inf: no input can belong to them.
+        channels_last: whether inputs, images, are given in this memory format.
+        copies: whether the model changes its inputs in place, and is given a copy to do so.
+        fixed_batch: size that every batch is filled up to; 0 for none.
         surcharge: passes that a linearisation costs beside its own forward and backward: the float32 forward of bf16.
     """
 
@@ -85,69 +88,41 @@ class Network:
         device: torch.device,
         *,
         precision: Precision = "float32",
-        compile_batch: int = 0,
+        dtype: torch.dtype = torch.float32,
+        batch_size: int,
+        compile: bool = False,
     ) -> None:
         self.model, self.input_shape, self.bounds, self.device = model, input_shape, bounds, device
         self.num_classes = 0
         self.masked = torch.zeros(0, dtype=torch.bool)
         self.low_precision = precision == "bf16"
         self.surcharge = 0.5 if self.low_precision else 0.0
-        self._dtype = _parameter_dtype(model)
-        self._channels_last = len(input_shape) == 3
-        self._compile_batch, self._compiled = compile_batch, model
-        _check_precision(self.low_precision, self._dtype, device)
+        self.dtype = dtype
+        self.channels_last = len(input_shape) == 3
+        self.batch_size, self.fixed_batch = batch_size, 0
+        self.copies = False
+        self.compiling, self._compiled = compile, model
+        _check_precision(self.low_precision, self.dtype, device)
 
-    def probe(self, x: Tensor) -> None:
-        """Run x (B, D) once and refuse a model that cannot be scored.
+    def compile(self) -> None:
+        """Run the model through torch.compile from now on, in batches of one size; nothing is left on the module."""
+        model = self.model
+        self.fixed_batch = self.batch_size
+        self._compiled = torch.compile(lambda inputs: model(inputs), dynamic=False)
 
-        Raises:
-            InputError: outputs that are no tensor of shape (B, Z), Z >= 2, not finite, probabilities, or not
-                differentiable.
-        """
-        shaped = self._shape(x)
-        try:
-            logits = self.model(shaped.requires_grad_())
-        except RuntimeError:  # a model that calls .view on its feature maps takes contiguous inputs only
-            if not self._channels_last:
-                raise
-            self._channels_last = False
-            logits = self.model(self._shape(x).requires_grad_())
-        logits = check_outputs(logits, len(x))
-        self.masked = masked_classes(logits)
-        refuse_probabilities(logits)
-        if not logits.requires_grad:
-            refuse(
-                "the model's logits do not depend differentiably on its input",
-                "attacks follow input gradients",
-                "Remove detach(), no_grad, argmax or numpy steps from its forward",
-            )
-        self.num_classes = int(logits.shape[1])
-        if self._compile_batch:
-            self._compile(x)
+    def leaf(self, x: Tensor) -> Tensor:
+        """A copy of x (B, D) as the model wants it, whose gradient can be taken."""
+        return self._shape(x).requires_grad_()
 
-    def _compile(self, x: Tensor) -> None:
-        """Compile the forward with and without gradients and the backward, at the one shape that will be used."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # the compiler's own, about itself
-                model = self.model
-                self._compiled = torch.compile(
-                    lambda inputs: model(inputs), dynamic=False
-                )  # leaves no mark on a module
-                self.logits(x[:1])
-                self.linearise(x[:1], torch.full((1,), -1, device=x.device), min(2, self.num_classes - 1))
-        except Exception as error:  # whatever a compiler and a user's model may raise between them
-            refuse(
-                f"torch.compile cannot run this model ({type(error).__name__}: {str(error).strip().splitlines()[0]})",
-                "compile=True needs a model and a machine that torch.compile supports (a C++ compiler on CPUs)",
-                "Score without compile; the results are the same",
-            )
+    def run(self, shaped: Tensor, count: int) -> Tensor:
+        """(count, Z) what the model returns, in its own dtype, for the first of the inputs that it is given."""
+        outputs: Tensor = self._compiled(shaped.clone() if self.copies else shaped)
+        return outputs[:count] if self.fixed_batch else outputs
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, Z) float32 logits of x (B, D): half a pass each."""
         with torch.no_grad():
-            logits: Tensor = self._compiled(self._shape(x))[: len(x)]
-        return logits.float()
+            return self.run(self._shape(x), len(x)).float()
 
     def linearise(
         self,
@@ -166,9 +141,9 @@ class Network:
             target: (B,) int64 classes that come first among the rivals whatever their logits, -1 for none.
             without: (B, M) int64 classes that come last among the rivals whatever their logits, -1 for none.
         """
-        shaped = self._shape(x).requires_grad_()
+        leaf = self.leaf(x)
         with self._reusable_backward(), self._autocast(x.device.type):
-            logits = self._compiled(shaped)[: len(x)]
+            logits = self.run(leaf, len(x))
         exact = self.logits(x) if self.low_precision else logits.detach()
         values = exact.float()
         reference = torch.where(reference < 0, values.argmax(1), reference)
@@ -185,7 +160,7 @@ class Network:
         normals = []
         for k in range(num_rivals):
             (gradient,) = torch.autograd.grad(
-                gaps[:, k].sum(), shaped, retain_graph=k + 1 < num_rivals, materialize_grads=True
+                gaps[:, k].sum(), leaf, retain_graph=k + 1 < num_rivals, materialize_grads=True
             )
             normal = gradient[: len(x)].float().reshape(x.shape)
             finite = torch.isfinite(normal).all(1) & torch.isfinite(gap[:, k])
@@ -207,17 +182,15 @@ class Network:
         return patched
 
     def _shape(self, x: Tensor) -> Tensor:
-        """Flat inputs in the shape, type and memory format the model wants; never an alias of x.
+        """Flat inputs in the shape, dtype and memory format the model wants; never an alias of x.
 
-        Compiled models get batches of one shape, filled up with copies of the first input.
+        Where batches have one size, they are filled up with copies of the first input.
         """
         x = x.detach()
-        if self._compiled is not self.model and len(x) < self._compile_batch:
-            x = torch.cat([x, x[:1].expand(self._compile_batch - len(x), -1)])
-        shaped = x.reshape(-1, *self.input_shape).to(self._dtype)
-        if self._channels_last:
-            return shaped.clone(memory_format=torch.channels_last)
-        return shaped.clone()
+        if len(x) < self.fixed_batch:
+            x = torch.cat([x, x[:1].expand(self.fixed_batch - len(x), -1)])
+        shaped = x.reshape(-1, *self.input_shape).to(self.dtype)
+        return shaped.clone(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
 
 def _gaps(logits: Tensor, reference: Tensor, rivals: Tensor) -> Tensor:
@@ -273,19 +246,3 @@ def _check_precision(low: bool, dtype: torch.dtype, device: torch.device) -> Non
         refuse(f"precision is bf16 with a model in {dtype}", "bf16 is for float32 models", 'Pass precision="float32"')
     if low and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         refuse("precision is bf16", "this GPU has no bf16", 'Pass precision="float32"')
-
-
-def _parameter_dtype(model: Model) -> torch.dtype:
-    """float32, or float64 for a model in double precision; lower precisions are refused."""
-    if not isinstance(model, torch.nn.Module):
-        return torch.float32
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            if parameter.dtype not in (torch.float32, torch.float64):
-                refuse(
-                    f"the model's parameters are {parameter.dtype}",
-                    "labels and distances are decided in float32",
-                    "Call model.float() on a copy and score that",
-                )
-            return parameter.dtype
-    return torch.float32

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from robcal.base.checks import refuse
 
@@ -123,3 +125,116 @@ def refuse_unfinite(logits: Tensor, masked: Tensor) -> None:
             "a class is masked by -inf at all inputs or at none",
             "Bound the logits from below, for example logits.clamp_min(-1e4)",
         )
+
+
+def differing_rows(first: Tensor, second: Tensor, *, share: float) -> int:
+    """How many rows of two evaluations (B, Z) of the same inputs differ by more than rounding explains.
+
+    What is compared is the gap between the two largest logits of a row, which decides its label: masked classes and
+    common offsets do not count.
+
+    Args:
+        first: logits of one evaluation.
+        second: of the other.
+        share: of the typical (median) gap, by which two may differ beside the last digits of the logits.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 1.0, -torch.inf], [0.0, 3.0, -torch.inf]])
+        >>> differing_rows(logits, logits + 7, share=1e-4), differing_rows(logits, logits.flip(0), share=1e-4)
+        (0, 2)
+    """
+    best = first.topk(2, dim=1).indices
+    one, other = first.gather(1, best), second.gather(1, best)
+    gap, there = one[:, 0] - one[:, 1], other[:, 0] - other[:, 1]
+    digits = 2.0**-20 * torch.maximum(one.abs().sum(1), other.abs().sum(1))
+    return int((~((gap - there).abs() <= share * gap.median() + digits)).sum())
+
+
+class LowPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches what torch computes, and notes the first number of less than float32 that depends on an input.
+
+    Autocast regions, casts to bfloat16 and back and the wrappers of training engines all show here, whatever the dtype
+    of the outputs; scripted, exported and compiled models too (torch runs the latter uncompiled while it is watched).
+
+    Args:
+        x: the input.
+
+    Attributes:
+        seen: what was seen, "" for nothing.
+
+    Example:
+        >>> x = torch.ones(2, 2)
+        >>> with LowPrecision(x) as watch:
+        ...     _ = (x + 1).bfloat16().float()
+        >>> watch.seen
+        'torch.bfloat16 (in aten._to_copy)'
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = ""
+        self._dependent = {id(x): x}  # kept alive, so that no other tensor gets their ids
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and look at what it returns if it was given something that depends on the input."""
+        outputs = func(*args, **(kwargs or {}))
+        if any(id(value) in self._dependent for value in tree_leaves((args, kwargs))):
+            for value in tree_leaves(outputs):
+                if isinstance(value, Tensor):
+                    self._dependent[id(value)] = value
+                    if value.is_floating_point() and value.dtype not in _ENOUGH and not self.seen:
+                        self.seen = f"{value.dtype} (in {getattr(func, '_overloadpacket', func)})"
+        return outputs
+
+
+#: Precisions in which labels and distances may be decided.
+_ENOUGH = (torch.float32, torch.float64)
+
+
+def refuse_low_precision(model: Any, seen: str) -> None:
+    """Refuse a model that computes in less than float32.
+
+    Args:
+        model: the model, which tells whether an engine has wrapped it.
+        seen: of `LowPrecision`.
+
+    Raises:
+        InputError: if something was seen.
+    """
+    if not seen:
+        return
+    parts = model.modules() if isinstance(model, nn.Module) else []
+    fix = "Take the autocast region or the casts out of its forward; copy.deepcopy(model).float() undoes half layers"
+    if any(hasattr(part, "_original_forward") for part in parts):
+        fix = "Take off what accelerate wrapped around it: accelerator.unwrap_model(model, keep_fp32_wrapper=False)"
+    refuse(f"the model computes in {seen}", "labels and distances are decided in float32 throughout", fix)
+
+
+def parameter_dtype(model: Any) -> torch.dtype:
+    """The dtype that a model's inputs take: float64 if all its parameters are float64, else float32.
+
+    Raises:
+        InputError: if any of its parameters or buffers is of a lower precision, or has no values.
+    """
+    if not isinstance(model, nn.Module):
+        return torch.float32
+    for name, parameter in model.named_parameters():
+        if nn.parameter.is_lazy(parameter) or parameter.is_meta:
+            refuse(
+                f"the model's {name} has no values yet",
+                "a model with weights is scored",
+                "Load its weights; a lazy layer takes its shape from a first batch: model(torch.as_tensor(inputs[:2]))",
+            )
+    floating = [(name, value) for name, value in model.named_parameters() if value.is_floating_point()]
+    buffers = [(name, value) for name, value in model.named_buffers() if value.is_floating_point()]
+    for name, value in (*floating, *buffers):
+        if value.dtype not in _ENOUGH:
+            refuse(
+                f"the model's {name} is {value.dtype}",
+                "labels and distances are decided in float32",
+                "Score a copy in float32: copy.deepcopy(model).float()",
+            )
+    double = bool(floating) and all(value.dtype == torch.float64 for _, value in floating)
+    return torch.float64 if double else torch.float32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robcal.base.checks import check_positive_int
+from robcal.base.checks import check_positive_int, check_seed
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.ddn import DDN
 from robcal.robustness.engine import Attack
@@ -31,14 +31,14 @@ def reference_attacks(
     check_positive_int(iterations, "iterations")
     check_positive_int(restarts, "restarts", minimum=0)
     check_positive_int(num_rivals, "num_rivals")
-    check_positive_int(seed, "seed", minimum=0)
-    rivals = num_rivals
+    first, rivals = 3 * check_seed(seed), num_rivals
+    seeds = [(first + turn) % 2**63 for turn in range(3)]
     return {
         "carlini-wagner": CarliniWagner(
-            max_iterations=iterations, num_rivals=rivals, restarts=rivals + restarts, seed=3 * seed
+            max_iterations=iterations, num_rivals=rivals, restarts=rivals + restarts, seed=seeds[0]
         ),
-        "long-projection": LongProjection(num_rivals=rivals, restarts=2 * restarts, seed=3 * seed + 1),
+        "long-projection": LongProjection(num_rivals=rivals, restarts=2 * restarts, seed=seeds[1]),
         "ddn": DDN(
-            max_iterations=max(40, iterations // 3), num_rivals=rivals, restarts=rivals + restarts, seed=3 * seed + 2
+            max_iterations=max(40, iterations // 3), num_rivals=rivals, restarts=rivals + restarts, seed=seeds[2]
         ),
     }

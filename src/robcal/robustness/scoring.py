@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robcal.base.checks import IntArray, check_choice, check_labels, check_positive_int, refuse
+from robcal.base.checks import IntArray, check_choice, check_labels, check_positive_int, check_seed, refuse
 from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.box import Bounds, make_bounds
@@ -23,6 +23,7 @@ from robcal.robustness.linear_error import log_error_counts
 from robcal.robustness.network import Model, Network
 from robcal.robustness.projection import Projection
 from robcal.robustness.steps import MAX_PERTURBATIONS, probed
+from robcal.robustness.trial import TRIED
 
 #: The attacks by name.
 METHODS: dict[str, type[FirstOrder] | type[Projection] | type[CarliniWagner]] = {
@@ -58,6 +59,8 @@ def score(
     Args:
         model: from inputs (B, …) to logits (B, Z): a torch module (its mode, gradients and parameters are left as they
             were found) or a function. Any normalisation belongs inside it: distances are in the units of `inputs`.
+            It must be a deterministic function of each input, in float32 or float64 throughout: this is tried on 16
+            inputs (about 50 forward passes, which the scores do not count). Classes may be masked, also by -inf.
         inputs: (N, …) float32 in the box, or uint8 images (divided by 255): a tensor, an array, or anything with the
             `Inputs` protocol; read a few batches at a time ("auto" reads them twice).
         method: "auto" (default: verified, as exact as the level of each example needs), "projection" (a few passes,
@@ -88,9 +91,10 @@ def score(
         random draws have met, with no gradient ever seen, are not counted as found.
 
     Raises:
-        InputError: bad arguments, inputs that are NaN, infinite or outside the box, a model whose output is not
-            finite, differentiable logits (B, Z), or one whose input gradients are zero at every example. All but the
-            last are found before any work starts.
+        InputError: bad arguments, inputs that are NaN, infinite or outside the box, a model that does not take such
+            inputs, whose output is not differentiable logits (B, Z), or probabilities, or which draws noise, looks at
+            other rows of the batch or computes in less than float32; or one whose input gradients are zero at every
+            example. All but the last are found before any work starts.
 
     Example:
         >>> import torch
@@ -155,8 +159,7 @@ class Scorer:
         first_index: int | IntArray = 0,
     ) -> None:
         check_positive_int(num_rivals, "num_rivals")
-        check_positive_int(seed, "seed", minimum=0)
-        self.attack = make_attack(method, num_rivals=num_rivals, seed=seed)
+        self.attack = make_attack(method, num_rivals=num_rivals, seed=check_seed(seed))
         self.batch_size = check_positive_int(batch_size, "batch_size")
         self.reference: Reference = reference
         check_choice(reference, ("prediction", "label"), "reference")
@@ -196,14 +199,15 @@ class Scorer:
             InputError: if the model cannot be scored, or labels exceed its classes.
         """
         here = Bounds(self.bounds.lo.to(self.place), self.bounds.hi.to(self.place), self.bounds.bounded)
-        first = read(self.inputs, np.arange(min(self.batch_size, 32, len(self)))).to(self.place)
+        first = read(self.inputs, np.arange(min(self.batch_size, TRIED, len(self)))).to(self.place)
         with probed(
             self.model,
             first,
             self.shape[1:],
             here,
+            batch_size=self.batch_size,
             precision=self.precision,
-            compile_batch=self.batch_size if self.compile else 0,
+            compile=self.compile,
         ) as network:
             if self.reference == "label":
                 check_labels(self.labels, n=len(self), num_classes=network.num_classes)

@@ -23,7 +23,8 @@ from robcal.robustness.network import (
     required_lead,
     signed_margin,
 )
-from robcal.robustness.probe import refuse_unfinite
+from robcal.robustness.probe import parameter_dtype, refuse_unfinite
+from robcal.robustness.trial import TRIED, try_model
 
 #: A multiplier large enough to reach a corner of any box, small enough not to overflow.
 FAR = 1e20
@@ -189,7 +190,7 @@ def attack_batch(
         )
     reference = torch.full((len(x),), -1, device=x.device) if label is None else label.to(x.device).long()
     parts: list[Rows] = []
-    with probed(model, flat, tuple(x.shape[1:]), bounds) as network:
+    with probed(model, flat, tuple(x.shape[1:]), bounds, batch_size=batch_size or len(x)) as network:
         if label is not None and (
             label.shape != (len(x),) or bool((reference < 0).any()) or int(reference.max()) >= network.num_classes
         ):
@@ -209,11 +210,22 @@ def probed(
     input_shape: tuple[int, ...],
     bounds: Bounds,
     *,
+    batch_size: int,
     precision: Precision = "float32",
-    compile_batch: int = 0,
+    compile: bool = False,
 ) -> Iterator[Network]:
-    """The model in scoring mode as a `Network` that has proved on x (B, D) that it can be scored."""
+    """The model in scoring mode as a `Network` that has proved on the first of x (B, D) that it can be scored."""
+    dtype = parameter_dtype(model)
     with scoring_mode(model):
-        network = Network(model, input_shape, bounds, x.device, precision=precision, compile_batch=compile_batch)
-        network.probe(x)
+        network = Network(
+            model,
+            input_shape,
+            bounds,
+            x.device,
+            precision=precision,
+            dtype=dtype,
+            batch_size=batch_size,
+            compile=compile,
+        )
+        try_model(network, x[: min(TRIED, batch_size)])
         yield network
