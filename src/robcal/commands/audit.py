@@ -24,9 +24,11 @@ def audit(
         Path | None,
         typer.Option(help="Probabilities (N, Z): .npy, .npz, .csv or .parquet; FILE:NAME,NAME takes some columns."),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="True classes (N,), integers, in such a file.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="True classes (N,), integers: .npy, .npz, .csv or .parquet.")
+    ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="One score an example, in such a file; the lowest are level 0.")
+        Path | None, typer.Option(help="One score an example: .npy, .npz, .csv or .parquet; the lowest are level 0.")
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column of a table of scores; default: distance.")] = None,
     score_name: Annotated[
@@ -37,7 +39,7 @@ def audit(
         ),
     ] = None,
     groups: Annotated[
-        Path | None, typer.Option(help="Any grouping of yours: (N,) integers or strings, in such a file.")
+        Path | None, typer.Option(help="Any grouping of yours: (N,) integers or strings, .npy, .npz, .csv or .parquet.")
     ] = None,
     levels: Annotated[int, typer.Option(help="Number of levels that the scores are cut into.")] = 10,
     bins: Annotated[int, typer.Option(help="Number of bins of the ECE.")] = 15,
@@ -140,9 +142,10 @@ def report(
         list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo or a comparison.")
     ],
     out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
-    shift: Annotated[bool, typer.Option(help="Measure under corruption too (images).")] = True,
+    shift: Annotated[bool, typer.Option(help="Measure under corruption too, where the inputs are images.")] = True,
     temperature: Annotated[
-        bool, typer.Option("--temperature", help="Every run after temperature scaling on its validation split too.")
+        bool,
+        typer.Option("--temperature", help="Show every run after temperature scaling on its validation split too."),
     ] = False,
     factory: Factory = None,
     overwrite: Overwrite = False,

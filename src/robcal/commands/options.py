@@ -22,7 +22,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; default: what 
 Factory = Annotated[
     list[str] | None,
     typer.Option(
-        help="package.module:factory, your own code that made the model; it is imported, which no file can ask for. "
+        help="Your own code that made the model, as package.module:factory. It is imported, which no file can ask for. "
         "Repeatable."
     ),
 ]

@@ -100,7 +100,7 @@ class Audit:
 
     @property
     def levels(self) -> tuple[GroupRow, ...]:
-        """One row a level, least robust first (empty without scores)."""
+        """One row a level, lowest scores first (empty without scores)."""
         return self.results.methods[0].levels
 
     @property
