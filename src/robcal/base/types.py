@@ -287,6 +287,46 @@ class WrongExample:
 
 
 @dataclass(frozen=True)
+class RepairedLevel:
+    """The gap of one level before and after a recalibration.
+
+    Attributes:
+        level: its number, 0 for the lowest scores.
+        n: number of examples.
+        before: mean confidence - accuracy; the interval holds for all levels at once.
+        after: the same after the recalibration.
+    """
+
+    level: int
+    n: int
+    before: Estimate
+    after: Estimate
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a recalibration that keeps every label would repair, judged on examples that its fit did not see.
+
+    Attributes:
+        method: "none", "temperature" or "score-temperature", by cross-fitted NLL.
+        score: what the temperature may depend on: the name of the audit's score, or "margin".
+        judged: a clause that says on what the figures rest.
+        nll: mean negative log-likelihood before and after.
+        ece: expected calibration error before and after.
+        levels: one row a level of the score.
+        sentence: what to do, what it repairs and what it leaves.
+    """
+
+    method: str
+    score: str
+    judged: str
+    nll: tuple[Estimate, ...]
+    ece: tuple[Estimate, ...]
+    levels: tuple[RepairedLevel, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class MethodResult:
     """Everything measured of one method, over its seeds.
 
@@ -304,6 +344,7 @@ class MethodResult:
         gallery: test images (empty for tables, and without images).
         remarks: what a reader must know of the method's runs before the numbers, a clause each.
         worst: the wrong examples of highest confidence, a handful, in an audit (else empty).
+        repair: what a recalibration would repair, in an audit of enough examples (else None).
     """
 
     name: str
@@ -319,6 +360,7 @@ class MethodResult:
     gallery: tuple[GalleryItem, ...] = ()
     remarks: tuple[str, ...] = ()
     worst: tuple[WrongExample, ...] = ()
+    repair: Repair | None = None
 
 
 #: Over-all metrics in the order tables show them: key, title, whether lower is better, one-line explanation.

@@ -11,7 +11,7 @@ from robcal.report.formatting import clean_text
 from robcal.report.layout import Numbers
 from robcal.report.next_steps import next_steps
 from robcal.report.page import environment
-from robcal.report.row_tables import group_numbers, level_numbers, worst_numbers
+from robcal.report.row_tables import group_numbers, level_numbers, repair_numbers, worst_numbers
 from robcal.report.table import measured_metrics, metric_title
 
 
@@ -41,6 +41,8 @@ def _tables(results: Results) -> list[Numbers]:
     if method.levels:
         tables.append(level_numbers(results, method))
     tables += [group_numbers(results, method, grouping) for grouping in method.groups]
+    if method.repair is not None and method.repair.method != "none":
+        tables.append(repair_numbers(method.repair))
     if method.worst:
         tables.append(worst_numbers(results))
     return tables

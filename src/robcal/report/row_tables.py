@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from robcal.base.types import GroupRow, MethodResult, Results
+from robcal.base.types import GroupRow, MethodResult, Repair, Results
 from robcal.report import formatting, plotted
 from robcal.report.directions import row_direction
 from robcal.report.formatting import NOTHING, clean_text
@@ -68,6 +69,16 @@ def worst_numbers(results: Results) -> Numbers:
     return Numbers(
         "The wrong examples that it is most sure of", ("Index", "Label", "Prediction", "Confidence", *more), rows
     )
+
+
+def repair_numbers(repair: Repair) -> Numbers:
+    """Return the gap of every level before and after a recalibration as a table, and NLL and ECE above it."""
+    show = partial(formatting.with_interval, write=formatting.signed)
+    plain_number = partial(formatting.with_interval, write=formatting.number)
+    rows = [("NLL", NOTHING, *map(plain_number, repair.nll)), ("ECE", NOTHING, *map(plain_number, repair.ece))]
+    rows += [(f"Gap, level {row.level}", f"{row.n:,}", show(row.before), show(row.after)) for row in repair.levels]
+    note = f"Levels by {clean_text(repair.score)}, 0 the lowest; intervals of gaps hold for all levels at once."
+    return Numbers(f"Before and after ({repair.method})", ("", "Examples", "As it is", "Repaired"), tuple(rows), note)
 
 
 def span(low: str, high: str) -> str:

@@ -14,7 +14,7 @@ from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
-from robcal.report.row_tables import level_numbers, method_group_numbers, span, worst_numbers
+from robcal.report.row_tables import level_numbers, method_group_numbers, repair_numbers, span, worst_numbers
 from robcal.report.svg import METHOD_COLOURS, method_role
 from robcal.report.verdicts import titles
 from robcal.report.wording import wording
@@ -34,6 +34,7 @@ def sections(results: Results) -> tuple[Section, ...]:
         reliability_section,
         levels_section,
         groups_section,
+        repair_section,
         training_section,
         shift_section,
         gallery_section,
@@ -48,6 +49,16 @@ def worst_section(results: Results) -> Section | None:
         return None
     lead = "audit.worst(20) lists more of them, robcal audit --worst FILE.csv writes all."
     return Section("worst", "Wrong and sure", lead, tables=(worst_numbers(results),))
+
+
+def repair_section(results: Results) -> Section | None:
+    """What a recalibration would repair, of an audit."""
+    repair = results.methods[0].repair if len(results.methods) == 1 else None
+    if repair is None:
+        return None
+    lead = f"{repair.sentence} Judged on {repair.judged}."
+    tables = () if repair.method == "none" else (repair_numbers(repair),)
+    return Section("repair", "What a recalibration would repair", lead, tables=tables)
 
 
 def reliability_section(results: Results) -> Section | None:

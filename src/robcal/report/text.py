@@ -15,9 +15,10 @@ from robcal.report import formatting
 from robcal.report.directions import examples_of, overall_direction
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
+from robcal.report.layout import Numbers
 from robcal.report.level_table import levels_legend, plain_table, text_levels
 from robcal.report.next_steps import next_steps
-from robcal.report.row_tables import worst_numbers
+from robcal.report.row_tables import repair_numbers, worst_numbers
 from robcal.report.table import text_table
 
 #: Columns of the text where nobody says how many.
@@ -82,12 +83,16 @@ def table_text(table: Table, width: int = WIDTH) -> str:
 
 def text_worst(results: Results) -> Table:
     """Lay out the wrong examples of highest confidence."""
-    numbers = worst_numbers(results)
+    return text_numbers(worst_numbers(results))
+
+
+def text_numbers(numbers: Numbers) -> Table:
+    """Lay out a table of the page for a terminal."""
     table = plain_table()
     for head in numbers.columns:
         table.add_column(head.lower(), justify="right", overflow="fold")
     for row in numbers.rows:
-        table.add_row(*(Text(cell.replace("∞", "inf")) for cell in row))
+        table.add_row(*(Text(formatting.ascii_numbers(cell.replace("∞", "inf"))) for cell in row))
     return table
 
 
@@ -104,6 +109,11 @@ def _row_tables(results: Results, width: int) -> list[str]:
         for title, heading, rows in tables
         if rows
     ]
+    if method.repair is not None and method.repair.method != "none":
+        heading = f"What a recalibration would repair, judged on {method.repair.judged}"
+        parts.append(
+            f"{_wrapped(clean_text(heading), width)}:\n{table_text(text_numbers(repair_numbers(method.repair)), width)}"
+        )
     if method.worst:
         heading = "The wrong examples that it is most sure of"
         parts.append(f"{heading}:\n{table_text(text_worst(results), width)}")

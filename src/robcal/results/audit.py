@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from robcal.report.flat import flat_rows, wrong_rows_csv
 from robcal.report.notebook import notebook_html
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
+from robcal.results.repair import repair_of
 from robcal.robustness.levels import assign_levels
 from robcal.runs.hard_labels import hard_label_remarks
 
@@ -200,6 +202,7 @@ def audit(
     resamples: int = 1000,
     seed: int = 0,
     title: str = "Calibration audit",
+    validation: Any = None,
 ) -> Audit:
     """Tell which inputs a classifier is miscalibrated on: calibration over all, per level of a score, and per group.
 
@@ -221,6 +224,9 @@ def audit(
         resamples: bootstrap resamples of each interval.
         seed: of the bootstrap and the permutation tests.
         title: heading of the report.
+        validation: probabilities and labels (and scores, where `scores` are given) of other examples, a tuple: what a
+            recalibration would repair is then fitted on these and judged on the examples audited. Default: judged by
+            cross-fitting on the examples audited.
 
     Returns:
         Over-all metrics, the per-level table, the tests for a trend over the levels, and the groups' tables, each with
@@ -245,6 +251,7 @@ def audit(
     groupings = groups if isinstance(groups, Mapping) else {} if groups is None else {"group": groups}
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
     tables = {name: group_table(probs, truth, value, **options) for name, value in groupings.items()}
+    name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
     sure, prediction = top_label(probs)
     examples = Examples(sure, prediction, truth)
     method = MethodResult(
@@ -254,6 +261,10 @@ def audit(
         reliability=reliability_bins(probs, truth, bins=bins, confidence=confidence),
         groups=tables,
     )
+    repair = repair_of(
+        array, truth, distance, score_name=name, num_levels=num_levels, bins=bins, resamples=resamples, seed=seed,
+        validation=None if validation is None else _check_validation(validation, array.shape[1], distance is not None),
+    )  # fmt: skip
     if distance is not None:
         levels = assign_levels(distance, num_levels, ties="share")
         examples = dataclasses.replace(examples, score=distance, level=levels)
@@ -269,9 +280,9 @@ def audit(
         "sizes": {"examples": len(array)},
     }
     sizes = [row.n for row in method.levels]
-    name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
     notes = _notes(len(array), num_levels, sizes, bins, confidence, resamples, wording_of(name).lowest)
-    method = dataclasses.replace(method, worst=examples.worst(SHOWN_WORST))
+    notes += (_resolution(sure.astype(np.float64) - (prediction == truth), num_levels),)
+    method = dataclasses.replace(method, worst=examples.worst(SHOWN_WORST), repair=repair)
     results = Results(
         title, dataset, (method,), notes=notes, provenance=provenance(seed=seed), score_name=name,
     )  # fmt: skip
@@ -349,6 +360,40 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
     trusted = open_run(directory).fidelity()
     results = dataclasses.replace(made.results, dataset=run.dataset, methods=(method,), fidelity=trusted)
     return Audit(results, made.examples)
+
+
+def _check_validation(given: Any, classes: int, scored: bool) -> tuple[FloatArray, IntArray, FloatArray | None]:
+    """Return the validation data of an audit, checked."""
+    parts = given if isinstance(given, tuple) else (given,)
+    if len(parts) != (3 if scored else 2):
+        refuse(
+            f"validation holds {len(parts)} arrays",
+            f"it is a tuple of probabilities{', labels and scores' if scored else ' and labels'}",
+            f"Pass validation=(val_probs, val_labels{', val_scores' if scored else ''})",
+        )
+    probs = check_probs(parts[0], name="validation probs")
+    if probs.shape[1] != classes:
+        refuse(
+            f"the validation probabilities have {probs.shape[1]} classes, those audited {classes}",
+            "both come from one classifier",
+            "Pass probabilities of the same classifier",
+        )
+    labels = check_labels(parts[1], n=len(probs), num_classes=classes, name="validation labels")
+    scores = parts[2] if scored else None
+    if isinstance(scores, Scores):
+        scores = scores.distance
+    return probs, labels, None if scores is None else check_scores(scores, n=len(probs), name="validation scores")
+
+
+def _resolution(residual: FloatArray, num_levels: int) -> str:
+    """Say how many examples resolve a gap of .01: (1.96 s / .01)², with s the deviation of confidence - correct."""
+    needed = math.ceil((1.959964 * float(residual.std()) / 0.01) ** 2)
+    if not needed:
+        return "Confidence and outcome never differ here: the data cannot say how many examples would show a gap."
+    return (
+        f"A gap of .01 over all examples takes about {needed:,} of them to be told from 0, and in each of {num_levels} "
+        "levels about as many again."
+    )
 
 
 def _notes(

@@ -4,7 +4,7 @@
 fit; `maps.py` holds what was fitted. Arrays in, numbers out: no torch here, and probmetrics only to fit `svs` or `sms`.
 """
 
-from robcal.calibration.recalibration.recalibrator import Recalibrator, load_recalibrator
+from robcal.calibration.recalibration.recalibrator import LEAST_EXAMPLES, Recalibrator, cross_fitted, load_recalibrator
 from robcal.calibration.recalibration.selection import METHODS, CandidateResult
 
-__all__ = ["METHODS", "CandidateResult", "Recalibrator", "load_recalibrator"]
+__all__ = ["LEAST_EXAMPLES", "METHODS", "CandidateResult", "Recalibrator", "cross_fitted", "load_recalibrator"]

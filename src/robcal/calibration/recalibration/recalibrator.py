@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,8 @@ class Recalibrator:
     `none`, `temperature` and `score-temperature` never change a prediction.
 
     Args:
-        method: "auto" or one of `METHODS`; "A+score-temperature" fits the score temperature on cross-fitted outputs
-            of A.
+        method: "auto", one of `METHODS`, or several of them to choose from; "A+score-temperature" fits the score
+            temperature on cross-fitted outputs of A.
         score: name of the score. "margin", the default, is the largest logit minus the second largest and needs no
             `scores`; any other name stands for scores of your own (robustness distance, density, text length), which
             `fit` and `predict_proba` are then given.
@@ -89,9 +91,16 @@ class Recalibrator:
     _classes: int
 
     def __init__(
-        self, method: str = "auto", *, score: str = "margin", monotone: Monotone | None = None, seed: int = 0
+        self,
+        method: str | Sequence[str] = "auto",
+        *,
+        score: str = "margin",
+        monotone: Monotone | None = None,
+        seed: int = 0,
     ) -> None:
-        self.method = self._asked = check_choice(method, ("auto", *METHODS), "method")
+        named = (method,) if isinstance(method, str) else tuple(method)
+        self._asked = tuple(check_choice(one, ("auto", *METHODS), "method") for one in named)
+        self.method = method if isinstance(method, str) else " or ".join(named)
         self.score = score
         if monotone is not None:
             check_choice(monotone, ("increasing", "decreasing"), "monotone")
@@ -114,10 +123,10 @@ class Recalibrator:
                 these data or this installation do not allow.
         """
         array, truth, values = self._checked(logits, labels, scores)
-        methods, self.notes = _candidates(array, truth) if self._asked == "auto" else ((self._asked,), ())
+        methods, self.notes = _candidates(array, truth) if "auto" in self._asked else (self._asked, ())
         folds = make_folds(array, truth, values, folds=FOLDS, seed=self.seed)
         rows = Rows(array, truth, values, folds)
-        sample = _sample(rows, self.seed)
+        sample = _sample(rows, self.seed, SAMPLE)
         candidates = cross_fit(methods, sample, self.monotone)
         number = choose(candidates, sample.labels)
         self.comparison = compare(candidates, sample, number, seed=self.seed)
@@ -197,8 +206,9 @@ class Recalibrator:
                 "Check that logits and labels are in the same order, or drop the row",
             )
         array -= array.max(axis=1, keepdims=True)
-        if self._asked != "auto":
-            _check_applies(self._asked, masked=array.min() == -np.inf, truth=truth)
+        for method in self._asked:
+            if method != "auto":
+                _check_applies(method, masked=array.min() == -np.inf, truth=truth)
         return array, truth, self._scores(array, scores)
 
     def _scores(self, logits: FloatArray, scores: Any) -> FloatArray:
@@ -217,6 +227,43 @@ class Recalibrator:
                 'Name your score, for example Recalibrator(score="distance"), or leave scores out',
             )
         return check_scores(scores, n=len(logits))
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """What the best of several methods makes of rows that its fit did not see.
+
+    Attributes:
+        method: its name.
+        rows: (M,) positions of the rows that were used, all of them unless there are too many.
+        log_probs: (M, Z) log-probabilities.
+    """
+
+    method: str
+    rows: IntArray
+    log_probs: FloatArray
+
+
+def cross_fitted(
+    methods: Sequence[str], logits: FloatArray, labels: IntArray, scores: FloatArray | None, *, most: int, seed: int
+) -> CrossFitted:
+    """Cross-fit methods and return the outputs of the one that `auto`'s rule chooses among them.
+
+    Args:
+        methods: some of `METHODS`.
+        logits: (N, Z) checked logits, N >= 50.
+        labels: (N,) checked labels.
+        scores: (N,) checked scores, or None for the margin.
+        most: at most so many logits are used, of rows drawn evenly over classes and scores.
+        seed: of the folds and the sample.
+    """
+    logits = logits - logits.max(axis=1, keepdims=True)
+    values = margins(logits) if scores is None else scores
+    rows = Rows(logits, labels, values, make_folds(logits, labels, values, folds=FOLDS, seed=seed))
+    index = _sampled(rows, seed, most)
+    candidates = cross_fit(methods, rows.part(index), None)
+    best = candidates[choose(candidates, labels[index])]
+    return CrossFitted(best.method, index, best.held)
 
 
 def load_recalibrator(path: str | Path) -> Recalibrator:
@@ -296,12 +343,16 @@ def _check_no_probs(logits: Any) -> FloatArray:
     return array
 
 
-def _sample(rows: Rows, seed: int) -> Rows:
-    """Return at most `SAMPLE` logits' worth of rows, folds kept, drawn without regard to the order of rows."""
+def _sample(rows: Rows, seed: int, most: int) -> Rows:
+    """Return the rows of at most `most` logits, folds kept, drawn without regard to the order of rows."""
+    index = _sampled(rows, seed, most)
+    return rows if len(index) == len(rows.labels) else rows.part(index)
+
+
+def _sampled(rows: Rows, seed: int, most: int) -> IntArray:
     size, classes = rows.logits.shape
-    most = max(SAMPLE // classes, FOLDS * LEAST_EXAMPLES)
-    if size <= most:
-        return rows
-    parts = make_folds(rows.logits, rows.labels, rows.scores, folds=-(-size // most), seed=seed + 1)
-    index = np.flatnonzero(parts == 0)
-    return Rows(rows.logits[index], rows.labels[index], rows.scores[index], rows.folds[index])
+    most_rows = max(most // classes, FOLDS * LEAST_EXAMPLES)
+    if size <= most_rows:
+        return np.arange(size)
+    parts = make_folds(rows.logits, rows.labels, rows.scores, folds=-(-size // most_rows), seed=seed + 1)
+    return np.flatnonzero(parts == 0)

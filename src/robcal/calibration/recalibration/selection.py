@@ -116,6 +116,10 @@ class Rows:
     scores: FloatArray
     folds: IntArray
 
+    def part(self, index: IntArray) -> Rows:
+        """Return some of the rows."""
+        return Rows(self.logits[index], self.labels[index], self.scores[index], self.folds[index])
+
 
 def make_folds(logits: FloatArray, labels: IntArray, scores: FloatArray, *, folds: int, seed: int) -> IntArray:
     """Return a fold of every row: balanced over the classes and, within each, over the scores.
