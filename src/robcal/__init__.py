@@ -38,6 +38,7 @@ _HOMES = {
     "audit_sets": "robcal.calibration.prediction_sets",
     "brier_score": "robcal.calibration.metrics",
     "calibration_error": "robcal.calibration.metrics",
+    "compare_models": "robcal.results.against",
     "calibration_error_interval": "robcal.calibration.intervals",
     "level_statistics": "robcal.smoothing.soft_labels",
     "load_recalibrator": "robcal.calibration.recalibration",

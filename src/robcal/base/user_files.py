@@ -1,4 +1,4 @@
-"""Arrays in the files that users have: .npy, .npz, CSV and parquet; nothing in them is ever executed.
+"""Arrays in the files that users have: .npy, .npz, CSV, JSON lines and parquet; nothing in them is ever executed.
 
 A file with several arrays or columns is read whole where that can be meant, and `FILE:NAME` or `FILE:NAME,NAME,…` names
 those that are meant.
@@ -23,23 +23,23 @@ AnyArray = npt.NDArray[Any]
 
 #: Suffixes of text with columns; the separator is found in the first line.
 TEXTS = (".csv", ".tsv", ".txt")
-TABLES = (*TEXTS, ".parquet")
+TABLES = (*TEXTS, ".jsonl", ".parquet")
 READABLE = (".npy", ".npz", *TABLES)
 
 #: Suffixes of files that hold a model → how it comes to predictions is the user's business.
 MODELS = (".onnx", ".pt", ".pth", ".pt2", ".ckpt", ".h5", ".keras", ".pkl", ".pickle", ".joblib", ".safetensors",
           ".tflite", ".pb", ".bin")  # fmt: skip
 
-_CHOICE = re.compile(r"(?P<file>.+\.(?:npz|csv|tsv|txt|parquet)):(?P<names>.+)")
+_CHOICE = re.compile(r"(?P<file>.+\.(?:npz|csv|tsv|txt|jsonl|parquet)):(?P<names>.+)")
 
 
 def read_array(path: Path, what: str) -> AnyArray:
     """Read an array: (N,) of one column, (N, K) of several.
 
     Args:
-        path: a .npy file; a .npz file with one array, or FILE.npz:NAME; a table (.csv, .tsv, .txt, .parquet), with or
-            without a line of names, of which FILE:NAME,NAME,… takes some columns. A first column without a name, as
-            pandas writes its index, is left out.
+        path: a .npy file; a .npz file with one array, or FILE.npz:NAME; a table (.csv, .tsv, .txt, .jsonl, .parquet),
+            with or without a line of names, of which FILE:NAME,NAME,… takes some columns. A first column without a
+            name, as pandas writes its index, is left out.
         what: it holds, for errors ("the probabilities").
 
     Raises:
@@ -132,7 +132,7 @@ def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
 def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
     """The columns of a table by name, or those of them that are named; without an index column."""
     check_readable(file, what)
-    columns = _of_parquet(file, what) if file.suffix == ".parquet" else _of_text(file, what)
+    columns = {".parquet": _of_parquet, ".jsonl": _of_lines}.get(file.suffix, _of_text)(file, what)
     columns = {name: values for name, values in columns.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
     if missing := [name for name in names if name not in columns]:
         _refuse_names(missing, columns, file, f"{file}:NAME")
@@ -170,6 +170,18 @@ def _of_parquet(file: Path, what: str) -> dict[str, AnyArray]:
 
     try:
         table = pq.read_table(file, partitioning=None)
+        return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        _refuse_unreadable(file, what, error)
+
+
+def _of_lines(file: Path, what: str) -> dict[str, AnyArray]:
+    """Columns of JSON objects, one a line."""
+    import pyarrow as pa
+    from pyarrow import json
+
+    try:
+        table = json.read_json(file)
         return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
     except (pa.ArrowException, OSError, ValueError) as error:
         _refuse_unreadable(file, what, error)

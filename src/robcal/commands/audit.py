@@ -18,7 +18,11 @@ MOST_COLUMNS = 120
 
 def audit(
     run: Annotated[
-        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --probs and --labels.")
+        Path | None,
+        typer.Argument(
+            help="Run directory of `robcal train`, or one table of predictions with --label-column and --prob-columns; "
+            "or pass --probs and --labels."
+        ),
     ] = None,
     probs: Annotated[
         Path | None,
@@ -40,6 +44,21 @@ def audit(
     ] = None,
     groups: Annotated[
         Path | None, typer.Option(help="Any grouping of yours: (N,) integers or strings, .npy, .npz, .csv or .parquet.")
+    ] = None,
+    prob_columns: Annotated[
+        str | None, typer.Option(help="Of one table: its columns of probabilities, NAME,NAME,….", metavar="NAMES")
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="Of one table: its column of true classes.")] = None,
+    score_column: Annotated[str | None, typer.Option(help="Of one table: its column of scores.")] = None,
+    group_column: Annotated[str | None, typer.Option(help="Of one table: its column of a grouping.")] = None,
+    val_probs: Annotated[
+        Path | None,
+        typer.Option(help="Validation probabilities: what a recalibration would repair is fitted on these."),
+    ] = None,
+    val_labels: Annotated[Path | None, typer.Option(help="True classes of the validation examples.")] = None,
+    val_scores: Annotated[Path | None, typer.Option(help="Scores of the validation examples.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Probabilities of another model on the same examples: paired differences.")
     ] = None,
     levels: Annotated[int, typer.Option(help="Number of levels that the scores are cut into.")] = 10,
     bins: Annotated[int, typer.Option(help="Number of bins of the ECE.")] = 15,
@@ -69,6 +88,11 @@ def audit(
 
     admit_factories(factory)
     options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
+    if run is not None and (prob_columns or label_column):
+        probs, labels = _of_table(run, prob_columns, "--prob-columns"), _of_table(run, label_column, "--label-column")
+        scores = _of_table(run, score_column, "--score-column") if score_column else scores
+        groups = _of_table(run, group_column, "--group-column") if group_column else groups
+        run = None
     if (run is None) == (probs is None):
         refuse(
             "a run directory and --probs were both given" if run else "neither a run directory nor --probs was given",
@@ -79,7 +103,10 @@ def audit(
         _check_worst(worst, overwrite)
     if run is not None:
         _check_run(run)
-        _refuse_with_run(labels=labels, scores=scores, column=column, score_name=score_name, groups=groups)
+        _refuse_with_run(
+            labels=labels, scores=scores, column=column, score_name=score_name, groups=groups, against=against,
+            val_probs=val_probs,
+        )  # fmt: skip
         out = out or run / "audit.html"
         check_output(out, overwrite=overwrite or out == run / "audit.html")
         with open_reporter(quiet=quiet) as reporter:
@@ -90,15 +117,74 @@ def audit(
         if out is not None:
             check_output(out, overwrite=overwrite)
         result = audit_files(
-            probs, labels, scores=scores, column=column, score_name=score_name, groups=groups, **options
+            probs,
+            labels,
+            scores=scores,
+            column=column,
+            score_name=score_name,
+            groups=groups,
+            validation=_validation(val_probs, val_labels, val_scores, scored=scores is not None),
+            **options,
         )
     typer.echo(f"{result.to_text(min(columns(), MOST_COLUMNS))}\n")
+    if against is not None and probs is not None and labels is not None:
+        typer.echo(f"{_differences(probs, against, labels, bins, resamples, seed)}\n")
     for path in (
         None if worst is None else result.write_worst(worst, overwrite=True),
         None if out is None else result.to_html(out, overwrite=True),
     ):
         if path is not None:
             typer.echo(str(path))
+
+
+def _of_table(table: Path, names: str | None, option: str) -> Path:
+    """Return FILE:NAME,NAME of one table of predictions."""
+    if names is None:
+        refuse(
+            f"{option} was not given",
+            "a table of predictions needs --prob-columns and --label-column",
+            f"Name them: robcal audit {table} --prob-columns p0,p1 --label-column label",
+        )
+    return Path(f"{table}:{names}")
+
+
+def _validation(
+    probs: Path | None, labels: Path | None, scores: Path | None, *, scored: bool
+) -> tuple[Path, ...] | None:
+    given = [probs, labels, *([scores] if scored else [])]
+    present = tuple(path for path in given if path is not None)
+    if present and len(present) != len(given):
+        refuse(
+            "some of --val-probs, --val-labels and --val-scores are missing",
+            "validation data need probabilities and labels, and scores where --scores are given",
+            "Pass all of them, or none",
+        )
+    return present or None
+
+
+def _differences(probs: Path, other: Path, labels: Path, bins: int, resamples: int, seed: int) -> str:
+    """Write the paired differences of two models, a line each."""
+    from robcal.base.types import METRIC_TITLES
+    from robcal.base.user_files import read_array, title_of
+    from robcal.results.against import compare_models
+
+    first, second = read_array(probs, "the probabilities"), read_array(other, "the other probabilities")
+    truth = read_array(labels, "the labels")
+    found = compare_models(first, second, truth, bins=bins, resamples=resamples, seed=seed)
+    lines = [f"{title_of(probs)} minus {title_of(other)}, on the same examples, with 95% intervals:"]
+    for name, estimate in found.items():
+        title, lower_is_better, _ = METRIC_TITLES[name]
+        ends = "" if estimate.low is None else f" [{estimate.low:+.4f}, {estimate.high:+.4f}]"
+        lines.append(f"  {title:22} {estimate.value:+.4f}{ends}  {_verdict(estimate, lower_is_better, name)}".rstrip())
+    return "\n".join(lines)
+
+
+def _verdict(estimate: Any, lower_is_better: bool, name: str) -> str:
+    if estimate.low is None or estimate.high is None or name == "gap":
+        return ""
+    if estimate.low <= 0 <= estimate.high:
+        return "cannot be told apart"
+    return "better" if (estimate.value < 0) == lower_is_better else "worse"
 
 
 def _refuse_with_run(**given: Any) -> None:

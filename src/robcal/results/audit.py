@@ -297,6 +297,7 @@ def audit_files(
     column: str | None = None,
     score_name: str | None = None,
     groups: Path | None = None,
+    validation: tuple[Path, ...] | None = None,
     **options: Any,
 ) -> Audit:
     """Audit plain files (see `audit`).
@@ -309,6 +310,7 @@ def audit_files(
         score_name: as of `audit`; default "adversarial robustness" for a file of `robcal score`, else the column's
             name, or "score".
         groups: (N,) integers or strings, in such a file.
+        validation: files of validation probabilities and labels (and scores, where `scores` are given).
         options: of `audit`.
 
     Raises:
@@ -320,8 +322,15 @@ def audit_files(
         scores=None if scores is None else read_scores(scores, column),
         groups=None if groups is None else {title_of(groups): read_array(groups, "the groups")},
         score_name=score_name or (None if scores is None else _score_name(scores, column)),
+        validation=None if validation is None else _read_validation(validation, column),
         **options,
     )
+
+
+def _read_validation(files: tuple[Path, ...], column: str | None) -> tuple[Any, ...]:
+    probs, labels, *scores = files
+    arrays = (read_array(probs, "the validation probabilities"), read_array(labels, "the validation labels"))
+    return (*arrays, *(read_scores(file, column) for file in scores))
 
 
 def _score_name(path: Path, column: str | None) -> str | None:

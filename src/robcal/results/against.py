@@ -1,0 +1,51 @@
+"""Two models on the same examples: the difference of every metric, with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robcal.base.checks import check_labels, check_probs, check_same_length
+from robcal.base.types import METRIC_TITLES, Estimate
+from robcal.calibration.seeds import paired_difference
+from robcal.calibration.weighted import METRICS
+
+#: What is compared; of calibration errors the one that noise does not bias, where there is one.
+COMPARED = ("accuracy", "gap", "ece_corrected" if "ece_corrected" in METRICS else "ece", "nll", "brier", "aurc")
+
+
+def compare_models(
+    probs: Any, other: Any, labels: Any, *, bins: int = 15, resamples: int = 1000, seed: int = 0
+) -> Mapping[str, Estimate]:
+    """Return the paired differences of two models' metrics on the same examples, the first minus the other.
+
+    The interval covers the finite sample of examples, not what another training of either model would change.
+
+    Args:
+        probs: (N, Z) probabilities of one model.
+        other: (N, Y) probabilities of the other, the same examples in the same order.
+        labels: (N,) true classes of both.
+        bins: bins of the calibration error.
+        resamples: resamples of the examples, for metrics that are no means.
+        seed: of the resampling.
+
+    Returns:
+        Differences with 95% intervals, by the keys of `robcal.base.types.METRIC_TITLES`.
+
+    Raises:
+        InputError: on bad probabilities or labels, or of different examples.
+
+    Example:
+        >>> found = compare_models([[0.2, 0.8]] * 10, [[0.4, 0.6]] * 10, [1] * 6 + [0] * 4)
+        >>> found["accuracy"].value, round(found["brier"].value, 3)
+        (0.0, 0.08)
+    """
+    first, second = check_probs(probs), check_probs(other, name="other")
+    check_same_length(len(first), len(second), "the examples of probs", "other")
+    truth = check_labels(labels, n=len(first), num_classes=min(first.shape[1], second.shape[1]))
+    options = {"bins": bins, "resamples": resamples, "seed": seed}
+    return {
+        name: paired_difference(name, [probs], [other], truth, **options)
+        for name in METRIC_TITLES
+        if name in COMPARED and name in METRICS
+    }

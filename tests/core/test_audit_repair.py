@@ -1,0 +1,190 @@
+"""An audit's repair section, paired models and one-table input: figures by other ways, words, files and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+import robcal
+from robcal.base.checks import InputError
+from robcal.commands.cli import main
+from robcal.results.against import compare_models
+
+
+def drawn(seed: int, n: int = 4000, temperature: object = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that are too sure by `temperature`, and labels."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(n, 3))
+    true = softmax(logits / np.broadcast_to(temperature, (n,))[:, None], axis=1)
+    return softmax(logits, axis=1), (true.cumsum(1) > rng.random((n, 1))).argmax(1)
+
+
+def test_a_calibrated_classifier_needs_no_repair() -> None:
+    audit = robcal.audit(*drawn(0), resamples=50)
+    repair = audit.results.methods[0].repair
+    assert repair is not None
+    assert repair.method == "none"
+    assert "No recalibration is needed" in str(audit)
+
+
+def test_a_temperature_is_judged_on_examples_that_its_fit_did_not_see() -> None:
+    probs, labels = drawn(1, temperature=3.0)
+    repair = robcal.audit(probs, labels, resamples=50).results.methods[0].repair
+    assert repair is not None
+    assert repair.method == "temperature"
+    logs = log_softmax(np.log(probs) / 3, axis=1)
+    assert repair.nll[1].value == pytest.approx(-logs[np.arange(4000), labels].mean(), abs=2e-3)
+    assert repair.nll[0].value == pytest.approx(-np.log(probs[np.arange(4000), labels]).mean())
+    assert repair.ece[1].value < 0.03 < repair.ece[0].value
+    assert sum(row.n for row in repair.levels) == 4000
+    for row in repair.levels:
+        assert row.before.low is not None
+        assert row.before.low > 0
+    assert "No level's gap could then be told from 0" in repair.sentence
+
+
+def test_with_validation_data_it_is_fitted_there_and_judged_here() -> None:
+    probs, labels = drawn(1, temperature=3.0)
+    val_probs, val_labels = drawn(2, 3000, temperature=3.0)
+    repair = robcal.audit(probs, labels, resamples=50, validation=(val_probs, val_labels)).results.methods[0].repair
+    assert repair is not None
+    plain = robcal.TemperatureScaling().fit(np.log(val_probs), val_labels).transform(np.log(probs))
+    assert repair.nll[1].value == pytest.approx(-np.log(plain[np.arange(4000), labels]).mean(), abs=1e-9)
+    assert repair.judged == "4000 examples, by a fit of 3000 others"
+
+
+def test_a_gap_that_depends_on_the_score_is_said_and_shown_everywhere(tmp_path: Path) -> None:
+    scores = np.random.default_rng(5).normal(size=6000)
+    probs, labels = drawn(6, 6000, temperature=np.where(scores < 0, 4.0, 1.0))
+    audit = robcal.audit(probs, labels, scores=scores, score_name="density", resamples=50)
+    repair = audit.results.methods[0].repair
+    assert repair is not None
+    assert repair.method == "score-temperature"
+    assert "depends on the density" in str(audit)
+    assert "What a recalibration would repair, judged on 6000 examples" in str(audit)
+    page = audit.to_html(tmp_path / "a.html").read_text()
+    assert "What a recalibration would repair" in page
+    assert "Before and after (score-temperature)" in page
+    assert "Before and after" in audit._repr_html_()
+    assert abs(repair.levels[0].after.value) < abs(repair.levels[0].before.value) / 3
+    json.dumps(audit.to_dict(), allow_nan=False)
+
+
+def test_where_nothing_can_be_fitted_there_is_no_repair() -> None:
+    probs, labels = drawn(0, 40)
+    assert robcal.audit(probs, labels, resamples=50).results.methods[0].repair is None
+    probs, labels = drawn(0, 400)
+    impossible = np.eye(3)[(labels + 1) % 3]
+    assert (
+        robcal.audit(np.where(np.arange(400)[:, None] == 7, impossible, probs), labels, resamples=50)
+        .results.methods[0]
+        .repair
+        is None
+    )
+
+
+def test_the_number_of_examples_that_a_gap_takes() -> None:
+    probs, labels = drawn(0)
+    residual = probs.max(1) - (probs.argmax(1) == labels)
+    needed = int(np.ceil((1.959964 * residual.std() / 0.01) ** 2))
+    assert f"about {needed:,} of them" in str(robcal.audit(probs, labels, resamples=50)).replace("\n", " ")
+
+
+def test_paired_differences_are_those_of_the_metrics() -> None:
+    probs, labels = drawn(1, temperature=2.0)
+    other = softmax(np.log(probs) / 2, axis=1)
+    found = compare_models(probs, other, labels, resamples=100)
+    for name, metric in (("nll", robcal.negative_log_likelihood), ("brier", robcal.brier_score)):
+        assert found[name].value == pytest.approx(metric(probs, labels) - metric(other, labels))
+        assert found[name].low is not None
+        assert found[name].low > 0
+    each = -np.log(probs[np.arange(4000), labels]) + np.log(other[np.arange(4000), labels])
+    half = 1.96 * each.std(ddof=1) / np.sqrt(4000)
+    assert found["nll"].low == pytest.approx(each.mean() - half, rel=1e-2)
+    assert found["accuracy"].value == 0
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+    try:
+        main(["audit", *map(str, arguments)])
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    assert status == code, err
+    return out if code == 0 else " ".join(err.split())
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_one_table_gives_what_the_arrays_give(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    probs, labels = drawn(3, 300)
+    groups, scores = np.array(["f", "m"])[labels % 2], probs[:, 0]
+    columns = {"p0": probs[:, 0], "p1": probs[:, 1], "p2": probs[:, 2], "y": labels, "who": groups, "s": scores}
+    table, file = pa.table(columns), tmp_path / f"t.{kind}"
+    if kind == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    else:
+        {"csv": pyarrow.csv.write_csv, "parquet": pyarrow.parquet.write_table}[kind](table, file)
+    names = ["--prob-columns", "p0,p1,p2", "--label-column", "y", "--score-column", "s", "--group-column", "who"]
+    text = run(capsys, file, *names, "--resamples", 50, "--levels", 3)
+    expected = robcal.audit(
+        probs, labels, scores=scores, score_name="s", groups={"who": groups}, num_levels=3, resamples=50
+    )
+    assert text.strip() == expected.to_text(120 if text.splitlines() else 0).strip()
+
+
+def test_two_models_on_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    probs, labels = drawn(1, 2000, temperature=3.0)
+    for name, array in {"a": probs, "b": softmax(np.log(probs) / 3, axis=1), "y": labels}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    files = ["--probs", tmp_path / "a.npy", "--labels", tmp_path / "y.npy", "--resamples", 50]
+    text = run(capsys, *files, "--against", tmp_path / "b.npy")
+    assert "a minus b, on the same examples, with 95% intervals:" in text
+    (line,) = [
+        line
+        for line in text.splitlines()
+        if (line.strip().startswith("NLL") and "better" in line) or ("worse" in line and "NLL" in line)
+    ]
+    assert line.rstrip().endswith("worse")
+    text = run(capsys, *files, "--val-probs", tmp_path / "a.npy", "--val-labels", tmp_path / "y.npy")
+    assert "by a fit of 2000 others" in text.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["t.csv", "--prob-columns", "p0,p1"], "--label-column was not given"),
+        (["t.csv", "--label-column", "y"], "--prob-columns was not given"),
+        (["--probs", "p.npy", "--labels", "y.npy", "--val-probs", "p.npy"], "--val-labels"),
+    ],
+)
+def test_bad_options(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in run(capsys, *options, code=2)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ((np.full((60, 3), 1 / 3),), "tuple of probabilities"),
+        ((np.full((60, 2), 1 / 2), np.zeros(60, int)), "2 classes"),
+        ((np.full((60, 3), 1 / 3), np.zeros(59, int)), "59"),
+    ],
+)
+def test_bad_validation_data(validation: tuple[np.ndarray, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        robcal.audit(*drawn(0, 100), validation=validation, resamples=50)
