@@ -93,9 +93,13 @@ def cli(*arguments: object) -> None:
         "out": None,
         "overwrite": False,
         "resamples": 20,
+        "levels": 4,
     }
     names = [str(one) for one in arguments]
-    options |= {key.removeprefix("--"): Path(value) for key, value in zip(names[::2], names[1::2], strict=True)}
+    given = {key.removeprefix("--"): value for key, value in zip(names[::2], names[1::2], strict=True)}
+    options |= {
+        key: value if key.endswith("_column") or key == "prob_columns" else Path(value) for key, value in given.items()
+    }
     command(**options)
 
 
@@ -134,6 +138,25 @@ def at_the_command_line(folder: Path) -> Iterator[tuple[Callable[[], Any], Calla
 
     two = ("--probs", folder / "p.npy", "--labels", folder / "y.npy")
     out = (*two, "--out")
+    yield (
+        lambda: robcal.audit(PROBS, LABELS, resamples=20, validation=(PROBS,)),
+        lambda _: robcal.audit(PROBS, LABELS, resamples=20, validation=(PROBS, LABELS)),
+        "validation=(val_probs, val_labels)",
+    )
+    yield (
+        lambda: robcal.audit(PROBS, LABELS, resamples=20, validation=(PROBS[:, :2] * 0 + 0.5, LABELS % 2)),
+        lambda _: robcal.audit(PROBS, LABELS, resamples=20, validation=(PROBS, LABELS)),
+        "the same classifier",
+    )
+    table = ("--run", folder / "t.csv", "--prob_columns")
+    (folder / "t.csv").write_text("p0,p1,label\n" + "0.5,0.5,1\n0.25,0.75,0\n" * 10)
+    yield (
+        lambda: cli(*table, "p0,p1"),
+        lambda _: cli(*table, "p0,p1", "--label_column", "label"),
+        "--label-column label",
+    )
+    validated = (*two, "--val_probs", folder / "p.npy")
+    yield lambda: cli(*validated), lambda _: cli(*validated, "--val_labels", folder / "y.npy"), "Pass all of them"
     yield lambda: read(folder / "two.npz", "the array"), named, "Name it"
     yield lambda: read(folder / "mixed.csv", "the array"), named, "Name the columns"
     yield lambda: read(folder / "mixed.csv:c", "the array"), lambda _: read(folder / "mixed.csv:a", "it"), "it has"

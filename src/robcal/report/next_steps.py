@@ -27,9 +27,7 @@ def next_steps(results: Results) -> tuple[str, ...]:
 
 
 def _mend(method: MethodResult, words: Wording) -> str:
-    """Say what a recalibration would repair, where that is known, or what the directions ask for."""
-    if method.repair is not None:
-        return method.repair.sentence
+    """Say what the directions over all and of the levels ask for."""
     overall, levels = overall_direction(method), {row_direction(row) for row in method.levels}
     if overall == "both" or {"over", "under"} <= levels | {overall}:
         on = f"on the score ({words.value.lower()})" if method.levels else "on a score of the example"

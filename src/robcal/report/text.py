@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robcal.base.types import Results
+from robcal.base.types import Repair, Results
 from robcal.report import formatting
 from robcal.report.directions import examples_of, overall_direction
 from robcal.report.findings import answer, headline
@@ -109,15 +109,21 @@ def _row_tables(results: Results, width: int) -> list[str]:
         for title, heading, rows in tables
         if rows
     ]
-    if method.repair is not None and method.repair.method != "none":
-        heading = f"What a recalibration would repair, judged on {method.repair.judged}"
-        parts.append(
-            f"{_wrapped(clean_text(heading), width)}:\n{table_text(text_numbers(repair_numbers(method.repair)), width)}"
-        )
+    if method.repair is not None:
+        parts.append(_repair(method.repair, width))
     if method.worst:
         heading = "The wrong examples that it is most sure of"
         parts.append(f"{heading}:\n{table_text(text_worst(results), width)}")
     return parts
+
+
+def _repair(repair: Repair, width: int) -> str:
+    """What a recalibration would repair: a sentence, and the table where there is something to repair."""
+    heading = _wrapped(clean_text(f"What a recalibration would repair, judged on {repair.judged}"), width)
+    sentence = _wrapped(clean_text(repair.sentence), width)
+    if repair.method == "none":
+        return f"{heading}:\n{sentence}"
+    return f"{heading}:\n{table_text(text_numbers(repair_numbers(repair)), width)}\n{sentence}"
 
 
 def _wrapped(text: str, width: int, bullet: str = "") -> str:

@@ -33,6 +33,7 @@ from robcal.calibration.recalibration.stages import (
     fit_structured,
     fit_vector,
 )
+from robcal.calibration.row_order import canonical_order
 from robcal.calibration.temperature import TemperatureScaling, optimal_temperature
 
 #: First stages, the simplest first; each may be followed by a score temperature ("sms+score-temperature").
@@ -129,6 +130,10 @@ def make_folds(logits: FloatArray, labels: IntArray, scores: FloatArray, *, fold
     """
     true = logits[np.arange(len(labels)), labels]
     order = np.lexsort((true, scores, labels))
+    alike = [key[order][1:] == key[order][:-1] for key in (true, scores, labels)]
+    if np.logical_and.reduce(alike).any():  # rows that hold the same so far go by all that they hold
+        order = canonical_order(logits)
+        order = order[np.lexsort((true[order], scores[order], labels[order]))]
     deals = -(-len(labels) // folds)
     rng = np.random.default_rng(seed)
     dealt = rng.permuted(np.tile(np.arange(folds), (deals, 1)), axis=1).ravel()[: len(labels)]
