@@ -220,7 +220,7 @@ def test_a_failed_replacement_leaves_no_temporary_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         write_report(audit(), tmp_path / "r.html")
     assert list(tmp_path.iterdir()) == []
 
