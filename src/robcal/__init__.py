@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robcal.calibration.recalibration import Recalibrator, load_recalibrator
     from robcal.calibration.temperature import TemperatureScaling
     from robcal.calibration.threshold import selective_threshold
-    from robcal.results.audit import Audit, audit
+    from robcal.results.audit import Audit, audit, audit_confidence
     from robcal.robustness.levels import assign_levels
     from robcal.robustness.scoring import score
     from robcal.smoothing.smoother import AdaptiveLabelSmoother
@@ -35,6 +35,7 @@ _HOMES = {
     "TemperatureScaling": "robcal.calibration.temperature",
     "assign_levels": "robcal.robustness.levels",
     "audit": "robcal.results.audit",
+    "audit_confidence": "robcal.results.audit",
     "audit_sets": "robcal.calibration.prediction_sets",
     "brier_score": "robcal.calibration.metrics",
     "calibration_error": "robcal.calibration.metrics",
@@ -60,6 +61,7 @@ __all__ = [
     "TemperatureScaling",
     "assign_levels",
     "audit",
+    "audit_confidence",
     "audit_sets",
     "brier_score",
     "calibration_error",

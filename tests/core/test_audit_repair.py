@@ -141,6 +141,37 @@ def test_one_table_gives_what_the_arrays_give(kind: str, tmp_path: Path, capsys:
     assert text.strip() == expected.to_text(120 if text.splitlines() else 0).strip()
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_confidences_alone_give_the_figures_of_the_probabilities(binary: bool) -> None:
+    probs, labels = drawn(3, 500, temperature=2.0)
+    correct = probs.argmax(1) == labels
+    scores, groups = probs[:, 0], labels % 2
+    whole = robcal.audit(probs, labels, scores=scores, groups=groups, resamples=50)
+    top = robcal.audit_confidence(
+        probs.max(1), correct.astype(int) if binary else correct, scores=scores, groups=groups, resamples=50
+    )
+    assert top.levels == whole.levels
+    assert top.groups == whole.groups
+    assert top.trends == whole.trends
+    assert {name: whole.metrics[name] for name in top.metrics} == dict(top.metrics)
+    assert "nll" not in top.metrics
+    assert [row.index for row in top.worst(10)] == [row.index for row in whole.worst(10)]
+    assert "wrong (0)" in str(top)
+
+
+def test_confidences_in_files_and_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    probs, labels = drawn(3, 300)
+    sure, right = probs.max(1), (probs.argmax(1) == labels).astype(int)
+    np.save(tmp_path / "c.npy", sure)
+    np.save(tmp_path / "r.npy", right)
+    rows = "".join(f"{c!r},{r}\n" for c, r in zip(sure.tolist(), right.tolist(), strict=True))
+    (tmp_path / "t.csv").write_text(f"conf,ok\n{rows}")
+    files = run(capsys, "--confidence", tmp_path / "c.npy", "--correct", tmp_path / "r.npy", "--resamples", 50)
+    table = run(capsys, tmp_path / "t.csv", "--confidence-column", "conf", "--correct-column", "ok", "--resamples", 50)
+    expected = robcal.audit_confidence(sure, right, resamples=50).to_text(120)
+    assert files.strip() == table.strip() == expected.strip()
+
+
 def test_two_models_on_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     probs, labels = drawn(1, 2000, temperature=3.0)
     for name, array in {"a": probs, "b": softmax(np.log(probs) / 3, axis=1), "y": labels}.items():
@@ -164,6 +195,10 @@ def test_two_models_on_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["t.csv", "--prob-columns", "p0,p1"], "--label-column was not given"),
         (["t.csv", "--label-column", "y"], "--prob-columns was not given"),
         (["--probs", "p.npy", "--labels", "y.npy", "--val-probs", "p.npy"], "--val-labels"),
+        (["t.csv", "--confidence-column", "c"], "--correct-column was not given"),
+        (["--confidence", "c.npy"], "--correct was not given"),
+        (["--confidence", "c.npy", "--probs", "p.npy"], "more than one of"),
+        (["--confidence", "c.npy", "--correct", "r.npy", "--against", "p.npy"], "--confidence and --against"),
     ],
 )
 def test_bad_options(

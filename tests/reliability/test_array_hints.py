@@ -155,6 +155,12 @@ def at_the_command_line(folder: Path) -> Iterator[tuple[Callable[[], Any], Calla
         lambda _: cli(*table, "p0,p1", "--label_column", "label"),
         "--label-column label",
     )
+    top = ("--confidence", folder / "c.npy")
+    np.save(folder / "c.npy", PROBS.max(1))
+    np.save(folder / "r.npy", (LABELS == 1).astype(int))
+    right = ("--correct", folder / "r.npy")
+    yield lambda: cli(*top), lambda _: cli(*top, *right), "Pass --correct FILE"
+    yield lambda: cli(*top, *right, "--against", folder / "p.npy"), lambda _: cli(*two), "--probs and --labels in place"
     validated = (*two, "--val_probs", folder / "p.npy")
     yield lambda: cli(*validated), lambda _: cli(*validated, "--val_labels", folder / "y.npy"), "Pass all of them"
     yield lambda: read(folder / "two.npz", "the array"), named, "Name it"

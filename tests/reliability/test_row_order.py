@@ -35,7 +35,7 @@ from robcal.calibration import (
     trends,
     weighted,
 )
-from robcal.results.audit import audit
+from robcal.results.audit import Audit, audit, audit_confidence
 from robcal.robustness import fidelity, levels
 from robcal.robustness.scoring import score
 
@@ -103,8 +103,15 @@ def sets_of_levels(r: Rows) -> prediction_sets.PredictionSets:
 
 
 def audited(r: Rows) -> dict[str, Any]:
-    options = {"num_levels": 5, "resamples": 40}
-    found = audit(r.probs, r.labels, scores=r.distance, groups={"level": r.groups, "n": r.levels}, **options)
+    options = {"num_levels": 5, "resamples": 40, "scores": r.distance, "groups": {"level": r.groups, "n": r.levels}}
+    return without_places(audit(r.probs, r.labels, **options))
+
+
+def audited_confidence(r: Rows) -> dict[str, Any]:
+    return without_places(audit_confidence(r.confidence, r.correct, scores=r.distance, num_levels=5, resamples=40))
+
+
+def without_places(found: Audit) -> dict[str, Any]:
     everything = found.to_dict()
     for row in everything["methods"][0]["worst"]:
         row.pop("index")  # of a row, so it moves with it
@@ -216,6 +223,8 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
         sorted(zip(r.distance, r.margin, levels.assign_levels(r.scores(), 7, seed=5), strict=True)),
     ],
     "audit.audit": audited,
+    "audit.audit_confidence": audited_confidence,
+    "audit.audit_confidence_files": lambda r: None,  # reads files and calls audit_confidence
     "audit.audit_files": lambda r: None,  # reads files and calls audit
     "scoring.score": lambda r: PerRow(
         *(getattr(scored(r), name) for name in Scores.columns() if name != "status"), scored(r).status == "verified"

@@ -119,8 +119,8 @@ def summarise(probs: Any, labels: Any) -> TopLabel:
     """Return the top label of every example and whether it is right.
 
     Args:
-        probs: (N, Z) probabilities.
-        labels: (N,) integers in 0 … Z - 1.
+        probs: (N, Z) probabilities, or a summary that was made before, which is returned as it is.
+        labels: (N,) integers in 0 … Z - 1; not looked at beside a summary.
 
     Returns:
         The summary that the other functions of this package share.
@@ -128,6 +128,8 @@ def summarise(probs: Any, labels: Any) -> TopLabel:
     Raises:
         InputError: on bad probabilities or labels.
     """
+    if isinstance(probs, TopLabel):
+        return probs
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
     return top_of(array, truth, precision_of(probs).dtype)

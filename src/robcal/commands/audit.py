@@ -31,6 +31,13 @@ def audit(
     labels: Annotated[
         Path | None, typer.Option(help="True classes (N,), integers: .npy, .npz, .csv or .parquet.")
     ] = None,
+    confidence: Annotated[
+        Path | None,
+        typer.Option(help="In place of --probs: the confidence of each prediction (N,), where that is all there is."),
+    ] = None,
+    correct: Annotated[
+        Path | None, typer.Option(help="In place of --labels: whether each prediction was right, (N,) 0 or 1.")
+    ] = None,
     scores: Annotated[
         Path | None, typer.Option(help="One score an example: .npy, .npz, .csv or .parquet; the lowest are level 0.")
     ] = None,
@@ -48,6 +55,8 @@ def audit(
     prob_columns: Annotated[
         str | None, typer.Option(help="Of one table: its columns of probabilities, NAME,NAME,….", metavar="NAMES")
     ] = None,
+    confidence_column: Annotated[str | None, typer.Option(help="Of one table: its column of confidences.")] = None,
+    correct_column: Annotated[str | None, typer.Option(help="Of one table: whether the prediction was right.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Of one table: its column of true classes.")] = None,
     score_column: Annotated[str | None, typer.Option(help="Of one table: its column of scores.")] = None,
     group_column: Annotated[str | None, typer.Option(help="Of one table: its column of a grouping.")] = None,
@@ -84,18 +93,29 @@ def audit(
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
     from robcal.base.progress import open_reporter
-    from robcal.results.audit import audit_files, audit_run
+    from robcal.results.audit import audit_confidence_files, audit_files, audit_run
 
     admit_factories(factory)
     options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
-    if run is not None and (prob_columns or label_column):
-        probs, labels = _of_table(run, prob_columns, "--prob-columns"), _of_table(run, label_column, "--label-column")
-        scores = _of_table(run, score_column, "--score-column") if score_column else scores
-        groups = _of_table(run, group_column, "--group-column") if group_column else groups
-        run = None
-    if (run is None) == (probs is None):
+    if run is not None and (confidence_column or correct_column):
+        confidence = _of_table(run, confidence_column, "--confidence-column", _TOP_COLUMNS)
+        correct = _of_table(run, correct_column, "--correct-column", _TOP_COLUMNS)
+        run, table = None, run
+    elif run is not None and (prob_columns or label_column):
+        probs = _of_table(run, prob_columns, "--prob-columns", _ALL_COLUMNS)
+        labels = _of_table(run, label_column, "--label-column", _ALL_COLUMNS)
+        run, table = None, run
+    else:
+        table = None
+    if table is not None:
+        scores = Path(f"{table}:{score_column}") if score_column else scores
+        groups = Path(f"{table}:{group_column}") if group_column else groups
+    if [run, probs, confidence].count(None) != 2:
+        several = any(one is not None for one in (run, probs, confidence))
         refuse(
-            "a run directory and --probs were both given" if run else "neither a run directory nor --probs was given",
+            "more than one of a run directory, --probs and --confidence was given"
+            if several
+            else "neither a run directory nor --probs or --confidence was given",
             "audit takes one of them",
             "See robcal audit --help",
         )
@@ -104,13 +124,22 @@ def audit(
     if run is not None:
         _check_run(run)
         _refuse_with_run(
-            labels=labels, scores=scores, column=column, score_name=score_name, groups=groups, against=against,
-            val_probs=val_probs,
+            labels=labels, correct=correct, scores=scores, column=column, score_name=score_name, groups=groups,
+            against=against, val_probs=val_probs,
         )  # fmt: skip
         out = out or run / "audit.html"
         check_output(out, overwrite=overwrite or out == run / "audit.html")
         with open_reporter(quiet=quiet) as reporter:
             result = audit_run(run, reporter=reporter, **options)
+    elif confidence is not None:
+        if correct is None:
+            refuse("--correct was not given", "--confidence and --correct go together", "Pass --correct FILE")
+        _refuse_with_confidence(labels=labels, against=against, val_probs=val_probs)
+        if out is not None:
+            check_output(out, overwrite=overwrite)
+        result = audit_confidence_files(
+            confidence, correct, scores=scores, column=column, score_name=score_name, groups=groups, **options
+        )
     else:
         if labels is None or probs is None:
             refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes: --labels FILE")
@@ -137,15 +166,29 @@ def audit(
             typer.echo(str(path))
 
 
-def _of_table(table: Path, names: str | None, option: str) -> Path:
+_ALL_COLUMNS = ("--prob-columns p0,p1", "--label-column label")
+_TOP_COLUMNS = ("--confidence-column confidence", "--correct-column correct")
+
+
+def _of_table(table: Path, names: str | None, option: str, needed: tuple[str, str]) -> Path:
     """Return FILE:NAME,NAME of one table of predictions."""
     if names is None:
         refuse(
             f"{option} was not given",
-            "a table of predictions needs --prob-columns and --label-column",
-            f"Name them: robcal audit {table} --prob-columns p0,p1 --label-column label",
+            f"a table of predictions needs {' and '.join(one.split()[0] for one in needed)}",
+            f"Name them: robcal audit {table} {' '.join(needed)}",
         )
     return Path(f"{table}:{names}")
+
+
+def _refuse_with_confidence(**given: Any) -> None:
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if names:
+        refuse(
+            f"--confidence and {', '.join(names)} were given",
+            "these options need the probabilities of all classes",
+            "Leave them out, or pass --probs and --labels in place of --confidence and --correct",
+        )
 
 
 def _validation(

@@ -28,8 +28,15 @@ from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import is_scores_file, provenance
 from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, MethodResult, Results, Scores, TrendTest, WrongExample
 from robcal.base.user_files import named_column, read_array, read_scores, title_of
-from robcal.calibration.binning import AnyFloatArray, top_label
-from robcal.calibration.conditional import group_table, level_table, overall_metrics, reliability_bins, trend_tests
+from robcal.calibration.binning import AnyFloatArray, TopLabel, summarise, top_from
+from robcal.calibration.conditional import (
+    group_table,
+    level_table,
+    overall_metrics,
+    reliability_bins,
+    top_label_metrics,
+    trend_tests,
+)
 from robcal.report import write_report
 from robcal.report.flat import flat_rows, wrong_rows_csv
 from robcal.report.notebook import notebook_html
@@ -243,48 +250,134 @@ def audit(
     """
     array = check_probs(probs)
     truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    check_positive_int(num_levels, "num_levels")
-    distance = None
-    if scores is not None:
-        distance = check_scores(scores.distance if isinstance(scores, Scores) else scores, n=len(array))
-        check_num_levels(num_levels, len(array), split="the input")
-    groupings = groups if isinstance(groups, Mapping) else {} if groups is None else {"group": groups}
-    options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
-    tables = {name: group_table(probs, truth, value, **options) for name, value in groupings.items()}
+    distance = _check_audited(len(array), scores, num_levels)
     name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
-    sure, prediction = top_label(probs)
-    examples = Examples(sure, prediction, truth)
-    method = MethodResult(
-        name="audit",
-        title="Classifier",
-        metrics=overall_metrics(probs, truth, **options),
-        reliability=reliability_bins(probs, truth, bins=bins, confidence=confidence),
-        groups=tables,
-    )
+    options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
     repair = repair_of(
         array, truth, distance, score_name=name, num_levels=num_levels, bins=bins, resamples=resamples, seed=seed,
         validation=None if validation is None else _check_validation(validation, array.shape[1], distance is not None),
     )  # fmt: skip
-    if distance is not None:
-        levels = assign_levels(distance, num_levels, ties="share")
-        examples = dataclasses.replace(examples, score=distance, level=levels)
+    top = summarise(probs, truth)
+    return _audited(
+        top,
+        Examples(top.confidence, top.prediction, truth, distance),
+        MethodResult("audit", "Classifier", metrics=overall_metrics(probs, truth, **options), repair=repair),
+        classes=[str(k) for k in range(array.shape[1])],
+        title=title,
+        score_name=name,
+        groups=groups,
+        num_levels=num_levels,
+        options=options,
+    )
+
+
+def audit_confidence(
+    confidence: Any,
+    correct: Any,
+    *,
+    scores: Any = None,
+    score_name: str | None = None,
+    groups: Any = None,
+    num_levels: int = 10,
+    bins: int = 15,
+    coverage: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    title: str = "Calibration audit",
+) -> Audit:
+    """Audit the top label alone: the confidence of a language model or a detector, and whether it was right.
+
+    The same as `audit`, without what needs the probabilities of all classes: NLL, Brier and classwise errors, and what
+    a recalibration would repair.
+
+    Args:
+        confidence: (N,) confidence of each prediction, in [0, 1].
+        correct: (N,) 1 or True where the prediction was right, 0 or False where it was wrong.
+        scores: as of `audit`.
+        score_name: as of `audit`.
+        groups: as of `audit`.
+        num_levels: R.
+        bins: bins of the ECE.
+        coverage: of the intervals, in (0, 1).
+        resamples: bootstrap resamples of each interval.
+        seed: of the bootstrap and the permutation tests.
+        title: heading of the report.
+
+    Returns:
+        The audit; in its list of examples the label is "right" or "wrong".
+
+    Raises:
+        InputError: on bad input, before any work starts.
+
+    >>> result = audit_confidence([0.9, 0.6, 0.7, 0.8] * 25, [1, 0, 1, 1] * 25, resamples=50)
+    >>> round(result.metrics["accuracy"].value, 2), round(result.metrics["gap"].value, 2)
+    (0.75, 0.0)
+    """
+    top = top_from(confidence, correct, name="confidence")
+    distance = _check_audited(len(top), scores, num_levels)
+    options: dict[str, Any] = {"bins": bins, "confidence": coverage, "resamples": resamples, "seed": seed}
+    return _audited(
+        top,
+        Examples(top.confidence, np.ones(len(top), dtype=np.int64), top.correct.astype(np.int64), distance),
+        MethodResult("audit", "Classifier", metrics=top_label_metrics(confidence, correct, **options)),
+        classes=["wrong", "right"],
+        title=title,
+        score_name=score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score"),
+        groups=groups,
+        num_levels=num_levels,
+        options=options,
+    )
+
+
+def _check_audited(size: int, scores: Any, num_levels: int) -> FloatArray | None:
+    """Return the scores of an audit, checked, or None."""
+    check_positive_int(num_levels, "num_levels")
+    if scores is None:
+        return None
+    checked = check_scores(scores.distance if isinstance(scores, Scores) else scores, n=size)
+    check_num_levels(num_levels, size, split="the input")
+    return checked
+
+
+def _audited(
+    top: TopLabel,
+    examples: Examples,
+    method: MethodResult,
+    *,
+    classes: list[str],
+    title: str,
+    score_name: str,
+    groups: Any,
+    num_levels: int,
+    options: Mapping[str, Any],
+) -> Audit:
+    """Add the tables of levels and groups, the reliability diagram, the wrong examples and the notes."""
+    groupings = groups if isinstance(groups, Mapping) else {} if groups is None else {"group": groups}
+    bins, confidence, seed = options["bins"], options["confidence"], options["seed"]
+    method = dataclasses.replace(
+        method,
+        reliability=reliability_bins(top, None, bins=bins, confidence=confidence),
+        groups={name: group_table(top, None, value, **options) for name, value in groupings.items()},
+    )
+    if examples.score is not None:
+        levels = assign_levels(examples.score, num_levels, ties="share")
+        examples = dataclasses.replace(examples, level=levels)
+        trends = trend_tests(top.confidence, top.correct == 1, levels, bins=bins, seed=seed) if np.ptp(levels) else ()
         method = dataclasses.replace(
-            method,
-            levels=level_table(probs, truth, levels, scores=distance, **options),
-            trends=trend_tests(sure, prediction == truth, levels, bins=bins, seed=seed) if np.ptp(levels) else (),
+            method, levels=level_table(top, None, levels, scores=examples.score, **options), trends=trends
         )
     dataset = {
         "name": title,
-        "num_classes": array.shape[1],
-        "class_names": [str(k) for k in range(array.shape[1])],
-        "sizes": {"examples": len(array)},
+        "num_classes": len(classes),
+        "class_names": classes,
+        "sizes": {"examples": len(top)},
     }
-    sizes = [row.n for row in method.levels]
-    notes = _notes(len(array), num_levels, sizes, bins, confidence, resamples, wording_of(name).lowest)
-    notes += (_resolution(sure.astype(np.float64) - (prediction == truth), num_levels),)
-    method = dataclasses.replace(method, worst=examples.worst(SHOWN_WORST), repair=repair)
+    sizes, lowest = [row.n for row in method.levels], wording_of(score_name).lowest
+    notes = _notes(len(top), num_levels, sizes, bins, confidence, options["resamples"], lowest)
+    notes += (_resolution(top.residual, num_levels),)
+    method = dataclasses.replace(method, worst=examples.worst(SHOWN_WORST))
     results = Results(
-        title, dataset, (method,), notes=notes, provenance=provenance(seed=seed), score_name=name,
+        title, dataset, (method,), notes=notes, provenance=provenance(seed=seed), score_name=score_name,
     )  # fmt: skip
     return Audit(results, examples)
 
@@ -323,6 +416,31 @@ def audit_files(
         groups=None if groups is None else {title_of(groups): read_array(groups, "the groups")},
         score_name=score_name or (None if scores is None else _score_name(scores, column)),
         validation=None if validation is None else _read_validation(validation, column),
+        **options,
+    )
+
+
+def audit_confidence_files(
+    confidence: Path,
+    correct: Path,
+    *,
+    scores: Path | None = None,
+    column: str | None = None,
+    score_name: str | None = None,
+    groups: Path | None = None,
+    **options: Any,
+) -> Audit:
+    """Audit files of confidences and outcomes (see `audit_confidence` and `audit_files`).
+
+    Raises:
+        InputError: on an unreadable file or bad contents.
+    """
+    return audit_confidence(
+        read_array(confidence, "the confidences"),
+        read_array(correct, "the outcomes"),
+        scores=None if scores is None else read_scores(scores, column),
+        groups=None if groups is None else {title_of(groups): read_array(groups, "the groups")},
+        score_name=score_name or (None if scores is None else _score_name(scores, column)),
         **options,
     )
 
