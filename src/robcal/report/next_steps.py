@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robcal.base.types import MethodResult, Results
 from robcal.report.directions import overall_direction, row_direction
+from robcal.report.formatting import clean_text
 from robcal.report.wording import Wording, wording
 
 
@@ -13,6 +14,11 @@ def next_steps(results: Results) -> tuple[str, ...]:
         return ()
     (method,) = results.methods
     steps = [_mend(method, wording(results))]
+    if method.repair is not None and method.repair.method == "score-temperature":
+        steps.append(
+            f"Take a temperature that depends on the {clean_text(method.repair.score)}, for here it repairs more than "
+            "one temperature does: robcal recalibrate fits and chooses it."
+        )
     if not method.levels:
         steps.append(
             "Hand in one score an example (scores=…, --scores; a margin, a distance, an entropy): the audit then looks "
