@@ -152,7 +152,7 @@ def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_plan(str(tmp_path / "no.toml"))
     (tmp_path / "bad.toml").write_text("seeds = [")
-    with pytest.raises(InputError, match="is not TOML"):
+    with pytest.raises(InputError, match="a comparison is a TOML file"):
         load_plan(str(tmp_path / "bad.toml"))
 
 

@@ -199,3 +199,12 @@ def test_a_scores_file_that_lacks_a_column_is_refused(tmp_path):
     pq.write_table(pa.table({"distance": [1.0]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="status, prediction"):
         load_scores(tmp_path / "x.parquet")
+
+
+def test_the_same_arrays_are_the_same_bytes(tmp_path):
+    """safetensors writes several entries of metadata in any order: there is one."""
+    written = {
+        save_checkpoint({"w": torch.zeros(3)}, {"model": "m", "seed": n and 0}, tmp_path / f"{n}.st").read_bytes()
+        for n in range(20)
+    }
+    assert len(written) == 1

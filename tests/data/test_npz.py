@@ -96,14 +96,14 @@ def test_unreadable_files(tmp_path: Path) -> None:
     encrypted = data[: directory + 8] + b"\x01" + data[directory + 9 :]
     for content in (b"", b"text", data[: len(data) // 2], data[:-100], encrypted):
         broken.write_bytes(content)
-        with pytest.raises(InputError, match="no readable npz"):
+        with pytest.raises(InputError, match=r"npz file .* cannot be read"):
             read_npz(str(broken))
     np.save(tmp_path / "one.npy", TABLE)
     with pytest.raises(InputError, match=r"no npz file, but one array.*np.load\('.*one.npy'\)"):
         read_npz(str(tmp_path / "one.npy"))
     with pytest.raises(InputError, match=r"absent.npz does not exist"):
         read_npz(str(tmp_path / "absent.npz"))
-    with pytest.raises(InputError, match="no readable npz"):
+    with pytest.raises(InputError, match=r"npz file .* is a folder"):
         read_npz(str(tmp_path))
 
 
@@ -113,7 +113,7 @@ def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "executed"),)
 
     (tmp_path / "evil.npz").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match="no readable npz"):
+    with pytest.raises(InputError, match=r"npz file .* cannot be read"):
         read_npz(str(tmp_path / "evil.npz"))
     np.savez(tmp_path / "evil2.npz", x_train=np.array([Evil()], dtype=object), y_train=Y)
     with pytest.raises(InputError, match="holds Python objects"):

@@ -62,11 +62,17 @@ def older(run: Path) -> None:
     del record["files"]
     (run / "run.json").write_text(json.dumps(record))
     for file in run.glob("*.safetensors"):
-        _rewrite(file, lambda metadata, arrays: metadata.pop("robcal-seal"))
+        _rewrite(file, lambda metadata, arrays: metadata.update(robcal=_unsealed(metadata["robcal"])))
     for file in run.glob("*.parquet"):
         table = pq.read_table(file)
-        kept = {key: value for key, value in table.schema.metadata.items() if key != b"robcal-seal"}
+        kept = {b"robcal": _unsealed(table.schema.metadata[b"robcal"])}
         pq.write_table(table.replace_schema_metadata(kept), file)
+
+
+def _unsealed(about: str | bytes) -> str:
+    said = json.loads(about)
+    del said["seal"]
+    return json.dumps(said)
 
 
 def _rewrite(file: Path, change: Callable[[dict, dict], object]) -> None:

@@ -138,7 +138,7 @@ NO_BYTES = pa.array([{"bytes": picture(32, 32)}] * 9 + [{"bytes": None}], pa.str
 PARQUET_CASES = [
     Case(
         "a file that is no parquet",
-        "no readable parquet",
+        "the parquet file .* cannot be read",
         _shards(lambda f: write_picture(f / "train.parquet", b"x"), _again),
     ),
     Case(

@@ -41,13 +41,24 @@ def typed(kind: Any, value: Any) -> Any:
         return typed(next(item for item in arguments if item is not type(None)), value)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
-        return kind(**{name: typed(hints[name], item) for name, item in value.items()})
+        return kind(**{name: typed(hints[name], item) for name, item in _of(dict, value).items()})
     if origin is tuple:
-        return tuple(typed(arguments[0], item) for item in value)
-    if origin is not None and issubclass(origin, Mapping):
-        return {key: typed(arguments[1], item) for key, item in value.items()}
+        return tuple(typed(arguments[0], item) for item in _of(list, value))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return {key: typed(arguments[1], item) for key, item in _of(dict, value).items()}
     if kind is bytes:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode(_of(str, value), validate=True)
     if kind is float:
-        return float(value)
+        return float(_of((int, float), value) if value not in ("nan", "inf", "-inf") else value)
+    return _of(kind, value) if kind in (int, str, bool) else value
+
+
+def _of(kind: Any, value: Any) -> Any:
+    """The value, if it is of that kind; true and false are no numbers.
+
+    Raises:
+        TypeError: if it is of another.
+    """
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"it holds {value!r:.40} where {getattr(kind, '__name__', 'a number')} belongs")
     return value

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +30,7 @@ def reading(
     what: str,
     *,
     rule: str = "the file must be whole and of the right kind",
-    fix: str = "Put a whole copy in its place, or delete it and make it again",
+    fix: str | Callable[[str], str] = "Put a whole copy in its place, or delete it and make it again",
 ) -> Iterator[None]:
     """Turn whatever a reader of `path` raises in the block into one refusal that names the file.
 
@@ -41,7 +41,7 @@ def reading(
         path: a file.
         what: it holds, for the error ("the scores").
         rule: what such a file must be.
-        fix: what to do.
+        fix: what to do; or what tells that of the reason.
 
     Raises:
         InputError: if there is no regular file, or the block raises any error.
@@ -54,7 +54,8 @@ def reading(
     except MemoryError:
         refuse(f"{what} {path} does not fit into memory", "it is read whole", "Take a smaller file, or free memory")
     except Exception as error:
-        refuse(f"{what} {path} cannot be read ({reason_of(error)})", rule, fix)
+        reason = reason_of(error)
+        refuse(f"{what} {path} cannot be read ({reason})", rule, fix if isinstance(fix, str) else fix(reason))
 
 
 def reason_of(error: BaseException) -> str:

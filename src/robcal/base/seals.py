@@ -15,15 +15,15 @@ import numpy as np
 
 from robcal.base.checks import refuse
 
-#: Under which name the seal is in the metadata of a parquet or safetensors file.
-SEAL = "robcal-seal"
+#: Under which name the seal stands among what a parquet or safetensors file says of its arrays.
+SEAL = "seal"
 
 
 def seal_of(about: str, arrays: Mapping[str, Any]) -> str:
     """Return the SHA-256 of named arrays (values, shapes, dtypes, names) and of the text that goes with them.
 
     Args:
-        about: what is said of the arrays, as it stands in the file.
+        about: what else is said of the arrays.
         arrays: numpy arrays or torch tensors by name; the order of names does not matter. Strings count as such,
             whatever holds them.
 

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import check_output, refuse
+from robcal.base.checks import InputError, check_file, check_output, refuse
 from robcal.base.encoding import plain, typed
 from robcal.base.files import reading, refuse_unwritable, replacing
+from robcal.base.npy import check_packing, map_npy, read_npy
 from robcal.base.seals import SEAL, check_seal, seal_of
 from robcal.base.types import FidelityRow, Levels, Predictions, Results, Scores
 
@@ -219,9 +220,9 @@ def is_scores_file(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(check_file(path, "the scores"))
         return set(Scores.columns()) <= set(schema.names) and b"robcal" in (schema.metadata or {})
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, InputError):
         return False
 
 
@@ -236,15 +237,7 @@ def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[An
     Raises:
         InputError: if the file is missing, truncated, of objects, or no .npy file.
     """
-    with reading(path, what):
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
-    if not isinstance(array, np.ndarray):
-        refuse(
-            f"{what} come in {path.name}, which holds several arrays",
-            "one .npy array is needed",
-            "Save it with np.save",
-        )
-    return array
+    return map_npy(path, what) if mapped else read_npy(path, what)
 
 
 def save_array(array: npt.NDArray[Any], path: Path) -> Path:
@@ -259,16 +252,29 @@ def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any
     import pyarrow.parquet as pq
 
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    table = table.replace_schema_metadata(_sealed(json.dumps(about, sort_keys=True), columns))
+    table = table.replace_schema_metadata(_sealed(about, columns))
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
     return path
+
+
+def check_table(path: Path) -> None:
+    """Refuse a parquet file that would be far larger in memory than it is; call it within `reading`.
+
+    Raises:
+        InputError: above the bounds of `robcal.base.npy.check_packing`.
+    """
+    import pyarrow.parquet as pq
+
+    about = pq.read_metadata(path)
+    check_packing(about.num_rows * about.num_columns * 8, path.stat().st_size, str(path))
 
 
 def _load_table(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     import pyarrow.parquet as pq
 
     with reading(path, what):
+        check_table(path)
         table = pq.read_table(path, partitioning=None)
         said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
@@ -311,7 +317,7 @@ def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, *, about: Ma
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with _written(path) as temporary:
-        save_file(contiguous, temporary, metadata=_sealed(json.dumps(plain(dict(about or {}))), contiguous))
+        save_file(contiguous, temporary, metadata=_sealed(plain(dict(about or {})), contiguous))
     return path
 
 
@@ -345,19 +351,23 @@ def _written(path: Path) -> Iterator[Path]:
             refuse_unwritable(path, error)
 
 
-def _sealed(about: str, arrays: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata of a table or of arrays."""
-    return {"robcal": about, SEAL: seal_of(about, arrays)}
+def _sealed(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a table or of arrays: one entry, as safetensors writes several in any order."""
+    return {"robcal": json.dumps({**about, SEAL: seal_of(_text(about), arrays)}, sort_keys=True)}
 
 
 def _unsealed(metadata: Mapping[str, str], arrays: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What a file says of its arrays, if they and it are as they were written."""
-    about = metadata.get("robcal", "{}")
-    check_seal(metadata.get(SEAL), about, arrays, path)
-    said = json.loads(about)
+    said = json.loads(metadata.get("robcal", "{}"))
     if not isinstance(said, dict):
         raise TypeError(f"its metadata is {type(said).__name__}")
+    check_seal(said.pop(SEAL, None), _text(said), arrays, path)
     return said
+
+
+def _text(about: Mapping[str, Any]) -> str:
+    """What is said of arrays as one text, the same before it is written and after it was read."""
+    return json.dumps(json.loads(json.dumps(about)), sort_keys=True)
 
 
 def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any], path: Path) -> Path:
@@ -372,7 +382,7 @@ def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any],
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with _written(path) as temporary:
-        save_file(tensors, temporary, metadata=_sealed(json.dumps(plain(dict(about))), tensors))
+        save_file(tensors, temporary, metadata=_sealed(plain(dict(about)), tensors))
     return path
 
 

@@ -6,10 +6,10 @@ those that are meant.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,12 +17,16 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import FloatArray, as_numbers, check_readable, is_there, refuse
+from robcal.base.checks import FloatArray, as_numbers, is_there, refuse
+from robcal.base.files import reading
+from robcal.base.npy import npz_arrays, npz_headers, read_npy
+from robcal.base.storage import check_table
 
 AnyArray = npt.NDArray[Any]
 
 #: Suffixes of text with columns; the separator is found in the first line.
 TEXTS = (".csv", ".tsv", ".txt")
+RULE = "the file must be whole, and what its suffix says"
 TABLES = (*TEXTS, ".jsonl", ".parquet")
 READABLE = (".npy", ".npz", *TABLES)
 
@@ -52,7 +56,7 @@ def read_array(path: Path, what: str) -> AnyArray:
         return _joined(_columns(file, names, what), file, what)
     if file.suffix != ".npy":
         _refuse_kind(file, what)
-    return _of_npy(file, what)
+    return read_npy(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
 
 
 def read_scores(path: Path, column: str | None = None) -> FloatArray:
@@ -99,25 +103,10 @@ def _chosen(path: Path) -> tuple[Path, list[str]]:
     return Path(found["file"]), found["names"].split(",")
 
 
-def _of_npy(file: Path, what: str) -> AnyArray:
-    check_readable(file, what)
-    try:
-        with file.open("rb") as stream:
-            if stream.read(6) != b"\x93NUMPY":
-                raise ValueError("it is no .npy file")
-        return np.asarray(np.load(file, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        _refuse_unreadable(file, what, error)
-
-
 def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
-    """The one array of a .npz file, or the one named."""
-    check_readable(file, what)
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            held = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        _refuse_unreadable(file, what, error)
+    """The one array of a .npz file, or the one named; the others are not read."""
+    with _reading(file, what):
+        held = npz_headers(file)
     wanted = names or list(held)
     if len(wanted) != 1 or wanted[0] not in held:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in held.items())
@@ -126,13 +115,14 @@ def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
             f"one array holds {what}",
             f"Name it: {file}:{next(iter(held))}, for example" if held else _save(file),
         )
-    return np.asarray(held[wanted[0]])
+    with _reading(file, what):
+        return npz_arrays(file, wanted)[wanted[0]]
 
 
 def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
     """The columns of a table by name, or those of them that are named; without an index column."""
-    check_readable(file, what)
-    columns = {".parquet": _of_parquet, ".jsonl": _of_lines}.get(file.suffix, _of_text)(file, what)
+    with _reading(file, what):
+        columns = {".parquet": _of_parquet, ".jsonl": _of_lines}.get(file.suffix, _of_text)(file)
     columns = {name: values for name, values in columns.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
     if missing := [name for name in names if name not in columns]:
         _refuse_names(missing, columns, file, f"{file}:NAME")
@@ -164,48 +154,36 @@ def _may_stand_with(values: AnyArray, fractions: bool) -> bool:
     )
 
 
-def _of_parquet(file: Path, what: str) -> dict[str, AnyArray]:
-    import pyarrow as pa
+def _of_parquet(file: Path) -> dict[str, AnyArray]:
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(file, partitioning=None)
-        return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
-    except (pa.ArrowException, OSError, ValueError) as error:
-        _refuse_unreadable(file, what, error)
+    check_table(file)
+    table = pq.read_table(file, partitioning=None)
+    return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
 
 
-def _of_lines(file: Path, what: str) -> dict[str, AnyArray]:
+def _of_lines(file: Path) -> dict[str, AnyArray]:
     """Columns of JSON objects, one a line."""
-    import pyarrow as pa
     from pyarrow import json
 
-    try:
-        table = json.read_json(file)
-        return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
-    except (pa.ArrowException, OSError, ValueError) as error:
-        _refuse_unreadable(file, what, error)
+    table = json.read_json(file)
+    return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
 
 
-def _of_text(file: Path, what: str) -> dict[str, AnyArray]:
+def _of_text(file: Path) -> dict[str, AnyArray]:
     """Columns of text by the names in its first line, or by number if that line is data."""
-    import pyarrow as pa
-
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            first, more = stream.readline().rstrip("\r\n"), stream.readline()
-        separator = _separator(first)
-        if separator == " ":
-            return _numbered(list(np.loadtxt(file, ndmin=2, encoding="utf-8-sig").T))
-        fields = [field.strip() for field in next(csv.reader([first.removeprefix("# ")], delimiter=separator), [""])]
-        point = "," if separator == ";" and "," in more else "."
-        below = _parsed(file, separator, point, skip=1) if more else []
-        if more and _are_names(fields, below, point):
-            return _named(fields, below)
-        source = file if more else io.BytesIO(f"{first}\n".encode())  # the parser wants the end of a single line
-        return _numbered(_parsed(source, separator, point, skip=0))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        _refuse_unreadable(file, what, error)
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        first, more = stream.readline().rstrip("\r\n"), stream.readline()
+    separator = _separator(first)
+    if separator == " ":
+        return _numbered(list(np.loadtxt(file, ndmin=2, encoding="utf-8-sig").T))
+    fields = [field.strip() for field in next(csv.reader([first.removeprefix("# ")], delimiter=separator), [""])]
+    point = "," if separator == ";" and "," in more else "."
+    below = _parsed(file, separator, point, skip=1) if more else []
+    if more and _are_names(fields, below, point):
+        return _named(fields, below)
+    source = file if more else io.BytesIO(f"{first}\n".encode())  # the parser wants the end of a single line
+    return _numbered(_parsed(source, separator, point, skip=0))
 
 
 def _parsed(source: Path | io.BytesIO, separator: str, point: str, *, skip: int) -> list[AnyArray]:
@@ -296,12 +274,14 @@ def _save(file: Path) -> str:
     return f"Save the array: np.save('{file.stem}.npy', array)"
 
 
-def _refuse_unreadable(file: Path, what: str, error: Exception) -> NoReturn:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    fix = _save(file)
-    if "pickle" in reason:  # numpy's own advice is to load it unsafely
-        reason = "it holds Python objects, and to unpickle them could run code"
-        fix = f"Save numbers: np.save('{file.stem}.npy', np.array(array.tolist()))"
-    elif file.suffix == ".npy" and "no .npy file" in reason:
-        fix = f"Give it the suffix of what it is, one of {', '.join(READABLE)}; or save the array with np.save"
-    refuse(f"{what} {file} cannot be read ({reason})", "the file must be whole, and what its suffix says", fix)
+def _reading(file: Path, what: str) -> contextlib.AbstractContextManager[None]:
+    return reading(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
+
+
+def _fix(file: Path, reason: str) -> str:
+    """What to do with a file that is not read for a reason."""
+    if "Python objects" in reason:
+        return f"Save numbers: np.save('{file.stem}.npy', np.array(array.tolist()))"
+    if file.suffix == ".npy" and "no .npy file" in reason:
+        return f"Give it the suffix of what it is, one of {', '.join(READABLE)}; or save the array with np.save"
+    return _save(file)

@@ -55,6 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         typer.echo(f"robcal: {error}", err=True)
         sys.exit(2)
+    except OSError as error:  # what no reader and no writer foresaw: a path, a right or a disk
+        typer.echo(f"robcal: {error.filename or 'a file'} cannot be used ({error.strerror or error})", err=True)
+        sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:
             typer.echo("robcal: stopped; finished work is kept, the same command goes on from there", err=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import tomllib
 import types
 import typing
@@ -22,13 +23,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from robcal.base.checks import check_choice, check_readable, refuse
+from robcal.base.checks import check_choice, refuse
+from robcal.base.files import reading
 from robcal.comparison.plan import OUTCOMES, EnsemblePlan, MethodPlan, Plan, Target
 from robcal.data.corrupted import READERS as CORRUPTED_READERS
 from robcal.methods import METHODS
-from robcal.training.settings import TrainSettings
+from robcal.training.settings import MOST_NETWORKS, TrainSettings
 
 SELECT = ("val_nll", "val_ece")
+#: Most points of a grid: each is trained once a tuning seed.
+MOST_POINTS = 10_000
 TARGET_KINDS = ("below", "half", "within")
 #: Settings that the plan decides itself: neither recipe nor options may.
 RESERVED = ("seed", "split_seed", "method", "scores")
@@ -62,14 +66,16 @@ def load_plan(
         InputError: if the file is missing, is no TOML, or anything in it does not fit; the message names the key.
     """
     if source.endswith(".toml"):
-        text = check_readable(Path(source), "the comparison").read_text(encoding="utf-8")
+        fix = "Fix the line that the parser names"
+        with reading(Path(source), "the comparison", rule="a comparison is a TOML file", fix=fix):
+            raw = tomllib.loads(Path(source).read_text(encoding="utf-8"))
     else:
         check_choice(source, preset_names(), "the preset")
-        text = files("robcal.comparison").joinpath("presets", f"{source}.toml").read_text(encoding="utf-8")
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        refuse(f"{source} is not TOML ({error})", "a comparison is a TOML file", "Fix the line that the parser names")
+        preset = files("robcal.comparison").joinpath("presets", f"{source}.toml")
+        raw = tomllib.loads(preset.read_text(encoding="utf-8"))
+    for name, kind in (("methods", list), ("ensembles", list), ("recipe", dict), ("ood", dict)):
+        if name in raw and not isinstance(raw[name], kind):
+            refuse(f"{name} is {raw[name]!r}", f"it must be a {'list' if kind is list else 'table'}", "Change it")
     if seeds is not None:
         raw["seeds"] = list(seeds)
         for table in (*raw.get("methods", ()), *raw.get("ensembles", ())):
@@ -160,6 +166,8 @@ def _method(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> Me
         if not isinstance(points, list) or not points:
             refuse(f"{where}grid.{name} is {points!r}", "it must be a list of values to choose from", "Write a list")
         grid[name] = points
+    if (size := math.prod(map(len, grid.values()))) > MOST_POINTS:
+        refuse(f"{where}grid has {size:,} points", f"it may have {MOST_POINTS:,}", "Name fewer values")
     if grid and "tuned_as" in values:
         refuse(f"{where}grid and {where}tuned_as are both given", "a method is tuned in one way", "Drop one of them")
     return MethodPlan(
@@ -176,8 +184,8 @@ def _ensemble(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> 
     where = f"ensembles[{number}]."
     kinds = {"label": str, "of": str, "members": int, "seeds": tuple[int, ...]}
     values = _take(table, where, kinds, required=("label", "of", "members"))
-    if values["members"] < 1:
-        refuse(f"{where}members is {values['members']}", "it must be at least 1", "Raise it")
+    if not 1 <= values["members"] <= MOST_NETWORKS:
+        refuse(f"{where}members is {values['members']}", f"it must be from 1 to {MOST_NETWORKS}", "Change it")
     return EnsemblePlan(
         values["label"], values["of"], values["members"], _distinct(values.get("seeds", seeds), f"{where}seeds")
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robcal.base.checks import refuse
-from robcal.base.files import replacing
+from robcal.base.files import reading, replacing
 from robcal.base.storage import load_json
 from robcal.base.types import Estimate
 from robcal.comparison.blocks import (
@@ -43,6 +43,8 @@ def load_comparison(path: Path) -> dict[str, Any]:
     record = load_json(path, "the results")
     if not isinstance(record, dict) or not {"plan", "methods", "differences", "targets"} <= set(record):
         refuse(f"{path} is no comparison", "it must be results.json of `robcal compare`", "Compare again")
+    with reading(path, "the results of a comparison", fix="Start `robcal compare` again: finished work is kept"):
+        text_tables(record)  # whatever lacks is found before anything is written
     return record
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import IntArray, check_choice, check_labels, check_positive_int, refuse
+from robcal.base.npy import map_npy
 from robcal.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, SEVERITIES
 from robcal.data.dataset import Split
@@ -167,11 +168,8 @@ def _read_arrays(
 
 def _load(file: Path, title: str) -> npt.NDArray[Any]:
     """The array of a file, mapped into memory; no object is ever unpickled."""
-    try:
-        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError) as error:
-        _refuse_array(file, f"no readable array ({error})", title)
-    return array
+    fix = f"Unpack the archive again; {where_to_find(title)}"
+    return map_npy(file, f"the array of {title}", fix=fix)
 
 
 def _refuse_array(file: Path, what: str, title: str) -> NoReturn:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import check_readable, check_same_length, refuse
+from robcal.base.files import reading
+from robcal.base.npy import Header, npz_arrays, npz_headers
 from robcal.data.dataset import Split
 from robcal.data.labels import as_names, number_classes, plain_labels
 from robcal.data.moments import named
@@ -27,11 +27,7 @@ RULE = (
     "tables are (N, D) numbers"
 )
 
-#: What numpy and zipfile raise on damaged, encrypted or unknown content.
-DAMAGE = (
-    *(ValueError, OSError, EOFError, AttributeError, TypeError, RuntimeError, SyntaxError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+RULE_OF_FILE = "it must be written by numpy.savez, without objects"
 
 #: A column is said to lose digits where the rounding of float32 reaches this share of its spread.
 LOST_SHARE = 0.01
@@ -84,10 +80,17 @@ def read_npz(path: str) -> Parts:
         InputError: if the file is unreadable, an array is missing, or values are not what they must be.
     """
     file = check_readable(Path(path).expanduser(), "npz file")
-    arrays = _load(file)
-    layout = _layout(arrays, file)
-    keys = {part: layout.keys(part) for part in PARTS if set(layout.keys(part)) & set(arrays) or part == "train"}
-    _check_complete(arrays, keys, file)
+    if file.suffix == ".npy":
+        fix = f"`np.savez('mine.npz', x_train=np.load({str(file)!r}), y_train=labels)`"
+        refuse(f"{file} is no npz file, but one array", RULE_OF_FILE, f"Put inputs and labels into one: {fix}")
+    with reading(file, "npz file", rule=RULE_OF_FILE, fix=_fix):
+        held = npz_headers(file)
+    layout = _layout(held, file)
+    keys = {part: layout.keys(part) for part in PARTS if set(layout.keys(part)) & set(held) or part == "train"}
+    _check_complete(held, keys, file)
+    used = [key for pair in keys.values() for key in pair] + [name for name in ("class_names",) if name in held]
+    with reading(file, "npz file", rule=RULE_OF_FILE, fix=_fix):
+        arrays = npz_arrays(file, used)
     inputs = {part: _inputs(arrays[x], x) for part, (x, _) in keys.items()}
     called = {part: x for part, (x, _) in keys.items()}
     _check_alike(inputs, called)
@@ -99,7 +102,7 @@ def read_npz(path: str) -> Parts:
     )
     x, stored = called["train"], arrays[called["train"]].shape
     moved = (f"{x} {stored} is taken as images (N, C, H, W)",) if stored != inputs["train"].shape else ()
-    unused = [name for name in arrays if name not in {key for pair in keys.values() for key in pair} | {"class_names"}]
+    unused = [name for name in held if name not in used]
     left = (f"arrays of {file.name} that are not used: {', '.join(unused)}",) if unused else ()
     image = inputs["train"].ndim == 4
     return Parts(
@@ -112,32 +115,14 @@ def read_npz(path: str) -> Parts:
     )
 
 
-def _load(file: Path) -> dict[str, npt.NDArray[Any]]:
-    """Every array of the file."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except DAMAGE as error:
-        _refuse_unreadable(file, error)
+def _fix(reason: str) -> str:
+    """What to do with a file that is not read as plain arrays."""
+    if "Python objects" in reason:
+        return "Save numbers as numbers, `x_train.astype(float)`, and names as strings, `class_names.astype(str)`"
+    return "Write it again with np.savez"
 
 
-def _refuse_unreadable(file: Path, error: Exception) -> NoReturn:
-    """Say what is wrong with a file that numpy does not read as plain arrays."""
-    rule = "it must be written by numpy.savez, without objects"
-    if file.suffix == ".npy":
-        refuse(
-            f"{file} is no npz file, but one array",
-            rule,
-            f"Put inputs and labels into one: `np.savez('mine.npz', x_train=np.load({str(file)!r}), y_train=labels)`",
-        )
-    if "Object arrays" in str(error):
-        fix = "Save numbers as numbers, `x_train.astype(float)`, and names as strings, `class_names.astype(str)`"
-        refuse(f"{file} holds Python objects, which are never unpickled", rule, fix)
-    reason = "it begins as none" if "pickled" in str(error) else error
-    refuse(f"{file} is no readable npz file of plain arrays ({reason})", rule, "Write it again with np.savez")
-
-
-def _layout(arrays: Arrays, file: Path) -> Layout:
+def _layout(arrays: Mapping[str, Header], file: Path) -> Layout:
     """The layout of which the file has the most arrays.
 
     Raises:
@@ -149,14 +134,14 @@ def _layout(arrays: Arrays, file: Path) -> Layout:
     return LAYOUTS[int(np.argmax(counts))]
 
 
-def _check_complete(arrays: Arrays, keys: Mapping[str, tuple[str, str]], file: Path) -> None:
+def _check_complete(arrays: Mapping[str, Header], keys: Mapping[str, tuple[str, str]], file: Path) -> None:
     """Refuse a part of which an array is missing."""
     lost = [key for pair in keys.values() for key in pair if key not in arrays]
     if lost:
         _refuse_keys(arrays, file, f"no {', '.join(lost)}")
 
 
-def _refuse_keys(arrays: Arrays, file: Path, lost: str) -> NoReturn:
+def _refuse_keys(arrays: Mapping[str, Header], file: Path, lost: str) -> NoReturn:
     found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "none"
     refuse(
         f"{file} has {lost}; its arrays are {found}",

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robcal.base.checks import IntArray, refuse
+from robcal.base.files import reading
+from robcal.base.npy import check_packing
 from robcal.data.hub import StoredLabels, join_labels, read_labels
 from robcal.data.lazy import in_threads
 from robcal.data.pictures import AGAIN, JPEG_MAGIC, UInt8Array, decode_pictures
@@ -69,12 +71,10 @@ def read_parquet_images(
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """An open parquet file; what goes wrong with it is refused."""
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        given = f"{path} is no readable parquet file ({error})"
-        refuse(given, "it must be parquet with images and labels", "Download the file again, or write it again")
+    rule, fix = "it must be parquet with images and labels", "Download the file again, or write it again"
+    with reading(path, "the parquet file", rule=rule, fix=fix), pq.ParquetFile(path) as file:
+        check_packing(file.metadata.num_rows * 8, path.stat().st_size, str(path))
+        yield file
 
 
 def _refuse_no_rows(paths: Sequence[Path]) -> NoReturn:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,12 @@ from robcal.base.checks import InputError, refuse
 
 #: dtypes an array in a pickle may have: whole numbers, floats and booleans. Never objects, never structures.
 PLAIN_DTYPES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
+
+#: Most things that a pickle may hold, written out; an official batch has 20,000 (names and labels).
+MOST_ITEMS = 300_000
+
+#: Most bytes of arrays; the largest official batch has 153,600,000.
+MOST_BYTES = 2**30
 
 
 class _StandIn:
@@ -142,7 +149,8 @@ def load_arrays(data: bytes, *, source: str) -> Any:
         {'labels': [3, 1]}
     """
     try:
-        return _finished(_ArrayUnpickler(io.BytesIO(data), encoding="bytes").load())
+        _check_memo(data)
+        return _Finisher().finish(_ArrayUnpickler(io.BytesIO(data), encoding="bytes").load())
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -153,15 +161,40 @@ def load_arrays(data: bytes, *, source: str) -> Any:
         )
 
 
-def _finished(value: Any) -> Any:
-    """`value` with every stand-in replaced by its array."""
-    if isinstance(value, _Array):
-        array: npt.NDArray[Any] = value.array
-        return array
-    if isinstance(value, dict):
-        return {_finished(key): _finished(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_finished(item) for item in value)
-    if isinstance(value, (_StandIn, type)):
-        raise pickle.UnpicklingError("it holds a name of numpy that is no array")
-    return value
+def _check_memo(data: bytes) -> None:
+    """Refuse a pickle that numbers more objects than it can hold: the unpickler would make room for all of them."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if "PUT" in opcode.name and not 0 <= int(argument or 0) <= len(data):
+            raise pickle.UnpicklingError(f"it numbers an object {argument}")
+
+
+class _Finisher:
+    """Replaces every stand-in in a value by its array; counts what the value holds, written out.
+
+    A pickle of a few bytes can name one list many times, and lists of it many times again; the value is small then, but
+    whoever goes through it never ends.
+    """
+
+    def __init__(self) -> None:
+        self._items, self._bytes = 0, 0
+
+    def finish(self, value: Any) -> Any:
+        """`value` with its arrays.
+
+        Raises:
+            UnpicklingError: if it holds more than `MOST_ITEMS` or `MOST_BYTES`, or a stand-in that is no array.
+        """
+        self._items += 1
+        if self._items > MOST_ITEMS or self._bytes > MOST_BYTES:
+            raise pickle.UnpicklingError(f"it holds more than {MOST_ITEMS:,} things or {MOST_BYTES:,} bytes of arrays")
+        if isinstance(value, _Array):
+            array: npt.NDArray[Any] = value.array
+            self._bytes += array.nbytes
+            return array
+        if isinstance(value, dict):
+            return {self.finish(key): self.finish(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.finish(item) for item in value)
+        if isinstance(value, (_StandIn, type)):
+            raise pickle.UnpicklingError("it holds a name of numpy that is no array")
+        return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from robcal.base.checks import refuse
+from robcal.base.checks import check_file, refuse
 
 UInt8Array = npt.NDArray[np.uint8]
 ColourMode = Literal["L", "RGB"]
@@ -39,7 +41,14 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 AGAIN = "download the file again"
 
 #: What Pillow raises on damaged data.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning),
+    *(MemoryError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, OverflowError, struct.error),
+    *(zlib.error, NotImplementedError, ZeroDivisionError),
+)
+
+#: Most pixels of a picture, 8192x8192: more may be declared in a few bytes, and are of no use to a classifier.
+MOST_PIXELS = 2**26
 
 
 @functools.cache
@@ -71,8 +80,12 @@ def open_picture(source: Path | bytes, mode: ColourMode | None, *, name: str = "
         InputError: if it is unreadable, or of floats or of integers of 32 bits.
     """
     place = name or (str(source) if isinstance(source, Path) else "a picture")
+    if isinstance(source, Path):
+        check_file(source, "the picture")
     try:
         picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=decoders())
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(f"it declares {picture.width}x{picture.height} pixels, and {MOST_PIXELS:,} are allowed")
         known = picture.mode in KNOWN_MODES or _is_deep_ppm(picture)
         if mode is not None and known:
             with picture:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robcal.base.checks import refuse
+from robcal.base.checks import check_readable, is_there, refuse
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def check_place(path: Path, title: str) -> Path:
     Raises:
         InputError: otherwise, with where the data set is published.
     """
-    if not path.exists():
+    if not is_there(path):
         refuse(
             f"{title} path {path} does not exist",
             "it must name an existing file or folder",
             f"Check the spelling; {where_to_find(title)}",
         )
-    return path
+    return check_readable(path, f"{title} path")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from robcal.base.checks import check_labels, refuse
+from robcal.base.npy import read_npy
 from robcal.data.dataset import Split
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import Parts
@@ -49,15 +53,55 @@ def read_svhn(path: str) -> Parts:
     )
 
 
+#: What the child runs: it takes the file and a folder, and writes X and y there as .npy files. It may take 8 GiB.
+_CHILD = """
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+except (ImportError, ValueError, OSError):
+    pass
+try:
+    import numpy
+    from scipy.io import loadmat
+    for name, array in loadmat(sys.argv[1], variable_names=("X", "y")).items():
+        if name in ("X", "y"):
+            numpy.save(f"{sys.argv[2]}/{name}.npy", numpy.asarray(array), allow_pickle=False)
+except BaseException as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+#: Seconds that reading may take; the official files take 5.
+_SECONDS = 600
+
+
+def _convert(file: Path, folder: Path) -> str:
+    """Write the arrays X and y of a file as .npy files to a folder; returns what went wrong, or nothing.
+
+    Damaged files can end the process that scipy reads them in, so that is another one.
+    """
+    places = os.pathsep.join(place for place in sys.path if place)
+    environment = {**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", _CHILD, str(file.absolute()), str(folder)]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"its reader did not end within {_SECONDS} seconds"
+    if done.returncode < 0:
+        return f"its reader was ended by signal {-done.returncode}"
+    return " ".join(done.stderr.decode(errors="replace").split())[-300:] if done.returncode else ""
+
+
 def _read_part(file: Path) -> Split:
     """One of the two files."""
-    from scipy.io import loadmat
-
     again = f"Fetch it again; {where_to_find('SVHN', file.name)}"
-    try:
-        arrays: dict[str, Any] = loadmat(file, variable_names=("X", "y"))
-    except Exception as error:  # a damaged file can raise anything
-        refuse(f"{file} ({file.stat().st_size:,} bytes) is no readable MATLAB file ({error})", "arrays X and y", again)
+    with tempfile.TemporaryDirectory() as folder:
+        if reason := _convert(file, Path(folder)):
+            given = f"{file} ({file.stat().st_size:,} bytes) is no readable MATLAB file ({reason})"
+            refuse(given, "arrays X and y", again)
+        arrays = {made.stem: read_npy(made, f"{made.stem} of {file}") for made in sorted(Path(folder).glob("*.npy"))}
     if not {"X", "y"} <= arrays.keys():
         have = ", ".join(name for name in arrays if not name.startswith("__")) or "nothing of them"
         refuse(f"{file} holds {have}", "it must hold the arrays X and y", again)

@@ -55,6 +55,10 @@ class Normalized(nn.Module):
         return logits
 
 
+#: Longest name of a model.
+MOST_LETTERS = 300
+
+
 def build_model(
     name: str,
     *,
@@ -91,6 +95,8 @@ def build_model(
     torch.Size([2, 3])
     """
     check_seed(seed)
+    if len(name) > MOST_LETTERS:
+        refuse(f"the model is {name[:40]}…", f"its name has {MOST_LETTERS} letters at most", "Check --model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(name, input_shape, num_classes)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from robcal.base.checks import refuse
+from robcal.models.resnet import MOST_DEPTH
 
 #: Depths of the pre-activation networks: 9 n + 2 layers.
 PREACT_DEPTHS = (20, 29, 56, 110)
@@ -69,10 +70,10 @@ def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int)
         InputError: if the inputs are not images, or the depth is not 9 n + 2.
     """
     _check_image(input_shape, 1)
-    if depth < 11 or (depth - 2) % 9:
+    if not 11 <= depth <= MOST_DEPTH or (depth - 2) % 9:
         refuse(
             f"a pre-activation ResNet of depth {depth}",
-            "the depth must be 9 n + 2 (bottleneck blocks)",
+            f"the depth must be 9 n + 2 (bottleneck blocks), {MOST_DEPTH} at most",
             f"Try one of {', '.join(f'preact-resnet-{known}' for known in PREACT_DEPTHS)}",
         )
     layers: list[nn.Module] = [nn.Conv2d(input_shape[0], 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]

@@ -10,6 +10,13 @@ from torch.nn import functional
 
 from robcal.base.checks import refuse
 
+#: Most layers of a residual network whose depth its name says: the deepest of He et al. (2016a) has 1,202.
+MOST_DEPTH = 1202
+
+#: Most parameters of a network whose size its name says: 4 GB. A Wide ResNet has about 96,768 n width^2 (n blocks a
+#: stage: 2 x 9 (16 width)^2 (1 + 4 + 16) of its 3x3 convolutions).
+MOST_PARAMETERS = 10**9
+
 
 class PreActivationBlock(nn.Module):
     """BN, ReLU, 3x3 convolution, twice; the shortcut is a 1x1 convolution of the activation where the shape changes."""
@@ -61,6 +68,13 @@ def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, w
     Raises:
         InputError: if `depth` is not 6 n + 4.
     """
+    blocks = (depth - 4) // 6
+    if 96_768 * blocks * width**2 > MOST_PARAMETERS or depth > MOST_DEPTH:
+        refuse(
+            f"a Wide ResNet of depth {depth} and width {width}",
+            f"it may have {MOST_PARAMETERS:,} parameters and {MOST_DEPTH:,} layers",
+            "Try wrn-28-10",
+        )
     if depth < 10 or (depth - 4) % 6 or width < 1:
         refuse(
             f"a Wide ResNet of depth {depth} and width {width}",
@@ -72,7 +86,7 @@ def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, w
         num_classes,
         stem=16,
         widths=[16 * width, 32 * width, 64 * width],
-        blocks_per_stage=(depth - 4) // 6,
+        blocks_per_stage=blocks,
     )
 
 

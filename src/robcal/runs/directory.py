@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from robcal.base.checks import check_file, is_there, refuse
+from robcal.base.checks import check_file, check_readable, is_there, refuse
 from robcal.base.files import reading
 from robcal.base.seals import digest_of_file
 from robcal.base.storage import (
@@ -29,6 +29,7 @@ from robcal.base.types import EpochRow, FidelityRow, Predictions, Scores
 from robcal.data import Dataset, load_dataset
 from robcal.methods import make_method
 from robcal.models import Normalized, build_model
+from robcal.models.external import is_external
 from robcal.training.sampling import dropout_networks
 from robcal.training.settings import FORMER_SETTINGS, SAMPLED, TrainSettings
 
@@ -219,8 +220,10 @@ def _load_record(directory: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         refuse(f"{file} does not hold a run's settings", "it is written by `robcal train`", "Train again")
     if "files" in record:
-        settings = _settings(record, directory, keep_scores=True)
-        if record.get("digest") != digest_of({"settings": settings.relevant(), "data": record.get("data")}):
+        relevant = _settings(record, directory).relevant()
+        if "scores" in relevant:  # a run is opened without them; their files may be gone
+            relevant["scores"] = record["settings"].get("scores")
+        if record.get("digest") != digest_of({"settings": relevant, "data": record.get("data")}):
             refuse(
                 f"{file} was changed: its settings are not those that the run was made with",
                 "a run's record stays as `robcal train` wrote it; where data moved, a link at the old place helps",
@@ -229,11 +232,10 @@ def _load_record(directory: Path) -> dict[str, Any]:
     return record
 
 
-def _settings(record: dict[str, Any], directory: Path, *, keep_scores: bool = False) -> TrainSettings:
+def _settings(record: dict[str, Any], directory: Path) -> TrainSettings:
     try:
         kept = {name: value for name, value in record["settings"].items() if name not in FORMER_SETTINGS}
-        scores = tuple(kept.get("scores", ())) if keep_scores else ()
-        return TrainSettings(**{"controller": "integral", **kept, "scores": scores})
+        return TrainSettings(**{"controller": "integral", **kept, "scores": ()})
     except (TypeError, KeyError, ValueError) as error:
         refuse(
             f"{directory / 'run.json'} does not hold a run's settings ({error})",
@@ -257,6 +259,7 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
         InputError: if the file is missing, truncated, of an unknown model, or its tensors do not fit that model; or if
             the run directory holds several networks.
     """
+    check_readable(checkpoint, "the checkpoint")
     file = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
     members = len(list(file.parent.glob("member-*.safetensors"))) if file.name == "model.safetensors" else 0
     if members and not file.exists():
@@ -268,16 +271,47 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
     tensors, about = load_checkpoint(own_file(file))
     if file.name == "model.safetensors":
         _check_network(file, tensors)
-    model = build_model(about["model"], input_shape=tuple(about["input_shape"]), num_classes=about["num_classes"])
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
+    _check_tensors(file, tensors)
+    model = _build(file, tensors, about)
+    return model.eval(), about
+
+
+def _check_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that are no numbers: whatever such a network says is none either."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            refuse(
+                f"{name} of {file} holds NaN",
+                "the weights of a network are numbers",
+                "Its training diverged: train again with a lower --lr, or take an earlier checkpoint",
+            )
+
+
+def _build(file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> Normalized:
+    """The network that a checkpoint names, with its tensors; sizes are compared before memory is taken for them."""
+    import torch
+
+    with reading(file, "the checkpoint"):
+        name, shape, classes = str(about["model"]), tuple(map(int, about["input_shape"])), int(about["num_classes"])
+        if not is_external(name):  # code of others may not know the device "meta"
+            with torch.device("meta"):
+                outline = build_model(name, input_shape=shape, num_classes=classes).state_dict()
+            _check_fit(file, name, {key: value.shape for key, value in outline.items()}, tensors)
+        model = build_model(name, input_shape=shape, num_classes=classes)
+        _check_fit(file, name, {key: value.shape for key, value in model.state_dict().items()}, tensors)
+        model.load_state_dict(dict(tensors))
+    return model
+
+
+def _check_fit(file: Path, name: str, wanted: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors that are not those of the model, or of other shapes."""
+    wrong = [key for key in {**wanted, **tensors} if key not in tensors or wanted.get(key) != tensors[key].shape]
+    if wrong:
         refuse(
-            f"{file} does not fit its model {about['model']} ({str(error).splitlines()[0]})",
+            f"{file} does not fit its model {name} ({', '.join(wrong[:3])})",
             "a checkpoint holds exactly the tensors of its model",
             "Train again",
         )
-    return model.eval(), about
 
 
 def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -32,6 +32,8 @@ FORMER_SETTINGS = ("online", "online_sample")
 #: The cheapest that no other was seen to beat (docs/evidence.md): one forward pass an image.
 DEFAULT_LEVELS_FROM: LevelsFrom = "margin"
 ADAPTIVE = ("adals", "random-levels", "ar-adals")
+#: Most networks of an ensemble, and most draws of swag and mc-dropout.
+MOST_NETWORKS = 1000
 #: Methods whose one trained network stands for several drawn from it (see `robcal.training.sampling`).
 SAMPLED = ("swag", "mc-dropout")
 #: Options of single methods: field of the settings → keyword of the factory. None takes the factory's default.
@@ -154,6 +156,9 @@ class TrainSettings:
         ):
             check_positive_int(getattr(self, name), flag)
         check_positive_int(self.samples, "--option samples", minimum=2)
+        for flag, count in (("--members", self.members), ("--option samples", self.samples)):
+            if count > MOST_NETWORKS:
+                refuse(f"{flag} is {count:,}", f"it may be {MOST_NETWORKS:,}", f"Choose fewer networks with {flag}")
         check_positive_int(self.folds, "--folds", minimum=2)
         check_seed(self.seed, "--seed")
         if self.split_seed is not None:

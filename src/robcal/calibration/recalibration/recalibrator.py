@@ -17,13 +17,12 @@ from robcal.base.checks import (
     check_labels,
     check_logits,
     check_output,
-    check_readable,
     check_scores,
     check_seed,
     refuse,
 )
 from robcal.base.encoding import plain, typed
-from robcal.base.files import replacing
+from robcal.base.files import reading, replacing
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, margins
 from robcal.calibration.recalibration.score_temperature import Monotone, ScoreTemperature
 from robcal.calibration.recalibration.selection import (
@@ -272,8 +271,8 @@ def load_recalibrator(path: str | Path) -> Recalibrator:
     Raises:
         InputError: if it is no such file, or damaged.
     """
-    file = check_readable(Path(path), "the recalibrator")
-    try:
+    file, rule = Path(path), f"a file of Recalibrator.save, version {_VERSION}, is expected"
+    with reading(file, "the recalibrator", rule=rule, fix="Fit it again and save it"):
         stored = json.loads(file.read_text(encoding="utf-8"))
         if stored["format"] != _FORMAT or stored["version"] != _VERSION:
             raise ValueError(f"format {stored['format']!r}, version {stored['version']!r}")
@@ -282,12 +281,6 @@ def load_recalibrator(path: str | Path) -> Recalibrator:
         loaded.comparison = typed(tuple[CandidateResult, ...], stored["comparison"])
         loaded._classes = int(stored["classes"])
         loaded._maps = tuple(_MAPS[one["kind"]].from_dict(one) for one in stored["maps"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        refuse(
-            f"{file} holds no recalibrator that can be read ({type(error).__name__}: {error})",
-            f"a file of Recalibrator.save, version {_VERSION}, is expected",
-            "Fit it again and save it",
-        )
     return loaded
 
 
