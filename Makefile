@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-torch reliability lint evidence study bench-training bench-metrics wheel clean
+.PHONY: demo test test-torch reliability fuzz lint evidence study bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -44,6 +44,10 @@ test: $(VENV)/.test
 # The situations of docs/reliability.md alone.
 reliability: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests/reliability
+
+# 10,000 damaged files, each read right or refused; the tests try 400.
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutations.py --count 10000
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
