@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-torch reliability fuzz lint evidence study bench-training bench-metrics wheel clean
+.PHONY: demo test test-fast test-torch reliability fuzz lint evidence study bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -48,6 +48,9 @@ reliability: $(VENV)/.test
 # 10,000 damaged files, each read right or refused; the tests try 400.
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutations.py --count 10000
+
+test-fast: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" tests
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

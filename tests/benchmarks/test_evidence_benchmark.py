@@ -30,6 +30,7 @@ def table(eces, *, gap=(-3.0, 0.001), ece=(-1.0, 0.2)):
     return MethodResult("a", "A", levels=rows, trends=(TrendTest("gap", *gap, 1000), TrendTest("ECE", *ece, 1000)))
 
 
+@pytest.mark.slow
 def test_the_least_robust_level_need_not_be_the_worst():
     """A falling gap is no answer to which level is worst calibrated: the page once took it for one."""
     text = verdict(table([(0.03, 0.0), (0.07, 0.03), (0.08, 0.04), (0.01, 0.0)]))

@@ -42,6 +42,7 @@ def test_the_inputs_are_over_confident_probabilities(inputs):
     assert right == pytest.approx(0.9 * probs.max(1).mean(), abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["summary", "full"])
 def test_every_job_finds_the_same_error(bench, inputs, task):
     confidence, correct = inputs["summary"]

@@ -39,6 +39,7 @@ def options():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_hand_written_loop_ends_in_the_weights_of_ours(training, options):
     data = training.synthetic("mlp", options.train, options.val)
     by_hand = training.hand_written(training.network(options, data), data, options, lambda done: None)

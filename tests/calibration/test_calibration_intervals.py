@@ -42,6 +42,7 @@ def true_error(truth, norm):
     return norm_of_gaps(bin_sums(TopLabel(confidence, np.zeros(10**6, int), truth(confidence))), norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "norm"), [(100, "l1"), (1000, "l1"), (10000, "l1"), (1000, "l2")])
 @pytest.mark.parametrize(
     "truth", [calibrated, over_confident(0.02), over_confident(0.2), last_bin_only], ids=["0", ".02", ".2", "last"]

@@ -68,6 +68,7 @@ def test_a_score_that_says_nothing_leaves_the_plain_temperature_exactly(seed: in
     np.testing.assert_allclose(found.predict_proba(logits, scores), plain.transform(logits), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_temperature_that_jumps_with_the_score_is_found_and_chosen() -> None:
     scores = np.random.default_rng(5).normal(size=12_000)
     logits, labels = drawn(6, 12_000, temperature=stepped(scores))
@@ -196,6 +197,7 @@ def test_auto_is_the_simplest_within_a_standard_error_and_a_thousandth_of_the_be
     )
 
 
+@pytest.mark.slow
 def test_a_calibrated_network_is_left_as_it_is() -> None:
     logits, labels = drawn(3, 3000, temperature=1.0)
     found = Recalibrator().fit(logits, labels)
@@ -203,6 +205,7 @@ def test_a_calibrated_network_is_left_as_it_is() -> None:
     np.testing.assert_allclose(found.predict_proba(logits), softmax(logits, axis=1), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_masked_classes_stay_impossible_and_change_nothing_else() -> None:
     logits, labels = drawn(4, 1000, 3)
     masked = np.hstack([logits, np.full((1000, 1), -np.inf)])

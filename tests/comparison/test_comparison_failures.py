@@ -13,6 +13,8 @@ from robcal.comparison import compare, csv_rows, load_comparison, markdown_table
 from robcal.comparison.cost import cost_ratios
 from robcal.comparison.tasks import Place
 
+pytestmark = pytest.mark.slow
+
 RAW = {
     "seeds": [0, 1],
     "reference": ["Plain"],

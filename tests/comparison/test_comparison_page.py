@@ -162,6 +162,7 @@ def test_the_text_tables_fit_the_terminal(many, width):
             assert f"{method['raw']['metrics'][name]['value']:.4f}" in main
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_from_the_numbers(page, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["report", str(EVIDENCE), "--out", str(tmp_path / "page.html")])

@@ -26,6 +26,8 @@ from robcal.data.splits import stratified_subset
 from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import load_model, open_run
 
+pytestmark = pytest.mark.slow
+
 AR_ADALS = {"controller": "published", "step_size": 0.5, "levels_from": "robustness"}
 RAW = {
     "title": "small",

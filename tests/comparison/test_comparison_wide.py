@@ -22,6 +22,8 @@ from robcal.data.table_shift import Features, shift_table
 from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import load_model, open_run
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {
     "data": "digits", "model": "mlp", "epochs": 2, "batch_size": 32, "levels": 3, "train_limit": 300,
     "test_limit": 200,

@@ -21,6 +21,8 @@ from robcal.data.cifar import CIFAR100_CLASSES
 from robcal.methods import METHODS, make_method
 from robcal.training.recipe import build_networks, train_networks
 
+pytestmark = pytest.mark.slow
+
 WIDE = ("cifar10", "cifar100", "cifar10-small", "imagenet", "svhn")
 #: Every method of `robcal.methods` must be in a preset; ensembles and temperature scaling are not among these.
 WANTED = set(METHODS)

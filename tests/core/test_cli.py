@@ -114,7 +114,9 @@ def test_training_from_scores_at_hand_equals_the_pipeline(trained, table, tmp_pa
     assert not (tmp_path / "run/reference").exists()
 
 
-@pytest.mark.parametrize("method", ["auto", "first-order", "projection", "carlini-wagner"])
+@pytest.mark.parametrize(
+    "method", ["auto", "first-order", "projection", pytest.param("carlini-wagner", marks=pytest.mark.slow)]
+)
 def test_score(trained, table, tmp_path, method, capsys):
     out = tmp_path / "scores.parquet"
     model = trained / "model.safetensors"
@@ -274,6 +276,7 @@ def test_other_commands_refuse_bad_input_with_code_2(tmp_path, monkeypatch, caps
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_levels_are_by_margin_unless_scores_or_a_scorer_say_robustness(table, tmp_path):
     for name, more in {"margin": (), "robustness": ("--scorer", "first-order")}.items():
         run(*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", *more, "--out", tmp_path / name)
@@ -303,6 +306,7 @@ def test_unknown_choices_and_help(capsys):
         assert "--quiet" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_keeps_the_state_and_the_run_goes_on(table, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "robcal", *TRAIN[:1], "--data", table, "--method", "vanilla", "--model", "mlp",
@@ -331,6 +335,7 @@ def test_ctrl_c_exits_130_keeps_the_state_and_the_run_goes_on(table, tmp_path):
     assert len(json.loads((out / "history.json").read_text())) == 400
 
 
+@pytest.mark.slow
 def test_demo_in_small(tmp_path, capsys, monkeypatch):
     """The demo's whole path with short runs: table, what was found, report; and again, from what is there."""
     import dataclasses

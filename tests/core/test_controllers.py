@@ -132,6 +132,7 @@ def test_softening_stays_within_what_validation_justifies(confidence, accuracy):
         assert (smoother.true_mass >= np.minimum(1, np.maximum(surely, 0.15)) - 1e-12)[smoother.epsilon > 0].all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the smoother was made for num_updates")
 @settings(max_examples=40, deadline=None)
 @given(hnp.arrays(np.float64, (10, 4), elements=unit), st.floats(0.01, 0.3), st.floats(0.5, 8))
@@ -195,6 +196,7 @@ def test_integral_of_a_linear_model_contracts(first, second, step, plant):
     assert (np.diff(distances) <= 1e-12).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15, phases=[Phase.explicit, Phase.generate])
 @given(levels_of(3), st.floats(0.4, 2), st.floats(4, 8), st.integers(10, 20))
 def test_courses_settle_for_a_model_that_answers_up_to_twofold(start, plant, gain, num_updates):

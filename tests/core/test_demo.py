@@ -11,6 +11,8 @@ from robcal.comparison.demo import SETTINGS
 from robcal.runs.directory import load_data
 from robcal.runs.train import train_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def predictions(tmp_path_factory):

@@ -9,6 +9,8 @@ import pytest
 
 from robcal.base.storage import load_checkpoint, load_levels
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ["--data", "digits", "--model", "mlp", "--epochs", "3", "--batch-size", "50", "--device", "cpu", "--quiet"]
 
 

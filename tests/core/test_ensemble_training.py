@@ -36,6 +36,7 @@ def weights(model):
     return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
 
 
+@pytest.mark.slow
 def test_two_members_under_one_smoothing_are_a_hand_written_loop():
     """The oracle, with R = 1: each model trains an epoch; one update from the mean of their probabilities."""
     data, models = blobs(), [model_of(0), model_of(1)]
@@ -91,6 +92,7 @@ def test_an_ensemble_of_one_is_the_network():
     torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 4, 6, 7, 16, 23])
 def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
     """In the middle of an epoch of either member, between the two, and between epochs; dropout included."""

@@ -178,6 +178,7 @@ class TestCollect:
         found = collect(runs).methods[0].metrics["shift_accuracy"]
         assert found.value == pytest.approx(np.mean([run.shift.correct.mean() for run in runs[:3]]))
 
+    @pytest.mark.slow
     def test_further_pairs_are_compared_as_those_with_the_baseline_are(self):
         """The difference to another method is what it is where that method is the baseline."""
         runs = [*self.runs(), *(scaled(measured("vanilla", seed, sharpness=1.2), 1.5 + seed) for seed in (0, 1, 2))]

@@ -21,6 +21,7 @@ def record(task, reporter):
     return number * number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_tasks_wait_for_what_they_need(tmp_path, jobs):
     needs = [(), (), (0,), (1, 2), (), (3, 4)]
@@ -68,6 +69,7 @@ REASONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_only_what_needs_a_failed_task_is_skipped(jobs):
     kinds = ["refused", "memory", "odd", *(["killed", "told to end"] if jobs > 1 else [])]
@@ -93,6 +95,7 @@ def test_only_what_needs_a_failed_task_is_skipped(jobs):
     assert counted == list(range(1, len(tasks) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_stops_all_whatever_is_tolerated(jobs):
     with pytest.raises(KeyboardInterrupt):

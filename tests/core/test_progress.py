@@ -81,6 +81,7 @@ def two_stages(seed, reporter):
             advance(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_runs_side_by_side_are_one_task_a_stage(jobs):
     recorded = Recorded()

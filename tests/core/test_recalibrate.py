@@ -34,6 +34,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_files_with_an_own_score(files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--logits", files["logits"], "--labels", files["labels"], "--scores", files["scores"]]
     applied = ["--apply", files["logits"], "--apply-scores", files["scores"], "--out-probs", tmp_path / "p.npy"]
@@ -47,6 +48,7 @@ def test_files_with_an_own_score(files: dict[str, Path], tmp_path: Path, capsys:
     assert json.loads((tmp_path / "r.json").read_text())["score"] == "score"
 
 
+@pytest.mark.slow
 def test_a_run_is_told_on_its_test_split_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", "digits", "--model", "mlp", "--method", "vanilla", "--epochs", "3", "--quiet"]
     with pytest.raises(SystemExit):
@@ -57,6 +59,7 @@ def test_a_run_is_told_on_its_test_split_too(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "run" / "recalibrator.json").exists()
 
 
+@pytest.mark.slow
 def test_the_words_follow_from_the_figures() -> None:
     rng = np.random.default_rng(0)
     logits = 2 * rng.normal(size=(4000, 3))

@@ -21,6 +21,8 @@ from safetensors.numpy import load_file
 import robcal
 from robcal.commands.cli import main
 
+pytestmark = pytest.mark.slow
+
 FIXTURE = Path(__file__).with_name("same_numbers.json")
 RECIPE = {
     "data": "digits", "model": "mlp", "epochs": 3, "batch_size": 16, "learning_rate": 0.1, "weight_decay": 0.0005,

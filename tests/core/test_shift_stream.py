@@ -212,6 +212,7 @@ for source, kind in ((ImageCorruptions(), "contrast"), (OfficialFiles(cells), "f
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are in other units elsewhere")
 def test_memory_does_not_grow_with_the_images(tmp_path):
     """600 pictures of 224x224 pixels are 361 MB as floats; the peak with them is that with 130, made or read."""

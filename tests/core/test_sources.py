@@ -144,6 +144,7 @@ def test_quantiles_do_not_depend_on_the_scale_of_a_model():
     np.testing.assert_array_equal(quantiles(scores_of([0.3, np.inf, 0.1, np.inf])), [0.375, 0.625, 0.125, 0.875])
 
 
+@pytest.mark.slow
 def test_a_cross_fitted_run_keeps_its_folds_and_shares_those_of_its_reference(plain, tmp_path, monkeypatch):
     wanted = settings(levels_from="cross-fit", folds=2)
     one = train_run(wanted, tmp_path / "one")

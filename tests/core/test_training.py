@@ -36,6 +36,7 @@ def weights(model):
     return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
 
 
+@pytest.mark.slow
 def test_plain_training_is_a_hand_written_loop():
     """The oracle: the same steps in eight lines of PyTorch."""
     data, model = blobs(), model_of()
@@ -90,6 +91,7 @@ def test_a_method_that_softens_ends_in_softer_predictions():
     assert confidence[1] < confidence[0] - 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 5, 11])
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, stop):
     """State is saved after every batch; the next run goes on in the middle of the epoch, dropout included."""

@@ -13,6 +13,8 @@ from robcal.runs.fidelity import measure_fidelity
 from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"methods": ("first-order", "projection"), "sample": 30, "num_levels": 5, "iterations": 20, "restarts": 1}
 
 

@@ -198,6 +198,7 @@ def _real_cifar10() -> Path:
     return Path(os.environ.get("ROBCAL_CIFAR10", default))
 
 
+@pytest.mark.slow
 @pytest.mark.cifar10
 @pytest.mark.skipif(not _real_cifar10().exists(), reason="CIFAR-10 is not here")
 def test_the_real_thing() -> None:

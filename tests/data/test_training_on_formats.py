@@ -19,6 +19,7 @@ from robcal.training.member import Augment, Member, Recipe, open_engine
 from robcal.training.settings import TrainSettings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "model", "size", "counts"),
     [(write_svhn, "preact-resnet-20", None, (30, 20)), (write_imagenet, "resnet-50", 64, (9, 6))],

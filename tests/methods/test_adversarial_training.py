@@ -49,6 +49,7 @@ def test_inputs_stay_in_the_box_and_the_ball(batch, run_info):
     assert (seen[0][0] - batch.inputs).abs().max() > 0.15  # the start is random
 
 
+@pytest.mark.slow
 def test_it_makes_digits_harder_to_attack(digits, tiny_mlp, resumes):
     plain, robust = tiny_mlp(), tiny_mlp()
     options = {"epochs": 15, "batch_size": 64, "learning_rate": 0.2, "device": "cpu"}

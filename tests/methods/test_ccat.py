@@ -101,6 +101,7 @@ def test_a_batch_of_one_is_trained_clean(batch, run_info):
     torch.testing.assert_close(loss, functional.cross_entropy(network(one.inputs), one.labels))
 
 
+@pytest.mark.slow
 def test_digits_moved_to_another_class_get_little_confidence(digits, tiny_mlp, resumes):
     plain, calm = tiny_mlp(), tiny_mlp()
     options = {"epochs": 15, "batch_size": 64, "device": "cpu"}

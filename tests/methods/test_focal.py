@@ -48,6 +48,7 @@ def test_the_method_takes_its_loss(batch, linear):
     assert loss < functional.cross_entropy(linear(batch.inputs), targets) * 0.9
 
 
+@pytest.mark.slow
 def test_training_with_it_makes_predictions_softer(digits, tiny_mlp, confidence_on_test):
     options = {"epochs": 30, "batch_size": 64, "learning_rate": 0.3, "device": "cpu"}
     plain, soft = tiny_mlp(), tiny_mlp()

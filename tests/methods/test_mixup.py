@@ -37,6 +37,7 @@ def test_the_same_generator_gives_the_same_mixture():
     assert torch.equal(one[1], two[1])
 
 
+@pytest.mark.slow
 def test_training_with_it_makes_predictions_softer(digits, tiny_mlp, confidence_on_test, resumes):
     from robcal.methods import make_method
 

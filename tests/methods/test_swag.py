@@ -40,6 +40,7 @@ def test_variance_survives_where_the_difference_of_squares_would_not():
     assert float(state["squares"] / 3) == pytest.approx(float(np.var(values.double().numpy())), rel=0.01)
 
 
+@pytest.mark.slow
 def test_training_is_plain_and_resumes(resumes, digits, tiny_mlp):
     from robcal.methods import make_method
 

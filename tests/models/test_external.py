@@ -152,6 +152,7 @@ def test_other_processes_of_the_user_know_what_was_admitted(own_code: Path, monk
         build_model("own_networks:placed", input_shape=SHAPE, num_classes=4)
 
 
+@pytest.mark.slow
 def test_a_factory_is_trained_from_the_command_line(own_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, out = "own_networks:both", own_code / "a run"
     words = ["train", "--data", "digits", "--model", name, "--method", "vanilla", "--epochs", "1", "--quiet"]
@@ -182,6 +183,7 @@ def _the_printed_command_runs(printed: str, folder: Path) -> None:
     assert (folder / "a run/audit.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -404,6 +404,7 @@ def test_rows_are_flat_and_alike():
 EVIL = ("<script>alert(1)</script>", "<b onmouseover=x>", "\x1b[31m\u202e", "{{ 7*7 }}", "$x$ 日本語")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evil", EVIL)
 def test_names_are_text_everywhere(evil):
     audit = made(200, groups={evil: np.where(np.arange(200) % 2, evil, "b")}, score_name=evil, title=evil, num_levels=2)

@@ -73,6 +73,7 @@ def test_times_since_1970_keep_their_spread(tmp_path: Path) -> None:
     assert not any("constant" in note for note in data.notes)
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_the_table_without_the_constant_column(tmp_path: Path) -> None:
     """An edge of 1e-6 in the normalisation made every distance collapse to it."""
     (tmp_path / "with").mkdir()

@@ -88,6 +88,7 @@ def test_pictures_in_subfolders_are_of_the_outer_class(tmp_path: Path) -> None:
     assert any("2 of 10 pictures lie in subfolders, such as ant/2020/may/deep.png" in note for note in parts.notes)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = _two_classes(tmp_path / "pictures", "ant/a.heic", "ant/b.HEIC", "bee/notes.txt", "labels.csv", "bee/README")
     (note,) = read_folder(str(root)).notes

@@ -18,6 +18,8 @@ from robcal.report import render_html
 from robcal.results.collect import report_runs
 from robcal.runs.hard_labels import REASON
 
+pytestmark = pytest.mark.slow
+
 HARD = f"labels stayed hard: {REASON}"
 TRAIN = ["train", "--model", "mlp", "--batch-size", "32", "--device", "cpu", "--quiet"]
 

@@ -146,6 +146,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NETWORKS)
 def test_networks_that_cannot_be_trained_are_refused_and_the_advice_helps(case):
     bad, message, advice = NETWORKS[case]
@@ -209,6 +210,7 @@ def failing(step, value=math.nan):
     return dataclasses.replace(plain, loss=loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "value"), [(1, math.nan), (2, math.inf), (4, math.nan)])
 def test_a_loss_that_is_not_finite_ends_training_at_once_and_nothing_is_lost(step, value, tmp_path):
     network, file = mlp(), tmp_path / "state.pt"
@@ -249,6 +251,7 @@ def test_a_lower_learning_rate_helps_where_the_error_says_so():
     fit(mlp(), data(), make_method("vanilla"), **OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "told"), [(0, "training inputs hold NaN"), (50, "1 training inputs hold NaN")])
 def test_inputs_that_are_not_finite_are_named_and_not_the_learning_rate(row, told):
     good, bad = data(), data()
@@ -333,6 +336,7 @@ def unfinished(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
 def test_the_state_of_another_run_is_refused_by_the_name_of_what_differs(name, unfinished, tmp_path):
     network, dataset, method, options = RESUMED[name]
@@ -399,6 +403,7 @@ TAKES_A_SEED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True])
 @pytest.mark.parametrize("name", TAKES_A_SEED)
 def test_what_is_no_seed_is_refused_and_the_advice_helps(name, seed):

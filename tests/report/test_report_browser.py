@@ -100,6 +100,7 @@ def measured(request, tmp_path_factory):
     return request.param, json.loads(html.unescape(found[1])), done.stderr
 
 
+@pytest.mark.slow
 def test_the_theme_took(measured):
     theme, found, _ = measured
     colours = theme_colours(int(theme == "dark"))

@@ -32,6 +32,7 @@ def test_every_method_has_its_boxes_beside_the_first(methods, parts):
         assert {row[1] for row in panel.numbers.rows} == set(shown)
 
 
+@pytest.mark.slow
 def test_the_page_of_eighteen_methods_has_them_all():
     text = render_html(many(18))
     for title in ("ECE by severity, part 3 of 3", "Accuracy by severity, part 3 of 3"):

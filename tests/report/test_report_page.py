@@ -181,6 +181,7 @@ def test_groups_beyond_the_limit_are_in_the_table():
     assert all(f">c{i}<" in text for i in range(100))
 
 
+@pytest.mark.slow
 def test_deterministic_across_processes():
     code = "from report_samples import full; from robcal.report import render_html; import hashlib, sys;"
     code += "print(hashlib.sha256(render_html(full(1)).encode()).hexdigest())"

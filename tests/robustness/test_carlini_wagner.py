@@ -70,6 +70,7 @@ def test_curved_boundaries() -> None:
 RELU_NETS = [(4, 0), (4, 2), (3, 3), (4, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dims", "net"), RELU_NETS)
 def test_every_example_of_relu_nets_is_within_two_percent_of_the_enumerated_distance(dims: int, net: int) -> None:
     model, x = relu_case(dims, net, 15)
@@ -85,6 +86,7 @@ def test_every_example_of_relu_nets_is_within_two_percent_of_the_enumerated_dist
     assert ratio.max() <= 1.02
 
 
+@pytest.mark.slow
 def test_restarts_find_minima_that_one_start_misses() -> None:
     model, x = relu_case(4, 0, 20)
     exact = model.distance(x, None)

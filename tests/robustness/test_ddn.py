@@ -13,6 +13,7 @@ from robcal.robustness.steps import attack_batch
 Box = tuple[float, float] | None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])
 @pytest.mark.parametrize(("scale", "polish_steps"), [(1.0, 0), (1.0, 30), (1e-3, 30)])
 def test_linear_models_in_any_units_with_inputs_on_the_ends_of_the_box(
@@ -30,6 +31,7 @@ def test_linear_models_in_any_units_with_inputs_on_the_ends_of_the_box(
     assert ratio.max() <= 1.02
 
 
+@pytest.mark.slow
 def test_curved_boundaries_without_a_polish() -> None:
     rng = np.random.default_rng(0)
     model = NearestCentroid(rng.normal(size=(6, 5)))
@@ -39,6 +41,7 @@ def test_curved_boundaries_without_a_polish() -> None:
     assert ratio.max() <= 1.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("net", "box"), [(2, None), (3, (-1.0, 1.0))])
 def test_relu_nets(net: int, box: Box) -> None:
     model, x = relu_case(4 if net == 2 else 3, net, 15)

@@ -24,6 +24,8 @@ from robcal.runs.directory import load_data, load_model
 from robcal.runs.scores import score_split
 from robcal.training.settings import TrainSettings
 
+pytestmark = pytest.mark.slow
+
 #: What every rank runs: several scorings after one another, so that the start of Python is paid once.
 WORKER = """
 import sys

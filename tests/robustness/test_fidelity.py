@@ -102,6 +102,7 @@ def test_each_resample_has_levels_cut_anew() -> None:
         np.testing.assert_array_equal(_levels(b[draw], np.zeros(60), 7), assign_levels(b[draw], 7))
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_agreement_covers_the_truth_about_as_often_as_it_says() -> None:
     def pair(n: int, rng: np.random.Generator) -> tuple[Scores, Scores]:
         true = rng.gamma(2, size=n)

@@ -73,6 +73,7 @@ class Shifted(nn.Module):
         return self.inner(x) + self.offset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])
 @pytest.mark.parametrize("method", METHODS)
@@ -88,6 +89,7 @@ def test_distances_of_linear_models_do_not_depend_on_masked_classes(method: str,
     assert np.isfinite(scores.margin).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", MASKS)
 def test_a_network_with_masked_classes_is_scored_as_the_one_without(mask: float) -> None:
     net, x = relu_case(3, 4, 10)
@@ -106,6 +108,7 @@ def test_a_network_with_masked_classes_is_scored_as_the_one_without(mask: float)
         assert np.isfinite(found.distance).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_fidelity_of_a_masked_network() -> None:
     net, x = relu_case(3, 4, 24)
     of = {
@@ -122,6 +125,7 @@ def test_fidelity_of_a_masked_network() -> None:
         assert masked.candidate.metrics[key].value == pytest.approx(plain.candidate.metrics[key].value, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [1e4, -1e4, 1e6])
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])
 @pytest.mark.parametrize("method", METHODS)

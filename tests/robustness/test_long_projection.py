@@ -28,6 +28,7 @@ def test_linear_models(box: Box) -> None:
     assert ratio.max() <= 1.002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dims", "net"), [(4, 2), (3, 3), (3, 5), (4, 6)])
 def test_every_example_of_relu_nets(dims: int, net: int) -> None:
     model, x = relu_case(dims, net, 15)

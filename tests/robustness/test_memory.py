@@ -12,6 +12,8 @@ import pytest
 
 from robcal.base.storage import load_scores
 
+pytestmark = pytest.mark.slow
+
 COUNT, FEATURES = 200_000, 128
 #: MB above what scoring a tenth of the inputs takes. The inputs are 102 MB; results take some 150 bytes an example
 #: (their columns, and a copy of them while the table is written), that is 30 MB.

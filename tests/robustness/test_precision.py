@@ -130,6 +130,7 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_compiled_scores_are_those_of_the_model_in_batches_of_one_shape(precision: str) -> None:

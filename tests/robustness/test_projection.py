@@ -82,6 +82,7 @@ def test_relu_nets_never_below_the_enumerated_distance(box: Box) -> None:
     assert np.isfinite(ratio).mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_digits_come_near_to_carlini_wagner(digits: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
     model, x, _ = digits
     x = x[:30]
@@ -95,6 +96,7 @@ def test_digits_come_near_to_carlini_wagner(digits: tuple[nn.Module, torch.Tenso
     check_points(model, x, (0.0, 1.0), slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [Projection(), CarliniWagner(binary_search_steps=2, max_iterations=25, restarts=2)])
 def test_nothing_depends_on_the_batch(
     digits: tuple[nn.Module, torch.Tensor, torch.Tensor], attack: Projection | CarliniWagner

@@ -12,6 +12,8 @@ from robcal.robustness.fidelity import best_of, fidelity
 from robcal.robustness.reference import reference_attacks
 from robcal.robustness.scoring import score
 
+pytestmark = pytest.mark.slow
+
 
 def reference_scores(
     model: nn.Module, x: torch.Tensor, settings: dict[str, int], **options: object

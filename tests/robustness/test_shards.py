@@ -202,6 +202,7 @@ def test_a_resumed_run_reads_what_is_left_only_and_ends_in_the_same_bytes(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.parquet.xyz.tmp", "s.parquet", "whole.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [40, 250, 300, 390])
 def test_the_cascade_resumes_in_any_round_and_ends_in_the_same_bytes(tmp_path: Path, done: int) -> None:
     model, x = case(400)
