@@ -43,7 +43,8 @@ def typed(kind: Any, value: Any) -> Any:
         hints = typing.get_type_hints(kind)
         return kind(**{name: typed(hints[name], item) for name, item in _of(dict, value).items()})
     if origin is tuple:
-        return tuple(typed(arguments[0], item) for item in _of(list, value))
+        items = list(value) if isinstance(value, tuple) else value  # the state of a training is not JSON
+        return tuple(typed(arguments[0], item) for item in _of(list, items))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: typed(arguments[1], item) for key, item in _of(dict, value).items()}
     if kind is bytes:
