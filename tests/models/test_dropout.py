@@ -25,7 +25,7 @@ def test_a_name_can_ask_for_it():
     inputs = torch.rand(4, 5, generator=torch.Generator().manual_seed(0))
     assert not torch.equal(model.train()(inputs), plain(inputs))
     torch.testing.assert_close(model.eval()(inputs), plain(inputs))
-    with pytest.raises(InputError, match="--model"):
+    with pytest.raises(InputError, match=r"Did you mean .mlp."):
         build_model("mlpp+dropout", input_shape=(5,), num_classes=3)
 
 

@@ -103,7 +103,7 @@ def test_own_factories_that_make_something_else(factory: str, message: str, own_
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("own_networks:absent", "AttributeError"),
+        ("own_networks:absent", "Name one that it has: head, named"),
         ("own_networks:number", "is a int"),
         ("no_such_package.net:build", "ModuleNotFoundError"),
         ("own_networks:named()", "package.module:factory"),

@@ -1,6 +1,5 @@
 """Networks, data, settings and states that cannot be trained with: refused before or at once, with what helps."""
 
-import collections
 import contextlib
 import dataclasses
 import math
@@ -10,10 +9,11 @@ import pytest
 import torch
 from interruption import Interrupted, StopAfter
 from torch import nn
+from trained_networks import CLASSES, OPTIONS, Then, data, mlp
 
 from robcal.base.checks import InputError
 from robcal.base.storage import load_state
-from robcal.data import Dataset, Split
+from robcal.data import Split
 from robcal.methods import make_method
 from robcal.models import build_model
 from robcal.training import loop as training
@@ -22,142 +22,16 @@ from robcal.training.loop import fit
 from robcal.training.sampling import dropout_networks, swag_networks
 from robcal.training.trainable import check_network
 
-CLASSES = 3
-OPTIONS = {"epochs": 2, "batch_size": 20, "learning_rate": 0.1, "device": "cpu"}
 
-
-def data(seed=0):
-    rng, splits = np.random.default_rng(seed), {}
-    for name, count in (("train", 60), ("val", 40), ("test", 40)):
-        labels = rng.permutation(np.arange(count) % CLASSES)
-        inputs = (rng.normal(size=(count, 4)) + 2 * np.eye(CLASSES, 4)[labels]).astype(np.float32)
-        splits[name] = Split(inputs, labels)
-    return Dataset("blobs", splits, ("a", "b", "c"), None, "table", "blobs")
-
-
-def mlp(classes=CLASSES, width=4, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Linear(width, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, classes)
-        )
-
-
-class Then(nn.Module):
-    """A network with something done to its logits, which may depend on the mode."""
-
-    def __init__(self, change, network=None):
-        super().__init__()
-        self.network, self.change = network or mlp(), change
-
-    def forward(self, x):
-        return self.change(self.network(x), self.training)
-
-
-Auxiliary = collections.namedtuple("Auxiliary", ["logits", "aux_logits"])
-
-
-class ModelOutput(dict):
-    """As libraries of language models return: a dictionary whose entries are attributes too."""
-
-    __getattr__ = dict.__getitem__
-
-
-def frozen(network):
-    return network.requires_grad_(False)
-
-
-def no_grad(z, training):
-    return z.detach()
-
-
-#: What is wrong → (the network, what the error says, the network with the advice taken).
-NETWORKS = {
-    "auxiliary logits in train mode": (
-        Then(lambda z, training: Auxiliary(z, z) if training else z),
-        r"returns Auxiliary in train mode, and logits in eval mode.*isinstance\(out, torch.Tensor\) else out.logits",
-        lambda bad: Then(lambda out, training: out if isinstance(out, torch.Tensor) else out.logits, bad),
-    ),
-    "a pair in train mode": (
-        Then(lambda z, training: (z, z) if training else z),
-        r"returns tuple in train mode.*aux_logits=False.*else out\[0\]",
-        lambda bad: Then(lambda out, training: out if isinstance(out, torch.Tensor) else out[0], bad),
-    ),
-    "a dictionary in train mode": (
-        Then(lambda z, training: {"out": z, "aux": z} if training else z),
-        r"returns dict in train mode.*else out\[key\], keys 'out', 'aux'",
-        lambda bad: Then(lambda out, training: out if isinstance(out, torch.Tensor) else out["out"], bad),
-    ),
-    "a pair": (
-        Then(lambda z, training: (z, z)),
-        r"returns tuple.*model\(x\)\[0\]",
-        lambda bad: Then(lambda out, training: out[0], bad),
-    ),
-    "a dictionary": (
-        Then(lambda z, training: {"out": z}),
-        r"returns dict.*model\(x\)\[key\], keys 'out'",
-        lambda bad: Then(lambda out, training: out["out"], bad),
-    ),
-    "a model output": (
-        Then(lambda z, training: ModelOutput(logits=z)),
-        r"returns ModelOutput.*model\(x\)\.logits",
-        lambda bad: Then(lambda out, training: out.logits, bad),
-    ),
-    "probabilities": (
-        nn.Sequential(mlp(), nn.Softmax(1)),
-        "the model returns probabilities: .* Leave out the softmax",
-        lambda bad: bad[0],
-    ),
-    "probabilities, and nobody can change the network": (
-        nn.Sequential(mlp(), nn.Softmax(1)),
-        r"wrap it in a module that returns model\(x\)\.clamp_min\(1e-30\)\.log\(\)",
-        lambda bad: Then(lambda p, training: p.clamp_min(1e-30).log(), bad),
-    ),
-    "probabilities in eval mode": (
-        Then(lambda z, training: z if training else z.softmax(1)),
-        "probabilities in eval mode and logits in the other.*softmax that its forward adds in eval mode",
-        lambda bad: bad.network,
-    ),
-    "too many classes": (
-        mlp(5),
-        "returns 5 logits an input; the data have 3 classes. Build it with num_classes=3",
-        lambda bad: mlp(3),
-    ),
-    "too few classes": (mlp(2), "Build it with num_classes=3", lambda bad: mlp(3)),
-    "labels": (
-        Then(lambda z, training: z.argmax(1, keepdim=True).expand(-1, 3)),
-        "returns torch.int64.*before any argmax",
-        lambda bad: bad.network,
-    ),
-    "a score of one class": (
-        Then(lambda z, training: z[:, 0]),
-        r"returns shape \(4,\) for 4 inputs",
-        lambda bad: bad.network,
-    ),
-    "another width": (mlp(width=7), r"does not take a batch .*given \(4, 4\)", lambda bad: mlp(width=4)),
-    "frozen": (frozen(mlp()), r"no parameter that requires .*requires_grad_\(True\)", lambda bad: bad.requires_grad_()),
-    "no parameters": (nn.Identity(), "there must be something to train", lambda bad: mlp()),
-    "detached": (Then(no_grad), "no gradient reaches.*leave torch.no_grad and detach out", lambda bad: bad.network),
-    "NaN": (
-        Then(lambda z, training: z - z.max() * math.nan),
-        "untrained model returns NaN or infinite logits in eval mode",
-        lambda bad: bad.network,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", NETWORKS)
-def test_networks_that_cannot_be_trained_are_refused_and_the_advice_helps(case):
-    bad, message, advice = NETWORKS[case]
+@pytest.mark.parametrize("end", [lambda z, training: (z, z) if training else z, lambda z, training: z.softmax(1)])
+def test_a_network_that_is_refused_is_as_it_was(end):
+    """What is refused, and whether the advice helps, is in the table of hints."""
+    bad = Then(end).eval()
     before = {name: value.clone() for name, value in bad.state_dict().items()}
-    bad.train(False)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError):
         fit(bad, data(), make_method("vanilla"), **OPTIONS)
     assert all(torch.equal(value, before[name]) for name, value in bad.state_dict().items())
     assert not any(module.training for module in bad.modules())
-    history = fit(advice(bad), data(), make_method("vanilla"), **{**OPTIONS, "epochs": 8})
-    assert history[-1].val_accuracy > 0.7
 
 
 ACCEPTED = {
@@ -210,7 +84,6 @@ def failing(step, value=math.nan):
     return dataclasses.replace(plain, loss=loss)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("step", "value"), [(1, math.nan), (2, math.inf), (4, math.nan)])
 def test_a_loss_that_is_not_finite_ends_training_at_once_and_nothing_is_lost(step, value, tmp_path):
     network, file = mlp(), tmp_path / "state.pt"
@@ -251,7 +124,6 @@ def test_a_lower_learning_rate_helps_where_the_error_says_so():
     fit(mlp(), data(), make_method("vanilla"), **OPTIONS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("row", "told"), [(0, "training inputs hold NaN"), (50, "1 training inputs hold NaN")])
 def test_inputs_that_are_not_finite_are_named_and_not_the_learning_rate(row, told):
     good, bad = data(), data()
@@ -287,7 +159,7 @@ def test_validation_outputs_that_are_not_finite_end_training():
         fit(Late(lambda z, training: z), data(), make_method("ar-adals"), **OPTIONS, levels=LEVELS, num_levels=2)
     bad = data()
     bad.split("val").inputs[7, 0] = math.inf
-    with pytest.raises(InputError, match=r"the model returned NaN or infinite logits.*check the inputs"):
+    with pytest.raises(InputError, match=r"the model returned NaN or infinite logits.*values of the inputs"):
         fit(mlp(), bad, make_method("vanilla"), **OPTIONS)
 
 
@@ -336,7 +208,6 @@ def unfinished(tmp_path_factory):
     return file
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
 def test_the_state_of_another_run_is_refused_by_the_name_of_what_differs(name, unfinished, tmp_path):
     network, dataset, method, options = RESUMED[name]
@@ -403,7 +274,6 @@ TAKES_A_SEED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True])
 @pytest.mark.parametrize("name", TAKES_A_SEED)
 def test_what_is_no_seed_is_refused_and_the_advice_helps(name, seed):

@@ -54,9 +54,12 @@ def refused(call: Call) -> InputError:
 def carry_out(case: Case, folder: Path) -> InputError:
     """Refuse, do what the hint says, and succeed; returns the error."""
     steps = case.steps(folder)
-    error = refused(next(steps))
-    assert re.search(case.message, str(error)), str(error)
-    steps.send(str(error))()
+    try:
+        error = refused(next(steps))
+        assert re.search(case.message, str(error)), str(error)
+        steps.send(str(error))()
+    finally:
+        steps.close()  # the error's traceback keeps the steps: what they hold is put back here
     return error
 
 

@@ -118,6 +118,6 @@ def _seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not (first.isdigit() and (last.isdigit() or not last)):
-            refuse(f"--seeds is {text!r}", "seeds are whole numbers, 0,1,2 or a range 0-4", "Change --seeds")
+            refuse(f"--seeds is {text!r}", "seeds are whole numbers or ranges", "Write --seeds 0,1,2 or 0-4")
         found += range(int(first), int(last or first) + 1)
     return found

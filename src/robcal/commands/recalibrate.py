@@ -100,10 +100,10 @@ def _check_options(
         refuse(
             "a run directory and --logits were both given" if run else "neither a run directory nor --logits was given",
             "recalibrate takes one of them",
-            "See robcal recalibrate --help",
+            "Drop one" if run else "Name a run directory, or pass --logits and --labels",
         )
     if logits is not None and labels is None:
-        refuse("--labels was not given", "--logits and --labels go together", "Pass the true classes")
+        refuse("--labels was not given", "--logits and --labels go together", "Pass the true classes: --labels FILE")
     if (apply is None) != (out_probs is None):
         refuse("one of --apply and --out-probs was given", "they go together", "Pass both, or neither")
 

@@ -55,7 +55,7 @@ def score(
 
     check_output(out, overwrite=overwrite)
     if out.suffix != ".parquet":
-        refuse(f"--out is {out}", "scores are a .parquet file", "Name it with this ending")
+        refuse(f"--out is {out}", "scores are a .parquet file", f"Pass --out {out.with_suffix('.parquet')}")
     admit_factories(factory)
     network, settings = _open_model(model, data, seed)
     dataset = load_data(settings)
@@ -127,7 +127,11 @@ def fidelity(
         out = scores[0].with_suffix(".fidelity.json")
     elif out is None:
         if not model.is_dir():
-            refuse("--out was not given", "a checkpoint outside its run directory has no place for it", "Pass --out")
+            refuse(
+                "--out was not given",
+                "a checkpoint outside its run directory has no place for it",
+                "Pass --out FILE.json",
+            )
         out = model / "fidelity.json"
     check_output(out, overwrite=overwrite)
     admit_factories(factory)
@@ -151,7 +155,7 @@ def _named_scores(files: list[Path]) -> dict[str, Any]:
 
     found = {file.stem: load_scores(file) for file in files}
     if len(found) < len(files):
-        refuse("--scores names files of one name", "the name tells them apart", "Rename one")
+        refuse("--scores names files of one name", "the name tells them apart", "Rename one of the files")
     return found
 
 
@@ -166,7 +170,11 @@ def _open_model(model: Path, data: str | None, seed: int | None) -> tuple[Any, T
     if (directory / "run.json").exists():
         settings = open_run(directory).settings
     elif data is None:
-        refuse("--data was not given", "a checkpoint outside its run directory does not say its data", "Pass --data")
+        refuse(
+            "--data was not given",
+            "a checkpoint outside its run directory does not say its data",
+            "Pass --data, as in training",
+        )
     else:
         settings = TrainSettings(data=data, model=about["model"], method="vanilla", epochs=1)
     changed = {"data": data or settings.data, "seed": settings.seed if seed is None else seed}

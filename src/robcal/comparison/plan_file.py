@@ -66,7 +66,7 @@ def load_plan(
         InputError: if the file is missing, is no TOML, or anything in it does not fit; the message names the key.
     """
     if source.endswith(".toml"):
-        fix = "Fix the line that the parser names"
+        fix = "Correct it there; texts stand in quotes"
         with reading(Path(source), "the comparison", rule="a comparison is a TOML file", fix=fix):
             raw = tomllib.loads(Path(source).read_text(encoding="utf-8"))
     else:
@@ -119,14 +119,11 @@ def parse_plan(raw: Mapping[str, Any]) -> Plan:
         "targets": tuple[dict[str, Any], ...], "shift": str, "ood": dict, "ood_limit": int,
     }  # fmt: skip
     values = _take(raw, "", kinds, required=("seeds", "recipe", "methods"))
-    for name in ("shift_limit", "score_limit"):
-        if values.get(name, 0) < 0:
-            refuse(f"{name} is {values[name]}", "it must be at least 0", "Leave it out for all test examples")
     if values.get("ood_limit") == 0:
         refuse("ood_limit is 0", "it must be at least 1", "Leave it out for all inputs, or leave ood out")
     for name, spec in values.get("ood", {}).items():
         if not isinstance(spec, str):
-            refuse(f"ood.{name} is {spec!r}", "it must be a text, as --data takes it", 'Write NAME = "SPEC"')
+            refuse(f"ood.{name} is {spec!r}", "it must be a text, as --data takes it", f'Write {name} = "SPEC"')
     if "shift" in values:
         check_choice(values["shift"].partition(":")[0], CORRUPTED_READERS, "the shift")
     tuning = _take(values.pop("tuning", {}), "tuning.", {"seeds": tuple[int, ...], "select": str})
@@ -134,7 +131,11 @@ def parse_plan(raw: Mapping[str, Any]) -> Plan:
     seeds = _distinct(values["seeds"], "seeds")
     recipe = _settings(values["recipe"], "recipe")
     if "data" not in recipe:
-        refuse("recipe.data is missing", "the comparison needs data", "Name it in the file, or pass --data")
+        refuse(
+            "recipe.data is missing",
+            "the comparison needs data",
+            'Write data = "digits" below [recipe], or pass --data',
+        )
     plan = Plan(
         title=values.get("title", "Comparison"),
         seeds=seeds,
@@ -164,7 +165,11 @@ def _method(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> Me
     for name, points in values.get("grid", {}).items():
         check_choice(name, _RECIPE, f"a key of {where}grid")
         if not isinstance(points, list) or not points:
-            refuse(f"{where}grid.{name} is {points!r}", "it must be a list of values to choose from", "Write a list")
+            refuse(
+                f"{where}grid.{name} is {points!r}",
+                "it must be a list of values to choose from",
+                f"Write {name} = [ … ]",
+            )
         grid[name] = points
     if (size := math.prod(map(len, grid.values()))) > MOST_POINTS:
         refuse(f"{where}grid has {size:,} points", f"it may have {MOST_POINTS:,}", "Name fewer values")
@@ -185,7 +190,11 @@ def _ensemble(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> 
     kinds = {"label": str, "of": str, "members": int, "seeds": tuple[int, ...]}
     values = _take(table, where, kinds, required=("label", "of", "members"))
     if not 1 <= values["members"] <= MOST_NETWORKS:
-        refuse(f"{where}members is {values['members']}", f"it must be from 1 to {MOST_NETWORKS}", "Change it")
+        refuse(
+            f"{where}members is {values['members']}",
+            f"it must be from 1 to {MOST_NETWORKS}",
+            "Write members = 2 or more, within that",
+        )
     return EnsemblePlan(
         values["label"], values["of"], values["members"], _distinct(values.get("seeds", seeds), f"{where}seeds")
     )
@@ -203,7 +212,11 @@ def _target(table: Mapping[str, Any], number: int) -> Target:
     check_choice(values["metric"], OUTCOMES, f"{where}metric")
     check_choice(values.get("kind", "below"), TARGET_KINDS, f"{where}kind")
     if values.get("kind") == "within" and values.get("margin", 0) <= 0:
-        refuse(f"{where}margin is {values.get('margin', 'missing')}", '"within" needs a margin above 0', "Add it")
+        refuse(
+            f"{where}margin is {values.get('margin', 'missing')}",
+            '"within" needs a margin above 0',
+            "Write for example margin = 0.01",
+        )
     return Target(**values)
 
 
@@ -211,7 +224,11 @@ def _check(plan: Plan) -> None:
     """What must hold between the parts of a plan."""
     _distinct(plan.labels, "the labels")
     if overlap := sorted(set(plan.tuning_seeds) & set(plan.seeds)):
-        refuse(f"tuning.seeds holds {overlap[0]}, and so does seeds", "tuning needs splits of its own", "Change one")
+        refuse(
+            f"tuning.seeds holds {overlap[0]}, and so does seeds",
+            "tuning needs splits of its own",
+            "Take other seeds for tuning, such as 100",
+        )
     for n, method in enumerate(plan.methods):
         if method.tuned_as is not None:
             check_choice(
@@ -224,7 +241,7 @@ def _check(plan: Plan) -> None:
                 refuse(
                     f"the grid of methods[{n}] changes its reference model ({', '.join(point)})",
                     "the grid is of the method's own options",
-                    "Change the recipe instead",
+                    "Write it below [recipe] instead",
                 )
         _seeds_within(method.seeds, plan.seeds, f"methods[{n}].seeds")
     for n, ensemble in enumerate(plan.ensembles):
@@ -253,7 +270,8 @@ def _settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _distinct(values: tuple[Any, ...], name: str) -> tuple[Any, ...]:
     if not values or len(set(values)) != len(values):
-        refuse(f"{name}: {list(values)}", "there must be at least one, and none twice", "Change the list")
+        hint = "Drop what stands there twice" if values else "Name at least one, or leave the key out"
+        refuse(f"{name}: {list(values)}", "there must be at least one, and none twice", hint)
     return values
 
 
@@ -261,27 +279,31 @@ def _take(
     table: Mapping[str, Any], where: str, kinds: Mapping[str, Any], *, required: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The table's values, lists as tuples; unknown, missing and mistyped keys are refused."""
-    if not isinstance(table, Mapping):
-        refuse(f"{where.rstrip('.')} is {table!r}", "it must be a table", "See `robcal compare --help`")
     for name in table:
         check_choice(name, kinds, f"a key of {where.rstrip('.') or 'the file'}")
     for name in required:
         if name not in table:
-            refuse(f"{where}{name} is missing", "it must be given", "Add it")
+            refuse(f"{where}{name} is missing", "it must be given", f"Write {name} = …")
     return {name: _typed(value, kinds[name], f"{where}{name}") for name, value in table.items()}
 
 
 def _typed(value: Any, kind: Any, name: str) -> Any:
     if isinstance(kind, types.GenericAlias):
         if not isinstance(value, (list, tuple)):
-            refuse(f"{name} is {value!r}", "it must be a list", "Write [ … ]")
+            refuse(f"{name} is {value!r}", "it must be a list", f"Write [{value!r}]")
         inner = typing.get_args(kind)[0]
         inner = typing.get_origin(inner) or inner
         return tuple(_typed(item, inner, f"{name}[{n}]") for n, item in enumerate(value))
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a table"}
+    names = {
+        int: ("a whole number", "3"),
+        float: ("a number", "0.5"),
+        str: ("a text", '"text"'),
+        bool: ("true or false", "true"),
+        dict: ("a table", "{ name = value }"),
+    }
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
-        refuse(f"{name} is {value!r}", f"it must be {names[kind]}", "Change it")
+        refuse(f"{name} is {value!r}", f"it must be {names[kind][0]}", f"Write it as {names[kind][1]}")
     if kind is int and value < 0:
-        refuse(f"{name} is {value}", "it must be at least 0", "Change it")
+        refuse(f"{name} is {value}", "it must be at least 0", "Write 0 or more, or leave the key out")
     return value

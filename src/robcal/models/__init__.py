@@ -5,6 +5,7 @@ The normalisation is part of every model here (method, section 1), so inputs, no
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 
@@ -122,4 +123,6 @@ def _network(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Mo
         return large_resnet(input_shape, num_classes, depth=int(large[1]))
     if is_external(name):
         return external_model(name, input_shape, num_classes)
-    refuse(f"the model is {name!r}", f"it must be one of {', '.join(MODEL_NAMES)}", "Check --model")
+    near = difflib.get_close_matches(name, [*MODELS, "wrn-28-10", *MODEL_NAMES], n=1)
+    hint = f"Did you mean {near[0]!r}" if near and near[0].islower() else "Pass --model mlp, or another of these"
+    refuse(f"the model is {name!r}", f"it must be one of {', '.join(MODEL_NAMES)}", hint)

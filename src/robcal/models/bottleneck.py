@@ -139,7 +139,11 @@ def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) 
     """
     if depth not in LARGE_BLOCKS:
         known = ", ".join(f"resnet-{depth}" for depth in LARGE_BLOCKS)
-        refuse(f"a ResNet of depth {depth} for large images", f"there are {known}", "Choose one of these")
+        refuse(
+            f"a ResNet of depth {depth} for large images",
+            f"there are {known}",
+            "Pass one of these, such as --model resnet-50",
+        )
     _check_image(input_shape, LARGE_SIDE)
     network = nn.Sequential(
         *(nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU()),

@@ -57,7 +57,7 @@ def with_dropout(network: nn.Module, rate: float) -> nn.Module:
         refuse(
             "the network has no linear or convolutional layer after its first",
             "dropout goes before such layers",
-            "Choose another network",
+            "Choose a network of several such layers, such as mlp",
         )
     for parent, name in places:
         setattr(parent, name, nn.Sequential(nn.Dropout(rate), getattr(parent, name)))

@@ -78,24 +78,38 @@ def admit_model(name: str) -> None:
     if not is_factory(name):
         return
     if not _FACTORY.fullmatch(name):
-        refuse(f"the model is {name!r}", "a factory is written package.module:factory", "Check --model")
+        refuse(f"the model is {name!r}", "a factory is written package.module:factory", "Leave out paths and brackets")
     module_name, _, attribute = name.partition(":")
-    try:
-        with _working_directory_last():
-            found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # whatever the user's own code raises
-        refuse(
-            f"the model {name!r} cannot be imported ({type(error).__name__}: {error})",
-            "package.module:factory names a callable in a module that Python finds",
-            "Install the package, or run in the folder that holds it",
-        )
+    found = _imported(name, module_name, attribute)
     if not callable(found):
         refuse(f"the model {name!r} is a {type(found).__name__}", "it must be callable", "Name a function or a class")
     _admitted[name] = found
     if name not in (trusted := _trusted()):
         os.environ[TRUSTED] = ",".join([*trusted, name])
+
+
+def _imported(name: str, module_name: str, attribute: str) -> Any:
+    """What the user's text names, imported."""
+    told, allowed = f"the model {name!r} cannot be imported", "package.module:factory names a callable of a module"
+    try:
+        with _working_directory_last():
+            module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's own code raises
+        absent = isinstance(error, ModuleNotFoundError) and module_name.startswith(str(error.name))
+        refuse(
+            f"{told} ({type(error).__name__}: {error})",
+            allowed,
+            "Install the package, or run in the folder that holds it"
+            if absent
+            else f"Correct the code: `import {module_name}` shows where it fails",
+        )
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+            refuse(f"{told}: there is no {attribute}", allowed, f"Name one that it has: {', '.join(own) or 'none yet'}")
+        found = getattr(found, part)
+    return found
 
 
 def _trusted() -> list[str]:
@@ -143,7 +157,13 @@ def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_cl
     if len(input_shape) != 3:
         refuse(f"inputs have shape {input_shape}", f"models of {package} take images (C, H, W)", "Use --model mlp")
     if not _PLAIN_NAME.fullmatch(known):  # timm reads "hf-hub:…" and "local-dir:…" as places to load from
-        refuse(f"the model is {package + ':' + known!r}", f"a plain name in {package} follows the colon", "Correct it")
+        refuse(
+            f"the model is {package + ':' + known!r}",
+            f"a plain name in {package} follows the colon, and no place to load from",
+            f"Write for example {package}:resnet18",
+        )
+    if package == "torchvision":
+        _check_colours(input_shape)
     try:
         module = importlib.import_module("timm" if package == "timm" else "torchvision.models")
     except ImportError as error:
@@ -155,7 +175,6 @@ def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_cl
     try:
         if package == "timm":
             return module.create_model(known, pretrained=False, num_classes=num_classes, in_chans=input_shape[0])
-        _check_colours(input_shape)
         options = {"aux_logits": False} if known in _AUXILIARY else {}
         return module.get_model(known, weights=None, num_classes=num_classes, **options)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
@@ -187,7 +206,7 @@ def _call(factory: Callable[..., Any], input_shape: tuple[int, ...], num_classes
 def _tried(network: Any, name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """`network` if it is a module that takes such inputs and gives (B, Z) logits."""
     if not isinstance(network, nn.Module):
-        refuse(f"{name} made a {type(network).__name__}", "it must make a torch.nn.Module", "Fix the factory")
+        refuse(f"{name} made a {type(network).__name__}", "it must make a torch.nn.Module", "Return the network itself")
     try:
         with torch.no_grad():
             logits = network.eval()(torch.zeros(2, *input_shape))
@@ -195,14 +214,14 @@ def _tried(network: Any, name: str, input_shape: tuple[int, ...], num_classes: i
         refuse(
             f"{name} does not take inputs of shape {input_shape} ({str(error).splitlines()[0]})",
             "a model takes a batch of the data's inputs",
-            "Choose another model or image size",
+            "Choose a model that does: mlp takes any; for pictures of a folder, --image-size sets their side",
         )
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (2, num_classes):
         refuse(
             f"{name} turns 2 inputs into {shape}",
             f"it must give logits of shape (2, {num_classes}), one row an input and one column a class",
-            "Return the logits alone",
+            "Return the logits alone" if isinstance(shape, str) else "Give its last layer num_classes outputs",
         )
     return network.train()
 

@@ -68,7 +68,11 @@ def assign_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
     """
     check_positive_int(folds, "--folds", minimum=2)
     if folds > len(labels):
-        refuse(f"--folds is {folds} for {len(labels)} examples", "a fold holds at least one", "Take fewer folds")
+        refuse(
+            f"--folds is {folds} for {len(labels)} examples",
+            "a fold holds at least one",
+            f"Pass --folds {len(labels)} or fewer",
+        )
     order = np.random.default_rng([seed, folds]).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     fold = np.empty(len(labels), np.int64)

@@ -84,8 +84,8 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether training has ended."""
-        return bool(self.record.get("complete"))
+        """Whether training has ended, and left its networks."""
+        return bool(self.record.get("complete")) and all(file.exists() for file in self.checkpoints)
 
     @property
     def model_digest(self) -> str | None:
@@ -214,11 +214,11 @@ def _load_record(directory: Path) -> dict[str, Any]:
         refuse(
             f"{directory} is no run directory (it has no run.json)",
             "`robcal train --out DIR` makes one",
-            "Check the path",
+            _nearest_run(directory),
         )
     record = load_json(file, "the run")
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
-        refuse(f"{file} does not hold a run's settings", "it is written by `robcal train`", "Train again")
+        _refuse_record(directory, "there are none")
     if "files" in record:
         relevant = _settings(record, directory).relevant()
         if "scores" in relevant:  # a run is opened without them; their files may be gone
@@ -237,11 +237,15 @@ def _settings(record: dict[str, Any], directory: Path) -> TrainSettings:
         kept = {name: value for name, value in record["settings"].items() if name not in FORMER_SETTINGS}
         return TrainSettings(**{"controller": "integral", **kept, "scores": ()})
     except (TypeError, KeyError, ValueError) as error:
-        refuse(
-            f"{directory / 'run.json'} does not hold a run's settings ({error})",
-            "it is written by `robcal train`",
-            "Train again",
-        )
+        _refuse_record(directory, str(error))
+
+
+def _refuse_record(directory: Path, why: str) -> NoReturn:
+    refuse(
+        f"{directory / 'run.json'} does not hold a run's settings ({why})",
+        "it is written by `robcal train`",
+        f"Put back a copy from before, or delete {directory} and train again",
+    )
 
 
 def _refuse_foreign(path: Path) -> NoReturn:
@@ -250,6 +254,15 @@ def _refuse_foreign(path: Path) -> NoReturn:
         "every file of a run is its own",
         f"Put back a copy from before, or delete {path.parent} and train again",
     )
+
+
+def _nearest_run(directory: Path) -> str:
+    """Say which run directory may be meant: one inside, the one around, or none."""
+    inside = sorted(file.parent for file in directory.glob("*/run.json"))
+    around = [parent for parent in directory.parents if (parent / "run.json").exists()]
+    if found := [*inside, *around]:
+        return f"Name one, such as {found[0]}"
+    return "Correct the path, or make it: robcal train --data DATA --out DIR"
 
 
 def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
@@ -310,7 +323,7 @@ def _check_fit(file: Path, name: str, wanted: Mapping[str, torch.Size], tensors:
         refuse(
             f"{file} does not fit its model {name} ({', '.join(wrong[:3])})",
             "a checkpoint holds exactly the tensors of its model",
-            "Train again",
+            "Copy it from its run directory again, or train again",
         )
 
 

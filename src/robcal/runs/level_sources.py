@@ -140,13 +140,18 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
         scores = load_scores(Path(file))
         split = scores.provenance.get("split")
         if split not in ("train", "val"):
-            refuse(f"{file} is of split {split!r}", "training needs scores of train and of val", "Score these splits")
+            refuse(
+                f"{file} is of split {split!r}",
+                "training needs scores of train and of val",
+                "Make them: robcal score --model RUN --split train --out FILE.parquet, and the same with val",
+            )
         check_same_length(len(data.split(split)), len(scores), f"the {split} examples", file)
         if scores.provenance.get("data") != data.digest(split):
             refuse(
                 f"{file} was made on other data",
                 f"it must be scored on the {split} split of --data with the same --seed",
-                "Score it again with `robcal score`",
+                f"Score it again: robcal score --model RUN --data {settings.data} --seed {settings.data_seed} "
+                f"--split {split} --out {file} --overwrite",
             )
         found[split] = scores
     missing = [name for name in ("train", "val") if name not in found]
@@ -154,7 +159,7 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
         refuse(
             f"--scores names no file for {' and '.join(missing)}",
             "pass --scores twice: train and val",
-            f"Make it with `robcal score --split {missing[0]}`",
+            f"Make it: robcal score --model RUN --split {missing[0]} --out FILE.parquet",
         )
     return found
 

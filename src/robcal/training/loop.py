@@ -246,11 +246,15 @@ def fit_ensemble(
 
 def _check(models: Sequence[nn.Module], dataset: Dataset, method: Method, levels: Levels | None) -> None:
     if not models:
-        refuse("there is no model to train", "at least one is needed", "Pass models")
+        refuse("there is no model to train", "at least one is needed", "Pass a list of networks as models")
     if method.levels == "none":
         return
     if levels is None or any(len(levels[name]) != len(dataset.split(name)) for name in ("train", "val")):
-        refuse(f"method {method.name} has no levels for train and val", "it needs one an example", "Pass levels")
+        refuse(
+            f"method {method.name} has no levels for train and val",
+            "it needs one an example",
+            'Pass levels={"train": (N,) int64, "val": (M,) int64}, for example of robcal.assign_levels',
+        )
 
 
 class _Lockstep:

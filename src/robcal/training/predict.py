@@ -14,6 +14,7 @@ from robcal.base.progress import SILENT, Reporter
 from robcal.base.types import Float32Array, Predictions
 from robcal.data import Split
 from robcal.robustness.modes import float32_arithmetic
+from robcal.robustness.probe import check_outputs
 
 
 def softmax(logits: Float32Array) -> FloatArray:
@@ -50,7 +51,7 @@ def predict_logits(
     """
     chosen = np.arange(len(split)) if index is None else index
     if len(chosen) == 0:
-        refuse("there is nothing to predict", "at least one example is needed", "Check the split")
+        refuse("there is nothing to predict", "at least one example is needed", "Pass a split, or an index, of some")
     modes = [(module, module.training) for module in model.modules()]
     advance, parts = reporter.task(description, len(chosen)), []
     try:
@@ -61,13 +62,7 @@ def predict_logits(
                 inputs = split.batch(part).to(device)
                 if inputs.ndim == 4:
                     inputs = inputs.contiguous(memory_format=torch.channels_last)
-                logits = model(inputs)
-                if logits.ndim != 2 or logits.shape[0] != len(part):
-                    refuse(
-                        f"the model returned shape {tuple(logits.shape)} for {len(part)} inputs",
-                        "it must return (B, Z) logits",
-                        "Return logits, one row an input",
-                    )
+                logits = check_outputs(model(inputs), len(part))
                 parts.append(logits.float().cpu().numpy())
                 advance(start + len(part))
     finally:
@@ -78,7 +73,7 @@ def predict_logits(
         refuse(
             "the model returned NaN or infinite logits",
             "logits must be finite",
-            "Lower the learning rate, or check the inputs",
+            "Replace such values of the inputs; if there are none, train again with a lower learning rate",
         )
     return whole
 

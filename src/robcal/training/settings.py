@@ -219,7 +219,11 @@ class TrainSettings:
             )
         for file in self.scores:
             if not Path(file).exists():
-                refuse(f"--scores {file} does not exist", "it must name a scores file", "Make it with `robcal score`")
+                refuse(
+                    f"--scores {file} does not exist",
+                    "it must name a scores file",
+                    "Correct the path, or make it: robcal score --model RUN --split train --out FILE.parquet",
+                )
 
     @property
     def data_seed(self) -> int:
@@ -312,5 +316,6 @@ def parse_method_options(method: str, texts: Sequence[str]) -> dict[str, int | f
         try:
             found[name] = int(value) if whole else float(value)
         except ValueError:
-            refuse(f"--option is {text!r}", f"{name} is {'an integer' if whole else 'a number'}", "Write NAME=VALUE")
+            kind, example = ("an integer", f"{name}=20") if whole else ("a number", f"{name}=0.5")
+            refuse(f"--option is {text!r}", f"{name} is {kind}", f"Write for example --option {example}")
     return found
