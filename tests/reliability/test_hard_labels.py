@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from robcal.base.checks import InputError
+from robcal.base.seals import digest_of_file
 from robcal.base.storage import load_checkpoint
 from robcal.commands.cli import app
 from robcal.comparison import load_plan, preset_names
@@ -95,6 +96,9 @@ def test_a_report_says_at_which_seeds(runs, data, tmp_path):
     for row in history:
         row["epsilon"] = [0.0, 0.0]
     (hard / "history.json").write_text(json.dumps(history))
+    record = json.loads((hard / "run.json").read_text())
+    record["files"]["history.json"] = digest_of_file(hard / "history.json")
+    (hard / "run.json").write_text(json.dumps(record))
     results = report_runs([hard, other], shift=False)
     (method,) = results.methods
     assert method.remarks == (f"labels stayed hard at seed 0: {REASON} there",)

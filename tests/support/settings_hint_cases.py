@@ -125,7 +125,7 @@ def _other_seeds(folder: Path) -> Steps:
         file.write_text('seeds = [0, 1]\n[recipe]\ndata = "digits"\nmodel = "mlp"\nepochs = 1\n' + methods)
         return load_plan(str(file), seeds=seeds)
 
-    plain, own = ('[[methods]]\nlabel = "%s"\nmethod = "vanilla"\n' % label for label in ("a", "b"))
+    plain, own = (f'[[methods]]\nlabel = "{label}"\nmethod = "vanilla"\n' for label in ("a", "b"))
     yield lambda: load([0], f"{plain}{own}seeds = [1]\n")
     yield lambda: (load([0, 1], f"{plain}{own}seeds = [1]\n"), load([0], plain + own), load([0], plain))
 
