@@ -16,10 +16,10 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import accuracy_score, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
-from robcal.base.types import Estimate
-from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.base.checks import InputError
 from robcal.base.storage import load_levels, load_predictions, load_scores
+from robcal.base.types import Estimate
+from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
 from robcal.comparison.tasks import Place, Work, seed_of_run
