@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from robcal.base.checks import InputError
     from robcal.base.storage import load_scores, save_scores
     from robcal.base.types import Scores
+    from robcal.calibration.corrected import calibration_noise_floor
     from robcal.calibration.intervals import calibration_error_interval
     from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
     from robcal.calibration.prediction_sets import audit_sets, prediction_sets
@@ -41,6 +42,7 @@ _HOMES = {
     "calibration_error": "robcal.calibration.metrics",
     "compare_models": "robcal.results.against",
     "calibration_error_interval": "robcal.calibration.intervals",
+    "calibration_noise_floor": "robcal.calibration.corrected",
     "level_statistics": "robcal.smoothing.soft_labels",
     "load_recalibrator": "robcal.calibration.recalibration",
     "load_scores": "robcal.base.storage",
@@ -66,6 +68,7 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "calibration_error_interval",
+    "calibration_noise_floor",
     "level_statistics",
     "load_recalibrator",
     "load_scores",

@@ -3,7 +3,15 @@ import pytest
 from calibration_samples import probabilities, softmax_sample, with_confidence
 
 from robcal.base.checks import InputError
-from robcal.calibration import accuracy, calibration_error, group_table, level_table, reliability_bins, signed_gap
+from robcal.calibration import (
+    accuracy,
+    calibration_error,
+    calibration_noise_floor,
+    group_table,
+    level_table,
+    reliability_bins,
+    signed_gap,
+)
 from robcal.calibration.intervals import jeffreys_interval
 
 
@@ -20,6 +28,7 @@ def test_rows_are_the_metrics_of_each_subset():
         assert row.accuracy.value == pytest.approx(accuracy(probs[part], labels[part]))
         assert row.gap.value == pytest.approx(signed_gap(probs[part], labels[part]), abs=1e-12)
         assert row.ece.value == pytest.approx(calibration_error(probs[part], labels[part]), abs=1e-12)
+        assert row.ece_floor == pytest.approx(calibration_noise_floor(probs[part]), abs=1e-12)
         assert row.confidence.value - row.accuracy.value == pytest.approx(row.gap.value, abs=1e-12)
         assert (row.score_low, row.score_high) == (scores[part].min(), scores[part].max())
         for estimate in (row.accuracy, row.confidence, row.gap, row.ece):

@@ -11,10 +11,12 @@ from robcal.calibration import (
     calibration_error,
     negative_log_likelihood,
     overall_metrics,
-    paired_bootstrap_variance,
     paired_difference,
+    seed_mean,
     seed_mean_interval,
+    shared_variance,
 )
+from robcal.calibration.seeds import shared_part
 from robcal.calibration.weighted import METRICS, weighted_metric
 
 
@@ -48,8 +50,11 @@ def test_seed_mean_is_students_interval():
     assert (estimate.low, estimate.high) == pytest.approx(expected)
     assert estimate.per_seed == tuple(values)
     wider = seed_mean_interval(values, 1e-4, confidence=0.9)
-    half = stats.t.ppf(0.95, 3) * np.sqrt(np.var(values, ddof=1) / 4 + 1e-4)
+    z = stats.norm.ppf(0.95)
+    half = np.hypot(stats.t.ppf(0.95, 3) * np.std(values, ddof=1) / 2, z * np.sqrt(1e-4))
     assert wider.high - wider.value == pytest.approx(half)
+    widest = seed_mean_interval(values, 1e-4, 0.02, confidence=0.9)
+    assert widest.high - widest.value == pytest.approx(np.hypot(half, z * 0.02))
 
 
 def test_seed_mean_of_one_seed():
@@ -68,6 +73,37 @@ def test_seed_mean_covers_both_sources(seeds):
     assert covered >= 0.945
 
 
+def test_an_interval_can_be_computed_again_from_what_is_stored():
+    probs, labels = runs(6)
+    for metric in METRICS:
+        for made in (seed_mean(metric, probs, labels), paired_difference(metric, probs[:3], probs[3:], labels)):
+            if made.low is not None:
+                assert seed_mean_interval(made.per_seed, made.test_variance, made.bias_left) == made
+
+
+def test_shared_variance_is_that_of_what_moves_all_seeds():
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(0, 2, 20000), rng.normal(0, 3, (5, 20000))
+    assert shared_variance(shared + own + np.arange(5)[:, None]) == pytest.approx(4, rel=0.05)
+    assert shared_part(shared + own) == pytest.approx(4 / 13, rel=0.05)
+    assert shared_variance(own) < 0.2
+    assert shared_variance(own[:1]) == pytest.approx(9, rel=0.05)  # of one seed, all of it
+
+
+def test_noise_of_a_single_run_is_not_counted_twice():
+    """Five seeds, all differences due to the test examples, half of that noise the network's own."""
+    rng, covered, ratio = np.random.default_rng(1), [], []
+    for _ in range(2000):
+        value = rng.normal() + rng.normal(size=5)
+        replicates = rng.normal(size=200) + rng.normal(size=(5, 200))
+        found = seed_mean_interval(value, shared_variance(replicates))
+        covered.append(found.low <= 0 <= found.high)
+        twice = stats.t.ppf(0.975, 4) * np.sqrt(value.var(ddof=1) / 5 + replicates.mean(0).var(ddof=1))
+        ratio.append((found.high - found.value) / twice)
+    assert 0.94 <= np.mean(covered) <= 0.975  # counted twice with t for both parts: .99
+    assert np.median(ratio) < 0.8
+
+
 def test_average_over_seeds_keeps_the_shared_part():
     same = [Estimate(0.3, 0.2, 0.5)] * 3
     average = average_over_seeds(same)
@@ -75,39 +111,44 @@ def test_average_over_seeds_keeps_the_shared_part():
     spread = average_over_seeds([Estimate(v, v - 0.1, v + 0.1) for v in (0.2, 0.3, 0.4)])
     t = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
     assert spread.high - spread.value == pytest.approx(np.hypot(0.1, t))
-    bare = average_over_seeds([Estimate(0.1), Estimate(0.3)])
-    assert bare == seed_mean_interval([0.1, 0.3])
+    part = average_over_seeds([Estimate(v, v - 0.1, v + 0.1) for v in (0.2, 0.3, 0.4)], shared=0.25)
+    assert part.high - part.value == pytest.approx(np.hypot(0.05, t))
+    bare, expected = average_over_seeds([Estimate(0.1), Estimate(0.3)]), seed_mean_interval([0.1, 0.3])
+    assert (bare.value, bare.low, bare.high) == (expected.value, expected.low, expected.high)
     empty = average_over_seeds([Estimate(float("nan")), Estimate(0.2, 0.1, 0.3)])
     assert (empty.value, empty.low, empty.high) == pytest.approx((0.2, 0.1, 0.3))
     assert np.isnan(average_over_seeds([Estimate(float("nan"))]).value)
 
 
 def direct_variance(metric, first, labels, second=()):
-    rng, means = np.random.default_rng(9), []
+    """The shared variance, from each resample of the examples by itself."""
+    rng, values = np.random.default_rng(9), []
     for _ in range(500):
         draw = rng.integers(len(labels), size=len(labels))
-        ours = np.mean([metric(p[draw], labels[draw]) for p in first])
-        means.append(ours - (np.mean([metric(p[draw], labels[draw]) for p in second]) if len(second) else 0))
-    return np.var(means, ddof=1)
+        ours = np.array([metric(p[draw], labels[draw]) for p in first])
+        values.append(ours - (np.array([metric(p[draw], labels[draw]) for p in second]) if len(second) else 0))
+    return shared_variance(np.transpose(values))
 
 
 @pytest.mark.parametrize(
     ("name", "metric"), [("accuracy", accuracy), ("nll", negative_log_likelihood), ("ece", calibration_error)]
 )
-def test_paired_variance_is_that_of_resampled_examples(name, metric):
+def test_test_variance_is_that_of_resampled_examples(name, metric):
     probs, labels = runs(4)
-    one = paired_bootstrap_variance(name, probs[:2], labels)
+    one = seed_mean(name, probs[:2], labels).test_variance
     assert one == pytest.approx(direct_variance(metric, probs[:2], labels), rel=0.3)
-    difference = paired_bootstrap_variance(name, probs[:2], labels, other=probs[2:])
-    assert difference == pytest.approx(direct_variance(metric, probs[:2], labels, probs[2:]), rel=0.3)
-    assert difference < one  # the methods make their errors on the same examples
+    if name != "ece":  # whose difference is that of the corrected errors
+        flat = [np.sqrt(p) / np.sqrt(p).sum(1, keepdims=True) for p in probs[:2]]
+        difference = paired_difference(name, probs[:2], flat, labels).test_variance
+        assert difference == pytest.approx(direct_variance(metric, probs[:2], labels, flat), rel=0.3, abs=1e-12)
+        assert difference < one  # the methods make their errors on the same examples
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_method_does_not_differ_from_itself(metric):
     probs, labels = runs(3, n=100)
     estimate = paired_difference(metric, probs, probs, labels, resamples=20)
-    assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
+    assert (estimate.value, estimate.low, estimate.high) == ((0, None, None) if metric == "mce" else (0, 0, 0))
 
 
 def test_paired_difference():
@@ -130,12 +171,13 @@ def test_paired_difference():
         (lambda p, y: seed_mean_interval([]), "one finite number"),
         (lambda p, y: seed_mean_interval([np.nan]), "one finite number"),
         (lambda p, y: seed_mean_interval([1.0], -1), "variance"),
+        (lambda p, y: seed_mean_interval([1.0], 1, np.nan), "bias_left"),
         (lambda p, y: average_over_seeds([]), "no estimates"),
-        (lambda p, y: paired_bootstrap_variance("ece", p[0], y), "holds 20 runs"),
-        (lambda p, y: paired_bootstrap_variance("ece", [], y), "holds 0 runs"),
-        (lambda p, y: paired_bootstrap_variance("eec", p, y), "metric"),
+        (lambda p, y: seed_mean("ece", p[0], y), "holds 20 runs"),
+        (lambda p, y: seed_mean("ece", [], y), "holds 0 runs"),
+        (lambda p, y: seed_mean("eec", p, y), "metric"),
         (lambda p, y: paired_difference("ece", p, p[:1], y), "pairs"),
-        (lambda p, y: paired_bootstrap_variance("nll", p, y[:5]), "same examples"),
+        (lambda p, y: seed_mean("nll", p, y[:5]), "same examples"),
     ],
 )
 def test_bad_input_is_refused(call, words):

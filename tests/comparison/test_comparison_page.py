@@ -113,6 +113,15 @@ def test_every_mean_is_on_the_page_with_its_interval(record, page):
         assert html.escape(target["name"], quote=False).replace("'", "&#39;") in page
 
 
+def test_results_of_before_call_the_l2_error_what_it_is_and_have_no_floors(record, page):
+    assert "ece_debiased" in record["methods"][0]["raw"]["metrics"]
+    text = text_tables(record)
+    assert "l2 deb." in text
+    assert "another error than the ECE" in " ".join(text.split())
+    assert "ECE deb." not in text + page
+    assert "oise floor" not in text + page
+
+
 def test_marks_and_differences_by_hand(record):
     raw, _ = main_grids(record)
     heads = [head for head, _ in raw.columns]

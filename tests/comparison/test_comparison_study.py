@@ -19,9 +19,11 @@ from torchmetrics.classification import MulticlassCalibrationError
 from robcal.base.checks import InputError
 from robcal.base.storage import load_levels, load_predictions, load_scores
 from robcal.base.types import Estimate
+from robcal.calibration import calibration_noise_floor, corrected_calibration_error, seed_mean_interval
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
+from robcal.comparison.plan import CORRECTED
 from robcal.comparison.tasks import Place, Work, seed_of_run
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
@@ -160,10 +162,34 @@ def test_differences_are_paired(record):
             assert all(len(metrics) >= 7 for metrics in variants.values())
             for variant, metrics in variants.items():
                 for metric, found in metrics.items():
-                    ours, theirs = (of(record, one)[variant]["metrics"][metric]["per_seed"] for one in (label, against))
+                    name = CORRECTED.get(metric, metric)  # noise biases calibration errors as measured
+                    ours, theirs = (of(record, one)[variant]["metrics"][name]["per_seed"] for one in (label, against))
                     assert found["per_seed"] == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)])
                     assert found["value"] == pytest.approx(np.mean(ours) - np.mean(theirs))
                     assert found["low"] <= found["value"] <= found["high"]
+                    again = seed_mean_interval(found["per_seed"], found["test_variance"], found["bias_left"])
+                    assert (again.low, again.high) == (found["low"], found["high"])
+
+
+def test_noise_floors_are_those_of_calibrated_models_and_corrected_errors_stand_beside_the_measured(record, out):
+    method = of(record, "AR-AdaLS")
+    probs = [probs_at(logits_of(out, names)[0], 1.0) for names in method["runs"]]
+    floors = [calibration_noise_floor(one) for one in probs]
+    assert method["raw"]["floors"]["ece"] == pytest.approx(np.mean(floors), abs=1e-6)
+    errors = [
+        corrected_calibration_error(one, logits_of(out, names)[1])
+        for one, names in zip(probs, method["runs"], strict=True)
+    ]
+    assert method["raw"]["metrics"]["ece_corrected"]["per_seed"] == pytest.approx(errors, abs=1e-5)
+    levels = method["raw"]["levels"]["ece_floor"]
+    assert np.shape(levels) == (2, 3)
+    assert method["raw"]["floors"]["level_ece"] == pytest.approx(np.mean(levels), abs=1e-5)
+    assert np.mean(levels) > method["raw"]["floors"]["ece"]  # 20 examples a level, 200 in all
+    text = text_tables(record)
+    assert "noise floor, mean over seeds" in text
+    assert "Noise floor, mean" in text
+    assert "ECE corr." in text
+    assert "deb." not in text
 
 
 def test_hyper_parameters_are_chosen_on_validation_data_of_other_seeds(record, out):
@@ -277,7 +303,8 @@ def test_tables_show_what_the_json_holds(record, out, capsys):
         ends = shown(row["metric"], Estimate(source["value"], source["low"], source["high"]))
         assert [float(row[name]) for name in ("value", "low", "high")] == [ends.value, ends.low, ends.high]
         assert [float(value) for value in row["per_seed"].split()] == source["per_seed"]
-    assert len(rows) == 2 * (4 + 2 * 3) * 11
+    means = sum(row["kind"] == "mean" for row in rows)
+    assert (means, len(rows) - means) == (2 * 4 * 13, 2 * 2 * 3 * 10)
     assert csv_rows(record) == (out / "table.csv").read_text()
 
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from robcal.comparison import parse_plan
 from robcal.comparison.blocks import level_means
 from robcal.comparison.outcomes import Evidence, Outcome, outcome
-from robcal.comparison.plan import Target
+from robcal.comparison.plan import CORRECTED, Target
 from robcal.comparison.study import _per_seed, _stable
 from robcal.comparison.summary import Measurements, decide, marks
 
@@ -20,7 +20,12 @@ def measured(label, values, *, replicates=STILL, metric="ece"):
         label,
         {
             seed: tuple(
-                Outcome({metric: value * factor}, {metric: value * factor + replicates}, {}, {})
+                Outcome(
+                    dict.fromkeys((metric, CORRECTED.get(metric, metric)), value * factor),
+                    dict.fromkeys((metric, CORRECTED.get(metric, metric)), value * factor + replicates),
+                    {},
+                    {},
+                )
                 for factor in (1.0, 0.1)
             )
             for seed, value in values.items()
@@ -47,7 +52,7 @@ def test_the_finite_test_split_widens_the_interval_and_what_is_shared_cancels():
     noise = np.random.default_rng(0).normal(0, 0.02, 400)
     one, two = measured("a", {0: 0.3, 1: 0.3}, replicates=noise), measured("b", {0: 0.1, 1: 0.1}, replicates=noise)
     mean = one.estimate("ece", "raw")
-    assert mean.high - mean.value == pytest.approx(t.ppf(0.975, 1) * noise.std(ddof=1))
+    assert mean.high - mean.value == pytest.approx(norm.ppf(0.975) * noise.std(ddof=1))
     difference = one.difference(two, "ece", "raw")
     assert (difference.low, difference.high) == pytest.approx((0.2, 0.2), abs=1e-12)
 

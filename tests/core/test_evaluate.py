@@ -6,6 +6,7 @@ import pytest
 
 import robcal
 from robcal.base.checks import InputError
+from robcal.calibration.corrected import corrected_calibration_error
 from robcal.calibration.ranges import metric_range
 from robcal.calibration.replicates import Resampling
 from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
@@ -51,8 +52,8 @@ class TestResampling:
         resampling = Resampling.draw(60, resamples=7, seed=3)
         assert (resampling.counts.sum(1) == 60).all()
         mask = rng.random(60) < 0.6
-        errors = resampling.calibration_error(sure, right)
-        parts = resampling.calibration_error(sure, right, mask)
+        errors = np.abs(resampling.bin_gaps(sure, right)).sum(1)
+        parts = np.abs(resampling.bin_gaps(sure, right, mask)).sum(1)
         means = resampling.mean(sure, mask)
         for row, error, part, mean in zip(resampling.counts.astype(int), errors, parts, means, strict=True):
             index = np.repeat(np.arange(60), row)
@@ -102,6 +103,22 @@ class TestCollect:
             number = CELLS.index(("fog", 3))
             assert fog.accuracy == pytest.approx(np.mean([run.shift.correct[number].mean() for run in part]))
 
+    def test_calibration_errors_have_their_floor_and_are_compared_without_their_bias(self):
+        runs = self.runs()
+        results = collect(runs)
+        for method, part in zip(results.methods, (runs[:3], runs[3:]), strict=True):
+            floors = [robcal.calibration_noise_floor(run.probs) for run in part]
+            assert method.floors["ece"] == pytest.approx(np.mean(floors))
+            assert method.floors["shift_ece"] == pytest.approx(np.mean([cell.ece_floor for cell in method.shift]))
+            assert all(row.ece_floor > method.floors["ece"] for row in method.levels)  # of a quarter of the examples
+        errors = [[corrected_calibration_error(run.probs, run.labels) for run in part] for part in (runs[3:], runs[:3])]
+        difference = results.differences["ar-adals"]["ece"]
+        assert difference.per_seed == pytest.approx(np.subtract(*errors))
+        assert difference.bias_left > 0
+        shifted = [method.metrics["shift_ece_corrected"].per_seed for method in results.methods]
+        assert results.differences["ar-adals"]["shift_ece"].per_seed == pytest.approx(np.subtract(*shifted[::-1]))
+        assert any("bias removed" in note for note in results.notes)
+
     def test_differences_are_paired_and_of_the_right_sign(self):
         runs = self.runs()
         difference = collect(runs).differences["ar-adals"]["nll"]
@@ -115,8 +132,9 @@ class TestCollect:
         same = [
             dataclasses.replace(run, settings=dataclasses.replace(run.settings, method="ar-adals")) for run in plain
         ]
-        differences = collect([*plain, *same]).differences["ar-adals"]
+        differences = dict(collect([*plain, *same]).differences["ar-adals"])
         assert {"accuracy", "ece", "nll", "brier", "shift_ece"} <= set(differences)
+        assert differences.pop("mce").low is None  # a difference of largest gaps has no interval
         for estimate in differences.values():
             assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0, 0, 0))
 
@@ -221,12 +239,19 @@ def test_intervals_and_differences_of_two_seeds_stay_in_their_ranges():
     for method in results.methods:
         for name, estimate in method.metrics.items():
             least, most = metric_range(name)
+            if estimate.low is None:  # where no interval covers
+                assert name == "mce"
+                continue
+            least = min(least, estimate.value) if name.endswith("ece_corrected") else least  # its noise goes both ways
             assert least <= estimate.low <= estimate.value <= estimate.high <= most, name
             cut += estimate.low == least or estimate.high == most
         for row in method.levels:
             assert -1 <= row.joint_gap.low <= row.gap.low <= row.gap.high <= row.joint_gap.high <= 1
     for name, estimate in results.differences["ar-adals"].items():
         least, most = metric_range(name)
+        if estimate.low is None:
+            assert name == "mce"
+            continue
         assert least - most <= estimate.low <= estimate.high <= most - least, name
         cut += estimate.low == least - most or estimate.high == most - least
     assert cut > 5

@@ -20,6 +20,7 @@ from robcal.base.types import Scores
 from robcal.calibration import (
     binning,
     conditional,
+    corrected,
     intervals,
     metrics,
     ood,
@@ -137,6 +138,12 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "conditional.overall_metrics": lambda r: conditional.overall_metrics(r.probs, r.labels, resamples=40),
     "conditional.reliability_bins": lambda r: conditional.reliability_bins(r.probs, r.labels),
     "conditional.top_label_metrics": lambda r: conditional.top_label_metrics(r.confidence, r.correct, resamples=40),
+    "corrected.calibration_noise_floor": lambda r: [
+        corrected.calibration_noise_floor(r.probs, scheme=scheme) for scheme in binning.SCHEMES
+    ],
+    "corrected.corrected_calibration_error": lambda r: [
+        corrected.corrected_calibration_error(r.probs, r.labels, scheme=scheme) for scheme in binning.SCHEMES
+    ],
     "intervals.accuracy_interval": lambda r: intervals.accuracy_interval(r.top),
     "intervals.calibration_error_interval": lambda r: intervals.calibration_error_interval(
         r.probs, r.labels, resamples=40
@@ -176,13 +183,12 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "replicates.Resampling": lambda r: [
         r.resampling().mean(r.correct),
         r.resampling().mean(r.correct, r.labels == 1),
-        r.resampling().calibration_error(r.confidence, r.correct).astype(np.float32),
+        np.abs(r.resampling().bin_gaps(r.confidence, r.correct)).sum(1).astype(np.float32),
+        r.resampling().errors([(r.confidence, r.correct, None), (r.confidence, r.correct, r.labels == 1)])[1].value,
     ],
     "row_order.canonical_order": lambda r: r.probs[row_order.canonical_order(r.probs, r.labels)],
-    "seeds.paired_bootstrap_variance": lambda r: [
-        seeds.paired_bootstrap_variance(metric, r.runs, r.labels, other=other, resamples=40)
-        for metric in weighted.METRICS
-        for other in (None, r.other[:2])
+    "seeds.seed_mean": lambda r: [
+        seeds.seed_mean(metric, r.runs, r.labels, resamples=40) for metric in weighted.METRICS
     ],
     "seeds.paired_difference": lambda r: [
         seeds.paired_difference(metric, r.runs, r.other, r.labels, resamples=40) for metric in weighted.METRICS
@@ -210,6 +216,12 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "weighted.example_values": lambda r: PerRow(
         *(weighted.example_values(metric, r.probs, r.labels) for metric in weighted.MEAN_METRICS)
     ),
+    "weighted.compared_metric": lambda r: [
+        weighted.compared_metric(metric, r.probs, r.labels).value for metric in weighted.METRICS
+    ],
+    "weighted.run_metric": lambda r: [
+        weighted.run_metric(metric, r.probs, r.labels).value for metric in weighted.METRICS
+    ],
     "weighted.weighted_metric": lambda r: [
         weighted.weighted_metric(metric, r.probs, r.labels)(r.counts[0].astype(float)) for metric in weighted.METRICS
     ],

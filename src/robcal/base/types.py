@@ -133,12 +133,17 @@ class Estimate:
         low: lower end of the interval, or None where no interval is known.
         high: upper end, or None.
         per_seed: the value of each seed, in the order of the seeds (empty for a single run).
+        test_variance: variance that the finite test split gives to all seeds alike; None where it was not kept.
+        bias_left: by how much a corrected calibration error may still be off, as a standard deviation; None where it
+            was not kept. From `per_seed` and these two `robcal.calibration.seed_mean_interval` computes the interval.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     per_seed: tuple[float, ...] = ()
+    test_variance: float | None = None
+    bias_left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -174,9 +179,10 @@ class GroupRow:
         accuracy: share classified right.
         confidence: mean top-label confidence.
         gap: signed gap, mean confidence - accuracy (positive: over-confident).
-        ece: expected calibration error within the group.
+        ece: expected calibration error within the group, as measured.
         joint_gap: the signed gap with an interval that holds for all rows of the table at once (Bonferroni): what
             verdicts on single rows are taken from; None where that is not known.
+        ece_floor: what a perfectly calibrated model with these confidences measures; None where it was not computed.
     """
 
     group: str
@@ -188,6 +194,7 @@ class GroupRow:
     gap: Estimate
     ece: Estimate
     joint_gap: Estimate | None = None
+    ece_floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,10 @@ class TrendTest:
 
 @dataclass(frozen=True)
 class ShiftCell:
-    """Metrics of one corruption at one severity (method, section 6: metrics per cell, then averaged over cells)."""
+    """Metrics of one corruption at one severity (method, section 6: metrics per cell, then averaged over cells).
+
+    `ece_floor` is the ECE that a perfectly calibrated model measures there; None where it was not computed.
+    """
 
     corruption: str
     severity: int
@@ -217,6 +227,7 @@ class ShiftCell:
     accuracy: float
     nll: float
     brier: float
+    ece_floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -345,6 +356,7 @@ class MethodResult:
         remarks: what a reader must know of the method's runs before the numbers, a clause each.
         worst: the wrong examples of highest confidence, a handful, in an audit (else empty).
         repair: what a recalibration would repair, in an audit of enough examples (else None).
+        floors: metric → what a perfectly calibrated model with these confidences measures ("ece", "shift_ece").
     """
 
     name: str
@@ -361,14 +373,30 @@ class MethodResult:
     remarks: tuple[str, ...] = ()
     worst: tuple[WrongExample, ...] = ()
     repair: Repair | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
 
+
+#: What tables say of the noise floor of a calibration error.
+FLOOR_NOTE = (
+    "Floor: the ECE that a perfectly calibrated model with these confidences measures on average. What is not much "
+    "larger is mostly noise."
+)
 
 #: Over-all metrics in the order tables show them: key, title, whether lower is better, one-line explanation.
 METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
     "accuracy": ("Accuracy", False, "share of examples whose most probable class is the true one"),
     "ece": ("ECE", True, "expected calibration error of the top label, 15 equal-width bins (Guo et al. 2017)"),
-    "ece_mass": ("ECE (equal mass)", True, "the same with bins of equal numbers of examples; ties are never split"),
-    "ece_debiased": ("ECE (debiased)", True, "root of the debiased squared calibration error (Kumar et al. 2019)"),
+    "ece_corrected": (
+        "ECE, bias removed",
+        True,
+        "the same with most of the noise taken off that a finite sample adds; below 0 where less than chance is left",
+    ),
+    "ece_mass": ("ECE (equal mass)", True, "the ECE with bins of equal numbers of examples; ties are never split"),
+    "ece_debiased": (
+        "l2 error, debiased",
+        True,
+        "another error: root of the debiased mean squared gap of 15 equal-mass bins (Kumar et al. 2019)",
+    ),
     "mce": ("MCE", True, "largest calibration error of any of the 15 equal-width bins"),
     "classwise_ece": ("Classwise ECE", True, "mean over classes of the ECE of that class's probability"),
     "gap": ("Signed gap", True, "mean confidence minus accuracy; positive is over-confident"),
@@ -382,6 +410,7 @@ METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
     "brier_refinement": ("Brier, refinement", True, "what that leaves of the top label's Brier score"),
     "aurc": ("AURC", True, "area under the risk-coverage curve of the confidence: error rate of the kept examples"),
     "shift_ece": ("Mean ECE under shift", True, "ECE of each corruption and severity, then the mean over these cells"),
+    "shift_ece_corrected": ("Mean ECE under shift, bias removed", True, "mean over the same cells"),
     "shift_accuracy": ("Accuracy under shift", False, "mean over the same cells"),
     "shift_nll": ("NLL under shift", True, "mean over the same cells"),
 }

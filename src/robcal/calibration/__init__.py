@@ -14,6 +14,7 @@ from robcal.calibration.conditional import (
     reliability_bins,
     top_label_metrics,
 )
+from robcal.calibration.corrected import calibration_noise_floor, corrected_calibration_error
 from robcal.calibration.intervals import calibration_error_interval, metric_interval
 from robcal.calibration.metrics import (
     accuracy,
@@ -28,9 +29,10 @@ from robcal.calibration.metrics import (
 from robcal.calibration.ood import OodMetrics, ood_metrics
 from robcal.calibration.seeds import (
     average_over_seeds,
-    paired_bootstrap_variance,
     paired_difference,
+    seed_mean,
     seed_mean_interval,
+    shared_variance,
 )
 from robcal.calibration.selective import aurc, risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
@@ -46,7 +48,9 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "calibration_error_interval",
+    "calibration_noise_floor",
     "classwise_calibration_error",
+    "corrected_calibration_error",
     "debiased_calibration_error",
     "group_table",
     "level_table",
@@ -54,11 +58,12 @@ __all__ = [
     "negative_log_likelihood",
     "ood_metrics",
     "overall_metrics",
-    "paired_bootstrap_variance",
     "paired_difference",
     "reliability_bins",
     "risk_coverage_curve",
+    "seed_mean",
     "seed_mean_interval",
+    "shared_variance",
     "signed_gap",
     "top_label",
     "top_label_metrics",

@@ -18,6 +18,7 @@ from robcal.base.checks import (
 )
 from robcal.base.types import METRIC_TITLES, Estimate, GroupRow, ReliabilityBin
 from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, top_from, width_edges
+from robcal.calibration.corrected import bin_floors
 from robcal.calibration.intervals import (
     TOP_LABEL_METRICS,
     accuracy_interval,
@@ -164,9 +165,10 @@ def group_table(
 ) -> tuple[GroupRow, ...]:
     """Calibration of each group of examples, with intervals.
 
-    A group's ECE rests on its own few examples and is dominated by noise if they are hundreds; its interval
-    says so (see `calibration_error_interval`), and the signed gap is the steadier number. Each row's `gap` has an
-    interval of its own; the intervals of `joint_gap` hold for all rows at once (see `joint_confidence`).
+    A group's ECE rests on its own few examples and is dominated by noise if they are hundreds: each row has the floor
+    that a perfectly calibrated model measures there (`calibration_noise_floor`), the interval holds the true error
+    (`calibration_error_interval`), and the signed gap is the steadier number. Each row's `gap` has an interval of its
+    own; the intervals of `joint_gap` hold for all rows at once (see `joint_confidence`).
 
     Args:
         probs: (N, Z) probabilities.
@@ -204,8 +206,8 @@ def group_table(
         sums = bin_sums(part, bins=bins, index=index[chosen])
         ends = inverted_interval(sums, norm="l1", confidence=confidence, resamples=resamples, rng=rng)
         ece = Estimate(norm_of_gaps(sums, "l1"), *ends)
-        score = None if values is None else values[chosen]
-        rows.append(_row(str(name), part, ece, score, confidence, joint_confidence(confidence, len(distinct))))
+        scored, floor = None if values is None else values[chosen], float(bin_floors(sums).sum())
+        rows.append(_row(str(name), part, ece, floor, scored, confidence, joint_confidence(confidence, len(distinct))))
     return tuple(rows)
 
 
@@ -245,7 +247,13 @@ def level_table(
 
 
 def _row(
-    name: str, part: TopLabel, ece: Estimate, scores: FloatArray | None, confidence: float, jointly: float
+    name: str,
+    part: TopLabel,
+    ece: Estimate,
+    floor: float,
+    scores: FloatArray | None,
+    confidence: float,
+    jointly: float,
 ) -> GroupRow:
     return GroupRow(
         group=name,
@@ -257,6 +265,7 @@ def _row(
         gap=gap_interval(part, confidence),
         ece=ece,
         joint_gap=gap_interval(part, jointly),
+        ece_floor=floor,
     )
 
 

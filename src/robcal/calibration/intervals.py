@@ -113,8 +113,9 @@ def metric_interval(
     """Any over-all metric with its confidence interval, by the method that suits it.
 
     Accuracy: Jeffreys. Gap: accuracy and confidence combined (`gap_interval`). NLL, Brier, Brier refinement: Student's
-    t of the mean. ECE, equal-mass ECE, MCE, debiased ECE, Brier calibration: test inversion. Classwise ECE: the same
-    in closed form (`classwise_interval`). AURC: its influence function, on the logarithmic scale.
+    t of the mean. ECE (as measured, and with its bias removed: the interval is of the true error, one for both),
+    equal-mass ECE, MCE, debiased l2 error, Brier calibration: test inversion. Classwise ECE: the same in closed form
+    (`classwise_interval`). AURC: its influence function, on the logarithmic scale.
 
     Args:
         metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.

@@ -11,13 +11,15 @@ Here the interval is the set of true errors that would make the measured one uns
 3. Low is the true error at the smallest t whose upper α/2 quantile reaches the measured error, high at the largest t
    whose lower α/2 quantile does not exceed it.
 
-The direction decides how much noise adds. The lower end sets gaps within two standard errors to zero and shrinks the
-others, d_k = ĝ_k max(0, 1 - 4 s_k²/ĝ_k²): sparse gaps, much added noise. The upper end takes the gaps shrunk to their
-common mean (empirical Bayes): even gaps, little added noise. Both err on the wide side where the data cannot tell. A
-measured error below the median of a calibrated model's counts as that median for the upper end, so that luck cannot
-exclude what the data could not have shown (power-constrained limits, Cowan et al. 2011). Nor does the upper end lie
-below the largest |mean confidence - accuracy| that the number of right answers allows (Jeffreys), which no calibration
-error can be below: the family has one sign a bin, and few examples that are all right do not exclude over-confidence.
+The direction decides how much noise adds, for a bin's absolute gap grows the less by noise the larger it is in standard
+errors s_k. The lower end sets gaps within two standard errors to zero and shrinks the others,
+d_k = ĝ_k max(0, 1 - 4 s_k²/ĝ_k²): sparse gaps, much added noise. For the upper end the gaps within two standard errors
+keep their signs and share one size in standard errors, their root mean square: even gaps of either sign, to which noise
+adds least (what it adds is convex in the size). Both err on the wide side where the data cannot tell. A measured error
+below the median of a calibrated model's counts as that median for the upper end, so that luck cannot exclude what the
+data could not have shown (power-constrained limits, Cowan et al. 2011). Nor does the upper end lie below the largest
+|mean confidence - accuracy| that the number of right answers allows (Jeffreys), which no calibration error can be
+below: the family has one sign a bin, and few examples that are all right do not exclude over-confidence.
 """
 
 from __future__ import annotations
@@ -100,10 +102,11 @@ def _sparse(bins: _Bins) -> FloatArray:
 
 
 def _even(bins: _Bins) -> FloatArray:
-    """Gaps shrunk to their mean by what noise explains of their differences."""
-    mean = float(bins.weight @ bins.gap)
-    spread = max(0.0, float(bins.weight @ ((bins.gap - mean) ** 2 - bins.noise)))
-    return _nonzero(mean + (bins.gap - mean) * spread / (spread + bins.noise))
+    """Gaps of which those within two standard errors have one size in standard errors, their root mean square."""
+    error = np.sqrt(bins.noise)
+    ratio, small = bins.gap / error, np.abs(bins.gap) <= 2 * error
+    mean_square = np.average(ratio[small] ** 2, weights=(bins.weight * error)[small]) if small.any() else 0.0
+    return _nonzero(np.where(small, np.copysign(np.sqrt(mean_square) * error, bins.gap), bins.gap))
 
 
 def _largest_mean_gap(bins: _Bins, tail: float) -> float:

@@ -33,7 +33,10 @@ def within_range(metric: str, estimate: Estimate) -> Estimate:
     >>> within_range("accuracy", Estimate(0.97, 0.84, 1.10)).high
     1.0
     """
-    return _clipped(estimate, *metric_range(metric))
+    least, most = metric_range(metric)
+    if metric.endswith("ece_corrected"):
+        least = min(least, estimate.value)  # its bias is removed, and its noise goes both ways
+    return _clipped(estimate, least, most)
 
 
 def difference_within_range(metric: str, estimate: Estimate) -> Estimate:

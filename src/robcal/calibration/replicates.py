@@ -7,13 +7,54 @@ whose differences between methods are paired.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, check_positive_int
-from robcal.calibration.binning import bin_index
+from robcal.base.types import Estimate
+from robcal.calibration.binning import TopLabel, bin_index, bin_sums
+from robcal.calibration.corrected import BinGaps, corrected_mean
+from robcal.calibration.seeds import seed_mean_interval, shared_variance
+
+#: Confidence and correctness, (N,) each, of a set of the shared test examples, and which of these count.
+Diagram = tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """A metric of one run with what its interval needs.
+
+    Attributes:
+        value: the metric.
+        replicates: (B,) the metric on resampled test examples.
+        gaps: the bins of an error whose bias was removed, else None.
+    """
+
+    value: float
+    replicates: FloatArray
+    gaps: BinGaps | None = None
+
+
+def over_seeds(runs: Sequence[Replicated], others: Sequence[Replicated] = (), weight: float = 1.0) -> Estimate:
+    """Return the mean over seeds of a metric, or of its difference to `weight` times another method's, seed by seed.
+
+    Args:
+        runs: a metric of each seed, all on the same resamples.
+        others: the same of another method, in the same order of seeds; empty for no difference.
+        weight: factor of the other.
+    """
+    pairs = list(zip(runs, others, strict=True)) if others else []
+    values = [a.value - weight * b.value for a, b in pairs] if pairs else [run.value for run in runs]
+    replicates = [a.replicates - weight * b.replicates for a, b in pairs] or [run.replicates for run in runs]
+    if pairs:
+        left = [a.gaps.bias_left_of_difference(b.gaps, weight) if a.gaps and b.gaps else 0.0 for a, b in pairs]
+    else:
+        left = [run.gaps.bias_left if run.gaps else 0.0 for run in runs]
+    return seed_mean_interval(values, shared_variance(replicates), float(np.mean(left)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +101,7 @@ class Resampling:
         summed = (counts @ chosen).astype(np.float64)
         return np.asarray(summed / (total if summed.ndim == 1 else total[:, None]))
 
-    def calibration_error(
+    def bin_gaps(
         self,
         confidence: npt.ArrayLike,
         correct: npt.ArrayLike,
@@ -68,7 +109,7 @@ class Resampling:
         *,
         bins: int = 15,
     ) -> FloatArray:
-        """Replicates of the ECE: equal-width bins (Guo et al. 2017), top label.
+        """Replicates of the bins' gaps: equal widths (Guo et al. 2017), top label.
 
         Args:
             confidence: (N,) top-label confidence.
@@ -77,10 +118,30 @@ class Resampling:
             bins: number of bins.
 
         Returns:
-            (B,) float64.
+            (B, bins) float64, share of the examples times mean confidence - accuracy; the sum of their absolute values
+            is the ECE.
         """
         sure = np.asarray(confidence)  # in its own precision: a bin's edge belongs to the bin below
         gap = (sure.astype(np.float64) - np.asarray(correct, dtype=np.float64)).astype(np.float32)
         spread = np.zeros((len(sure), bins), np.float32)
         spread[np.arange(len(sure)), bin_index(sure, bins=bins)] = gap
-        return np.asarray(np.abs(self.mean(spread, mask)).sum(1))
+        return self.mean(spread, mask)
+
+    def errors(self, diagrams: Iterable[Diagram], *, bins: int = 15) -> tuple[Replicated, Replicated]:
+        """The mean over reliability diagrams of the ECE: as measured, and with its bias removed.
+
+        Args:
+            diagrams: at least one; an example is resampled in all of them at once.
+            bins: number of bins.
+        """
+        sums, drawn = [], []
+        for confidence, correct, mask in diagrams:
+            chosen = slice(None) if mask is None else mask
+            right = correct[chosen].astype(np.float64)
+            sums.append(bin_sums(TopLabel(confidence[chosen], np.zeros(len(right), np.int64), right), bins=bins))
+            drawn.append(self.bin_gaps(confidence, correct, mask, bins=bins))
+        gaps, resampled = BinGaps.of(*sums), np.stack(drawn, axis=1)
+        return (
+            Replicated(gaps.measured, np.abs(resampled).sum(-1).mean(-1)),
+            Replicated(gaps.corrected, corrected_mean(resampled, gaps.floor, variance=2.0), gaps),
+        )

@@ -1,37 +1,54 @@
-"""Averages over runs with different seeds; intervals for both sources of chance, the runs and the test examples."""
+"""Averages over runs with different seeds; intervals for both sources of chance, the runs and the test examples.
+
+A value of seed s is y_s = truth + a_s + c + e_s: a_s varies with the training run; c is what the finite test split does
+to all runs alike, and e_s what it does to this run alone (the interaction of run and test example). The spread s²
+between runs holds a_s and e_s, so only the variance v of c is to be added to s²/S: e_s would be counted twice. v comes
+from resampling the test examples that all runs share (`shared_variance`).
+
+s² is known from few runs and v from many examples, so each part gets its own quantile:
+
+    mean ± √(t² s²/S + z² (v + b²)),   t of S - 1 degrees of freedom, z normal,
+
+exact where either part is 0 (Howe 1974; the same as the limits of Zou & Donner 2008). Simulated coverage of 95%
+intervals at any mixture of the parts: .949 to .986 with 2 runs, .949 to .977 with 3, .948 to .965 with 5.
+Welch-Satterthwaite degrees of freedom for the sum are narrower by up to a tenth with 5 runs, but cover .874 with 2 and
+.923 with 3 where s² happens to be small. b is what may be left of the bias of a corrected calibration error
+(`robcal.calibration.corrected`), 0 otherwise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from robcal.base.checks import FloatArray, check_choice, check_fraction, check_positive_int, refuse
+from robcal.base.checks import FloatArray, IntArray, check_fraction, check_positive_int, refuse
 from robcal.base.types import Estimate
 from robcal.calibration.row_order import canonical_order
-from robcal.calibration.weighted import MEAN_METRICS, METRICS, Weighted, example_values, weighted_metric
+from robcal.calibration.weighted import RunMetric, compared_metric, run_metric
 
 
-def seed_mean_interval(values_per_seed: Any, test_variance: float = 0.0, *, confidence: float = 0.95) -> Estimate:
-    """Mean over seeds, with an interval for another training run evaluated on another test set.
-
-    mean ± t_{S-1} √(s²/S + v), where s² is the variance between the S seeds and v the variance that resampling the
-    shared test examples gives to the seed mean. Student's t with S - 1 degrees of freedom is exact for v = 0 and
-    conservative otherwise.
+def seed_mean_interval(
+    values_per_seed: Any, test_variance: float = 0.0, bias_left: float = 0.0, *, confidence: float = 0.95
+) -> Estimate:
+    """Return the mean over seeds, with an interval for another training run evaluated on another test set.
 
     Args:
         values_per_seed: (S,) values of one metric.
-        test_variance: v >= 0, for instance from `paired_bootstrap_variance`.
+        test_variance: v >= 0, the variance of what the shared test examples do to all values alike, for instance from
+            `shared_variance`; of a single value its whole variance.
+        bias_left: b >= 0, by how much all values may be off in one direction, as a standard deviation.
         confidence: nominal coverage, strictly between 0 and 1.
 
     Returns:
-        Mean, interval and the values. One seed says nothing about the spread of seeds: the interval then covers
-        the test examples only (normal), and is absent without `test_variance`.
+        Mean and interval (see the module's docstring), with the three arguments, from which they can be computed again.
+        One seed says nothing about the spread of seeds: the interval then covers the test examples only (normal), and
+        is absent without `test_variance`.
 
     Raises:
-        InputError: if there are no values, one is not finite, or the variance is negative.
+        InputError: if there are no values, one is not finite, or the variance or the bias is negative.
 
     >>> estimate = seed_mean_interval([0.1, 0.2, 0.3])
     >>> round(estimate.value, 3), round(estimate.low, 3), round(estimate.high, 3)
@@ -41,27 +58,29 @@ def seed_mean_interval(values_per_seed: Any, test_variance: float = 0.0, *, conf
     values = np.asarray(values_per_seed, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         refuse(f"values_per_seed is {values_per_seed!r}", "it must hold one finite number a seed", "Pass a list")
-    if not (np.isfinite(test_variance) and test_variance >= 0):
-        refuse(f"test_variance is {test_variance!r}", "a variance is a finite number of at least 0", "Change it")
-    mean, per_seed = float(values.mean()), tuple(values.tolist())
-    if len(values) == 1 and test_variance == 0:
+    for name, given in (("test_variance", test_variance), ("bias_left", bias_left)):
+        if not (np.isfinite(given) and given >= 0):
+            refuse(f"{name} is {given!r}", "it is a finite number of at least 0", "Change it")
+    mean, per_seed, count = float(values.mean()), tuple(values.tolist()), len(values)
+    if count == 1 and test_variance == 0:
         return Estimate(mean, per_seed=per_seed)
-    between = values.var(ddof=1) / len(values) if len(values) > 1 else 0.0
     tail = (1 + confidence) / 2
-    quantile = stdtrit(len(values) - 1, tail) if len(values) > 1 else ndtri(tail)
-    half = float(quantile * np.sqrt(between + test_variance))
-    return Estimate(mean, mean - half, mean + half, per_seed)
+    between = stdtrit(count - 1, tail) ** 2 * values.var(ddof=1) / count if count > 1 else 0.0
+    half = float(np.sqrt(between + ndtri(tail) ** 2 * (test_variance + bias_left**2)))
+    return Estimate(mean, mean - half, mean + half, per_seed, float(test_variance), float(bias_left))
 
 
-def average_over_seeds(estimates: Sequence[Estimate], *, confidence: float = 0.95) -> Estimate:
+def average_over_seeds(estimates: Sequence[Estimate], *, shared: float = 1.0, confidence: float = 0.95) -> Estimate:
     """Average the same quantity of several seeds, each with an interval for the test examples.
 
-    The seeds share their test examples, so averaging does not shrink that part: with the mean interval of half-width h
-    around its own middle m, the result is m ± √(h² + (t_{S-1} s / √S)²). For where the predictions themselves are no
-    longer at hand, or the interval is not symmetric (accuracy, ECE).
+    The seeds share their test examples, so averaging does not shrink the part of the noise that all seeds have in
+    common: with the mean interval of half-width h around its own middle m, the result is
+    m ± √(shared h² + (t_{S-1} s / √S)²). For where the interval is not symmetric (accuracy, ECE).
 
     Args:
         estimates: S >= 1 estimates; those without an interval count only as values.
+        shared: share of the variance of a seed's test noise that all seeds have in common (`shared_part`). What a seed
+            has for itself is in s² already. 1, where it is not known, gives an interval that is rather too wide.
         confidence: nominal coverage, that of the estimates.
 
     Returns:
@@ -82,61 +101,92 @@ def average_over_seeds(estimates: Sequence[Estimate], *, confidence: float = 0.9
         return Estimate(between.value, between.low, between.high, per_seed)
     low, high = np.mean(ends, axis=0)
     spread = 0.0 if between.high is None else between.high - between.value
-    half = float(np.hypot((high - low) / 2, spread))
+    width = float(high - low) / 2 * float(np.sqrt(shared if len(present) > 1 else 1.0))
+    half = float(np.hypot(width, spread))
     middle = float(low + high) / 2
     return Estimate(between.value, middle - half, middle + half, per_seed)
 
 
-def paired_bootstrap_variance(
+def shared_variance(replicates: Any) -> float:
+    """Return the variance of what resampled test examples do to all seeds alike.
+
+    Two-way analysis of variance: v = var_b(mean_s r_sb) - e/S, where e is the variance of what is left of r_sb without
+    the means of its seed and of its resample. Of a single seed it is the whole variance.
+
+    Args:
+        replicates: (S, B) the metric of each seed on each resample, the same resamples for all; or each example's value
+            of a metric that is a mean over examples (then divide by their number).
+
+    Returns:
+        A variance >= 0.
+
+    >>> shared_variance([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])  # all seeds move alike
+    1.0
+    >>> shared_variance([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])  # what moves them apart is in their spread already
+    0.0
+    """
+    values = np.asarray(replicates, dtype=np.float64)
+    seeds, draws = values.shape
+    if draws < 2:
+        return 0.0
+    common = values.mean(0)
+    if seeds == 1:
+        return float(common.var(ddof=1))
+    left = values - values.mean(1, keepdims=True) - (common - common.mean())
+    own = float((left**2).sum() / ((seeds - 1) * (draws - 1)))
+    return max(0.0, float(common.var(ddof=1)) - own / float(seeds))
+
+
+def shared_part(replicates: Any) -> float:
+    """Return the share of a seed's test noise that all seeds have in common, from 0 to 1 (1 of a single seed).
+
+    Args:
+        replicates: as of `shared_variance`.
+
+    >>> shared_part([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    1.0
+    """
+    values = np.asarray(replicates, dtype=np.float64)
+    whole = float(values.var(axis=1, ddof=1).mean()) if values.shape[1] > 1 else 0.0
+    return min(1.0, shared_variance(values) / whole) if whole > 0 else 1.0
+
+
+def seed_mean(
     metric: str,
     probs_per_seed: Sequence[Any],
     labels: Any,
     *,
-    other: Sequence[Any] | None = None,
     bins: int = 15,
+    confidence: float = 0.95,
     resamples: int = 400,
     seed: int = 0,
-) -> float:
-    """Variance of the seed mean of a metric over resamples of the test examples, the same resample for every seed.
+) -> Estimate:
+    """Return the mean over seeds of a metric as measured, with its interval.
 
-    Metrics that are means need no resampling: it is the variance of the per-example seed means over N. The others
-    are computed on `resamples` draws of N examples with replacement, with their bins held fixed.
+    The interval is of what the metric measures on average. Of errors that noise biases (ECE, equal-mass and classwise
+    ECE, MCE) this is more than the true error, of which the interval of "ece_corrected" is.
 
     Args:
         metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
         probs_per_seed: S arrays of (N, Z) probabilities, or one (S, N, Z) array.
         labels: (N,) integers in 0 … Z - 1, shared.
-        other: the same of another method: the variance is then that of the difference of the two seed means.
         bins: number of bins, where the metric has bins.
-        resamples: number of resamples; 400 give the standard deviation to about 4%.
+        confidence: nominal coverage.
+        resamples: number of resamples of the test examples; 400 give the standard deviation to about 4%. Metrics that
+            are means need none.
         seed: seed of the resampling.
 
     Returns:
-        A variance >= 0.
+        Mean, interval and the value of each seed.
 
     Raises:
         InputError: on bad input or an unknown metric.
-
-    >>> probs = [[[0.4, 0.6]] * 4]
-    >>> round(paired_bootstrap_variance("accuracy", probs, [1, 1, 1, 0]), 6)  # var (ddof 1) of 1, 1, 1, 0, over 4
-    0.0625
     """
-    check_choice(metric, METRICS, "metric")
-    check_positive_int(resamples, "resamples", minimum=20)
-    first, second = _runs(probs_per_seed, "probs_per_seed"), _runs(other, "other") if other is not None else []
-    if metric in MEAN_METRICS:
-        values = _mean_values(metric, first, labels, bins)
-        if second:
-            values = values - _mean_values(metric, second, labels, bins)
-        return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
-    ours = [weighted_metric(metric, probs, labels, bins=bins) for probs in first]
-    theirs = [weighted_metric(metric, probs, labels, bins=bins) for probs in second]
-    rng, n, order = np.random.default_rng(seed), len(labels), canonical_order(labels, *first, *second)
-    means = np.empty(resamples)
-    for r in range(resamples):
-        counts = np.bincount(order[rng.integers(n, size=n)], minlength=n).astype(np.float64)
-        means[r] = _mean(ours, counts) - _mean(theirs, counts)
-    return float(means.var(ddof=1))
+    probs = _runs(probs_per_seed, "probs_per_seed")
+    runs = [run_metric(metric, one, labels, bins=bins) for one in probs]
+    variance = _test_variance(runs, (), [labels, *probs], resamples, seed)
+    bias = float(np.mean([0.0 if run.gaps is None else run.gaps.bias_left for run in runs]))
+    return seed_mean_interval([run.value for run in runs], variance, bias, confidence=confidence)
 
 
 def paired_difference(
@@ -150,10 +200,11 @@ def paired_difference(
     resamples: int = 400,
     seed: int = 0,
 ) -> Estimate:
-    """Difference of a metric between two methods, first minus second, on the same test examples and the same seeds.
+    """Return the difference of a metric between two methods, first minus second, on the same examples and seeds.
 
-    The differences of the S pairs of seeds and the variance of their mean over the shared test examples go to
-    `seed_mean_interval`. A bias that both methods share, such as the noise in an ECE, largely cancels.
+    Calibration errors are compared after most of the bias is removed that noise gives them (`compared_metric`): it is
+    not the same for both methods where one is nearly calibrated, so it does not cancel. What may be left of it widens
+    the interval. The difference is thus not that of the values as measured. docs/coverage.md holds simulated coverage.
 
     Args:
         metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
@@ -166,7 +217,8 @@ def paired_difference(
         seed: seed of the resampling.
 
     Returns:
-        Mean difference, interval and the difference of each seed.
+        Mean difference, interval and the difference of each seed. The maximum calibration error has no interval: the
+        bias of a largest gap is not known well enough.
 
     Raises:
         InputError: on bad input, an unknown metric, or different numbers of seeds.
@@ -174,14 +226,48 @@ def paired_difference(
     first, second = _runs(probs_per_seed, "probs_per_seed"), _runs(other, "other")
     if len(first) != len(second):
         refuse(f"{len(first)} and {len(second)} seeds were given", "seeds are compared in pairs", "Pass the same seeds")
-    check_choice(metric, METRICS, "metric")
-    ones = np.ones(len(labels))
-    differences = [
-        weighted_metric(metric, a, labels, bins=bins)(ones) - weighted_metric(metric, b, labels, bins=bins)(ones)
-        for a, b in zip(first, second, strict=True)
-    ]
-    variance = paired_bootstrap_variance(metric, first, labels, other=second, bins=bins, resamples=resamples, seed=seed)
-    return seed_mean_interval(differences, variance, confidence=confidence)
+    ours = [compared_metric(metric, one, labels, bins=bins) for one in first]
+    theirs = [compared_metric(metric, one, labels, bins=bins) for one in second]
+    differences = [a.value - b.value for a, b in zip(ours, theirs, strict=True)]
+    if metric == "mce":
+        return Estimate(float(np.mean(differences)), per_seed=tuple(differences))
+    variance = _test_variance(ours, theirs, [labels, *first, *second], resamples, seed)
+    bias = float(np.mean([_bias_of_difference(a, b) for a, b in zip(ours, theirs, strict=True)]))
+    return seed_mean_interval(differences, variance, bias, confidence=confidence)
+
+
+def _bias_of_difference(first: RunMetric, second: RunMetric) -> float:
+    """Return how far the difference of two runs may be off by what is left of their bias."""
+    if first.gaps is None or second.gaps is None:
+        return 0.0
+    return first.gaps.bias_left_of_difference(second.gaps)
+
+
+def _test_variance(
+    ours: Sequence[RunMetric], theirs: Sequence[RunMetric], rows: Sequence[Any], resamples: int, seed: int
+) -> float:
+    """The shared variance of the runs, or of their differences to others; `rows`: all arrays with a row an example."""
+    check_positive_int(resamples, "resamples", minimum=20)
+    examples, others = _examples(ours), _examples(theirs)
+    if examples is not None:
+        values = examples if others is None else examples - others
+        return shared_variance(values) / int(values.shape[1])
+    order = canonical_order(*rows)
+    first, second = (np.array([run.at(_counts(order, resamples, seed)) for run in runs]) for runs in (ours, theirs))
+    return shared_variance(first - second if len(second) else first)
+
+
+def _counts(order: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
+    """How often each of N examples is drawn in each resample, the same for a seed, (N,) each."""
+    rng, n = np.random.default_rng(seed), len(order)
+    for _ in range(resamples):
+        yield np.bincount(order[rng.integers(n, size=n)], minlength=n).astype(np.float64)
+
+
+def _examples(runs: Sequence[RunMetric]) -> FloatArray | None:
+    """(S, N) values of a metric that is a mean over examples."""
+    kept = [run.examples for run in runs if run.examples is not None]
+    return np.stack(kept) if kept else None
 
 
 def _runs(probs_per_seed: Sequence[Any], name: str) -> list[Any]:
@@ -189,12 +275,3 @@ def _runs(probs_per_seed: Sequence[Any], name: str) -> list[Any]:
     if not runs or np.ndim(runs[0]) != 2:
         refuse(f"{name} holds {len(runs)} runs", "it must hold at least one (N, Z) array", "Pass [probs] for one seed")
     return runs
-
-
-def _mean_values(metric: str, runs: Sequence[Any], labels: Any, bins: int) -> FloatArray:
-    mean: FloatArray = np.mean([example_values(metric, probs, labels, bins=bins) for probs in runs], axis=0)
-    return mean
-
-
-def _mean(metrics: Sequence[Weighted], counts: FloatArray) -> float:
-    return sum(metric(counts) for metric in metrics) / max(len(metrics), 1)

@@ -5,18 +5,23 @@ A resample is a vector of counts, the same for every model, so models stay paire
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from robcal.base.checks import FloatArray, check_choice, check_labels, check_positive_int, check_probs, precision_of
-from robcal.calibration.binning import BinSums, Scheme, TopLabel, bin_index, summarise, total
+from robcal.calibration.binning import BinSums, Scheme, TopLabel, bin_index, bin_sums, summarise, total
+from robcal.calibration.corrected import BinGaps, corrected_mean, mean_deviation
 from robcal.calibration.metrics import (
+    ClassBins,
     Norm,
     brier_losses,
     class_bins,
     debiased,
+    debiased_square,
     log_losses,
     norm_of_gaps,
     refinement_losses,
@@ -30,6 +35,7 @@ MEAN_METRICS = ("accuracy", "gap", "nll", "brier", "brier_refinement", "classwis
 #: Metrics that are functions of bin sums: key → (scheme, norm).
 BIN_METRICS: dict[str, tuple[Scheme, Norm]] = {
     "ece": ("width", "l1"),
+    "ece_corrected": ("width", "l1"),
     "ece_mass": ("mass", "l1"),
     "ece_debiased": ("mass", "l2"),
     "mce": ("width", "max"),
@@ -63,7 +69,97 @@ def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
     if metric in MEAN_METRICS:
         values = example_values(metric, probs, labels, bins=bins)
         return lambda weights: float(weights @ values / weights.sum())
-    return _weighted_bins(metric, summarise(probs, labels), bins)
+    top = summarise(probs, labels)
+    if metric == "ece_corrected":
+        run = _corrected_bins(metric, top, bins)
+        return lambda weights: float(run.at([weights], variance=1.0)[0])
+    return _weighted_bins(metric, top, bins, functools.partial(value_of_bins, metric))
+
+
+@dataclass(frozen=True)
+class RunMetric:
+    """A metric of one run's predictions, with what an interval needs.
+
+    Attributes:
+        value: the metric.
+        weighted: what follows from example weights: the metric, or where there are `gaps` the gaps of the bins.
+        examples: (N,) values whose mean over resampled examples varies as the metric does, where no function is needed.
+        gaps: the bins of an error whose bias was removed; None where there is none to remove.
+    """
+
+    value: float
+    weighted: Callable[[FloatArray], Any] | None = None
+    examples: FloatArray | None = None
+    gaps: BinGaps | None = None
+
+    def at(self, weights: Iterable[FloatArray], *, variance: float = 2.0) -> FloatArray:
+        """Return the metric at each of B weights of the examples, (B,); floors are those of the examples as they are.
+
+        Args:
+            weights: each (N,).
+            variance: of the noise in bins, in that of one sample; 2 in a resample.
+        """
+        assert self.weighted is not None, "a mean over examples has no need of weights"
+        found = np.array([self.weighted(one) for one in weights])
+        return found if self.gaps is None else corrected_mean(found[:, None], self.gaps.floor, variance=variance)
+
+
+def run_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> RunMetric:
+    """Return a metric of one run as tables show it: what was measured.
+
+    Args:
+        metric: one of `METRICS`.
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins, where the metric has bins.
+
+    Raises:
+        InputError: on bad input or an unknown metric.
+    """
+    check_choice(metric, METRICS, "metric")
+    check_positive_int(bins, "bins")
+    if metric == "ece_corrected":
+        return compared_metric(metric, probs, labels, bins=bins)
+    if metric in MEAN_METRICS:
+        values = example_values(metric, probs, labels, bins=bins)
+        return RunMetric(float(values.mean()), examples=values)
+    weighted = weighted_metric(metric, probs, labels, bins=bins)
+    return RunMetric(weighted(np.ones(len(labels))), weighted)
+
+
+def compared_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> RunMetric:
+    """Return a metric of one run as differences between methods need it: without the bias that noise gives it.
+
+    ECE, equal-mass and classwise ECE are corrected bin by bin (`robcal.calibration.corrected`); the calibration part of
+    the Brier score loses its noise (`debiased_square`), all but exactly. The others are as measured.
+
+    Args:
+        metric: one of `METRICS`.
+        probs: (N, Z) probabilities.
+        labels: (N,) integers in 0 … Z - 1.
+        bins: number of bins, where the metric has bins.
+
+    Raises:
+        InputError: on bad input or an unknown metric.
+    """
+    if metric in ("ece", "ece_corrected", "ece_mass"):
+        return _corrected_bins(metric, summarise(probs, labels), bins)
+    if metric == "classwise_ece":
+        array = check_probs(probs)
+        truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
+        cells = class_bins(array, truth, bins=bins, scheme="width", dtype=np.asarray(probs).dtype)
+        gaps = class_gaps(cells)
+        return RunMetric(gaps.corrected, examples=cells.share, gaps=gaps)
+    if metric == "brier_calibration":
+        weighted = _weighted_bins(metric, summarise(probs, labels), bins, debiased_square)
+        return RunMetric(weighted(np.ones(len(labels))), weighted)
+    return run_metric(metric, probs, labels, bins=bins)
+
+
+def class_gaps(cells: ClassBins) -> BinGaps:
+    """Return each class's bins as a diagram."""
+    floor = mean_deviation(cells.count, cells.mass, cells.variance)
+    return BinGaps(cells.residual / len(cells.share), floor / len(cells.share))
 
 
 def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> FloatArray:
@@ -84,19 +180,27 @@ def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> F
 
 def value_of_bins(metric: str, sums: BinSums) -> float:
     """Return the value of one of `BIN_METRICS` from bin sums of its scheme."""
+    if metric == "ece_corrected":
+        return BinGaps.of(sums).corrected
     if metric == "ece_debiased":
         return debiased(sums)
     error = norm_of_gaps(sums, BIN_METRICS[metric][1])
     return error**2 if metric == "brier_calibration" else error
 
 
-def _weighted_bins(metric: str, top: TopLabel, bins: int) -> Weighted:
+def _weighted_bins(metric: str, top: TopLabel, bins: int, value: Callable[[BinSums], float]) -> Weighted:
     index = bin_index(top.confidence, bins=bins, scheme=BIN_METRICS[metric][0])
     confidence = top.confidence.astype(np.float64)
 
-    def value(weights: FloatArray) -> float:
+    def weighted(weights: FloatArray) -> float:
         count, correct = total(index, weights, bins), total(index, weights * top.correct, bins)
-        mean_sum = total(index, weights * confidence, bins)
-        return value_of_bins(metric, BinSums(count, mean_sum, np.zeros(bins), correct))
+        return value(BinSums(count, total(index, weights * confidence, bins), np.zeros(bins), correct))
 
-    return value
+    return weighted
+
+
+def _corrected_bins(metric: str, top: TopLabel, bins: int) -> RunMetric:
+    scheme = BIN_METRICS[metric][0]
+    gaps = BinGaps.of(bin_sums(top, bins=bins, scheme=scheme))
+    index, residual = bin_index(top.confidence, bins=bins, scheme=scheme), top.residual
+    return RunMetric(gaps.corrected, lambda weights: total(index, weights * residual, bins) / weights.sum(), gaps=gaps)

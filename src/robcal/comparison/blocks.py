@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from robcal.base.encoding import typed
-from robcal.base.types import Estimate
+from robcal.base.types import FLOOR_NOTE, Estimate
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
 from robcal.comparison.missing import HARD, MARK, hard_label_notes, hard_labels, lacking
 from robcal.comparison.outcomes import OOD
-from robcal.comparison.plan import OUTCOMES
+from robcal.comparison.plan import CORRECTED, OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report import formatting
 
@@ -42,6 +42,12 @@ _OOD = (
 _STABILITY = (
     "Stability: variance over independent runs (other seeds: initialisation, order, held-out training examples) of the "
     "predicted probability of the true class, mean over examples; of an ensemble, over independent ensembles."
+)
+_COMPARED = (
+    "ECE corr.: the ECE with most of the bias removed that noise gives it; below 0 where the gaps are smaller than "
+    "chance makes them. Paired differences, marks and targets of every ECE are those of the corrected errors, not of "
+    "the values as measured: noise adds more to the error of a model that is nearly calibrated. The interval of an ECE "
+    "as measured is of what it measures on average."
 )
 TUNING = "Chosen on validation data of other seeds"
 _SIGNS = {"met": "met", "not met": "NOT MET", "not distinguishable": "unclear", "not measured": "not measured"}
@@ -72,6 +78,11 @@ def blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> It
             cells = [wrap[marks[name]].format(_cell(method[variant]["metrics"], name, bare=bare)) for name in shown]
             rows.append([title_of(method["label"], record), *cells, *_costs(method, ratios)])
         yield TITLES[variant], ["Method", *(OUTCOMES[name][0] for name in shown), "Seconds", *ratios], rows
+    for variant in VARIANTS:
+        heads = ["Method", *(OUTCOMES[name][0] for name in CORRECTED)]
+        texts = [[title, *map(formatting.number, floors)] for title, floors in floor_rows(record, variant)]
+        if texts:
+            yield f"{TITLES[variant]}: noise floor, mean over seeds", heads, texts
     yield from _outside_blocks(record, bare=bare)
     yield from _level_blocks(record)
     yield from _stability_blocks(record)
@@ -127,6 +138,9 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     """What to know of labels and data, and what the figures of shift, of OOD inputs, of costs and of stability mean."""
     lines = [*hard_label_notes(record), *_level_sources(record)]
     lines += [f"Data: {note}." for note in record["dataset"].get("notes", ())]
+    lines += [*([FLOOR_NOTE, _COMPARED] if record.get("corrected_differences") else [])]
+    if "ece_debiased" in measured_outcomes(record, "raw"):
+        lines.append(f"{OUTCOMES['ece_debiased'][0]}: {OUTCOMES['ece_debiased'][2]}.")
     if record["cells"]:
         lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
     if sets := record.get("ood"):
@@ -152,7 +166,7 @@ def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
     for metric, name in (("ece", "ECE"), ("gap", "signed gap (confidence - accuracy)")):
         for variant in VARIANTS:
             write = formatting.signed if metric == "gap" else formatting.number
-            found = level_means(record, variant, metric)
+            found = [*level_means(record, variant, metric), *(level_floor(record, variant) if metric == "ece" else [])]
             rows = [[title, *(write(mean, 3) for mean in means)] for title, means in found]
             if rows:
                 heads = ["Method", *(f"level {level}" for level in range(len(rows[0]) - 1))]
@@ -244,6 +258,22 @@ def level_means(record: Mapping[str, Any], variant: str, metric: str) -> list[tu
         (title_of(label, record), [mean_of(level) for level in zip(*seeds, strict=True)])
         for label, seeds in found
         if seeds
+    ]
+
+
+def level_floor(record: Mapping[str, Any], variant: str) -> list[tuple[str, list[float]]]:
+    """A row with the noise floor of each level, mean over labels; none where it was not computed."""
+    found = [means for _, means in level_means(record, variant, "ece_floor")]
+    return [("Noise floor, mean", [mean_of(level) for level in zip(*found, strict=True)])] if found else []
+
+
+def floor_rows(record: Mapping[str, Any], variant: str) -> list[tuple[str, list[float]]]:
+    """(title, noise floor of each error that has one, in the order of `CORRECTED`) of the labels."""
+    found = ((method["label"], method[variant].get("floors", {})) for method in record["methods"])
+    return [
+        (title_of(label, record), [float(floors.get(name, math.nan)) for name in CORRECTED])
+        for label, floors in found
+        if floors
     ]
 
 

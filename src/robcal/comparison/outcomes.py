@@ -14,8 +14,9 @@ import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray, refuse
 from robcal.base.types import Float32Array
+from robcal.calibration.corrected import BinGaps, calibration_noise_floor
 from robcal.calibration.ood import OodRanking
-from robcal.calibration.replicates import Resampling
+from robcal.calibration.replicates import Diagram, Replicated, Resampling
 from robcal.calibration.selective import risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric
@@ -28,6 +29,7 @@ from robcal.comparison.doing import (
     seconds_of,
     shift_of,
 )
+from robcal.comparison.plan import CORRECTED
 from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
 from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import open_run
@@ -37,9 +39,9 @@ from robcal.training.predict import softmax
 #: Resamples of the test examples behind every interval.
 RESAMPLES = 200
 #: Metrics of the test split as a whole.
-_OVERALL = ("accuracy", "nll", "brier", "aurc", "ece", "ece_debiased", "gap")
+_OVERALL = ("accuracy", "nll", "brier", "aurc", "gap")
 _LEVEL = ("ece", "gap", "accuracy")
-_CELL = ("ece", "accuracy", "nll")
+_CELL = ("ece", "ece_floor", "accuracy", "nll")
 #: Shares of the test examples at which the risk-coverage curve is kept.
 COVERAGES = tuple(number / 20 for number in range(1, 21))
 #: Outcome → field of OodMetrics; out-of-distribution inputs are the positives of the precision and recall.
@@ -79,6 +81,7 @@ class Outcome:
         temperature: T; 1 where raw.
         true_class: (N,) probability of the true class of each test example.
         risk: error rate of the most confident share of the test examples, for each of `COVERAGES`.
+        gaps: corrected calibration error → its bins, of which its noise floor and what bias is left follow.
     """
 
     values: Mapping[str, float]
@@ -88,6 +91,11 @@ class Outcome:
     temperature: float = 1.0
     true_class: FloatArray = field(default_factory=lambda: np.empty(0))
     risk: FloatArray = field(default_factory=lambda: np.empty(0))
+    gaps: Mapping[str, BinGaps] = field(default_factory=dict)
+
+    def replicated(self, name: str) -> Replicated:
+        """One outcome with what its interval needs."""
+        return Replicated(self.values[name], self.replicates[name], self.gaps.get(name))
 
 
 @dataclass(frozen=True)
@@ -170,15 +178,24 @@ def outcome(
         metric = weighted_metric(name, probs, labels)
         values[name] = metric(np.ones(len(labels)))
         replicates[name] = np.array([metric(counts) for counts in resampling.counts.astype(np.float64)])
+    right = probs.argmax(1) == labels
+    errors = _errors("ece", [(probs.max(1), right, None)])
     by_level: dict[str, FloatArray] = {}
     if levels is not None and index is not None:
-        by_level, values["level_ece"], replicates["level_ece"] = _levels(probs[index], labels[index], levels)
+        by_level = _levels(probs[index], labels[index], levels)
+        masks = [levels == level for level in np.unique(levels)]
+        errors |= _errors("level_ece", [(probs[index].max(1), right[index], mask) for mask in masks])
     by_cell: dict[str, FloatArray] = {}
     if evidence.shift is not None:
         summary = evidence.shift.summary(temperature)
         by_cell = {name: summary.per_cell(name) for name in _CELL}
-        values |= {f"shift_{name}": float(cells.mean()) for name, cells in by_cell.items()}
+        values |= {f"shift_{name}": float(by_cell[name].mean()) for name in ("accuracy", "nll")}
         replicates |= _shift_replicates(summary)
+        errors |= _errors(
+            "shift_ece", [(*cell, None) for cell in zip(summary.confidence, summary.correct, strict=True)]
+        )
+    values |= {name: error.value for name, error in errors.items()}
+    replicates |= {name: error.replicates for name, error in errors.items()}
     for ood, logits in evidence.outside.items():
         found, drawn = _outside(probs.max(1), softmax(logits / temperature).max(1))
         values |= {f"{key}:{ood}": value for key, value in found.items()}
@@ -187,7 +204,14 @@ def outcome(
         values[key] = float(np.mean([values[f"{key}:{ood}"] for ood in evidence.outside]))
         replicates[key] = np.mean([replicates[f"{key}:{ood}"] for ood in evidence.outside], axis=0)
     true_class = probs[np.arange(len(labels)), labels]
-    return Outcome(values, replicates, by_level, by_cell, temperature, true_class, _risk(probs, labels))
+    gaps = {name: error.gaps for name, error in errors.items() if error.gaps is not None}
+    return Outcome(values, replicates, by_level, by_cell, temperature, true_class, _risk(probs, labels), gaps)
+
+
+def _errors(name: str, diagrams: Sequence[Diagram]) -> dict[str, Replicated]:
+    """A calibration error, mean over reliability diagrams, as measured and corrected."""
+    measured, corrected = _resampling(len(diagrams[0][0])).errors(diagrams)
+    return {name: measured, CORRECTED[name]: corrected}
 
 
 def _risk(probs: FloatArray, labels: IntArray) -> FloatArray:
@@ -223,25 +247,23 @@ def _logits(predictions: object) -> Float32Array:
     return np.asarray(logits)
 
 
-def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> tuple[dict[str, FloatArray], float, FloatArray]:
-    """Metrics of each level, NaN where it has no examples; the mean over levels of the ECE, and its replicates."""
-    sure, right = probs.max(1), probs.argmax(1) == labels
+def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> dict[str, FloatArray]:
+    """Metrics of each level, NaN where it has no examples, and the noise floor of its ECE."""
     masks = {level: levels == level for level in np.unique(levels)}
     by_level = {name: np.full(int(levels.max()) + 1, np.nan) for name in _LEVEL}
     for name, values in by_level.items():
         for level, mask in masks.items():
             values[level] = weighted_metric(name, probs[mask], labels[mask])(np.ones(int(mask.sum())))
-    resampling = _resampling(len(labels))
-    replicates = np.mean([resampling.calibration_error(sure, right, mask) for mask in masks.values()], axis=0)
-    return by_level, float(np.nanmean(by_level["ece"])), replicates
+    by_level["ece_floor"] = np.full(len(by_level["ece"]), np.nan)
+    for level, mask in masks.items():
+        by_level["ece_floor"][level] = calibration_noise_floor(probs[mask])
+    return by_level
 
 
 def _shift_replicates(summary: Shift) -> dict[str, FloatArray]:
     """Replicates of the means over cells; an example is resampled in all cells at once."""
     resampling = _resampling(summary.correct.shape[1])
-    cells = zip(summary.confidence, summary.correct, strict=True)
     return {
-        "shift_ece": np.mean([resampling.calibration_error(*cell) for cell in cells], axis=0),
         "shift_accuracy": resampling.mean(summary.correct.mean(0)),
         "shift_nll": resampling.mean(summary.nll.mean(0)),
     }

@@ -101,13 +101,17 @@ def _parts(record: Mapping[str, Any]) -> list[Part]:
     references = list(record["differences"])
     differences = [(name, page_grids.difference_grids(record, name)) for name in references]
     levels = page_grids.level_grids(record)
+    floors = page_grids.floor_grids(record)
     targets = [page_grids.target_grid(record)] if record["targets"] else []
     glance, further = page_grids.glance_grid(record), list(page_grids.further_grids(record))
     best = [glance] if glance.rows else []
     return [
         Part("glance", "At a glance", "", page_figures.glance_panels(record), best, paired=False, pairs=False),
         Part("targets", "Targets", _TARGETS, (), targets, paired=False),
-        Part("results", "Every outcome", _LEGEND, (), page_grids.main_grids(record), paired=False),
+        Part(
+            "results", "Every outcome", _LEGEND, (), page_grids.main_grids(record), paired=False,
+            folded=[("Noise floor of the calibration errors", floors)] if floors else (),
+        ),
         Part(
             "differences", f"Paired differences to {references[0] if references else ''}", _DIFFERENCES, (),
             differences[0][1] if differences else (),

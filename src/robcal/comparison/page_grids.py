@@ -13,6 +13,8 @@ from robcal.comparison.blocks import (
     cost_columns,
     difference_of,
     estimate_of,
+    floor_rows,
+    level_floor,
     level_means,
     mean_of,
     measured_outcomes,
@@ -23,7 +25,7 @@ from robcal.comparison.blocks import (
 )
 from robcal.comparison.cost import reference_label
 from robcal.comparison.outcomes import OOD
-from robcal.comparison.plan import OUTCOMES
+from robcal.comparison.plan import CORRECTED, OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report import formatting
 from robcal.report.grid import Cell, Grid
@@ -74,6 +76,19 @@ def main_grids(record: Mapping[str, Any]) -> list[Grid]:
     return grids
 
 
+def floor_grids(record: Mapping[str, Any]) -> list[Grid]:
+    """The noise floor of every calibration error, raw and after temperature scaling."""
+    columns = [(OUTCOMES[name][0], OUTCOMES[name][2]) for name in CORRECTED]
+    rows_of = {variant: floor_rows(record, variant) for variant in VARIANTS}
+    return [
+        Grid(
+            TITLES[variant], columns, [(title, [Cell(formatting.number(v)) for v in floors]) for title, floors in rows]
+        )
+        for variant, rows in rows_of.items()
+        if rows
+    ]
+
+
 def difference_grids(record: Mapping[str, Any], reference: str) -> list[Grid]:
     """Paired differences of every label to one, raw and after temperature scaling."""
     labels, grids = record["differences"][reference], []
@@ -104,6 +119,8 @@ def level_grids(record: Mapping[str, Any]) -> list[Grid]:
     grids = []
     for metric, name in (("ece", "ECE"), ("gap", "Signed gap, confidence − accuracy")):
         rows_of = {variant: level_means(record, variant, metric) for variant in VARIANTS}
+        if metric == "ece":
+            rows_of = {variant: [*rows, *level_floor(record, variant)] for variant, rows in rows_of.items()}
         ends = [abs(v) for rows in rows_of.values() for _, values in rows for v in values if math.isfinite(v)]
         most = max(ends, default=0.0) or 1.0
         for variant, rows in rows_of.items():

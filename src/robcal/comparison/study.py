@@ -33,7 +33,7 @@ from robcal.comparison.outcomes import (
     seconds,
 )
 from robcal.comparison.page import write_comparison_report
-from robcal.comparison.plan import OUTCOMES, Plan
+from robcal.comparison.plan import CORRECTED, MEASURED, Plan
 from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
 from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
@@ -218,11 +218,12 @@ def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Mis
             for reference in plan.reference
         },
         "marks": {
-            variant: {metric: marks(found, metric, variant) for metric in _metrics(plan) if metric in OUTCOMES}
+            variant: {metric: marks(found, metric, variant) for metric in _metrics(plan) if metric in MEASURED}
             for variant in VARIANTS
         },
         "targets": decide(plan, found),
         "coverages": COVERAGES,
+        "corrected_differences": sorted(CORRECTED),
         **_shift(work),
         "ood": {name: {"spec": spec.partition(":")[0], **_outside(work, name)} for name, spec in plan.ood.items()},
         "missing": missing,
@@ -362,6 +363,7 @@ def _label(work: Work, found: Measurements, missing: Sequence[Missing]) -> dict[
         **{
             variant: {
                 "metrics": {metric: found.estimate(metric, variant) for metric in _metrics(work.plan)},
+                "floors": found.floors(variant),
                 "levels": _per_seed(found, variant, "levels"),
                 "cells": _per_seed(found, variant, "cells"),
                 "risk": _risks(found, variant),
@@ -397,9 +399,10 @@ def _risks(found: Measurements, variant: str) -> list[list[float]]:
 
 
 def _differences(plan: Plan, one: Measurements, other: Measurements, variant: str) -> dict[str, Any]:
-    return {metric: one.difference(other, metric, variant) for metric in _metrics(plan)}
+    compared = [metric for metric in _metrics(plan) if metric not in CORRECTED.values()]
+    return {metric: one.difference(other, metric, variant) for metric in compared}
 
 
 def _metrics(plan: Plan) -> tuple[str, ...]:
     """What differences and tables hold: without out-of-distribution inputs none of their figures."""
-    return (*(metric for metric in OUTCOMES if metric not in OOD or plan.ood), "gap")
+    return (*(metric for metric in MEASURED if metric not in OOD or plan.ood), "gap")

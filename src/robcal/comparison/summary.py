@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from robcal.base.types import Estimate
-from robcal.calibration.seeds import seed_mean_interval
+from robcal.calibration.replicates import over_seeds
 from robcal.comparison.outcomes import Outcome
-from robcal.comparison.plan import OUTCOMES, Plan, Target
+from robcal.comparison.plan import CORRECTED, OUTCOMES, Plan, Target
 
 #: The two halves of every table.
 VARIANTS = ("raw", "scaled")
@@ -26,32 +24,36 @@ class Measurements:
 
     def estimate(self, metric: str, variant: str) -> Estimate | None:
         """Mean over seeds with its interval (seeds and test examples), or None where it was not measured."""
-        return self._combine([(one, None) for one in self._of(variant).values()], metric)
+        runs = [one.replicated(metric) for one in self._of(variant).values() if metric in one.values]
+        return over_seeds(runs) if runs else None
 
     def difference(self, other: Measurements, metric: str, variant: str, *, weight: float = 1.0) -> Estimate | None:
-        """Paired over the seeds that both have: this minus `weight` times the other; None where there are none."""
-        ours, theirs = self._of(variant), other._of(variant)
-        return self._combine([(ours[seed], theirs[seed]) for seed in ours if seed in theirs], metric, weight)
+        """Paired over the seeds that both have: this minus `weight` times the other; None where there are none.
+
+        Differences of calibration errors are those of the corrected errors (`plan.CORRECTED`).
+        """
+        ours, theirs, name = self._of(variant), other._of(variant), CORRECTED.get(metric, metric)
+        both = [seed for seed in ours if seed in theirs and name in ours[seed].values and name in theirs[seed].values]
+        if not both:
+            return None
+        return over_seeds([ours[s].replicated(name) for s in both], [theirs[s].replicated(name) for s in both], weight)
 
     def seeds(self, metric: str) -> tuple[int, ...]:
         """The seeds at which an outcome was measured."""
         return tuple(seed for seed, (raw, _) in self.by_seed.items() if metric in raw.values)
 
+    def floors(self, variant: str) -> dict[str, float]:
+        """Calibration error → what a perfectly calibrated model with these confidences measures, mean over seeds."""
+        runs = self._of(variant).values()
+        each = {name: [run.gaps[key].noise_floor for run in runs if key in run.gaps] for name, key in CORRECTED.items()}
+        return {name: sum(found) / len(found) for name, found in each.items() if found}
+
     def _of(self, variant: str) -> dict[int, Outcome]:
         return {seed: pair[VARIANTS.index(variant)] for seed, pair in self.by_seed.items()}
 
-    @staticmethod
-    def _combine(pairs: Iterable[tuple[Outcome, Outcome | None]], metric: str, weight: float = 1.0) -> Estimate | None:
-        kept = [(a, b) for a, b in pairs if metric in a.values and (b is None or metric in b.values)]
-        if not kept:
-            return None
-        values = [a.values[metric] - (weight * b.values[metric] if b else 0.0) for a, b in kept]
-        replicates = [a.replicates[metric] - (weight * b.replicates[metric] if b else 0.0) for a, b in kept]
-        return seed_mean_interval(values, float(np.mean(replicates, axis=0).var(ddof=1)))
-
 
 def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[str, str]:
-    """Label → "best", "tied" (its paired difference to the best has an interval that contains 0), or "".
+    """Label → "best", "tied" (not distinguishably worse: its paired difference to the best may be 0), or "".
 
     The best is one of those with the most seeds: means over different seeds are not compared.
     """
@@ -62,12 +64,12 @@ def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[
     most = max(len(found[label].seeds(metric)) for label in values)
     full = [label for label in values if len(found[label].seeds(metric)) == most]
     best = (min if OUTCOMES[metric][1] else max)(full, key=lambda label: values[label])
-    marked = dict.fromkeys(found, "")
+    marked, worse = dict.fromkeys(found, ""), "higher" if OUTCOMES[metric][1] else "lower"
     for label in values:
         difference = found[label].difference(found[best], metric, variant)
         if label == best:
             marked[label] = "best"
-        elif difference is not None and _verdict(difference, 0.0) == "unclear":
+        elif difference is not None and _verdict(difference, 0.0) != worse:
             marked[label] = "tied"
     return marked
 

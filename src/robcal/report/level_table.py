@@ -55,7 +55,16 @@ def text_levels(rows: Iterable[GroupRow], *, heading: str = "level") -> Table:
 def levels_legend(rows: Sequence[GroupRow]) -> str:
     """Say what the columns and the words of the last one mean."""
     means = "Intervals of 95% for each row." if len(rows) == 1 else _TOGETHER.format(count=len(rows))
-    return f"gap: confidence - accuracy. {means}"
+    return f"gap: confidence - accuracy. {means}{floor_sentence(rows)}"
+
+
+def floor_sentence(rows: Iterable[GroupRow]) -> str:
+    """Say what ECE a perfectly calibrated model measures in such rows; "" where that was not computed."""
+    floors = [row.ece_floor for row in rows if row.ece_floor is not None]
+    if not floors:
+        return ""
+    ends = dict.fromkeys(formatting.number(end, 3) for end in (min(floors), max(floors)))
+    return f" A perfectly calibrated model measures an ECE of {' to '.join(ends)} on so few examples (noise floor)."
 
 
 _TOGETHER = (

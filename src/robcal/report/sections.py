@@ -14,6 +14,7 @@ from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
+from robcal.report.level_table import floor_sentence
 from robcal.report.row_tables import level_numbers, method_group_numbers, repair_numbers, span, worst_numbers
 from robcal.report.svg import METHOD_COLOURS, method_role
 from robcal.report.verdicts import titles
@@ -111,7 +112,8 @@ def levels_section(results: Results) -> Section | None:
             )  # fmt: skip
             alone = sum(bool(method.levels) for method in results.methods) == 1  # the table of levels holds them
             numbers = None if suffix or alone else _level_numbers(results, quantity, title)
-            panels.append(Panel(title + addition, _LEVEL_SUBTITLES[quantity], svg, legend, numbers))
+            subtitle = _LEVEL_SUBTITLES[quantity] + (_level_floor(results) if quantity == "ece" else "")
+            panels.append(Panel(title + addition, subtitle, svg, legend, numbers))
     confidence = {series.method: series for series in plotted.level_series(results, "confidence")}
     accuracies = plotted.level_series(results, "accuracy")
     for accuracy in accuracies:
@@ -132,6 +134,11 @@ def levels_section(results: Results) -> Section | None:
     )
     lead = f"{words.lead} Bars are intervals of each level alone."
     return _with_tables(Section("levels", words.heading, lead, sentences, tuple(panels)), tables)
+
+
+def _level_floor(results: Results) -> str:
+    """What a perfectly calibrated model measures within a level; "" where it was not computed."""
+    return floor_sentence([row for method in results.methods for row in method.levels])
 
 
 _LEVEL_SUBTITLES = {"ece": "Lower is better.", "gap": "Above zero: over-confident. Below: under-confident."}
@@ -224,6 +231,13 @@ def shift_section(results: Results) -> Section | None:
                 Panel(heading, subtitle, svg, legend, _shift_numbers(results, quantity, heading, percent, part))
             )
     lead = "Corrupted test inputs. Every corruption and severity is measured on its own; nothing is pooled."
+    floors = [
+        f"{titles(results)[method.name]} {formatting.number(method.floors['shift_ece'], 3)}"
+        for method in results.methods
+        if "shift_ece" in method.floors
+    ]
+    if floors:
+        lead += f" ECE that perfectly calibrated models measure there on average (noise floor): {', '.join(floors)}."
     return Section("shift", "Under distribution shift", lead, panels=tuple(panels)) if panels else None
 
 

@@ -26,7 +26,17 @@ from robcal.base.encoding import plain
 from robcal.base.files import replacing
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import is_scores_file, provenance
-from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, MethodResult, Results, Scores, TrendTest, WrongExample
+from robcal.base.types import (
+    FLOOR_NOTE,
+    ROBUSTNESS,
+    Estimate,
+    GroupRow,
+    MethodResult,
+    Results,
+    Scores,
+    TrendTest,
+    WrongExample,
+)
 from robcal.base.user_files import named_column, read_array, read_scores, title_of
 from robcal.calibration.binning import AnyFloatArray, TopLabel, summarise, top_from
 from robcal.calibration.conditional import (
@@ -529,7 +539,8 @@ def _notes(
     """What the figures rest on, and how the levels came about."""
     lines = [
         f"{n} examples; {confidence:.0%} intervals of {resamples} resamples; {bins} bins for every ECE. Verdicts on "
-        "single levels, groups or ranges of confidence are taken from wider intervals, which hold for all at once."
+        "single levels, groups or ranges of confidence are taken from wider intervals, which hold for all at once.",
+        FLOOR_NOTE,
     ]
     least = f"the first holds the {lowest}"
     if len(sizes) == 1 < num_levels:

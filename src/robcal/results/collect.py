@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import provenance
 from robcal.base.types import (
+    FLOOR_NOTE,
     Estimate,
     FidelityRow,
     GroupRow,
@@ -24,17 +26,14 @@ from robcal.base.types import (
     Results,
     ShiftCell,
 )
+from robcal.calibration.binning import bin_index, total
 from robcal.calibration.conditional import joint_confidence, level_table, reliability_bins, trend_tests
+from robcal.calibration.corrected import calibration_noise_floor
 from robcal.calibration.intervals import jeffreys_interval
 from robcal.calibration.ranges import difference_within_range, within_range
-from robcal.calibration.replicates import Resampling
-from robcal.calibration.seeds import (
-    average_over_seeds,
-    paired_bootstrap_variance,
-    paired_difference,
-    seed_mean_interval,
-)
-from robcal.calibration.weighted import METRICS, weighted_metric
+from robcal.calibration.replicates import Replicated, Resampling, over_seeds
+from robcal.calibration.seeds import average_over_seeds, paired_difference, seed_mean, shared_part
+from robcal.calibration.weighted import METRICS
 from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import hard_label_remarks
@@ -141,21 +140,22 @@ def collect(
     )
 
 
-#: Metric under shift → its value, and (B,) replicates of it; of one run.
-_Shifted = Mapping[str, tuple[float, FloatArray]]
+_COMPARED = (
+    "Paired differences of calibration errors (ECE, also with equal mass, classwise and under shift; calibration part "
+    "of the Brier score) are those of the errors with their bias removed, not of the values as measured: noise adds "
+    "more to the error of a model that is nearly calibrated. Those of the MCE have no interval. The interval of a "
+    "single error as measured is of what it measures on average, which is more than the true error; that of "
+    '"ECE, bias removed" is of the true error.'
+)
+#: Metric under shift → what its interval needs; of one run.
+_Shifted = Mapping[str, Replicated]
 
 
 def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Mapping[int, IntArray]) -> MethodResult:
     """Everything measured of one method."""
     probs, labels = [run.probs for run in runs], runs[0].labels
-    metrics = {
-        name: seed_mean_interval(
-            [weighted_metric(name, run.probs, labels)(np.ones(len(labels))) for run in runs],
-            paired_bootstrap_variance(name, probs, labels, resamples=RESAMPLES),
-        )
-        for name in METRICS
-    }
-    metrics |= {name: _shift_interval([one[name] for one in shifted]) for name in shifted[0]}
+    metrics = {name: seed_mean(name, probs, labels, resamples=RESAMPLES) for name in METRICS}
+    metrics |= {name: over_seeds([one[name] for one in shifted]) for name in shifted[0]}
     level_of = [levels.get(run.seed, next(iter(levels.values()))) for run in runs] if levels else []
     scored = runs[0].on_scored()
     return MethodResult(
@@ -170,26 +170,35 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
         history=tuple(runs[0].history),
         gallery=gallery(runs[0], level_of[0]) if levels else (),
         remarks=hard_label_remarks({run.seed: run.history for run in runs}),
+        floors=_floors(probs, shifted),
     )
+
+
+def _floors(probs: Sequence[Any], shifted: Sequence[_Shifted]) -> dict[str, float]:
+    """What a perfectly calibrated model measures, mean over seeds."""
+    floors = {"ece": float(np.mean([calibration_noise_floor(one) for one in probs]))}
+    gaps = [one["shift_ece_corrected"].gaps for one in shifted if one]
+    if gaps:
+        floors["shift_ece"] = float(np.mean([one.noise_floor for one in gaps if one is not None]))
+    return floors
 
 
 def _shift_metrics(run: Measured, resampling: Resampling) -> _Shifted:
     """Every metric under shift of one run, mean over cells; an example is resampled in all cells at once."""
     if run.shift is None:
         return {}
-    cells = zip(run.shift.confidence, run.shift.correct, strict=True)
-    replicates = {
-        "ece": np.mean([resampling.calibration_error(*cell) for cell in cells], axis=0),
-        "accuracy": resampling.mean(run.shift.correct.mean(0)),
-        "nll": resampling.mean(run.shift.nll.mean(0)),
+    measured, corrected = resampling.errors(
+        (sure, right, None) for sure, right in zip(run.shift.confidence, run.shift.correct, strict=True)
+    )
+    means = {"accuracy": run.shift.correct.mean(0), "nll": run.shift.nll.mean(0)}
+    return {
+        "shift_ece": measured,
+        "shift_ece_corrected": corrected,
+        **{
+            f"shift_{name}": Replicated(float(run.shift.per_cell(name).mean()), resampling.mean(values))
+            for name, values in means.items()
+        },
     }
-    return {f"shift_{name}": (float(run.shift.per_cell(name).mean()), values) for name, values in replicates.items()}
-
-
-def _shift_interval(seeds: Sequence[tuple[float, FloatArray]]) -> Estimate:
-    """The mean over seeds, with its interval, from each seed's value and replicates."""
-    replicates = np.mean([replicate for _, replicate in seeds], axis=0)
-    return seed_mean_interval([value for value, _ in seeds], float(replicates.var(ddof=1)))
 
 
 def _fidelity(directory: Path) -> tuple[FidelityRow, ...]:
@@ -216,38 +225,60 @@ def _differences(
         )
     probs, other = [run.probs for run in ours], [run.probs for run in theirs]
     made = {name: paired_difference(name, probs, other, ours[0].labels, resamples=RESAMPLES) for name in METRICS}
-    pairs = [(shifted[id(one)], shifted[id(two)]) for one, two in zip(ours, theirs, strict=True)]
-    for name in pairs[0][0]:
-        made[name] = _shift_interval([(a[name][0] - b[name][0], a[name][1] - b[name][1]) for a, b in pairs])
+    for name in shifted[id(ours[0])]:
+        key = "shift_ece_corrected" if name == "shift_ece" else name
+        made[name] = over_seeds([shifted[id(run)][key] for run in ours], [shifted[id(run)][key] for run in theirs])
     return {name: difference_within_range(name, estimate) for name, estimate in made.items()}
 
 
 def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRow, ...]:
     """One row a level, each figure averaged over the seeds in which it has examples (equal scores share a level)."""
     by_level: dict[int, list[GroupRow]] = {}
+    deviations: dict[int, list[Mapping[str, FloatArray]]] = {}
     for run, levels in zip([run.on_scored() for run in runs], level_of, strict=True):
         for row in level_table(run.probs, run.labels, levels, scores=run.distance, resamples=RESAMPLES):
             by_level.setdefault(int(row.group), []).append(row)
-    return tuple(
-        GroupRow(
-            group=rows[0].group,
-            n=round(float(np.mean([row.n for row in rows]))),
-            score_low=_mean_or_none([row.score_low for row in rows]),
-            score_high=_mean_or_none([row.score_high for row in rows]),
-            accuracy=within_range("accuracy", average_over_seeds([row.accuracy for row in rows])),
-            confidence=within_range("confidence", average_over_seeds([row.confidence for row in rows])),
-            gap=within_range("gap", average_over_seeds([row.gap for row in rows])),
-            ece=within_range("ece", average_over_seeds([row.ece for row in rows])),
-            joint_gap=_joint_gap(rows, len(by_level)),
-        )
-        for _, rows in sorted(by_level.items())
+            deviations.setdefault(int(row.group), []).append(_deviations(run, levels == int(row.group)))
+    return tuple(_mean_row(rows, deviations[level], len(by_level)) for level, rows in sorted(by_level.items()))
+
+
+def _mean_row(rows: Sequence[GroupRow], deviations: Sequence[Mapping[str, FloatArray]], num_levels: int) -> GroupRow:
+    """One level, mean over seeds; what the test examples do to a single seed is in the spread of seeds already."""
+
+    def mean(name: str) -> Estimate:
+        shared = shared_part([one[name] for one in deviations])
+        return within_range(name, average_over_seeds([getattr(row, name) for row in rows], shared=shared))
+
+    return GroupRow(
+        group=rows[0].group,
+        n=round(float(np.mean([row.n for row in rows]))),
+        score_low=_mean_or_none([row.score_low for row in rows]),
+        score_high=_mean_or_none([row.score_high for row in rows]),
+        accuracy=mean("accuracy"),
+        confidence=mean("confidence"),
+        gap=mean("gap"),
+        ece=mean("ece"),
+        joint_gap=_joint_gap(rows, shared_part([one["gap"] for one in deviations]), num_levels),
+        ece_floor=_mean_or_none([row.ece_floor for row in rows]),
     )
 
 
-def _joint_gap(rows: Sequence[GroupRow], num_levels: int) -> Estimate:
+def _joint_gap(rows: Sequence[GroupRow], shared: float, num_levels: int) -> Estimate:
     """The gap of a level over seeds, with an interval that holds for all levels at once."""
     gaps = [row.joint_gap for row in rows if row.joint_gap is not None]
-    return within_range("gap", average_over_seeds(gaps, confidence=joint_confidence(0.95, num_levels)))
+    return within_range("gap", average_over_seeds(gaps, shared=shared, confidence=joint_confidence(0.95, num_levels)))
+
+
+def _deviations(run: Measured, inside: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
+    """By how much each test example moves the figures of a level, to first order and up to a factor, (N,)."""
+    sure = run.confidence[inside]
+    index, residual = bin_index(sure), sure.astype(np.float64) - run.correct[inside]
+    signs = np.sign(total(index, residual, 15))[index]
+    values = {"accuracy": run.correct[inside], "confidence": sure, "gap": residual, "ece": signs * residual}
+    made = {name: np.zeros(len(inside)) for name in values}
+    for name, value in values.items():
+        made[name][inside] = (value - value.mean(dtype=np.float64)) / len(sure)
+    return made
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -279,10 +310,11 @@ def _mean_shift(runs: list[Measured]) -> tuple[ShiftCell, ...]:
     if not shifts:
         return ()
     cells = {
-        key: np.mean([shift.per_cell(key) for shift in shifts], axis=0) for key in ("ece", "accuracy", "nll", "brier")
+        key: np.mean([shift.per_cell(key) for shift in shifts], axis=0)
+        for key in ("ece", "accuracy", "nll", "brier", "ece_floor")
     }
     return tuple(
-        ShiftCell(kind, severity, *(float(cells[key][n]) for key in ("ece", "accuracy", "nll", "brier")))
+        ShiftCell(kind, severity, **{key: float(values[n]) for key, values in cells.items()})
         for n, (kind, severity) in enumerate(shifts[0].cells)
     )
 
@@ -308,6 +340,7 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
         "The validation split steers the smoothing; the test split is only measured on.",
         *(_temperatures(runs) for runs in methods.values() if runs[0].temperature is not None),
     ]
+    lines += [FLOOR_NOTE, *([_COMPARED] if len(methods) > 1 else [])]
     if first.shift is not None:
         lines.append(
             f"Shift: {first.shift.note}. Metrics are computed per cell and then averaged over the cells, never pooled."

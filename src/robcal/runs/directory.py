@@ -272,7 +272,6 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
         InputError: if the file is missing, truncated, of an unknown model, or its tensors do not fit that model; or if
             the run directory holds several networks.
     """
-    check_readable(checkpoint, "the checkpoint")
     file = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
     members = len(list(file.parent.glob("member-*.safetensors"))) if file.name == "model.safetensors" else 0
     if members and not file.exists():
@@ -281,6 +280,7 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
             "one network is needed",
             "Name a member-K.safetensors, or take them all by robcal.runs.directory.load_networks",
         )
+    check_readable(checkpoint, "the checkpoint")
     tensors, about = load_checkpoint(own_file(file))
     if file.name == "model.safetensors":
         _check_network(file, tensors)

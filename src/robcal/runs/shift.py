@@ -23,7 +23,8 @@ from robcal.base.files import replacing
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.base.storage import digest_of, load_array, load_arrays, save_arrays
 from robcal.base.types import Float32Array
-from robcal.calibration.binning import TopLabel, bin_sums
+from robcal.calibration.binning import BinSums, TopLabel, bin_sums
+from robcal.calibration.corrected import bin_floors
 from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
 from robcal.data import Split
 from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
@@ -69,10 +70,11 @@ class Shift:
     note: str = ImageCorruptions.note
 
     def per_cell(self, metric: str) -> FloatArray:
-        """(C,) the metric of each cell: "ece", "accuracy", "nll" or "brier"."""
-        if metric == "ece":
+        """(C,) the metric of each cell: "ece", "ece_floor", "accuracy", "nll" or "brier"."""
+        if metric in ("ece", "ece_floor"):
             pairs = zip(self.confidence, self.correct, strict=True)
-            return np.array([_calibration_error(sure, right) for sure, right in pairs])
+            sums = [_bins(sure, right) for sure, right in pairs]
+            return np.array([norm_of_gaps(one, "l1") if metric == "ece" else bin_floors(one).sum() for one in sums])
         values = {"accuracy": self.correct, "nll": self.nll, "brier": self.brier}[metric]
         return np.asarray(values.mean(1, dtype=np.float64))
 
@@ -277,7 +279,6 @@ def _summary(probs: FloatArray, labels: IntArray) -> Mapping[str, Any]:
     }
 
 
-def _calibration_error(confidence: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> float:
-    """ECE, 15 equal-width bins, of a top-label summary."""
-    top = TopLabel(confidence, np.zeros(len(correct), np.int64), correct.astype(np.float64))
-    return norm_of_gaps(bin_sums(top, bins=15), "l1")
+def _bins(confidence: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> BinSums:
+    """Sums over 15 equal-width bins of a top-label summary."""
+    return bin_sums(TopLabel(confidence, np.zeros(len(correct), np.int64), correct.astype(np.float64)), bins=15)
