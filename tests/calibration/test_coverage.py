@@ -1,4 +1,4 @@
-"""Coverage of intervals in a few of the scenarios of benchmarks/coverage.py; what was done before fails each."""
+"""Coverage of intervals in a few of the scenarios of benchmarks/interval_coverage.py; what was done before fails each."""
 
 import importlib.util
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
+FILE = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="benchmarks are not in the wheel")
 
 

@@ -1,7 +1,7 @@
 """How often do the intervals of calibration errors hold the truth? Simulated where the truth is known.
 
-Usage: python benchmarks/coverage.py --out docs/coverage.md    (about 20 minutes on one core)
-       python benchmarks/coverage.py --quick                   (a few repetitions, to see that it runs)
+Usage: python benchmarks/interval_coverage.py --out docs/coverage.md    (about 20 minutes on one core)
+       python benchmarks/interval_coverage.py --quick                   (a few repetitions, to see that it runs)
 
 A data set is drawn from a law of the confidence and a *gap function*: an example of confidence c is right with
 probability c - gap(c). The true error is that of the same 15 bins on the whole population. Networks that are compared
@@ -345,7 +345,7 @@ def head(repetitions: int, seed: int, minutes: float) -> Iterator[str]:
     yield "# Coverage of the intervals of calibration errors"
     yield ""
     yield (
-        "Made by `python benchmarks/coverage.py`, whose docstring says what is drawn: intervals of 95%, "
+        "Made by `python benchmarks/interval_coverage.py`, whose docstring says what is drawn: intervals of 95%, "
         f"{repetitions} data sets a figure (standard error {error:.3f} at .95), 200 resamples, seed {seed}; "
         f"{minutes:.0f} CPU minutes on one core ({platform.machine()}, Python {platform.python_version()}, "
         f"numpy {np.__version__})."
