@@ -1,4 +1,4 @@
-"""Coverage of intervals in a few of the scenarios of benchmarks/interval_coverage.py; what was done before fails each."""
+"""Coverage of intervals in some scenarios of benchmarks/interval_coverage.py; what was done before fails each."""
 
 import importlib.util
 import sys
