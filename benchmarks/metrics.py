@@ -140,7 +140,7 @@ def _netcal(inputs: Any, resamples: int, seed: int) -> dict[str, Any]:
 
 CONTENDERS: dict[str, tuple[Contender, ...]] = {
     "summary": (
-        Contender("robcal", "9 figures with intervals", _our_summary, peer=False),
+        Contender("robcal", "10 figures with intervals", _our_summary, peer=False),
         Contender("torchmetrics", "one figure, bootstrap loop", _torchmetrics_binary, peer=True),
         Contender("torchmetrics", "one figure, BootStrapper", _torchmetrics_bootstrapper, peer=True),
         Contender("netcal", "one figure, bootstrap loop", _netcal, peer=True),

@@ -67,7 +67,7 @@ def test_ratios_are_of_the_same_round_and_failures_are_said(bench):
         return {"seconds": seconds, "megabytes": megabytes, "figures": {"ece": [0.1, 0.0, 0.2]}}
 
     contenders = (
-        bench.Contender("robcal", "9 figures with intervals", None, peer=False),
+        bench.Contender("robcal", "10 figures with intervals", None, peer=False),
         bench.Contender("other", "one figure", None, peer=True),
         bench.Contender("broken", "one figure", None, peer=True),
     )
@@ -75,7 +75,7 @@ def test_ratios_are_of_the_same_round_and_failures_are_said(bench):
     assert bench.paired_ratio(rounds, 1, 0) == 50.0
     assert np.isnan(bench.paired_ratio(rounds, 2, 0))
     lines = bench.table(contenders, rounds).splitlines()
-    assert "| robcal | 9 figures with intervals | 2 | 40 | 0.10000 |  |" in lines
+    assert "| robcal | 10 figures with intervals | 2 | 40 | 0.10000 |  |" in lines
     assert "| other | one figure | 100 * | 1 | 0.10000 | 50 |" in lines
     assert "| broken | one figure | failed: ImportError: no |" in lines
 
@@ -87,7 +87,7 @@ def test_a_job_in_its_own_process_is_extrapolated_and_tells_its_memory(bench, in
     record = bench.start_job("summary", 0, str(tmp_path), options)
     assert record["seconds"] > 0
     assert record["megabytes"] >= 0
-    assert len(record["figures"]) == 9
+    assert len(record["figures"]) == 10
 
     def answer(command, **settings):
         assert command[command.index("--resamples") + 1] == "20"

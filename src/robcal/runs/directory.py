@@ -272,6 +272,8 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
         InputError: if the file is missing, truncated, of an unknown model, or its tensors do not fit that model; or if
             the run directory holds several networks.
     """
+    if checkpoint.name != "model.safetensors":
+        check_readable(checkpoint, "the checkpoint")
     file = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
     members = len(list(file.parent.glob("member-*.safetensors"))) if file.name == "model.safetensors" else 0
     if members and not file.exists():
