@@ -198,6 +198,34 @@ def test_auto_is_the_simplest_within_a_standard_error_and_a_thousandth_of_the_be
 
 
 @pytest.mark.slow
+def test_cross_fitting_says_of_class_wise_maps_what_new_rows_say() -> None:
+    """Only a temperature is wrong here, so a class-wise map can but fit the accidental frequencies of the sample."""
+    seen, new = [], []
+    for seed in range(12):
+        logits, labels = drawn(seed, 20_400, 20)
+        found = {m: Recalibrator(m).fit(logits[:400], labels[:400]) for m in ("temperature", "vector")}
+        held = {m: one.comparison[0].nll.value for m, one in found.items()}
+        true = {m: nll(one.predict_proba(logits[400:]), labels[400:]) for m, one in found.items()}
+        seen.append(held["vector"] - held["temperature"])
+        new.append(true["vector"] - true["temperature"])
+    error = np.hypot(np.std(seen, ddof=1), np.std(new, ddof=1)) / np.sqrt(12)
+    assert np.mean(new) > 0.005
+    assert np.mean(seen) > np.mean(new) - 3 * error
+    assert np.mean(seen) > 0.5 * np.mean(new)
+
+
+@pytest.mark.parametrize("method", ["vector", "isotonic", "dirichlet", "svs", "sms"])
+def test_a_class_with_one_example_or_none_is_fitted_around(method: str) -> None:
+    if method in ("svs", "sms"):
+        pytest.importorskip("probmetrics.calibrators", exc_type=ImportError)
+    logits, labels = drawn(3, 600, 6)
+    labels[labels >= 4] = 0
+    labels[7] = 4  # class 4 has one example, class 5 none
+    probs = Recalibrator(method).fit(logits, labels).predict_proba(logits)
+    assert np.isfinite(probs).all()
+    assert (probs > 0).all()
+
+
 def test_a_calibrated_network_is_left_as_it_is() -> None:
     logits, labels = drawn(3, 3000, temperature=1.0)
     found = Recalibrator().fit(logits, labels)

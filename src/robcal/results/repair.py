@@ -18,7 +18,7 @@ from robcal.robustness.levels import assign_levels
 #: Methods that are tried: those that can never change a label. `robcal recalibrate` has more.
 METHODS = ("none", "temperature", "score-temperature")
 
-#: More examples than this are represented by a sample, evenly over classes and scores.
+#: More logits than this are represented by a sample of the rows.
 MOST_LOGITS = 1 << 22
 
 

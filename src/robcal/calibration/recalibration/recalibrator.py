@@ -253,7 +253,7 @@ def cross_fitted(
         logits: (N, Z) checked logits, N >= 50.
         labels: (N,) checked labels.
         scores: (N,) checked scores, or None for the margin.
-        most: at most so many logits are used, of rows drawn evenly over classes and scores.
+        most: at most so many logits are used, of rows drawn at random.
         seed: of the folds and the sample.
     """
     logits = logits - logits.max(axis=1, keepdims=True)

@@ -123,10 +123,12 @@ class Rows:
 
 
 def make_folds(logits: FloatArray, labels: IntArray, scores: FloatArray, *, folds: int, seed: int) -> IntArray:
-    """Return a fold of every row: balanced over the classes and, within each, over the scores.
+    """Return a fold of every row, drawn without regard to its label.
 
-    Rows are sorted by what they hold and dealt out in seeded random order, `folds` at a time: the order in which they
-    were stored makes no difference.
+    In folds that are balanced over the classes a fit sees each class exactly as often as the rows that judge it do:
+    frequencies that are an accident of this sample then pass for true ones, and a class-wise method seems better than
+    it is on new rows, by about (Z - 1) / 2N of NLL. Rows are sorted by what they hold before the draw: the order in
+    which they were stored makes no difference.
     """
     true = logits[np.arange(len(labels)), labels]
     order = np.lexsort((true, scores, labels))
@@ -134,11 +136,8 @@ def make_folds(logits: FloatArray, labels: IntArray, scores: FloatArray, *, fold
     if np.logical_and.reduce(alike).any():  # rows that hold the same so far go by all that they hold
         order = canonical_order(logits)
         order = order[np.lexsort((true[order], scores[order], labels[order]))]
-    deals = -(-len(labels) // folds)
-    rng = np.random.default_rng(seed)
-    dealt = rng.permuted(np.tile(np.arange(folds), (deals, 1)), axis=1).ravel()[: len(labels)]
     result = np.empty(len(labels), dtype=np.int64)
-    result[order] = dealt
+    result[order] = np.random.default_rng(seed).permutation(len(labels)) % folds
     return result
 
 
