@@ -67,7 +67,7 @@ class TemperatureScaling:
         Raises:
             InputError: on bad logits or labels, if the logits are probabilities, or if one of a true class is -inf.
         """
-        array = _check_no_probs(logits, "fit")
+        array = check_no_probs(logits, "`fit`", "Pass them to `fit_probs`")
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         impossible = np.flatnonzero(np.isneginf(array[np.arange(len(array)), truth]))
         if impossible.size:
@@ -130,7 +130,7 @@ class TemperatureScaling:
                 "it belongs to probabilities, with a share of the uniform distribution mixed in",
                 "Pass probabilities to `transform_probs`",
             )
-        return self._scaled(_check_no_probs(logits, "transform"))
+        return self._scaled(check_no_probs(logits, "`transform`", "Pass them to `transform_probs`"))
 
     def transform_probs(self, probs: Any) -> FloatArray:
         """Return softmax(ln p / T), the counterpart of `fit_probs`; p with the share of uniform that it found.
@@ -170,14 +170,23 @@ class TemperatureScaling:
         return probs
 
 
-def _check_no_probs(logits: Any, function: str) -> FloatArray:
-    """Return checked logits; refuse rows that all lie in [0, 1] and sum to 1."""
+def check_no_probs(logits: Any, taker: str, fix: str) -> FloatArray:
+    """Return checked logits; refuse rows that all lie in [0, 1] and sum to 1.
+
+    Args:
+        logits: (N, Z) logits.
+        taker: what takes them, for the error.
+        fix: what to do with probabilities.
+
+    Raises:
+        InputError: on bad logits, or if they are probabilities.
+    """
     array = check_logits(logits)
     if array.min() >= 0 and array.max() <= 1 and np.abs(array.sum(axis=1) - 1).max() < 1e-3:
         refuse(
             "every row of logits lies in [0, 1] and sums to 1",
-            f"`{function}` takes logits, and these are probabilities",
-            f"Pass them to `{function}_probs`; if they are logits after all, `np.asarray(logits) - 1` means the same",
+            f"{taker} takes logits, and these are probabilities",
+            f"{fix}; if they are logits after all, `np.asarray(logits) - 1` means the same",
         )
     return array
 

@@ -66,6 +66,16 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{MINUS}{text}" if value < 0 and float(text) != 0 else text
 
 
+def short(value: float | None, digits: int = 3, write: Callable[[float | None, int], str] = number) -> str:
+    """A number without the leading zero, so that a row of a table fits 80 columns.
+
+    Example:
+        >>> short(0.1234), short(-0.5, 1), short(1.0)
+        ('.123', '−.5', '1.000')
+    """
+    return write(value, digits).replace("0.", ".", 1)
+
+
 def signed(value: float | None, digits: int = 4) -> str:
     """As `number`, with a plus before positive values.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from robcal.base.types import Estimate, GroupRow, MethodResult
+from robcal.base.types import GroupRow, MethodResult
 from robcal.report import formatting
 from robcal.report.directions import row_direction
 
@@ -23,10 +24,10 @@ def level_cells(row: GroupRow) -> tuple[str, ...]:
         formatting.clean_text(row.group),
         str(row.n),
         formatting.significant(row.score_high),
-        _short(row.accuracy.value),
-        _short(row.confidence.value),
-        _with_interval(row.gap, lambda value: _short(value, formatting.signed)),
-        _with_interval(row.ece, _short),
+        formatting.short(row.accuracy.value),
+        formatting.short(row.confidence.value),
+        formatting.with_interval(row.gap, partial(formatting.short, write=formatting.signed)),
+        formatting.with_interval(row.ece, formatting.short),
     )
 
 
@@ -83,14 +84,3 @@ def markdown_levels(method: MethodResult) -> str:
     lines = ["| level | " + " | ".join(HEADINGS) + " |", "|" + "---:|" * (1 + len(HEADINGS))]
     lines += ["| " + " | ".join(level_cells(row)) + " |" for row in method.levels]
     return "\n".join(lines) + "\n"
-
-
-def _short(value: float | None, show: Callable[[float | None, int], str] = formatting.number) -> str:
-    """Three decimals without the leading zero, so that a row fits 80 columns."""
-    return show(value, 3).replace("0.", ".", 1)
-
-
-def _with_interval(estimate: Estimate, show: Callable[[float | None], str]) -> str:
-    if estimate.low is None:
-        return show(estimate.value)
-    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"

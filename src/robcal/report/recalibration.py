@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from robcal.base.types import Estimate
 from robcal.calibration.recalibration import CandidateResult
 from robcal.report import formatting
+from robcal.report.level_table import plain_table
 
 HEADINGS = ("method", "NLL", "above best", "ECE", "worst gap")
 
@@ -29,7 +30,7 @@ def method_cells(row: CandidateResult) -> tuple[str, ...]:
 
 def text_comparison(rows: Sequence[CandidateResult]) -> Table:
     """Return the table for a terminal; the method in use is marked by an arrow."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table()
     table.add_column("", min_width=1)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
@@ -88,10 +89,8 @@ def _left(row: CandidateResult) -> str:
 
 
 def _interval(estimate: Estimate, digits: int) -> str:
-    low, high = (_short(end, digits) for end in (estimate.low, estimate.high))
-    return f"{_short(estimate.value, digits)} [{low}, {high}]"
+    return formatting.ascii_numbers(formatting.with_interval(estimate, partial(formatting.short, digits=digits)))
 
 
-def _short(value: float | None, digits: int) -> str:
-    """A number without the leading zero, and with a plain minus."""
-    return formatting.number(value, digits).replace(formatting.MINUS, "-").replace("0.", ".", 1)
+def _short(value: float, digits: int) -> str:
+    return formatting.ascii_numbers(formatting.short(value, digits))

@@ -8,10 +8,9 @@ from typing import Any
 from robcal.base.checks import check_labels, check_probs, check_same_length
 from robcal.base.types import METRIC_TITLES, Estimate
 from robcal.calibration.seeds import paired_difference
-from robcal.calibration.weighted import METRICS
 
-#: What is compared; of calibration errors the one that noise does not bias, where there is one.
-COMPARED = ("accuracy", "gap", "ece_corrected" if "ece_corrected" in METRICS else "ece", "nll", "brier", "aurc")
+#: What is compared; of calibration errors the one that noise does not bias.
+COMPARED = ("accuracy", "gap", "ece_corrected", "nll", "brier", "aurc")
 
 
 def compare_models(
@@ -45,7 +44,5 @@ def compare_models(
     truth = check_labels(labels, n=len(first), num_classes=min(first.shape[1], second.shape[1]))
     options = {"bins": bins, "resamples": resamples, "seed": seed}
     return {
-        name: paired_difference(name, [probs], [other], truth, **options)
-        for name in METRIC_TITLES
-        if name in COMPARED and name in METRICS
+        name: paired_difference(name, [probs], [other], truth, **options) for name in METRIC_TITLES if name in COMPARED
     }

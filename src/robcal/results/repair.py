@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.types import Estimate, Repair, RepairedLevel
-from robcal.calibration.binning import top_of
+from robcal.calibration.binning import summarise
+from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
+from robcal.calibration.recalibration.maps import margins
 from robcal.robustness.levels import assign_levels
 
 #: Methods that are tried: those that can never change a label. `robcal recalibrate` has more.
@@ -65,7 +66,7 @@ def repair_of(
         after = recalibrator.predict_proba(logits, scores)
         judged = f"{len(rows)} examples, by a fit of {len(validation[1])} others"
     before, truth = probs[rows], labels[rows]
-    by = margin_of(before) if scores is None else scores[rows]
+    by = margins(_logs(before)) if scores is None else scores[rows]
     levels = _levels(before, after, truth, assign_levels(by, num_levels, ties="share"))
     both = (before, after)
     nll = tuple(mean_interval(-np.log(one[np.arange(len(truth)), truth])) for one in both)
@@ -76,13 +77,6 @@ def repair_of(
     )
     score = "margin" if scores is None else score_name
     return Repair(method, score, judged, nll, ece, levels, _sentence(method, score, nll, ece, levels))
-
-
-def margin_of(probs: FloatArray) -> FloatArray:
-    """Return the largest log-probability minus the second largest, (N,)."""
-    two = np.partition(_logs(probs), -2, axis=1)[:, -2:]
-    margin: FloatArray = two[:, 1] - two[:, 0]
-    return margin
 
 
 def _can_be_fitted(probs: FloatArray, labels: IntArray) -> bool:
@@ -97,17 +91,13 @@ def _logs(probs: FloatArray) -> FloatArray:
 
 def _levels(before: FloatArray, after: FloatArray, labels: IntArray, levels: IntArray) -> tuple[RepairedLevel, ...]:
     found = np.unique(levels)
-    confidence = 1 - 0.05 / len(found)
-
-    def gap(probs: FloatArray, rows: IntArray) -> Estimate:
-        return gap_interval(top_of(probs[rows], labels[rows], probs.dtype), confidence)
-
-    rows_of: Callable[[int], IntArray] = lambda level: np.flatnonzero(levels == level)  # noqa: E731
-    return tuple(
-        RepairedLevel(int(level), len(rows), gap(before, rows), gap(after, rows))
-        for level in found
-        for rows in [rows_of(level)]
-    )
+    jointly = joint_confidence(0.95, len(found))
+    rows = []
+    for level in found:
+        inside = levels == level
+        gaps = (gap_interval(summarise(probs[inside], labels[inside]), jointly) for probs in (before, after))
+        rows.append(RepairedLevel(int(level), int(inside.sum()), *gaps))
+    return tuple(rows)
 
 
 def _sentence(

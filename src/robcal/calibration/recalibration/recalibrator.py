@@ -15,7 +15,6 @@ from robcal.base.checks import (
     IntArray,
     check_choice,
     check_labels,
-    check_logits,
     check_output,
     check_scores,
     check_seed,
@@ -40,6 +39,7 @@ from robcal.calibration.recalibration.selection import (
     refit,
 )
 from robcal.calibration.recalibration.stages import has_probmetrics
+from robcal.calibration.temperature import check_no_probs
 
 #: Fewer examples than this are refused: five folds of them say nothing about a method.
 LEAST_EXAMPLES = 50
@@ -152,7 +152,7 @@ class Recalibrator:
         """
         if not hasattr(self, "_maps"):
             refuse("the recalibrator is not fitted", "predict_proba needs a fit", "Call fit on validation data first")
-        array = _check_no_probs(logits)
+        array = check_no_probs(logits, "a recalibrator", "Pass their logarithms, `np.log(logits)`")
         if array.shape[1] != self._classes:
             refuse(
                 f"logits have {array.shape[1]} classes",
@@ -188,7 +188,7 @@ class Recalibrator:
         return file
 
     def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
-        array = _check_no_probs(logits)
+        array = check_no_probs(logits, "a recalibrator", "Pass their logarithms, `np.log(logits)`")
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         if len(truth) < LEAST_EXAMPLES:
             refuse(
@@ -322,18 +322,6 @@ def _check_mixes(method: str) -> None:
             f"{method} mixes the logits of all classes, which must be finite",
             'Choose "temperature" or "score-temperature"',
         )
-
-
-def _check_no_probs(logits: Any) -> FloatArray:
-    """Return checked logits; refuse rows that all lie in [0, 1] and sum to 1."""
-    array = check_logits(logits)
-    if array.min() >= 0 and array.max() <= 1 and np.abs(array.sum(axis=1) - 1).max() < 1e-3:
-        refuse(
-            "every row of logits lies in [0, 1] and sums to 1",
-            "a recalibrator takes logits, and these are probabilities",
-            "Pass their logarithms, `np.log(logits)`; if they are logits after all, `logits - 1` means the same",
-        )
-    return array
 
 
 def _sample(rows: Rows, seed: int, most: int) -> Rows:

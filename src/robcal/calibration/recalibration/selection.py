@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.types import Estimate
 from robcal.calibration.binning import bin_index, summarise
+from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.recalibration.maps import MASKED, Map, Temperature, shifted
@@ -36,8 +37,6 @@ from robcal.calibration.recalibration.stages import (
 from robcal.calibration.row_order import canonical_order
 from robcal.calibration.temperature import TemperatureScaling, optimal_temperature
 
-#: First stages, the simplest first; each may be followed by a score temperature ("sms+score-temperature").
-FIRST_STAGES = ("none", "vector", "svs", "isotonic", "dirichlet", "sms")
 SCORE_TEMPERATURE = "score-temperature"
 
 #: Every method by its name, the simplest first: of two that the data cannot tell apart, `auto` takes the earlier.
@@ -157,8 +156,7 @@ def first_of(method: str) -> str:
 
 def choose(candidates: Sequence[Candidate], labels: IntArray) -> int:
     """Return the position of the simplest candidate that the data cannot tell from the one with the lowest NLL."""
-    losses = [_losses(candidate.held, labels) for candidate in candidates]
-    best = min(losses, key=lambda values: float(values.mean()))
+    losses, best = _compared(candidates, labels)
     order = sorted(range(len(candidates)), key=lambda n: METHODS.index(candidates[n].method))
     for number in order:
         above = losses[number] - best
@@ -170,8 +168,7 @@ def choose(candidates: Sequence[Candidate], labels: IntArray) -> int:
 
 def compare(candidates: Sequence[Candidate], rows: Rows, chosen: int, *, seed: int) -> tuple[CandidateResult, ...]:
     """Return the figures of every candidate."""
-    losses = [_losses(candidate.held, rows.labels) for candidate in candidates]
-    best = min(losses, key=lambda values: float(values.mean()))
+    losses, best = _compared(candidates, rows.labels)
     levels = bin_index(rows.scores, bins=LEVELS, scheme="mass")
     truth = np.zeros_like(rows.logits)
     truth[np.arange(len(truth)), rows.labels] = 1
@@ -293,9 +290,16 @@ def _losses(logs: FloatArray, labels: IntArray) -> FloatArray:
     return losses
 
 
+def _compared(candidates: Sequence[Candidate], labels: IntArray) -> tuple[list[FloatArray], FloatArray]:
+    """Return the losses (N,) of every candidate, and those of the one with the lowest mean."""
+    losses = [_losses(candidate.held, labels) for candidate in candidates]
+    return losses, min(losses, key=lambda values: float(values.mean()))
+
+
 def _worst_level(probs: FloatArray, labels: IntArray, levels: IntArray) -> tuple[int, Estimate]:
     """Return the level with the largest gap in absolute value, and that gap; intervals hold for all levels at once."""
     found = np.unique(levels)
-    gaps = [gap_interval(summarise(probs[levels == n], labels[levels == n]), 1 - 0.05 / len(found)) for n in found]
+    jointly = joint_confidence(0.95, len(found))
+    gaps = [gap_interval(summarise(probs[levels == n], labels[levels == n]), jointly) for n in found]
     worst = int(np.argmax([abs(gap.value) for gap in gaps]))
     return int(found[worst]), gaps[worst]
