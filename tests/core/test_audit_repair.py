@@ -75,16 +75,14 @@ def test_a_gap_that_depends_on_the_score_is_said_and_shown_everywhere(tmp_path: 
 
 
 def test_where_nothing_can_be_fitted_there_is_no_repair() -> None:
-    probs, labels = drawn(0, 40)
-    assert robcal.audit(probs, labels, resamples=50).results.methods[0].repair is None
+    few = robcal.audit(*drawn(0, 40), resamples=50)
+    assert few.results.methods[0].repair is None
+    assert "at least 50 examples to fit on" in " ".join(str(few).split())
     probs, labels = drawn(0, 400)
     impossible = np.eye(3)[(labels + 1) % 3]
-    assert (
-        robcal.audit(np.where(np.arange(400)[:, None] == 7, impossible, probs), labels, resamples=50)
-        .results.methods[0]
-        .repair
-        is None
-    )
+    zeros = robcal.audit(np.where(np.arange(400)[:, None] == 7, impossible, probs), labels, resamples=50)
+    assert zeros.results.methods[0].repair is None
+    assert "a probability of 0, which no temperature changes, in 1 of the examples" in " ".join(str(zeros).split())
 
 
 def test_the_number_of_examples_that_a_gap_takes() -> None:
@@ -111,6 +109,9 @@ def test_paired_differences_are_those_of_the_metrics() -> None:
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
+
+
+ALL = ["--prob-columns", "p0,p1", "--label-column", "label"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
@@ -202,6 +203,14 @@ def test_two_models_on_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--probs", "p.npy", "--labels", "y.npy", "--val-probs", "p.npy"], "--val-labels"),
         (["t.csv", "--confidence-column", "c"], "--correct-column was not given"),
         (["--confidence", "c.npy"], "--correct was not given"),
+        (["t.csv", *ALL, "--score-column", "s", "--scores", "s.npy"], "--score-column and --scores were both given"),
+        (["t.csv", *ALL, "--probs", "p.npy"], "--prob-columns and --probs were both given"),
+        (["--probs", "p.npy", "--labels", "y.npy", "--score-column", "s"], "--score-column came without a table"),
+        (["t.csv", *ALL, "--confidence-column", "c", "--correct-column", "ok"], "more than one of"),
+        (["--probs", "p.npy", "--labels", "y.npy", "--correct", "r.npy"], "--probs and --correct"),
+        (["--probs", "p.npy", "--labels", "y.npy", "--val-scores", "s.npy"], "--val-scores came without --scores"),
+        (["--confidence", "c.npy", "--correct", "r.npy", "--val-labels", "y.npy"], "--confidence and --val-labels"),
+        (["run", "--val-labels", "y.npy"], "a run directory and --val-labels"),
         (["--confidence", "c.npy", "--probs", "p.npy"], "more than one of"),
         (["--confidence", "c.npy", "--correct", "r.npy", "--against", "p.npy"], "--confidence and --against"),
     ],

@@ -161,6 +161,12 @@ def at_the_command_line(folder: Path) -> Iterator[tuple[Callable[[], Any], Calla
     right = ("--correct", folder / "r.npy")
     yield lambda: cli(*top), lambda _: cli(*top, *right), "Pass --correct FILE"
     yield lambda: cli(*top, *right, "--against", folder / "p.npy"), lambda _: cli(*two), "--probs and --labels in place"
+    np.save(folder / "s.npy", PROBS[:, 0])
+    scored = (*table, "p0,p1", "--label_column", "label", "--score_column", "p0")
+    yield lambda: cli(*scored, "--scores", folder / "s.npy"), lambda _: cli(*scored), "Drop one of them"
+    yield lambda: cli(*two, "--score_column", "p0"), lambda _: cli(*scored), "robcal audit TABLE.csv"
+    yield lambda: cli(*two, *right), lambda _: cli(*two), "Drop --correct"
+    yield lambda: cli(*two, "--val_scores", folder / "s.npy"), lambda _: cli(*two), "or drop them"
     validated = (*two, "--val_probs", folder / "p.npy")
     yield lambda: cli(*validated), lambda _: cli(*validated, "--val_labels", folder / "y.npy"), "Pass all of them"
     yield lambda: read(folder / "two.npz", "the array"), named, "Name it"

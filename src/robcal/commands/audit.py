@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,19 +98,18 @@ def audit(
 
     admit_factories(factory)
     options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
-    if run is not None and (confidence_column or correct_column):
-        confidence = _of_table(run, confidence_column, "--confidence-column", _TOP_COLUMNS)
-        correct = _of_table(run, correct_column, "--correct-column", _TOP_COLUMNS)
-        run, table = None, run
-    elif run is not None and (prob_columns or label_column):
-        probs = _of_table(run, prob_columns, "--prob-columns", _ALL_COLUMNS)
-        labels = _of_table(run, label_column, "--label-column", _ALL_COLUMNS)
-        run, table = None, run
-    else:
-        table = None
-    if table is not None:
-        scores = Path(f"{table}:{score_column}") if score_column else scores
-        groups = Path(f"{table}:{group_column}") if group_column else groups
+    files = {
+        "probs": probs, "labels": labels, "confidence": confidence, "correct": correct,
+        "scores": scores, "groups": groups,
+    }  # fmt: skip
+    columns_of = {
+        "probs": prob_columns, "labels": label_column, "confidence": confidence_column, "correct": correct_column,
+        "scores": score_column, "groups": group_column,
+    }  # fmt: skip
+    if any(columns_of.values()):
+        files = _of_table(run, columns_of, files)
+        probs, labels, confidence, correct, scores, groups = files.values()
+        run = None
     if [run, probs, confidence].count(None) != 2:
         several = any(one is not None for one in (run, probs, confidence))
         refuse(
@@ -125,7 +125,7 @@ def audit(
         _check_run(run)
         _refuse_with_run(
             labels=labels, correct=correct, scores=scores, column=column, score_name=score_name, groups=groups,
-            against=against, val_probs=val_probs,
+            against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
         )  # fmt: skip
         out = out or run / "audit.html"
         check_output(out, overwrite=overwrite or out == run / "audit.html")
@@ -134,7 +134,9 @@ def audit(
     elif confidence is not None:
         if correct is None:
             refuse("--correct was not given", "--confidence and --correct go together", "Pass --correct FILE")
-        _refuse_with_confidence(labels=labels, against=against, val_probs=val_probs)
+        _refuse_with_confidence(
+            labels=labels, against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores
+        )
         if out is not None:
             check_output(out, overwrite=overwrite)
         result = audit_confidence_files(
@@ -143,6 +145,12 @@ def audit(
     else:
         if labels is None or probs is None:
             refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes: --labels FILE")
+        if correct is not None:
+            refuse(
+                "--probs and --correct were given",
+                "probabilities are held against the true classes",
+                "Drop --correct, or pass --confidence in place of --probs and --labels",
+            )
         if out is not None:
             check_output(out, overwrite=overwrite)
         result = audit_files(
@@ -166,26 +174,55 @@ def audit(
             typer.echo(str(path))
 
 
-_ALL_COLUMNS = ("--prob-columns p0,p1", "--label-column label")
-_TOP_COLUMNS = ("--confidence-column confidence", "--correct-column correct")
+#: What the audit takes → the option that names its columns in one table.
+_COLUMN_OPTIONS = {
+    "probs": "--prob-columns", "labels": "--label-column", "confidence": "--confidence-column",
+    "correct": "--correct-column", "scores": "--score-column", "groups": "--group-column",
+}  # fmt: skip
 
 
-def _of_table(table: Path, names: str | None, option: str, needed: tuple[str, str]) -> Path:
-    """Return FILE:NAME,NAME of one table of predictions."""
-    if names is None:
+def _of_table(
+    table: Path | None, columns_of: Mapping[str, str | None], files: Mapping[str, Path | None]
+) -> dict[str, Path | None]:
+    """Return the files of an audit, those whose columns are named as FILE:NAME,NAME of one table."""
+    named = {what: names for what, names in columns_of.items() if names}
+    options = ", ".join(_COLUMN_OPTIONS[what] for what in named)
+    if table is None:
         refuse(
-            f"{option} was not given",
-            f"a table of predictions needs {' and '.join(one.split()[0] for one in needed)}",
-            f"Name them: robcal audit {table} {' '.join(needed)}",
+            f"{options} came without a table",
+            "columns are of one table of predictions, the first argument",
+            "Name it: robcal audit TABLE.csv --prob-columns p0,p1 --label-column label",
         )
-    return Path(f"{table}:{names}")
+    if twice := [what for what in named if files[what] is not None]:
+        refuse(
+            f"{_COLUMN_OPTIONS[twice[0]]} and --{twice[0]} were both given",
+            "each array comes from the table or from a file of its own",
+            "Drop one of them",
+        )
+    wanted = ("confidence", "correct") if {"confidence", "correct"} & set(named) else ("probs", "labels")
+    if missing := [what for what in wanted if what not in named]:
+        both = " and ".join(_COLUMN_OPTIONS[what] for what in wanted)
+        names = " ".join(f"{_COLUMN_OPTIONS[what]} {named.get(what, _EXAMPLES[what])}" for what in wanted)
+        refuse(
+            f"{_COLUMN_OPTIONS[missing[0]]} was not given",
+            f"a table of predictions needs {both}",
+            f"Name them: robcal audit {table} {names}",
+        )
+    return {**files, **{what: Path(f"{table}:{names}") for what, names in named.items()}}
+
+
+_EXAMPLES = {"probs": "p0,p1", "labels": "label", "confidence": "confidence", "correct": "correct"}
+
+
+def _given(**options: Any) -> str:
+    """The options that were given, as they are written."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
 
 
 def _refuse_with_confidence(**given: Any) -> None:
-    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
-    if names:
+    if names := _given(**given):
         refuse(
-            f"--confidence and {', '.join(names)} were given",
+            f"--confidence and {names} were given",
             "these options need the probabilities of all classes",
             "Leave them out, or pass --probs and --labels in place of --confidence and --correct",
         )
@@ -194,6 +231,8 @@ def _refuse_with_confidence(**given: Any) -> None:
 def _validation(
     probs: Path | None, labels: Path | None, scores: Path | None, *, scored: bool
 ) -> tuple[Path, ...] | None:
+    if scores is not None and not scored:
+        refuse("--val-scores came without --scores", "validation scores go with scores", "Pass --scores, or drop them")
     given = [probs, labels, *([scores] if scored else [])]
     present = tuple(path for path in given if path is not None)
     if present and len(present) != len(given):
@@ -232,10 +271,9 @@ def _verdict(estimate: Any, lower_is_better: bool, name: str) -> str:
 
 def _refuse_with_run(**given: Any) -> None:
     """Refuse options of plain files beside a run, which brings its own labels and scores."""
-    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
-    if names:
+    if names := _given(**given):
         refuse(
-            f"a run directory and {', '.join(names)} were given",
+            f"a run directory and {names} were given",
             "a run brings its own labels and scores; these options go with --probs",
             "Leave them out, or pass --probs and --labels instead of the run",
         )

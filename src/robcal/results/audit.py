@@ -52,7 +52,7 @@ from robcal.report.flat import flat_rows, wrong_rows_csv
 from robcal.report.notebook import notebook_html
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
-from robcal.results.repair import repair_of
+from robcal.results.repair import repair_of, why_no_repair
 from robcal.robustness.levels import assign_levels
 from robcal.runs.hard_labels import hard_label_remarks
 
@@ -263,10 +263,14 @@ def audit(
     distance = _check_audited(len(array), scores, num_levels)
     name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
-    repair = repair_of(
-        array, truth, distance, score_name=name, num_levels=num_levels, bins=bins, resamples=resamples, seed=seed,
-        validation=None if validation is None else _check_validation(validation, array.shape[1], distance is not None),
-    )  # fmt: skip
+    others = None if validation is None else _check_validation(validation, array.shape[1], distance is not None)
+    reason = why_no_repair(array, truth, num_levels, others)
+    repair = None
+    if reason is None:
+        repair = repair_of(
+            array, truth, distance, score_name=name, num_levels=num_levels, bins=bins, resamples=resamples, seed=seed,
+            validation=others,
+        )  # fmt: skip
     top = summarise(probs, truth)
     return _audited(
         top,
@@ -278,6 +282,7 @@ def audit(
         groups=groups,
         num_levels=num_levels,
         options=options,
+        notes=() if reason is None else (reason,),
     )
 
 
@@ -360,6 +365,7 @@ def _audited(
     groups: Any,
     num_levels: int,
     options: Mapping[str, Any],
+    notes: tuple[str, ...] = (),
 ) -> Audit:
     """Add the tables of levels and groups, the reliability diagram, the wrong examples and the notes."""
     groupings = groups if isinstance(groups, Mapping) else {} if groups is None else {"group": groups}
@@ -383,8 +389,8 @@ def _audited(
         "sizes": {"examples": len(top)},
     }
     sizes, lowest = [row.n for row in method.levels], wording_of(score_name).lowest
-    notes = _notes(len(top), num_levels, sizes, bins, confidence, options["resamples"], lowest)
-    notes += (_resolution(top.residual, num_levels),)
+    basis = _notes(len(top), num_levels, sizes, bins, confidence, options["resamples"], lowest)
+    notes = (*basis, _resolution(top.residual, num_levels), *notes)
     method = dataclasses.replace(method, worst=examples.worst(SHOWN_WORST))
     results = Results(
         title, dataset, (method,), notes=notes, provenance=provenance(seed=seed), score_name=score_name,

@@ -34,8 +34,8 @@ def repair_of(
     resamples: int,
     seed: int,
     validation: tuple[FloatArray, IntArray, FloatArray | None] | None = None,
-) -> Repair | None:
-    """Return what recalibration would repair, None where too few examples or a true class of probability 0 forbid it.
+) -> Repair:
+    """Return what recalibration would repair; `why_no_repair` says where that cannot be told.
 
     Args:
         probs: (N, Z) checked probabilities.
@@ -49,11 +49,6 @@ def repair_of(
         validation: probabilities, labels and scores of other examples to fit on; without them every example is judged
             by a fit of the four other fifths of the same ones.
     """
-    fitted_on = (probs, labels, scores) if validation is None else validation
-    if not all(_can_be_fitted(one[0], one[1]) for one in (fitted_on, (probs, labels))):
-        return None
-    if len(fitted_on[1]) < LEAST_EXAMPLES or len(labels) < num_levels:
-        return None
     logits = _logs(probs)
     if validation is None:
         found = cross_fitted(METHODS, logits, labels, scores, most=MOST_LOGITS, seed=seed)
@@ -79,8 +74,28 @@ def repair_of(
     return Repair(method, score, judged, nll, ece, levels, _sentence(method, score, nll, ece, levels))
 
 
-def _can_be_fitted(probs: FloatArray, labels: IntArray) -> bool:
-    return bool((probs[np.arange(len(labels)), labels] > 0).all())
+def why_no_repair(
+    probs: FloatArray,
+    labels: IntArray,
+    num_levels: int,
+    validation: tuple[FloatArray, IntArray, FloatArray | None] | None,
+) -> str | None:
+    """Return why it cannot be told what a recalibration would repair, in a sentence; None where it can."""
+    fitted_on = labels if validation is None else validation[1]
+    if len(fitted_on) < LEAST_EXAMPLES or len(labels) < num_levels:
+        return (
+            "What a recalibration would repair is not told: that takes "
+            f"at least {LEAST_EXAMPLES} examples to fit on, and one for each level."
+        )
+    pairs = [(probs, labels), *([] if validation is None else [validation[:2]])]
+    impossible = sum(int((one[np.arange(len(true)), true] == 0).sum()) for one, true in pairs)
+    if impossible:
+        return (
+            "What a recalibration would repair is not told: the true class has a probability of 0, which no "
+            f"temperature changes, in {impossible} of the examples "
+            "(robcal.TemperatureScaling().fit_probs fits these too)."
+        )
+    return None
 
 
 def _logs(probs: FloatArray) -> FloatArray:
