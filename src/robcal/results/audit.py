@@ -428,9 +428,7 @@ def audit_files(
     return audit(
         read_array(probs, "the probabilities"),
         read_array(labels, "the labels"),
-        scores=None if scores is None else read_scores(scores, column),
-        groups=None if groups is None else {title_of(groups): read_array(groups, "the groups")},
-        score_name=score_name or (None if scores is None else _score_name(scores, column)),
+        **_read_beside(scores, column, score_name, groups),
         validation=None if validation is None else _read_validation(validation, column),
         **options,
     )
@@ -454,11 +452,20 @@ def audit_confidence_files(
     return audit_confidence(
         read_array(confidence, "the confidences"),
         read_array(correct, "the outcomes"),
-        scores=None if scores is None else read_scores(scores, column),
-        groups=None if groups is None else {title_of(groups): read_array(groups, "the groups")},
-        score_name=score_name or (None if scores is None else _score_name(scores, column)),
+        **_read_beside(scores, column, score_name, groups),
         **options,
     )
+
+
+def _read_beside(
+    scores: Path | None, column: str | None, score_name: str | None, groups: Path | None
+) -> dict[str, Any]:
+    """The arguments of an audit that stand beside its predictions."""
+    return {
+        "scores": None if scores is None else read_scores(scores, column),
+        "groups": None if groups is None else {title_of(groups): read_array(groups, "the groups")},
+        "score_name": score_name or (None if scores is None else _score_name(scores, column)),
+    }
 
 
 def _read_validation(files: tuple[Path, ...], column: str | None) -> tuple[Any, ...]:
