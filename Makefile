@@ -38,19 +38,19 @@ demo: $(VENV)/.wheel
 	$(BIN)/robcal demo
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
 
 # The situations of docs/reliability.md alone.
 reliability: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests/reliability
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/reliability
 
 # 10,000 damaged files, each read right or refused; the tests try 400.
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutations.py --count 10000
 
 test-fast: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -98,7 +98,7 @@ test-torch: $(VENV)/.wheel
 	$(PYTHON) -m venv .venv-torch
 	grep -v -E '^(torch|sympy)==' constraints.txt > .venv-torch/constraints.txt
 	PIP_CONSTRAINT=.venv-torch/constraints.txt .venv-torch/bin/pip install -q torch==$(TORCH) "$$(ls dist/robcal-*.whl)[test]"
-	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -n $(WORKERS) tests
+	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup tests
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
 
 clean:

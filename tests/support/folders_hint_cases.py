@@ -156,7 +156,7 @@ def _two_sizes(folder: Path) -> Steps:
     yield lambda: read_folder(str(folder), int(size[1])).parts["train"].inputs[np.arange(5)]
 
 
-FOLDERS_CASES = [
+CASES = [
     Case("a file in place of a folder", "0.png is a file", _loose_file),
     Case("a folder around all", "holds 1 class folder", _wrapped),
     Case("no class folders", "holds 0 class folder", _flat),

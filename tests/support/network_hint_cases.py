@@ -351,7 +351,7 @@ def _not_installed(folder: Path) -> Steps:
     yield lambda: _build("cnn")
 
 
-NETWORK_CASES = [
+CASES = [
     *(Case(name, message, _network(make, advice)) for name, (make, message, advice) in NETWORKS.items()),
     Case("inputs of NaN at once", "training inputs hold NaN .*mean of their column", _rows(math.nan, 0)),
     Case("inputs of infinity later", "1 training inputs hold NaN or inf.*mean of their column", _rows(math.inf, 50)),

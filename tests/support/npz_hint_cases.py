@@ -104,7 +104,7 @@ def _objects(folder: Path) -> Steps:
 ODD = np.where(np.arange(24) % 6 == 0, np.nan, Y.astype(float))
 HOLED = np.where(TABLE > 1.5, np.nan, TABLE)
 
-ARRAY_CASES = [
+CASES = [
     Case("other keys", "has no arrays by the names", _keys),
     Case("one array", "no npz file, but one array", _one_array),
     Case("a text", r"npz file .*a\.npz cannot be read", _text),

@@ -109,7 +109,7 @@ def _pickle(folder: Path) -> Steps:
     yield lambda: load_arrays(PLAIN, source="a batch")
 
 
-OFFICIAL_CASES = [
+CASES = [
     Case("ImageNet without val", r"no val/ with class folders", _imagenet(_hide("val"), _bring_back("val"))),
     Case("ImageNet with one class", "has 1 class", _imagenet(_hide("train/n01443537"), _bring_back("train/n01443537"))),
     Case("shards without validation", "no folder val of parquet files", _lost_part_of_shards),

@@ -135,7 +135,7 @@ def _imagenet_without_bytes(folder: Path) -> Steps:
 NO_BYTES = pa.array([{"bytes": picture(32, 32)}] * 9 + [{"bytes": None}], pa.struct([("bytes", pa.binary())]))
 
 
-PARQUET_CASES = [
+CASES = [
     Case(
         "a file that is no parquet",
         "the parquet file .* cannot be read",

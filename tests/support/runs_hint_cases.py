@@ -10,13 +10,11 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from hint_cases import Call, Case, Steps, in_turn
+from hint_cases import Call, Case, Steps, in_turn, robcal
 from official_files import write_shards
-from typer.testing import CliRunner
 
 from robcal.base.storage import load_checkpoint, save_checkpoint
 from robcal.base.types import FidelityRow
-from robcal.commands.cli import app
 from robcal.runs.cross_fit import assign_folds
 from robcal.runs.directory import load_model, open_run
 from robcal.runs.measure import measure_run
@@ -26,17 +24,6 @@ from robcal.training.settings import TrainSettings
 DATA = ("--data", "digits", "--train-limit", "60", "--test-limit", "30")
 SMALL = (*DATA, "--model", "mlp", "--epochs", "1", "--device", "cpu")
 TRAIN = ("train", *SMALL, "--method", "vanilla", "--quiet")
-
-
-def robcal(*words: object) -> Call:
-    """A command; an error that it refuses its input with is raised."""
-
-    def call() -> str:
-        done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.stdout
-
-    return call
 
 
 def written(hint: str, **places: object) -> tuple[str, ...]:
@@ -345,7 +332,7 @@ def _recalibrated(wrong: tuple[str, ...], right: tuple[str, ...]) -> Callable[[P
 
 ARRAYS, OUT = ("--logits", "z.npy", "--labels", "y.npy"), ("--out", "r.json")
 
-RUNS_CASES = [
+CASES = [
     Case("a run of other settings", "Pass --overwrite to replace it, or choose another --out", _other_settings),
     Case("a folder of other things", "Choose another --out", _taken_folder),
     Case("the folder around a run", "Name one, such as", _named(lambda run: run.parent)),

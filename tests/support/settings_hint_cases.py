@@ -130,7 +130,7 @@ def _other_seeds(folder: Path) -> Steps:
     yield lambda: (load([0, 1], f"{plain}{own}seeds = [1]\n"), load([0], plain + own), load([0], plain))
 
 
-SETTINGS_CASES = [
+CASES = [
     Case("--gain of the integral controller", "pass --controller stable", _both(
         {"controller": "integral", "gain": 2.0}, {"controller": "integral"}, {"controller": "stable", "gain": 2.0},
     )),

@@ -141,7 +141,7 @@ def _crop(x: torch.Tensor) -> object:
     return random_resized_crop(x, generator=GENERATOR)
 
 
-SHIFTS_CASES = [
+CASES = [
     Case("a corrupted set without path", "is written cifar10c:PATH", _corrupted_spec),
     Case("a corrupted set without a kind", "has no fog.npy", _corrupted_lost),
     Case("a corrupted set, damaged", "fog.npy holds uint8 of shape", _corrupted_damaged),

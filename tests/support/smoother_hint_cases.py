@@ -87,7 +87,7 @@ def _weights(model: torch.nn.Module | None) -> object:
     return method.after_epoch(state, dataclasses.replace(info, model=model))
 
 
-SMOOTHER_CASES = [
+CASES = [
     Case(
         "integral without a step size",
         "Pass step_size, for example 0.05",

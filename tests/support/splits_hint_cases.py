@@ -113,7 +113,7 @@ def _taken_folder(folder: Path) -> Steps:
     yield lambda: unpack_pictures(str(folder / "shards"), folder / "other")
 
 
-SPLITS_CASES = [
+CASES = [
     Case(
         "image_size of digits",
         "only folder:PATH and imagenet:PATH resize",
