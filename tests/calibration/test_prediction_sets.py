@@ -144,7 +144,7 @@ BAD = {
     "scores for levels": (lambda p, y, r: prediction_sets(p, y, p, levels=r / 7, new_levels=r), "levels has dtype"),
     "percent": (lambda p, y, r: prediction_sets(p, y, p, coverage=90), "coverage=0.9"),
     "logits": (lambda p, y, r: prediction_sets(np.log(p), y, p), "probs holds"),
-    "lists of classes": (lambda p, y, r: audit_sets([0, 1, 2], y), "row of booleans"),
+    "lists of classes": (lambda p, y, r: audit_sets([0, 1, 2], y), "a row of booleans"),
     "probabilities": (lambda p, y, r: audit_sets(p, y), "whether each class is in the set"),
     "short": (lambda p, y, r: audit_sets(p > 0.1, y[:-1]), "same examples"),
 }

@@ -278,7 +278,7 @@ BAD = {
     "masked truth": (lambda z, y: Recalibrator().fit(np.where(np.eye(3)[y] == 1, -np.inf, z), y), "true class"),
     "masked mix": (lambda z, y: Recalibrator("vector").fit(np.hstack([z, z[:, :1] - np.inf]), y), "must be finite"),
     "nan logits": (lambda z, y: Recalibrator().fit(z * np.nan, y), "NaN"),
-    "probabilities": (lambda z, y: Recalibrator().fit(softmax(z, axis=1), y), r"np\.log\(logits\)"),
+    "probabilities": (lambda z, y: Recalibrator().fit(softmax(z, axis=1), y), r"np\.log\(np\.maximum"),
     "bad seed": (lambda z, y: Recalibrator(seed=-1), "seed is -1"),
     "bad direction": (lambda z, y: Recalibrator(monotone="up"), "monotone is 'up'"),  # type: ignore[arg-type]
 }

@@ -63,11 +63,11 @@ def test_where_nothing_can_be_shown_it_says_how_many_are_needed() -> None:
 @pytest.mark.parametrize(
     ("confidence", "correct", "message"),
     [
-        ([0.5, 1.2], [1, 0], "probs.max"),
+        ([0.5, 1.2], [1, 0], "np.max"),
         ([0.5], [1, 0], "same examples"),
         ([0.5, 0.2], [2, 0], "argmax"),
-        ([np.nan, 0.2], [1, 0], "probs.max"),
-        ([], [], "probs.max"),
+        ([np.nan, 0.2], [1, 0], "np.isnan"),
+        ([], [], "empty"),
     ],
 )
 def test_bad_input_is_refused(confidence: list[float], correct: list[int], message: str) -> None:

@@ -86,7 +86,7 @@ def code_in(message: str) -> list[str]:
 
 def run_code(message: str, names: dict[str, Any], piece: int = 0) -> Any:
     """What the advice's code gives where these names mean these values."""
-    return eval(code_in(message)[piece], {"np": np}, names)
+    return eval(code_in(message)[piece], {"np": np, **names})
 
 
 def all_cases() -> Iterator[tuple[str, Case]]:

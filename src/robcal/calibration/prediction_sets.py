@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,12 +133,14 @@ def audit_sets(sets: Any, labels: Any, levels: Any = None) -> tuple[SetsOfLevel,
     >>> [level.coverage.value for level in audit_sets([[1, 0], [1, 1], [0, 0]], [0, 1, 1], levels=[0, 0, 1])]
     [1.0, 0.0]
     """
-    array = as_array(sets, "sets")
+    ragged = isinstance(sets, list) and len({len(one) for one in sets if isinstance(one, Sized)}) > 1
+    array = np.empty(0) if ragged else as_array(sets, "sets")
     if array.ndim != 2 or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
         refuse(
-            f"sets is {array.dtype} of shape {array.shape}",
+            "sets has rows of different lengths" if ragged else f"sets is {array.dtype} of shape {array.shape}",
             "it must be (N, Z) booleans, or 0 and 1: whether each class is in the set",
-            "Pass `prediction_sets(...).sets`; of lists of classes make one row of booleans each",
+            "Pass `prediction_sets(...).sets`; of classes a row, of Z, make a row of booleans: "
+            "`[np.isin(np.arange(Z), row) for row in sets]`",
         )
     chosen = array.astype(np.bool_)
     truth = check_labels(labels, n=len(chosen), num_classes=chosen.shape[1])

@@ -57,10 +57,12 @@ def seed_mean_interval(
     check_fraction(confidence, "confidence")
     values = np.asarray(values_per_seed, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
-        refuse(f"values_per_seed is {values_per_seed!r}", "it must hold one finite number a seed", "Pass a list")
+        fix = "Pass a list of one number a seed, without the seeds that have none"
+        refuse(f"values_per_seed is {values_per_seed!r}", "it must hold one finite number a seed", fix)
     for name, given in (("test_variance", test_variance), ("bias_left", bias_left)):
         if not (np.isfinite(given) and given >= 0):
-            refuse(f"{name} is {given!r}", "it is a finite number of at least 0", "Change it")
+            fix = "Pass a variance or standard deviation, or leave it out where it is not known"
+            refuse(f"{name} is {given!r}", "it is a finite number of at least 0", fix)
     mean, per_seed, count = float(values.mean()), tuple(values.tolist()), len(values)
     if count == 1 and test_variance == 0:
         return Estimate(mean, per_seed=per_seed)
@@ -225,7 +227,11 @@ def paired_difference(
     """
     first, second = _runs(probs_per_seed, "probs_per_seed"), _runs(other, "other")
     if len(first) != len(second):
-        refuse(f"{len(first)} and {len(second)} seeds were given", "seeds are compared in pairs", "Pass the same seeds")
+        refuse(
+            f"{len(first)} and {len(second)} seeds were given",
+            "seeds are compared in pairs",
+            "Pass the arrays of the seeds that both have, in one order",
+        )
     ours = [compared_metric(metric, one, labels, bins=bins) for one in first]
     theirs = [compared_metric(metric, one, labels, bins=bins) for one in second]
     differences = [a.value - b.value for a, b in zip(ours, theirs, strict=True)]
@@ -273,5 +279,6 @@ def _examples(runs: Sequence[RunMetric]) -> FloatArray | None:
 def _runs(probs_per_seed: Sequence[Any], name: str) -> list[Any]:
     runs = list(probs_per_seed)
     if not runs or np.ndim(runs[0]) != 2:
-        refuse(f"{name} holds {len(runs)} runs", "it must hold at least one (N, Z) array", "Pass [probs] for one seed")
+        fix = f"For one seed pass `[{name}]`" if np.ndim(probs_per_seed) == 2 else "Pass a list of one array a seed"
+        refuse(f"{name} is no list of runs", "it must hold at least one (N, Z) array of probabilities", fix)
     return runs

@@ -69,14 +69,7 @@ class TemperatureScaling:
         """
         array = check_no_probs(logits, "`fit`", "Pass them to `fit_probs`")
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-        impossible = np.flatnonzero(np.isneginf(array[np.arange(len(array)), truth]))
-        if impossible.size:
-            refuse(
-                f"the logit of the true class is -inf in row {int(impossible[0])} ({impossible.size} rows)",
-                "-inf says that a class cannot be: no temperature gives it a probability",
-                "Leave these rows out: `np.isfinite(np.asarray(logits)[np.arange(len(labels)), labels])` tells those "
-                "to keep, in every array",
-            )
+        check_possible(array, truth)
         self.temperature, self.uniform_share = optimal_temperature(array, truth), 0.0
         return self
 
@@ -189,6 +182,22 @@ def check_no_probs(logits: Any, taker: str, fix: str) -> FloatArray:
             f"{fix}; if they are logits after all, `np.asarray(logits) - 1` means the same",
         )
     return array
+
+
+def check_possible(logits: FloatArray, labels: IntArray) -> None:
+    """Refuse logits of -inf at the true class.
+
+    Raises:
+        InputError: if there are any.
+    """
+    impossible = np.flatnonzero(np.isneginf(logits[np.arange(len(logits)), labels]))
+    if impossible.size:
+        refuse(
+            f"the logit of the true class is -inf in row {int(impossible[0])} ({impossible.size} rows)",
+            "-inf says that a class cannot be: nothing gives it a probability",
+            "Leave these rows out: `np.isfinite(np.asarray(logits)[np.arange(len(labels)), labels])` tells those "
+            "to keep, in every array",
+        )
 
 
 def _log(probs: FloatArray, uniform_share: float) -> FloatArray:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from robcal.base.checks import FloatArray, check_fraction, check_same_length, refuse
+from robcal.base.checks import FloatArray, check_fraction
 from robcal.base.types import Estimate
+from robcal.calibration.binning import top_from
 from robcal.calibration.intervals import clopper_pearson
 
 #: Thresholds that are tried, fixed before any data are seen: evenly below .9, and by equal factors of 1 - t above.
@@ -71,7 +72,8 @@ def selective_threshold(
         >>> found.threshold, round(found.coverage.value, 3), round(found.risk.value, 3)
         (0.9, 0.094, 0.043)
     """
-    values, right = _check(confidence, correct)
+    top = top_from(confidence, correct, name="confidence")
+    values, right = top.confidence.astype(np.float64), top.correct > 0
     check_fraction(risk, "risk")
     check_fraction(error_probability, "error_probability")
     accepted = np.array([int((values >= t).sum()) for t in GRID])
@@ -100,21 +102,3 @@ def _run(rejected: npt.NDArray[np.bool_]) -> int:
     """Return how many come before the first that is not rejected."""
     stops = np.flatnonzero(~rejected)
     return int(stops[0]) if len(stops) else len(rejected)
-
-
-def _check(confidence: Any, correct: Any) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    values, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
-    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
-        refuse(
-            f"confidence has shape {values.shape} or values outside [0, 1]",
-            "it must be (N,), one confidence in [0, 1] an example",
-            "Pass probs.max(axis=1)",
-        )
-    if right.ndim != 1 or not np.isin(right, (0, 1)).all():
-        refuse(
-            f"correct has shape {right.shape} or values other than 0 and 1",
-            "it must be (N,), 1 where the prediction is right",
-            "Pass probs.argmax(axis=1) == labels",
-        )
-    check_same_length(len(values), len(right), "the examples", "correct")
-    return values, right.astype(bool)

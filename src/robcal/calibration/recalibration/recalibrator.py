@@ -39,7 +39,7 @@ from robcal.calibration.recalibration.selection import (
     refit,
 )
 from robcal.calibration.recalibration.stages import has_probmetrics
-from robcal.calibration.temperature import check_no_probs
+from robcal.calibration.temperature import check_no_probs, check_possible
 
 #: Fewer examples than this are refused: five folds of them say nothing about a method.
 LEAST_EXAMPLES = 50
@@ -47,6 +47,9 @@ LEAST_EXAMPLES = 50
 #: `auto` tries class-wise methods up to this many logits (N Z), matrices up to this N Z², and compares on a sample of
 #: at most `SAMPLE` logits; the method that is chosen is then fitted on all rows.
 MOST_LOGITS, MOST_PRODUCTS, SAMPLE = 10_000_000, 50_000_000, 1 << 22
+
+#: What to do with probabilities: zeros would be logits of -inf.
+LOGARITHMS = "Pass their logarithms, `np.log(np.maximum(logits, 1e-30))`"
 
 _FORMAT, _VERSION = "robcal recalibrator", 1
 _MAPS: dict[str, Any] = {kind.kind: kind for kind in (Temperature, ScoreTemperature, Affine, Isotonic)}
@@ -152,7 +155,7 @@ class Recalibrator:
         """
         if not hasattr(self, "_maps"):
             refuse("the recalibrator is not fitted", "predict_proba needs a fit", "Call fit on validation data first")
-        array = check_no_probs(logits, "a recalibrator", "Pass their logarithms, `np.log(logits)`")
+        array = check_no_probs(logits, "a recalibrator", LOGARITHMS)
         if array.shape[1] != self._classes:
             refuse(
                 f"logits have {array.shape[1]} classes",
@@ -188,7 +191,7 @@ class Recalibrator:
         return file
 
     def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
-        array = check_no_probs(logits, "a recalibrator", "Pass their logarithms, `np.log(logits)`")
+        array = check_no_probs(logits, "a recalibrator", LOGARITHMS)
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         if len(truth) < LEAST_EXAMPLES:
             refuse(
@@ -196,14 +199,7 @@ class Recalibrator:
                 f"a recalibration is fitted on at least {LEAST_EXAMPLES}, held out from training",
                 "Collect more labelled examples; until then keep the network's own probabilities",
             )
-        impossible = np.isneginf(array[np.arange(len(truth)), truth])
-        if impossible.any():
-            row = int(np.flatnonzero(impossible)[0])
-            refuse(
-                f"the true class of row {row} has a logit of -inf",
-                "a masked class cannot be the true one",
-                "Check that logits and labels are in the same order, or drop the row",
-            )
+        check_possible(array, truth)
         array -= array.max(axis=1, keepdims=True)
         for method in self._asked:
             if method != "auto":

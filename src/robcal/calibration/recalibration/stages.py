@@ -82,7 +82,7 @@ def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
         refuse(
             f"method {name} needs the package probmetrics, which is not installed",
             "without it the methods are none, temperature, score-temperature, vector, isotonic and dirichlet",
-            'Install it: pip install "robcal[recalibration]"',
+            'Install it: pip install "robcal[recalibration]"; or choose one of these',
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it imports, and of its optimiser
