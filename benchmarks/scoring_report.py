@@ -11,8 +11,8 @@ from scipy.stats import binomtest, norm, spearmanr
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.files import replacing
+from robcal.base.levels import assign_levels
 from robcal.base.types import Scores
-from robcal.robustness.levels import assign_levels
 
 matplotlib.use("Agg")
 

@@ -12,6 +12,7 @@ __version__ = "0.1.0"  # keep in step with pyproject.toml: a test compares them
 
 if TYPE_CHECKING:
     from robcal.base.checks import InputError
+    from robcal.base.levels import assign_levels
     from robcal.base.storage import load_scores, save_scores
     from robcal.base.types import Scores
     from robcal.calibration.corrected import calibration_noise_floor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from robcal.calibration.temperature import TemperatureScaling
     from robcal.calibration.threshold import selective_threshold
     from robcal.results.audit import Audit, audit, audit_confidence
-    from robcal.robustness.levels import assign_levels
     from robcal.robustness.scoring import score
     from robcal.smoothing.smoother import AdaptiveLabelSmoother
     from robcal.smoothing.soft_labels import level_statistics, soft_cross_entropy
@@ -34,7 +34,7 @@ _HOMES = {
     "Recalibrator": "robcal.calibration.recalibration",
     "Scores": "robcal.base.types",
     "TemperatureScaling": "robcal.calibration.temperature",
-    "assign_levels": "robcal.robustness.levels",
+    "assign_levels": "robcal.base.levels",
     "audit": "robcal.results.audit",
     "audit_confidence": "robcal.results.audit",
     "audit_sets": "robcal.calibration.prediction_sets",

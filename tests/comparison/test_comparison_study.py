@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from robcal.base.checks import InputError
+from robcal.base.levels import assign_levels
 from robcal.base.storage import load_levels, load_predictions, load_scores
 from robcal.base.types import Estimate
 from robcal.calibration import calibration_noise_floor, corrected_calibration_error, seed_mean_interval
@@ -27,7 +28,6 @@ from robcal.comparison.plan import CORRECTED
 from robcal.comparison.tasks import Place, Work, seed_of_run
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
-from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import load_model, open_run
 
 pytestmark = pytest.mark.slow

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from robcal.base.checks import InputError
+from robcal.base.levels import assign_levels
 from robcal.base.storage import load_predictions, load_scores
 from robcal.commands.cli import main
 from robcal.comparison import compare, load_plan, parse_plan, text_tables
@@ -19,7 +20,6 @@ from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import Features, shift_table
-from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import load_model, open_run
 
 pytestmark = pytest.mark.slow

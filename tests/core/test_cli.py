@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robcal.base.levels import assign_levels
 from robcal.base.storage import load_levels, load_results, load_scores, save_scores
 from robcal.base.types import Scores
 from robcal.commands.cli import main
-from robcal.robustness.levels import assign_levels
 
 TRAIN = ["train", "--model", "mlp", "--epochs", "2", "--batch-size", "32", "--learning-rate", "0.1", "--quiet"]
 ROBUST = ["--method", "ar-adals", "--levels-from", "robustness"]

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from robcal.base.checks import InputError
 from robcal.base.distributed import Group
+from robcal.base.levels import assign_levels
 from robcal.base.storage import load_levels, load_predictions, load_scores
 from robcal.base.types import Scores
 from robcal.data import Dataset, Split
 from robcal.results.audit import audit_run
-from robcal.robustness.levels import assign_levels
 from robcal.runs import cross_fit
 from robcal.runs.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
 from robcal.runs.directory import load_data, load_model, load_networks, open_run

@@ -15,6 +15,7 @@ import torch
 
 import robcal
 from robcal import calibration
+from robcal.base import levels
 from robcal.base.encoding import plain
 from robcal.base.types import Scores
 from robcal.calibration import (
@@ -37,7 +38,7 @@ from robcal.calibration import (
     weighted,
 )
 from robcal.results.audit import Audit, audit, audit_confidence
-from robcal.robustness import fidelity, levels
+from robcal.robustness import fidelity
 from robcal.robustness.scoring import score
 
 N, Z = 160, 4
@@ -265,7 +266,7 @@ ROW_ARGUMENTS = {
     *("distance", "distances", "true_class", "values", "top", "probs_per_seed", "candidate", "references", "columns"),
     *("confidence_in", "confidence_out", "first", "second", "index", "inputs", "prediction", "rows", "margin"),
 }
-PLACES = ["robcal.results.audit", "robcal.robustness.fidelity", "robcal.robustness.levels"]
+PLACES = ["robcal.results.audit", "robcal.robustness.fidelity", "robcal.base.levels"]
 
 
 def class_bins(r: Rows) -> metrics.ClassBins:

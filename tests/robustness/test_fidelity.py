@@ -11,9 +11,9 @@ from scipy.stats import spearmanr
 
 from robcal.base.checks import InputError
 from robcal.base.encoding import plain
+from robcal.base.levels import assign_levels
 from robcal.base.types import FIDELITY_TITLES, Scores
 from robcal.robustness.fidelity import best_of, fidelity, stratified_sample
-from robcal.robustness.levels import assign_levels
 
 
 def scores(distance: object, *, status: object = None, passes: float = 2.0, name: str = "some") -> Scores:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robcal.base.checks import InputError
+from robcal.base.levels import assign_levels
 from robcal.base.types import Scores
-from robcal.robustness.levels import assign_levels
 
 distances = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.3, 1.0, 2.5, float("inf")]), min_size=1, max_size=60)
 

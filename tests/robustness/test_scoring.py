@@ -10,9 +10,9 @@ from oracles import linear_distance, linear_model
 from torch import nn
 
 from robcal.base.checks import InputError
+from robcal.base.levels import assign_levels
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.first_order import FirstOrder
-from robcal.robustness.levels import assign_levels
 from robcal.robustness.projection import Projection
 from robcal.robustness.scoring import METHODS, score
 

@@ -14,9 +14,8 @@ import scipy
 from hint_cases import Case, Steps, code_in
 
 import robcal
-from robcal.base import checks
+from robcal.base import checks, levels
 from robcal.calibration import binning, conditional, metrics, ood, stability, temperature, trends, weighted
-from robcal.robustness import levels
 
 N = 12
 LABELS = np.array([0, 2, 1, 2, 1, 0, 0, 1, 2, 2, 1, 0])

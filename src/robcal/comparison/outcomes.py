@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray, refuse
+from robcal.base.levels import assign_levels
 from robcal.base.types import Float32Array
 from robcal.calibration.corrected import BinGaps, calibration_noise_floor
 from robcal.calibration.ood import OodRanking
@@ -31,7 +32,6 @@ from robcal.comparison.doing import (
 )
 from robcal.comparison.plan import CORRECTED
 from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
-from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import open_run
 from robcal.runs.shift import Shift, ShiftLogits, average_logits
 from robcal.training.predict import softmax

@@ -24,6 +24,7 @@ from robcal.base.checks import (
 )
 from robcal.base.encoding import plain
 from robcal.base.files import replacing
+from robcal.base.levels import assign_levels
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import is_scores_file, provenance
 from robcal.base.types import (
@@ -53,7 +54,6 @@ from robcal.report.notebook import notebook_html
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
 from robcal.results.repair import repair_of, why_no_repair
-from robcal.robustness.levels import assign_levels
 from robcal.runs.hard_labels import hard_label_remarks
 
 #: Wrong examples of highest confidence that the text and the report show.

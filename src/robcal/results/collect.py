@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
+from robcal.base.levels import assign_levels
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import provenance
 from robcal.base.types import (
@@ -34,7 +35,6 @@ from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.calibration.replicates import Replicated, Resampling, over_seeds
 from robcal.calibration.seeds import average_over_seeds, paired_difference, seed_mean, shared_part
 from robcal.calibration.weighted import METRICS
-from robcal.robustness.levels import assign_levels
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import hard_label_remarks
 from robcal.runs.measure import Measured, gallery, measure_run, told_apart

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray
+from robcal.base.levels import assign_levels
 from robcal.base.types import Estimate, Repair, RepairedLevel
 from robcal.calibration.binning import summarise
 from robcal.calibration.conditional import joint_confidence
@@ -14,7 +15,6 @@ from robcal.calibration.intervals import calibration_error_interval, gap_interva
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
 from robcal.calibration.recalibration.maps import margins
-from robcal.robustness.levels import assign_levels
 
 #: Methods that are tried: those that can never change a label. `robcal recalibrate` has more.
 METHODS = ("none", "temperature", "score-temperature")

@@ -32,9 +32,9 @@ from robcal.base.checks import (
     check_seed,
     refuse,
 )
+from robcal.base.levels import assign_levels, level_of_ranks
 from robcal.base.types import FIDELITY_TITLES, Estimate, Scores
 from robcal.calibration.row_order import canonical_order
-from robcal.robustness.levels import assign_levels, level_of_ranks
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from scipy.special import log_softmax
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.distributed import Group, choose_device, process_group
+from robcal.base.levels import assign_levels
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of_tensors, load_scores, save_levels
 from robcal.base.types import Float32Array, Scores
 from robcal.base.types import Levels as LevelsOfSplit
 from robcal.data import Dataset
 from robcal.methods import Method
-from robcal.robustness.levels import assign_levels
 from robcal.runs.cross_fit import cross_fit_quantiles
 from robcal.runs.directory import Run, load_model
 from robcal.runs.scores import moved, score_split
