@@ -3,9 +3,9 @@ import pytest
 from scipy import stats
 
 from robcal.base.checks import InputError
-from robcal.calibration import trend_tests
-from robcal.calibration.binning import TopLabel
-from robcal.calibration.trends import QUANTITIES, _Cells
+from robcal.calibration import trend_tests, trends
+from robcal.calibration.binning import TopLabel, top_from
+from robcal.calibration.trends import QUANTITIES
 
 
 def sample(rng, n, gap_of_level):
@@ -87,8 +87,8 @@ def test_the_order_of_examples_does_not_change_the_statistics():
     order = np.random.default_rng(5).permutation(300)
     top = TopLabel(confidence, np.zeros(300, int), correct.astype(float))
     mixed = TopLabel(confidence[order], np.zeros(300, int), correct[order].astype(float))
-    expected = _Cells(top, level, 15).statistics(level)
-    assert _Cells(mixed, level[order], 15).statistics(level[order]) == pytest.approx(expected)
+    expected = trends._statistics(trends._cell_sums(top, level, 15))
+    assert trends._statistics(trends._cell_sums(mixed, level[order], 15)) == pytest.approx(expected)
 
 
 def test_one_level_or_constant_values_test_nothing():
@@ -112,3 +112,55 @@ def test_one_level_or_constant_values_test_nothing():
 def test_bad_input_is_refused(confidence, correct, levels, words):
     with pytest.raises(InputError, match=words):
         trend_tests(confidence, correct, levels)
+
+
+def statistics_of(draws, seed, top, levels):
+    return np.array([trends._statistics(sums) for sums in draws(top, levels, 15, 1500, np.random.default_rng(seed))])
+
+
+@pytest.mark.parametrize("all_right", [False, True])
+def test_permuted_tables_have_the_law_of_permuted_rows(all_right):
+    rng = np.random.default_rng(4)
+    confidence = rng.beta(6, 1.5, 3000)
+    correct = np.ones(3000) if all_right else (rng.random(3000) < 0.9 * confidence).astype(float)
+    levels = np.sort(rng.integers(5, size=3000))
+    top = top_from(confidence, correct, name="confidence")
+    rows = statistics_of(trends._row_permutations, 0, top, levels)
+    tables = statistics_of(trends._table_permutations, 1, top, levels)
+    for quantity, one, other in zip(trends.QUANTITIES, rows.T, tables.T, strict=True):
+        if quantity == "accuracy" and all_right:  # nothing varies
+            assert not one.any()
+            assert not other.any()
+        else:
+            assert stats.ks_2samp(one, other).pvalue > 0.001, quantity
+
+
+def test_permuted_tables_keep_the_sizes_of_levels_and_what_each_bin_holds():
+    rng = np.random.default_rng(5)
+    confidence, levels = rng.random(500), rng.integers(3, size=500)
+    correct = rng.random(500) < confidence
+    top = top_from(confidence, correct, name="confidence")
+    index = np.minimum((confidence * 15).astype(int), 14)
+    for sums in trends._table_permutations(top, levels, 15, 20, rng):
+        np.testing.assert_array_equal(sums.number.sum(1), np.bincount(levels))
+        np.testing.assert_array_equal(sums.number.sum(0), np.bincount(index))
+        np.testing.assert_allclose(sums.correct.sum(0), np.bincount(index, correct), atol=1e-9)
+        np.testing.assert_allclose(sums.residual.sum(0), np.bincount(index, confidence - correct), atol=1e-9)
+
+
+def test_many_examples_are_tested_by_tables_in_any_order_of_the_rows(monkeypatch):
+    rng = np.random.default_rng(6)
+    confidence, levels = rng.random(4000).round(3), rng.integers(4, size=4000)
+    correct = rng.random(4000) < confidence * (1 - 0.05 * levels)
+    by_rows = trend_tests(confidence, correct, levels)
+    monkeypatch.setattr(trends, "MOST_PERMUTED", 3999)
+    by_tables = trend_tests(confidence, correct, levels)
+    order = rng.permutation(4000)
+    for one, other, moved in zip(
+        by_rows, by_tables, trend_tests(confidence[order], correct[order], levels[order]), strict=True
+    ):
+        assert other.statistic == one.statistic
+        assert other.p_value == pytest.approx(one.p_value, abs=0.06)  # of 1,000 permutations each
+        assert moved.p_value == other.p_value
+        assert moved.statistic == pytest.approx(other.statistic, abs=1e-9)
+    assert by_tables[0].p_value < 0.01

@@ -26,6 +26,7 @@ from robcal.calibration import (
     metrics,
     ood,
     prediction_sets,
+    prob_rows,
     recalibration,
     replicates,
     row_order,
@@ -130,7 +131,7 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "binning.summarise": lambda r: PerRow(r.top.confidence, r.top.prediction, r.top.correct),
     "binning.top_from": lambda r: PerRow(binning.top_from(r.confidence, r.correct, name="confidence").residual),
     "binning.top_label": lambda r: PerRow(*binning.top_label(r.probs)),
-    "binning.top_of": lambda r: PerRow(binning.top_of(r.probs, r.labels, np.dtype(np.float32)).confidence),
+    "binning.top_of": lambda r: PerRow(binning.top_of(*metrics.checked(r.probs, r.labels)).confidence),
     "binning.total": lambda r: binning.total(r.labels, r.confidence, Z),
     "conditional.group_table": lambda r: conditional.group_table(
         r.probs, r.labels, r.groups, scores=r.distance, resamples=40
@@ -175,6 +176,10 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
         metrics.classwise_calibration_error(r.probs, r.labels, scheme=scheme) for scheme in binning.SCHEMES
     ],
     "metrics.debiased_calibration_error": lambda r: metrics.debiased_calibration_error(r.probs, r.labels),
+    "metrics.checked": lambda r: PerRow(metrics.checked(r.probs, r.labels)[1]),
+    "metrics.losses_of": lambda r: PerRow(
+        *(metrics.losses_of(loss, *metrics.checked(r.probs, r.labels)) for loss in metrics.LOSSES)
+    ),
     "metrics.log_losses": lambda r: PerRow(metrics.log_losses(r.probs, r.labels)),
     "metrics.negative_log_likelihood": lambda r: metrics.negative_log_likelihood(r.probs, r.labels),
     "metrics.refinement_losses": lambda r: PerRow(metrics.refinement_losses(r.top, scheme="mass")),
@@ -187,6 +192,9 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
         np.abs(r.resampling().bin_gaps(r.confidence, r.correct)).sum(1).astype(np.float32),
         r.resampling().errors([(r.confidence, r.correct, None), (r.confidence, r.correct, r.labels == 1)])[1].value,
     ],
+    "prob_rows.ProbRows": lambda r: PerRow(prob_rows.ProbRows(r.probs).of_class(r.labels)),
+    "prob_rows.check_rows": lambda r: PerRow(prob_rows.check_rows(r.probs).take(np.arange(N))),
+    "row_order.row_keys": lambda r: PerRow(row_order.row_keys(r.probs).astype(float)),
     "row_order.canonical_order": lambda r: r.probs[row_order.canonical_order(r.probs, r.labels)],
     "seeds.seed_mean": lambda r: [
         seeds.seed_mean(metric, r.runs, r.labels, resamples=40) for metric in weighted.METRICS
@@ -270,7 +278,7 @@ PLACES = ["robcal.results.audit", "robcal.robustness.fidelity", "robcal.base.lev
 
 
 def class_bins(r: Rows) -> metrics.ClassBins:
-    return metrics.class_bins(r.probs, r.labels, bins=15, scheme="width", dtype=np.dtype(np.float64))
+    return metrics.class_bins(*metrics.checked(r.probs, r.labels), bins=15, scheme="width")
 
 
 def scored(r: Rows) -> Scores:

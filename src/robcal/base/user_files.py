@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, as_numbers, is_there, refuse
 from robcal.base.files import reading
-from robcal.base.npy import npz_arrays, npz_headers, read_npy
+from robcal.base.npy import map_npy, npz_arrays, npz_headers, read_npy
 from robcal.base.storage import check_table
 
 AnyArray = npt.NDArray[Any]
@@ -37,7 +37,7 @@ MODELS = (".onnx", ".pt", ".pth", ".pt2", ".ckpt", ".h5", ".keras", ".pkl", ".pi
 _CHOICE = re.compile(r"(?P<file>.+\.(?:npz|csv|tsv|txt|jsonl|parquet)):(?P<names>.+)")
 
 
-def read_array(path: Path, what: str) -> AnyArray:
+def read_array(path: Path, what: str, *, mapped: bool = False) -> AnyArray:
     """Read an array: (N,) of one column, (N, K) of several.
 
     Args:
@@ -45,6 +45,7 @@ def read_array(path: Path, what: str) -> AnyArray:
             with or without a line of names, of which FILE:NAME,NAME,… takes some columns. A first column without a
             name, as pandas writes its index, is left out.
         what: it holds, for errors ("the probabilities").
+        mapped: leave the array of a .npy file on disk, read-only, of which only what is looked at is read.
 
     Raises:
         InputError: if the file is missing, unreadable or of another kind, or does not say which of its arrays is meant.
@@ -56,7 +57,8 @@ def read_array(path: Path, what: str) -> AnyArray:
         return _joined(_columns(file, names, what), file, what)
     if file.suffix != ".npy":
         _refuse_kind(file, what)
-    return read_npy(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
+    read = map_npy if mapped else read_npy
+    return read(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
 
 
 def read_scores(path: Path, column: str | None = None) -> FloatArray:

@@ -20,11 +20,11 @@ from robcal.base.checks import (
     check_flags,
     check_labels,
     check_positive_int,
-    check_probs,
     check_scores,
     precision_of,
     refuse,
 )
+from robcal.calibration.prob_rows import ProbRows, check_rows
 
 Scheme = Literal["width", "mass"]
 Edges = Literal["guo", "torchmetrics"]
@@ -112,14 +112,14 @@ def top_label(probs: Any) -> tuple[AnyFloatArray, IntArray]:
     >>> confidence.tolist(), prediction.tolist()
     ([0.8, 0.5], [1, 0])
     """
-    return _top(check_probs(probs), precision_of(probs).dtype)
+    return _top(check_rows(probs))
 
 
 def summarise(probs: Any, labels: Any) -> TopLabel:
     """Return the top label of every example and whether it is right.
 
     Args:
-        probs: (N, Z) probabilities, or a summary that was made before, which is returned as it is.
+        probs: (N, Z) probabilities (`ProbRows` too), or a summary that was made before, which is returned as it is.
         labels: (N,) integers in 0 … Z - 1; not looked at beside a summary.
 
     Returns:
@@ -130,14 +130,13 @@ def summarise(probs: Any, labels: Any) -> TopLabel:
     """
     if isinstance(probs, TopLabel):
         return probs
-    array = check_probs(probs)
-    truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    return top_of(array, truth, precision_of(probs).dtype)
+    rows = check_rows(probs)
+    return top_of(rows, check_labels(labels, n=len(rows), num_classes=rows.num_classes))
 
 
-def top_of(probs: FloatArray, labels: IntArray, dtype: np.dtype[Any]) -> TopLabel:
-    """Return the summary of checked arrays; `dtype` is the precision in which the probabilities came."""
-    confidence, prediction = _top(probs, dtype)
+def top_of(probs: ProbRows, labels: IntArray) -> TopLabel:
+    """Return the summary of checked probabilities and labels."""
+    confidence, prediction = _top(probs)
     return TopLabel(confidence, prediction, (prediction == labels).astype(np.float64))
 
 
@@ -247,10 +246,13 @@ def total(index: IntArray, values: npt.ArrayLike, size: int) -> FloatArray:
     return np.bincount(index, weights=values, minlength=size).astype(np.float64, copy=False)
 
 
-def _top(probs: FloatArray, dtype: np.dtype[Any]) -> tuple[AnyFloatArray, IntArray]:
-    prediction = probs.argmax(axis=1)
-    confidence: AnyFloatArray = probs[np.arange(len(probs)), prediction]
-    return confidence.astype(dtype), prediction.astype(np.int64)
+def _top(probs: ProbRows) -> tuple[AnyFloatArray, IntArray]:
+    confidence = np.empty(len(probs), dtype=probs.precision.dtype)
+    prediction = np.empty(len(probs), dtype=np.int64)
+    for part, block in probs.blocks():
+        prediction[part] = block.argmax(axis=1)
+        confidence[part] = block[np.arange(len(block)), prediction[part]]
+    return confidence, prediction
 
 
 def _torch_linspace(bins: int) -> AnyFloatArray:

@@ -17,21 +17,19 @@ from robcal.base.checks import (
     FloatArray,
     check_choice,
     check_fraction,
-    check_labels,
     check_positive_int,
-    check_probs,
-    precision_of,
 )
 from robcal.base.types import Estimate
 from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_of
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import (
+    LOSSES,
     NORMS,
     ClassBins,
     Norm,
-    brier_losses,
+    checked,
     class_bins,
-    log_losses,
+    losses_of,
     refinement_losses,
 )
 from robcal.calibration.selective import aurc_values
@@ -172,24 +170,21 @@ def metric_intervals(
         check_choice(metric, METRICS, "metric")
     check_positive_int(bins, "bins")
     _check_resampling(confidence, resamples)
-    array = check_probs(probs)
-    truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    precision = precision_of(probs)
+    rows, truth = checked(probs, labels)
     found = top_label_intervals(
         [metric for metric in metrics if metric in TOP_LABEL_METRICS],
-        top_of(array, truth, precision.dtype),
+        top_of(rows, truth),
         bins=bins,
         confidence=confidence,
         resamples=resamples,
         seed=seed,
     )
     if "classwise_ece" in metrics:
-        cells = class_bins(array, truth, bins=bins, scheme="width", dtype=precision.dtype)
+        cells = class_bins(rows, truth, bins=bins, scheme="width")
         found["classwise_ece"] = classwise_interval(cells, confidence=confidence)
-    if "nll" in metrics:
-        found["nll"] = mean_interval(log_losses(array, truth, precision.cost_of_zero), confidence=confidence)
-    if "brier" in metrics:
-        found["brier"] = mean_interval(brier_losses(array, truth), confidence=confidence)
+    for metric in LOSSES:
+        if metric in metrics:
+            found[metric] = mean_interval(losses_of(metric, rows, truth), confidence=confidence)
     return {metric: found[metric] for metric in metrics}
 
 

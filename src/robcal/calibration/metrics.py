@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from robcal.base.arrays import PRECISIONS
-from robcal.base.checks import FloatArray, IntArray, check_choice, check_labels, check_probs, precision_of
+from robcal.base.checks import FloatArray, IntArray, check_choice, check_labels
 from robcal.calibration.binning import (
     BinSums,
     Edges,
@@ -24,12 +24,12 @@ from robcal.calibration.binning import (
     total,
     width_edges,
 )
+from robcal.calibration.prob_rows import ProbRows, check_rows
 
 Norm = Literal["l1", "l2", "max"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
-
-#: Columns that `class_bins` copies at a time.
-_COLUMNS = 32
+Loss = Literal["nll", "brier"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 def calibration_error(
@@ -134,9 +134,7 @@ def classwise_calibration_error(probs: Any, labels: Any, *, bins: int = 15, sche
     0.25
     """
     check_binning(bins, scheme, "guo")
-    array = check_probs(probs)
-    truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    return float(class_bins(array, truth, bins=bins, scheme=scheme, dtype=precision_of(probs).dtype).share.mean())
+    return float(class_bins(*checked(probs, labels), bins=bins, scheme=scheme).share.mean())
 
 
 @dataclass(frozen=True)
@@ -158,34 +156,45 @@ class ClassBins:
     share: FloatArray
 
 
-def class_bins(probs: FloatArray, labels: IntArray, *, bins: int, scheme: Scheme, dtype: np.dtype[Any]) -> ClassBins:
+def class_bins(probs: ProbRows, labels: IntArray, *, bins: int, scheme: Scheme) -> ClassBins:
     """Sum residuals over each class's bins.
 
     Args:
         probs: (N, Z) checked probabilities.
         labels: (N,) checked labels.
         bins: K.
-        scheme: "width" or "mass".
-        dtype: precision in which the probabilities came.
+        scheme: "width" or "mass" (which holds all probabilities in float64 at once).
     """
-    n, num_classes = probs.shape
-    count, mass, residual, variance = (np.zeros((num_classes, bins)) for _ in range(4))
-    share = np.zeros(n)
-    first_edge = width_edges(bins, dtype)[1]
-    for z in range(num_classes):
-        if z % _COLUMNS == 0:  # transposed a block at a time: a column of its own reads a cache line an entry
-            block = np.ascontiguousarray(probs[:, z : z + _COLUMNS].T)
-        column = block[z % _COLUMNS]
-        index = np.zeros(n, dtype=np.int64)
-        beyond = np.flatnonzero(column > first_edge) if scheme == "width" else np.arange(n)  # most are near 0
-        if beyond.size:
-            index[beyond] = bin_index(column[beyond].astype(first_edge.dtype), bins=bins, scheme=scheme)
-        miss = column - (labels == z)
-        count[z] = np.bincount(index, minlength=bins)
-        mass[z], residual[z] = total(index, column, bins), total(index, miss, bins)
-        variance[z] = total(index, column * (1 - column), bins)
-        share += np.sign(residual[z])[index] * miss
-    return ClassBins(count, mass, residual, variance, share / num_classes)
+    shape, whole = (probs.num_classes, bins), scheme == "mass"
+    count, mass, residual, variance = (np.zeros(shape) for _ in range(4))
+    for part, block in probs.blocks(whole=whole):
+        cell, miss = _class_cells(block, bins, scheme, probs.precision.dtype), _misses(block, labels[part])
+        for sums, values in ((mass, block), (residual, miss), (variance, block * (1 - block))):
+            sums += total(cell.ravel(), values.ravel(), sums.size).reshape(shape)
+        count += np.bincount(cell.ravel(), minlength=count.size).reshape(shape)
+    share, sign = np.empty(len(probs)), np.sign(residual).ravel()
+    for part, block in probs.blocks(whole=whole):
+        cell = _class_cells(block, bins, scheme, probs.precision.dtype)
+        share[part] = np.einsum("nz,nz->n", sign[cell], _misses(block, labels[part]))
+    return ClassBins(count, mass, residual, variance, share / probs.num_classes)
+
+
+def _class_cells(block: FloatArray, bins: int, scheme: Scheme, dtype: np.dtype[Any]) -> IntArray:
+    """Return the cell of every entry, K times its class plus its bin there; `dtype` is the precision of the edges."""
+    cells = np.tile(np.arange(block.shape[1]) * bins, (len(block), 1))
+    if scheme == "mass":
+        cells += np.stack([bin_index(column, bins=bins, scheme=scheme) for column in block.astype(dtype).T], axis=1)
+    else:
+        beyond = np.flatnonzero(block > width_edges(bins, dtype)[1])  # most entries are near 0, in the first bin
+        cells.ravel()[beyond] += bin_index(block.ravel()[beyond].astype(dtype), bins=bins)
+    return cells
+
+
+def _misses(block: FloatArray, labels: IntArray) -> FloatArray:
+    """Return p_z - [y = z]."""
+    misses = block.copy()
+    misses[np.arange(len(block)), labels] -= 1
+    return misses
 
 
 def accuracy(probs: Any, labels: Any) -> float:
@@ -246,7 +255,7 @@ def negative_log_likelihood(probs: Any, labels: Any) -> float:
     >>> round(negative_log_likelihood([[0.5, 0.5]], [1]), 6)
     0.693147
     """
-    return float(log_losses(*_checked(probs, labels), precision_of(probs).cost_of_zero).mean())
+    return float(losses_of("nll", *checked(probs, labels)).mean())
 
 
 def brier_score(probs: Any, labels: Any) -> float:
@@ -267,7 +276,7 @@ def brier_score(probs: Any, labels: Any) -> float:
     >>> brier_score([[0.5, 0.5]], [1])
     0.5
     """
-    return float(brier_losses(*_checked(probs, labels)).mean())
+    return float(losses_of("brier", *checked(probs, labels)).mean())
 
 
 def brier_decomposition(
@@ -326,6 +335,18 @@ def brier_losses(probs: FloatArray, labels: IntArray) -> FloatArray:
     return losses
 
 
-def _checked(probs: Any, labels: Any) -> tuple[FloatArray, IntArray]:
-    array = check_probs(probs)
-    return array, check_labels(labels, n=len(array), num_classes=array.shape[1])
+def losses_of(metric: Loss, probs: ProbRows, labels: IntArray) -> FloatArray:
+    """Return the loss of each example, (N,): what the mean of is the NLL or the Brier score."""
+    if metric == "brier":
+        return probs.each(brier_losses, labels)
+    return probs.each(lambda block, truth: log_losses(block, truth, probs.precision.cost_of_zero), labels)
+
+
+def checked(probs: Any, labels: Any) -> tuple[ProbRows, IntArray]:
+    """Return probabilities and labels that were checked.
+
+    Raises:
+        InputError: on bad probabilities or labels.
+    """
+    rows = check_rows(probs)
+    return rows, check_labels(labels, n=len(rows), num_classes=rows.num_classes)

@@ -11,6 +11,8 @@ from robcal.base.checks import IntArray
 _MULTIPLIERS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
 _SHIFTS = np.array([30, 27, 31], dtype=np.uint64)
 
+RowKeys = npt.NDArray[np.uint64]
+
 
 def canonical_order(*columns: npt.ArrayLike) -> IntArray:
     """Return the order of the rows by a hash of all that they hold, (N,) int64 positions.
@@ -26,12 +28,21 @@ def canonical_order(*columns: npt.ArrayLike) -> IntArray:
     >>> np.array([0.5, 0.1, 0.7])[order].tolist() == np.array([0.7, 0.5, 0.1])[other].tolist()
     True
     """
+    return np.argsort(row_keys(*columns), kind="stable").astype(np.int64)
+
+
+def row_keys(*columns: npt.ArrayLike) -> RowKeys:
+    """Return a hash of all that each row holds, (N,) uint64: equal for rows that hold the same.
+
+    Args:
+        columns: as of `canonical_order`.
+    """
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
-    key = np.zeros(len(arrays[0]), dtype=np.uint64)
+    key: RowKeys = np.zeros(len(arrays[0]), dtype=np.uint64)
     for array in arrays:
         for column in (array + 0.0).reshape(len(key), -1).T:  # + 0.0: -0 and 0 are equal
             key = _mixed(key + np.ascontiguousarray(column).view(np.uint64))
-    return np.argsort(key, kind="stable").astype(np.int64)
+    return key
 
 
 def _mixed(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -20,6 +21,10 @@ from robcal.calibration.row_order import canonical_order
 QUANTITIES = ("gap", "absolute gap", "accuracy", "ECE")
 #: Those tested through an unbiased square.
 SQUARED = ("absolute gap", "ECE")
+#: More examples than this are not permuted one by one.
+MOST_PERMUTED = 200_000
+#: Groups of like confidence in a bin, times levels; and how many groups there are at least.
+_MOST_CELLS, _LEAST_GROUPS = 320, 8
 
 
 def trend_tests(
@@ -47,6 +52,11 @@ def trend_tests(
     ±.04 that cancel, the hardest case, .06 and .07, .07 and .10, .04 and .10; a gap that falls from .12 to 0, .60 and
     1.0, .09 and .99, .06 and .92.
 
+    Of more than `MOST_PERMUTED` examples the permutations are drawn as tables: how many examples of each group of like
+    confidence and correctness come to each level has a multivariate hypergeometric law, and the sums follow from these
+    numbers. That is the law of permuted rows, of confidences that are rounded to the mean of their group: at least
+    `_LEAST_GROUPS` groups of equal size in each confidence bin. What was observed is not rounded.
+
     Args:
         confidence: (N,) top-label confidence in [0, 1].
         correct: (N,) 1 or True where the prediction is right, else 0.
@@ -70,12 +80,11 @@ def trend_tests(
     top, level = _check(confidence, correct, levels)
     check_positive_int(bins, "bins")
     check_positive_int(permutations, "permutations", minimum=20)
-    order = canonical_order(top.confidence, top.correct, level)
-    level, cells = level[order], _Cells(top.subset(order), level[order], bins)
-    observed = cells.statistics(level)
-    rng, extreme = np.random.default_rng(seed), np.ones(len(observed))
-    for _ in range(permutations):
-        extreme += np.abs(cells.statistics(rng.permutation(level))) >= np.abs(observed) - 1e-9
+    observed = _statistics(_cell_sums(top, level, bins))
+    draws = _row_permutations if len(top) <= MOST_PERMUTED else _table_permutations
+    extreme = np.ones(len(observed))
+    for sums in draws(top, level, bins, permutations, np.random.default_rng(seed)):
+        extreme += np.abs(_statistics(sums)) >= np.abs(observed) - 1e-9
     p_values = extreme / (permutations + 1)
     normal = np.where(np.isin(QUANTITIES, SQUARED), 2 * ndtr(-np.abs(observed)), 0)
     return tuple(
@@ -84,34 +93,97 @@ def trend_tests(
     )
 
 
-class _Cells:
-    """Sums over (level, confidence bin), from which every statistic follows."""
+class _Sums(NamedTuple):
+    """Sums over the examples of each level and occupied confidence bin, (R, K): all that the statistics are made of."""
 
-    def __init__(self, top: TopLabel, level: IntArray, bins: int) -> None:
-        index = bin_index(top.confidence, bins=bins)
-        _, self.bin = np.unique(index, return_inverse=True)  # occupied bins only
-        self.residual, self.correct = top.residual, top.correct
-        self.shape = (int(level.max()) + 1, int(self.bin.max()) + 1)
+    number: FloatArray
+    residual: FloatArray
+    squared: FloatArray
+    correct: FloatArray
 
-    def statistics(self, level: IntArray) -> FloatArray:
-        """Return the four studentised statistics for this assignment of levels, in the order of `QUANTITIES`."""
-        rows, columns = self.shape
-        cell = level * columns + self.bin
-        count = np.bincount(cell, minlength=rows * columns).astype(np.float64).reshape(self.shape)
-        sums = total(cell, self.residual, rows * columns).reshape(self.shape)
-        squares = total(cell, self.residual**2, rows * columns).reshape(self.shape)
-        right = total(cell, self.correct, rows * columns).reshape(self.shape)
-        n = count.sum(axis=1)
-        slope = np.arange(rows) - (np.arange(rows) @ n) / n.sum()
-        level_sums, level_squares = sums.sum(axis=1), squares.sum(axis=1)
-        return np.array(
-            [
-                _linear(slope, n, level_sums, level_squares),
-                _squared(slope, n[:, None], level_sums[:, None], level_squares[:, None]),
-                _linear(slope, n, right.sum(axis=1), right.sum(axis=1)),
-                _squared(slope, count, sums, squares),
-            ]
-        )
+
+def _statistics(sums: _Sums) -> FloatArray:
+    """Return the four studentised statistics, in the order of `QUANTITIES`."""
+    n, rows = sums.number.sum(axis=1), len(sums.number)
+    slope = np.arange(rows) - (np.arange(rows) @ n) / n.sum()
+    residual, squared, right = (part.sum(axis=1) for part in sums[1:])
+    return np.array(
+        [
+            _linear(slope, n, residual, squared),
+            _squared(slope, n[:, None], residual[:, None], squared[:, None]),
+            _linear(slope, n, right, right),
+            _squared(slope, *sums[:3]),
+        ]
+    )
+
+
+def _occupied(top: TopLabel, bins: int) -> IntArray:
+    """Return the bin of each example, numbered among the bins that hold any."""
+    return np.unique(bin_index(top.confidence, bins=bins), return_inverse=True)[1].astype(np.int64)
+
+
+def _cell_sums(top: TopLabel, level: IntArray, bins: int) -> _Sums:
+    """Return the sums of examples with these levels."""
+    return _summing(top, _occupied(top, bins), int(level.max()) + 1)(level)
+
+
+def _summing(top: TopLabel, bin_of: IntArray, rows: int) -> Callable[[IntArray], _Sums]:
+    """Return the function that gives the sums for any levels of these examples."""
+    shape, values = (rows, int(bin_of.max()) + 1), (top.residual, top.residual**2, top.correct)
+
+    def sums(level: IntArray) -> _Sums:
+        cell = level * shape[1] + bin_of
+        number = np.bincount(cell, minlength=shape[0] * shape[1]).astype(np.float64).reshape(shape)
+        return _Sums(number, *(total(cell, value, shape[0] * shape[1]).reshape(shape) for value in values))
+
+    return sums
+
+
+def _row_permutations(
+    top: TopLabel, level: IntArray, bins: int, permutations: int, rng: np.random.Generator
+) -> Iterator[_Sums]:
+    """Yield the sums with the levels permuted over the examples."""
+    order = canonical_order(top.confidence, top.correct, level)
+    top, level = top.subset(order), level[order]
+    sums = _summing(top, _occupied(top, bins), int(level.max()) + 1)
+    for _ in range(permutations):
+        yield sums(rng.permutation(level))
+
+
+def _table_permutations(
+    top: TopLabel, level: IntArray, bins: int, permutations: int, rng: np.random.Generator
+) -> Iterator[_Sums]:
+    """Yield the sums with the levels permuted over examples whose confidences are the mean of their group."""
+    sizes = np.bincount(level)
+    bin_of = _occupied(top, bins)
+    group, first = _groups(top, bin_of, max(_MOST_CELLS // len(sizes), _LEAST_GROUPS))
+    count = np.bincount(group)
+    residual = total(group, top.residual, len(count)) / count
+    right = total(group, top.correct, len(count)) / count
+    for _ in range(permutations):
+        table, left = np.empty((len(sizes), len(count))), count.copy()
+        for row, size in enumerate(sizes[:-1]):
+            drawn = rng.multivariate_hypergeometric(left, size, method="marginals")
+            table[row], left = drawn, left - drawn
+        table[-1] = left
+        yield _Sums(*(np.add.reduceat(table * value, first, axis=1) for value in (1.0, residual, residual**2, right)))
+
+
+def _groups(top: TopLabel, bin_of: IntArray, most: int) -> tuple[IntArray, IntArray]:
+    """Cut each bin's right and wrong examples into at most `most` groups of equal size, by their confidence.
+
+    Returns:
+        (N,) group of each example, numbered bin after bin, and (K,) the first group of each bin.
+    """
+    order = np.lexsort((top.confidence, top.correct, bin_of))
+    stratum = 2 * bin_of + top.correct.astype(np.int64)
+    sizes = np.bincount(stratum)
+    within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    part = most * within // np.repeat(sizes, sizes)
+    found, group = np.unique(stratum[order] * most + part, return_inverse=True)
+    result = np.empty(len(order), dtype=np.int64)
+    result[order] = group
+    return result, np.searchsorted(found, np.arange(bin_of.max() + 1) * 2 * most)
 
 
 def _linear(slope: FloatArray, n: FloatArray, sums: FloatArray, squares: FloatArray) -> float:

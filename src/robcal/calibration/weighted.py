@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, check_choice, check_labels, check_positive_int, check_probs, precision_of
+from robcal.base.checks import FloatArray, check_choice, check_positive_int
 from robcal.calibration.binning import BinSums, Scheme, TopLabel, bin_index, bin_sums, summarise, total
 from robcal.calibration.corrected import BinGaps, corrected_mean, mean_deviation
 from robcal.calibration.metrics import (
     ClassBins,
     Norm,
-    brier_losses,
+    checked,
     class_bins,
     debiased,
     debiased_square,
-    log_losses,
+    losses_of,
     norm_of_gaps,
     refinement_losses,
 )
@@ -145,9 +145,7 @@ def compared_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
     if metric in ("ece", "ece_corrected", "ece_mass"):
         return _corrected_bins(metric, summarise(probs, labels), bins)
     if metric == "classwise_ece":
-        array = check_probs(probs)
-        truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-        cells = class_bins(array, truth, bins=bins, scheme="width", dtype=np.asarray(probs).dtype)
+        cells = class_bins(*checked(probs, labels), bins=bins, scheme="width")
         gaps = class_gaps(cells)
         return RunMetric(gaps.corrected, examples=cells.share, gaps=gaps)
     if metric == "brier_calibration":
@@ -165,11 +163,10 @@ def class_gaps(cells: ClassBins) -> BinGaps:
 def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> FloatArray:
     """Return (N,) values whose mean is the metric, one of `MEAN_METRICS`."""
     if metric in ("nll", "brier", "classwise_ece"):
-        array, precision = check_probs(probs), precision_of(probs)
-        truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
+        rows, truth = checked(probs, labels)
         if metric == "classwise_ece":
-            return class_bins(array, truth, bins=bins, scheme="width", dtype=precision.dtype).share
-        return log_losses(array, truth, precision.cost_of_zero) if metric == "nll" else brier_losses(array, truth)
+            return class_bins(rows, truth, bins=bins, scheme="width").share
+        return losses_of("nll" if metric == "nll" else "brier", rows, truth)
     top = summarise(probs, labels)
     if metric == "brier_refinement":
         return refinement_losses(top, bins=bins)

@@ -18,7 +18,6 @@ from robcal.base.checks import (
     check_num_levels,
     check_output,
     check_positive_int,
-    check_probs,
     check_scores,
     refuse,
 )
@@ -48,12 +47,14 @@ from robcal.calibration.conditional import (
     top_label_metrics,
     trend_tests,
 )
+from robcal.calibration.metrics import checked
+from robcal.calibration.prob_rows import check_rows
 from robcal.report import write_report
 from robcal.report.flat import flat_rows, wrong_rows_csv
 from robcal.report.notebook import notebook_html
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
-from robcal.results.repair import repair_of, why_no_repair
+from robcal.results.repair import Validation, repair_of, why_no_repair
 from robcal.runs.hard_labels import hard_label_remarks
 
 #: Wrong examples of highest confidence that the text and the report show.
@@ -85,6 +86,9 @@ class Examples:
         """
         score = np.zeros(len(self.label)) if self.score is None else self.score
         wrong = np.flatnonzero(self.prediction != self.label)
+        if count is not None and count < len(wrong):  # the others cannot be among them: they need no order
+            least = np.partition(self.confidence[wrong], -count)[-count]
+            wrong = wrong[self.confidence[wrong] >= least]
         keys = (self.prediction, self.label, score, -self.confidence)  # lexsort is stable, its last key the first
         order = wrong[np.lexsort([key[wrong] for key in keys])][:count]
         return tuple(
@@ -258,25 +262,24 @@ def audit(
     >>> [(row.group, row.n, round(row.gap.value, 3)) for row in result.levels]
     [('0', 50, -0.006), ('1', 50, 0.006)]
     """
-    array = check_probs(probs)
-    truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
-    distance = _check_audited(len(array), scores, num_levels)
+    rows, truth = checked(probs, labels)
+    distance = _check_audited(len(rows), scores, num_levels)
     name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
-    others = None if validation is None else _check_validation(validation, array.shape[1], distance is not None)
-    reason = why_no_repair(array, truth, num_levels, others)
+    others = None if validation is None else _check_validation(validation, rows.num_classes, distance is not None)
+    reason = why_no_repair(rows, truth, num_levels, others)
     repair = None
     if reason is None:
         repair = repair_of(
-            array, truth, distance, score_name=name, num_levels=num_levels, bins=bins, resamples=resamples, seed=seed,
+            rows, truth, distance, score_name=name, num_levels=num_levels, bins=bins, resamples=resamples, seed=seed,
             validation=others,
         )  # fmt: skip
-    top = summarise(probs, truth)
+    top = summarise(rows, truth)
     return _audited(
         top,
         Examples(top.confidence, top.prediction, truth, distance),
-        MethodResult("audit", "Classifier", metrics=overall_metrics(probs, truth, **options), repair=repair),
-        classes=[str(k) for k in range(array.shape[1])],
+        MethodResult("audit", "Classifier", metrics=overall_metrics(rows, truth, **options), repair=repair),
+        classes=[str(k) for k in range(rows.num_classes)],
         title=title,
         score_name=name,
         groups=groups,
@@ -426,7 +429,7 @@ def audit_files(
         InputError: on an unreadable file or bad contents.
     """
     return audit(
-        read_array(probs, "the probabilities"),
+        read_array(probs, "the probabilities", mapped=True),
         read_array(labels, "the labels"),
         **_read_beside(scores, column, score_name, groups),
         validation=None if validation is None else _read_validation(validation, column),
@@ -512,7 +515,7 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
     return Audit(results, made.examples)
 
 
-def _check_validation(given: Any, classes: int, scored: bool) -> tuple[FloatArray, IntArray, FloatArray | None]:
+def _check_validation(given: Any, classes: int, scored: bool) -> Validation:
     """Return the validation data of an audit, checked."""
     parts = given if isinstance(given, tuple) else (given,)
     if len(parts) != (3 if scored else 2):
@@ -521,10 +524,10 @@ def _check_validation(given: Any, classes: int, scored: bool) -> tuple[FloatArra
             f"it is a tuple of probabilities{', labels and scores' if scored else ' and labels'}",
             f"Pass validation=(val_probs, val_labels{', val_scores' if scored else ''})",
         )
-    probs = check_probs(parts[0], name="validation probs")
-    if probs.shape[1] != classes:
+    probs = check_rows(parts[0], name="validation probs")
+    if probs.num_classes != classes:
         refuse(
-            f"the validation probabilities have {probs.shape[1]} classes, those audited {classes}",
+            f"the validation probabilities have {probs.num_classes} classes, those audited {classes}",
             "both come from one classifier",
             "Pass probabilities of the same classifier",
         )

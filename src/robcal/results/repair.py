@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,11 @@ import numpy as np
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
 from robcal.base.types import Estimate, Repair, RepairedLevel
-from robcal.calibration.binning import summarise
+from robcal.calibration.binning import TopLabel
 from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
+from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
 from robcal.calibration.recalibration.maps import margins
 
@@ -22,9 +25,12 @@ METHODS = ("none", "temperature", "score-temperature")
 #: More logits than this are represented by a sample of the rows.
 MOST_LOGITS = 1 << 22
 
+#: Probabilities, labels and scores of other examples.
+Validation = tuple[ProbRows, IntArray, FloatArray | None]
+
 
 def repair_of(
-    probs: FloatArray,
+    probs: ProbRows,
     labels: IntArray,
     scores: FloatArray | None,
     *,
@@ -33,7 +39,7 @@ def repair_of(
     bins: int,
     resamples: int,
     seed: int,
-    validation: tuple[FloatArray, IntArray, FloatArray | None] | None = None,
+    validation: Validation | None = None,
 ) -> Repair:
     """Return what recalibration would repair; `why_no_repair` says where that cannot be told.
 
@@ -49,36 +55,34 @@ def repair_of(
         validation: probabilities, labels and scores of other examples to fit on; without them every example is judged
             by a fit of the four other fifths of the same ones.
     """
-    logits = _logs(probs)
+    score = "margin" if scores is None else score_name
     if validation is None:
-        found = cross_fitted(METHODS, logits, labels, scores, most=MOST_LOGITS, seed=seed)
-        method, rows, after = found.method, found.rows, np.exp(found.log_probs)
-        judged = f"{len(rows)} examples, each by a fit of others"
+        found = cross_fitted(METHODS, probs, labels, scores, most=MOST_LOGITS, seed=seed)
+        method, truth, by = found.method, labels[found.rows], None if scores is None else scores[found.rows]
+        blocks: Iterable[tuple[FloatArray, FloatArray]] = [(probs.take(found.rows), np.exp(found.log_probs))]
+        judged = f"{len(truth)} examples, each by a fit of others"
     else:
-        recalibrator = Recalibrator(METHODS, score="margin" if scores is None else score_name, seed=seed)
-        recalibrator.fit(_logs(validation[0]), validation[1], validation[2])
-        method, rows = recalibrator.method, np.arange(len(labels))
-        after = recalibrator.predict_proba(logits, scores)
-        judged = f"{len(rows)} examples, by a fit of {len(validation[1])} others"
-    before, truth = probs[rows], labels[rows]
-    by = margins(_logs(before)) if scores is None else scores[rows]
-    levels = _levels(before, after, truth, assign_levels(by, num_levels, ties="share"))
-    both = (before, after)
-    nll = tuple(mean_interval(-np.log(one[np.arange(len(truth)), truth])) for one in both)
+        recalibrator = Recalibrator(METHODS, score=score, seed=seed)
+        recalibrator.fit(_logs(validation[0].take(slice(None))), validation[1], validation[2])
+        method, truth, by = recalibrator.method, labels, scores
+        blocks = _predicted(recalibrator, probs, scores)
+        judged = f"{len(truth)} examples, by a fit of {len(validation[1])} others"
+    both, margin = _reduced(blocks, truth)
+    levels = _levels(both, assign_levels(margin if by is None else by, num_levels, ties="share"))
+    nll = tuple(mean_interval(-np.log(one.true)) for one in both)
     options: dict[str, Any] = {"bins": bins, "resamples": resamples, "seed": seed}
     ece = tuple(
-        Estimate(calibration_error(one, truth, bins=bins), *calibration_error_interval(one, truth, **options))
+        Estimate(calibration_error(one.top, truth, bins=bins), *calibration_error_interval(one.top, truth, **options))
         for one in both
     )
-    score = "margin" if scores is None else score_name
     return Repair(method, score, judged, nll, ece, levels, _sentence(method, score, nll, ece, levels))
 
 
 def why_no_repair(
-    probs: FloatArray,
+    probs: ProbRows,
     labels: IntArray,
     num_levels: int,
-    validation: tuple[FloatArray, IntArray, FloatArray | None] | None,
+    validation: Validation | None,
 ) -> str | None:
     """Return why it cannot be told what a recalibration would repair, in a sentence; None where it can."""
     fitted_on = labels if validation is None else validation[1]
@@ -88,7 +92,7 @@ def why_no_repair(
             f"at least {LEAST_EXAMPLES} examples to fit on, and one for each level."
         )
     pairs = [(probs, labels), *([] if validation is None else [validation[:2]])]
-    impossible = sum(int((one[np.arange(len(true)), true] == 0).sum()) for one, true in pairs)
+    impossible = sum(int((one.of_class(true) == 0).sum()) for one, true in pairs)
     if impossible:
         return (
             "What a recalibration would repair is not told: the true class has a probability of 0, which no "
@@ -98,20 +102,57 @@ def why_no_repair(
     return None
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What is judged of probabilities: the top labels, and the probability of the true class (N,)."""
+
+    top: TopLabel
+    true: FloatArray
+
+
+def _predicted(
+    recalibrator: Recalibrator, probs: ProbRows, scores: FloatArray | None
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield blocks of the probabilities, and what the recalibration makes of them."""
+    for part, block in probs.blocks():
+        yield block, recalibrator.predict_proba(_logs(block), None if scores is None else scores[part])
+
+
+def _reduced(
+    blocks: Iterable[tuple[FloatArray, FloatArray]], labels: IntArray
+) -> tuple[tuple[_Judged, _Judged], FloatArray]:
+    """Return what is judged before and after, and the margins before."""
+    parts, begin = [], 0
+    for before, after in blocks:
+        truth, begin = labels[begin : begin + len(before)], begin + len(before)
+        rows = np.arange(len(before))
+        columns = [margins(_logs(before))]
+        for probs in (before, after):
+            predicted = probs.argmax(axis=1)
+            columns += [probs[rows, predicted], predicted, probs[rows, truth]]
+        parts.append(columns)
+    margin, *both = (np.concatenate(column) for column in zip(*parts, strict=True))
+    judged = (
+        _Judged(TopLabel(sure, predicted, (predicted == labels).astype(np.float64)), true)
+        for sure, predicted, true in (both[:3], both[3:])
+    )
+    return (next(judged), next(judged)), margin
+
+
 def _logs(probs: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore"):
         logs: FloatArray = np.log(probs)
     return logs
 
 
-def _levels(before: FloatArray, after: FloatArray, labels: IntArray, levels: IntArray) -> tuple[RepairedLevel, ...]:
+def _levels(both: tuple[_Judged, _Judged], levels: IntArray) -> tuple[RepairedLevel, ...]:
     found = np.unique(levels)
     jointly = joint_confidence(0.95, len(found))
     rows = []
     for level in found:
-        inside = levels == level
-        gaps = (gap_interval(summarise(probs[inside], labels[inside]), jointly) for probs in (before, after))
-        rows.append(RepairedLevel(int(level), int(inside.sum()), *gaps))
+        inside = np.flatnonzero(levels == level)
+        gaps = (gap_interval(one.top.subset(inside), jointly) for one in both)
+        rows.append(RepairedLevel(int(level), len(inside), *gaps))
     return tuple(rows)
 
 

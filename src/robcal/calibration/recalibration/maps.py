@@ -44,6 +44,19 @@ def shifted(logits: FloatArray) -> FloatArray:
     return moved
 
 
+def logits_of(probs: FloatArray) -> FloatArray:
+    """Return the logarithms of probabilities, moved so that each row has maximum 0; -inf where a probability is 0.
+
+    Example:
+        >>> logits_of(np.array([[0.5, 0.0, 0.5]])).tolist()
+        [[0.0, -inf, 0.0]]
+    """
+    with np.errstate(divide="ignore"):
+        logs: FloatArray = np.log(probs)
+    logs -= logs.max(axis=1, keepdims=True)
+    return logs
+
+
 def margins(logits: FloatArray) -> FloatArray:
     """Return the largest logit minus the second largest, (N,); +inf where all others are masked."""
     margin = np.empty(len(logits))

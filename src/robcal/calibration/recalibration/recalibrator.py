@@ -22,7 +22,8 @@ from robcal.base.checks import (
 )
 from robcal.base.encoding import plain, typed
 from robcal.base.files import reading, replacing
-from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, margins
+from robcal.calibration.prob_rows import ProbRows
+from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, logits_of, margins
 from robcal.calibration.recalibration.score_temperature import Monotone, ScoreTemperature
 from robcal.calibration.recalibration.selection import (
     FOLDS,
@@ -34,11 +35,13 @@ from robcal.calibration.recalibration.selection import (
     choose,
     compare,
     cross_fit,
+    drawn_folds,
     first_of,
-    make_folds,
+    fold_order,
     refit,
 )
 from robcal.calibration.recalibration.stages import has_probmetrics
+from robcal.calibration.row_order import row_keys
 from robcal.calibration.temperature import check_no_probs, check_possible
 
 #: Fewer examples than this are refused: five folds of them say nothing about a method.
@@ -126,9 +129,11 @@ class Recalibrator:
         """
         array, truth, values = self._checked(logits, labels, scores)
         methods, self.notes = _candidates(array, truth) if "auto" in self._asked else (self._asked, ())
-        folds = make_folds(array, truth, values, folds=FOLDS, seed=self.seed)
-        rows = Rows(array, truth, values, folds)
-        sample = _sample(rows, self.seed, SAMPLE)
+        true = array[np.arange(len(truth)), truth]
+        order = fold_order(true, truth, values, lambda: row_keys(array))
+        rows = Rows(array, truth, values, drawn_folds(order, folds=FOLDS, seed=self.seed))
+        index = _sampled(order, array.shape[1], self.seed, SAMPLE)
+        sample = rows if len(index) == len(truth) else rows.part(index)
         candidates = cross_fit(methods, sample, self.monotone)
         number = choose(candidates, sample.labels)
         self.comparison = compare(candidates, sample, number, seed=self.seed)
@@ -240,23 +245,26 @@ class CrossFitted:
 
 
 def cross_fitted(
-    methods: Sequence[str], logits: FloatArray, labels: IntArray, scores: FloatArray | None, *, most: int, seed: int
+    methods: Sequence[str], probs: ProbRows, labels: IntArray, scores: FloatArray | None, *, most: int, seed: int
 ) -> CrossFitted:
     """Cross-fit methods and return the outputs of the one that `auto`'s rule chooses among them.
 
     Args:
         methods: some of `METHODS`.
-        logits: (N, Z) checked logits, N >= 50.
+        probs: (N, Z) checked probabilities, N >= 50; their logarithms are the logits.
         labels: (N,) checked labels.
         scores: (N,) checked scores, or None for the margin.
         most: at most so many logits are used, of rows drawn at random.
         seed: of the folds and the sample.
     """
-    logits = logits - logits.max(axis=1, keepdims=True)
-    values = margins(logits) if scores is None else scores
-    rows = Rows(logits, labels, values, make_folds(logits, labels, values, folds=FOLDS, seed=seed))
-    index = _sampled(rows, seed, most)
-    candidates = cross_fit(methods, rows.part(index), None)
+    true = probs.each(lambda block, truth: logits_of(block)[np.arange(len(block)), truth], labels)
+    values = probs.each(lambda block, _: margins(logits_of(block)), labels) if scores is None else scores
+    order = fold_order(
+        true, labels, values, lambda: np.concatenate([row_keys(logits_of(block)) for _, block in probs.blocks()])
+    )
+    index, folds = _sampled(order, probs.num_classes, seed, most), drawn_folds(order, folds=FOLDS, seed=seed)
+    rows = Rows(logits_of(probs.take(index)), labels[index], values[index], folds[index])
+    candidates = cross_fit(methods, rows, None)
     best = candidates[choose(candidates, labels[index])]
     return CrossFitted(best.method, index, best.held)
 
@@ -320,16 +328,9 @@ def _check_mixes(method: str) -> None:
         )
 
 
-def _sample(rows: Rows, seed: int, most: int) -> Rows:
-    """Return the rows of at most `most` logits, folds kept, drawn without regard to the order of rows."""
-    index = _sampled(rows, seed, most)
-    return rows if len(index) == len(rows.labels) else rows.part(index)
-
-
-def _sampled(rows: Rows, seed: int, most: int) -> IntArray:
-    size, classes = rows.logits.shape
-    most_rows = max(most // classes, FOLDS * LEAST_EXAMPLES)
+def _sampled(order: IntArray, classes: int, seed: int, most: int) -> IntArray:
+    """Return the positions of rows with at most `most` logits, drawn along an order of the rows."""
+    size, most_rows = len(order), max(most // classes, FOLDS * LEAST_EXAMPLES)
     if size <= most_rows:
         return np.arange(size)
-    parts = make_folds(rows.logits, rows.labels, rows.scores, folds=-(-size // most_rows), seed=seed + 1)
-    return np.flatnonzero(parts == 0)
+    return np.flatnonzero(drawn_folds(order, folds=-(-size // most_rows), seed=seed + 1) == 0)

@@ -6,7 +6,7 @@ Each row is judged by fits that did not see it. A score temperature on top of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,7 +34,7 @@ from robcal.calibration.recalibration.stages import (
     fit_structured,
     fit_vector,
 )
-from robcal.calibration.row_order import canonical_order
+from robcal.calibration.row_order import RowKeys
 from robcal.calibration.temperature import TemperatureScaling, optimal_temperature
 
 SCORE_TEMPERATURE = "score-temperature"
@@ -121,22 +121,29 @@ class Rows:
         return Rows(self.logits[index], self.labels[index], self.scores[index], self.folds[index])
 
 
-def make_folds(logits: FloatArray, labels: IntArray, scores: FloatArray, *, folds: int, seed: int) -> IntArray:
-    """Return a fold of every row, drawn without regard to its label.
+def fold_order(true: FloatArray, labels: IntArray, scores: FloatArray, keys: Callable[[], RowKeys]) -> IntArray:
+    """Return an order of the rows by what they hold: the order in which they were stored makes no difference.
+
+    Args:
+        true: (N,) logit of the true class, where the largest of each row is 0.
+        labels: (N,) true classes.
+        scores: (N,) scores.
+        keys: gives the (N,) `row_keys` of all logits, which are needed if rows hold the same of the others.
+    """
+    order = np.lexsort((true, scores, labels))
+    alike = [key[order][1:] == key[order][:-1] for key in (true, scores, labels)]
+    return np.lexsort((keys(), true, scores, labels)) if np.logical_and.reduce(alike).any() else order
+
+
+def drawn_folds(order: IntArray, *, folds: int, seed: int) -> IntArray:
+    """Return a fold of every row, drawn along an order of the rows and without regard to labels.
 
     In folds that are balanced over the classes a fit sees each class exactly as often as the rows that judge it do:
     frequencies that are an accident of this sample then pass for true ones, and a class-wise method seems better than
-    it is on new rows, by about (Z - 1) / 2N of NLL. Rows are sorted by what they hold before the draw: the order in
-    which they were stored makes no difference.
+    it is on new rows, by about (Z - 1) / 2N of NLL.
     """
-    true = logits[np.arange(len(labels)), labels]
-    order = np.lexsort((true, scores, labels))
-    alike = [key[order][1:] == key[order][:-1] for key in (true, scores, labels)]
-    if np.logical_and.reduce(alike).any():  # rows that hold the same so far go by all that they hold
-        order = canonical_order(logits)
-        order = order[np.lexsort((true[order], scores[order], labels[order]))]
-    result = np.empty(len(labels), dtype=np.int64)
-    result[order] = np.random.default_rng(seed).permutation(len(labels)) % folds
+    result = np.empty(len(order), dtype=np.int64)
+    result[order] = np.random.default_rng(seed).permutation(len(order)) % folds
     return result
 
 
