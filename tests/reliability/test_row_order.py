@@ -215,6 +215,7 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "recalibrator.Recalibrator": recalibrated,
     "temperature.TemperatureScaling": fitted,
     "temperature.check_no_probs": lambda r: PerRow(temperature.check_no_probs(r.logits, "it", "Pass others")),
+    "temperature.check_possible": lambda r: [temperature.check_possible(r.logits, r.labels)],
     "temperature.optimal_temperature": lambda r: temperature.optimal_temperature(r.logits, r.labels),
     "threshold.selective_threshold": lambda r: threshold.selective_threshold(r.confidence, r.correct, risk=0.4),
     "soft_labels.level_statistics": lambda r: robcal.level_statistics(r.confidence, r.correct, r.levels, 6),
