@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast test-torch reliability fuzz lint evidence study bench-training bench-metrics wheel clean
+.PHONY: demo test test-fast test-torch reliability fuzz lint evidence study gpu bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -78,6 +78,12 @@ study: $(VENV)/.wheel
 	$(BIN)/robcal compare digits $(STUDY) --out docs/evidence/digits
 	$(BIN)/python benchmarks/severity.py $(foreach name,overfit regularised small digits,docs/evidence/$(name)/results.json) \
 	  --out docs/evidence/severity.md
+
+# Wide ResNets on one GPU, in pieces of under ten minutes: start it again until it says that everything is done (docs/gpu.md).
+MINUTES ?= 9
+gpu: $(VENV)/.wheel
+	$(BIN)/python benchmarks/gpu.py --data cifar10:$(CIFAR10) --minutes $(MINUTES) --out $(RUNS)/gpu
+	$(BIN)/python benchmarks/gpu.py --report $(RUNS)/gpu --page docs/evidence/gpu.md
 
 # The figures of docs/speed.md. The peers of benchmarks/metrics.py go into a virtual environment of their own.
 bench-training: $(VENV)/.wheel

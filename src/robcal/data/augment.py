@@ -53,9 +53,16 @@ def pad_crop_flip(x: torch.Tensor, *, padding: int = 4, flip: bool = True, gener
     check_positive_int(padding, "padding", minimum=0)
     if x.ndim != 4:
         refuse(f"x has shape {tuple(x.shape)}", "it must be (B, C, H, W)", _batch_hint(x))
-    offsets = torch.randint(0, 2 * padding + 1, (2, len(x)), generator=generator)
-    mirrored = torch.rand(len(x), generator=generator) < (0.5 if flip else 0.0)
-    return _gather_windows(x, padding, offsets.to(x.device), mirrored.to(x.device))
+    offsets, mirrored = draw_windows(len(x), padding, flip=flip, generator=generator)
+    return cut_windows(x, padding, offsets.to(x.device), mirrored.to(x.device))
+
+
+def draw_windows(
+    count: int, padding: int, *, flip: bool = True, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw what chance decides of `pad_crop_flip`: (2, B) int64 offsets from the top and left, (B,) bool flips."""
+    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    return offsets, torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
 
 
 def shift(x: torch.Tensor, max_pixels: int, generator: torch.Generator) -> torch.Tensor:
@@ -223,8 +230,8 @@ def _places(start: torch.Tensor, length: torch.Tensor, size: int, dtype: torch.d
     return ((start[:, None] + inside) * (2 / (size - 1)) - 1).to(dtype)
 
 
-def _gather_windows(x: torch.Tensor, padding: int, offsets: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-    """The window of the old size at `offsets` (2, B), top and left, of each padded image, mirrored where asked."""
+def cut_windows(x: torch.Tensor, padding: int, offsets: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Cut the window of the old size at `offsets` (2, B), top and left, out of each padded image, mirrored if asked."""
     batch, channels, height, width = x.shape
     padded = functional.pad(x, (padding, padding, padding, padding)).flatten(2)
     steps = torch.arange(width, device=x.device)

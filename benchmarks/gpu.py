@@ -1,0 +1,105 @@
+"""Train Wide ResNets by several recipes on one GPU, in pieces of a few minutes, and write docs/evidence/gpu.md.
+
+Usage: python benchmarks/gpu.py --data cifar10:PATH --minutes 9 --out DIR         start, or go on, for nine minutes
+       python benchmarks/gpu.py --data cifar10:PATH --speed                       what a step costs, in several ways
+       python benchmarks/gpu.py --report DIR --page docs/evidence/gpu.md          tables of what DIR holds
+
+benchmarks/wide/plan.toml says what is trained; docs/gpu.md says how, and what it costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PLAN = Path(__file__).parent / "wide" / "plan.toml"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Do what the command line asks for."""
+    started, options = time.monotonic(), parse(arguments)
+    log = functools.partial(say, started)
+    if options.report is not None:
+        from wide.report import write_page
+
+        write_page(options.report, options.page)
+    elif options.speed:
+        from wide.speed import measure_speed
+
+        measure_speed(options.data, options.plan, options.device, log)
+    else:
+        work(options, started, log)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="cifar10:PATH, or npz:FILE of uint8 images")
+    parser.add_argument("--plan", type=Path, default=PLAN)
+    parser.add_argument("--minutes", type=float, default=9.0, help="of this piece, start of the command included")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    parser.add_argument("--state", type=Path, help="folder of what only a later piece needs; default OUT/state")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu for a trial")
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--report", type=Path, metavar="DIR")
+    parser.add_argument("--page", type=Path, default=Path("docs/evidence/gpu.md"))
+    options = parser.parse_args(arguments)
+    if options.report is None and (options.data is None or (options.out is None and not options.speed)):
+        parser.error("--data and --out are needed, or --report DIR")
+    return options
+
+
+def work(options: argparse.Namespace, started: float, log: Callable[[str], None]) -> None:
+    """Do a piece of the plan."""
+    import torch
+
+    from robcal.base.storage import digest_of
+    from robcal.comparison.study import hardware
+    from robcal.data import load_dataset, read_parts
+    from wide.measure import CorruptedTest
+    from wide.plan import load_plan
+    from wide.store import Results
+    from wide.work import Worker
+
+    plan, state = load_plan(options.plan), options.state or options.out / "state"
+    parts = read_parts(options.data)
+    data = load_dataset(options.data, parts=parts)
+    results = Results(options.out, digest_of([plan, data.digest("test")]))
+    results.about = {
+        "plan": options.plan.read_text(encoding="utf-8"),
+        "data": data.name,
+        "test_images": len(data.split("test")),
+        "hardware": hardware(),
+        "torch": torch.__version__,
+    }
+    state.mkdir(parents=True, exist_ok=True)
+    log(f"{data.name} read; {results.about['hardware']['gpu'] or results.about['hardware']['cpu']}")
+    shifted = CorruptedTest(data, plan, state / "corrupted")
+    try:
+        worker = Worker(
+            plan=plan,
+            spec=options.data,
+            parts=parts,
+            results=results,
+            state=state,
+            device=torch.device(options.device),
+            fused=options.device != "cpu",
+            shifted=shifted,
+            seconds_left=lambda: 60 * options.minutes - (time.monotonic() - started),
+            log=log,
+        )
+        log("everything is done" if worker.do() else "the time is over; the same command goes on")
+    finally:
+        shifted.close()
+
+
+def say(started: float, text: str) -> None:
+    """Print a line with the seconds since the start."""
+    print(f"[{time.monotonic() - started:6.1f} s] {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""benchmarks/gpu.py on a CPU: it trains as robcal does, side by side as alone, and goes on where it was stopped."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robcal.base.checks import InputError
+from robcal.base.storage import load_arrays
+from robcal.calibration.metrics import accuracy, calibration_error, negative_log_likelihood
+from robcal.data import load_dataset
+from robcal.data.augment import pad_crop_flip
+from robcal.methods import make_method
+from robcal.models import build_model
+from robcal.smoothing.smoother import AdaptiveLabelSmoother
+from robcal.training.loop import fit
+from robcal.training.predict import softmax
+from robcal.training.recipe import build_networks
+from robcal.training.settings import TrainSettings
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+if not FOLDER.is_dir():
+    pytest.skip("benchmarks are not in the wheel", allow_module_level=True)
+sys.path.insert(0, str(FOLDER))
+import gpu  # noqa: E402
+from wide import speed  # noqa: E402
+from wide.engine import Engine, Shape, mixed_loss  # noqa: E402
+from wide.inputs import draw_epoch, steps_of  # noqa: E402
+from wide.measure import halved  # noqa: E402
+from wide.plan import Plan, Regime, groups, load_plan  # noqa: E402
+from wide.recipes import RECIPES, Recipe  # noqa: E402
+from wide.report import outcomes  # noqa: E402
+from wide.store import Results  # noqa: E402
+from wide.training import OutOfTimeError, Trainer, fixed_levels, make_run  # noqa: E402
+
+CPU = torch.device("cpu")
+NEVER = lambda: False  # noqa: E731
+
+PLAN = """
+model = "wrn-10-1"
+batch_size = 16
+levels = 2
+precision = "float32"
+members = {members}
+shift_images = 8
+severities = [3]
+scored_images = 8
+
+[[regimes]]
+name = "few"
+title = "few images"
+train_limit = 32
+epochs = 3
+learning_rate = 0.05
+augment = true
+recipes = ["plain", "mixup-adals", "margin"]
+seeds = [0, 1]
+referee = 9
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    """Noisy images of three classes that differ in brightness."""
+    rng, arrays = np.random.default_rng(0), {}
+    for name, count in (("train", 48), ("val", 30), ("test", 40)):
+        labels = rng.integers(0, 3, count)
+        images = rng.integers(0, 150, (count, 3, 8, 8)) + 40 * labels[:, None, None, None]
+        arrays |= {f"x_{name}": images.astype(np.uint8), f"y_{name}": labels}
+    file = tmp_path_factory.mktemp("data") / "images.npz"
+    np.savez(file, **arrays)
+    return f"npz:{file}"
+
+
+@pytest.fixture(scope="module")
+def data(spec):
+    return load_dataset(spec)
+
+
+def network_of(spec, data, seed=3):
+    return build_networks(TrainSettings(spec, "wrn-10-1", "vanilla", 1, seed=seed), data)[0]
+
+
+def weights_of(network):
+    return torch.cat([value.detach().ravel().float() for value in network.state_dict().values()])
+
+
+def engine_of(network, data, members=1, *, augmented=False, batch_size=16):
+    count = len(data.split("train"))
+    shape = Shape(count, data.input_shape, data.num_classes, batch_size, steps_of(count, batch_size))
+    return Engine(
+        network, shape, members=members, device=CPU, weight_decay=5e-4, precision="float32", augmented=augmented,
+        compiled=False, captured=False,
+    )  # fmt: skip
+
+
+def trainer_of(spec, data, recipes, tmp_path, *, augment=False, epochs=3, out_of_time=NEVER, seed=3):
+    plan = Plan("wrn-10-1", 16, (), levels=3, precision="float32")
+    regime = Regime("a", "A", epochs, 0.05, (), (), augment=augment)
+    margins = {name: np.linspace(1, 0, len(data.split(name))) for name in ("train", "val")}
+    runs = []
+    for number, recipe in enumerate(recipes):
+        levels = fixed_levels(recipe, seed, data, lambda source: margins, plan.levels)
+        network = network_of(spec, data, seed + number)
+        runs.append(make_run(recipe, seed + number, data, network, levels, plan, regime))
+    engine = engine_of(runs[0].network, data, len(runs), augmented=augment)
+    return Trainer(engine, runs, plan, regime, tmp_path / "state.pt", "key", out_of_time, lambda text: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "augment"), [("plain", True), ("margin", False), ("mixup-adals", True)])
+def test_it_ends_in_the_weights_and_the_smoothing_of_robcal(spec, data, tmp_path, name, augment):
+    """The oracle is the loop of `robcal train`: other code, which draws, mixes and steps batch by batch."""
+    recipe = RECIPES[name]
+    trainer = trainer_of(spec, data, [recipe], tmp_path, augment=augment)
+    trainer.train()
+    run, method, network = trainer.runs[0], recipe.method(), network_of(spec, data)
+    if recipe.alpha is not None:
+        method = dataclasses.replace(method, augment=make_method("mixup", alpha=recipe.alpha).augment)
+    history = fit(
+        network, data, method, epochs=3, batch_size=16, learning_rate=0.05, seed=3, levels=run.levels, num_levels=3,
+        augment=(lambda inputs, generator: pad_crop_flip(inputs, generator=generator)) if augment else None,
+        device="cpu",
+    )  # fmt: skip
+    trained = trainer.engine.slots[0].network
+    assert (weights_of(network) - weights_of(network_of(spec, data))).abs().max() > 0.01
+    torch.testing.assert_close(weights_of(trained), weights_of(network), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(run.history, history, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs.train_loss, rel=1e-4)
+        np.testing.assert_allclose(ours["epsilon"], theirs.epsilon, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_members_side_by_side_are_what_each_is_alone(spec, data, tmp_path):
+    recipes = [RECIPES["plain"], RECIPES["mixup-adals"]]
+    together = trainer_of(spec, data, recipes, tmp_path)
+    together.train()
+    for number, recipe in enumerate(recipes):
+        alone = trainer_of(spec, data, [recipe], tmp_path, seed=3 + number)
+        alone.train()
+        ours, theirs = (one.network for one in (together.engine.slots[number], alone.engine.slots[0]))
+        torch.testing.assert_close(weights_of(ours), weights_of(theirs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_stacked_members_are_what_each_is_alone(spec, data):
+    """The alternative that `--speed` measures does the same work."""
+    networks = [network_of(spec, data, seed) for seed in (0, 1)]
+    count, size = 48, 16
+    draws = [draw_epoch(seed, 0, count, size, augment=True, alpha=None) for seed in (0, 1)]
+    split = data.split("train")
+    images, targets = torch.from_numpy(split.inputs), torch.eye(3)[torch.from_numpy(split.labels)]
+    cast = {"device_type": "cpu", "dtype": torch.bfloat16, "enabled": False}
+    stack = speed.Stack(networks, cast, compiled=False, fused=False, weight_decay=5e-4)
+    losses = torch.stack([stack.step(*speed.batch_of(images, targets, draws, step)) for step in range(3)]).mean(0)
+    engine = engine_of(networks[0], data, 2, augmented=True)
+    for member, network in enumerate(networks):
+        engine.load(member, network.state_dict(), split.inputs)
+    engine.run_epoch(draws, [targets, targets], [speed.RATE] * 3)
+    for member, slot in enumerate(engine.slots):
+        assert float(losses[member]) == pytest.approx(engine.train_loss(member), rel=1e-5)
+        for name, weight in slot.network.named_parameters():
+            torch.testing.assert_close(stack.weights[name][member], weight, rtol=1e-4, atol=1e-6)
+        mean = stack.buffers["network.1.norm1.running_mean"][member]
+        torch.testing.assert_close(mean, slot.network.network[1].norm1.running_mean, rtol=1e-4, atol=1e-6)
+
+
+def test_targets_are_those_of_the_smoother(spec, data, tmp_path):
+    trainer = trainer_of(spec, data, [RECIPES["margin"]], tmp_path)
+    run = trainer.runs[0]
+    smoother = AdaptiveLabelSmoother(3, 3, num_updates=3)
+    for _ in range(2):
+        smoother.update([0.9, 0.8, 0.7], [0.5, 0.6, 0.7], [10, 10, 10])
+    run.state = {**smoother.state_dict(), "epsilon": torch.from_numpy(smoother.epsilon).float()}
+    made = trainer._targets(run, trainer.engine.slots[0].images)
+    split = data.split("train")
+    torch.testing.assert_close(made, smoother.soft_targets(torch.from_numpy(split.labels), run.levels["train"]))
+    assert made.max() < 1
+    assert len(made.unique(dim=0)) > 3  # levels differ
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_goes_on(spec, data, tmp_path):
+    recipes = [RECIPES["mixup-adals"]]
+    whole = trainer_of(spec, data, recipes, tmp_path, epochs=4)
+    whole.train()
+    asked = iter([False, True, True])
+    stopped = trainer_of(spec, data, recipes, tmp_path, epochs=4, out_of_time=lambda: next(asked))
+    with pytest.raises(OutOfTimeError):
+        stopped.train()
+    resumed = trainer_of(spec, data, recipes, tmp_path, epochs=4)
+    resumed.train()
+    assert resumed.runs[0].history[:2] == stopped.runs[0].history
+    assert resumed.runs[0].history == whole.runs[0].history
+    assert torch.equal(weights_of(resumed.engine.slots[0].network), weights_of(whole.engine.slots[0].network))
+    other = trainer_of(spec, data, recipes, tmp_path, epochs=4)
+    other.key = "another"
+    other._begin()
+    assert other.epoch == 0
+
+
+def threads(count, mp_context):
+    """In place of processes, which take seconds to start; the command that is killed has those."""
+    return ThreadPoolExecutor(count)
+
+
+def command(spec, out, plan, *more):
+    return ["--data", spec, "--out", str(out), "--plan", str(plan), "--device", "cpu", *more]
+
+
+@pytest.mark.slow
+def test_a_killed_plan_ends_in_the_same_results_and_the_page_tells_them(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("wide.measure.ProcessPoolExecutor", threads)
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.format(members=1), encoding="utf-8")
+    with subprocess.Popen([sys.executable, str(FOLDER / "gpu.py"), *command(spec, tmp_path / "b", plan)]) as child:
+        until = time.monotonic() + 60
+        while not (tmp_path / "b" / "results-00.safetensors").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+    begun = set(Results(tmp_path / "b").facts)
+    assert 1 <= len(begun) < 7
+    for folder in ("a", "b"):
+        gpu.main(command(spec, tmp_path / folder, plan))
+    whole, pieces = (load_arrays(tmp_path / folder / "results-00.safetensors")[0] for folder in ("a", "b"))
+    assert sorted(whole) == sorted(pieces)
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, pieces[name], err_msg=name)
+    assert {name.rpartition(":")[0] for name in whole} == {
+        *(f"few/{recipe}/{seed}" for recipe in ("plain", "mixup-adals", "margin") for seed in (0, 1)),
+        "few/plain/9",
+    }
+    gpu.main(["--report", str(tmp_path / "a"), "--page", str(tmp_path / "gpu.md")])
+    check_page(tmp_path, whole)
+    plan.write_text(PLAN.format(members=2), encoding="utf-8")
+    with pytest.raises(InputError, match="of another plan"):
+        gpu.main(command(spec, tmp_path / "a", plan))
+
+
+def check_page(folder, arrays):
+    """Figures of the page are those of the arrays, computed here."""
+    text = (folder / "gpu.md").read_text(encoding="utf-8")
+    labels = arrays["few/margin/0:test_labels"]
+    probs = [softmax(arrays[f"few/margin/{seed}:test"].astype(np.float32)) for seed in (0, 1)]
+    row = next(line for line in text.splitlines() if line.startswith("| AR-AdaLS, margins of a plain network | 2 |"))
+    cells = [cell.strip() for cell in row.split("|")][3:6]
+    means = [np.mean([measure(one, labels) for one in probs]) for measure in
+             (accuracy, calibration_error, negative_log_likelihood)]  # fmt: skip
+    assert [float(cell) for cell in cells] == pytest.approx(means, abs=6e-4)
+    assert "Minus AdaLS" not in text
+    assert "As they come, minus plain + T" in text
+    assert "no recipe uses (seed 9; 8 test images" in text
+    assert (folder / "gpu.json").exists()
+
+
+@pytest.mark.slow
+def test_without_time_nothing_is_done_and_a_failing_recipe_costs_no_other(spec, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wide.measure.ProcessPoolExecutor", threads)
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.format(members=2).replace("epochs = 3", "epochs = 1"), encoding="utf-8")
+    gpu.main(command(spec, tmp_path / "out", plan, "--minutes", "0"))
+    assert not list((tmp_path / "out").glob("results-*"))
+    monkeypatch.setitem(RECIPES, "mixup-adals", Recipe("x", lambda: make_method("crl")))
+    gpu.main(command(spec, tmp_path / "out", plan))
+    said = capsys.readouterr().out
+    assert "few/mixup-adals/0, few/mixup-adals/1 failed: x has a loss of its own" in said
+    assert len(Results(tmp_path / "out").facts) == 5
+
+
+def test_results_fill_several_files_and_are_read_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("wide.store.PACK_BYTES", 100)
+    results = Results(tmp_path, "key")
+    results.about = {"plan": "p"}
+    for number in range(5):
+        results.add(f"a/b/{number}", {"x": np.full(10, number, np.float32)}, {"seconds": number})
+    assert len(list(tmp_path.iterdir())) == 3
+    again = Results(tmp_path, "key")
+    assert again.facts == results.facts
+    assert again.about == {"plan": "p"}
+    assert again.arrays["a/b/4"]["x"].tolist() == [4.0] * 10
+    again.add("a/b/5", {"x": np.zeros(10, np.float32)}, {})
+    assert len(list(tmp_path.iterdir())) == 3
+    assert "a/b/5" in Results(tmp_path)
+
+
+def test_halved_logits_keep_probabilities():
+    logits = np.random.default_rng(0).normal(size=(2000, 10)).astype(np.float32) * 8 + 300
+    assert np.abs(softmax(halved(logits).astype(np.float32)) - softmax(logits)).max() < 5e-4
+
+
+def test_temperatures_come_from_validation(spec):
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 300)
+    logits = (rng.normal(size=(300, 3)) + 2 * np.eye(3)[labels]).astype(np.float32) * 5
+    arrays = {"val": halved(logits), "val_labels": labels, "test": halved(logits), "test_labels": labels,
+              "shift": np.zeros((15, 30, 3), np.float16)}  # fmt: skip
+    raw, scaled = outcomes(arrays, {"severities": [1]}, None, None)
+    assert (raw.temperature, scaled.temperature > 2) == (1.0, True)
+    assert scaled.values["nll"] < raw.values["nll"]
+    assert raw.values["accuracy"] == scaled.values["accuracy"]
+
+
+def test_batches_that_differ_in_size_are_refused_with_one_that_fits():
+    with pytest.raises(InputError, match=r"batch_size is 7 for 45000 .* Set batch_size = (\d+)") as error:
+        steps_of(45_000, 7)
+    assert steps_of(45_000, int(str(error.value).rsplit("= ", 1)[1].rstrip("."))) > 0
+
+
+def test_plans_are_done_seed_by_seed_and_references_come_first(tmp_path):
+    for name in ("plan.toml", "trial.toml"):
+        plan = load_plan(FOLDER / "wide" / name)
+        for regime in plan.regimes:
+            assert steps_of(regime.train_limit or 45_000, plan.batch_size) >= 10
+    done = [(group.regime, group.recipe, group.seeds) for group in groups(plan)]
+    assert done[0] == ("overfit", "plain", (0,))
+    assert done.index(("overfit", "plain", (100,))) < done.index(("full", "plain", (0,)))
+    (tmp_path / "p.toml").write_text(PLAN.format(members=1).replace('"plain", ', ""), encoding="utf-8")
+    with pytest.raises(InputError, match="Name 'plain' first"):
+        load_plan(tmp_path / "p.toml")
+
+
+def test_operations_are_those_counted_by_hand():
+    """WRN-16-4 at 32x32: two a multiplication of its convolutions, two blocks a stage, and of its last layer."""
+    network = build_model("wrn-16-4", input_shape=(3, 32, 32), num_classes=10)
+    products, inside = 1024 * 27 * 16 + 256 * 10, 16
+    for pixels, width in ((1024, 64), (256, 128), (64, 256)):
+        products += pixels * width * (9 * inside + inside + 27 * width)
+        inside = width
+    assert speed.flops_of(network, (3, 32, 32)) == 2 * products
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_all_members(spec, data):
+    """A compilation for each member would cost a minute each, and after eight nothing would be fused."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    loss = torch.compile(mixed_loss, backend=backend)
+    images, targets = torch.from_numpy(data.split("train").inputs[:4]), torch.eye(3)[[0, 1, 2, 0]]
+    for seed in range(3):
+        network = network_of(spec, data, seed).to(memory_format=torch.channels_last)
+        for training in (True, False, True):
+            network.train(training)
+            if training:
+                loss(network, images, targets, torch.ones(()), torch.arange(4))[0].backward()
+    assert len(compiled) == 1
