@@ -25,7 +25,8 @@ HOW_TO = (
 #: The files and folders whose errors are in the cases.
 COVERED = (
     *("smoothing/", "methods/", "models/", "training/", "data/", "calibration/", "commands/", "base/arrays.py"),
-    *("base/array_hints.py", "base/checks.py", "base/user_files.py", "base/levels.py", "results/audit.py"),
+    *("base/array_hints.py", "base/checks.py", "base/user_files.py", "base/levels.py", "robustness/"),
+    "results/audit.py",
     *("runs/train.py", "runs/directory.py", "runs/level_sources.py", "runs/cross_fit.py", "runs/measure.py"),
     "comparison/plan_file.py",
 )

@@ -40,7 +40,7 @@ def channels_first(inputs: Any) -> Any:
     return inputs.permute(0, 3, 1, 2) if isinstance(inputs, torch.Tensor) else inputs.transpose(0, 3, 1, 2)
 
 
-CHANNELS_FIRST = "inputs.transpose(0, 3, 1, 2) of an array, inputs.permute(0, 3, 1, 2) of a tensor"
+CHANNELS_FIRST = "`inputs.transpose(0, 3, 1, 2)` of an array, `inputs.permute(0, 3, 1, 2)` of a tensor"
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])
@@ -88,10 +88,10 @@ def test_token_ids_are_refused_and_embeddings_scored() -> None:
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.bool])
 def test_whole_numbers_are_refused_and_the_conversion_helps(kind: torch.dtype) -> None:
     tensor = (rows() * 10).to(kind)
-    with pytest.raises(InputError, match=r"Convert measurements by inputs\.float\(\)"):
+    with pytest.raises(InputError, match=r"Convert measurements by `inputs\.float\(\)`"):
         score(mlp(), tensor, box=None)
     expected = score(mlp(), tensor.float(), box=None)
-    with pytest.raises(InputError, match=r'numpy\.asarray\(inputs\)\.astype\("float32"\)'):
+    with pytest.raises(InputError, match=r'`np\.asarray\(inputs\)\.astype\("float32"\)`'):
         score(mlp(), tensor.numpy(), box=None)
     found = score(mlp(), np.asarray(tensor.numpy()).astype("float32"), box=None)
     np.testing.assert_array_equal(found.distance, expected.distance)
@@ -115,7 +115,7 @@ def test_inputs_that_are_not_all_there_are_refused_and_the_hint_helps() -> None:
     assert (score(mlp(), inputs.filled(inputs.mean()), box=None).status == "verified").all()
     expected = score(mlp(), array, box=None).distance
     for sparse, hint in ((csr_array(array), "toarray"), (torch.from_numpy(array).to_sparse(), "to_dense")):
-        with pytest.raises(InputError, match=rf"sparse.*Pass inputs\.{hint}\(\)"):
+        with pytest.raises(InputError, match=rf"sparse.*Pass `inputs\.{hint}\(\)`"):
             score(mlp(), sparse, box=None)
         np.testing.assert_array_equal(score(mlp(), getattr(sparse, hint)(), box=None).distance, expected)
 

@@ -49,29 +49,29 @@ def check_shape(inputs: Tensor | Inputs) -> tuple[int, ...]:
             "Convert them with numpy.asarray or torch.stack",
         )
     if hasattr(inputs, "toarray") or getattr(inputs, "is_sparse", False) or getattr(inputs, "is_sparse_csr", False):
-        dense = "inputs.toarray()" if hasattr(inputs, "toarray") else "inputs.to_dense()"
+        dense = "`inputs.toarray()`" if hasattr(inputs, "toarray") else "`inputs.to_dense()`"
         refuse("inputs are sparse", "an adversarial input may differ anywhere", f"Pass {dense}")
     if isinstance(inputs, np.ma.MaskedArray) and np.ma.getmaskarray(inputs).any():
         refuse(
             f"{int(np.ma.getmaskarray(inputs).sum())} values of the inputs are masked",
             "every value is known",
-            "Fill them as the model expects, for example inputs.filled(inputs.mean())",
+            "Fill them as the model expects, for example `inputs.filled(inputs.mean())`",
         )
     shape = tuple(int(size) for size in inputs.shape)
     if len(shape) < 2:
         refuse(
             f"inputs have shape {shape}",
             "they must be (N, …), an example a row",
-            "A single input is a batch of one: inputs[None]; single numbers are a column: inputs[:, None]",
+            "A single input is a batch of one, `inputs[None]`; single numbers are a column, `inputs[:, None]`",
         )
     if 0 in shape:
         refuse(f"inputs have shape {shape}", "there must be at least one example and one feature", "Check the split")
     dtype: Any = inputs.dtype
     if isinstance(dtype, torch.dtype):
-        allowed, convert = dtype.is_floating_point or dtype == torch.uint8, "inputs.float()"
+        allowed, convert = dtype.is_floating_point or dtype == torch.uint8, "`inputs.float()`"
     else:
         allowed = np.dtype(dtype).kind == "f" or np.dtype(dtype) == np.uint8
-        convert = 'numpy.asarray(inputs).astype("float32")'
+        convert = '`np.asarray(inputs).astype("float32")`'
     if not allowed:
         refuse(
             f"inputs have dtype {dtype}",
@@ -104,7 +104,7 @@ def check_values(inputs: Tensor | Inputs, shape: tuple[int, ...], bounds: Bounds
             refuse(
                 f"{int(bad.sum())} inputs hold NaN or infinite values (first at index {int(index[bad.numpy()][0])})",
                 "inputs must be finite",
-                "Fix or drop them",
+                "Fill the gaps as they were filled in training, or leave these inputs out",
             )
         excess = bounds.excess(x)
         outside += int((excess > 0).sum())

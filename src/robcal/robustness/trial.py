@@ -198,15 +198,15 @@ def _arrangements(x: Tensor) -> Iterator[tuple[Tensor, str]]:
     """Other arrangements of the axes of a batch, and how a user makes them of an array or tensor."""
     if x.ndim == 3:
         if 1 < len(x) < TRIED:  # these are all inputs that there are: perhaps the channels of one picture
-            yield x.unsqueeze(0), "inputs[None]: a single picture is a batch of one"
-        yield x.unsqueeze(1), "inputs[:, None]: pictures have a channel axis, (N, C, H, W)"
+            yield x.unsqueeze(0), "`inputs[None]`: a single picture is a batch of one"
+        yield x.unsqueeze(1), "`inputs[:, None]`: pictures have a channel axis, (N, C, H, W)"
     if x.ndim == 4:
-        to_first = "inputs.transpose(0, 3, 1, 2) of an array, inputs.permute(0, 3, 1, 2) of a tensor"
+        to_first = "`inputs.transpose(0, 3, 1, 2)` of an array, `inputs.permute(0, 3, 1, 2)` of a tensor"
         yield x.permute(0, 3, 1, 2).contiguous(), f"{to_first}: channels come first, (N, C, H, W)"
-        to_last = "inputs.transpose(0, 2, 3, 1) of an array, inputs.permute(0, 2, 3, 1) of a tensor"
+        to_last = "`inputs.transpose(0, 2, 3, 1)` of an array, `inputs.permute(0, 2, 3, 1)` of a tensor"
         yield x.permute(0, 2, 3, 1).contiguous(), f"{to_last}: channels come last, (N, H, W, C)"
     if x.ndim > 2:
-        yield x.flatten(1), "inputs.reshape(len(inputs), -1): one row an input"
+        yield x.flatten(1), "`inputs.reshape(len(inputs), -1)`: one row an input"
 
 
 def _refuse_to_run(network: Network, x: Tensor, error: Exception) -> NoReturn:
