@@ -38,8 +38,8 @@ class ProbRows:
     """
 
     def __init__(self, probs: Any, *, name: str = "probs") -> None:
+        self._array = as_array(probs, name)  # first, for its errors name the argument
         self.precision = precision_of(probs)
-        self._array = as_array(probs, name)
         if not self._is_plain():  # what is wrong is told of all rows at once
             self._array = check_probs(probs, name=name)
 
