@@ -1,7 +1,7 @@
 """robcal: robustness-guided calibration.
 
 Find the inputs a classifier is wrongly sure about (`score`, `assign_levels`, `audit`), and train it not to be
-(`AdaptiveLabelSmoother`). Nothing is imported until it is used.
+(`ARAdaLS`, `AdaptiveLabelSmoother`). Nothing is imported until it is used.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from robcal.calibration.threshold import selective_threshold
     from robcal.results.audit import Audit, audit, audit_confidence
     from robcal.robustness.scoring import score
+    from robcal.smoothing.own_loop import ARAdaLS
     from robcal.smoothing.smoother import AdaptiveLabelSmoother
     from robcal.smoothing.soft_labels import level_statistics, soft_cross_entropy
 
 _HOMES = {
+    "ARAdaLS": "robcal.smoothing.own_loop",
     "AdaptiveLabelSmoother": "robcal.smoothing.smoother",
     "Audit": "robcal.results.audit",
     "InputError": "robcal.base.checks",
@@ -55,6 +57,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ARAdaLS",
     "AdaptiveLabelSmoother",
     "Audit",
     "InputError",

@@ -1,0 +1,126 @@
+"""What the passes of an epoch show of the examples, in this process and in all: positions, margins, figures."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from robcal.base.checks import (
+    FloatArray,
+    IntArray,
+    as_array,
+    check_labels,
+    check_logits,
+    check_same_length,
+    refuse,
+)
+from robcal.smoothing.running import logit_margin
+from robcal.smoothing.soft_labels import class_index
+
+#: Positions in a data set stay below this: averages are kept for all positions up to the largest.
+MOST_EXAMPLES = 1 << 28
+
+
+class Shown(NamedTuple):
+    """What the training passes of an epoch have shown: (P,) positions and (P,) margins."""
+
+    place: IntArray
+    margin: npt.NDArray[Any]
+
+
+class Measured(NamedTuple):
+    """Figures of validation examples, (M,) each."""
+
+    place: IntArray
+    margin: FloatArray
+    confidence: FloatArray
+    correct: npt.NDArray[np.bool_]
+
+
+def positions(index: Any, size: int) -> torch.Tensor:
+    """Return the positions of a batch; those on a GPU are checked at the end of the epoch, for that waits for it."""
+    where = class_index(index, "index")
+    if len(where) != size:
+        refuse(
+            f"index has {len(where)} entries for {size} examples",
+            "each example has its position in its data set",
+            "Let the data set return the position beside each example, and pass those of this batch",
+        )
+    if where.device.type == "cpu":
+        check_positions(where)
+    return where
+
+
+def check_positions(index: torch.Tensor) -> None:
+    """Refuse positions that no data set has.
+
+    Raises:
+        InputError: if so.
+    """
+    if len(index) and not (int(index.min()) >= 0 and int(index.max()) < MOST_EXAMPLES):
+        refuse(
+            f"index holds {int(index.min())} to {int(index.max())}",
+            f"positions are integers from 0, below {MOST_EXAMPLES:,}",
+            "Number the examples of the data set from 0: `np.unique(index, return_inverse=True)[1]` does so for ids",
+        )
+
+
+def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_index: int) -> Measured:
+    """Return the figures of the validation examples that count.
+
+    Args:
+        logits: (M, Z) in eval mode.
+        labels: (M,) true classes.
+        index: (M,) which example each row is; None for the first, the second and so on.
+        num_classes: Z.
+        ignore_index: examples with this label do not count.
+
+    Raises:
+        InputError: on other shapes, dtypes or values.
+    """
+    values, classes = check_logits(logits, name="val_logits"), as_array(labels, "val_labels")
+    check_same_length(len(values), len(classes), "val_logits", "val_labels")
+    if values.shape[1] != num_classes:
+        refuse(
+            f"val_logits have {values.shape[1]} columns",
+            f"this object is of num_classes={num_classes}",
+            "Pass the outputs of the network that is trained",
+        )
+    where = np.arange(len(values)) if index is None else positions(index, len(values)).cpu().numpy()
+    counted = np.flatnonzero(classes != ignore_index) if classes.ndim == 1 else np.arange(len(classes))
+    true = check_labels(classes[counted], num_classes=num_classes, name="val_labels")
+    rows = values[counted]
+    confidence = 1 / np.exp(rows - rows.max(axis=1, keepdims=True)).sum(axis=1)
+    margin = logit_margin(torch.from_numpy(rows)).numpy()
+    return Measured(where[counted], margin, confidence, rows.argmax(axis=1) == true)
+
+
+def in_all_processes(shown: Shown, val: Measured, *, numbered: bool) -> tuple[Shown, Measured]:
+    """Join what the processes of `torch.distributed` have seen, in the order of their ranks.
+
+    Args:
+        shown: by the training passes of this process.
+        val: the validation examples of this process.
+        numbered: whether their positions were given, and an example of several processes counts once; else they are
+            numbered anew, one rank after the other.
+    """
+    from torch import distributed
+
+    parts: list[Any] = [(shown, val)]
+    if distributed.is_available() and distributed.is_initialized():
+        parts = parts * distributed.get_world_size()
+        distributed.all_gather_object(parts, (shown, val))
+    all_shown = Shown(*_columns([part for part, _ in parts]))
+    all_val = Measured(*_columns([part for _, part in parts]))
+    if not numbered:
+        return all_shown, all_val._replace(place=np.arange(len(all_val.place)))
+    _, once = np.unique(all_val.place, return_index=True)
+    return all_shown, Measured(*_columns([all_val], once))
+
+
+def _columns(parts: list[Any], rows: Any = slice(None)) -> list[Any]:
+    """Concatenate the arrays of several tuples, the first of all, the second of all and so on."""
+    return [np.concatenate(arrays)[rows] for arrays in zip(*parts, strict=True)]

@@ -1,0 +1,114 @@
+"""Levels from the network that is being trained: no reference model, no attack, no further pass (method, section 9).
+
+The margin of an example is the largest logit of its row minus the second largest, which needs no label. After every
+epoch the margins that the passes of this epoch showed are averaged into those of the epochs before,
+
+    average_i <- decay average_i + (1 - decay) shown_i
+
+and the averages are cut into levels anew. One margin depends on the step, the augmentation and the dropout of its
+pass; the average forgets these, and lets an example change its level as the network learns. `own_loop.ARAdaLS` does
+this in a loop of the user's, `methods/ar_adals.py` in robcal's own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from robcal.base.checks import FloatArray, IntArray
+from robcal.base.levels import assign_levels
+
+#: Default of `decay` [choice]: the last three epochs make up seven eighths of the average.
+DEFAULT_DECAY = 0.5
+
+#: Stands for the level of an example that no pass has shown.
+NOT_SEEN = -1
+
+
+def logit_margin(logits: torch.Tensor) -> torch.Tensor:
+    """Return the largest logit minus the second largest of each row: log p_1 - log p_2, at least 0.
+
+    Args:
+        logits: (B, Z), Z >= 2, of any floating-point type; log-probabilities have the same margins.
+
+    Returns:
+        (B,) without gradient, float64 for float64, else float32; NaN where a logit is.
+
+    >>> logit_margin(torch.tensor([[1.0, 4.0, 2.5]]))
+    tensor([1.5000])
+    """
+    values = logits.detach()
+    top = (values if values.dtype == torch.float64 else values.float()).topk(2, dim=1).values
+    return top[:, 0] - top[:, 1]
+
+
+def shown_margins(index: npt.NDArray[np.integer], margin: npt.NDArray[np.floating], size: int) -> FloatArray:
+    """Average the margins that the passes of one epoch have shown of each example.
+
+    Args:
+        index: (P,) which example each pass was of, in 0 … size - 1; examples may recur.
+        margin: (P,) its margin; NaN counts as no pass.
+        size: N.
+
+    Returns:
+        (N,) float64, NaN for an example without a pass.
+
+    >>> shown_margins(np.array([0, 2, 0]), np.array([1.0, 5.0, 2.0]), 3)
+    array([1.5, nan, 5. ])
+    """
+    known = ~np.isnan(margin)
+    counts = np.bincount(index[known], minlength=size)
+    sums = np.bincount(index[known], weights=margin[known], minlength=size)
+    return np.asarray(np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0))
+
+
+def running_average(before: FloatArray, shown: FloatArray, decay: float = DEFAULT_DECAY) -> FloatArray:
+    """Average the margins of one more epoch into those of the epochs before.
+
+    Args:
+        before: (M,) averages so far, NaN for an example that no epoch has shown.
+        shown: (N,) of `shown_margins`, where N may exceed M: the set of examples grows as they are seen.
+        decay: weight of what was before, strictly between 0 and 1.
+
+    Returns:
+        (max(M, N),) float64: for an example seen first, what was shown; for one not shown now, what was before.
+
+    >>> running_average(np.array([2.0, np.nan]), np.array([1.0, 3.0, np.nan]), 0.5)
+    array([1.5, 3. , nan])
+    """
+    size = max(len(before), len(shown))
+    old, new = (np.pad(values, (0, size - len(values)), constant_values=np.nan) for values in (before, shown))
+    mixed = decay * old + (1 - decay) * new
+    return np.asarray(np.where(np.isnan(old), new, np.where(np.isnan(new), old, mixed)))
+
+
+def running_levels(average: FloatArray, num_levels: int) -> IntArray:
+    """Cut the examples that were seen into levels of equal size by their average margin (method, section 3).
+
+    Args:
+        average: (N,) of `running_average`.
+        num_levels: R.
+
+    Returns:
+        (N,) int64, level 0 for the smallest margins, `NOT_SEEN` for an example that no epoch has shown.
+
+    Raises:
+        InputError: if fewer than R examples were seen.
+
+    >>> running_levels(np.array([0.3, np.nan, 0.1, 0.2, 0.4]), 2)
+    array([ 1, -1,  0,  0,  1])
+    """
+    seen = ~np.isnan(average)
+    levels = np.full(len(average), NOT_SEEN, dtype=np.int64)
+    levels[seen] = assign_levels(average[seen], num_levels)
+    return levels
+
+
+def level_bounds(average: FloatArray, levels: IntArray, num_levels: int) -> FloatArray:
+    """Return (R - 1,) the smallest average margin in each level but level 0: where a new example belongs.
+
+    >>> level_bounds(np.array([0.3, np.nan, 0.1, 0.2, 0.4]), np.array([1, -1, 0, 0, 1]), 2)
+    array([0.3])
+    """
+    return np.array([average[levels == level].min() for level in range(1, num_levels)])
