@@ -70,12 +70,12 @@ def _masked(folder: Path) -> Steps:
     yield lambda: [_fit(MASKED, method=way) for way in KEEP]
 
 
-def _impossible(folder: Path) -> Steps:
-    labels = np.where(np.arange(200) == 3, 2, TRUTH)
-    message = yield lambda: _fit(MASKED, labels)
-    keep = run_code(message, {"logits": MASKED, "labels": labels})
+def _impossible(folder: Path, mask: float = -np.inf) -> Steps:
+    logits, labels = np.maximum(MASKED, mask), np.where(np.arange(200) == 3, 2, TRUTH)
+    message = yield lambda: _fit(logits, labels)
+    keep = run_code(message, {"logits": logits, "labels": labels})
     assert keep.sum() == 199
-    yield lambda: _fit(MASKED[keep], labels[keep])
+    yield lambda: _fit(logits[keep], labels[keep])
 
 
 def _own_scores(folder: Path) -> Steps:
@@ -134,6 +134,7 @@ CASES = [
     Case("few examples to recalibrate on", "Collect more labelled examples",
          in_turn(lambda: _fit(LOGITS[:49], TRUTH[:49]), lambda: _fit(LOGITS[:50], TRUTH[:50]))),
     Case("a true class that is masked", "tells those to keep", _impossible),
+    Case("a true class that is masked by a number", "tells those to keep", lambda folder: _impossible(folder, -1e9)),
     Case("a score of your own that is missing", "Pass scores=",
          in_turn(lambda: _fit(score="distance"), lambda: _fit(scores=SCORES, score="distance"))),
     Case("scores that were not asked for", "Name your score, for example", _own_scores),

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import log_softmax
 
 from robcal.base.checks import FloatArray
 
 #: What stands for a logit of -inf (a masked class): its probability is exactly 0 at any temperature in use.
 MASKED = -1e15
+
+#: A log-probability below this is a probability of 0 in float64: the class is masked, whatever number says so.
+IMPOSSIBLE = -745.0
 
 _BLOCK = 1 << 17  # entries of logits handled at a time
 
@@ -65,6 +69,17 @@ def margins(logits: FloatArray) -> FloatArray:
         two = np.partition(logits[begin : begin + step], -2, axis=1)[:, -2:]
         margin[begin : begin + step] = two[:, 1] - two[:, 0]
     return margin
+
+
+def masks(logits: FloatArray, temperature: float) -> npt.NDArray[np.bool_]:
+    """Tell which classes cannot be, (N, Z) bool: of probability 0 after a temperature T >= 1, as -1e9 and -inf are.
+
+    Args:
+        logits: (N, Z) logits whose rows have maximum 0.
+        temperature: T; a smaller one counts as 1, for it makes low logits lower.
+    """
+    masked: npt.NDArray[np.bool_] = logits < IMPOSSIBLE * max(temperature, 1.0)
+    return masked
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,10 @@ class Affine:
         mapped: FloatArray = (x * self.weight if self.weight.ndim == 1 else x @ self.weight.T) + self.bias
         return mapped
 
+    def masked(self, logits: FloatArray) -> npt.NDArray[np.bool_]:
+        """Tell which classes cannot be, (N, Z) bool: W would carry their logit into the other classes."""
+        return masks(shifted(logits), self.temperature)
+
     def to_dict(self) -> dict[str, Any]:
         """Return all five, -inf as None."""
         least = self.least if np.isfinite(self.least) else None
@@ -159,6 +178,12 @@ class Isotonic:
         values = np.stack([np.interp(p, x, y) for p, x, y in columns], axis=1)
         logs: FloatArray = np.log(values / values.sum(axis=1, keepdims=True))
         return logs
+
+    def masked(self, logits: FloatArray) -> npt.NDArray[np.bool_]:
+        """Tell which classes cannot be, (N, Z) bool: of probability 0, where no row of the fit had that."""
+        never = np.array([x[0] > 0 for x in self.inputs])
+        masked: npt.NDArray[np.bool_] = masks(shifted(logits), 1.0) & never
+        return masked
 
     def to_dict(self) -> dict[str, Any]:
         """Return the points of every class."""

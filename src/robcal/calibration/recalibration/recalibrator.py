@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from robcal.base.checks import (
     FloatArray,
@@ -23,7 +24,16 @@ from robcal.base.checks import (
 from robcal.base.encoding import plain, typed
 from robcal.base.files import reading, replacing
 from robcal.calibration.prob_rows import ProbRows
-from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, logits_of, margins
+from robcal.calibration.recalibration.maps import (
+    IMPOSSIBLE,
+    Affine,
+    Isotonic,
+    Map,
+    Temperature,
+    logits_of,
+    margins,
+    masks,
+)
 from robcal.calibration.recalibration.score_temperature import Monotone, ScoreTemperature
 from robcal.calibration.recalibration.selection import (
     FOLDS,
@@ -42,7 +52,7 @@ from robcal.calibration.recalibration.selection import (
 )
 from robcal.calibration.recalibration.stages import has_probmetrics
 from robcal.calibration.row_order import row_keys
-from robcal.calibration.temperature import check_no_probs, check_possible
+from robcal.calibration.temperature import TemperatureScaling, check_no_probs, check_possible
 
 #: Fewer examples than this are refused: five folds of them say nothing about a method.
 LEAST_EXAMPLES = 50
@@ -167,8 +177,9 @@ class Recalibrator:
                 f"the recalibrator was fitted on {self._classes}",
                 "Pass logits of the network that it was fitted on",
             )
-        if array.min() == -np.inf:
-            _check_mixes(self.method)
+        first = self._maps[0] if self._maps else None
+        if isinstance(first, (Affine, Isotonic)):
+            _check_mixes(self.method, first.masked(array))
         uses = any(one.kind == SCORE_TEMPERATURE for one in self._maps)
         values = self._scores(array, scores) if uses or scores is not None else margins(array)
         probs: FloatArray = np.exp(apply(self._maps, array, values))
@@ -206,9 +217,10 @@ class Recalibrator:
             )
         check_possible(array, truth)
         array -= array.max(axis=1, keepdims=True)
+        masked = _mask(array, truth)
         for method in self._asked:
             if method != "auto":
-                _check_applies(method, masked=array.min() == -np.inf, truth=truth)
+                _check_applies(method, masked=masked, truth=truth)
         return array, truth, self._scores(array, scores)
 
     def _scores(self, logits: FloatArray, scores: Any) -> FloatArray:
@@ -293,7 +305,10 @@ def _candidates(logits: FloatArray, labels: IntArray) -> tuple[tuple[str, ...], 
     size, classes = logits.shape
     keep = ("none", "temperature", SCORE_TEMPERATURE)
     if logits.min() == -np.inf:
-        return keep, ("Methods that mix classes are left out: some classes are masked (-inf).",)
+        return keep, ("Methods that mix classes are left out: some classes are masked.",)
+    if not logits[np.arange(size), labels].any():
+        return keep[:2], ("All methods but one temperature are left out: every example is right, so that the data "
+                          "cannot tell where errors are.",)  # fmt: skip
     if len(np.unique(labels)) == 1:
         return keep, ("Methods that mix classes are left out: the labels hold one class only.",)
     if size * classes > MOST_LOGITS:
@@ -308,9 +323,34 @@ def _candidates(logits: FloatArray, labels: IntArray) -> tuple[tuple[str, ...], 
     return tuple(methods), tuple(notes)
 
 
-def _check_applies(method: str, *, masked: bool, truth: IntArray) -> None:
-    if masked:
-        _check_mixes(method)
+def _mask(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.bool_]:
+    """Write -inf in place of every number that stands for it, such as -1e9, and return where; rows have maximum 0.
+
+    What stands for -inf is a logit so low that the class has probability 0 after one temperature, at any scale. The
+    hundredth of the rows whose true class has the lowest logits has no say in it: -1e9 for a true class would decide T.
+    """
+    if logits.min() >= IMPOSSIBLE:
+        return np.zeros((1, 1), dtype=bool)
+    true = logits[np.arange(len(labels)), labels]
+    kept = true >= np.quantile(true, 0.01)
+    temperature = TemperatureScaling().fit(logits[kept], labels[kept]).temperature
+    masked = masks(logits, temperature)
+    rows = np.flatnonzero(masked[np.arange(len(labels)), labels])
+    if rows.size:
+        refuse(
+            f"the true class is masked in row {rows[0]} ({rows.size} rows): its logit is {-true[rows[0]]:.3g} below "
+            "the largest, which is a probability of 0",
+            "a masked class cannot be the true one",
+            "Check that logits and labels are in the same order; if they are, leave these rows out: "
+            "`np.asarray(logits)[np.arange(len(labels)), labels] > np.max(logits, axis=1) - "
+            f"{-IMPOSSIBLE * max(temperature, 1):.3g}` tells those to keep, in every array",
+        )
+    logits[masked] = -np.inf
+    return masked
+
+
+def _check_applies(method: str, *, masked: npt.NDArray[np.bool_], truth: IntArray) -> None:
+    _check_mixes(method, masked)
     if first_of(method) != "none" and len(np.unique(truth)) == 1:
         refuse(
             f"the labels hold class {truth[0]} only",
@@ -319,11 +359,12 @@ def _check_applies(method: str, *, masked: bool, truth: IntArray) -> None:
         )
 
 
-def _check_mixes(method: str) -> None:
-    if first_of(method) != "none":
+def _check_mixes(method: str, masked: npt.NDArray[np.bool_]) -> None:
+    if first_of(method) != "none" and masked.any():
         refuse(
-            "some logits are -inf",
-            f"{method} mixes the logits of all classes, which must be finite",
+            f"some classes are masked in row {int(masked.any(axis=1).argmax())}: logits of -inf, or so low that the "
+            "probability is 0",
+            f"{method} mixes the logits of all classes, none of which may be masked",
             'Choose "temperature" or "score-temperature"',
         )
 

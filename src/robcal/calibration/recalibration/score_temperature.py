@@ -53,10 +53,15 @@ class ScoreScale:
 
     @classmethod
     def of(cls, scores: FloatArray, kind: ScaleKind) -> ScoreScale | None:
-        """Return the scale of these scores, None if all (but the outermost) are equal."""
+        """Return the scale of these scores, None if all (but the outermost) are equal.
+
+        Where all finite ones are equal and others are +inf, what is above them is put at 1.
+        """
         finite = scores[np.isfinite(scores)]
         if not len(finite):
             return None
+        if finite.min() == finite.max() and len(finite) < len(scores):
+            return cls(finite[0] + np.array([0.0, 1e-9 * max(1.0, abs(finite[0]))]))
         shares = np.linspace(0, 1, _KNOTS) if kind == "rank" else np.array([TAIL, 1 - TAIL])
         points = np.quantile(finite, shares)
         return cls(points) if points[-1] > points[0] else None
@@ -133,7 +138,8 @@ def fit_score_temperature(
     """Fit log T(s), with the penalty and the scale of the score (linear or rank) by cross-fitted NLL.
 
     One temperature is returned unless the best cross-fitted NLL is below its own by more than `EVIDENCE` standard
-    errors of the paired difference: where the score says nothing, the result is the plain temperature.
+    errors of the paired difference: where the score says nothing, the result is the plain temperature. So it is where
+    every example is right: sharper is then better at every score, and the data do not tell where errors are.
 
     Args:
         logits: (N, Z) logits; -inf off the true class is allowed.
@@ -145,6 +151,8 @@ def fit_score_temperature(
     """
     problem = _Problem(shifted(logits), labels, monotone)
     constant = log_plain[folds]
+    if not problem.logits[np.arange(len(labels)), labels].any():
+        return ScoreTemperatureFit(None, constant, np.inf)
     baseline = problem.losses(constant)
     best = ScoreTemperatureFit(None, constant, np.inf)
     lowest, chosen = baseline, None

@@ -19,6 +19,7 @@ from scipy.special import log_softmax, softmax
 
 from robcal.base.checks import FloatArray, IntArray, refuse
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map
+from robcal.calibration.row_order import canonical_order
 from robcal.calibration.temperature import TemperatureScaling
 
 #: A first stage: logits (N, Z), labels (N,) → its map.
@@ -75,6 +76,8 @@ def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
 def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
     """Fit `svs` or `sms` by probmetrics, and return the same map without it.
 
+    Its optimiser visits rows at random, by their position: they are put in an order that does not depend on it.
+
     Raises:
         InputError: if probmetrics is not installed.
     """
@@ -89,7 +92,8 @@ def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
         from probmetrics.calibrators import SMSCalibrator, SVSCalibrator
 
         fitted = (SVSCalibrator if name == "svs" else SMSCalibrator)()
-        fitted.fit(softmax(logits, axis=1), labels)
+        order = canonical_order(logits, labels)
+        fitted.fit(softmax(logits[order], axis=1), labels[order])
     first, mixture = fitted.ts_.cal_, fitted.ts_.output_constant / (fitted.ts_.n_samples_ + 1)
     if name == "svs":
         weight, bias = _array(fitted.v_), _array(fitted.b_)
