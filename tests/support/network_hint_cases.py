@@ -230,7 +230,7 @@ class net(nn.Module):
 
 
 @contextlib.contextmanager
-def _code(folder: Path, text: str) -> Iterator[None]:
+def code_of(folder: Path, text: str) -> Iterator[None]:
     """A module `own_nets` in the working directory, and nothing admitted."""
     (folder / "own_nets.py").write_text(text)
     here, known, trusted = Path.cwd(), dict(external._admitted), os.environ.get(external.TRUSTED)
@@ -261,7 +261,7 @@ def _own(wrong: str, right: str, code: str = _RIGHT) -> Callable[[Path], Steps]:
     """A name that cannot be admitted, and the one that the advice asks for."""
 
     def steps(folder: Path) -> Steps:
-        with _code(folder, code):
+        with code_of(folder, code):
             yield lambda: admit_model(wrong)
             yield lambda: (admit_model(right), _build(right))
 
@@ -272,7 +272,7 @@ def _mended(wrong: str) -> Callable[[Path], Steps]:
     """Code that is wrong, and the right code in its place."""
 
     def steps(folder: Path) -> Steps:
-        with _code(folder, f"from torch import nn\n{wrong}\n"):
+        with code_of(folder, f"from torch import nn\n{wrong}\n"):
 
             def build() -> None:
                 admit_model("own_nets:net")
@@ -288,7 +288,7 @@ def _mended(wrong: str) -> Callable[[Path], Steps]:
 
 def _another_folder(folder: Path) -> Steps:
     (folder / "elsewhere").mkdir()
-    with _code(folder, _RIGHT):
+    with code_of(folder, _RIGHT):
         os.chdir("elsewhere")
         yield lambda: admit_model("own_nets:net")
         os.chdir(folder)
@@ -296,7 +296,7 @@ def _another_folder(folder: Path) -> Steps:
 
 
 def _not_named(folder: Path) -> Steps:
-    with _code(folder, _RIGHT):
+    with code_of(folder, _RIGHT):
         yield lambda: _build("own_nets:net")
         admit_model("own_nets:net")
         yield lambda: _build("own_nets:net")

@@ -66,8 +66,9 @@ def reason_of(error: BaseException) -> str:
     """
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return "it holds Python objects, and to unpickle them could run code" if "pickle" in reason else reason
+    reason = " ".join(str(error).split()) or type(error).__name__
+    unsafe = "pickle" in reason or "weights_only" in reason
+    return "it holds Python objects, and to unpickle them could run code" if unsafe else reason[:200]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,20 @@ DATA_HELP = (
     "y_train and optional x_val, y_val, x_test, y_test, class_names; or MedMNIST's train_images, train_labels, …) | "
     "folder:PATH (one folder a class); see docs/data.md"
 )
+
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        help="Run directory or checkpoint of `robcal train`; TorchScript or torch.export file; or with --weights the "
+        "name of a network: package.module:factory, your own code, which is imported, or one of robcal's."
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Weights of the network that --model names: safetensors, or a state_dict of torch.save."),
+]
+ModelData = Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the run was trained on.")]
+ImageSize = Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

@@ -9,15 +9,25 @@ import typer
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.types import Precision, Scorer, SplitName
-from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Quiet, admit_factories
+from robcal.commands.options import (
+    AnyModel,
+    Device,
+    Factory,
+    ImageSize,
+    ModelData,
+    Overwrite,
+    Quiet,
+    Weights,
+    admit_factories,
+)
 from robcal.commands.terminal import show, show_notes
-from robcal.training.settings import TrainSettings
 
 
 def score(
-    model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
+    model: AnyModel,
     out: Annotated[Path, typer.Option(help="Scores file to write (.parquet).")],
-    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
+    weights: Weights = None,
+    data: ModelData = None,
     split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
     method: Annotated[
         Scorer,
@@ -35,6 +45,7 @@ def score(
     ] = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
     shard_size: Annotated[int | None, typer.Option(help="Examples a shard: what a killed run may lose.")] = None,
+    image_size: ImageSize = None,
     factory: Factory = None,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -50,19 +61,18 @@ def score(
     """
     from robcal.base.distributed import is_main
     from robcal.base.progress import open_reporter
-    from robcal.runs.directory import load_data
+    from robcal.runs.any_model import open_any
     from robcal.runs.scores import score_split
 
     check_output(out, overwrite=overwrite)
     if out.suffix != ".parquet":
         refuse(f"--out is {out}", "scores are a .parquet file", f"Pass --out {out.with_suffix('.parquet')}")
     admit_factories(factory)
-    network, settings = _open_model(model, data, seed)
-    dataset = load_data(settings)
-    show_notes(dataset.notes if data and is_main() else ())
+    opened = open_any(model, weights=weights, data=data, seed=seed, image_size=image_size)
+    show_notes(opened.notes if is_main() else ())
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         scores = score_split(
-            network, dataset, split, out, method=method, overwrite=overwrite, reporter=reporter,
+            opened.network, opened.dataset, split, out, method=method, overwrite=overwrite, reporter=reporter,
             num_rivals=num_rivals, batch_size=batch_size, precision=precision, compile=compile, shard_size=shard_size,
             num_levels=levels, device=device,
         )  # fmt: skip
@@ -77,12 +87,13 @@ def score(
 
 
 def fidelity(
-    model: Annotated[Path, typer.Option(help="Checkpoint (model.safetensors) or run directory of `robcal train`.")],
+    model: AnyModel,
     out: Annotated[
         Path | None,
         typer.Option(help="Result (.json); default: FILE.fidelity.json beside --scores FILE, else RUN/fidelity.json."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the model was trained on.")] = None,
+    weights: Weights = None,
+    data: ModelData = None,
     split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
     method: Annotated[
         list[str] | None,
@@ -100,6 +111,7 @@ def fidelity(
     restarts: Annotated[int, typer.Option(help="Random starts of each reference.")] = 12,
     seed: Annotated[int, typer.Option(help="Of the sample and the random starts.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
+    image_size: ImageSize = None,
     factory: Factory = None,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -118,7 +130,7 @@ def fidelity(
     from robcal.base.distributed import is_main
     from robcal.base.progress import open_reporter
     from robcal.report.fidelity import text_fidelity
-    from robcal.runs.directory import load_data
+    from robcal.runs.any_model import open_any
     from robcal.runs.fidelity import measure_fidelity
 
     given = _named_scores(scores or [])
@@ -126,23 +138,18 @@ def fidelity(
     if out is None and scores:
         out = scores[0].with_suffix(".fidelity.json")
     elif out is None:
-        if not model.is_dir():
-            refuse(
-                "--out was not given",
-                "a checkpoint outside its run directory has no place for it",
-                "Pass --out FILE.json",
-            )
-        out = model / "fidelity.json"
+        if not Path(model).is_dir():
+            refuse("--out was not given", "a model outside a run directory has no place for it", "Pass --out FILE.json")
+        out = Path(model) / "fidelity.json"
     check_output(out, overwrite=overwrite)
     admit_factories(factory)
-    network, settings = _open_model(model, data, None)
-    dataset = load_data(settings)
-    show_notes(dataset.notes if data and is_main() else ())
+    opened = open_any(model, weights=weights, data=data, image_size=image_size)
+    show_notes(opened.notes if is_main() else ())
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         rows = measure_fidelity(
-            network, dataset, split, out, methods=methods, at_hand=given, sample=sample, num_levels=levels,
-            iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite, reporter=reporter,
-            batch_size=batch_size, device=device,
+            opened.network, opened.dataset, split, out, methods=methods, at_hand=given, sample=sample,
+            num_levels=levels, iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite,
+            reporter=reporter, batch_size=batch_size, device=device,
         )  # fmt: skip
     if is_main():
         show(text_fidelity(rows))
@@ -157,30 +164,6 @@ def _named_scores(files: list[Path]) -> dict[str, Any]:
     if len(found) < len(files):
         refuse("--scores names files of one name", "the name tells them apart", "Rename one of the files")
     return found
-
-
-def _open_model(model: Path, data: str | None, seed: int | None) -> tuple[Any, TrainSettings]:
-    """The network of a checkpoint or run directory, and the settings that say what data it goes with."""
-    import dataclasses
-
-    from robcal.runs.directory import load_model, open_run
-
-    network, about = load_model(model)
-    directory = model if model.is_dir() else model.parent
-    if (directory / "run.json").exists():
-        settings = open_run(directory).settings
-    elif data is None:
-        refuse(
-            "--data was not given",
-            "a checkpoint outside its run directory does not say its data",
-            "Pass --data, as in training",
-        )
-    else:
-        settings = TrainSettings(data=data, model=about["model"], method="vanilla", epochs=1)
-    changed = {"data": data or settings.data, "seed": settings.seed if seed is None else seed}
-    if seed is not None:
-        changed["split_seed"] = seed
-    return network, dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
 
 
 def _median(values: Any) -> float:

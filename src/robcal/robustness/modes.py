@@ -21,11 +21,11 @@ def scoring_mode(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     random state of torch (CPU and every CUDA device in use), numpy and Python.
     """
     module = model if isinstance(model, torch.nn.Module) else torch.nn.Module()
-    training = [(part, part.training) for part in module.modules() if hasattr(part, "training")]  # frozen scripts: none
     trainable = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  (kept, never drawn from)
     devices = sorted({p.device.index or 0 for p, _ in trainable if p.device.type == "cuda"})
     with ExitStack() as stack:
+        stack.enter_context(eval_mode(module))
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -33,18 +33,30 @@ def scoring_mode(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
         for kind in ("cpu", "cuda") if devices else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
         try:
-            for part, _ in training:
-                part.training = False
             for parameter, _ in trainable:
                 parameter.requires_grad_(False)
             yield
         finally:
-            for part, flag in training:
-                part.training = flag
             for parameter, flag in trainable:
                 parameter.requires_grad_(flag)
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def eval_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Put every part of a module into eval mode, and back afterwards.
+
+    The flags are set by hand: exported programs forbid `eval()`, and parts of frozen scripts have no mode.
+    """
+    training = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
+    try:
+        for part, _ in training:
+            part.training = False
+        yield
+    finally:
+        for part, flag in training:
+            part.training = flag
 
 
 @contextmanager

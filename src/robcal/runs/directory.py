@@ -30,6 +30,7 @@ from robcal.data import Dataset, load_dataset
 from robcal.methods import make_method
 from robcal.models import Normalized, build_model
 from robcal.models.external import is_external
+from robcal.models.weights import check_numbers
 from robcal.training.sampling import dropout_networks
 from robcal.training.settings import FORMER_SETTINGS, SAMPLED, TrainSettings
 
@@ -286,20 +287,9 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
     tensors, about = load_checkpoint(own_file(file))
     if file.name == "model.safetensors":
         _check_network(file, tensors)
-    _check_tensors(file, tensors)
+    check_numbers(file, tensors)
     model = _build(file, tensors, about)
     return model.eval(), about
-
-
-def _check_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights that are no numbers: whatever such a network says is none either."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and bool(tensor.isnan().any()):
-            refuse(
-                f"{name} of {file} holds NaN",
-                "the weights of a network are numbers",
-                "Its training diverged: train again with a lower --lr, or take an earlier checkpoint",
-            )
 
 
 def _build(file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> Normalized:

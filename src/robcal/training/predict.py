@@ -13,7 +13,7 @@ from robcal.base.checks import FloatArray, IntArray, refuse
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.types import Float32Array, Predictions
 from robcal.data import Split
-from robcal.robustness.modes import float32_arithmetic
+from robcal.robustness.modes import eval_mode, float32_arithmetic
 from robcal.robustness.probe import check_outputs
 
 
@@ -52,22 +52,16 @@ def predict_logits(
     chosen = np.arange(len(split)) if index is None else index
     if len(chosen) == 0:
         refuse("there is nothing to predict", "at least one example is needed", "Pass a split, or an index, of some")
-    modes = [(module, module.training) for module in model.modules()]
     advance, parts = reporter.task(description, len(chosen)), []
-    try:
-        model.eval()
-        with torch.no_grad(), float32_arithmetic():
-            for start in range(0, len(chosen), batch_size):
-                part = chosen[start : start + batch_size]
-                inputs = split.batch(part).to(device)
-                if inputs.ndim == 4:
-                    inputs = inputs.contiguous(memory_format=torch.channels_last)
-                logits = check_outputs(model(inputs), len(part))
-                parts.append(logits.float().cpu().numpy())
-                advance(start + len(part))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with eval_mode(model), torch.no_grad(), float32_arithmetic():
+        for start in range(0, len(chosen), batch_size):
+            part = chosen[start : start + batch_size]
+            inputs = split.batch(part).to(device)
+            if inputs.ndim == 4:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            logits = check_outputs(model(inputs), len(part))
+            parts.append(logits.float().cpu().numpy())
+            advance(start + len(part))
     whole = np.concatenate(parts)
     if not np.isfinite(whole).all():
         refuse(

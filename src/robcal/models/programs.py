@@ -1,0 +1,129 @@
+"""Programs in files: a TorchScript or torch.export file as a module. Its operators run; no Python of the file does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robcal.base.checks import refuse
+from robcal.base.files import reading
+from robcal.base.seals import digest_of_file
+from robcal.models.file_kinds import KIND_NAMES, FileKind
+from robcal.models.program_rules import ForbiddenError, check_exported, check_script
+
+
+class Program(nn.Module):
+    """A model that a file holds as a program: inputs (B, …) in input units → what the program returns.
+
+    Args:
+        run: the program, a module.
+        digest: SHA-256 of the file, hexadecimal. It is a buffer, so that two programs are told apart by their tensors
+            even where their weights are constants of the graph.
+    """
+
+    def __init__(self, run: nn.Module, digest: str) -> None:
+        super().__init__()
+        self.run = run
+        self.register_buffer("file_digest", torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Any:
+        """Run the program."""
+        return self.run(x)
+
+    def train(self, mode: bool = True) -> Program:
+        """Set the mode of what has one: an exported graph stays as it was exported."""
+        for part in self.modules():
+            if hasattr(part, "training"):
+                part.training = mode
+        return self
+
+
+def load_program(path: Path, kind: FileKind) -> Program:
+    """Load a TorchScript or torch.export program on the CPU.
+
+    Args:
+        path: the file.
+        kind: "torchscript" or "pt2", of `kind_of_file`.
+
+    Returns:
+        The program as a module, in eval mode.
+
+    Raises:
+        InputError: if the file is damaged, or holds more than operators of torch.
+    """
+    name = KIND_NAMES[kind]
+    with reading(path, "the model", rule=f"it must be {name}, whole", fix="Copy the file again, or export it anew"):
+        try:
+            (check_script if kind == "torchscript" else check_exported)(path)
+        except ForbiddenError as error:
+            refuse(
+                f"{path} is {name}, but {error}",
+                "a file is run only if it consists of torch's operators on tensors",
+                "Export the model again from its code, without example inputs of other types; "
+                "or name the code: --model package.module:factory --weights FILE",
+            )
+        with warnings.catch_warnings(), _never_unpickling():
+            warnings.simplefilter("ignore")  # torch.jit.load calls itself deprecated
+            run: nn.Module = (
+                torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+                if kind == "torchscript"
+                else torch.export.load(path).module()
+            )
+        return Program(run, digest_of_file(path)).train(False)
+
+
+@contextlib.contextmanager
+def _never_unpickling() -> Iterator[None]:
+    """Make torch.load take tensors and plain values only, also where torch.export asks it for any object."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def check_program(program: nn.Module, path: Path, input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse a program that does not turn batches of any size of these inputs into (B, Z).
+
+    Args:
+        program: of `load_program` or `load_onnx`.
+        path: its file, for messages.
+        input_shape: shape of one input.
+        num_classes: Z.
+
+    Raises:
+        InputError: if so.
+    """
+    for count in (2, 3):
+        try:
+            with torch.no_grad():
+                outputs = program(torch.zeros(count, *input_shape))
+        except Exception as error:  # a program raises what its operators raise
+            refuse(
+                f"{path} does not take {count} inputs of shape {input_shape} ({_last_line(error)})",
+                "a program takes batches of any size of the data's inputs",
+                "Export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), or pass the data that it was made for",
+            )
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        if shape != (count, num_classes):
+            refuse(
+                f"{path} turns {count} inputs into {shape}",
+                f"it must give ({count}, {num_classes}), one row an input and one column a class of the data",
+                "Export a model that returns the logits alone, of the data's classes",
+            )
+
+
+def _last_line(error: Exception) -> str:
+    """The last line of an error, which says what was wrong; the others say where."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]

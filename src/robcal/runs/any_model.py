@@ -1,0 +1,168 @@
+"""Any model of the user: a run or checkpoint of robcal, weights of a network that is named, or a program in a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from robcal.base.checks import check_readable, is_there, refuse
+from robcal.data import Dataset
+from robcal.models import MODEL_NAMES, Normalized, admit_model, build_model
+from robcal.models.external import is_external
+from robcal.models.file_kinds import KIND_NAMES, kind_of_file
+from robcal.models.programs import check_program, load_program
+from robcal.models.weights import Tensors, load_weights, read_weights, says_its_network
+from robcal.runs.directory import load_data, load_model, open_run
+from robcal.training.settings import TrainSettings
+
+#: How a network and a file of its weights are named.
+BY_NAME = "--model package.module:factory --weights FILE"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that the user named, and the data that it goes with.
+
+    Attributes:
+        network: inputs in input units → logits, on the CPU in eval mode.
+        dataset: the data.
+        notes: what the user should know of how the model was read.
+    """
+
+    network: nn.Module
+    dataset: Dataset
+    notes: tuple[str, ...] = ()
+
+
+def open_any(
+    model: str,
+    *,
+    weights: Path | None = None,
+    data: str | None = None,
+    seed: int | None = None,
+    image_size: int | None = None,
+) -> Opened:
+    """Open a model by what the user wrote behind --model.
+
+    Call it with what a person wrote, never with text out of a file: a factory that it names is imported.
+
+    Args:
+        model: a run directory or checkpoint of robcal; with `weights` the name of a network, for example
+            "package.module:factory".
+        weights: the network's weights; see `robcal.models.weights.read_weights`.
+        data: the `--data` text; default: that of the run.
+        seed: of the validation cut; default: the run's own, or 0.
+        image_size: side that images of a folder are resized to.
+
+    Raises:
+        InputError: if the model is none of these, its weights or outputs do not fit, or its data are not named.
+    """
+    named = not is_there(Path(model)) and (weights is not None or _is_network(model))
+    if weights is not None and not named:
+        refuse(
+            f"--model {model} is a file or folder, and --weights was given",
+            "weights belong to a network that is named",
+            f"Write {BY_NAME}, or leave out --weights",
+        )
+    if named and weights is None:
+        refuse(
+            f"--model {model} names a network, which has no weights yet",
+            "a network that is named takes them from a file",
+            f"Write --model {model} --weights FILE",
+        )
+    if weights is not None:
+        admit_model(model)
+        tensors = read_weights(weights)
+        dataset = load_data(_settings(data, seed, image_size))
+        network, note = _named_network(model, tensors, weights, dataset)
+        return Opened(network.eval(), dataset, (*dataset.notes, *([note] if note else [])))
+    return _open_file(Path(model), data, seed, image_size)
+
+
+def _is_network(name: str) -> bool:
+    return is_external(name) or name in MODEL_NAMES
+
+
+def _settings(data: str | None, seed: int | None, image_size: int | None) -> TrainSettings:
+    """Settings that say what data a model goes with that robcal did not train."""
+    if data is None:
+        refuse(
+            "--data was not given",
+            "a model outside its run directory does not say its data",
+            "Pass --data, as in training",
+        )
+    return TrainSettings(data=data, model="mlp", method="vanilla", epochs=1, seed=seed or 0, image_size=image_size)
+
+
+def _named_network(name: str, tensors: Tensors, file: Path, dataset: Dataset) -> tuple[Normalized, str]:
+    """A network by its name with these weights; its inputs reach it as they are, unless the file says otherwise."""
+    network = build_model(name, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    return network, fill(network, tensors, file)
+
+
+def fill(network: Normalized, tensors: Tensors, file: Path) -> str:
+    """Put weights into a network: those of robcal with their normalisation, others into the network alone.
+
+    Others get inputs in input units, as any model outside robcal: their normalisation is their own.
+
+    Args:
+        network: of `build_model`.
+        tensors: of `read_weights`.
+        file: where they are from, for messages.
+
+    Returns:
+        What the user should know, or "".
+
+    Raises:
+        InputError: if they do not fit.
+    """
+    if {"mean", "std"} <= tensors.keys():
+        return load_weights(network, tensors, file)
+    network.mean.zero_()
+    network.std.fill_(1.0)
+    return load_weights(network.network, tensors, file)
+
+
+def _open_file(model: Path, data: str | None, seed: int | None, image_size: int | None) -> Opened:
+    """A run directory, a checkpoint of robcal, or a program."""
+    if model.is_dir() or model.name == "model.safetensors":
+        return _open_checkpoint(model, data, seed, image_size)
+    check_readable(model, "the model")
+    kind = kind_of_file(model)
+    if kind == "safetensors" and says_its_network(model):
+        return _open_checkpoint(model, data, seed, image_size)
+    if kind in ("safetensors", "state_dict"):
+        refuse(
+            f"{model} is {KIND_NAMES[kind]}: it holds weights, and does not say of which network",
+            "weights go with the name of the code that builds their network",
+            f"Write --model package.module:factory --weights {model}",
+        )
+    if kind not in ("torchscript", "pt2"):
+        refuse(
+            f"{model} is {KIND_NAMES[kind]}",
+            "gradients are taken of a run or checkpoint of robcal, a network by name, TorchScript or torch.export",
+            f"Write {BY_NAME}; or export it: torch.export.save(torch.export.export(model, (x,), "
+            "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), 'model.pt2')",
+        )
+    program = load_program(model, kind)
+    dataset = load_data(_settings(data, seed, image_size))
+    check_program(program, model, dataset.input_shape, dataset.num_classes)
+    return Opened(program, dataset, dataset.notes)
+
+
+def _open_checkpoint(model: Path, data: str | None, seed: int | None, image_size: int | None) -> Opened:
+    """A run directory or a checkpoint of robcal, with the data that it was trained on unless others are named."""
+    network, about = load_model(model)
+    directory = model if model.is_dir() else model.parent
+    if (directory / "run.json").exists():
+        settings = open_run(directory).settings
+    else:
+        settings = dataclasses.replace(_settings(data, seed, image_size), model=about["model"])
+    changed: dict[str, object] = {"data": data or settings.data}
+    changed |= {} if seed is None else {"seed": seed, "split_seed": seed}
+    changed |= {} if image_size is None else {"image_size": image_size}
+    dataset = load_data(dataclasses.replace(settings, **changed))  # type: ignore[arg-type]
+    return Opened(network, dataset, dataset.notes if data else ())

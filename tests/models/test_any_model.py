@@ -1,0 +1,195 @@
+"""Any model in: weights of the user's own network, TorchScript and torch.export programs, told by content and safe."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hint_cases import robcal as command
+from model_files import CODE, Touch, export, in_graph, network, rewrite, save_data, saved, script
+from safetensors.torch import save_file
+from torch import nn
+
+import robcal
+from robcal.base.checks import InputError
+from robcal.models import external
+from robcal.models.file_kinds import kind_of_file
+from robcal.models.programs import load_program
+from robcal.models.weights import load_weights, read_weights
+from robcal.runs.any_model import open_any
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with code and data of a user's own, which is the working directory; nothing is admitted."""
+    (tmp_path / "own_model.py").write_text(CODE)
+    save_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_model", raising=False)
+    monkeypatch.setattr(external, "_admitted", {})
+    monkeypatch.setenv(external.TRUSTED, "")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One network in every kind of file, each with a suffix that says nothing."""
+    folder, net = tmp_path_factory.mktemp("files"), network()
+    wrapped = {f"module.model.{name}": tensor for name, tensor in net.state_dict().items()}
+    torch.save(net.state_dict(), folder / "a.bin")
+    torch.save({"state_dict": wrapped, "epoch": 3}, folder / "b.onnx")
+    torch.save(net.state_dict(), folder / "c.pt2", _use_new_zipfile_serialization=False)
+    save_file(net.state_dict(), folder / "d.pt")
+    return {
+        "state_dict": folder / "a.bin",
+        "checkpoint": folder / "b.onnx",
+        "old": folder / "c.pt2",
+        "safetensors": folder / "d.pt",
+        "torchscript": script(net, folder / "e.bin"),
+        "pt2": export(net, folder / "f.bin"),
+    }
+
+
+def test_kinds_are_told_by_content(files: dict[str, Path], tmp_path: Path) -> None:
+    kinds = {"checkpoint": "state_dict", "old": "state_dict"}
+    assert {name: kind_of_file(file) for name, file in files.items()} == {name: kinds.get(name, name) for name in files}
+    (tmp_path / "model.pt").write_bytes(b"\x80\x04K\x01.")
+    assert kind_of_file(tmp_path / "model.pt") == "other"
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "checkpoint", "old", "safetensors"])
+def test_weights_of_a_named_network(kind: str, files: dict[str, Path], own_code: Path) -> None:
+    opened = open_any("own_model:net", weights=files[kind], data="npz:data.npz")
+    x = torch.randn(5, 4)
+    assert torch.equal(opened.network(x), network()(x))
+    assert [("'module.model.'" in note) for note in opened.notes] == ([True] if kind == "checkpoint" else [])
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pt2"])
+def test_programs(kind: str, files: dict[str, Path], own_code: Path) -> None:
+    opened = open_any(str(files[kind]), data="npz:data.npz")
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(opened.network(x), network()(x))
+    other = {"torchscript": script, "pt2": export}[kind](network(1), own_code / "other")
+    digests = [dict(model.named_buffers())["file_digest"] for model in (opened.network, load_program(other, kind))]
+    assert not torch.equal(*digests)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "own_model:net", "--weights", "{safetensors}"],
+        ["--model", "{torchscript}"],
+        ["--model", "{pt2}"],
+    ],
+)
+def test_score_takes_any_model(words: list[str], files: dict[str, Path], own_code: Path) -> None:
+    """The same distances as of the module itself."""
+    named = [word.format(**files) for word in words]
+    command("score", *named, "--data", "npz:data.npz", "--out", "s.parquet", "--method", "projection", "--quiet")()
+    with np.load("data.npz") as data:
+        expected = robcal.score(network(), data["x_test"], box=None, method="projection")
+    found = robcal.load_scores("s.parquet")
+    assert (found.prediction == expected.prediction).all()
+    np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-4)
+
+
+def test_a_frozen_script_has_no_mode(tmp_path: Path) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.freeze(torch.jit.script(network())).save(str(tmp_path / "frozen.pt"))
+    program = load_program(tmp_path / "frozen.pt", "torchscript")
+    scores = robcal.score(program, torch.randn(4, 4), box=None, method="first-order")
+    assert np.isfinite(scores.distance).all()
+
+
+def test_several_differences_are_told(tmp_path: Path) -> None:
+    tensors = {"0.weight": torch.zeros(7, 4), "0.bias": torch.zeros(6), "head.bias": torch.zeros(3)}
+    net = network()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(InputError) as caught:
+        load_weights(net, tensors, Path("w.pt"))
+    for told in (
+        "the file lacks 2.weight, 2.bias",
+        "the network has no head.bias",
+        "0.weight is (7, 4) in the file and (6, 4) in the network",
+    ):
+        assert told in str(caught.value)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_pickled_model_is_never_loaded(inside: bool, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    value = {"state_dict": {"0.weight": Touch(touched)}} if inside else Touch(touched)
+    (tmp_path / "w.pt").write_bytes(saved(value))
+    with pytest.raises(InputError, match="to unpickle them could run code"):
+        read_weights(tmp_path / "w.pt")
+    assert not touched.exists()
+
+
+SIZE = "Symbol('s"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (SIZE, "[__import__('os').mkdir('{touched}'), 1][1]*" + SIZE, "a size is"),
+        (SIZE, "eval('1')*" + SIZE, "a size is"),
+        ("torch.ops.aten.relu.default", "torch.serialization.os.mkdir", "it calls 'torch.serial"),
+        ("torch.ops.aten.relu.default", "torch.ops.aten.from_file.default", "it calls 'torch.ops.aten.from"),
+        ('\\"builtins.tuple\\"', '\\"collections.defaultdict\\"', "an input is a collections.default"),
+        ('"name": "relu"', '"name": "relu\\nimport os"', "is no name"),
+        ('"guards_code": []', "\"guards_code\": [\"open('{touched}', 'w')\"]", "a size is"),
+    ],
+)
+def test_crafted_programs_are_refused(old: str, new: str, message: str, files: dict[str, Path], tmp_path: Path) -> None:
+    """Each runs code when torch.export.load reads it, or when the graph is made a module."""
+    touched = tmp_path / "touched"
+    bad = rewrite(files["pt2"], tmp_path / "bad", in_graph(old, new.replace("{touched}", str(touched))))
+    with pytest.raises(InputError, match=message):
+        load_program(bad, "pt2")
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("member", ["sample_inputs/model.pt", "model_constants_config.json", "weights_config.json"])
+def test_pickles_in_exported_programs_are_not_opened(member: str, files: dict[str, Path], tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    payload = {"config": {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True}}}
+
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith(member):
+            return content
+        return saved(Touch(touched)) if member.endswith(".pt") else json.dumps(payload).encode()
+
+    with pytest.raises(InputError, match="pickle"):
+        load_program(rewrite(files["pt2"], tmp_path / "bad", change), "pt2")
+    assert not touched.exists()
+
+
+class Writes(nn.Module):
+    """Writes a file in place of predicting."""
+
+    def __init__(self, file: Path, mapped: bool) -> None:
+        super().__init__()
+        self.file, self.mapped = str(file), mapped
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mapped:
+            return x + torch.from_file(self.file, True, 4)
+        torch.save(x, self.file)
+        return x
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_scripts_that_reach_for_files_are_refused(mapped: bool, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    file = script(Writes(touched, mapped), tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"it calls '(from_file|save)'"):
+        load_program(file, "torchscript")
+    assert not touched.exists()

@@ -1,0 +1,137 @@
+"""Advice about models that users bring, carried out."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from hint_cases import Case, Steps, robcal
+from model_files import CODE, export, in_graph, network, rewrite, save_data, script
+from network_hint_cases import code_of
+from torch import nn
+
+from robcal.models.weights import read_weights
+
+Scored = Callable[..., Callable[[], object]]
+
+
+@contextlib.contextmanager
+def _own(folder: Path) -> Iterator[Scored]:
+    """A folder with data and code; yields the command that scores a model there."""
+    save_data(folder)
+    torch.save(network().state_dict(), folder / "weights.pt")
+    with code_of(folder, CODE):
+
+        def scored(*words: object) -> Callable[[], object]:
+            words = ("score", "--out", "s.parquet", *words, "--method", "first-order", "--overwrite", "--quiet")
+            return robcal(*words, "--data", "npz:data.npz")
+
+        yield scored
+
+
+def _weights(wrong: Callable[[Path], object]) -> Callable[[Path], Steps]:
+    """Weights that cannot be read or do not fit, and those of the network."""
+
+    def steps(folder: Path) -> Steps:
+        with _own(folder) as scored:
+            wrong(folder / "wrong.pt")
+            named = ("--model", "own_nets:net", "--weights")
+            yield scored(*named, "wrong.pt")
+            torch.save(network().state_dict(), "weights.pt")
+            yield scored(*named, "weights.pt")
+
+    return steps
+
+
+def _both(folder: Path) -> Steps:
+    with _own(folder) as scored:
+        script(network(), folder / "model.pt")
+        yield scored("--model", "model.pt", "--weights", "weights.pt")
+        yield scored("--model", "model.pt")
+
+
+def _no_weights(folder: Path) -> Steps:
+    with _own(folder) as scored:
+        hint = yield scored("--model", "own_nets:net")
+        words = re.findall(r"--\S+ \S+", hint.replace("FILE.", "weights.pt"))[-2:]
+        yield scored(*" ".join(words).split())
+
+
+def _bare_weights(folder: Path) -> Steps:
+    with _own(folder) as scored:
+        hint = yield scored("--model", "weights.pt")
+        words = hint.removesuffix(".").rpartition("Write ")[2].replace("package.module:factory", "own_nets:net")
+        yield scored(*words.split())
+
+
+def _no_data(folder: Path) -> Steps:
+    with _own(folder) as scored:
+        words = ("--model", "own_nets:net", "--weights", "weights.pt")
+        yield robcal("score", *words, "--out", "s.parquet", "--quiet")
+        yield scored(*words)
+
+
+def _table_as_model(folder: Path) -> Steps:
+    with _own(folder) as scored:
+        np.savez(folder / "model.npz", x=np.zeros(3))
+        yield scored("--model", "model.npz")
+        yield scored("--model", export(network(), folder / "model.pt2"))
+
+
+def _program(wrong: Callable[[Path], object], right: Callable[[Path], object]) -> Callable[[Path], Steps]:
+    """A program that is refused, and one as the advice wants it."""
+
+    def steps(folder: Path) -> Steps:
+        with _own(folder) as scored:
+            wrong(folder / "wrong.pt2")
+            yield scored("--model", "wrong.pt2")
+            right(folder / "right.pt2")
+            yield scored("--model", "right.pt2")
+
+    return steps
+
+
+def _crafted(file: Path) -> None:
+    export(network(), file.with_name("plain.pt2"))
+    rewrite(file.with_name("plain.pt2"), file, in_graph("torch.ops.aten.relu.default", "torch.serialization.os.mkdir"))
+
+
+class _Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+def _diverged(folder: Path) -> Steps:
+    torch.save({"a": torch.tensor([1.0, torch.nan])}, folder / "w.pt")
+    yield lambda: read_weights(folder / "w.pt")
+    torch.save({"a": torch.tensor([1.0, 2.0])}, folder / "w.pt")
+    yield lambda: read_weights(folder / "w.pt")
+
+
+CASES = [
+    Case("a program as weights", "torch.save.model.state_dict", _weights(lambda file: script(network(), file))),
+    Case("weights that lack a layer", "Name the network that", _weights(lambda f: torch.save(_part(), f))),
+    Case("weights of NaN", "take an earlier checkpoint", _diverged),
+    Case("weights of a program", "leave out --weights", _both),
+    Case("a network without weights", "--weights FILE", _no_weights),
+    Case("weights as a model", "holds weights, and does not say of which", _bare_weights),
+    Case("a model without data", "Pass --data", _no_data),
+    Case("a table as a model", "or export it: torch.export.save", _table_as_model),
+    Case("a program of other things", "Export the model again", _program(_crafted, lambda f: export(network(), f))),
+    Case(
+        "a program of one batch size",
+        "dynamic_shapes",
+        _program(lambda f: export(network(), f, dynamic=False), lambda f: export(network(), f)),
+    ),
+    Case(
+        "a program of two outputs",
+        "returns the logits alone",
+        _program(lambda f: export(_Pair(), f), lambda f: export(network(), f)),
+    ),
+]
+
+
+def _part() -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in network().state_dict().items() if name.startswith("0.")}
