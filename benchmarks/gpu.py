@@ -1,7 +1,7 @@
 """Train Wide ResNets by several recipes on one GPU, in pieces of a few minutes, and write docs/evidence/gpu.md.
 
 Usage: python benchmarks/gpu.py --data cifar10:PATH --minutes 9 --out DIR         start, or go on, for nine minutes
-       python benchmarks/gpu.py --data cifar10:PATH --speed                       what a step costs, in several ways
+       python benchmarks/gpu.py --data cifar10:PATH --minutes 2 --speed           what a step costs, in several ways
        python benchmarks/gpu.py --report DIR --page docs/evidence/gpu.md          tables of what DIR holds
 
 benchmarks/wide/plan.toml says what is trained; docs/gpu.md says how, and what it costs.
@@ -26,12 +26,14 @@ def main(arguments: list[str] | None = None) -> None:
         from wide.report import write_page
 
         write_page(options.report, options.page)
-    elif options.speed:
+        return
+    left = functools.partial(seconds_left, options.minutes, started)
+    if options.out is not None:
+        work(options, left, log)
+    if options.speed:
         from wide.speed import measure_speed
 
-        measure_speed(options.data, options.plan, options.device, log)
-    else:
-        work(options, started, log)
+        measure_speed(options.data, options.plan, options.device, left, log)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -43,7 +45,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--state", type=Path, help="folder of what only a later piece needs; default OUT/state")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a trial")
-    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--speed", action="store_true", help="measure steps, after the piece where there is --out")
     parser.add_argument("--report", type=Path, metavar="DIR")
     parser.add_argument("--page", type=Path, default=Path("docs/evidence/gpu.md"))
     options = parser.parse_args(arguments)
@@ -52,7 +54,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def work(options: argparse.Namespace, started: float, log: Callable[[str], None]) -> None:
+def work(options: argparse.Namespace, left: Callable[[], float], log: Callable[[str], None]) -> None:
     """Do a piece of the plan."""
     import torch
 
@@ -86,14 +88,18 @@ def work(options: argparse.Namespace, started: float, log: Callable[[str], None]
             results=results,
             state=state,
             device=torch.device(options.device),
-            fused=options.device != "cpu",
             shifted=shifted,
-            seconds_left=lambda: 60 * options.minutes - (time.monotonic() - started),
+            seconds_left=left,
             log=log,
         )
         log("everything is done" if worker.do() else "the time is over; the same command goes on")
     finally:
         shifted.close()
+
+
+def seconds_left(minutes: float, started: float) -> float:
+    """Return what is left of a piece."""
+    return 60 * minutes - (time.monotonic() - started)
 
 
 def say(started: float, text: str) -> None:

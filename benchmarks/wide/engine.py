@@ -141,7 +141,7 @@ class Engine:
             self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self.loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = mixed_loss
         if compiled:
-            self.loss = torch.compile(mixed_loss)
+            self.loss = torch.compile(mixed_loss, dynamic=False)
         self.streams = [torch.cuda.Stream(device) for _ in self.slots] if device.type == "cuda" and members > 1 else []
         self.advance: Callable[[], object] = self._step
         if captured:

@@ -50,6 +50,8 @@ class Plan:
         levels: R.
         precision: "bf16" (autocast) or "float32".
         members: networks trained side by side on one device, each on a stream of its own.
+        compiled: whether `torch.compile` fuses the steps on a GPU.
+        captured: whether a step is captured as a CUDA graph there.
         shift_images: test images that are corrupted.
         severities: of each of the 15 kinds of corruption.
         scored_images: test images of the referee's that are scored.
@@ -62,6 +64,8 @@ class Plan:
     levels: int = 10
     precision: str = "bf16"
     members: int = 1
+    compiled: bool = True
+    captured: bool = True
     shift_images: int = 1000
     severities: tuple[int, ...] = (2, 4)
     scored_images: int = 2000

@@ -9,8 +9,9 @@ from typing import Literal
 from robcal.methods import Method, make_method
 from robcal.methods.mixup import DEFAULT_ALPHA
 
-#: What levels are cut by: nothing; one level; a draw; the plain network's logit margins; its adversarial distances.
-Source = Literal["none", "single", "random", "margin", "distance"]
+#: What levels are cut by: nothing; one level; a draw; logit margins of a plain network, or its adversarial distances;
+#: a moving average of the margins of the network itself (`robcal.smoothing.running`).
+Source = Literal["none", "single", "random", "margin", "distance", "running"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ RECIPES: Mapping[str, Recipe] = {
     "random-levels": Recipe("random levels", lambda: make_method("random-levels"), "random"),
     "margin": Recipe("AR-AdaLS, margins of a plain network", lambda: make_method("ar-adals"), "margin"),
     "distance": Recipe("AR-AdaLS, distances to a plain network", lambda: make_method("ar-adals"), "distance"),
+    "running": Recipe("AR-AdaLS, running margins", lambda: make_method("ar-adals"), "running"),
+    "mixup-running": Recipe("mixup + running margins", lambda: make_method("ar-adals"), "running", DEFAULT_ALPHA),
     "mixup-adals": Recipe("mixup + AdaLS", lambda: make_method("adals"), "single", DEFAULT_ALPHA),
     "mixup-margin": Recipe(
         "mixup + margins of a plain network", lambda: make_method("ar-adals"), "margin", DEFAULT_ALPHA

@@ -7,6 +7,7 @@ that of plain float32 steps: a way that is fast and wrong is seen.
 from __future__ import annotations
 
 import copy
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Stack:
         self.weights, self.buffers = stack_module_state(list(networks))
         self.base, self.cast = copy.deepcopy(networks[0]).to("meta"), cast
         losses = torch.vmap(self._loss)
-        self.losses: Callable[..., torch.Tensor] = torch.compile(losses) if compiled else losses
+        self.losses: Callable[..., torch.Tensor] = torch.compile(losses, dynamic=False) if compiled else losses
         self.optimizer = torch.optim.SGD(
             self.weights.values(), lr=RATE, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=fused or None
         )
@@ -106,23 +107,26 @@ def ways(plan: Plan) -> list[Way]:
         Way("float32, nothing fused", 1, size, compiled=False, captured=False, precision="float32"),
         Way("bf16, nothing fused", 1, size, compiled=False, captured=False),
         Way("bf16, captured", 1, size, compiled=False),
-        Way("bf16, compiled", 1, size, captured=False),
         Way("bf16, compiled, captured", 1, size),
         Way("the same, two members on two streams", 2, size),
         Way("the same, four members on four streams", 4, size),
-        Way("compiled, captured, batches twice as large", 1, 2 * size),
         Way("four members stacked, captured", 4, size, compiled=False, stacked=True),
+        Way("bf16, compiled", 1, size, captured=False),
+        Way("compiled, captured, batches twice as large", 1, 2 * size),
         Way("four members stacked, compiled, captured", 4, size, stacked=True),
     ]
 
 
-def measure_speed(spec: str, file: Path, device: str, log: Callable[[str], None]) -> None:
-    """Measure every way and print a row of each as soon as it is known; a way that fails says why.
+def measure_speed(
+    spec: str, file: Path, device: str, seconds_left: Callable[[], float], log: Callable[[str], None]
+) -> None:
+    """Measure way after way until the time is over, and print a row of each; a way that fails says why.
 
     Args:
         spec: the data.
         file: the plan, of which model and batch size are taken.
         device: where.
+        seconds_left: no way is begun when it is 0.
         log: prints.
     """
     plan, place = load_plan(file), torch.device(device)
@@ -132,11 +136,12 @@ def measure_speed(spec: str, file: Path, device: str, log: Callable[[str], None]
     log(f"{plan.model}: {flops / 1e9:.3f} GFLOP an image forward, {3 * flops / 1e9:.2f} forward and backward")
     log(f"{'way':44} images/s  ms/step  TFLOP/s  first s    GB  loss")
     for way in ways(plan):
-        if place.type == "cuda" or not way.captured:
+        if seconds_left() > 0 and (place.type == "cuda" or not way.captured):
             try:
                 log(row(way, measure(way, network, data, plan, place), flops))
             except Exception as error:  # a way that this machine cannot go is a result too
                 log(f"{way.name:44} failed: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+            gc.collect()
             torch.cuda.empty_cache()
 
 

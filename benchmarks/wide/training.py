@@ -16,21 +16,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import IntArray, refuse
-from robcal.base.levels import assign_levels
+from robcal.base.checks import refuse
 from robcal.base.storage import load_state, save_state
 from robcal.data import Dataset
 from robcal.methods import Batch, EpochInfo, Method, RunInfo
 from robcal.methods.method import State, cross_entropy
+from robcal.smoothing.running import logit_margin
 from robcal.training.loop import schedule
 from robcal.training.predict import softmax
 from wide.engine import Arithmetic, Engine
 from wide.inputs import draw_epoch
+from wide.levels import Levels
 from wide.plan import Plan, Regime
 from wide.recipes import Recipe
-
-#: Levels of "train" and "val".
-Levels = dict[str, IntArray]
 
 #: Seconds of training that a killed run may lose.
 STATE_SECONDS = 30.0
@@ -49,7 +47,7 @@ class Run:
         seed: of initialisation, order and augmentation.
         data: its splits.
         network: untrained.
-        levels: of train and val, or None.
+        levels: of train and val.
         method: made by the recipe.
         state: of the method.
         history: one row an epoch: train_loss, val_accuracy, and the smoothing of each level for the next epoch.
@@ -59,13 +57,13 @@ class Run:
     seed: int
     data: Dataset
     network: nn.Module
-    levels: Levels | None
+    levels: Levels
     method: Method
     state: State
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def make_run(recipe: Recipe, seed: int, data: Dataset, network: nn.Module, levels: Levels | None, plan: Plan,
+def make_run(recipe: Recipe, seed: int, data: Dataset, network: nn.Module, levels: Levels, plan: Plan,
              regime: Regime) -> Run:  # fmt: skip
     """Begin a run.
 
@@ -84,30 +82,6 @@ def make_run(recipe: Recipe, seed: int, data: Dataset, network: nn.Module, level
         box=data.box,
     )
     return Run(recipe, seed, data, network, levels, method, method.init(info))
-
-
-def fixed_levels(recipe: Recipe, seed: int, data: Dataset, reference: Callable[[str], dict[str, Any]], num_levels: int
-                 ) -> Levels | None:  # fmt: skip
-    """Return the levels that a recipe begins with.
-
-    Args:
-        recipe: the recipe.
-        seed: of the run.
-        data: its splits.
-        reference: a source of levels → scores of train and val by the plain network of the seed; asked if needed.
-        num_levels: R.
-    """
-    sizes = {name: len(data.split(name)) for name in ("train", "val")}
-    if recipe.source == "none":
-        return None
-    if recipe.source == "single":
-        return {name: np.zeros(size, np.int64) for name, size in sizes.items()}
-    if recipe.source == "random":
-        draws = {name: np.random.default_rng([seed, number]) for number, name in enumerate(sizes)}
-        keys: dict[str, Any] = {name: draws[name].permutation(size).astype(np.float64) for name, size in sizes.items()}
-    else:
-        keys = reference(recipe.source)
-    return {name: assign_levels(keys[name], num_levels) for name in sizes}
 
 
 @dataclass
@@ -172,10 +146,16 @@ class Trainer:
         for member, (run, kept) in enumerate(zip(self.runs, saved["members"], strict=True)):
             self.engine.restore(member, kept["engine"], run.data.split("train").inputs)
             run.state, run.history = kept["state"], kept["history"]
+            run.levels.restore(kept["levels"])
 
     def _save(self, seconds: float) -> None:
         members = [
-            {"engine": self.engine.snapshot(member), "state": dict(run.state), "history": run.history}
+            {
+                "engine": self.engine.snapshot(member),
+                "state": dict(run.state),
+                "levels": run.levels.state(),
+                "history": run.history,
+            }
             for member, run in enumerate(self.runs)
         ]
         state = {"key": self.key, "epoch": self.epoch, "seconds": self.seconds + seconds, "members": members}
@@ -207,19 +187,27 @@ class Trainer:
         """(N, Z) targets of the whole training split in this epoch, on the device."""
         device = self.engine.device
         labels = torch.from_numpy(run.data.split("train").labels).to(device)
-        levels = None if run.levels is None else torch.from_numpy(run.levels["train"]).to(device)
+        levels = None if run.method.levels == "none" else torch.from_numpy(run.levels.of["train"]).to(device)
         batch = Batch(images, labels, levels, torch.arange(len(labels), device=device))
         return run.method.targets(run.state, batch, run.data.num_classes)
 
     def _learn(self, member: int, run: Run, val: torch.Tensor) -> None:
         """Predict the validation split and let the method learn from it."""
         arithmetic: Arithmetic = "bf16" if self.plan.precision == "bf16" else "float32"
+        logits = self.engine.predict(member, val, arithmetic)
+        if run.recipe.source == "running":
+            slot = self.engine.slots[member]
+            shown = slot.logits  # of the training passes; those of mixtures are of no image
+            if run.recipe.alpha is not None:
+                shown = torch.from_numpy(self.engine.predict(member, slot.images, arithmetic))
+            margins = {"train": shown, "val": torch.from_numpy(logits)}
+            run.levels.see({name: logit_margin(values).cpu().double().numpy() for name, values in margins.items()})
         info = EpochInfo(
             epoch=self.epoch + 1,
             epochs=self.regime.epochs,
-            probs=softmax(self.engine.predict(member, val, arithmetic)),
+            probs=softmax(logits),
             labels=run.data.split("val").labels,
-            levels=None if run.levels is None else run.levels["val"],
+            levels=None if run.method.levels == "none" else run.levels.of["val"],
             num_levels=self.plan.levels,
         )
         run.state = run.method.after_epoch(run.state, info)

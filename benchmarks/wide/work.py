@@ -21,11 +21,12 @@ from robcal.training.recipe import build_networks
 from robcal.training.settings import TrainSettings
 from wide.engine import Engine, Shape
 from wide.inputs import steps_of
+from wide.levels import make_levels
 from wide.measure import CorruptedTest, distances, predictions
 from wide.plan import Group, Plan, Regime, groups
 from wide.recipes import RECIPES, Recipe
 from wide.store import Results
-from wide.training import OutOfTimeError, Run, Trainer, fixed_levels, make_run
+from wide.training import OutOfTimeError, Run, Trainer, make_run
 
 
 @dataclass
@@ -39,7 +40,6 @@ class Worker:
         results: where finished runs are kept.
         state: folder of the unfinished training, of scores by plain networks and of corrupted images.
         device: where networks train.
-        fused: whether steps are compiled and captured.
         shifted: corrupted test images.
         seconds_left: of this piece.
         log: prints.
@@ -52,7 +52,6 @@ class Worker:
     results: Results
     state: Path
     device: torch.device
-    fused: bool
     shifted: CorruptedTest
     seconds_left: Callable[[], float]
     log: Callable[[str], None]
@@ -110,7 +109,7 @@ class Worker:
     def _run(self, regime: Regime, recipe: Recipe, seed: int) -> Run:
         data = self.data(regime, seed)
         reference = functools.partial(self._reference, regime, seed)
-        levels = fixed_levels(recipe, seed, data, reference, self.plan.levels)
+        levels = make_levels(recipe, seed, data, reference, self.plan.levels)
         return make_run(recipe, seed, data, self._network(regime, seed, data), levels, self.plan, regime)
 
     def data(self, regime: Regime, seed: int) -> Dataset:
@@ -139,8 +138,8 @@ class Worker:
                 weight_decay=self.plan.weight_decay,
                 precision=self.plan.precision,
                 augmented=regime.augment,
-                compiled=self.fused,
-                captured=self.fused,
+                compiled=self.plan.compiled and self.device.type == "cuda",
+                captured=self.plan.captured and self.device.type == "cuda",
             )
             self.log(f"{regime.name}: steps of {len(runs)} x {size} images made in {time.monotonic() - started:.1f} s")
         return self.engines[regime.name, len(runs)]
