@@ -1,6 +1,7 @@
 """Any model in: weights of the user's own network, TorchScript and torch.export programs, told by content and safe."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hint_cases import robcal as command
-from model_files import CODE, Touch, export, in_graph, network, rewrite, save_data, saved, script
+from model_files import CODE, Touch, export, in_graph, network, onnx, rewrite, save_data, saved, script
 from safetensors.torch import save_file
 from torch import nn
 
@@ -43,6 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.save(net.state_dict(), folder / "c.pt2", _use_new_zipfile_serialization=False)
     save_file(net.state_dict(), folder / "d.pt")
     return {
+        "onnx": onnx(net, folder / "g.bin"),
         "state_dict": folder / "a.bin",
         "checkpoint": folder / "b.onnx",
         "old": folder / "c.pt2",
@@ -193,3 +195,57 @@ def test_scripts_that_reach_for_files_are_refused(mapped: bool, tmp_path: Path) 
     with pytest.raises(InputError, match=r"it calls '(from_file|save)'"):
         load_program(file, "torchscript")
     assert not touched.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "own_model:net", "--weights", "{state_dict}"],
+        ["--model", "{torchscript}"],
+        ["--model", "{pt2}"],
+        ["--model", "{onnx}"],
+    ],
+)
+def test_audit_takes_any_model(words: list[str], files: dict[str, Path], own_code: Path) -> None:
+    """The same tables as from the arrays of the module's own predictions and margins."""
+    named = [word.format(**files) for word in words]
+    told = command("audit", *named, "--data", "npz:data.npz", "--levels", 3, "--resamples", 20, "--quiet")()
+    with np.load("data.npz") as data:
+        inputs, labels = torch.from_numpy(data["x_test"]), data["y_test"]
+    with torch.no_grad():
+        logits = network()(inputs).double()
+    best = logits.topk(2).values
+    expected = robcal.audit(
+        logits.softmax(1), labels, scores=best[:, 0] - best[:, 1], score_name="logit margin", num_levels=3, resamples=20
+    )
+    table = expected.to_text(120).splitlines()
+    rows = [line for line in table if re.match(r"\s*[012] ", line)]
+    assert len(rows) == 3
+    assert all(row in told for row in rows), told
+
+
+def test_outputs_are_what_the_user_says(own_code: Path) -> None:
+    file = onnx(network(), own_code / "probs.onnx", probs=True)
+    audit = ("audit", "--model", file, "--data", "npz:data.npz", "--levels", 2, "--resamples", 20, "--quiet")
+    with pytest.raises(InputError, match="Pass --outputs probs"):
+        command(*audit)()
+    assert "logit margin" in command(*audit, "--outputs", "probs")()
+    logits = onnx(network(), own_code / "logits.onnx")
+    with pytest.raises(InputError, match="the model's outputs"):
+        command("audit", "--model", logits, *audit[3:], "--outputs", "probs")()
+
+
+def test_onnx_has_no_gradients(files: dict[str, Path], own_code: Path) -> None:
+    with pytest.raises(InputError, match="is an ONNX model; gradients are taken"):
+        command("score", "--model", files["onnx"], "--data", "npz:data.npz", "--out", "s.parquet")()
+    broken = own_code / "broken.onnx"
+    broken.write_bytes(files["onnx"].read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"the model broken.onnx cannot be read"):
+        command("audit", "--model", "broken.onnx", "--data", "npz:data.npz")()
+
+
+def test_onnx_needs_its_runtime(files: dict[str, Path], own_code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"pip install 'robcal\[onnx\]'"):
+        command("audit", "--model", files["onnx"], "--data", "npz:data.npz")()

@@ -58,6 +58,29 @@ def script(model: nn.Module, file: Path) -> Path:
     return file
 
 
+def onnx(model: nn.Module, file: Path, *, probs: bool = False, batch: int | str = "batch") -> Path:
+    """An ONNX model of a network of linear layers and ReLU, written by hand."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes, weights, last = [], [], "x"
+    for k, layer in enumerate(model):
+        if isinstance(layer, nn.Linear):
+            for name, tensor in layer.named_parameters():
+                weights.append(numpy_helper.from_array(tensor.detach().numpy(), f"{name}{k}"))
+            nodes.append(helper.make_node("Gemm", [last, f"weight{k}", f"bias{k}"], [f"h{k}"], transB=1))
+        else:
+            nodes.append(helper.make_node("Relu", [last], [f"h{k}"]))
+        last = f"h{k}"
+    nodes.append(helper.make_node("Softmax" if probs else "Identity", [last], ["out"]))
+    inputs, outputs = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, size])
+        for name, size in (("x", model[0].in_features), ("out", model[-1].out_features))
+    )
+    graph = helper.make_graph(nodes, "net", [inputs], [outputs], weights)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(file))
+    return file
+
+
 def rewrite(source: Path, target: Path, change: Callable[[str, bytes], bytes]) -> Path:
     """A copy of an archive whose members are changed: (name, content) → content."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:

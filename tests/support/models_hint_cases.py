@@ -2,16 +2,19 @@
 
 import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from hint_cases import Case, Steps, robcal
-from model_files import CODE, export, in_graph, network, rewrite, save_data, script
+from model_files import CODE, export, in_graph, network, onnx, rewrite, save_data, script
 from network_hint_cases import code_of
 from torch import nn
 
+from robcal.models.onnx_file import load_onnx
 from robcal.models.weights import read_weights
 
 Scored = Callable[..., Callable[[], object]]
@@ -110,7 +113,32 @@ def _diverged(folder: Path) -> Steps:
     yield lambda: read_weights(folder / "w.pt")
 
 
+def _without_onnxruntime(folder: Path) -> Steps:
+    file = onnx(network(), folder / "model.onnx")
+    with mock.patch.dict(sys.modules, {"onnxruntime": None}):
+        yield lambda: load_onnx(file)
+    yield lambda: load_onnx(file)
+
+
+def _probabilities(folder: Path) -> Steps:
+    onnx(network(), folder / "model.onnx", probs=True)
+    with _own(folder):
+        words = ("audit", "--model", "model.onnx", "--data", "npz:data.npz", "--levels", 2, "--resamples", 20)
+        hint = yield robcal(*words, "--quiet")
+        yield robcal(*words, "--quiet", *hint.removesuffix(".").rpartition("Pass ")[2].split())
+
+
+def _of_a_model(folder: Path) -> Steps:
+    with _own(folder):
+        hint = yield robcal("audit", export(network(), folder / "model.pt2"))
+        command = hint.removesuffix(".").rpartition("robcal ")[2].replace("DATA", "npz:data.npz")
+        yield robcal(*command.split(), "--levels", 2, "--resamples", 20, "--quiet")
+
+
 CASES = [
+    Case("onnxruntime is not installed", "Install it", _without_onnxruntime),
+    Case("a model that returns probabilities", "Pass --outputs probs", _probabilities),
+    Case("a model in place of a run", "Name it by --model", _of_a_model),
     Case("a program as weights", "torch.save.model.state_dict", _weights(lambda file: script(network(), file))),
     Case("weights that lack a layer", "Name the network that", _weights(lambda f: torch.save(_part(), f))),
     Case("weights of NaN", "take an earlier checkpoint", _diverged),

@@ -20,6 +20,8 @@ StringArray = npt.NDArray[np.str_]
 
 #: Parts of a data set.
 SplitName = Literal["train", "val", "test"]
+#: What a model returns: logits, or probabilities.
+Outputs = Literal["logits", "probs"]
 #: Number format of the forward passes that do not decide labels or norms.
 Precision = Literal["float32", "bf16"]
 #: Ways to score the robustness of an example (docs/scoring.md).

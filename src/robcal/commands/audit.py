@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from robcal.base.checks import check_output, refuse
+from robcal.base.types import Outputs, SplitName
 from robcal.base.user_files import MODELS, READABLE
-from robcal.commands.options import Factory, Overwrite, Quiet, admit_factories
-from robcal.commands.terminal import columns
+from robcal.commands.options import DATA_HELP, Device, Factory, ImageSize, Overwrite, Quiet, Weights, admit_factories
+from robcal.commands.terminal import columns, show_notes
 
 #: Sentences are not spread over more columns than this.
 MOST_COLUMNS = 120
@@ -61,6 +62,19 @@ def audit(
     label_column: Annotated[str | None, typer.Option(help="Of one table: its column of true classes.")] = None,
     score_column: Annotated[str | None, typer.Option(help="Of one table: its column of scores.")] = None,
     group_column: Annotated[str | None, typer.Option(help="Of one table: its column of a grouping.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Any model in place of predictions: as --model of robcal score, or an ONNX file.")
+    ] = None,
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="Of --model. " + DATA_HELP)] = None,
+    split: Annotated[
+        SplitName | None, typer.Option(help="Of --model: which examples it predicts. Default: test.")
+    ] = None,
+    outputs: Annotated[
+        Outputs | None,
+        typer.Option(help="Of --model: what it returns; default: logits. Without --scores its margin cuts the levels."),
+    ] = None,
+    image_size: ImageSize = None,
     val_probs: Annotated[
         Path | None,
         typer.Option(help="Validation probabilities: what a recalibration would repair is fitted on these."),
@@ -79,6 +93,7 @@ def audit(
         typer.Option(metavar="FILE.csv", help="List every wrong example in this CSV file, highest confidence first."),
     ] = None,
     factory: Factory = None,
+    device: Device = None,
     out: Annotated[
         Path | None, typer.Option(help="HTML report to write; default for a run: RUN/audit.html, else none.")
     ] = None,
@@ -87,9 +102,10 @@ def audit(
 ) -> None:
     """Tell which inputs a classifier is over- or under-confident on: calibration over all, level by level, by group.
 
-    Give a run directory, or plain files and no model at all. With scores (adversarial distances, margins or any number
-    an example) the examples are cut into levels, the lowest scores being level 0. Every figure comes with its interval;
-    verdicts on single levels or groups are taken from intervals that hold for all of a table at once.
+    Give a run directory, plain files and no model at all, or any model with --model and --data. With scores
+    (adversarial distances, margins or any number an example) the examples are cut into levels, the lowest scores being
+    level 0. Every figure comes with its interval; verdicts on single levels or groups are taken from intervals that
+    hold for all of a table at once.
 
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
@@ -110,20 +126,28 @@ def audit(
         files = _of_table(run, columns_of, files)
         probs, labels, confidence, correct, scores, groups = files.values()
         run = None
-    if [run, probs, confidence].count(None) != 2:
-        several = any(one is not None for one in (run, probs, confidence))
+    if [run, probs, confidence, model].count(None) != 3:
+        several = any(one is not None for one in (run, probs, confidence, model))
         refuse(
-            "more than one of a run directory, --probs and --confidence was given"
+            "more than one of a run directory, --probs, --confidence and --model was given"
             if several
-            else "neither a run directory nor --probs or --confidence was given",
+            else "neither a run directory nor --probs, --confidence or --model was given",
             "audit takes one of them",
             "See robcal audit --help",
         )
     if worst is not None:
         _check_worst(worst, overwrite)
+    if model is None:
+        _refuse_beside(
+            "predictions or a run", "these options are of --model", "Leave them out, or name a model by --model",
+            weights=weights, data=data, split=split, outputs=outputs, image_size=image_size, device=device,
+        )  # fmt: skip
     if run is not None:
         _check_run(run)
-        _refuse_with_run(
+        _refuse_beside(
+            "a run directory",
+            "a run brings its own labels and scores; these options go with --probs",
+            "Leave them out, or pass --probs and --labels instead of the run",
             labels=labels, correct=correct, scores=scores, column=column, score_name=score_name, groups=groups,
             against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
         )  # fmt: skip
@@ -131,12 +155,26 @@ def audit(
         check_output(out, overwrite=overwrite or out == run / "audit.html")
         with open_reporter(quiet=quiet) as reporter:
             result = audit_run(run, reporter=reporter, **options)
+    elif model is not None:
+        _refuse_beside(
+            "--model", "it predicts by itself, and the data hold its labels", "Leave them out", labels=labels,
+            correct=correct, against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
+        )  # fmt: skip
+        if out is not None:
+            check_output(out, overwrite=overwrite)
+        result = _audit_model(
+            model, weights, data, image_size, quiet=quiet, split=split or "test", outputs=outputs or "logits",
+            scores=scores, column=column, score_name=score_name, groups=groups, device=device, **options,
+        )  # fmt: skip
     elif confidence is not None:
         if correct is None:
             refuse("--correct was not given", "--confidence and --correct go together", "Pass --correct FILE")
-        _refuse_with_confidence(
-            labels=labels, against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores
-        )
+        _refuse_beside(
+            "--confidence",
+            "these options need the probabilities of all classes",
+            "Leave them out, or pass --probs and --labels in place of --confidence and --correct",
+            labels=labels, against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
+        )  # fmt: skip
         if out is not None:
             check_output(out, overwrite=overwrite)
         result = audit_confidence_files(
@@ -219,13 +257,24 @@ def _given(**options: Any) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
 
 
-def _refuse_with_confidence(**given: Any) -> None:
+def _audit_model(
+    model: str, weights: Path | None, data: str | None, image_size: int | None, *, quiet: bool, **options: Any
+) -> Any:
+    """Audit any model on data; only this needs torch."""
+    from robcal.base.progress import open_reporter
+    from robcal.results.model_audit import audit_model
+    from robcal.runs.any_model import open_any
+
+    opened = open_any(model, weights=weights, data=data, image_size=image_size, gradients=False)
+    show_notes(opened.notes)
+    with open_reporter(quiet=quiet) as reporter:
+        return audit_model(opened.network, opened.dataset, reporter=reporter, **options)
+
+
+def _refuse_beside(main: str, why: str, fix: str, **given: Any) -> None:
+    """Refuse options that were given beside what has no use for them."""
     if names := _given(**given):
-        refuse(
-            f"--confidence and {names} were given",
-            "these options need the probabilities of all classes",
-            "Leave them out, or pass --probs and --labels in place of --confidence and --correct",
-        )
+        refuse(f"{main} and {names} were given", why, fix)
 
 
 def _validation(
@@ -269,16 +318,6 @@ def _verdict(estimate: Any, lower_is_better: bool, name: str) -> str:
     return "better" if (estimate.value < 0) == lower_is_better else "worse"
 
 
-def _refuse_with_run(**given: Any) -> None:
-    """Refuse options of plain files beside a run, which brings its own labels and scores."""
-    if names := _given(**given):
-        refuse(
-            f"a run directory and {names} were given",
-            "a run brings its own labels and scores; these options go with --probs",
-            "Leave them out, or pass --probs and --labels instead of the run",
-        )
-
-
 def _check_worst(file: Path, overwrite: bool) -> None:
     if file.suffix != ".csv":
         refuse(f"--worst is {file}", "it names a .csv file, which lists all wrong examples", "Pass --worst FILE.csv")
@@ -297,11 +336,20 @@ def _check_run(run: Path) -> None:
         fix = f"Pass the directory: robcal audit {run.parent}"
     elif run.suffix in READABLE:
         fix = f"If it holds probabilities: robcal audit --probs {run} --labels FILE"
+    elif _is_model(run):
+        fix = f"Name it by --model, and its data: robcal audit --model {run} --data DATA"
     refuse(
         f"{run} is a file{', of a model by its name' if run.suffix in MODELS else ''}",
         "audit takes the directory of a run, or predictions (--probs and --labels)",
         fix,
     )
+
+
+def _is_model(file: Path) -> bool:
+    """Whether a file holds a model of a kind that --model opens."""
+    from robcal.models.file_kinds import kind_of_file
+
+    return kind_of_file(file) != "other"
 
 
 def report(

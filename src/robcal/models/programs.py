@@ -113,7 +113,8 @@ def check_program(program: nn.Module, path: Path, input_shape: tuple[int, ...], 
             refuse(
                 f"{path} does not take {count} inputs of shape {input_shape} ({_last_line(error)})",
                 "a program takes batches of any size of the data's inputs",
-                "Export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), or pass the data that it was made for",
+                "Export it for batches of any size, for example by torch.export.export with "
+                "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), or pass the data that it was made for",
             )
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         if shape != (count, num_classes):

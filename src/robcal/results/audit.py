@@ -431,7 +431,7 @@ def audit_files(
     return audit(
         read_array(probs, "the probabilities", mapped=True),
         read_array(labels, "the labels"),
-        **_read_beside(scores, column, score_name, groups),
+        **read_beside(scores, column, score_name, groups),
         validation=None if validation is None else _read_validation(validation, column),
         **options,
     )
@@ -455,14 +455,12 @@ def audit_confidence_files(
     return audit_confidence(
         read_array(confidence, "the confidences"),
         read_array(correct, "the outcomes"),
-        **_read_beside(scores, column, score_name, groups),
+        **read_beside(scores, column, score_name, groups),
         **options,
     )
 
 
-def _read_beside(
-    scores: Path | None, column: str | None, score_name: str | None, groups: Path | None
-) -> dict[str, Any]:
+def read_beside(scores: Path | None, column: str | None, score_name: str | None, groups: Path | None) -> dict[str, Any]:
     """The arguments of an audit that stand beside its predictions."""
     return {
         "scores": None if scores is None else read_scores(scores, column),

@@ -13,6 +13,7 @@ from robcal.data import Dataset
 from robcal.models import MODEL_NAMES, Normalized, admit_model, build_model
 from robcal.models.external import is_external
 from robcal.models.file_kinds import KIND_NAMES, kind_of_file
+from robcal.models.onnx_file import load_onnx
 from robcal.models.programs import check_program, load_program
 from robcal.models.weights import Tensors, load_weights, read_weights, says_its_network
 from robcal.runs.directory import load_data, load_model, open_run
@@ -44,6 +45,7 @@ def open_any(
     data: str | None = None,
     seed: int | None = None,
     image_size: int | None = None,
+    gradients: bool = True,
 ) -> Opened:
     """Open a model by what the user wrote behind --model.
 
@@ -56,6 +58,7 @@ def open_any(
         data: the `--data` text; default: that of the run.
         seed: of the validation cut; default: the run's own, or 0.
         image_size: side that images of a folder are resized to.
+        gradients: whether gradients will be taken, which ONNX models have none of.
 
     Raises:
         InputError: if the model is none of these, its weights or outputs do not fit, or its data are not named.
@@ -79,7 +82,7 @@ def open_any(
         dataset = load_data(_settings(data, seed, image_size))
         network, note = _named_network(model, tensors, weights, dataset)
         return Opened(network.eval(), dataset, (*dataset.notes, *([note] if note else [])))
-    return _open_file(Path(model), data, seed, image_size)
+    return _open_file(Path(model), data, seed, image_size, gradients=gradients)
 
 
 def _is_network(name: str) -> bool:
@@ -126,7 +129,7 @@ def fill(network: Normalized, tensors: Tensors, file: Path) -> str:
     return load_weights(network.network, tensors, file)
 
 
-def _open_file(model: Path, data: str | None, seed: int | None, image_size: int | None) -> Opened:
+def _open_file(model: Path, data: str | None, seed: int | None, image_size: int | None, *, gradients: bool) -> Opened:
     """A run directory, a checkpoint of robcal, or a program."""
     if model.is_dir() or model.name == "model.safetensors":
         return _open_checkpoint(model, data, seed, image_size)
@@ -140,14 +143,15 @@ def _open_file(model: Path, data: str | None, seed: int | None, image_size: int 
             "weights go with the name of the code that builds their network",
             f"Write --model package.module:factory --weights {model}",
         )
-    if kind not in ("torchscript", "pt2"):
+    if kind not in ("torchscript", "pt2", *([] if gradients else ["onnx"])):
+        kinds = "a run or checkpoint of robcal, a network by name, TorchScript or torch.export"
         refuse(
             f"{model} is {KIND_NAMES[kind]}",
-            "gradients are taken of a run or checkpoint of robcal, a network by name, TorchScript or torch.export",
+            f"gradients are taken, which these have: {kinds}" if gradients else f"a model is {kinds}, or ONNX",
             f"Write {BY_NAME}; or export it: torch.export.save(torch.export.export(model, (x,), "
             "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)), 'model.pt2')",
         )
-    program = load_program(model, kind)
+    program = load_onnx(model) if kind == "onnx" else load_program(model, kind)
     dataset = load_data(_settings(data, seed, image_size))
     check_program(program, model, dataset.input_shape, dataset.num_classes)
     return Opened(program, dataset, dataset.notes)

@@ -1,0 +1,53 @@
+"""ONNX models: predictions through onnxruntime, which runs the operators of the file and no code."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robcal.base.checks import refuse
+from robcal.base.files import reading
+
+
+class OnnxModel(nn.Module):
+    """An ONNX model as a module on the CPU: inputs (B, …) in input units → its first output; no gradients.
+
+    Args:
+        session: of onnxruntime.
+    """
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self._session, self._input = session, session.get_inputs()[0].name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the model."""
+        outputs = self._session.run(None, {self._input: x.cpu().contiguous().numpy()})
+        return torch.as_tensor(outputs[0])
+
+
+def load_onnx(path: Path) -> OnnxModel:
+    """Open an ONNX file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model; see `robcal.models.programs.check_program` for what it must do.
+
+    Raises:
+        InputError: if onnxruntime is not installed, or does not read the file.
+    """
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        refuse(f"{path} is an ONNX model", "onnxruntime runs it", "Install it: pip install 'robcal[onnx]'")
+    with reading(path, "the model", rule="it must be an ONNX model", fix="Copy the file again, or export it anew"):
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong comes as an error
+        options.intra_op_num_threads = torch.get_num_threads()
+        return OnnxModel(runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
