@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast test-torch reliability fuzz lint evidence study gpu bench-training bench-metrics wheel clean
+.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -48,6 +48,10 @@ reliability: $(VENV)/.test
 # 10,000 damaged files, each read right or refused; the tests try 400.
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/mutations.py --count 10000
+
+# Ten trainings and ten scorings under torchrun that each lose a process at a random point; the tests try one of each.
+rank-loss: $(VENV)/.test
+	ROBCAL_RANK_LOSSES=10 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/core/test_rank_loss.py
 
 test-fast: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests

@@ -264,6 +264,21 @@ def test_an_existing_output_is_kept(tmp_path: Path) -> None:
     assert len(load_scores(tmp_path / "s.parquet")) == 5
 
 
+def test_finished_scores_of_the_same_work_are_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are started again, because one was lost after the result was written, find it done."""
+    model, x = case(5)
+    made = in_shards(tmp_path, model, x)
+    before = (tmp_path / "s.parquet").read_bytes()
+    (tmp_path / "s.parquet.parts").mkdir()  # the kill came before they were removed
+    (tmp_path / "s.parquet.parts/score-000000.parquet").write_bytes(before)
+    monkeypatch.setattr(Scorer, "run", lambda *_, **__: pytest.fail("they are made again"))
+    np.testing.assert_array_equal(in_shards(tmp_path, model, x).distance, made.distance)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.parquet"]
+    with pytest.raises(InputError, match="exists"):
+        in_shards(tmp_path, model, x, num_rivals=1)
+    assert (tmp_path / "s.parquet").read_bytes() == before
+
+
 def test_any_positions_of_a_data_set_score_as_in_the_whole() -> None:
     model, x = case()
     scorer = Scorer(model, x, method="projection", batch_size=4)

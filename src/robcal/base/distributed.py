@@ -3,6 +3,9 @@
 Outside torchrun everything here is a group of one and imports nothing. Inside, gloo (CPUs) or NCCL (GPUs) makes sure
 that all ranks are there and work on the same thing; from then on they meet in the rendezvous store only (an atomic
 counter hands out work, a flag says that all is done), so a rank may be as slow as it likes: no collective times out.
+
+`torchrun --max-restarts=N` starts all processes again when one is lost, on the same store: each start has a name of its
+own (`_name_of_start`), so that nothing which an earlier start left in the store is taken for its own.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import gc
 import itertools
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,6 +84,7 @@ class Group:
         rank: of this process.
         world: number of processes.
         store: torch's rendezvous store, of this group alone; None for a group of one.
+        is_current: whether no later start of the processes has taken the place of this one.
 
     Attributes:
         rank: of this process.
@@ -87,8 +92,10 @@ class Group:
         stop: set it where signals only raise a flag (`robcal.base.progress.stop_at_boundary`): waiting looks at it.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, store: Any = None) -> None:
-        self.rank, self.world, self._store = rank, world, store
+    def __init__(
+        self, rank: int = 0, world: int = 1, store: Any = None, is_current: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.rank, self.world, self._store, self._is_current = rank, world, store, is_current
         self.stop: StopRequested | None = None
         self._counters: dict[str, int] = {}
 
@@ -190,9 +197,13 @@ class Group:
         Raises:
             InputError: if that was bad input.
             KeyboardInterrupt: if it was stopped.
-            RuntimeError: if it was anything else.
+            RuntimeError: if it was anything else, or if all other ranks were started again.
         """
-        if self._store is None or not self._store.check(["failure"]):
+        if self._store is None:
+            return
+        if not self._is_current():
+            raise RuntimeError("the other processes were started again; this one cannot work with them")
+        if not self._store.check(["failure"]):
             return
         rank, kind, message = json.loads(self._store.get("failure"))
         if kind == "input":
@@ -204,6 +215,7 @@ class Group:
 
 _calls = itertools.count()
 _base_store: Any = None
+_start: str | None = None
 
 
 @contextmanager
@@ -226,11 +238,13 @@ def process_group(device: str = "cpu") -> Iterator[Group]:
     from torch.distributed.distributed_c10d import PrefixStore
 
     opened_here = False
-    store = PrefixStore(f"robcal/{next(_calls)}", _rendezvous_store(rank, world))
+    base = _rendezvous_store(rank, world)
+    start = _name_of_start(base, rank, world)
+    store = PrefixStore(f"robcal/{start}/{next(_calls)}", base)
     if not dist.is_initialized():
         opened_here = True
         _open(device, PrefixStore("group", store), rank, world)
-    group = Group(rank, world, store)
+    group = Group(rank, world, store, lambda: base.get(_CURRENT).decode() == start)
     try:
         yield group
         group.barrier("leaving")  # the rank that hosts the store must not end before the others have read it
@@ -251,6 +265,48 @@ def _open(device: str, store: Any, rank: int, world: int) -> None:
     if on_gpu:
         torch.cuda.set_device(torch.device(device))
     dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world, timeout=_TIMEOUT)
+
+
+#: Key of the name of the latest start.
+_CURRENT = "robcal/start"
+
+
+def _name_of_start(store: Any, rank: int, world: int) -> str:
+    """The name of this start of all processes, agreed on once a process."""
+    global _start
+    if _start is None:
+        _start = _invite(store, world) if rank == 0 else _accept(store, rank)
+    return _start
+
+
+def _invite(store: Any, world: int) -> str:
+    """Rank 0 draws the name, and gives it to whoever asks until every rank of this start has taken it.
+
+    A rank asks under a number that it drew: one of an earlier start, which is dead, takes no answer, and one of this
+    start takes no answer that was given to another. torchrun's own count of restarts would not do: machines differ in
+    it.
+    """
+    name, answered = secrets.token_hex(8), set[bytes]()
+    store.set(_CURRENT, name)
+    while store.add(f"robcal/{name}/taken", 0) < world - 1:
+        for rank in range(1, world):
+            if store.check([f"robcal/ask/{rank}"]) and (asked := store.get(f"robcal/ask/{rank}")) not in answered:
+                store.set(f"robcal/answer/{asked.decode()}", name)
+                answered.add(asked)
+        time.sleep(_POLL)
+    return name
+
+
+def _accept(store: Any, rank: int) -> str:
+    """The name that rank 0 gives this rank; see `_invite`."""
+    own = secrets.token_hex(8)
+    store.set(f"robcal/ask/{rank}", own)
+    answer = f"robcal/answer/{own}"
+    while not store.check([answer]):
+        time.sleep(_POLL)
+    name = str(store.get(answer).decode())
+    store.add(f"robcal/{name}/taken", 1)
+    return name
 
 
 def _rendezvous_store(rank: int, world: int) -> Any:

@@ -64,7 +64,8 @@ def score(
     from robcal.runs.any_model import open_any
     from robcal.runs.scores import score_split
 
-    check_output(out, overwrite=overwrite)
+    is_there = out.suffix == ".parquet" and out.is_file()  # whether of this work, is seen when the model is known
+    check_output(out, overwrite=overwrite or is_there)
     if out.suffix != ".parquet":
         refuse(f"--out is {out}", "scores are a .parquet file", f"Pass --out {out.with_suffix('.parquet')}")
     admit_factories(factory)
@@ -141,7 +142,7 @@ def fidelity(
         if not Path(model).is_dir():
             refuse("--out was not given", "a model outside a run directory has no place for it", "Pass --out FILE.json")
         out = Path(model) / "fidelity.json"
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite or out.is_file())  # whether of this work, is seen when the model is known
     admit_factories(factory)
     opened = open_any(model, weights=weights, data=data, image_size=image_size)
     show_notes(opened.notes if is_main() else ())

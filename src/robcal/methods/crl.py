@@ -45,10 +45,11 @@ def crl(weight: float = 1.0) -> Method:
         confidence, top = functional.softmax(logits, dim=1).max(1)
         ranking = ranking_loss(confidence, correctness(state["counts"], int(state["epochs"]), batch.index))
         state["right"][batch.index] = top == batch.labels
+        state["right"] = _in_all_processes(state["right"])
         return functional.cross_entropy(logits, targets) + weight * ranking, state
 
     def after_epoch(state: State, info: EpochInfo) -> State:
-        right = _in_all_processes(state["right"])
+        right = state["right"]
         return {
             "counts": state["counts"] + right,
             "right": torch.zeros_like(right),

@@ -4,7 +4,8 @@ A shard is the scores file of some examples in `OUT.parts/`, written whole or no
 and the settings it was made with, and a shard of anything else is refused. Which examples a shard holds depends on
 nothing but the settings, and a shard is always computed by itself: a resumed run, and a run of any number of processes,
 ends in the same file, to the last byte, as an undisturbed one of one process (on the same kind of device, with the same
-number of threads).
+number of threads). Scores that are finished are left as they are, so the processes of a run may all be started again
+at any moment, as `torchrun --max-restarts` does when one is lost.
 
 Processes that torchrun started take the next shard when they are ready for one, so that a slow one holds up nobody;
 rank 0 checks the inputs, joins the shards and writes the result. All of them must see the folder of `out`.
@@ -78,16 +79,16 @@ def score_in_shards(
         options: further options of `robcal.score`.
 
     Returns:
-        The scores of all N inputs, as written; on every process.
+        The scores of all N inputs, as written; on every process. Those in `out`, if they are of this work already.
 
     Raises:
         InputError: on bad input (all of it is checked before any work, unless a finished shard shows that this was
-            done), an existing `out`, or shards of another model, data set or settings. A model without gradients is
-            judged over the whole data set, at its end: parts of it may have none.
+            done), an existing `out` of something else, or shards of another model, data set or settings. A model
+            without gradients is judged over the whole data set, at its end: parts of it may have none.
         KeyboardInterrupt: on Ctrl-C, when the next examples finish; finished shards are kept.
         RuntimeError: if another process failed.
     """
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite or out.is_file())
     size = check_positive_int(SHARD_SIZE if shard_size is None else shard_size, "shard_size")
     wanted = labels if options.get("reference") == "label" else None
     scorer = Scorer(model, inputs, method=method, labels=wanted, **options)
@@ -101,7 +102,8 @@ def score_in_shards(
         group.agree(digest_of([stamp, len(scorer)]), "model, data set or setting")
         report = reporter if group.is_main else SILENT
         work = _Work(scorer, group, stop, out, stamp, size, report.task(description, len(scorer)))
-        group.from_main("start", work.start)
+        if group.from_main("start", lambda: work.start(overwrite=overwrite)):
+            return load_scores(out)
         with work:
             whole = _score_by_level(work, num_levels) if method == "auto" else _score_alike(work)
         group.barrier("joined")
@@ -163,7 +165,7 @@ class _Work:
     ) -> None:
         self.scorer, self.group, self.stop, self.out, self.stamp = scorer, group, stop, out, stamp
         self.size, self._advance, self._shown = size, advance, -1
-        self.parts = out.with_name(out.name + ".parts")
+        self.parts = _folder_of_shards(out)
         self.columns: dict[str, Any] = {}
         self._counts = dict.fromkeys(_COUNTS, 0)
         self.log_errors: list[list[int]] = []
@@ -183,18 +185,36 @@ class _Work:
             self._network = self._open.enter_context(self.scorer.opened())
         return self._network
 
-    def start(self) -> None:
-        """Clear what a killed run left half-written; check the inputs unless a finished shard shows that this was done.
+    def start(self, *, overwrite: bool) -> bool:
+        """Whether all is done; if not, check the inputs unless a finished shard shows that this was done.
+
+        What a killed run left half-written is cleared.
 
         Raises:
-            InputError: on bad inputs, or shards of another model, data set or settings.
+            InputError: on bad inputs, an output of something else, or shards of another model, data set or settings.
         """
-        own = f".{glob.escape(self.out.name)}.*.tmp"
-        for file in [*self.out.parent.glob(own), *self.parts.glob(".*.tmp")]:
-            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        if self.out.exists() and not overwrite:
+            self._check_finished()
+            remove_shards(self.out)
+            return True
+        _clear_half_written(self.out)
         finished = [file for file in sorted(self.parts.glob("*.parquet")) if self._load(file) is not None]
         if not finished:
             self.scorer.check_inputs()
+        return False
+
+    def _check_finished(self) -> None:
+        """Refuse an existing output unless it holds the scores that this work would make.
+
+        Raises:
+            InputError: if so.
+        """
+        ours = _as_json(self.stamp)
+        try:
+            theirs = _as_json(load_scores(self.out).provenance)
+        except InputError:
+            theirs = {}
+        check_output(self.out, overwrite=ours.items() <= theirs.items())
 
     def remember(self, name: str, compute: Callable[[], list[IntArray]]) -> list[IntArray]:
         """Arrays that rank 0 computes once for this work, kept with the shards."""
@@ -270,8 +290,7 @@ class _Work:
     def finish(self, whole: Scores, *, overwrite: bool) -> None:
         """Write the result and remove the shards."""
         save_scores(whole, self.out, overwrite=overwrite)
-        with tempfile.TemporaryDirectory(dir=self.out.parent, prefix=f".{self.out.name}.", suffix=".tmp") as trash:
-            self.parts.rename(Path(trash) / "parts")  # at once: a kill leaves all shards or none
+        remove_shards(self.out)
 
     def _show(self, done: int) -> None:
         if self.group.is_main and done != self._shown:
@@ -307,6 +326,29 @@ class _Work:
                 f"Delete {file.parent} to start again, or choose another --out",
             )
         return shard
+
+
+def remove_shards(out: Path) -> None:
+    """Remove the shards of finished scores, if there are any: at once, so that a kill leaves all or none."""
+    _clear_half_written(out)
+    shards = _folder_of_shards(out)
+    if not shards.exists():
+        return
+    with (
+        contextlib.suppress(FileNotFoundError),  # another process is faster
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as trash,
+    ):
+        shards.rename(Path(trash) / "parts")
+
+
+def _clear_half_written(out: Path) -> None:
+    """Remove what a killed process was writing, or removing."""
+    for file in [*out.parent.glob(f".{glob.escape(out.name)}.*.tmp"), *_folder_of_shards(out).glob(".*.tmp")]:
+        shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
+
+
+def _folder_of_shards(out: Path) -> Path:
+    return out.with_name(out.name + ".parts")
 
 
 def _stamped(scores: Scores, key: str, stamp: Mapping[str, Any]) -> Scores:

@@ -27,7 +27,7 @@ from robcal.base.types import Scores
 from robcal.data import Dataset
 from robcal.methods import make_method
 from robcal.runs.directory import load_model
-from robcal.runs.scores import score_split
+from robcal.runs.scores import kept_scores, score_split
 from robcal.training.recipe import build_networks, describe_network, train_networks
 from robcal.training.settings import TrainSettings
 
@@ -184,9 +184,8 @@ def _fold_scores(
     made_by = digest_of_tensors(model.state_dict())
 
     def look() -> list[str]:
-        wanted = {"model": made_by, "data": part.digest(split)}
-        files = [place / name for place in places if (place / name).exists()]
-        return [str(file) for file in files if wanted.items() <= dict(load_scores(file).provenance).items()]
+        wanted, files = {"model": made_by, "data": part.digest(split)}, [place / name for place in places]
+        return [str(file) for file in files if kept_scores(file, **wanted) is not None]
 
     kept = group.from_main(f"look for {name}", look)
     if kept:

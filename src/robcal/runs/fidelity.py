@@ -7,20 +7,30 @@ here is a scores file of its own in a folder beside the result, so a stopped run
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from torch import nn
 
-from robcal.base.checks import IntArray, check_choice, check_output, check_positive_int, check_same_length, refuse
+from robcal.base.checks import (
+    InputError,
+    IntArray,
+    check_choice,
+    check_output,
+    check_positive_int,
+    check_same_length,
+    refuse,
+)
+from robcal.base.distributed import is_main
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import digest_of, digest_of_tensors, load_scores, provenance, save_json
+from robcal.base.storage import digest_of, digest_of_tensors, load_json, provenance, save_json
 from robcal.base.types import FidelityRow, Scorer, Scores
 from robcal.data import Dataset
 from robcal.robustness.fidelity import Agreement, Fidelity, fidelity, stratified_sample
 from robcal.robustness.reference import reference_attacks
-from robcal.runs.scores import score_split
+from robcal.runs.scores import kept_scores, score_split
 
 #: Examples a shard of a reference attack, whose passes are thousands an example.
 REFERENCE_SHARD = 64
@@ -68,9 +78,9 @@ def measure_fidelity(
         The candidates, the noise ceiling, then each reference.
 
     Raises:
-        InputError: on bad input, or an existing `out`.
+        InputError: on bad input, or an `out` that holds something else.
     """
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite or out.is_file())
     at_hand = dict(at_hand or {})
     if not methods and not at_hand:
         refuse("no method was named", "at least one is measured", "Pass --method or --scores")
@@ -82,6 +92,18 @@ def measure_fidelity(
     work = out.with_name(out.name + ".scores")
     part = dataset.split(split)
     options = {"num_levels": num_levels, **options}
+    about = provenance(
+        model=digest_of_tensors(model.state_dict()),
+        data=dataset.digest(split),
+        split=split,
+        sample=min(sample, len(part)),
+        num_levels=num_levels,
+        iterations=iterations,
+        restarts=restarts,
+        seed=seed,
+        candidates={**{name: _digest(given) for name, given in at_hand.items()}, **dict.fromkeys(methods, "scored")},
+    )
+    check_output(out, overwrite=overwrite or _is_of(out, about))
 
     def scores(name: str, method: Any, data: Dataset, index: IntArray | None) -> Scores:
         return _scores(model, data, split, work, name, method, index, reporter, options)
@@ -98,18 +120,22 @@ def measure_fidelity(
         name: fidelity(scores, references, num_levels=num_levels, seed=seed) for name, scores in candidates.items()
     }
     rows = _rows(measured)
-    about = provenance(
-        model=digest_of_tensors(model.state_dict()),
-        data=dataset.digest(split),
-        split=split,
-        sample=len(index),
-        num_levels=num_levels,
-        iterations=iterations,
-        restarts=restarts,
-        seed=seed,
-    )
-    save_json({"rows": rows, "about": about}, out)
+    if is_main():
+        save_json({"rows": rows, "about": about}, out)
     return rows
+
+
+def _is_of(out: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a file is what this measurement writes: processes that torchrun started again may find it finished."""
+    try:
+        found = load_json(out, "the fidelity")
+    except InputError:
+        return False
+    return isinstance(found, dict) and found.get("about") == about
+
+
+def _digest(scores: Scores) -> str:
+    return hashlib.sha256(scores.distance.tobytes()).hexdigest()[:16]
 
 
 def _check_at_hand(name: str, given: Scores, methods: Sequence[str], split: str, count: int) -> None:
@@ -147,10 +173,8 @@ def _scores(
         repr(sorted(options.items())),
     ]
     file = work / f"{name}-{digest_of([*depends, None if index is None else index.tolist()])}.parquet"
-    if file.exists():
-        kept = load_scores(file)
-        if kept.provenance.get("model") == digest and kept.provenance.get("data") == dataset.digest(split):
-            return kept
+    if (kept := kept_scores(file, model=digest, data=dataset.digest(split))) is not None:
+        return kept
     return score_split(
         model, dataset, split, file, method=method, overwrite=True, reporter=reporter, description=name, **more,
         **options,

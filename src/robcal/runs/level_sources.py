@@ -25,7 +25,7 @@ from robcal.data import Dataset
 from robcal.methods import Method
 from robcal.runs.cross_fit import cross_fit_quantiles
 from robcal.runs.directory import Run, load_model
-from robcal.runs.scores import moved, score_split
+from robcal.runs.scores import kept_scores, moved, score_split
 from robcal.training.loop import Levels
 from robcal.training.predict import predict_logits
 from robcal.training.settings import TrainSettings
@@ -222,8 +222,7 @@ def _score_reference(
     model, _ = load_model(plain.checkpoint)
     scores, made_by = {}, digest_of_tensors(model.state_dict())
     for split, file in files.items():
-        wanted = {"model": made_by, "data": data.digest(split)}
-        if file.exists() and wanted.items() <= dict((kept := load_scores(file)).provenance).items():
+        if (kept := kept_scores(file, model=made_by, data=data.digest(split))) is not None:
             scores[split] = kept
             continue
         scores[split] = score_split(

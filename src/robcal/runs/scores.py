@@ -11,10 +11,10 @@ import torch
 
 from robcal.base.distributed import choose_device, process_group
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import digest_of_tensors, provenance
+from robcal.base.storage import digest_of_tensors, load_scores, provenance
 from robcal.base.types import Scores
 from robcal.data import Dataset
-from robcal.robustness.shards import score_in_shards
+from robcal.robustness.shards import remove_shards, score_in_shards
 
 
 def score_split(
@@ -71,6 +71,22 @@ def _accelerator_of(model: torch.nn.Module) -> str | None:
     """The GPU the model is on, if it is on one."""
     parameter = next(iter(model.parameters()), None)
     return str(parameter.device) if parameter is not None and parameter.device.type != "cpu" else None
+
+
+def kept_scores(file: Path, **made_of: str) -> Scores | None:
+    """Finished scores, if the file holds those of this model and data; their shards, if a kill left them, are removed.
+
+    Args:
+        file: of `score_split`.
+        made_of: entries of their provenance: the digests of model and data.
+    """
+    if not file.exists():
+        return None
+    scores = load_scores(file)
+    if not made_of.items() <= dict(scores.provenance).items():
+        return None
+    remove_shards(file)
+    return scores
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
                 "Pass --overwrite to replace it, or choose another --out",
             )
         clear(directory)
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    elif directory.exists() and (not directory.is_dir() or not all(map(_is_unfinished_record, directory.iterdir()))):
         refuse(
             f"{directory} exists and is no run directory", "--out names a new folder or a run's", "Choose another --out"
         )
@@ -189,3 +189,8 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
         "complete": False,
     }
     save_json(record, file)
+
+
+def _is_unfinished_record(file: Path) -> bool:
+    """Whether a file is what a process leaves that is killed while it writes run.json."""
+    return file.name.startswith(".run.json.") and file.name.endswith(".tmp")

@@ -38,7 +38,7 @@ __all__ = ["Augment", "Levels", "fit", "fit_ensemble", "member_seed", "schedule"
 Levels = Mapping[str, IntArray]
 
 #: Layout of the saved state of an unfinished run; another one is refused.
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass
@@ -264,7 +264,6 @@ class _Lockstep:
         self.members, self.method, self.info = members, method, info
         self.first = members[0]
         self.progress = _Progress(state=method.init(info))
-        self.random_state: torch.Tensor | None = None
         self.levels = None if levels is None else torch.from_numpy(levels["train"]).to(self.first.device)
         self.val_levels = None if levels is None else levels["val"]
 
@@ -279,8 +278,7 @@ class _Lockstep:
         while at.epoch < self.info.epochs:
             while at.member < len(self.members):
                 member = self.members[at.member]
-                member.start_epoch(at.epoch, self.random_state)
-                self.random_state = None
+                member.start_epoch(at.epoch)
                 while at.batch < size:
                     at.state = member.step(at.state, at.epoch, at.batch, self.levels)
                     at.batch += 1
@@ -297,7 +295,6 @@ class _Lockstep:
             "method": dict(at.state),
             "at": [at.epoch, at.batch, at.member],
             "history": [dataclasses.asdict(row) for row in at.history],
-            "random_state": torch.get_rng_state(),
         }
 
     def check_losses(self, number: int) -> None:
@@ -328,7 +325,6 @@ class _Lockstep:
         epoch, batch, number = saved["at"]
         history = [decode(EpochRow, row, file) for row in saved["history"]]
         self.progress = _Progress(dict(saved["method"]), epoch, number, batch, history)
-        self.random_state = saved["random_state"] if batch and self.first.engine.is_main_process else None
 
     def _end_epoch(self) -> None:
         """Measure the validation split, let the method learn from it, and begin the next epoch.

@@ -98,7 +98,7 @@ class Member:
     Attributes:
         device: where it trains.
         num_batches: optimiser steps an epoch.
-        loss_sum: sum of the batches' mean losses in the running epoch (of this process's share).
+        loss_sum: sum of the batches' mean losses in the running epoch; the same in every process.
     """
 
     def __init__(
@@ -130,19 +130,15 @@ class Member:
         self.generator = torch.Generator()  # seeded anew for every batch that draws
         self.loss_sum: float | torch.Tensor = 0.0
 
-    def start_epoch(self, epoch: int, random_state: torch.Tensor | None = None) -> None:
+    def start_epoch(self, epoch: int) -> None:
         """Draw the order of the epoch and cut it into batches; the same in every process and after every resume.
 
         Args:
             epoch: number of finished epochs.
-            random_state: of the global generator, to go on in the middle of an epoch; None at its start.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
         self.batches = np.array_split(order, self.num_batches)
-        if random_state is not None:
-            torch.set_rng_state(random_state)
-        else:
-            torch.manual_seed(self._seed_of(epoch, 0) + self.engine.process_index)
+        self.global_seed = self._seed_of(epoch, 0)
         self.model.train()
 
     def step(self, state: State, epoch: int, number: int, levels: torch.Tensor | None) -> State:
@@ -150,6 +146,7 @@ class Member:
         rank, world = self.rank, self.world
         whole = self.batches[number]
         index = whole[rank::world]
+        _seed_global(self.device, self.global_seed + number * world + rank)  # dropout: a resumed run draws the same
         generator = self.generator
         if self.draws:
             generator.manual_seed(self._seed_of(epoch, 1 + number * world + rank))
@@ -171,7 +168,9 @@ class Member:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         share = loss.detach().float()
-        self.loss_sum = self.loss_sum + (share if world == 1 else share * (len(index) / len(whole)))
+        if world > 1:  # the state that one process saves is that of all
+            share = self.engine.reduce(share * (len(index) / len(whole)), "sum")
+        self.loss_sum = self.loss_sum + share
         return state
 
     def check_loss(self, epoch: int, number: int, latest: torch.Tensor | None = None) -> None:
@@ -200,13 +199,15 @@ class Member:
 
     def train_loss(self) -> float:
         """Mean loss of the epoch over all processes."""
-        total = torch.tensor(float(self.loss_sum), device=self.device, dtype=torch.float32)
-        return float(self.engine.reduce(total, "sum")) / self.num_batches
+        return float(self.loss_sum) / self.num_batches
 
     def validation_probs(self) -> FloatArray:
         """(N, Z) float64 probabilities of the validation split, each process predicting its share."""
         rank, world = self.rank, self.world
         index = np.arange(len(self.val))[rank::world]
+        if world > 1:  # the network that is kept is rank 0's: with its means and variances, if it normalises batches
+            for buffer in self.user_model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         cast = _take_off_autocast(self.user_model)  # the engine's, of mixed precision: measurements are float32
         try:
             logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
@@ -271,6 +272,13 @@ class Member:
 
     def _seed_of(self, epoch: int, place: int) -> int:
         return int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _seed_global(device: torch.device, seed: int) -> None:
+    """Seed what modules such as dropout draw from; `torch.manual_seed` takes forty times as long."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def schedule(step: int, steps: int) -> float:
