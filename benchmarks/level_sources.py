@@ -54,7 +54,7 @@ def main() -> None:
 
 def name_of(run: Run) -> str:
     """Where the run's levels came from."""
-    return run.settings.levels_from if run.settings.method == "ar-adals" else run.settings.method
+    return run.settings.levels_from if run.settings.takes_scores else run.settings.method
 
 
 def levels_of(run: Run, split: str) -> IntArray:

@@ -31,8 +31,9 @@ from robcal.methods.method import Batch, State
 from robcal.runs.directory import Run, load_data, load_model, open_run
 from robcal.runs.shift import ShiftImages, ShiftLogits
 from robcal.smoothing.smoother import level_statistics, soft_targets
+from robcal.training.loop import fit
 from robcal.training.predict import predict_logits, softmax
-from robcal.training.recipe import build_networks, train_networks
+from robcal.training.recipe import build_networks
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def soften(plain: Run, levels: Run, level: int, options: argparse.Namespace) -> 
     options.work.mkdir(parents=True, exist_ok=True)
     state = options.work / f"softened-{settings.seed}-{level}.pt"
     with open_reporter() as reporter:
-        train_networks(networks, settings, data, method, levels=levels_of_split, state_file=state, reporter=reporter)
+        fit(networks, data, method, settings, levels=levels_of_split, state_file=state, reporter=reporter)
     state.unlink(missing_ok=True)
     return networks[0]
 

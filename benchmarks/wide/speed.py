@@ -131,7 +131,7 @@ def measure_speed(
     """
     plan, place = load_plan(file), torch.device(device)
     data = load_dataset(spec)
-    network = build_networks(TrainSettings(spec, plan.model, "vanilla", 1), data)[0]
+    network = build_networks(TrainSettings(spec, plan.model, "vanilla", epochs=1), data)[0]
     flops = flops_of(network, data.input_shape)
     log(f"{plan.model}: {flops / 1e9:.3f} GFLOP an image forward, {3 * flops / 1e9:.2f} forward and backward")
     log(f"{'way':44} images/s  ms/step  TFLOP/s  first s    GB  loss")

@@ -120,7 +120,7 @@ class Worker:
         return self.cut[regime.name, seed]
 
     def _network(self, regime: Regime, seed: int, data: Dataset) -> torch.nn.Module:
-        settings = TrainSettings(self.spec, self.plan.model, "vanilla", regime.epochs, seed=seed)
+        settings = TrainSettings(self.spec, self.plan.model, "vanilla", epochs=regime.epochs, seed=seed)
         return build_networks(settings, data)[0]
 
     def _engine(self, regime: Regime, runs: list[Run]) -> Engine:

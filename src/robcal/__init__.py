@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from robcal.smoothing.own_loop import ARAdaLS
     from robcal.smoothing.smoother import AdaptiveLabelSmoother
     from robcal.smoothing.soft_labels import level_statistics, soft_cross_entropy
+    from robcal.training.loop import fit
+    from robcal.training.settings import Recipe
 
 _HOMES = {
     "ARAdaLS": "robcal.smoothing.own_loop",
@@ -34,6 +36,7 @@ _HOMES = {
     "Audit": "robcal.results.audit",
     "InputError": "robcal.base.checks",
     "Recalibrator": "robcal.calibration.recalibration",
+    "Recipe": "robcal.training.settings",
     "Scores": "robcal.base.types",
     "TemperatureScaling": "robcal.calibration.temperature",
     "assign_levels": "robcal.base.levels",
@@ -45,6 +48,7 @@ _HOMES = {
     "compare_models": "robcal.results.against",
     "calibration_error_interval": "robcal.calibration.intervals",
     "calibration_noise_floor": "robcal.calibration.corrected",
+    "fit": "robcal.training.loop",
     "level_statistics": "robcal.smoothing.soft_labels",
     "load_recalibrator": "robcal.calibration.recalibration",
     "load_scores": "robcal.base.storage",
@@ -62,6 +66,7 @@ __all__ = [
     "Audit",
     "InputError",
     "Recalibrator",
+    "Recipe",
     "Scores",
     "TemperatureScaling",
     "assign_levels",
@@ -72,6 +77,7 @@ __all__ = [
     "calibration_error",
     "calibration_error_interval",
     "calibration_noise_floor",
+    "fit",
     "level_statistics",
     "load_recalibrator",
     "load_scores",

@@ -97,7 +97,7 @@ def data(spec):
 
 
 def network_of(spec, data, seed=3):
-    return build_networks(TrainSettings(spec, "wrn-10-1", "vanilla", 1, seed=seed), data)[0]
+    return build_networks(TrainSettings(spec, "wrn-10-1", "vanilla", epochs=1, seed=seed), data)[0]
 
 
 def weights_of(network):

@@ -66,7 +66,7 @@ def test_settings_are_the_recipe_then_the_options_then_the_grid_point():
     plan = parse_plan(RAW)
     method = plan.method("AR")
     made = plan.settings(method, 1, point={"step_size": 0.2}, split_seed=5)
-    assert (made.levels, made.step_size, made.epochs, made.seed, made.split_seed) == (4, 0.2, 2, 1, 5)
+    assert (made.levels, made.options["step_size"], made.epochs, made.seed, made.split_seed) == (4, 0.2, 2, 1, 5)
     assert plan.grid_of(plan.method("Joint")) == (method, ({"step_size": 0.1}, {"step_size": 0.2}))
     assert plan.grid_of(plan.method("Plain"))[1] == ({},)
     assert plan.reference == ("Plain",)
@@ -120,7 +120,7 @@ def test_seeds_of_the_command_line_cut_those_of_the_file(tmp_path):
         (["methods", 0, "lable"], "x", "Did you mean 'label'"),
         (["methods", 1, "grid"], {"epsilom": [0.1]}, r"methods\[1\].grid.*Did you mean 'epsilon'"),
         (["methods", 1, "grid"], {"epsilon": 0.1}, "must be a list of values"),
-        (["methods", 1, "grid"], {"epsilon": [1.5]}, "'LS': --epsilon is 1.5"),
+        (["methods", 1, "grid"], {"epsilon": [1.5]}, "'LS': epsilon is 1.5"),
         (["methods", 1, "label"], "Plain", "none twice"),
         (["methods", 2, "grid"], {"epochs": [2, 3]}, "changes its reference model"),
         (["methods", 3, "tuned_as"], "Plain", r"methods\[3\].tuned_as is 'Plain'"),

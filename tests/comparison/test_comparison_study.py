@@ -198,7 +198,7 @@ def test_hyper_parameters_are_chosen_on_validation_data_of_other_seeds(record, o
     scores = {}
     for directory in (out / "runs").glob("label-smoothing-50-*"):
         run = open_run(directory)
-        scores[run.settings.epsilon] = run.history()[-1].val_nll
+        scores[run.settings.options["epsilon"]] = run.history()[-1].val_nll
     assert {c["options"]["epsilon"]: c["mean"] for c in tuned["candidates"]} == pytest.approx(scores)
     assert tuned["chosen"] == {"epsilon": min(scores, key=scores.get)}
     assert of(record, "Smooth <b>")["settings"]["epsilon"] == tuned["chosen"]["epsilon"]

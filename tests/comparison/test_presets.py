@@ -18,8 +18,9 @@ from robcal.comparison.plan import Plan
 from robcal.comparison.study import plan_work
 from robcal.data import load_dataset
 from robcal.data.cifar import CIFAR100_CLASSES
-from robcal.methods import METHODS, make_method
-from robcal.training.recipe import build_networks, train_networks
+from robcal.methods import METHODS
+from robcal.training.loop import fit
+from robcal.training.recipe import build_networks
 
 pytestmark = pytest.mark.slow
 
@@ -88,8 +89,7 @@ def test_a_wide_preset_holds_everything(name: str) -> None:
     assert len(plan.seeds) >= 3
     for method in plan.methods:
         for point in plan.grid_of(method)[1]:
-            settings = plan.settings(method, plan.seeds[0], point=point)
-            make_method(settings.method, **settings.method_options())
+            plan.settings(method, plan.seeds[0], point=point)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_every_method_takes_its_steps(name: str, tmp_path: Path) -> None:
     chosen = plan.methods if name == "cifar10-small" else [plan.method(one) for one in ("Plain", "AR-AdaLS")]
     for method in chosen:
         settings = plan.settings(method, 0, point=plan.grid_of(method)[1][0])
-        short = {"ccat": {"attack_steps": 2}, "adversarial-training": {"attack_steps": 1}}.get(method.method, {})
+        short = {"steps": 2} if "steps" in settings.options else {}
         settings = dataclasses.replace(
             settings,
             data=spec,
@@ -134,16 +134,16 @@ def test_every_method_takes_its_steps(name: str, tmp_path: Path) -> None:
             epochs=4 if method.method == "swag" else 1,
             batch_size=10,
             levels=2,
-            **short,
+            options={**settings.options, **short},
         )
-        made = make_method(settings.method, **settings.method_options())
+        made = settings.training_method()
         levels = None
         if made.levels != "none":
             groups = 1 if made.levels == "single" else 2
             levels = {part: np.arange(len(data.split(part))) % groups for part in ("train", "val")}
         networks = build_networks(settings, data)
         before = [parameter.detach().clone() for parameter in networks[0].parameters()]
-        rows = train_networks(networks, settings, data, made, levels=levels, state_file=tmp_path / f"{method.label}.pt")
+        rows = fit(networks, data, made, settings, levels=levels, num_levels=2)
         assert len(rows) == settings.epochs
         assert np.isfinite([row.val_nll for row in rows]).all(), method.label
         assert any(not torch.equal(a, b) for a, b in zip(before, networks[0].parameters(), strict=True))

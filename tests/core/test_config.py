@@ -1,4 +1,6 @@
 import dataclasses
+import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -6,61 +8,62 @@ import pytest
 from robcal.base.checks import InputError
 from robcal.base.storage import digest_of
 from robcal.base.types import Scorer
-from robcal.commands.train import Controller, MethodName
-from robcal.methods import METHODS
 from robcal.robustness.scoring import METHODS as ATTACKS
-from robcal.smoothing.controllers import CONTROLLERS
+from robcal.runs.directory import open_run
+from robcal.runs.former import settings_of
+from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings
 
-#: Digests of the release before split seeds, controllers, sources of levels and members: runs made then stay theirs.
-BEFORE = {
-    "vanilla": "73921de8e127f1d0",
-    "label-smoothing": "228a6ca30cd73f7f",
-    "adals": "a718de7fcff9303a",
-    "random-levels": "3b416609b70d2d24",
-    "ar-adals": "740619aefe6096d8",
+STEERED = {"adals", "random-levels", "ar-adals"}
+#: Names of runs; where one changes, kept runs are made anew: change `VERSION` then, and these.
+NAMES = {
+    "vanilla": "0b796f6f9731b68b",
+    "label-smoothing": "e6789bbfd9700cfe",
+    "adals": "2c656378f9d3ff79",
+    "random-levels": "837abc4e6e943282",
+    "ar-adals": "4de095fe1578f563",
 }
+#: run.json of the version before options, one a method, as it wrote them.
+FORMER = json.loads(Path(__file__).with_name("former_runs.json").read_text())
 
 
 def settings(method="ar-adals", **more):
-    before = {"epochs": 3, "controller": "published", "levels_from": "robustness"}
-    return TrainSettings("digits", "cnn", method, **{**before, **more})
+    return TrainSettings("digits", "cnn", method, **{"epochs": 3, "levels_from": "robustness", **more})
 
 
 def digest(one):
-    return digest_of(one.relevant())
+    return digest_of(one.identity())
 
 
-@pytest.mark.parametrize("method", BEFORE)
-def test_digests_of_earlier_runs_stay(method):
-    assert digest(settings(method)) == BEFORE[method]
-    assert digest(settings(method, split_seed=0, folds=7, device="cpu")) == BEFORE[method]
+@pytest.mark.parametrize("method", NAMES)
+def test_names_of_runs_stay(method):
+    assert digest(settings(method)) == NAMES[method]
+    assert digest(settings(method, split_seed=0, folds=7, device="cpu")) == NAMES[method]
+    assert digest_of(settings(method).relevant()) != NAMES[method]  # the version is in it
 
 
-@pytest.mark.parametrize("method", BEFORE)
+@pytest.mark.parametrize("method", sorted(STEERED))
 def test_the_integral_controller_is_the_one_that_was_called_published(method):
-    assert settings(method).controller == "integral"
-    assert settings(method) == settings(method, controller="integral")
-    assert digest(settings(method, controller="integral")) == BEFORE[method]
+    one, other = (settings(method, options={"controller": name}) for name in ("published", "integral"))
+    assert one == other
+    assert one.options == {"controller": "integral", "step_size": 0.05}
+    assert digest(one) != digest(settings(method))
 
 
-@pytest.mark.parametrize("method", BEFORE)
+@pytest.mark.parametrize("method", NAMES)
 @pytest.mark.parametrize(
     ("changed", "matters"),
     [
-        ({"split_seed": 4}, set(BEFORE)),
-        ({"members": 2}, set(BEFORE)),
-        ({"controller": "stable"}, {"adals", "random-levels", "ar-adals"}),
+        ({"split_seed": 4}, set(NAMES)),
+        ({"members": 2}, set(NAMES)),
         ({"levels_from": "margin"}, {"ar-adals"}),
         ({"levels_from": "cross-fit", "folds": 4}, {"ar-adals"}),
         ({"levels": 4}, {"random-levels", "ar-adals"}),
         ({"scorer": "projection"}, {"ar-adals"}),
-        ({"step_size": 0.7}, {"adals", "random-levels", "ar-adals"}),
-        ({"epsilon": 0.7}, {"label-smoothing"}),
     ],
 )
 def test_a_setting_is_in_the_digest_where_it_matters(method, changed, matters):
-    assert (digest(settings(method, **changed)) != BEFORE[method]) == (method in matters)
+    assert (digest(settings(method, **changed)) != NAMES[method]) == (method in matters)
 
 
 def test_folds_and_scorer_matter_where_they_are_used():
@@ -89,7 +92,8 @@ def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
         ({"members": 0}, "--members"),
         ({"folds": 1}, "--folds"),
         ({"split_seed": -1}, "--split-seed"),
-        ({"controller": "other"}, "--controller"),
+        ({"options": {"controller": "other"}}, "controller is 'other'"),
+        ({"options": {"gains": 2.0}}, "Did you mean 'gain'"),
         ({"levels_from": "guess"}, "--levels-from"),
         ({"levels_from": "loss", "scores": (__file__,)}, "--scores was given"),
     ],
@@ -101,9 +105,7 @@ def test_bad_settings_are_refused_by_the_name_of_the_flag(changed, words):
 
 def test_the_choices_of_the_command_line_are_those_of_the_library():
     """Types of the command line are `Literal`s, which import nothing; what they name stands where it is made."""
-    assert set(get_args(MethodName)) == set(METHODS)
     assert set(get_args(Scorer)) == {"auto", *ATTACKS}
-    assert set(get_args(Controller)) - {"published"} == set(CONTROLLERS)
 
 
 def test_sources_of_levels_of_earlier_versions_are_read_and_not_trained():
@@ -117,3 +119,61 @@ def test_sources_of_levels_of_earlier_versions_are_read_and_not_trained():
 def test_settings_survive_a_round_trip():
     one = settings(split_seed=2, members=3, levels_from="margin")
     assert TrainSettings(**dataclasses.asdict(one)) == one
+    assert hash(one) == hash(TrainSettings(**dataclasses.asdict(one)))
+
+
+# runs of earlier versions --------------------------------------------------------------------------------------------
+
+SMALL = {
+    "data": "digits", "model": "mlp", "epochs": 4, "train_limit": 150, "test_limit": 60, "device": "cpu",
+    "batch_size": 32,
+}  # fmt: skip
+#: What each record says, in the words of now.
+MEANT = {
+    "vanilla": {"seed": 3},
+    "label-smoothing": {"options": {"epsilon": 0.1}},
+    "adals": {"options": {"controller": "integral", "step_size": 0.15}},
+    "random-levels": {"levels": 5, "options": {"controller": "stable", "gain": 4.0}},
+    "ar-adals": {
+        "levels_from": "cross-fit", "folds": 4, "scorer": "projection", "split_seed": 2, "members": 2,
+        "options": {"gain": 8.0},
+    },
+    "mixup": {"options": {"alpha": 0.2}},
+    "focal": {"options": {"gamma": 2.0}},
+    "crl": {"options": {"weight": 0.5}},
+    "ccat": {"options": {"epsilon": 0.02, "steps": 7, "rho": 5.0}},
+    "adversarial-training": {"options": {"epsilon": 0.0157, "step_size": 0.0078, "steps": 3}},
+    "swag": {"options": {"start": 0.5, "rank": 5, "samples": 8}},
+    "mc-dropout": {"options": {"samples": 8}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", MEANT)
+def test_runs_of_the_version_before_options_open(method, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(FORMER[method]))
+    assert open_run(tmp_path).settings == TrainSettings(**SMALL, method=method, **MEANT[method])
+    assert set(MEANT) == set(FORMER)
+
+
+def test_the_oldest_runs_had_levels_by_robustness_and_the_published_update():
+    old = FORMER["ar-adals"]["settings"]
+    later = ("controller", "gain", "levels_from", "folds", "members", "split_seed")
+    first = settings_of({"settings": {name: value for name, value in old.items() if name not in later}})
+    assert (first["levels_from"], first["options"]) == ("robustness", {"controller": "integral", "step_size": 0.05})
+
+
+@pytest.mark.slow
+def test_a_finished_run_of_the_version_before_options_is_found_by_the_same_command(tmp_path):
+    """Its record stays as it is; other settings are refused, and a comparison keeps its runs under other names."""
+    wanted, former = TrainSettings(**SMALL, method="vanilla", seed=3), FORMER["vanilla"]
+    run = train_run(wanted, tmp_path / "run")
+    now = json.loads((run.directory / "run.json").read_text())
+    assert now["data"] == former["data"]
+    kept = json.dumps({**now, "settings": former["settings"], "digest": former["digest"]})
+    (run.directory / "run.json").write_text(kept)
+    weights = (run.directory / "model.safetensors").stat().st_mtime_ns
+    assert train_run(wanted, run.directory).is_complete
+    assert (run.directory / "run.json").read_text() == kept
+    assert (run.directory / "model.safetensors").stat().st_mtime_ns == weights
+    with pytest.raises(InputError, match="holds a run with other settings"):
+        train_run(dataclasses.replace(wanted, epochs=5), run.directory)

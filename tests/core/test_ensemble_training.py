@@ -6,7 +6,7 @@ from interruption import Interrupted, StopAfter
 from robcal.base.checks import InputError
 from robcal.data import Dataset, Split
 from robcal.methods import make_method
-from robcal.training.loop import fit, fit_ensemble, member_seed, schedule
+from robcal.training.loop import fit, member_seed, schedule
 from robcal.training.predict import predict, predict_logits, softmax
 
 OPTIONS = {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "device": "cpu"}
@@ -41,7 +41,7 @@ def test_two_members_under_one_smoothing_are_a_hand_written_loop():
     """The oracle, with R = 1: each model trains an epoch; one update from the mean of their probabilities."""
     data, models = blobs(), [model_of(0), model_of(1)]
     method = make_method("adals", controller="published", step_size=0.5)
-    history = fit_ensemble(models, data, method, **OPTIONS, weight_decay=0.0, seed=3, levels=ONE_LEVEL)
+    history = fit(models, data, method, **OPTIONS, weight_decay=0.0, seed=3, levels=ONE_LEVEL)
 
     train, val = data.split("train"), data.split("val")
     inputs, labels = torch.from_numpy(train.inputs), torch.from_numpy(train.labels)
@@ -71,7 +71,7 @@ def test_two_members_under_one_smoothing_are_a_hand_written_loop():
 
 def test_members_that_nothing_ties_are_single_runs_by_their_own_seeds():
     together, alone = [model_of(k, dropout=0.2) for k in range(3)], [model_of(k, dropout=0.2) for k in range(3)]
-    history = fit_ensemble(together, blobs(), make_method("vanilla"), **OPTIONS, seed=5)
+    history = fit(together, blobs(), make_method("vanilla"), **OPTIONS, seed=5)
     rows = [
         fit(model, blobs(), make_method("vanilla"), **OPTIONS, seed=member_seed(5, k)) for k, model in enumerate(alone)
     ]
@@ -88,7 +88,7 @@ def test_an_ensemble_of_one_is_the_network():
     one, other = model_of(), model_of()
     options = {**OPTIONS, "levels": LEVELS, "num_levels": 2}
     method = make_method("ar-adals", controller="published", step_size=0.3)
-    assert fit(one, blobs(), method, **options) == fit_ensemble([other], blobs(), method, **options)
+    assert fit(one, blobs(), method, **options) == fit([other], blobs(), method, **options)
     torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
 
 
@@ -103,11 +103,11 @@ def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
         return [model_of(seed, 0.2), model_of(seed + 1, 0.2)]
 
     whole, broken, fresh = networks(), networks(), networks(7)
-    expected = fit_ensemble(whole, blobs(), method, **options)
+    expected = fit(whole, blobs(), method, **options)
     assert max(expected[-2].epsilon) > 0  # the shared state matters to the weights
     file = tmp_path / "state.pt"
     with pytest.raises(Interrupted):
-        fit_ensemble(
+        fit(
             broken,
             blobs(),
             method,
@@ -116,7 +116,7 @@ def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
             state_seconds=0,
             reporter=StopAfter(stop + 1, total=4 * 2 * 3),
         )
-    assert fit_ensemble(fresh, blobs(), method, **options, state_file=file) == expected
+    assert fit(fresh, blobs(), method, **options, state_file=file) == expected
     for one, other in zip(fresh, whole, strict=True):
         torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
     with pytest.raises(InputError, match="its number of networks is 2"):
@@ -125,7 +125,7 @@ def test_a_killed_ensemble_resumes_to_the_same_weights(tmp_path, stop):
 
 def test_bad_ensembles_are_refused():
     with pytest.raises(InputError, match="no model to train"):
-        fit_ensemble([], blobs(), make_method("vanilla"), **OPTIONS)
+        fit([], blobs(), make_method("vanilla"), **OPTIONS)
 
 
 def test_an_ensemble_predicts_the_mean_of_probabilities_and_its_logarithm():

@@ -5,7 +5,8 @@ from torch import nn
 
 from robcal.base.checks import InputError
 from robcal.data import Split
-from robcal.training.sampling import draw_weights, dropout_networks, measure_batch_norm, swag_networks
+from robcal.methods.mc_dropout import dropout_networks
+from robcal.methods.swag import draw_weights, measure_batch_norm, swag_networks
 
 RNG = np.random.default_rng(0)
 TRAIN = Split((RNG.normal(size=(64, 4)) * 3 + 1).astype(np.float32), RNG.integers(0, 2, 64))

@@ -111,7 +111,7 @@ def test_no_example_is_scored_by_a_model_that_saw_it(monkeypatch, tmp_path):
     data = Dataset("t", {"train": Split(inputs, labels), "val": val, "test": val}, ("a", "b", "c"), None, "table", "t")
     trained, scored, distance = [], [], np.random.default_rng(2).random((3, count))
 
-    def train(networks, plain, seen, method, **more):
+    def train(network, seen, method, plain, **more):
         assert method.name == "vanilla"
         trained.append(set(seen.split("train").inputs[:, 0].astype(int).tolist()))
 
@@ -120,7 +120,7 @@ def test_no_example_is_scored_by_a_model_that_saw_it(monkeypatch, tmp_path):
         scored.append((split, numbers))
         return scores_of(distance[len(trained) - 1, numbers])
 
-    monkeypatch.setattr(cross_fit, "train_networks", train)
+    monkeypatch.setattr(cross_fit, "fit", train)
     monkeypatch.setattr(cross_fit, "score_split", score)
     found = cross_fit_quantiles(settings(folds=3, levels_from="cross-fit"), data, tmp_path / "folds", Group())
 
@@ -162,7 +162,7 @@ def test_a_cross_fitted_run_keeps_its_folds_and_shares_those_of_its_reference(pl
 
     score_reference(plain, wanted, dataset=data)
     assert {file.name for file in shared_folds(plain.directory, wanted).iterdir()} == names
-    monkeypatch.setattr(cross_fit, "train_networks", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(cross_fit, "fit", lambda *a, **k: pytest.fail("trained again"))
     monkeypatch.setattr(cross_fit, "score_split", lambda *a, **k: pytest.fail("scored again"))
     two = train_run(wanted, tmp_path / "two", reference=plain.directory)
     for name in ("train", "val"):
@@ -186,7 +186,7 @@ def test_a_cross_fitted_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train_run(wanted, tmp_path / "run")
     monkeypatch.setattr(cross_fit, "score_split", real)
-    monkeypatch.setattr(cross_fit, "train_networks", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(cross_fit, "fit", lambda *a, **k: pytest.fail("trained again"))
     run = train_run(wanted, tmp_path / "run")
     assert run.is_complete
     assert not list((run.directory / "folds").glob("*.pt"))
@@ -208,7 +208,8 @@ def test_a_run_with_settings_of_earlier_versions_opens_without_them(plain):
     file = plain.directory / "run.json"
     whole = file.read_text()
     record = json.loads(whole)
-    record["settings"] |= {"online": "linear", "online_sample": 200}
+    former = {name: value for name, value in record["settings"].items() if name != "options"}
+    record["settings"] = {**former, "online": "linear", "online_sample": 200}
     try:
         file.write_text(json.dumps(record))
         assert open_run(plain.directory).settings == plain.settings
@@ -223,7 +224,8 @@ def test_a_run_with_settings_of_earlier_versions_opens_without_them(plain):
 def test_a_run_whose_levels_followed_the_training_is_read_and_measured_and_no_new_one_is_trained(plain, tmp_path):
     run = train_run(settings(levels_from="margin"), tmp_path / "old", reference=plain.directory)
     record = json.loads((run.directory / "run.json").read_text())
-    record["settings"] |= {"levels_from": "online", "online": None, "online_sample": 200}
+    former = {name: value for name, value in record["settings"].items() if name != "options"}
+    record["settings"] = {**former, "controller": "stable", "levels_from": "online", "online": None}
     del record["files"]  # there was no such list
     (run.directory / "run.json").write_text(json.dumps(record))
     old = open_run(run.directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from robcal.data.augment import crop_large, pad_crop_flip
 from robcal.methods import make_method
 from robcal.runs.directory import load_model
 from robcal.runs.train import train_run
-from robcal.training.member import Augment, Member, Recipe, open_engine
-from robcal.training.settings import TrainSettings
+from robcal.training.member import Member, open_engine
+from robcal.training.settings import Recipe, TrainSettings
 
 
 @pytest.mark.slow
@@ -50,10 +51,12 @@ def test_a_run(write: object, model: str, size: int | None, counts: tuple[int, i
     assert np.allclose(logits, predictions.logits, atol=1e-3)
 
 
-def _first_batch(data: Dataset, augment: Augment | None) -> torch.Tensor:
-    recipe = Recipe(1, 4, 0.1, 0.0, "sgd", augment)
+def _first_batch(data: Dataset, augment: Any) -> torch.Tensor:
+    recipe = Recipe(epochs=1, batch_size=4)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
-    member = Member(network, data, make_method("vanilla"), recipe, open_engine("float32", "cpu"), seed=0)
+    member = Member(
+        network, data, make_method("vanilla"), recipe, open_engine("float32", "cpu"), augment=augment, seed=0
+    )
     return member._batch(torch.tensor([3, 0, 2]), torch.Generator().manual_seed(5), None).inputs
 
 

@@ -1,14 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from robcal.base.checks import InputError
-from robcal.base.storage import load_predictions
-from robcal.methods import METHODS, make_method
+from robcal.base.storage import digest_of, load_predictions
+from robcal.methods import METHODS, make_method, method_options, parse_options
+from robcal.methods.mc_dropout import FixedDropout
 from robcal.runs.directory import load_model, load_networks
 from robcal.runs.train import train_run
-from robcal.training.sampling import FixedDropout
-from robcal.training.settings import METHOD_OPTIONS, TrainSettings, parse_method_options
+from robcal.training.settings import TrainSettings
 
 RECIPE = {"data": "digits", "model": "mlp", "epochs": 4, "train_limit": 150, "test_limit": 60, "device": "cpu"}
 
@@ -21,7 +23,8 @@ def weights(model):
 def runs(tmp_path_factory, digits):
     made = {}
     for method in ("vanilla", "swag", "mc-dropout"):
-        settings = TrainSettings(**RECIPE, method=method, samples=3)
+        options = {} if method == "vanilla" else {"samples": 3}
+        settings = TrainSettings(**RECIPE, method=method, options=options)
         made[method] = train_run(settings, tmp_path_factory.mktemp(method) / "run")
     return made
 
@@ -58,28 +61,45 @@ def test_the_network_of_mc_dropout_has_dropout_and_its_checkpoint_says_so(runs):
     assert any(isinstance(module, FixedDropout) for module in load_networks(runs["mc-dropout"])[0].modules())
 
 
-def test_every_option_reaches_the_factory_and_the_digest():
-    for method, table in METHOD_OPTIONS.items():
-        plain = TrainSettings(**RECIPE, method=method)
-        assert plain.method_options() == {}
-        for name, keyword in table.items():
-            whole = name in ("attack_steps", "swag_rank")
-            given = TrainSettings(**RECIPE, method=method, **{name: 3 if whole else 0.25})
-            assert make_method(method, **given.method_options()).options[keyword] == (3 if whole else 0.25)
-            assert given.relevant() != plain.relevant()
-            other = TrainSettings(**RECIPE, method="vanilla", **{name: 3 if whole else 0.25})
-            assert other.relevant() == TrainSettings(**RECIPE, method="vanilla").relevant()
-    assert set(METHOD_OPTIONS) < set(METHODS)
+#: Another value than the default, for every kind of option.
+OTHER = {int: 3, float: 0.25, str: "integral"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_reaches_the_factory_the_settings_and_the_digest(method):
+    plain = TrainSettings(**RECIPE, method=method)
+    assert plain.options == make_method(method).options
+    assert not set(method_options(method)) & {field.name for field in dataclasses.fields(TrainSettings)}
+    for name, kind in method_options(method).items():
+        more = {"controller": "integral"} if name == "step_size" and "controller" in plain.options else {}
+        given = TrainSettings(**RECIPE, method=method, options={name: OTHER[kind], **more})
+        assert given.options[name] == make_method(method, **{name: OTHER[kind], **more}).options[name] == OTHER[kind]
+        assert parse_options(method, [f"{name}={OTHER[kind]}"]) == {name: OTHER[kind]}
+        assert digest_of(given.identity()) != digest_of(plain.identity())
+        assert dataclasses.replace(given, options={}) == plain
+
+
+def test_a_default_that_is_written_out_is_the_same_run():
+    assert TrainSettings(**RECIPE, method="mixup", options={"alpha": 0.2}) == TrainSettings(**RECIPE, method="mixup")
+    whole = TrainSettings(**RECIPE, method="mixup", options={"alpha": 1})
+    assert whole == TrainSettings(**RECIPE, method="mixup", options={"alpha": 1.0})
+    assert isinstance(whole.options["alpha"], float)
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="attack_steps"):
-        parse_method_options("ccat", ["attack_step=3"])
+    with pytest.raises(InputError, match="Did you mean 'steps'"):
+        parse_options("ccat", ["step=3"])
     with pytest.raises(InputError, match="integer"):
-        parse_method_options("ccat", ["attack_steps=2.5"])
+        parse_options("ccat", ["steps=2.5"])
     with pytest.raises(InputError, match="no such options"):
-        parse_method_options("vanilla", ["ccat_rho=2"])
+        parse_options("vanilla", ["rho=2"])
+    with pytest.raises(InputError, match=r"steps is 2\.5; it must be an integer"):
+        TrainSettings(**RECIPE, method="ccat", options={"steps": 2.5})
+    with pytest.raises(InputError, match="alpha is True; it must be a number"):
+        TrainSettings(**RECIPE, method="mixup", options={"alpha": True})
     with pytest.raises(InputError, match="--members 2"):
         TrainSettings(**RECIPE, method="swag", members=2)
     with pytest.raises(InputError, match="samples"):
-        TrainSettings(**RECIPE, method="swag", samples=1)
+        TrainSettings(**RECIPE, method="swag", options={"samples": 1})
+    with pytest.raises(InputError, match="samples is 2,000"):
+        TrainSettings(**RECIPE, method="mc-dropout", options={"samples": 2000})

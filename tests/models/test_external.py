@@ -67,7 +67,7 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def own_run(own_code: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
     """A run directory whose model is the user's own, and nothing admitted."""
     name, out = "own_networks:both", own_code / "run"
-    settings = TrainSettings("digits", name, "vanilla", 1, train_limit=60, test_limit=30, device="cpu")
+    settings = TrainSettings("digits", name, "vanilla", epochs=1, train_limit=60, test_limit=30, device="cpu")
     admit_model(name)
     train_run(settings, out)
     monkeypatch.setattr(external, "_admitted", {})

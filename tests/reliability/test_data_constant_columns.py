@@ -35,7 +35,7 @@ def _spec(folder: Path, train: np.ndarray, **parts: np.ndarray) -> str:
 
 
 def _settings(spec: str, **more: object) -> TrainSettings:
-    return TrainSettings(spec, "mlp", "vanilla", 3, **{"batch_size": 32, "learning_rate": 0.05, **more})  # type: ignore[arg-type]
+    return TrainSettings(spec, "mlp", "vanilla", **{"epochs": 3, "batch_size": 32, "learning_rate": 0.05, **more})  # type: ignore[arg-type]
 
 
 def _trained(spec: str, folder: Path) -> torch.nn.Module:

@@ -20,8 +20,8 @@ TAKES_A_SEED = {
     "stratified_subset": lambda seed: stratified_subset(LABELS, 4, seed, num_classes=2),
     "corrupt": lambda seed: corrupt(np.zeros((1, 1, 8, 8), np.float32), "gaussian_noise", 1, seed=seed),
     "shift_table": lambda seed: shift_table(TABLE, "noise", 1, features=Features.of(TABLE), seed=seed),
-    "--seed": lambda seed: TrainSettings("digits", "cnn", "vanilla", 1, seed=seed),
-    "--split-seed": lambda seed: TrainSettings("digits", "cnn", "vanilla", 1, split_seed=seed),
+    "--seed": lambda seed: TrainSettings("digits", "cnn", "vanilla", epochs=1, seed=seed),
+    "--split-seed": lambda seed: TrainSettings("digits", "cnn", "vanilla", epochs=1, split_seed=seed),
 }
 
 

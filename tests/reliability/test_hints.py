@@ -40,7 +40,6 @@ NOT_CARRIED_OUT: dict[tuple[str, str], str] = {
     ("comparison/plan_file.py", "load_plan"): "the shape of a crafted file: test_hostile_files.py",
     ("models/__init__.py", "build_model"): "a bound on the size of a network: test_hostile_files.py",
     ("models/resnet.py", "wide_resnet"): "a bound on the size of a network: test_hostile_files.py",
-    ("training/settings.py", "_check_numbers"): "a bound on declared numbers: test_hostile_files.py",
 }
 
 #: On one worker: cases share what they train, and the law needs all of them.

@@ -321,7 +321,7 @@ def test_a_grid_of_millions_and_a_billion_members_are_refused(tmp_path):
             load_plan(str(tmp_path / "x.toml"))
         assert time.perf_counter() - start < 1
     with pytest.raises(InputError, match="--members is 1,000,000,000"):
-        TrainSettings("digits", "mlp", "vanilla", 1, members=10**9)
+        TrainSettings("digits", "mlp", "vanilla", epochs=1, members=10**9)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from robcal.base.checks import InputError
 from robcal.base.storage import load_state
 from robcal.data import Split
 from robcal.methods import make_method
+from robcal.methods.mc_dropout import dropout_networks
+from robcal.methods.swag import swag_networks
 from robcal.models import build_model
 from robcal.training import loop as training
 from robcal.training import member
 from robcal.training.loop import fit
-from robcal.training.sampling import dropout_networks, swag_networks
 from robcal.training.trainable import check_network
 
 

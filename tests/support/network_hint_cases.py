@@ -16,12 +16,13 @@ from trained_networks import OPTIONS, Auxiliary, ModelOutput, Then, data, mlp
 
 from robcal.base.storage import load_state, save_state
 from robcal.methods import make_method
+from robcal.methods.mc_dropout import dropout_networks
+from robcal.methods.swag import draw_weights, swag_networks
 from robcal.models import admit_model, build_model, external
 from robcal.models.bottleneck import large_resnet
 from robcal.models.dropout import with_dropout
-from robcal.training.loop import fit, fit_ensemble
+from robcal.training.loop import fit
 from robcal.training.predict import predict, predict_logits
-from robcal.training.sampling import draw_weights, dropout_networks, swag_networks
 
 #: What is wrong → (the network, what the error says, the network with the advice taken).
 NETWORKS = {
@@ -372,8 +373,8 @@ CASES = [
         "no networks",
         "Pass a list of networks",
         in_turn(
-            lambda: fit_ensemble([], data(), make_method("vanilla"), **OPTIONS),
-            lambda: fit_ensemble([mlp()], data(), make_method("vanilla"), **OPTIONS),
+            lambda: fit([], data(), make_method("vanilla"), **OPTIONS),
+            lambda: fit([mlp()], data(), make_method("vanilla"), **OPTIONS),
         ),
     ),
     Case("no levels", r'Pass levels={"train"', in_turn(lambda: _levels(None), lambda: _levels(LEVELS))),

@@ -38,7 +38,7 @@ def _run(folder: Path, members: int = 1) -> Path:
     made = folder.parent / f"a run of {members}"
     if not made.exists():
         options = {"train_limit": 60, "test_limit": 30, "device": "cpu", "members": members}
-        train_run(TrainSettings("digits", "mlp", "vanilla", 1, **options), made)
+        train_run(TrainSettings("digits", "mlp", "vanilla", epochs=1, **options), made)
     return Path(shutil.copytree(made, folder / "run"))
 
 

@@ -30,6 +30,7 @@ from robcal.base.errors import InputError, refuse
 
 __all__ = [
     "MAX_SEED",
+    "MOST_NETWORKS",
     "FloatArray",
     "InputError",
     "IntArray",
@@ -56,6 +57,8 @@ __all__ = [
 
 #: The largest seed that every random generator here takes (torch holds seeds as signed 64-bit integers).
 MAX_SEED = 2**63 - 1
+#: Most networks of an ensemble, and most draws of a method that draws networks.
+MOST_NETWORKS = 1000
 
 
 def check_num_levels(num_levels: int, n: int, *, split: str = "the split") -> None:

@@ -10,6 +10,7 @@ import typer
 from robcal.base.checks import InputError
 from robcal.commands.audit import audit, report
 from robcal.commands.compare import compare
+from robcal.commands.options import OWN_OPTIONS, MethodCommand
 from robcal.commands.recalibrate import recalibrate
 from robcal.commands.score import fidelity, score
 from robcal.commands.train import demo, train
@@ -27,7 +28,9 @@ app = typer.Typer(
     "from there when it is started again.",
 )
 
-for command in (demo, train, score, fidelity, audit, recalibrate, report, compare, unpack):  # the order of --help
+app.command()(demo)  # the order of --help
+app.command(cls=MethodCommand, context_settings=OWN_OPTIONS)(train)
+for command in (score, fidelity, audit, recalibrate, report, compare, unpack):
     app.command()(command)
 
 

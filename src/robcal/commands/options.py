@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from robcal.base.checks import refuse
 
@@ -59,3 +61,46 @@ def admit_factories(names: Iterable[str] | None) -> None:
                 "Name the function after a colon; robcal's own models need no --factory",
             )
         admit_model(name)
+
+
+class MethodCommand(TyperCommand):
+    """A command that takes the options of training methods as flags of its own, and whose help tells the methods."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, with the methods below it; they are read from their signatures, which takes a second."""
+        from robcal.methods import describe_methods
+
+        self.epilog = f"Training methods:\n\n{describe_methods()}"
+        super().format_help(ctx, formatter)
+
+
+#: For a command of `MethodCommand`: flags that are not its own are left to `own_options`.
+OWN_OPTIONS: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def own_options(context: typer.Context, method: str) -> list[str]:
+    """Return "NAME=VALUE" for every flag `--NAME VALUE` or `--NAME=VALUE` that the command itself does not have.
+
+    Args:
+        context: of the command.
+        method: whose options they must be.
+
+    Raises:
+        UsageError: if a flag is no option of the method, has no value, or is no flag.
+    """
+    from robcal.methods import method_options
+
+    known, found, rest = method_options(method), [], list(context.args)
+    while rest:
+        flag, _, value = rest.pop(0).partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--"):
+            context.fail(f"Got unexpected extra argument ({flag})")
+        if name not in known:
+            flags = [flag for parameter in context.command.params for flag in parameter.opts]
+            near = difflib.get_close_matches(flag, [*flags, *(f"--{one.replace('_', '-')}" for one in known)], n=1)
+            context.fail(f"No such option: {flag}" + (f" Did you mean {near[0]}?" if near else ""))
+        if not (value := value or (rest.pop(0) if rest else "")):
+            context.fail(f"Option '{flag}' requires an argument.")
+        found.append(f"{name}={value}")
+    return found

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from robcal.base.checks import check_positive_int
 from robcal.base.types import Precision, Scorer
-from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet
+from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet, own_options
 from robcal.commands.terminal import say, show, show_notes
-from robcal.training.settings import (
-    DEFAULT_LEVELS_FROM,
-    Augmentation,
-    LevelsFrom,
-    Optimizer,
-    TrainSettings,
-    parse_method_options,
-)
+from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
 
 MODEL_HELP = (
     "mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH | preact-resnet-20 (29, 56, 110) | resnet-50 | resnet-101 | "
     "timm:NAME | torchvision:NAME | package.module:factory, your own code, which is imported."
 )
-
-MethodName = Literal[
-    "vanilla", "label-smoothing", "adals", "random-levels", "ar-adals", "mixup", "focal", "ccat", "crl",
-    "adversarial-training", "swag", "mc-dropout",
-]  # fmt: skip
-Controller = Literal["stable", "integral", "published"]
 
 
 def demo(
@@ -67,9 +54,14 @@ def demo(
 
 
 def train(
+    context: typer.Context,
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
-    method: Annotated[MethodName, typer.Option(help="Training method.")] = "ar-adals",
+    method: Annotated[str, typer.Option(help="Training method; they stand below, with their options.")] = "ar-adals",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the method; --NAME VALUE says the same. Repeatable."),
+    ] = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cnn",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
@@ -79,37 +71,20 @@ def train(
     members: Annotated[int, typer.Option(help="Networks trained in lockstep as one ensemble.")] = 1,
     scores: Annotated[
         list[Path] | None,
-        typer.Option(help="ar-adals: scores at hand instead of a reference model; pass twice, for train and for val."),
+        typer.Option(help="Levels: scores at hand instead of a reference model; pass twice, for train and for val."),
     ] = None,
     levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
     levels_from: Annotated[
         LevelsFrom | None,
         typer.Option(
-            help="ar-adals: difficulty for a reference model (margin, loss), or distance to the nearest adversarial "
-            "example of it (robustness), or of models that never saw the example (cross-fit). Default: margin; "
-            "robustness with --scores or --scorer."
+            help="Levels of ar-adals: difficulty for a reference model (margin, loss), or distance to the nearest "
+            "adversarial example of it (robustness), or of models that never saw the example (cross-fit). Default: "
+            "margin; robustness with --scores or --scorer."
         ),
     ] = None,
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
-    controller: Annotated[
-        Controller,
-        typer.Option(
-            help="Adaptive methods: what steers the smoothing (docs/controller.md); published: older name of integral."
-        ),
-    ] = "stable",
-    step_size: Annotated[float, typer.Option(help="controller integral: smoothing per unit of gap and epoch.")] = 0.05,
-    gain: Annotated[float, typer.Option(help="controller stable: exp(-gain) of a gap is left after the run.")] = 4.0,
-    epsilon: Annotated[float, typer.Option(help="label-smoothing: mass spread over all classes.")] = 0.05,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Of other methods: mixup_alpha, focal_gamma, ranking_weight (crl), attack_epsilon, attack_steps, "
-            "attack_step_size, ccat_rho, swag_start, swag_rank, samples (swag, mc-dropout).",
-        ),
-    ] = None,
     scorer: Annotated[
-        Scorer | None, typer.Option(help="ar-adals: how the reference model's robustness is scored. Default: auto.")
+        Scorer | None, typer.Option(help="Levels: how the reference model's robustness is scored. Default: auto.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
@@ -132,10 +107,11 @@ def train(
     the smoothing; the test split is only ever measured on. Levels by adversarial distance, as published:
     --levels-from robustness.
 
-    Example: robcal train --data digits --model cnn --method ar-adals --epochs 30 --out runs/digits
+    Example: robcal train --data digits --method mixup --option alpha=0.4 --epochs 30 --out runs/mixup
     """
     from robcal.base.distributed import is_main
     from robcal.base.progress import open_reporter
+    from robcal.methods import parse_options
     from robcal.models import admit_model
     from robcal.runs.directory import load_data, run_title
     from robcal.runs.hard_labels import hard_label_remarks
@@ -146,12 +122,11 @@ def train(
     settings = TrainSettings(
         data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
-        step_size=step_size, gain=gain, epsilon=epsilon, scorer=scorer or "auto",
+        options=parse_options(method, [*(option or ()), *own_options(context, method)]), scorer=scorer or "auto",
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
-        folds=folds, controller=controller,
-        **parse_method_options(method, option or ()),  # type: ignore[arg-type]
+        folds=folds,
     )  # fmt: skip
     dataset = load_data(settings)
     show_notes(dataset.notes if is_main() else ())

@@ -155,8 +155,9 @@ def _level_sources(record: Mapping[str, Any]) -> list[str]:
     """What cut the levels of each method that takes them from robustness or difficulty, whatever it is called."""
     labels: dict[str, list[str]] = {}
     for one in record["methods"]:
-        if one["method"] == "ar-adals":
-            labels.setdefault(one["settings"].get("levels_from", "robustness"), []).append(one["label"])
+        earlier = "robustness" if one["method"] == "ar-adals" else None  # results of earlier versions leave it out
+        if source := one["settings"].get("levels_from", earlier):
+            labels.setdefault(source, []).append(one["label"])
     each = [f"{_SOURCES.get(source, source)}: {', '.join(found)}" for source, found in labels.items()]
     return [f"Training levels by {'; by '.join(each)}."] if each else []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from robcal.base.checks import InputError
 from robcal.base.storage import digest_of
+from robcal.methods import method_options
 from robcal.training.settings import TrainSettings
 
 #: Outcomes that targets may name and tables show: key → (heading, whether lower is better, explanation).
@@ -48,7 +49,7 @@ class MethodPlan:
     Attributes:
         label: what tables call it.
         method: key of `robcal.methods.METHODS`.
-        options: settings that differ from the recipe.
+        options: options of the method, and settings that differ from the recipe.
         grid: points to choose from on the tuning seeds, each a set of settings; empty: nothing is chosen.
         tuned_as: label of the method whose chosen point it takes.
         seeds: its evaluation seeds.
@@ -162,8 +163,9 @@ class Plan:
             InputError: if they cannot be run; the message names the label.
         """
         values = {**self.recipe, **method.options, **(point or {})}
+        options = {name: values.pop(name) for name in method_options(method.method) if name in values}
         try:
-            settings = TrainSettings(**values, method=method.method, seed=seed, split_seed=split_seed)
+            settings = TrainSettings(**values, method=method.method, options=options, seed=seed, split_seed=split_seed)
             settings.check_trainable()
             return settings
         except (InputError, TypeError) as error:

@@ -5,7 +5,8 @@ shift = "cifar10c:PATH" (official files instead of our own corruptions)
 ood = {name = "cifar100:PATH"}; ood_limit = 2000 (out-of-distribution inputs: the test split of any data)
 [recipe]       settings that all methods share: data, model, epochs, …
 [tuning]       seeds = [100]; select = "val_nll" | "val_ece"
-[[methods]]    label, method, options = {…}, grid = {option = [values]}, tuned_as = "another label", seeds
+[[methods]]    label, method, options = {…} (the method's own, and settings that differ from the recipe),
+               grid = {option = [values]}, tuned_as = "another label", seeds
 [[ensembles]]  label, of = "a method's label", members = 4, seeds
 [[targets]]    name, metric, method, against, kind = "below" | "half" | "within", margin, scaled
 """
@@ -23,19 +24,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from robcal.base.checks import check_choice, refuse
+from robcal.base.checks import MOST_NETWORKS, check_choice, refuse
 from robcal.base.files import reading
 from robcal.comparison.plan import MEASURED, EnsemblePlan, MethodPlan, Plan, Target
 from robcal.data.corrupted import READERS as CORRUPTED_READERS
-from robcal.methods import METHODS
-from robcal.training.settings import MOST_NETWORKS, TrainSettings
+from robcal.methods import METHODS, method_options
+from robcal.training.settings import TrainSettings
 
 SELECT = ("val_nll", "val_ece")
 #: Most points of a grid: each is trained once a tuning seed.
 MOST_POINTS = 10_000
 TARGET_KINDS = ("below", "half", "within")
 #: Settings that the plan decides itself: neither recipe nor options may.
-RESERVED = ("seed", "split_seed", "method", "scores")
+RESERVED = ("seed", "split_seed", "method", "options", "scores")
 _RECIPE = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.name not in RESERVED)
 
 
@@ -129,7 +130,7 @@ def parse_plan(raw: Mapping[str, Any]) -> Plan:
     tuning = _take(values.pop("tuning", {}), "tuning.", {"seeds": tuple[int, ...], "select": str})
     check_choice(tuning.get("select", "val_nll"), SELECT, "tuning.select")
     seeds = _distinct(values["seeds"], "seeds")
-    recipe = _settings(values["recipe"], "recipe")
+    recipe = _settings(values["recipe"], "recipe", _RECIPE)
     if "data" not in recipe:
         refuse(
             "recipe.data is missing",
@@ -160,10 +161,10 @@ def _method(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> Me
     where = f"methods[{number}]."
     kinds = {"label": str, "method": str, "options": dict, "grid": dict, "tuned_as": str, "seeds": tuple[int, ...]}
     values = _take(table, where, kinds, required=("label", "method"))
-    check_choice(values["method"], METHODS, f"{where}method")
+    known = (*method_options(check_choice(values["method"], METHODS, f"{where}method")), *_RECIPE)
     grid = {}
     for name, points in values.get("grid", {}).items():
-        check_choice(name, _RECIPE, f"a key of {where}grid")
+        check_choice(name, known, f"a key of {where}grid")
         if not isinstance(points, list) or not points:
             refuse(
                 f"{where}grid.{name} is {points!r}",
@@ -179,7 +180,7 @@ def _method(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> Me
         label=values["label"],
         method=values["method"],
         seeds=_distinct(values.get("seeds", seeds), f"{where}seeds"),
-        options=_settings(values.get("options", {}), f"{where}options"),
+        options=_settings(values.get("options", {}), f"{where}options", known),
         grid=tuple(dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())) if grid else (),
         tuned_as=values.get("tuned_as"),
     )
@@ -237,7 +238,7 @@ def _check(plan: Plan) -> None:
         for point in plan.grid_of(method)[1]:
             made = plan.settings(method, plan.seeds[0], point=point)
             reference = plan.settings(method, plan.seeds[0]).reference()
-            if method.method == "ar-adals" and made.reference().relevant() != reference.relevant():
+            if made.takes_scores and made.reference().relevant() != reference.relevant():
                 refuse(
                     f"the grid of methods[{n}] changes its reference model ({', '.join(point)})",
                     "the grid is of the method's own options",
@@ -259,12 +260,12 @@ def _seeds_within(seeds: tuple[int, ...], allowed: tuple[int, ...], name: str) -
         refuse(f"{name} holds {extra[0]}", f"it must be among {list(allowed)}", "Add it to the seeds, or drop it here")
 
 
-def _settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields of TrainSettings, their names checked; their values are checked where settings are made of them."""
+def _settings(values: Mapping[str, Any], where: str, known: Sequence[str]) -> dict[str, Any]:
+    """Settings, their names checked; their values are checked where `TrainSettings` are made of them."""
     for name in values:
         if name in RESERVED:
             refuse(f"{where}.{name} is given", "seeds, methods and scores are the comparison's own keys", "Drop it")
-        check_choice(name, _RECIPE, f"a key of {where}")
+        check_choice(name, known, f"a key of {where}")
     return dict(values)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from robcal.base.checks import refuse
 from robcal.base.storage import digest_of
 from robcal.comparison.plan import Plan
-from robcal.methods import make_method
 from robcal.runs.directory import open_run
 from robcal.training.settings import TrainSettings
 
@@ -68,7 +67,7 @@ class Place:
 
     def of(self, settings: TrainSettings) -> Path:
         """The directory of a run: METHOD-SEED-DIGEST."""
-        return self.cache / "runs" / f"{settings.method}-{settings.seed}-{digest_of(settings.relevant())[:8]}"
+        return self.cache / "runs" / f"{settings.method}-{settings.seed}-{digest_of(settings.identity())[:8]}"
 
     @property
     def corrupted(self) -> Path:
@@ -214,9 +213,6 @@ class Work:
         """What the run of a method at a seed (as a member of an ensemble) is chosen from."""
         plan, method = self.plan, self.plan.method(label)
         tuned, points = plan.grid_of(method)
-        for point in points:  # a method refuses its options before any work
-            settings = plan.settings(method, seed, point=point)
-            make_method(settings.method, **settings.method_options())
         run_seed, split_seed = (seed, None) if member == 0 else (seed_of_run(seed, member), seed)
         candidates = tuple(plan.settings(method, run_seed, point=point, split_seed=split_seed) for point in points)
         trials = [[self.place.of(plan.settings(tuned, one, point=p)) for one in plan.tuning_seeds] for p in points]
@@ -271,4 +267,4 @@ def seed_of_run(seed: int, member: int) -> int:
 
 def needs_reference(settings: TrainSettings) -> bool:
     """Whether a run takes its levels from a plain model of the same recipe."""
-    return make_method(settings.method).levels == "robustness" and settings.levels_from in _FROM_REFERENCE
+    return settings.takes_scores and settings.levels_from in _FROM_REFERENCE

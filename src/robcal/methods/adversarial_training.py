@@ -19,7 +19,7 @@ from robcal.methods.method import Batch, Method, State
 
 
 def adversarial_training(epsilon: float = 8 / 255, step_size: float = 2 / 255, steps: int = 7) -> Method:
-    """Adversarial training by projected gradient ascent; the defaults are the paper's for CIFAR-10.
+    """Train on adversarial examples made by projected gradient ascent, as the paper does on CIFAR-10.
 
     Args:
         epsilon: radius of the ball in the max-norm, in input units (for tables, the units of the features).
@@ -49,5 +49,4 @@ def adversarial_training(epsilon: float = 8 / 255, step_size: float = 2 / 255, s
         title="Adversarial training",
         init=attack_state,
         loss=loss,
-        options={"epsilon": epsilon, "step_size": step_size, "steps": steps},
     )

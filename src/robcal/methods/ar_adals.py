@@ -28,19 +28,22 @@ from robcal.smoothing.soft_labels import level_statistics, mix_with_uniform
 def ar_adals(
     controller: str = DEFAULT_CONTROLLER, *, gain: float | None = None, step_size: float | None = None
 ) -> Method:
-    """Adaptive label smoothing per level of adversarial robustness; arguments as of `AdaptiveLabelSmoother`."""
+    """Smooth labels adaptively per level of adversarial robustness, margin or loss.
+
+    The arguments are those of `AdaptiveLabelSmoother`.
+    """
     return _adaptive("ar-adals", "AR-AdaLS", "robustness", controller, gain, step_size)
 
 
 def adals(controller: str = DEFAULT_CONTROLLER, *, gain: float | None = None, step_size: float | None = None) -> Method:
-    """The same update with one level for all examples (R = 1)."""
+    """Smooth labels adaptively, with one level for all examples (R = 1)."""
     return _adaptive("adals", "AdaLS", "single", controller, gain, step_size)
 
 
 def random_levels(
     controller: str = DEFAULT_CONTROLLER, *, gain: float | None = None, step_size: float | None = None
 ) -> Method:
-    """The same update on R levels drawn at random: the control of AR-AdaLS."""
+    """Smooth labels adaptively on R levels drawn at random: the control of AR-AdaLS."""
     return _adaptive("random-levels", "Random levels", "random", controller, gain, step_size)
 
 

@@ -27,7 +27,7 @@ _PATH = 20 / 3
 
 
 def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
-    """Confidence-calibrated adversarial training; the defaults are the paper's for CIFAR-10 and SVHN.
+    """Train half of each batch on adversarial examples whose targets fade to uniform, as the paper does on CIFAR-10.
 
     Args:
         epsilon: radius of the ball in the max-norm, in input units (for tables, the units of the features).
@@ -53,7 +53,6 @@ def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
         title="CCAT",
         init=attack_state,
         loss=loss,
-        options={"epsilon": epsilon, "rho": rho, "steps": steps},
     )
 
 

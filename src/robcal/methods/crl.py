@@ -19,7 +19,7 @@ from robcal.methods.method import Batch, EpochInfo, Method, RunInfo, State
 
 
 def crl(weight: float = 1.0) -> Method:
-    """Correctness ranking loss.
+    """Train examples that were classified right more often to be more confident than others.
 
     Args:
         weight: of the ranking term, above 0; the paper's is 1.
@@ -56,7 +56,7 @@ def crl(weight: float = 1.0) -> Method:
             "epochs": state["epochs"] + 1,
         }
 
-    return Method(name="crl", title="CRL", init=init, loss=loss, after_epoch=after_epoch, options={"weight": weight})
+    return Method(name="crl", title="CRL", init=init, loss=loss, after_epoch=after_epoch)
 
 
 def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch.Tensor:

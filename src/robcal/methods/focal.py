@@ -20,7 +20,7 @@ DEFAULT_GAMMA = 3.0
 
 
 def focal(gamma: float = DEFAULT_GAMMA) -> Method:
-    """Focal loss.
+    """Train on the focal loss, in which well-learnt examples weigh less.
 
     Args:
         gamma: exponent of the factor (1 - p), at least 0; 0 is the cross-entropy.
@@ -33,7 +33,7 @@ def focal(gamma: float = DEFAULT_GAMMA) -> Method:
     def loss(state: State, model: nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, State]:
         return focal_loss(model(batch.inputs), targets, gamma), state
 
-    return Method(name="focal", title="Focal loss", loss=loss, options={"gamma": gamma})
+    return Method(name="focal", title="Focal loss", loss=loss)
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Tensor:

@@ -10,7 +10,7 @@ from robcal.smoothing.soft_labels import mix_with_uniform
 
 
 def label_smoothing(epsilon: float = 0.05) -> Method:
-    """Label smoothing.
+    """Soften the labels of all examples alike.
 
     Args:
         epsilon: mass spread evenly over all classes, in (0, 1).
@@ -23,4 +23,4 @@ def label_smoothing(epsilon: float = 0.05) -> Method:
     def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
         return mix_with_uniform(batch.labels, epsilon, num_classes)
 
-    return Method(name="label-smoothing", title="Label smoothing", targets=targets, options={"epsilon": epsilon})
+    return Method(name="label-smoothing", title="Label smoothing", targets=targets)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from robcal.base.seeds import seed_of
 from robcal.methods.method import RunInfo, State
 
 #: Perturbed inputs' logits → (B,) what the attack makes as large as it can.
@@ -68,8 +69,7 @@ def ball_around(state: State, inputs: torch.Tensor, epsilon: float) -> Ball:
 
 def generator_of(state: State, device: torch.device) -> torch.Generator:
     """The generator of this batch's random starts: a function of (seed, step), so that a resumed run repeats it."""
-    words = np.random.SeedSequence([int(state["seed"]), int(state["step"])]).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(words[0] >> np.uint64(1)))
+    return torch.Generator(device).manual_seed(seed_of(int(state["seed"]), int(state["step"])))
 
 
 @contextmanager

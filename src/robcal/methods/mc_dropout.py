@@ -1,14 +1,111 @@
 """Monte-Carlo dropout (Gal & Ghahramani 2016): plain training of a network with dropout, which stays on to predict.
 
-What predicts is the mean over draws of dropped units (`robcal.training.sampling.dropout_networks`); a network without
+What predicts is the mean over draws of dropped units: each draw is an ordinary network, a function of its input alone,
+so what predicts for an ensemble predicts for these, `p(z | x) ~ 1/K sum_k p(z | x, network k)`. A network without
 dropout is given it before every weight layer but the first (`robcal.models.dropout`), as in the paper.
 """
 
 from __future__ import annotations
 
-from robcal.methods.method import Method
+import copy
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from robcal.base.checks import check_positive_int, check_seed, refuse
+from robcal.base.seeds import seed_of
+from robcal.data.dataset import Split
+from robcal.methods.method import Method, Predictors, State
+from robcal.models.dropout import DROPOUT_LAYERS, DROPOUT_SUFFIX, has_dropout
+
+#: Networks drawn by default: as many as of SWAG.
+DEFAULT_SAMPLES = 30
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def mc_dropout() -> Method:
-    """Cross-entropy with hard labels; the network brings the dropout."""
-    return Method(name="mc-dropout", title="MC dropout")
+def mc_dropout(samples: int = DEFAULT_SAMPLES) -> Method:
+    """Train plainly a network with dropout, which stays on to predict.
+
+    Args:
+        samples: number of networks that are drawn and averaged, at least 2.
+
+    Raises:
+        InputError: if `samples` is out of range.
+    """
+
+    def draw(network: nn.Module, state: State, train: Split | None, seed: int) -> Sequence[nn.Module]:
+        return dropout_networks(network, count=samples, seed=seed)
+
+    return Method(
+        name="mc-dropout",
+        title="MC dropout",
+        network=lambda model: model.removesuffix(DROPOUT_SUFFIX) + DROPOUT_SUFFIX,
+        predictors=Predictors(samples, draw, kept=False),
+    )
+
+
+def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: int = 0) -> list[Network]:
+    """Networks drawn by Monte-Carlo dropout (Gal & Ghahramani 2016): dropout stays on, one draw of units each.
+
+    Each network drops the same units for every input, which is a draw of weights in the paper's sense, so a network's
+    predictions depend on neither the batches nor the order of the inputs. Batch normalisation is in eval mode.
+
+    Args:
+        network: with modules of dropout; left as it is, and its weights are shared, not copied.
+        count: number K of networks.
+        seed: network k depends on (seed, k) only.
+
+    Returns:
+        K networks in eval mode.
+
+    Raises:
+        InputError: if the network has no module of dropout.
+
+    >>> plain = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 2))
+    >>> first, second = dropout_networks(plain, count=2)
+    >>> bool((first(torch.ones(1, 8)) == second(torch.ones(1, 8))).all())
+    False
+    """
+    check_positive_int(count, "count")
+    check_seed(seed)
+    if not has_dropout(network):
+        refuse(
+            "the network has no dropout",
+            "Monte-Carlo dropout draws which of its units are dropped",
+            "Choose a network with dropout, or put it in with robcal.models.dropout.with_dropout",
+        )
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    drawn = []
+    for number in range(count):
+        sample = copy.deepcopy(network, dict(shared))
+        generator = torch.Generator().manual_seed(seed_of(seed, number))
+        for parent in list(sample.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, DROPOUT_LAYERS):
+                    setattr(parent, name, FixedDropout(child, int(torch.randint(2**62, (), generator=generator))))
+        drawn.append(sample.eval())
+    return drawn
+
+
+class FixedDropout(nn.Module):
+    """Dropout of the same units for every input, in train and in eval mode.
+
+    Args:
+        layer: the dropout it stands for: single units, or whole channels for `nn.Dropout1d`, `2d` and `3d`.
+        seed: of the draw.
+    """
+
+    def __init__(self, layer: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.rate = float(layer.p)  # type: ignore[arg-type]
+        self.by_channel = not isinstance(layer, nn.Dropout)
+        self.seed = seed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, …) → the same shape: kept units over 1 - rate, the others 0."""
+        shape = (x.shape[1], *([1] * (x.ndim - 2))) if self.by_channel else tuple(x.shape[1:])
+        keep = torch.rand(shape, generator=torch.Generator().manual_seed(self.seed)) >= self.rate
+        return x * keep.to(x.device, x.dtype) / (1 - self.rate) if self.rate < 1 else torch.zeros_like(x)

@@ -1,14 +1,14 @@
 """What a training method is: a value, a frozen dataclass of functions with defaults that do nothing special.
 
 The loop in `robcal.training.loop` calls them in this order: `init` once; for each batch `targets`,
-`augment` and `loss`; `after_epoch` with figures of the validation split. A method's state is a flat dict of tensors,
-so it saves and restores exactly, and no file of it can execute code.
+`augment` and `loss`; `after_epoch` with figures of the validation split; at the end the networks of `predictors`. A
+method's state is a flat dict of tensors, so it saves and restores exactly, and no file of it can execute code.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robcal.base.checks import FloatArray, IntArray
-from robcal.data.dataset import Box
+from robcal.base.checks import MOST_NETWORKS, FloatArray, IntArray, check_positive_int, refuse
+from robcal.data.dataset import Box, Split
 
 State = Mapping[str, torch.Tensor]
 
@@ -98,6 +98,36 @@ class EpochInfo:
         return np.asarray(self.probs.argmax(1) == self.labels)
 
 
+@dataclass(frozen=True)
+class Predictors:
+    """How one trained network becomes several, whose probabilities are averaged to predict.
+
+    Attributes:
+        count: how many, from 2.
+        draw: (trained network, final state, training split, seed of the run) → `count` networks on the CPU in eval
+            mode. Those that are not kept are drawn whenever the network is loaded, without a state and a split.
+        kept: whether they are written at the end of training.
+
+    Raises:
+        InputError: if `count` is out of range.
+    """
+
+    count: int
+    draw: Callable[[nn.Module, State, Split | None, int], Sequence[nn.Module]]
+    kept: bool
+
+    def __post_init__(self) -> None:
+        """Check the number of networks."""
+        check_positive_int(self.count, "samples", minimum=2)
+        if self.count > MOST_NETWORKS:
+            refuse(f"samples is {self.count:,}", f"it may be {MOST_NETWORKS:,}", "Choose fewer networks")
+
+
+def same_name(model: str) -> str:
+    """Train the network that was asked for."""
+    return model
+
+
 def no_state(info: RunInfo) -> State:
     """A method without memory."""
     return {}
@@ -150,7 +180,9 @@ class Method:
         after_epoch: state of the next epoch.
         epsilon: eps of each level, for the history.
         levels: where its levels come from.
-        options: its hyper-parameters, for the record.
+        network: name of the model that was asked for → name of the network that is trained.
+        predictors: how the trained network becomes several; None for itself alone.
+        options: its hyper-parameters, for the record; `robcal.methods.make_method` fills them in.
     """
 
     name: str
@@ -162,4 +194,6 @@ class Method:
     after_epoch: Callable[[State, EpochInfo], State] = keep_state
     epsilon: Callable[[State], tuple[float, ...]] = no_epsilon
     levels: LevelSource = "none"
+    network: Callable[[str], str] = same_name
+    predictors: Predictors | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

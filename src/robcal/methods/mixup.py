@@ -20,7 +20,7 @@ DEFAULT_ALPHA = 0.2
 
 
 def mixup(alpha: float = DEFAULT_ALPHA) -> Method:
-    """Mixup.
+    """Train on mixtures of pairs of examples, inputs and targets alike.
 
     Args:
         alpha: parameter of the Beta distribution, above 0: small ones hardly mix, 1 is uniform.
@@ -37,7 +37,7 @@ def mixup(alpha: float = DEFAULT_ALPHA) -> Method:
         partner = partner.to(inputs.device)
         return mix(inputs, inputs[partner], share), mix(targets, targets[partner], share)
 
-    return Method(name="mixup", title="Mixup", augment=augment, options={"alpha": alpha})
+    return Method(name="mixup", title="Mixup", augment=augment)
 
 
 def draw_mixture(size: int, alpha: float, generator: torch.Generator) -> tuple[float, torch.Tensor]:

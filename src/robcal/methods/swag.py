@@ -6,7 +6,7 @@ Training is plain; after every epoch past `start` the weights theta are taken in
     squares <- sum of (theta - mean)^2, so that squares / n = average of theta^2 - mean^2, the diagonal
     deviations <- the last `rank` columns theta - mean, mean as it was right after theta was taken
 
-and `robcal.training.sampling` draws networks from N(mean, (diagonal + deviations deviations' / (rank - 1)) / 2)
+and networks are drawn from N(mean, (diagonal + deviations deviations' / (rank - 1)) / 2)
 (section 3.3 and equation 1 of the paper). The diagonal is kept as a running sum of squared deviations: the same
 numbers in exact arithmetic, without the cancellation in float32.
 
@@ -17,21 +17,35 @@ narrower than one taken at a constant rate.
 
 from __future__ import annotations
 
-import torch
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from robcal.base.checks import check_fraction, check_positive_int, refuse
-from robcal.methods.method import EpochInfo, Method, RunInfo, State
+import numpy as np
+import torch
+from torch import nn
+
+from robcal.base.checks import check_fraction, check_positive_int, check_seed, refuse
+from robcal.base.seeds import seed_of
+from robcal.data.dataset import Split
+from robcal.methods.method import EpochInfo, Method, Predictors, RunInfo, State
 
 #: Default of the share of the epochs after which weights are taken [choice]; the paper's is 161/300 on CIFAR.
 DEFAULT_START = 0.5
 
+#: Networks drawn by default: the number of the paper.
+DEFAULT_SAMPLES = 30
 
-def swag(start: float = DEFAULT_START, rank: int = 20) -> Method:
-    """SWAG: what is plain training for one network is a Gaussian over networks at its end.
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def swag(start: float = DEFAULT_START, rank: int = 20, samples: int = DEFAULT_SAMPLES) -> Method:
+    """Train plainly, and draw networks from a Gaussian over the weights of the last epochs.
 
     Args:
         start: share of the epochs after which the weights are taken, in (0, 1).
         rank: number of columns kept for the low-rank part, at least 2; the paper's is 20.
+        samples: number of networks that are drawn and averaged, at least 2.
 
     Raises:
         InputError: if an option is out of range, or (at the start of training) the epochs leave fewer than two weights.
@@ -62,7 +76,12 @@ def swag(start: float = DEFAULT_START, rank: int = 20) -> Method:
         weights = torch.cat(parts).cpu().float()
         return take_in(state, weights, rank)
 
-    return Method(name="swag", title="SWAG", init=init, after_epoch=after_epoch, options={"start": start, "rank": rank})
+    def draw(network: nn.Module, state: State, train: Split | None, seed: int) -> Sequence[nn.Module]:
+        assert train is not None, "networks that are kept are drawn at the end of training"
+        return swag_networks(network, state, train, count=samples, seed=seed)
+
+    predictors = Predictors(samples, draw, kept=True)
+    return Method(name="swag", title="SWAG", init=init, after_epoch=after_epoch, predictors=predictors)
 
 
 def take_in(state: State, weights: torch.Tensor, rank: int) -> State:
@@ -81,3 +100,108 @@ def take_in(state: State, weights: torch.Tensor, rank: int) -> State:
     column = (weights - mean)[None]
     deviations = torch.cat([state["deviations"], column])[-rank:] if count else column
     return {"count": torch.tensor(count + 1), "mean": mean, "squares": squares, "deviations": deviations}
+
+
+def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+    """One vector of weights from the Gaussian of SWAG (Maddox et al. 2019, equation 1).
+
+        theta = mean + sqrt(diagonal / 2) * z + deviations' z' / sqrt(2 (K - 1)),   z, z' standard normal
+
+    Args:
+        moments: the final state of the method "swag": count, mean (P,), squares (P,), deviations (K, P).
+        generator: of z and z', on the CPU.
+
+    Returns:
+        (P,) float32.
+
+    Raises:
+        InputError: if fewer than two vectors of weights were taken in.
+    """
+    count, columns = int(moments["count"]), moments["deviations"]
+    if count < 2:
+        refuse(f"swag has taken in {count} vectors of weights", "a Gaussian needs two", "Train for more epochs")
+    mean = moments["mean"]
+    diagonal = (moments["squares"] / count).clamp_min(0)
+    spread = (diagonal / 2).sqrt() * torch.randn(mean.shape, generator=generator)
+    low_rank = torch.randn(len(columns), generator=generator) @ columns
+    weights: torch.Tensor = mean + spread + low_rank / (2 * (len(columns) - 1)) ** 0.5
+    return weights
+
+
+def swag_networks(
+    network: Network,
+    moments: Mapping[str, torch.Tensor],
+    train: Split,
+    *,
+    count: int = DEFAULT_SAMPLES,
+    seed: int = 0,
+) -> list[Network]:
+    """Networks drawn from the Gaussian of SWAG, batch normalisation measured anew for each (section 3.4).
+
+    Args:
+        network: of the architecture that was trained, where batch normalisation is to be measured; left as it is.
+        moments: see `draw_weights`.
+        train: what batch normalisation is measured on.
+        count: number K of networks.
+        seed: of the draws: network k depends on (seed, k) only.
+
+    Returns:
+        K networks on the CPU in eval mode.
+
+    Raises:
+        InputError: if the moments are of another architecture, or of fewer than two epochs.
+    """
+    check_positive_int(count, "count")
+    check_seed(seed)
+    size = sum(parameter.numel() for parameter in network.parameters())
+    if len(moments["mean"]) != size:
+        refuse(
+            f"the moments are of {len(moments['mean'])} weights, the network has {size}",
+            "both must be of one architecture",
+            "Pass the network that was trained",
+        )
+    drawn = []
+    for number in range(count):
+        sample = copy.deepcopy(network)
+        parameters = list(sample.parameters())
+        weights = draw_weights(moments, torch.Generator().manual_seed(seed_of(seed, number)))
+        with torch.no_grad():
+            sizes = [item.numel() for item in parameters]
+            for parameter, part in zip(parameters, torch.split(weights, sizes), strict=True):
+                parameter.copy_(part.view(parameter.shape))
+        drawn.append(measure_batch_norm(sample, train).to("cpu").eval())
+    return drawn
+
+
+def measure_batch_norm(network: Network, train: Split, *, batch_size: int = 512, max_examples: int = 10_000) -> Network:
+    """Set the running means and variances of batch normalisation to those of the training inputs, in place.
+
+    They are averages over the batches, as in the SWAG authors' code; the rest of the network is in eval mode.
+
+    Args:
+        network: on any device; returned in eval mode.
+        train: the training split, without augmentation.
+        batch_size: examples a batch, about.
+        max_examples: so many, evenly spaced, are enough [choice].
+
+    Returns:
+        The network.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for layer in layers if layer.track_running_stats]
+    network.eval()
+    if not layers:
+        return network
+    momenta = [layer.momentum for layer in layers]
+    index = np.linspace(0, len(train) - 1, min(len(train), max_examples)).astype(np.int64)
+    place = next(network.parameters()).device
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches
+        layer.train()
+    with torch.no_grad():
+        for part in np.array_split(index, max(1, round(len(index) / batch_size))):
+            network(train.batch(part).to(place))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return network.eval()

@@ -6,5 +6,5 @@ from robcal.methods.method import Method
 
 
 def vanilla() -> Method:
-    """Cross-entropy with hard labels."""
+    """Train on the cross-entropy with hard labels."""
     return Method(name="vanilla", title="Plain")

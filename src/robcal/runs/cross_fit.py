@@ -25,10 +25,10 @@ from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of, digest_of_tensors, load_scores, save_checkpoint
 from robcal.base.types import Scores
 from robcal.data import Dataset
-from robcal.methods import make_method
 from robcal.runs.directory import load_model
 from robcal.runs.scores import kept_scores, score_split
-from robcal.training.recipe import build_networks, describe_network, train_networks
+from robcal.training.loop import fit
+from robcal.training.recipe import build_networks, describe_network
 from robcal.training.settings import TrainSettings
 
 
@@ -145,7 +145,7 @@ def _fold_model(
     name = f"fold-{fold.number}"
 
     def look() -> list[str]:
-        key = digest_of({"settings": plain.relevant(), "seen": fold.seen.digest("train")})
+        key = digest_of({"settings": plain.identity(), "seen": fold.seen.digest("train")})
         files = [place / f"{name}.safetensors" for place in places]
         return [key, *(str(file) for file in files if file.exists() and load_model(file)[1].get("key") == key)]
 
@@ -155,9 +155,10 @@ def _fold_model(
     network = build_networks(plain, fold.seen)[0]
     places[-1].mkdir(parents=True, exist_ok=True)
     state = places[-1] / f"{name}.pt"
-    train_networks(
-        [network], plain, fold.seen, make_method("vanilla"), state_file=state, key=key, reporter=reporter,
-        description=f"train fold {fold.number + 1}, seed {plain.seed}",
+    what = f"train fold {fold.number + 1}, seed {plain.seed}"
+    fit(
+        network, fold.seen, plain.training_method(), plain, state_file=state, key=key, reporter=reporter,
+        description=what,
     )  # fmt: skip
 
     def keep() -> None:

@@ -27,15 +27,15 @@ from robcal.base.storage import (
 )
 from robcal.base.types import EpochRow, FidelityRow, Predictions, Scores
 from robcal.data import Dataset, load_dataset
-from robcal.methods import make_method
 from robcal.models import Normalized, build_model
 from robcal.models.external import is_external
 from robcal.models.weights import check_numbers
-from robcal.training.sampling import dropout_networks
-from robcal.training.settings import FORMER_SETTINGS, SAMPLED, TrainSettings
+from robcal.runs.former import settings_of
+from robcal.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 #: What training writes, as patterns: the files that run.json lists.
 TRAINED = ("model.safetensors", "member-*.safetensors", "history.json", "predictions-*.safetensors", "levels-*.parquet")
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def checkpoints(self) -> tuple[Path, ...]:
-        """The networks that predict: one, the members of an ensemble, or those that SWAG drew."""
+        """The networks that predict: one, the members of an ensemble, or those that the method drew and kept."""
         members = self.settings.num_networks
         return (
             (self.checkpoint,)
@@ -105,7 +105,7 @@ class Run:
             InputError: if it is damaged, or of another network.
         """
         file = self.directory / "fidelity.json"
-        alone = self.settings.num_networks == 1 and self.settings.method not in SAMPLED
+        alone = self.settings.num_networks == 1 and self.settings.training_method().predictors is None
         return load_fidelity(file, self.model_digest if alone else None) if file.exists() else ()
 
     def predictions(self, split: str) -> Predictions:
@@ -141,13 +141,13 @@ class Run:
 
 
 def run_title(settings: TrainSettings) -> str:
-    """Return what tables call a run: the method, and for AR-AdaLS what its levels are cut by.
+    """Return what tables call a run: the method, and what its levels are cut by if it takes them from scores.
 
-    >>> [run_title(TrainSettings("digits", "mlp", method, 1)) for method in ("vanilla", "ar-adals")]
+    >>> [run_title(TrainSettings("digits", "mlp", method, epochs=1)) for method in ("vanilla", "ar-adals")]
     ['Plain', 'AR-AdaLS (margin levels)']
     """
-    title = make_method(settings.method).title
-    return f"{title} ({settings.levels_from} levels)" if settings.method == "ar-adals" else title
+    title = settings.training_method().title
+    return f"{title} ({settings.levels_from} levels)" if settings.takes_scores else title
 
 
 def load_data(settings: TrainSettings) -> Dataset:
@@ -220,23 +220,36 @@ def _load_record(directory: Path) -> dict[str, Any]:
     record = load_json(file, "the run")
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         _refuse_record(directory, "there are none")
-    if "files" in record:
-        relevant = _settings(record, directory).relevant()
-        if "scores" in relevant:  # a run is opened without them; their files may be gone
-            relevant["scores"] = record["settings"].get("scores")
-        if record.get("digest") != digest_of({"settings": relevant, "data": record.get("data")}):
-            refuse(
-                f"{file} was changed: its settings are not those that the run was made with",
-                "a run's record stays as `robcal train` wrote it; where data moved, a link at the old place helps",
-                f"Put back a copy from before, or delete {directory} and train again",
-            )
+    _settings(record, directory)
+    if "options" in record["settings"] and record.get("digest") != run_digest(record):
+        refuse(
+            f"{file} was changed: its settings are not those that the run was made with",
+            "a run's record stays as `robcal train` wrote it; where data moved, a link at the old place helps",
+            f"Put back a copy from before, or delete {directory} and train again",
+        )
     return record
+
+
+def run_digest(record: Any) -> str | None:
+    """Return what names the run of a record: its settings and data; None of what is no record of a run."""
+    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+        return None
+    try:
+        identity = _settings_of(record).identity()
+    except (TypeError, KeyError, ValueError):
+        return None
+    if "scores" in identity:  # a run is opened without them; their files may be gone
+        identity["scores"] = record["settings"].get("scores")
+    return digest_of({"settings": identity, "data": record.get("data")})
+
+
+def _settings_of(record: Mapping[str, Any]) -> TrainSettings:
+    return TrainSettings(**{**settings_of(record), "scores": ()})
 
 
 def _settings(record: dict[str, Any], directory: Path) -> TrainSettings:
     try:
-        kept = {name: value for name, value in record["settings"].items() if name not in FORMER_SETTINGS}
-        return TrainSettings(**{"controller": "integral", **kept, "scores": ()})
+        return _settings_of(record)
     except (TypeError, KeyError, ValueError) as error:
         _refuse_record(directory, str(error))
 
@@ -324,14 +337,14 @@ def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     if not (file.parent / "run.json").is_file():
         return
     record = _load_record(file.parent)
-    wanted, several = record.get("model_digest"), _settings(record, file.parent).num_networks > 1
-    sampled = record["settings"].get("method") in SAMPLED
-    if "files" not in record and wanted and not several and not sampled and digest_of_tensors(tensors) != wanted:
+    wanted, settings = record.get("model_digest"), _settings(record, file.parent)
+    alone = settings.members == 1 and settings.training_method().predictors is None
+    if "files" not in record and wanted and alone and digest_of_tensors(tensors) != wanted:
         _refuse_foreign(file)
 
 
-def load_networks(run: Run) -> list[Normalized]:
-    """The networks that predict, on the CPU in eval mode: one, an ensemble's members, or draws of SWAG or MC dropout.
+def load_networks(run: Run) -> list[nn.Module]:
+    """The networks that predict, on the CPU in eval mode: one, an ensemble's members, or those that a method draws.
 
     `robcal.training.predict.predict` takes the list.
 
@@ -339,6 +352,7 @@ def load_networks(run: Run) -> list[Normalized]:
         InputError: as `load_model`.
     """
     networks = [load_model(checkpoint)[0] for checkpoint in run.checkpoints]
-    if run.settings.method == "mc-dropout":
-        return dropout_networks(networks[0], count=run.settings.samples, seed=run.settings.seed)
-    return networks
+    predictors = run.settings.training_method().predictors
+    if predictors is None or predictors.kept:
+        return list(networks)
+    return list(predictors.draw(networks[0], {}, None, run.settings.seed))

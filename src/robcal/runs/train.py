@@ -1,13 +1,13 @@
 """A run directory: a trained model with everything that led to it, each step resumable.
 
 DIR/run.json                 settings, their digest, versions, digests of the data; "complete" when all is done
-DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.safetensors, one a member; of swag both:
-                             the members are the networks that were drawn
+DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.safetensors, one a member; of a method
+                             that draws networks of it to keep both
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
 DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val)
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
-DIR/reference/               run directory of the plain model that levels come from (ar-adals only)
+DIR/reference/               run directory of the plain model that levels come from (methods whose levels come from it)
 DIR/folds/                   models that never saw what they score, and their scores (--levels-from cross-fit only)
 DIR/state.pt                 the unfinished training, while there is one
 """
@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from robcal.base.checks import check_num_levels, refuse
 from robcal.base.distributed import choose_device, process_group
@@ -35,9 +36,7 @@ from robcal.base.storage import (
 )
 from robcal.base.types import EpochRow
 from robcal.data import Dataset
-from robcal.methods import make_method
-from robcal.models import Normalized
-from robcal.runs.directory import Run, clear, list_files, load_data, load_networks
+from robcal.runs.directory import Run, clear, list_files, load_data, load_networks, run_digest
 from robcal.runs.level_sources import (
     SPLITS,
     levels_of,
@@ -45,10 +44,9 @@ from robcal.runs.level_sources import (
     shared_folds,
 )
 from robcal.runs.scores import moved
-from robcal.training.loop import member_seed
+from robcal.training.loop import augmentation, fit, member_seed
 from robcal.training.predict import predict
-from robcal.training.recipe import augmentation, build_networks, describe_network, train_networks
-from robcal.training.sampling import swag_networks
+from robcal.training.recipe import build_networks, describe_network
 from robcal.training.settings import TrainSettings
 
 
@@ -79,7 +77,7 @@ def train_run(
         InputError: on settings that do not fit the data, or a directory that holds another run.
     """
     settings.check_trainable()
-    method = make_method(settings.method, **settings.method_options())
+    method = settings.training_method()
     data = load_data(settings) if dataset is None else dataset
     for split in SPLITS if method.levels in ("random", "robustness") else ():
         check_num_levels(settings.levels, len(data.split(split)), split=f"the {split} split")
@@ -97,13 +95,15 @@ def train_run(
         shared = None if reference is None else shared_folds(reference, settings)
         levels = levels_of(run, method, data, group, plain, at_hand=at_hand, shared=shared, reporter=reporter)
         state: dict[str, torch.Tensor] = {}
-        history = train_networks(
+        history = fit(
             networks,
-            settings,
             data,
             method,
+            settings,
             levels=levels,
+            num_levels=settings.levels,
             state_file=directory / "state.pt",
+            key=digest_of(settings.identity()),
             keep_state=state.update,
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
@@ -114,7 +114,7 @@ def train_run(
 
 def _finish(
     run: Run,
-    networks: Sequence[Normalized],
+    networks: Sequence[nn.Module],
     data: Dataset,
     history: list[EpochRow],
     state: Mapping[str, torch.Tensor],
@@ -137,31 +137,29 @@ def _finish(
 
 
 def _save_networks(
-    run: Run, networks: Sequence[Normalized], data: Dataset, state: Mapping[str, torch.Tensor]
-) -> Sequence[Normalized]:
-    """Write the trained networks, for SWAG those drawn at the end of training too; returns those that predict."""
+    run: Run, networks: Sequence[nn.Module], data: Dataset, state: Mapping[str, torch.Tensor]
+) -> Sequence[nn.Module]:
+    """Write the trained networks, and those that the method draws of one to keep; returns those that predict."""
     settings, about = run.settings, describe_network(run.settings, data)
-    if settings.method == "swag":
+    predictors = settings.training_method().predictors
+    if predictors is not None and predictors.kept:
         save_checkpoint(networks[0].state_dict(), about, run.checkpoint)
-        place = choose_device(settings.device)
-        networks = swag_networks(
-            networks[0], state, data.split("train"), count=settings.samples, seed=settings.seed, device=place
-        )
+        with moved(networks[0], choose_device(settings.device)):
+            networks = predictors.draw(networks[0], state, data.split("train"), settings.seed)
     for k, (network, checkpoint) in enumerate(zip(networks, run.checkpoints, strict=True)):
         more = {"seed": member_seed(settings.seed, k)} if settings.members > 1 else {}
         more |= {"member": k} if len(networks) > 1 else {}
         save_checkpoint(network.state_dict(), {**about, **more}, checkpoint)
-    return load_networks(run) if settings.method == "mc-dropout" else networks
+    return networks if predictors is None or predictors.kept else load_networks(run)
 
 
 def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite: bool) -> None:
     """Write run.json, or accept the one that is there if it is of the same run."""
     digests = {name: data.digest(name) for name in ("train", "val", "test")}
-    key = digest_of({"settings": settings.relevant(), "data": digests})
+    key = digest_of({"settings": settings.identity(), "data": digests})
     file = directory / "run.json"
     if file.exists():
-        held = load_json(file, "the run")
-        if isinstance(held, dict) and held.get("digest") == key:
+        if run_digest(load_json(file, "the run")) == key:
             return
         if not overwrite:
             refuse(

@@ -12,27 +12,32 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import IntArray, check_seed, refuse
+from robcal.base.checks import IntArray, refuse
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.base.storage import decode, load_state, save_state
 from robcal.base.types import EpochRow
 from robcal.calibration.metrics import calibration_error, negative_log_likelihood
 from robcal.data import Dataset
+from robcal.data.augment import standard_augmentation
 from robcal.methods import EpochInfo, Method, RunInfo
 from robcal.methods.method import State
 from robcal.smoothing.soft_labels import level_statistics
-from robcal.training.member import Augment, Member, Recipe, member_seed, open_engine, schedule
+from robcal.training.member import Member, member_seed, open_engine, schedule
 from robcal.training.predict import mean_probs
 from robcal.training.resume import check_training, training_of
+from robcal.training.settings import Recipe
 from robcal.training.trainable import TRIED, check_network
 
-__all__ = ["Augment", "Levels", "fit", "fit_ensemble", "member_seed", "schedule"]
+if TYPE_CHECKING:
+    from robcal.training.settings import Augment
+
+__all__ = ["Levels", "augmentation", "fit", "member_seed", "schedule"]
 
 #: Level of every example of "train" and "val", (N,) int64 each.
 Levels = Mapping[str, IntArray]
@@ -53,161 +58,76 @@ class _Progress:
 
 
 def fit(
-    model: nn.Module,
+    models: nn.Module | Sequence[nn.Module],
     dataset: Dataset,
     method: Method,
+    recipe: Recipe | None = None,
     *,
-    epochs: int,
-    batch_size: int = 128,
-    learning_rate: float = 0.1,
-    weight_decay: float = 5e-4,
-    optimizer: str = "sgd",
-    augment: Augment | None = None,
-    seed: int = 0,
     levels: Levels | None = None,
-    num_levels: int = 1,
-    precision: str = "float32",
-    device: str | None = None,
-    state_file: Path | None = None,
-    state_seconds: float = 30.0,
-    key: str = "",
-    reporter: Reporter = SILENT,
-    description: str = "train",
-) -> list[EpochRow]:
-    """Train `model` in place by `method`; in several processes, under torchrun, too.
-
-    Args:
-        model: (B, …) float32 → (B, Z) logits; left on the CPU in eval mode.
-        dataset: with a "train" and a "val" split; the latter is only ever measured, to steer the method.
-        method: see `robcal.methods`.
-        epochs: number of passes over the training split.
-        batch_size: examples a step over all processes; an epoch has ceil(N / batch_size) nearly equal batches.
-        learning_rate: peak of the schedule: linear warm-up over the first 5% of the steps, then cosine to 0.
-        weight_decay: of the optimiser, on all parameters.
-        optimizer: "sgd" (Nesterov momentum .9) or "adamw".
-        augment: changes the inputs of a batch; None for none.
-        seed: of the order of the examples, the augmentation and dropout.
-        levels: level of every example of "train" and "val", (N,) int64 each, for methods that have levels.
-        num_levels: R.
-        precision: "float32" or "bf16" (autocast of the forward pass; validation is in float32).
-        device: "cpu", "cuda", …; None takes what there is.
-        state_file: where the unfinished run is kept; if it exists (and `key` matches) training goes on from there.
-            It is written every `state_seconds`, and at once on Ctrl-C.
-        state_seconds: how much work, in seconds, a killed run may lose.
-        key: digest of the run's settings; a state of another run is refused.
-        reporter: shows progress in batches.
-        description: of the progress.
-
-    Returns:
-        One row an epoch.
-
-    Raises:
-        InputError: if the method needs levels and has none; if the network does not return logits of these classes in
-            train and in eval mode; if a loss is not finite (at the step where it happens on a CPU, within
-            `member.CHECK_EVERY` steps elsewhere; what was saved before is kept); if the saved state is of another run.
-        KeyboardInterrupt: on Ctrl-C, after the state was saved.
-    """
-    return fit_ensemble(
-        [model],
-        dataset,
-        method,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        optimizer=optimizer,
-        augment=augment,
-        seed=seed,
-        levels=levels,
-        num_levels=num_levels,
-        precision=precision,
-        device=device,
-        state_file=state_file,
-        state_seconds=state_seconds,
-        key=key,
-        reporter=reporter,
-        description=description,
-    )
-
-
-def fit_ensemble(
-    models: Sequence[nn.Module],
-    dataset: Dataset,
-    method: Method,
-    *,
-    epochs: int,
-    batch_size: int = 128,
-    learning_rate: float = 0.1,
-    weight_decay: float = 5e-4,
-    optimizer: str = "sgd",
-    augment: Augment | None = None,
-    seed: int = 0,
-    levels: Levels | None = None,
-    num_levels: int = 1,
-    precision: str = "float32",
-    device: str | None = None,
+    num_levels: int | None = None,
     state_file: Path | None = None,
     state_seconds: float = 30.0,
     key: str = "",
     keep_state: Callable[[State], object] | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
+    **settings: Any,
 ) -> list[EpochRow]:
-    """Train M networks in place, in lockstep, by one method: so is AR-AdaLS of the ensemble (method, section 4).
+    """Train a network, or several in lockstep, in place by one method; in several processes, under torchrun, too.
 
-    Averaging probabilities lowers confidence, so members that are each calibrated make an under-confident ensemble.
-    Here each member trains an epoch, the M validation probabilities are averaged, and the method's one state, which
-    all members share, is updated once with `conf_r` and `acc_r` of the average. History rows are of the average too.
+    Several networks are an ensemble (method, section 4). Averaging probabilities lowers confidence, so members that are
+    each calibrated make an under-confident ensemble. Here each member trains an epoch, the validation probabilities are
+    averaged, and the method's one state, which all members share (what its loss keeps is handed from member to member),
+    is updated once with `conf_r` and `acc_r` of the average. History rows are of the average too.
 
     Args:
-        models: M networks, initialised differently; left on the CPU in eval mode.
-        dataset: as for `fit`.
-        method: as for `fit`. What its loss keeps is handed from member to member.
-        epochs: as for `fit`, of each member.
-        batch_size: as for `fit`.
-        learning_rate: as for `fit`.
-        weight_decay: as for `fit`.
-        optimizer: as for `fit`.
-        augment: as for `fit`.
-        seed: of member 0; the others take `member_seed(seed, k)`.
-        levels: as for `fit`, shared by all members.
-        num_levels: as for `fit`.
-        precision: as for `fit`.
-        device: as for `fit`; all members are kept on it.
-        state_file: as for `fit`.
-        state_seconds: as for `fit`.
-        key: as for `fit`.
+        models: (B, …) float32 → (B, Z) logits; left on the CPU in eval mode. Several are initialised differently.
+        dataset: with a "train" and a "val" split; the latter is only ever measured, to steer the method.
+        method: see `robcal.methods`.
+        recipe: how they are trained; member 0 by its seed, the others by `member_seed(seed, k)`.
+        levels: level of every example of "train" and "val", (N,) int64 each, for methods that have levels.
+        num_levels: R; None takes one more than the largest level.
+        state_file: where the unfinished run is kept; if it exists (and `key` matches) training goes on from there.
+            It is written every `state_seconds`, and at once on Ctrl-C.
+        state_seconds: how much work, in seconds, a killed run may lose.
+        key: digest of the run's settings; a state of another run is refused.
         keep_state: is handed the method's state after the last epoch.
-        reporter: shows progress in batches, over all members.
-        description: as for `fit`.
+        reporter: shows progress in batches, over all networks.
+        description: of the progress.
+        settings: fields of `Recipe`, in place of `recipe` or of some of its fields.
 
     Returns:
-        One row an epoch, of the averaged probabilities; `train_loss` is the mean over members.
+        One row an epoch; `train_loss` is the mean over the networks.
 
     Raises:
-        InputError: as `fit`, or without models.
+        InputError: without a model; if the method needs levels and has none; if a network does not return logits of
+            these classes in train and in eval mode; if a loss is not finite (at the step where it happens on a CPU,
+            within `member.CHECK_EVERY` steps elsewhere; what was saved before is kept); if the saved state is of
+            another run.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
+    recipe = Recipe(**settings) if recipe is None else dataclasses.replace(recipe, **settings)
+    models = [models] if isinstance(models, nn.Module) else models
     _check(models, dataset, method, levels)
-    check_seed(seed)
-    recipe = Recipe(epochs, batch_size, learning_rate, weight_decay, optimizer, augment)
+    augment = augmentation(recipe, dataset)
     train = dataset.split("train")
     tried = train.batch(np.arange(min(TRIED, len(train))))
     for model in models:
         check_network(model, tried, dataset.num_classes)
-    engine = open_engine(precision, device)
+    engine = open_engine(recipe.precision, recipe.device)
     members = [
-        Member(model, dataset, method, recipe, engine, seed=member_seed(seed, k)) for k, model in enumerate(models)
+        Member(model, dataset, method, recipe, engine, augment=augment, seed=member_seed(recipe.seed, k))
+        for k, model in enumerate(models)
     ]
+    used = levels if method.levels != "none" else None
     info = RunInfo(
         num_classes=dataset.num_classes,
-        num_levels=num_levels,
+        num_levels=_num_levels(used) if num_levels is None else num_levels,
         epochs=recipe.epochs,
-        seed=int(seed),
-        num_train=len(dataset.split("train")),
+        seed=recipe.seed,
+        num_train=len(train),
         box=dataset.box,
     )
-    used = levels if method.levels != "none" else None
     lockstep = _Lockstep(members, method, info, used)
     training = training_of(
         dataset,
@@ -220,7 +140,7 @@ def fit_ensemble(
         weight_decay=recipe.weight_decay,
         optimizer=recipe.optimizer,
         augmented=augment is not None,
-        precision=precision,
+        precision=recipe.precision,
     )
     if state_file is not None and state_file.exists():
         lockstep.restore(load_state(state_file), key, training, state_file)
@@ -242,6 +162,26 @@ def fit_ensemble(
     for member in members:
         member.finish()
     return lockstep.progress.history
+
+
+def augmentation(recipe: Recipe, dataset: Dataset) -> Augment | None:
+    """What a recipe does to the inputs of a batch of these data.
+
+    Raises:
+        InputError: if the data are no images.
+    """
+    if not isinstance(recipe.augment, str):
+        return recipe.augment
+    if recipe.augment == "none":
+        return None
+    if dataset.kind != "image":
+        refuse(f"--augment {recipe.augment} with a table", "augmentation is for images", "Drop --augment")
+    return standard_augmentation(dataset.name, dataset.input_shape)
+
+
+def _num_levels(levels: Levels | None) -> int:
+    """One more than the largest level."""
+    return 1 if levels is None else 1 + max(int(np.max(part, initial=0)) for part in levels.values())
 
 
 def _check(models: Sequence[nn.Module], dataset: Dataset, method: Method, levels: Levels | None) -> None:

@@ -13,21 +13,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import (
-    FloatArray,
-    check_choice,
-    check_fraction,
-    check_positive_int,
-    refuse,
-)
+from robcal.base.checks import FloatArray, check_choice, refuse
+from robcal.base.seeds import seed_of
 from robcal.base.types import Precision
 from robcal.data import Dataset, Split
 from robcal.data.augment import crop_large
@@ -35,14 +29,14 @@ from robcal.data.dataset import Croppable
 from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.training.predict import predict_logits, softmax
-from robcal.training.settings import Optimizer
+from robcal.training.settings import Recipe
 from robcal.training.trainable import refuse_divergence
+
+if TYPE_CHECKING:
+    from robcal.training.settings import Augment
 
 #: Steps between two looks at the losses of a GPU: each waits for it.
 CHECK_EVERY = 64
-
-#: Inputs of a batch and the batch's generator → augmented inputs.
-Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 def member_seed(seed: int, member: int) -> int:
@@ -51,37 +45,7 @@ def member_seed(seed: int, member: int) -> int:
     >>> member_seed(7, 0), member_seed(7, 1) == member_seed(7, 2)
     (7, False)
     """
-    if member == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How every member is trained; see `robcal.training.loop.fit`.
-
-    Raises:
-        InputError: if a setting is out of range.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    optimizer: str
-    augment: Augment | None
-
-    def __post_init__(self) -> None:
-        """Check the settings, and hold plain numbers, which a saved state may hold."""
-        checked = {
-            "epochs": check_positive_int(self.epochs, "epochs"),
-            "batch_size": check_positive_int(self.batch_size, "batch_size"),
-            "learning_rate": check_fraction(self.learning_rate, "learning_rate", high=math.inf),
-            "weight_decay": check_fraction(self.weight_decay, "weight_decay", low=-1e-300, high=math.inf),
-            "optimizer": check_choice(self.optimizer, get_args(Optimizer), "optimizer"),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+    return seed if member == 0 else seed_of(seed, member)
 
 
 class Member:
@@ -93,6 +57,7 @@ class Member:
         method: see `robcal.methods`.
         recipe: how it is trained.
         engine: of `open_engine`.
+        augment: changes the inputs of a batch; None for none.
         seed: of the order of the examples, the augmentation and dropout.
 
     Attributes:
@@ -109,15 +74,17 @@ class Member:
         recipe: Recipe,
         engine: Any,
         *,
+        augment: Augment | None,
         seed: int,
     ) -> None:
         self.engine, self.method, self.recipe, self.seed = engine, method, recipe, seed
+        self.augment = augment
         self.device: torch.device = engine.device
         self.rank, self.world = engine.process_index, engine.num_processes
         self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
         self.num_batches = math.ceil(len(self.train) / recipe.batch_size)
         self.fetch = _fetcher(self.train, self.device)
-        self.crops = recipe.augment is crop_large and isinstance(self.train.inputs, Croppable)
+        self.crops = augment is crop_large and isinstance(self.train.inputs, Croppable)
         self.labels = torch.from_numpy(self.train.labels).to(self.device)
         self.user_model = model
         image = len(dataset.input_shape) == 3
@@ -126,7 +93,7 @@ class Member:
         self.optimizer = _optimizer(recipe, plain)
         self.model = engine.prepare(plain)
         self.autocast = nullcontext if engine.mixed_precision == "no" else engine.autocast
-        self.draws = recipe.augment is not None or method.augment is not keep_batch
+        self.draws = augment is not None or method.augment is not keep_batch
         self.generator = torch.Generator()  # seeded anew for every batch that draws
         self.loss_sum: float | torch.Tensor = 0.0
 
@@ -138,7 +105,7 @@ class Member:
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
         self.batches = np.array_split(order, self.num_batches)
-        self.global_seed = self._seed_of(epoch, 0)
+        self.global_seed = seed_of(self.seed, epoch, 0)
         self.model.train()
 
     def step(self, state: State, epoch: int, number: int, levels: torch.Tensor | None) -> State:
@@ -149,7 +116,7 @@ class Member:
         _seed_global(self.device, self.global_seed + number * world + rank)  # dropout: a resumed run draws the same
         generator = self.generator
         if self.draws:
-            generator.manual_seed(self._seed_of(epoch, 1 + number * world + rank))
+            generator.manual_seed(seed_of(self.seed, epoch, 1 + number * world + rank))
         batch = self._batch(torch.from_numpy(index), generator, levels)
         targets = self.method.targets(state, batch, self.num_classes)
         inputs, targets = self.method.augment(batch.inputs, targets, generator)
@@ -263,15 +230,12 @@ class Member:
             inputs = self.train.random_crops(index.numpy(), generator).to(self.device, non_blocking=True)
         else:
             inputs = self.fetch(index)
-            if self.recipe.augment is not None:
-                inputs = self.recipe.augment(inputs, generator)
+            if self.augment is not None:
+                inputs = self.augment(inputs, generator)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         index = index.to(self.device)
         return Batch(inputs, self.labels[index], None if levels is None else levels[index], index)
-
-    def _seed_of(self, epoch: int, place: int) -> int:
-        return int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _seed_global(device: torch.device, seed: int) -> None:

@@ -1,0 +1,102 @@
+"""The options of a method are the keyword arguments of its factory: read from its signature, checked by their types."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from robcal.base.checks import check_choice, refuse
+from robcal.methods.method import Method
+
+#: Types that an option may have → what they are called, and an example.
+_KINDS: Mapping[type, tuple[str, str]] = {
+    bool: ("true or false", "true"),
+    int: ("an integer", "20"),
+    float: ("a number", "0.5"),
+    str: ("a text", "name"),
+}
+
+
+def factory_of(path: str) -> Callable[..., Method]:
+    """Return the function that "package.module:function" names."""
+    module, _, name = path.partition(":")
+    found: Callable[..., Method] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def options_of(factory: Callable[..., Method]) -> dict[str, type]:
+    """Return the options of a method, by name, with their types.
+
+    >>> def example(alpha: float = 0.2, steps: int | None = None) -> Method: ...
+    >>> options_of(example)
+    {'alpha': <class 'float'>, 'steps': <class 'int'>}
+    """
+    found = {}
+    for name, parameter in inspect.signature(factory, eval_str=True).parameters.items():
+        kinds = [kind for kind in _parts(parameter.annotation) if kind in _KINDS]
+        if len(kinds) != 1:
+            refuse(
+                f"option {name} of {factory.__name__} has the type {parameter.annotation}",
+                f"it must be one of {', '.join(kind.__name__ for kind in _KINDS)}, or that or None",
+                f"Annotate {name} so",
+            )
+        found[name] = kinds[0]
+    return found
+
+
+def check_option(value: Any, kind: type, name: str) -> Any:
+    """Return the value of an option in its type; an integer is a number too.
+
+    Raises:
+        InputError: if it is of another type.
+    """
+    taken = {int: (int, np.integer), float: (int, float, np.integer, np.floating)}.get(kind, (kind,))
+    if not isinstance(value, taken) or (isinstance(value, bool) and kind is not bool):
+        text, example = _KINDS[kind]
+        refuse(f"{name} is {value!r}", f"it must be {text}", f"Pass for example {name}={example}")
+    return kind(value)
+
+
+def parse_option(text: str, kinds: Mapping[str, type], method: str) -> tuple[str, Any]:
+    """Return name and value of "NAME=VALUE".
+
+    Args:
+        text: what the user wrote.
+        kinds: the options that there are, with their types.
+        method: whose options they are, for the error.
+
+    Raises:
+        InputError: if there is no such option, or the value is of another type.
+
+    >>> parse_option("alpha=.4", {"alpha": float}, "mixup")
+    ('alpha', 0.4)
+    """
+    name, _, value = text.partition("=")
+    if not kinds:
+        refuse(f"--option {text} was given with --method {method}", "it has no such options", "Drop it")
+    kind = kinds[check_choice(name, kinds, f"--option of {method}")]
+    try:
+        return name, {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+    except (ValueError, KeyError):
+        called, example = _KINDS[kind]
+        refuse(f"--option is {text!r}", f"{name} is {called}", f"Write for example --option {name}={example}")
+
+
+def resolved(factory: Callable[..., Method], given: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """Return all options of a method that was made: those that were given, and the defaults of the others.
+
+    What the method says of its options goes before; an option that is None does not matter.
+    """
+    bound = inspect.signature(factory).bind(**given)
+    bound.apply_defaults()
+    return {name: value for name, value in {**bound.arguments, **method.options}.items() if value is not None}
+
+
+def _parts(annotation: Any) -> Iterable[Any]:
+    """Return the types of a union, or the one type that it is."""
+    return typing.get_args(annotation) or (annotation,)

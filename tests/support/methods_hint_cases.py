@@ -1,0 +1,37 @@
+"""Advice about the options of training methods, carried out."""
+
+from typing import Any
+
+from hint_cases import Case, in_turn
+
+from robcal.methods import Method, make_method
+from robcal.methods.options import options_of
+from robcal.training.settings import TrainSettings
+
+
+def _untyped(alpha: Any = 0.2) -> Method:
+    return Method("untyped", "Untyped")
+
+
+def _typed(alpha: float = 0.2) -> Method:
+    return Method("typed", "Typed")
+
+
+def _settings(members: int) -> TrainSettings:
+    return TrainSettings("digits", "mlp", "vanilla", epochs=1, members=members)
+
+
+CASES = [
+    Case("an option of another type", "Pass for example steps=20", in_turn(
+        lambda: make_method("ccat", steps=2.5), lambda: make_method("ccat", steps=20),
+    )),
+    Case("an option without a type", "Annotate alpha so", in_turn(
+        lambda: options_of(_untyped), lambda: options_of(_typed),
+    )),
+    Case("too many draws", "Choose fewer networks", in_turn(
+        lambda: make_method("swag", samples=1001), lambda: make_method("swag", samples=1000),
+    )),
+    Case("too many members", "Choose fewer networks with --members", in_turn(
+        lambda: _settings(1001), lambda: _settings(1000),
+    )),
+]  # fmt: skip
