@@ -67,7 +67,7 @@ def work(folder, method, kills, whole):
     from robcal.training import loop
 
     torch.set_num_threads(1)
-    loop.fit_ensemble.__kwdefaults__["state_seconds"] = 0.02  # so that a short run is resumed in the middle
+    loop.fit.__kwdefaults__["state_seconds"] = 0.02  # so that a short run is resumed in the middle
     rank, start, counted = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]), {}
     for name, arguments in commands(Path(folder), method).items():
         mine = [share for command, killed, share in kills[start : start + 1] if (command, killed) == (name, rank)]
