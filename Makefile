@@ -97,6 +97,7 @@ bench-training: $(VENV)/.wheel
 bench-metrics:
 	$(MAKE) VENV=.venv-bench .venv-bench/.peers
 	.venv-bench/bin/python benchmarks/metrics.py
+	.venv-bench/bin/python benchmarks/metrics.py --large
 
 $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
 	$(PIP) install -q $$(grep -E '^(torchmetrics|netcal)==' benchmarks/requirements.txt)

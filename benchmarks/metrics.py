@@ -2,6 +2,7 @@
 
 Usage: pip install -r benchmarks/requirements.txt
        python benchmarks/metrics.py                  (1,000,000 top labels, and 50,000 x 1,000 probabilities: 3 GB)
+       python benchmarks/metrics.py --large          (whole audits of files: 5,000,000 x 10, and 50,000 x 1,000)
        python benchmarks/metrics.py --quick          (small, to see that it runs)
 
 Every job runs in a process of its own, on one thread, and tells its CPU seconds (after a warm-up on few examples) and
@@ -31,6 +32,8 @@ import numpy as np
 #: (inputs, resamples, seed) → the figures it found: value, low, high.
 Job = Callable[[Any, int, int], dict[str, tuple[float, float | None, float | None]]]
 BINS = 15
+#: Examples, classes and levels of the audits of `--large`.
+LARGE = ((5_000_000, 10, 10), (50_000, 1_000, 100))
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,15 @@ def main() -> None:
     if options.job:
         print(json.dumps(run_job(options)))
         return
+    if options.audit:
+        print(json.dumps(run_audit(Path(options.audit), options)))
+        return
     from turns import machine
 
+    if options.large:
+        print(f"{machine()}, 1 thread; robcal {_version('robcal')}, numpy {_version('numpy')}\n")
+        print(large_table([start_audit(sizes, options) for sizes in options.large]))
+        return
     found = ", ".join(f"{package} {_version(package)}" for package in ("robcal", "numpy", "torchmetrics", "netcal"))
     print(f"{machine()}, 1 thread; {found}; {options.resamples:,} resamples, {options.rounds} rounds")
     sizes = {"summary": (options.summary,), "full": (options.full, options.classes)}
@@ -186,11 +196,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-resamples", type=int, default=5, help="that a peer draws; extrapolated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--levels", type=int, default=10, help=argparse.SUPPRESS)
+    parser.add_argument("--large", action="store_const", const=LARGE, help="audits of large files, by robcal alone")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--audit", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.quick:
         options.summary, options.full, options.classes, options.rounds = 20_000, 1_000, 50, 1
+        options.large = options.large and [(n // 100, classes, 10) for n, classes, _ in LARGE]
     return options
 
 
@@ -221,17 +235,64 @@ def write_inputs(task: str, sizes: tuple[int, ...], folder: Path) -> None:
     np.save(folder / "truth.npy", labels)
 
 
+def start_audit(sizes: tuple[int, int, int], options: argparse.Namespace) -> dict[str, Any]:
+    """Write inputs, audit them in a process of its own, and return its record."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_inputs("full", sizes[:2], Path(folder))
+        np.save(Path(folder) / "scores.npy", np.random.default_rng(1).gamma(2, size=sizes[0]))
+        record = in_process(["--audit", folder, "--levels", str(sizes[2])], options.resamples, options.seed)
+    return {"sizes": sizes, **record}
+
+
+def run_audit(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """In a process of its own: what `robcal audit --probs FILE.npy …` does, with the report."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    from robcal.results.audit import audit_files
+
+    files = {name: folder / f"{name}.npy" for name in ("values", "truth", "scores")}
+    made = audit_files(
+        files["values"],
+        files["truth"],
+        scores=files["scores"],
+        num_levels=options.levels,
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    report = made.to_html(folder / "report.html")
+    seconds, waited = time.process_time() - cpu, time.perf_counter() - begin
+    return {"seconds": seconds, "waited": waited, "megabytes": _peak(), "report": report.stat().st_size}
+
+
+def large_table(records: list[dict[str, Any]]) -> str:
+    """Markdown: what each audit took; memory is that of the whole process, its input included."""
+    lines = ["| examples | classes | levels | CPU s | s | peak MB, all | report kB |", f"|{'--:|' * 7}"]
+    for record in records:
+        sizes = " | ".join(f"{size:,}" for size in record["sizes"])
+        if "error" in record:
+            lines.append(f"| {sizes} | failed: {record['error']} |")
+            continue
+        figures = f"{record['seconds']:.1f} | {record['waited']:.1f} | {record['megabytes']:,.0f}"
+        lines.append(f"| {sizes} | {figures} | {record['report'] / 1000:,.0f} |")
+    return "\n".join(lines)
+
+
 def start_job(task: str, number: int, folder: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run a job in a process of its own; its record, or why there is none."""
     resamples = options.peer_resamples if CONTENDERS[task][number].peer else options.resamples
-    command = [sys.executable, __file__, "--job", json.dumps([task, number, folder])]
-    command += ["--resamples", str(resamples), "--seed", str(options.seed)]
+    record = in_process(["--job", json.dumps([task, number, folder])], resamples, options.seed)
+    if "seconds" in record:
+        record["seconds"] *= options.resamples / resamples
+    return record
+
+
+def in_process(arguments: list[str], resamples: int, seed: int) -> dict[str, Any]:
+    """Run this file on one thread with other arguments; return what it prints last, or why there is nothing."""
+    command = [sys.executable, __file__, *arguments, "--resamples", str(resamples), "--seed", str(seed)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **threads})
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]}
     record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    record["seconds"] *= options.resamples / resamples
     return record
 
 

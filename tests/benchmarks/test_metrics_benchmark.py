@@ -95,3 +95,17 @@ def test_a_job_in_its_own_process_is_extrapolated_and_tells_its_memory(bench, in
 
     monkeypatch.setattr(bench.subprocess, "run", answer)
     assert bench.start_job("summary", 1, str(tmp_path), options) == {"seconds": 6.0}
+
+
+@pytest.mark.slow
+def test_an_audit_of_a_file_tells_its_time_its_memory_and_the_size_of_its_report(bench):
+    options = argparse.Namespace(resamples=20, seed=0)
+    records = [bench.start_audit((n, 5, 3), options) for n in (400, 4000)]
+    for record in records:
+        assert record["seconds"] > 0
+        assert record["megabytes"] > 50
+        assert 10_000 < record["report"] < 500_000
+    assert records[1]["report"] < 1.1 * records[0]["report"]  # nothing in it grows with the examples
+    lines = bench.large_table([*records, {"sizes": (1, 2, 3), "error": "no"}]).splitlines()
+    assert lines[2].startswith("| 400 | 5 | 3 | ")
+    assert lines[-1] == "| 1 | 2 | 3 | failed: no |"
