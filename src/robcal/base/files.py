@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,6 +72,19 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against making `path` in the block into one refusal that names it.
+
+    Raises:
+        InputError: if the block raises an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        refuse_unwritable(path, error)
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not.
 
@@ -80,13 +93,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: if the system does not let the file be written; whatever was there before is kept.
     """
-    temporary, opened = None, contextlib.ExitStack()
-    try:
+    with writing(path), contextlib.ExitStack() as opened:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_behind(path)
+        _remove_dead(path.parent, _temporary_names(path.parent), f".{path.name}.")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        opened.callback(os.close, handle)
         temporary = Path(name)
+        opened.callback(_remove, temporary)
+        opened.callback(os.close, handle)
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_SH)  # says that its process lives
         yield temporary
@@ -94,13 +107,6 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-    except OSError as error:
-        refuse_unwritable(path, error)
-    finally:
-        opened.close()
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def refuse_unwritable(path: Path, error: Exception) -> NoReturn:
@@ -117,20 +123,35 @@ def refuse_unwritable(path: Path, error: Exception) -> NoReturn:
     )
 
 
-def _remove_left_behind(path: Path) -> None:
-    """Remove temporary files of `path` whose process was killed: no living one holds their locks."""
+def remove_left_behind(folder: Path) -> None:
+    """Remove all temporary files of `replacing` that killed processes left in a folder."""
+    with contextlib.suppress(OSError):
+        _remove_dead(folder, _list_temporary(folder))
+
+
+def _remove_dead(folder: Path, names: Iterable[str], prefix: str = ".") -> None:
+    """Remove temporary files whose process was killed: no living one holds their locks."""
     if fcntl is None:
         return
-    for name in _temporary_names(path.parent):
-        if name.startswith(f".{path.name}."):
-            with contextlib.suppress(OSError), (path.parent / name).open("r+b") as file:
+    for name in names:
+        if name.startswith(prefix):
+            with contextlib.suppress(OSError), (folder / name).open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (path.parent / name).unlink()
+                (folder / name).unlink()
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 @functools.lru_cache(maxsize=64)
 def _temporary_names(folder: Path) -> tuple[str, ...]:
     """The temporary files in a folder when this process first writes there; a folder is listed once."""
+    return _list_temporary(folder)
+
+
+def _list_temporary(folder: Path) -> tuple[str, ...]:
     with os.scandir(folder) as entries:
         return tuple(
             entry.name for entry in entries
@@ -148,9 +169,7 @@ def locked(path: Path) -> Iterator[None]:
         InputError: if the system does not let the file be made.
     """
     with contextlib.ExitStack() as held:
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(path))
-        except OSError as error:
-            refuse_unwritable(path, error)
         yield

@@ -11,7 +11,7 @@ from typing import NoReturn
 import numpy as np
 
 from robcal.base.checks import IntArray, refuse
-from robcal.base.files import locked
+from robcal.base.files import locked, writing
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.data.imagenet import read_imagenet
 from robcal.data.lazy import ManyPictures
@@ -63,11 +63,12 @@ def unpack_pictures(path: str, out: Path, *, reporter: Reporter = SILENT) -> Pat
             return out
         _write(json.dumps(origin, indent=1).encode(), work / MARK, work)
         _write_all(targets, work, reporter)
-        for name in (LOCK, SCRATCH):
-            (work / name).unlink(missing_ok=True)
-        if out.exists():
-            out.rmdir()
-        work.replace(out)
+        with writing(out):
+            for name in (LOCK, SCRATCH):
+                (work / name).unlink(missing_ok=True)
+            if out.exists():
+                out.rmdir()
+            work.replace(out)
     return out
 
 
@@ -137,7 +138,8 @@ def _write_all(targets: Targets, work: Path, reporter: Reporter) -> None:
     with stop_at_boundary() as stop:
         for part, (source, labels, folders) in targets.items():
             for folder in folders:
-                (work / part / folder).mkdir(parents=True, exist_ok=True)
+                with writing(work / part / folder):
+                    (work / part / folder).mkdir(parents=True, exist_ok=True)
             for start in range(0, len(source), STRIDE):
                 stop.raise_if_set()
                 rows = np.arange(start, min(start + STRIDE, len(source)))
@@ -151,5 +153,11 @@ def _write_all(targets: Targets, work: Path, reporter: Reporter) -> None:
 
 
 def _write(data: bytes, file: Path, work: Path) -> None:
-    (work / SCRATCH).write_bytes(data)
-    (work / SCRATCH).replace(file)
+    """Write a file under a temporary name and rename it: under the lock that one name is free, and no folder is listed.
+
+    Raises:
+        InputError: if the system does not let the file be written.
+    """
+    with writing(file):
+        (work / SCRATCH).write_bytes(data)
+        (work / SCRATCH).replace(file)

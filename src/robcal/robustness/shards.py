@@ -16,8 +16,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import nn
 
 from robcal.base.checks import InputError, IntArray, check_num_levels, check_output, check_positive_int, refuse
 from robcal.base.distributed import Group, process_group
+from robcal.base.files import writing
 from robcal.base.progress import SILENT, Reporter, StopRequested, stop_at_boundary
 from robcal.base.storage import digest_of, load_arrays, load_scores, save_arrays, save_scores
 from robcal.base.types import STATUSES, Scores
@@ -334,11 +335,10 @@ def remove_shards(out: Path) -> None:
     shards = _folder_of_shards(out)
     if not shards.exists():
         return
-    with (
-        contextlib.suppress(FileNotFoundError),  # another process is faster
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as trash,
-    ):
-        shards.rename(Path(trash) / "parts")
+    trash = out.with_name(f".{out.name}.{os.getpid()}.tmp")  # a name in the same folder, which takes no room
+    with writing(trash), contextlib.suppress(FileNotFoundError):  # another process is faster
+        shards.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _clear_half_written(out: Path) -> None:

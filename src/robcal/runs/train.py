@@ -24,6 +24,7 @@ from torch import nn
 
 from robcal.base.checks import check_num_levels, refuse
 from robcal.base.distributed import choose_device, process_group
+from robcal.base.files import remove_left_behind
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import (
     digest_of,
@@ -154,7 +155,8 @@ def _save_networks(
 
 
 def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite: bool) -> None:
-    """Write run.json, or accept the one that is there if it is of the same run."""
+    """Write run.json, or accept the one that is there if it is of the same run; remove what a killed run left."""
+    remove_left_behind(directory)
     digests = {name: data.digest(name) for name in ("train", "val", "test")}
     key = digest_of({"settings": settings.identity(), "data": digests})
     file = directory / "run.json"
