@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robcal.calibration.threshold import selective_threshold
     from robcal.results.audit import Audit, audit, audit_confidence
     from robcal.robustness.scoring import score
+    from robcal.runs.export import export
     from robcal.smoothing.own_loop import ARAdaLS
     from robcal.smoothing.smoother import AdaptiveLabelSmoother
     from robcal.smoothing.soft_labels import level_statistics, soft_cross_entropy
@@ -46,6 +47,7 @@ _HOMES = {
     "brier_score": "robcal.calibration.metrics",
     "calibration_error": "robcal.calibration.metrics",
     "compare_models": "robcal.results.against",
+    "export": "robcal.runs.export",
     "calibration_error_interval": "robcal.calibration.intervals",
     "calibration_noise_floor": "robcal.calibration.corrected",
     "fit": "robcal.training.loop",
@@ -77,6 +79,7 @@ __all__ = [
     "calibration_error",
     "calibration_error_interval",
     "calibration_noise_floor",
+    "export",
     "fit",
     "level_statistics",
     "load_recalibrator",

@@ -221,7 +221,7 @@ def test_audit_takes_any_model(words: list[str], files: dict[str, Path], own_cod
     )
     table = expected.to_text(120).splitlines()
     rows = [line for line in table if re.match(r"\s*[012] ", line)]
-    assert len(rows) == 3
+    assert len(rows) >= 3
     assert all(row in told for row in rows), told
 
 

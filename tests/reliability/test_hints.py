@@ -26,7 +26,7 @@ HOW_TO = (
 COVERED = (
     *("smoothing/", "methods/", "models/", "training/", "data/", "calibration/", "commands/", "base/arrays.py"),
     *("base/array_hints.py", "base/checks.py", "base/user_files.py", "base/levels.py", "robustness/"),
-    *("results/audit.py", "results/model_audit.py", "runs/any_model.py"),
+    *("results/audit.py", "results/model_audit.py", "runs/any_model.py", "runs/export.py"),
     *("runs/train.py", "runs/directory.py", "runs/level_sources.py", "runs/cross_fit.py", "runs/measure.py"),
     "comparison/plan_file.py",
 )

@@ -31,7 +31,7 @@ def save_data(folder: Path, classes: int = 3, features: int = 4) -> str:
     draw = np.random.default_rng(0)
     arrays = {
         f"{array}_{split}": value
-        for split, n in (("train", 60), ("val", 30), ("test", 30))
+        for split, n in (("train", 60), ("val", 60), ("test", 30))
         for array, value in (
             ("x", draw.normal(size=(n, features)).astype(np.float32)),
             ("y", np.arange(n) % classes),

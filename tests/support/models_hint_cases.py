@@ -16,6 +16,8 @@ from torch import nn
 
 from robcal.models.onnx_file import load_onnx
 from robcal.models.weights import read_weights
+from robcal.runs.export import _write_pt2 as write_pt2
+from robcal.runs.export import _write_safetensors as write_safetensors
 
 Scored = Callable[..., Callable[[], object]]
 
@@ -135,7 +137,44 @@ def _of_a_model(folder: Path) -> Steps:
         yield robcal(*command.split(), "--levels", 2, "--resamples", 20, "--quiet")
 
 
+def _trained(folder: Path, *more: object) -> None:
+    train = ("train", "--data", save_data(folder), "--method", "vanilla", "--epochs", 1, "--device", "cpu", "--quiet")
+    robcal(*train, "--model", "mlp", "--out", folder / "run", *more)()
+
+
+def _several_networks(folder: Path) -> Steps:
+    _trained(folder, "--members", 2)
+    export_it = ("export", folder / "run", "--out", folder / "net", "--format")
+    hint = yield robcal(*export_it, "safetensors")
+    yield robcal(*export_it, hint.removesuffix(".").split()[-1])
+
+
+def _mixed_classes(folder: Path) -> Steps:
+    _trained(folder)
+    robcal("recalibrate", folder / "run", "--method", "vector")()
+    export_it = ("export", folder / "run", "--out", folder / "net")
+    hint = yield robcal(*export_it)
+    words = re.search(r"robcal (recalibrate .*); and pass (--recalibrator FILE)", hint)
+    places = {"RUN": folder / "run", "FILE": folder / "r.json", "FILE.json": folder / "r.json"}
+    robcal(*(places.get(word, word) for word in words[1].split()))()
+    yield robcal(*export_it, *(places.get(word, word) for word in words[2].split()))
+
+
+class _Depends(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+def _no_graph(folder: Path) -> Steps:
+    inputs = torch.zeros(2, 3)
+    yield lambda: write_pt2([_Depends()], [], inputs, folder / "net.pt2")
+    yield lambda: write_safetensors([_Depends()], [], inputs, folder / "net.safetensors")
+
+
 CASES = [
+    Case("an ensemble as safetensors", "Pass --format pt2", _several_networks),
+    Case("a recalibration that mixes classes", "can be folded into pt2", _mixed_classes),
+    Case("a network that depends on values", "--format safetensors", _no_graph),
     Case("onnxruntime is not installed", "Install it", _without_onnxruntime),
     Case("a model that returns probabilities", "Pass --outputs probs", _probabilities),
     Case("a model in place of a run", "Name it by --model", _of_a_model),

@@ -10,6 +10,7 @@ import typer
 from robcal.base.checks import InputError
 from robcal.commands.audit import audit, report
 from robcal.commands.compare import compare
+from robcal.commands.export import export
 from robcal.commands.options import OWN_OPTIONS, MethodCommand
 from robcal.commands.recalibrate import recalibrate
 from robcal.commands.score import fidelity, score
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 app.command()(demo)  # the order of --help
 app.command(cls=MethodCommand, context_settings=OWN_OPTIONS)(train)
-for command in (score, fidelity, audit, recalibrate, report, compare, unpack):
+for command in (score, fidelity, audit, recalibrate, export, report, compare, unpack):
     app.command()(command)
 
 

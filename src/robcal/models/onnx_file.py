@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robcal.base.checks import refuse
+from robcal.base.extras import import_extra
 from robcal.base.files import reading
 
 
@@ -42,10 +41,7 @@ def load_onnx(path: Path) -> OnnxModel:
     Raises:
         InputError: if onnxruntime is not installed, or does not read the file.
     """
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError:
-        refuse(f"{path} is an ONNX model", "onnxruntime runs it", "Install it: pip install 'robcal[onnx]'")
+    runtime = import_extra("onnxruntime", "onnx", f"{path}, an ONNX model,")
     with reading(path, "the model", rule="it must be an ONNX model", fix="Copy the file again, or export it anew"):
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what is wrong comes as an error

@@ -69,12 +69,12 @@ def load_program(path: Path, kind: FileKind) -> Program:
                 "Export the model again from its code, without example inputs of other types; "
                 "or name the code: --model package.module:factory --weights FILE",
             )
-        with warnings.catch_warnings(), _never_unpickling():
+        with path.open("rb") as file, warnings.catch_warnings(), _never_unpickling():
             warnings.simplefilter("ignore")  # torch.jit.load calls itself deprecated
             run: nn.Module = (
                 torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
                 if kind == "torchscript"
-                else torch.export.load(path).module()
+                else torch.export.load(file).module()
             )
         return Program(run, digest_of_file(path)).train(False)
 

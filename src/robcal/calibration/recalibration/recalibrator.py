@@ -121,6 +121,11 @@ class Recalibrator:
             check_choice(monotone, ("increasing", "decreasing"), "monotone")
         self.monotone, self.seed = monotone, check_seed(seed)
 
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """After `fit`: what is done to the logits, one after another."""
+        return self._maps
+
     def fit(self, logits: Any, labels: Any, scores: Any = None) -> Recalibrator:
         """Fit on validation data that the network was not trained on.
 

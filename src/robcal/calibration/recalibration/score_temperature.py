@@ -95,6 +95,10 @@ class ScoreTemperature:
         value: FloatArray = _design(self.scale(scores), len(self.coefficients)) @ self.coefficients
         return value
 
+    def spline(self) -> BSpline:
+        """Return log T as a function of u."""
+        return BSpline(_knots(len(self.coefficients)), self.coefficients, _DEGREE)
+
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return logits / T(s)."""
         assert scores is not None
@@ -308,6 +312,10 @@ def _differences() -> FloatArray:
 
 def _design(u: FloatArray, splines: int) -> FloatArray:
     """Return the (N, K) values of cubic B-splines with equally spaced knots on [0, 1]."""
-    knots = np.concatenate([np.zeros(_DEGREE), np.linspace(0, 1, splines - _DEGREE + 1), np.ones(_DEGREE)])
-    values: FloatArray = BSpline.design_matrix(u, knots, _DEGREE).toarray()
+    values: FloatArray = BSpline.design_matrix(u, _knots(splines), _DEGREE).toarray()
     return values
+
+
+def _knots(splines: int) -> FloatArray:
+    """Return the equally spaced knots, those at the ends repeated."""
+    return np.concatenate([np.zeros(_DEGREE), np.linspace(0, 1, splines - _DEGREE + 1), np.ones(_DEGREE)])

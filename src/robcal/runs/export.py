@@ -1,0 +1,320 @@
+"""A trained run as a file that needs no robcal: the network with its normalisation and its recalibration folded in."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import numpy as np
+import torch
+from scipy.interpolate import PPoly
+from torch import Tensor, nn
+
+from robcal.base.checks import FloatArray, check_choice, check_output, refuse
+from robcal.base.extras import import_extra
+from robcal.base.files import reason_of, replacing
+from robcal.calibration.recalibration import Recalibrator, load_recalibrator
+from robcal.calibration.recalibration.maps import Map, Temperature
+from robcal.calibration.recalibration.score_temperature import ScoreTemperature
+from robcal.models.onnx_file import load_onnx
+from robcal.models.programs import load_program
+from robcal.runs.directory import Run, load_networks, open_run
+from robcal.training.predict import softmax
+
+Format = Literal["safetensors", "pt2", "onnx"]
+FORMATS: tuple[Format, ...] = ("safetensors", "pt2", "onnx")
+
+#: Probabilities of the file and those of robcal differ by at most this much.
+TOLERANCE = 1e-5
+#: The file is tried on at most so many validation inputs.
+TRIED = 1000
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote.
+
+    Attributes:
+        path: the file.
+        recalibration: name of the recalibration that is folded in; "none" for the network's own probabilities.
+        difference: largest difference between its probabilities and robcal's, over the validation inputs tried.
+        tried: number of these.
+    """
+
+    path: Path
+    recalibration: str
+    difference: float
+    tried: int
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    format: Format = "pt2",
+    recalibrator: str | Path | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a finished run as a file that predicts without robcal (docs/export.md says how to load each).
+
+    "pt2" (torch.export) and "onnx" hold a program: inputs (B, …) in input units, B any number → (B, Z) float32 logits
+    whose softmax are the recalibrated probabilities; an ensemble is one program. "safetensors" holds tensors, for a
+    network whose code is yours: the network's, "mean", "std" and "temperature".
+
+    Args:
+        run: run directory of `robcal train`.
+        out: the file.
+        format: "safetensors", "pt2" or "onnx" (which needs the extra `onnx`).
+        recalibrator: a file of `robcal recalibrate`; default: recalibrator.json in the run, if there is one. `none`,
+            `temperature` and `score-temperature` by the margin can be folded in (the last not into "safetensors").
+        overwrite: whether a file that is there may be replaced.
+
+    Returns:
+        What was written, with how far its probabilities are from robcal's.
+
+    Raises:
+        InputError: if the run is not finished, the recalibration cannot be folded in, or the network cannot be
+            exported for batches of any size; nothing is written then.
+        RuntimeError: if the probabilities of the file are not those of robcal to 1e-5; the file is removed.
+    """
+    opened, target = open_run(Path(run)), check_output(Path(out), overwrite=overwrite)
+    check_choice(format, FORMATS, "format")
+    found = _recalibrator(opened, None if recalibrator is None else Path(recalibrator))
+    maps = () if found is None else _foldable(found, format)
+    networks = load_networks(opened)
+    if format == "safetensors" and len(networks) > 1:
+        refuse(
+            f"{opened.directory} holds {len(networks)} networks", "a safetensors file holds one", "Pass --format pt2"
+        )
+    split = opened.dataset().split("val")
+    inputs = split.batch(np.arange(min(len(split), TRIED)))
+    with replacing(target) as temporary:
+        predict = _WRITERS[format](networks, maps, inputs[:2], temporary)
+        difference = _difference(predict, opened, found, inputs)
+        if not difference <= TOLERANCE:
+            raise RuntimeError(f"{target} was not written: its probabilities differ from robcal's by {difference:.2g}")
+    return Exported(target, "none" if found is None else found.method, difference, len(inputs))
+
+
+def _recalibrator(run: Run, file: Path | None) -> Recalibrator | None:
+    """The recalibration that the user named, or the run's own; None where there is none."""
+    own = run.directory / "recalibrator.json"
+    if file is None and not own.exists():
+        return None
+    return load_recalibrator(own if file is None else file)
+
+
+def _foldable(found: Recalibrator, format: Format) -> Sequence[Map]:
+    """The maps of a recalibration that tensor operations can express."""
+    allowed: tuple[type, ...] = (Temperature,) if format == "safetensors" else (Temperature, ScoreTemperature)
+    by_margin = found.score == "margin" or not any(isinstance(one, ScoreTemperature) for one in found.maps)
+    if not (by_margin and all(isinstance(one, allowed) for one in found.maps)):
+        kinds = "none and temperature" if format == "safetensors" else "none, temperature and score-temperature"
+        refuse(
+            f"the recalibration is {found.method}{'' if by_margin else f' by {found.score}'}",
+            f"{kinds} (by the margin) can be folded into {format}",
+            "Fit such a one: robcal recalibrate RUN --method temperature --out FILE.json; and pass --recalibrator FILE",
+        )
+    return found.maps
+
+
+def _difference(predict: Callable[[Tensor], Tensor], run: Run, found: Recalibrator | None, inputs: Tensor) -> float:
+    """Largest difference of probabilities over inputs, in batches of several sizes, from what robcal says of them."""
+    known = run.predictions("val")
+    size = len(inputs)
+    expected: FloatArray = known.probs[:size].astype(np.float64)
+    if found is not None:
+        logits = (
+            known.logits if known.logits is not None else np.log(np.maximum(known.probs, np.finfo(np.float32).tiny))
+        )
+        expected = found.predict_proba(logits[:size].astype(np.float64))
+    sizes = [1, 2, *([256] * (size // 256 + 1))]
+    with torch.no_grad():
+        outputs = [predict(part) for part in _cut(inputs, sizes)]
+    return float(np.abs(softmax(torch.cat(outputs).numpy()) - expected).max())
+
+
+def _cut(inputs: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
+    start = 0
+    for size in sizes:
+        if start < len(inputs):
+            yield inputs[start : start + size]
+        start += size
+
+
+# The network and its recalibration as tensor operations ---------------------------------------------------------------
+
+
+class Deployed(nn.Module):
+    """One network or the mean of several, and a recalibration: inputs (B, …) → (B, Z) float32 logits.
+
+    Args:
+        networks: each with its normalisation.
+        maps: temperatures, one after another.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], maps: Sequence[Map]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.maps = nn.ModuleList(_as_module(one) for one in maps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict; the softmax of what comes back are the probabilities."""
+        outputs = [network(x).double() for network in self.networks]
+        logits: Tensor = outputs[0]
+        if len(outputs) > 1:
+            probs = torch.stack([one.softmax(1) for one in outputs]).mean(0)
+            logits = probs.clamp_min(torch.finfo(torch.float64).tiny).log()
+        best = logits.topk(2, dim=1).values
+        margin = best[:, :1] - best[:, 1:]
+        for one in self.maps:
+            logits = one(logits, margin)
+        return logits.float()
+
+
+class _Divide(nn.Module):
+    """Divide by one temperature."""
+
+    temperature: Tensor
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float64))
+
+    def forward(self, logits: Tensor, margin: Tensor) -> Tensor:
+        return logits / self.temperature
+
+
+class _DivideByScore(nn.Module):
+    """Divide by T(margin): log T is a spline of u, and u a broken line of the margin.
+
+    Both are sums over their pieces, each a polynomial of how much of the piece lies below the argument: clamp(v - a, 0,
+    length). So the graph holds sums and products only.
+    """
+
+    points: Tensor
+    lengths: Tensor
+    slopes: Tensor
+    knots: Tensor
+    widths: Tensor
+    cubic: Tensor
+    ends: Tensor
+
+    def __init__(self, fitted: ScoreTemperature) -> None:
+        super().__init__()
+        points = np.unique(fitted.scale.points)
+        places = fitted.scale(points)
+        spline = fitted.spline()
+        pieces = PPoly.from_spline((spline.t, spline.c, spline.k))
+        used = np.flatnonzero(np.diff(pieces.x) > 0)
+        arrays = {
+            "points": points[:-1],
+            "lengths": np.diff(points),
+            "slopes": np.diff(places) / np.diff(points),
+            "knots": pieces.x[used],
+            "widths": np.diff(pieces.x)[used],
+            "cubic": pieces.c[:3, used],
+            "ends": np.array([places[0], float(spline(0.0))]),
+        }
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)))
+
+    def forward(self, logits: Tensor, margin: Tensor) -> Tensor:
+        below = torch.minimum((margin - self.points).clamp_min(0), self.lengths)
+        u = self.ends[0] + (below * self.slopes).sum(1, keepdim=True)
+        t = torch.minimum((u - self.knots).clamp_min(0), self.widths)
+        first, second, third = self.cubic
+        log_temperature = self.ends[1] + (((first * t + second) * t + third) * t).sum(1, keepdim=True)
+        scaled: Tensor = logits / log_temperature.exp()
+        return scaled
+
+
+def _as_module(one: Map) -> nn.Module:
+    return _DivideByScore(one) if isinstance(one, ScoreTemperature) else _Divide(one.temperature)  # type: ignore[attr-defined]
+
+
+# Writers: each returns what predicts from the file that it wrote ------------------------------------------------------
+
+
+def _write_pt2(
+    networks: Sequence[nn.Module], maps: Sequence[Map], inputs: Tensor, file: Path
+) -> Callable[[Tensor], Tensor]:
+    buffer = io.BytesIO()
+    torch.export.save(_exported(Deployed(networks, maps).eval(), inputs), buffer)
+    file.write_bytes(buffer.getvalue())
+    return load_program(file, "pt2")
+
+
+def _write_onnx(
+    networks: Sequence[nn.Module], maps: Sequence[Map], inputs: Tensor, file: Path
+) -> Callable[[Tensor], Tensor]:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        import_extra(package, "onnx", "--format onnx")
+    program = _exported(Deployed(networks, maps).eval(), inputs)
+    with _quiet():
+        made = torch.onnx.export(program, dynamo=True, input_names=["inputs"], output_names=["logits"], verbose=False)
+    assert made is not None
+    made.save(file)
+    return load_onnx(file)
+
+
+def _exported(module: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
+    """The graph of a module for batches of any size."""
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
+    except Exception as error:  # torch raises many kinds
+        _refuse_graph(error)
+
+
+def _refuse_graph(error: Exception) -> NoReturn:
+    refuse(
+        f"torch.export cannot make a graph of the network ({reason_of(error)})",
+        "its forward must not depend on the values of a tensor or on the size of the batch",
+        "Change its code so; or pass --format safetensors, which takes the weights alone",
+    )
+
+
+def _write_safetensors(
+    networks: Sequence[nn.Module], maps: Sequence[Map], inputs: Tensor, file: Path
+) -> Callable[[Tensor], Tensor]:
+    from safetensors.torch import load_file, save_file
+
+    (network,) = networks
+    temperature = np.prod([one.temperature for one in maps]) if maps else 1.0  # type: ignore[attr-defined]
+    tensors = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
+    tensors["temperature"] = torch.tensor(float(temperature))
+    save_file(tensors, file, metadata={"logits": "network((x - mean) / std) / temperature"})
+    read = load_file(file)
+    scale, again = read.pop("temperature"), copy.deepcopy(network)
+    again.load_state_dict(read)
+
+    return lambda x: again(x) / scale
+
+
+_WRITERS: dict[Format, Callable[[Sequence[nn.Module], Sequence[Map], Tensor, Path], Callable[[Tensor], Tensor]]] = {
+    "safetensors": _write_safetensors,
+    "pt2": _write_pt2,
+    "onnx": _write_onnx,
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what exporters log and warn of from the user: what matters they raise."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,153 @@
+"""A run as a file that needs no robcal: right to 1e-5 for any batch size, loaded by the lines that the docs show."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hint_cases import robcal as command
+from model_files import CODE, save_data
+from network_hint_cases import code_of
+from torch import nn
+
+import robcal
+from robcal.base.checks import InputError
+from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature
+from robcal.runs import export as module
+from robcal.runs.directory import open_run
+from robcal.runs.export import Deployed
+
+pytestmark = pytest.mark.slow
+
+DOCS = Path(__file__).parents[2] / "docs" / "export.md"
+
+#: Maps of recalibrators, as their files have them.
+POINTS = [*np.linspace(0, 2, 33), *np.linspace(2, 9, 32)]
+SCORED = {"kind": "score-temperature", "points": POINTS, "coefficients": [1.2, 0.9, 0.4, 0.8, 0.1, -0.3, 0.2, 0.0]}
+MAPS = {"temperature": [{"kind": "temperature", "temperature": 2.5}], "score-temperature": [SCORED]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working directory: code of a user's own, data, and runs of one network and of an ensemble."""
+    made = tmp_path_factory.mktemp("export")
+    save_data(made)
+    with code_of(made, CODE):
+        (made / "own_model.py").write_text(CODE)
+        train = (
+            "train",
+            "--data",
+            "npz:data.npz",
+            "--method",
+            "vanilla",
+            "--epochs",
+            "2",
+            "--device",
+            "cpu",
+            "--quiet",
+        )
+        command(*train, "--model", "own_model:net", "--out", "run")()
+        command(*train, "--model", "mlp", "--members", "2", "--out", "ensemble")()
+        yield made
+
+
+def recalibrator(run: Path, method: str) -> robcal.Recalibrator:
+    """A recalibration in a file of the run."""
+    found = open_run(run).predictions("val")
+    logits = np.log(np.maximum(found.probs, 1e-30))
+    file = robcal.Recalibrator("temperature").fit(logits, found.labels).save(run / "recalibrator.json", overwrite=True)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "method": method, "maps": MAPS[method]}))
+    return robcal.load_recalibrator(file)
+
+
+def expected(run: Path, found: robcal.Recalibrator) -> tuple[np.ndarray, np.ndarray]:
+    """Test inputs, and what robcal says of them."""
+    test = open_run(run).predictions("test")
+    with np.load(run.parent / "data.npz") as data:
+        return data["x_test"], found.predict_proba(test.logits.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("format", "method"),
+    [("pt2", "score-temperature"), ("onnx", "score-temperature"), ("safetensors", "temperature")],
+)
+def test_files_are_loaded_as_the_docs_show(format: str, method: str, folder: Path) -> None:
+    run = folder / "run"
+    inputs, probs = expected(run, recalibrator(run, method))
+    told = command(
+        "export", "run", "--format", format, "--out", f"net.{format}", "--factory", "own_model:net", "--overwrite"
+    )()
+    assert f"folded in: {method}" in told
+    assert float(re.search(r"by (\S+) at most", told)[1]) < 1e-5
+    (block,) = re.findall(rf"## {format}\n.*?```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(block.strip().splitlines()) <= 12
+    assert "robcal" not in block
+    names = {"inputs": inputs}
+    exec(block, names)
+    np.testing.assert_allclose(np.asarray(names["probs"]), probs, atol=1e-5)
+    assert np.abs(np.asarray(names["probs"]) - open_run(run).predictions("test").probs).max() > 0.05
+
+
+def test_an_exported_program_runs_where_robcal_is_not(folder: Path) -> None:
+    recalibrator(folder / "run", "temperature")
+    robcal.export(folder / "run", folder / "alone.pt2", overwrite=True)
+    code = (
+        "import sys; sys.modules['robcal'] = None\n"
+        "import torch\n"
+        "net = torch.export.load('alone.pt2').module()\n"
+        "print(*(tuple(net(torch.zeros(n, 4)).shape) for n in (1, 5)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout == "(1, 3) (5, 3)\n", done.stderr
+
+
+def test_an_ensemble_is_one_program(folder: Path) -> None:
+    (folder / "ensemble" / "recalibrator.json").unlink(missing_ok=True)
+    made = robcal.export(folder / "ensemble", folder / "ensemble.pt2")
+    assert (made.recalibration, made.tried) == ("none", 60)
+    assert made.difference < 1e-5
+    with pytest.raises(InputError, match=r"holds 2 networks; a safetensors file holds one"):
+        robcal.export(folder / "ensemble", folder / "e.safetensors", format="safetensors")
+
+
+def test_an_exported_program_comes_in_again(folder: Path) -> None:
+    """The exported program is a model that `robcal score` takes: distances are those of the run."""
+    recalibrator(folder / "run", "temperature")
+    robcal.export(folder / "run", folder / "again.pt2", overwrite=True)
+    options = ("--method", "first-order", "--overwrite", "--quiet", "--device", "cpu")
+    command("score", "--model", "run", "--factory", "own_model:net", "--out", "a.parquet", *options)()
+    command("score", "--model", "again.pt2", "--data", "npz:data.npz", "--out", "b.parquet", *options)()
+    first, second = robcal.load_scores("a.parquet"), robcal.load_scores("b.parquet")
+    np.testing.assert_allclose(first.distance, second.distance, rtol=1e-4)
+
+
+def test_a_file_that_predicts_otherwise_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recalibrator(folder / "run", "temperature")
+    monkeypatch.setattr(module._Divide, "forward", lambda self, logits, margin: logits / (self.temperature + 0.01))
+    with pytest.raises(RuntimeError, match="its probabilities differ from robcal's by"):
+        robcal.export(folder / "run", folder / "wrong.pt2")
+    assert not (folder / "wrong.pt2").exists()
+
+
+def test_networks_that_depend_on_values_cannot_be_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Depends(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(InputError, match=r"cannot make a graph .*--format safetensors"):
+        module._exported(Deployed([Depends()], []).eval(), torch.zeros(2, 3))
+
+
+def test_the_graph_of_a_score_temperature_is_its_function() -> None:
+    """At ties, beyond both ends and for a class that is masked off, in float64."""
+    fitted = ScoreTemperature(ScoreScale(np.array([0.5, 1.0, 1.0, 1.0, 4.0])), np.array(SCORED["coefficients"]))
+    margin = np.array([0.0, 0.5, 0.7, 1.0, 1.5, 3.9, 4.0, 50.0, np.inf])
+    logits = np.stack([margin, np.zeros(len(margin))], 1)
+    logits[-1] = [0.0, -np.inf]
+    found = module._as_module(fitted)(torch.from_numpy(logits), torch.from_numpy(margin[:, None]))
+    np.testing.assert_allclose(found.numpy(), fitted(logits, margin), rtol=1e-12)
