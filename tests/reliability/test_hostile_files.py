@@ -293,6 +293,49 @@ def test_a_parquet_file_of_a_billion_equal_labels_is_refused(tmp_path):
         read_array(tmp_path / "x.parquet", "the labels")
 
 
+def rewritten(source: Path, target: Path, change, compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+
+
+def read_state_dict(path: Path) -> object:
+    from robcal.models.weights import read_weights
+
+    return read_weights(path)
+
+
+@pytest.mark.parametrize("load", [load_state, read_state_dict])
+def test_a_file_of_torch_that_declares_more_than_it_holds_is_refused_before_torch_reads_it(tmp_path, load):
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    save_state({"w": torch.zeros(4), "b": torch.zeros(3, dtype=torch.float64)}, good)
+    assert load(good)["b"].dtype == torch.float64
+
+    def many(name: str, data: bytes) -> bytes:
+        number = b"J" + struct.pack("<i", 2**30)
+        return data.replace(b"K\x04tq", number + b"tq").replace(b"K\x04\x85", number + b"\x85")
+
+    rewritten(good, bad, many)
+    with mock.patch("torch.load", side_effect=AssertionError("torch reads it")):
+        with pytest.raises(InputError, match=r"it declares 4,294,967,296 bytes of tensor \d, and 16 are stored"):
+            load(bad)
+        rewritten(good, bad, lambda name, data: bytes(2**26) if name.endswith("data/0") else data, zipfile.ZIP_DEFLATED)
+        assert bad.stat().st_size < 2**18
+        with pytest.raises(InputError, match=r"bad\.pt .*its members are packed"):
+            load(bad)
+
+
+def test_what_a_state_names_is_neither_imported_nor_called(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return os.system, ("touch " + str(tmp_path / "ran"),)
+
+    torch.save({"w": torch.zeros(2), "x": Runs()}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"x\.pt"):
+        load_state(tmp_path / "x.pt")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_pickle_that_names_one_list_a_billion_times_is_refused():
     value: object = [0]
     for _ in range(30):

@@ -25,6 +25,7 @@ from robcal.base.encoding import plain, typed
 from robcal.base.files import reading, refuse_unwritable, replacing
 from robcal.base.npy import check_packing, map_npy, read_npy
 from robcal.base.seals import SEAL, check_seal, seal_of
+from robcal.base.torch_files import check_torch_file
 from robcal.base.types import FidelityRow, Levels, Predictions, Results, Scores
 
 if typing.TYPE_CHECKING:
@@ -415,7 +416,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, tensors and plain values only.
 
     Raises:
-        InputError: if the file is missing, truncated, or holds anything else.
+        InputError: if the file is missing, truncated, holds anything else, or declares more than it holds.
     """
     import warnings
 
@@ -423,6 +424,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
     with reading(path, "the saved state"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a foreign pickle makes torch warn before it refuses
+        check_torch_file(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"it holds {type(state).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from robcal.base.checks import refuse
 from robcal.base.files import reading
+from robcal.base.torch_files import check_torch_file
 from robcal.models.file_kinds import KIND_NAMES, kind_of_file
 
 Tensors = dict[str, Tensor]
@@ -91,6 +93,8 @@ def _read_state_dict(path: Path) -> Tensors:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # a foreign pickle makes torch warn before it refuses
+        if zipfile.is_zipfile(path):  # files of torch before 1.6 are none
+            check_torch_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
         for mapping in _mappings(found):
             tensors = {str(name): value.detach() for name, value in mapping.items() if isinstance(value, Tensor)}
