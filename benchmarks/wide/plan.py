@@ -94,13 +94,18 @@ class Group:
 
 
 def load_plan(path: Path) -> Plan:
-    """Read a plan.
+    """Read a plan; raises as `parse_plan`."""
+    return parse_plan(path.read_text(encoding="utf-8"))
+
+
+def parse_plan(text: str) -> Plan:
+    """Return the plan that a TOML text holds.
 
     Raises:
         InputError: if a recipe is unknown, or levels come from a plain network that is not trained before.
         TypeError: if a key is unknown.
     """
-    record = tomllib.loads(path.read_text(encoding="utf-8"))
+    record = tomllib.loads(text)
     tupled = [{key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
               for one in (record, *record["regimes"])]  # fmt: skip
     plan = Plan(**{**tupled[0], "regimes": tuple(Regime(**one) for one in tupled[1:])})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from robcal.data.splits import stratified_subset
 from robcal.report import formatting
 from robcal.runs.shift import ShiftLogits
 from wide.measure import cells_of
+from wide.plan import Plan, Regime, parse_plan
 from wide.recipes import RECIPES
 from wide.store import Arrays, Results
 
@@ -45,13 +45,13 @@ class Section:
     """What was measured in a regime.
 
     Attributes:
-        regime: its table of the plan.
+        regime: of the plan.
         found: recipe → its runs, the referee left out.
         facts: recipe → facts of its runs, in the order of the seeds.
         referee: arrays and facts of the referee, or None.
     """
 
-    regime: Mapping[str, Any]
+    regime: Regime
     found: Mapping[str, Measurements]
     facts: Mapping[str, Sequence[Mapping[str, Any]]]
     referee: tuple[Arrays, Mapping[str, Any]] | None
@@ -65,25 +65,25 @@ def write_page(folder: Path, page: Path) -> None:
         page: a Markdown file.
     """
     results = Results(folder)
-    plan = tomllib.loads(results.about["plan"])
-    sections = [one for regime in plan["regimes"] if (one := section(results, plan, regime)).found]
+    plan = parse_plan(results.about["plan"])
+    sections = [one for regime in plan.regimes if (one := section(results, plan, regime)).found]
     page.parent.mkdir(parents=True, exist_ok=True)
     with replacing(page) as temporary:
         temporary.write_text("\n".join([head(results, plan), *map(told, sections)]), encoding="utf-8")
     save_json({**results.about, "regimes": [numbers(one) for one in sections]}, page.with_suffix(".json"))
 
 
-def section(results: Results, plan: Mapping[str, Any], regime: Mapping[str, Any]) -> Section:
+def section(results: Results, plan: Plan, regime: Regime) -> Section:
     """Compute every outcome of a regime."""
-    name, judge = regime["name"], f"{regime['name']}/plain/{regime.get('referee')}"
+    name, judge = regime.name, f"{regime.name}/plain/{regime.referee}"
     referee = (results.arrays[judge], results.facts[judge]) if judge in results else None
     levels, index = (None, None)
     if referee is not None:
-        levels = assign_levels(referee[0]["distance"], plan["levels"], ties="share")
+        levels = assign_levels(referee[0]["distance"], plan.levels, ties="share")
         index = referee[0]["scored"]
     found, facts = {}, {}
-    for recipe in regime["recipes"]:
-        names = {seed: f"{name}/{recipe}/{seed}" for seed in regime["seeds"] if f"{name}/{recipe}/{seed}" in results}
+    for recipe in regime.recipes:
+        names = {seed: f"{name}/{recipe}/{seed}" for seed in regime.seeds if f"{name}/{recipe}/{seed}" in results}
         if names:
             runs = {seed: outcomes(results.arrays[run], plan, levels, index) for seed, run in names.items()}
             found[recipe] = Measurements(RECIPES[recipe].title, runs)
@@ -91,30 +91,30 @@ def section(results: Results, plan: Mapping[str, Any], regime: Mapping[str, Any]
     return Section(regime, found, facts, referee)
 
 
-def outcomes(arrays: Arrays, plan: Mapping[str, Any], levels: Any, index: Any) -> tuple[Outcome, Outcome]:
+def outcomes(arrays: Arrays, plan: Plan, levels: Any, index: Any) -> tuple[Outcome, Outcome]:
     """Compute the outcomes of a run, raw and after the temperature of its validation split."""
     labels = {name: arrays[f"{name}_labels"].astype(np.int64) for name in ("val", "test")}
     logits = {name: arrays[name].astype(np.float32) for name in ("val", "test", "shift")}
     corrupted = stratified_subset(labels["test"], logits["shift"].shape[1], num_classes=logits["test"].shape[1])
-    shift = ShiftLogits(logits["shift"], labels["test"][corrupted], corrupted, tuple(cells_of(plan["severities"])))
+    shift = ShiftLogits(logits["shift"], labels["test"][corrupted], corrupted, tuple(cells_of(plan.severities)))
     evidence = Evidence(logits["val"], labels["val"], logits["test"], labels["test"], shift)
     temperature = TemperatureScaling().fit(logits["val"], labels["val"]).temperature
     raw, scaled = (outcome(evidence, one, levels=levels, index=index) for one in (1.0, temperature))
     return raw, scaled
 
 
-def head(results: Results, plan: Mapping[str, Any]) -> str:
+def head(results: Results, plan: Plan) -> str:
     """Say what the page is, and how it was made."""
     about = results.about
-    kinds = len(cells_of(plan["severities"])) // len(plan["severities"])
+    kinds = len(cells_of(plan.severities)) // len(plan.severities)
     return f"""# Wide ResNets on one GPU
 
 `make gpu` trains and measures, `python benchmarks/gpu.py --report DIR` writes this page and [every number](gpu.json);
-[docs/gpu.md](../gpu.md) says how. {about["data"]}, {plan["model"]}, batches of {plan["batch_size"]}, SGD, bf16;
+[docs/gpu.md](../gpu.md) says how. {about["data"]}, {plan.model}, batches of {plan.batch_size}, SGD, {plan.precision};
 {about["test_images"]:,} test images; {about["hardware"]["gpu"] or about["hardware"]["cpu"]}, torch {about["torch"]}.
 
-Shift: {kinds} corruptions at severities {formatting.joined([str(one) for one in plan["severities"]])} of
-{plan["shift_images"]:,} test images; the mean over these cells. "+ T": after one temperature, fitted on the validation
+Shift: {kinds} corruptions at severities {formatting.joined([str(one) for one in plan.severities])} of
+{plan.shift_images:,} test images; the mean over these cells. "+ T": after one temperature, fitted on the validation
 split, which AdaLS and AR-AdaLS use too (plain and mixup alone use none of it). Intervals are 95%, of another training
 run and another test split. ECE as measured; differences of ECE are those of the error with most of its bias removed.
 """
@@ -122,7 +122,7 @@ run and another test split. ECE as measured; differences of ECE are those of the
 
 def told(one: Section) -> str:
     """Write the tables of a regime."""
-    parts = [f"## {one.regime['title']}\n", means(one)]
+    parts = [f"## {one.regime.title}\n", means(one)]
     parts += [differences(one, other) for other in AGAINST if other in one.found and len(one.found) > 1]
     parts += [against_scaled(one, other) for other in SCALED if other in one.found and len(one.found) > 1]
     if one.referee is not None:
@@ -191,7 +191,7 @@ def judged(one: Section) -> str:
     count = len(one.referee[0]["scored"]) if one.referee else 0
     return (
         f"Confidence minus accuracy by level of adversarial distance to a plain network that no recipe uses (seed "
-        f"{one.regime['referee']}; {count:,} test images; level 0 is the least robust), mean over the seeds:\n\n"
+        f"{one.regime.referee}; {count:,} test images; level 0 is the least robust), mean over the seeds:\n\n"
         + table(["", *map(str, range(len(rows[0]) - 1))], rows)
     )
 
@@ -209,7 +209,7 @@ def scoring(arrays: Arrays, facts: Mapping[str, Any]) -> str:
 def numbers(one: Section) -> dict[str, Any]:
     """Every number of every run of a regime."""
     return {
-        "regime": one.regime,
+        "regime": asdict(one.regime),
         "recipes": {
             recipe: {
                 "title": runs.label,

@@ -54,7 +54,6 @@ precision = "float32"
 members = {members}
 shift_images = 8
 severities = [3]
-scored_images = 8
 
 [[regimes]]
 name = "few"
@@ -302,7 +301,7 @@ def check_page(folder, arrays):
     assert [float(cell) for cell in cells] == pytest.approx(means, abs=6e-4)
     assert "Minus AdaLS" not in text
     assert "As they come, minus plain + T" in text
-    assert "no recipe uses (seed 9; 8 test images" in text
+    assert "no recipe uses (seed 9; 40 test images" in text
     assert (folder / "gpu.json").exists()
 
 
@@ -347,7 +346,7 @@ def test_temperatures_come_from_validation(spec):
     logits = (rng.normal(size=(300, 3)) + 2 * np.eye(3)[labels]).astype(np.float32) * 5
     arrays = {"val": halved(logits), "val_labels": labels, "test": halved(logits), "test_labels": labels,
               "shift": np.zeros((15, 30, 3), np.float16)}  # fmt: skip
-    raw, scaled = outcomes(arrays, {"severities": [1]}, None, None)
+    raw, scaled = outcomes(arrays, Plan("", 1, (), severities=(1,)), None, None)
     assert (raw.temperature, scaled.temperature > 2) == (1.0, True)
     assert scaled.values["nll"] < raw.values["nll"]
     assert raw.values["accuracy"] == scaled.values["accuracy"]
