@@ -77,7 +77,6 @@ def test_every_error_is_carried_out(carried_out) -> None:
     unknown = [f"src/robcal/{file}:{line}, in {function}" for (file, function), line in missing.items()
                if file.startswith(COVERED) and (file, function) not in NOT_CARRIED_OUT]  # fmt: skip
     assert unknown == [], HOW_TO
-    assert set(NOT_CARRIED_OUT) <= set(missing)
 
 
 def test_every_text_of_a_hint_is_carried_out(carried_out) -> None:

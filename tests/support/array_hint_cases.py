@@ -208,6 +208,10 @@ ARRAYS: dict[str, ArrayCase] = {
         metrics.brier_score, {"probs": [[0.5, 0.5], [1.0]], "labels": [0, 1]}, "1 to 2 entries: give each as many",
         replaced(probs=[[0.5, 0.5], [1.0, 0.0]]),
     ),
+    "rows of ragged rows": ArrayCase(
+        metrics.brier_score, {"probs": [[[0.5], [0.5, 0.5]]] * 2, "labels": [0, 1]}, "Make an array of its numbers",
+        replaced(probs=[[0.5, 0.5]] * 2),
+    ),
     "no array": ArrayCase(
         metrics.brier_score, {"probs": [{}, 1.0], "labels": [0]}, "probs", replaced(probs=[[0.5, 0.5]])
     ),

@@ -1,5 +1,6 @@
 """Advice about files of arrays and `robcal audit`, carried out."""
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from array_hint_cases import LABELS, PROBS
 from hint_cases import Case, Steps, in_turn, robcal
+from runs_hint_cases import a_run
 
 from robcal import audit
 from robcal.base import checks
@@ -81,6 +84,44 @@ def _saved(folder: Path, message: str) -> None:
     read_array(folder / found[1], "the array")
 
 
+def _tensor(folder: Path) -> Steps:
+    torch.save(torch.from_numpy(PROBS), folder / "t.pt")
+    message = yield lambda: read_array(folder / "t.pt", "the array")
+    code = re.search(r"np\.save\(.*\)", message)
+    assert code is not None
+
+    def mended() -> None:
+        with contextlib.chdir(folder):
+            exec(code[0], {"np": np, "torch": torch})
+        read_array(folder / "t.npy", "the array")
+
+    yield mended
+
+
+def _model(folder: Path) -> Steps:
+    (folder / "model.xyz").write_bytes(b"x")
+    message = yield robcal("audit", folder / "model.xyz", "--quiet")
+    codes, words = re.findall(r"np\.save\('\w+\.npy', \w+\)", message), re.search(r"robcal (audit .*)\.$", message)
+    assert words is not None
+
+    def mended() -> None:
+        with contextlib.chdir(folder):
+            for code in codes:
+                exec(code, {"np": np, "probs": PROBS, "labels": LABELS})
+            robcal(*words[1].split(), "--levels", 4, "--resamples", 20, "--quiet")()
+
+    yield mended
+
+
+def _checkpoint(folder: Path) -> Steps:
+    run = a_run(folder)
+    options = ("--levels", 2, "--resamples", 20, "--quiet")
+    message = yield robcal("audit", run / "model.safetensors", *options)
+    words = re.search(r"robcal (audit .*)\.$", message)
+    assert words is not None
+    yield robcal(*words[1].split(), *options)
+
+
 def _pipe(folder: Path) -> Steps:
     _write(folder)
     os.mkfifo(folder / "pipe.npy")
@@ -114,6 +155,14 @@ CASES = [
         "a validation without labels",
         r"validation=\(val_probs, val_labels\)",
         in_turn(lambda: _audit(validation=(PROBS,)), lambda: _audit(validation=(PROBS, LABELS))),
+    ),
+    Case(
+        "a validation without scores",
+        r"validation=\(val_probs, val_labels, val_scores\)",
+        in_turn(
+            lambda: _audit(scores=PROBS[:, 0], num_levels=2, validation=(PROBS, LABELS)),
+            lambda: _audit(scores=PROBS[:, 0], num_levels=2, validation=(PROBS, LABELS, PROBS[:, 0])),
+        ),
     ),
     Case(
         "a validation of other classes",
@@ -151,6 +200,8 @@ CASES = [
     Case("nothing to audit", "robcal audit --help", _command("", "--help")),
     Case("probabilities alone", "--labels FILE", _command("--probs p.npy", TWO)),
     Case("an array as a run", "--probs", _command("p.npy", TWO)),
+    Case("a model as a run", "Run the model on test inputs and save what it says", _model),
+    Case("a network of a run", "Pass the directory: robcal audit", _checkpoint),
     Case("a run and labels", "pass --probs and --labels", _command("HERE --labels y.npy", TWO)),
     Case("the worst rows as text", r"--worst FILE\.csv", _command(f"{TWO} --worst w.txt", f"{TWO} --worst w.csv")),
     Case(
@@ -185,6 +236,7 @@ CASES = [
     ),
     Case("an index alone", "np.save", _read("index.csv", _saved)),
     Case("a model as probabilities", r"np.save\('probs.npy', probs\)", _read("model.onnx", _saved)),
+    Case("a tensor", r"np\.save\('t\.npy', torch\.load\('t\.pt'\)\.numpy\(\)\)", _tensor),
     Case("an array cut short", "np.save", _read("short.npy", _saved)),
     Case("an array that is absent", "Check the spelling", _absent),
     Case("a pipe", "Write what comes out of it to a file", _pipe),

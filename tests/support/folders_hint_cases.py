@@ -1,8 +1,10 @@
 """Advice about folders of pictures, carried out."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -147,6 +149,21 @@ def _picture(
     return steps
 
 
+def _closed(folder: Path) -> Steps:
+    """A folder that may not be listed; rights do not bind a test that runs as root."""
+    write_classes(folder)
+    scandir = os.scandir
+
+    def refused(place: str) -> object:
+        if Path(place).name == "bee":
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    with mock.patch("os.scandir", refused):
+        yield lambda: read_folder(str(folder))
+    yield lambda: read_folder(str(folder))
+
+
 def _two_sizes(folder: Path) -> Steps:
     write_classes(folder)
     write_picture(folder / "ant" / "a.png", picture(9, 9))
@@ -168,6 +185,7 @@ CASES = [
     Case("test alone", "Put the folder of the training pictures beside test", _no_train),
     Case("a class in another case", "has a class Bee", _class_by_another_case),
     Case("a foreign class", "has a class zebra", _foreign_class),
+    Case("a class that is closed", "Give yourself the right to read it", _closed),
     Case("an empty class", "cat holds no files", _empty_class),
     Case("a class of other files", "cat holds only 1 file that is no picture", _class_of_others),
     Case("an empty part folder", "val holds no class folders", _empty_part),

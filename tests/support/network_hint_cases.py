@@ -15,6 +15,7 @@ from torch import nn
 from trained_networks import OPTIONS, Auxiliary, ModelOutput, Then, data, mlp
 
 from robcal.base.storage import load_state, save_state
+from robcal.data.augment import random_resized_crop
 from robcal.methods import make_method
 from robcal.methods.mc_dropout import dropout_networks
 from robcal.methods.swag import draw_weights, swag_networks
@@ -428,6 +429,16 @@ CASES = [
         ),
     ),
     Case("a Wide ResNet of no such depth", "Try wrn-28-10", _models("wrn-29-1", "wrn-28-10")),
+    Case("a Wide ResNet that is too wide", "Try wrn-28-10", _models("wrn-28-1000", "wrn-28-10")),
+    Case("a model's name of 301 letters", "Write for example --model mlp", _models("m" * 301, "mlp")),
+    Case(
+        "cropping a table",
+        "Leave the augmentation out",
+        in_turn(
+            lambda: random_resized_crop(torch.ones(4, 3), generator=torch.Generator()),
+            lambda: _trained(mlp(), 1, augment=None),
+        ),
+    ),
     Case("cnn of a table", "Use --model mlp", _models("cnn", "mlp", (4,))),
     Case("cnn-fast of a table", "Use --model mlp", _models("cnn-fast", "mlp", (4,))),
     Case("resnet-small of a table", "Use --model mlp", _models("resnet-small", "mlp", (4,))),

@@ -33,7 +33,7 @@ def written(hint: str, **places: object) -> tuple[str, ...]:
     return tuple(str(places.get(word, word)) for word in shlex.split(found[1]))
 
 
-def _run(folder: Path, members: int = 1) -> Path:
+def a_run(folder: Path, members: int = 1) -> Path:
     """A copy of a run that is made once; `folder` is one of several beside each other."""
     made = folder.parent / f"a run of {members}"
     if not made.exists():
@@ -58,7 +58,7 @@ def _trained_by(folder: Path, *files: Path, **options: object) -> Call:
 
 
 def _other_settings(folder: Path) -> Steps:
-    run = _run(folder)
+    run = a_run(folder)
     yield robcal(*TRAIN, "--seed", 1, "--out", run)
     yield lambda: (
         robcal(*TRAIN, "--seed", 1, "--out", folder / "other")(),
@@ -77,7 +77,7 @@ def _named(find: Callable[[Path], Path]) -> Callable[[Path], Steps]:
     """A folder that is no run; the error names the run that is near."""
 
     def steps(folder: Path) -> Steps:
-        run = _run(folder)
+        run = a_run(folder)
         hint = yield lambda: open_run(find(run))
         found = re.search(r"such as (.*)\.$", hint)
         assert found is not None
@@ -102,7 +102,7 @@ def _changed(change: Callable[[Path], object]) -> Callable[[Path], Steps]:
     """A run in which something was changed: a copy is put back, or the run is deleted and trained again."""
 
     def steps(folder: Path) -> Steps:
-        run = _run(folder)
+        run = a_run(folder)
         before = Path(shutil.copytree(run, folder / "before"))
         change(run)
         yield lambda: load_model(run)
@@ -147,7 +147,7 @@ def _other_model(run: Path) -> None:
 
 
 def _scores_of_another(folder: Path) -> Steps:
-    run, other = _run(folder), folder / "other"
+    run, other = a_run(folder), folder / "other"
     robcal(*TRAIN, "--seed", 1, "--split-seed", 0, "--out", other)()
     audit = ("--levels", 2, "--resamples", 20, "--quiet")
     robcal("audit", other, *audit)()
@@ -158,7 +158,7 @@ def _scores_of_another(folder: Path) -> Steps:
 
 
 def _ensemble(folder: Path) -> Steps:
-    run = _run(folder, members=2)
+    run = a_run(folder, members=2)
     out = folder / "s.parquet"
     yield robcal("score", "--model", run, "--out", out, "--quiet")
     yield robcal("score", "--model", run / "member-0.safetensors", "--method", "first-order", "--out", out, "--quiet")
@@ -172,8 +172,25 @@ def _lone_checkpoint(folder: Path) -> Steps:
     yield lambda: load_model(file)
 
 
+def _diverged(folder: Path) -> Steps:
+    file = _moved_checkpoint(folder)
+    tensors, about = load_checkpoint(file)
+    before = file.read_bytes()
+    file.unlink()
+    save_checkpoint({name: tensor * float("nan") for name, tensor in tensors.items()}, about, file)
+    yield lambda: load_model(file)
+
+    def mended() -> None:
+        file.write_bytes(before)
+        load_model(file)
+        robcal(*TRAIN, "--learning-rate", 0.01, "--out", folder / "again")()
+        load_model(folder / "again")
+
+    yield mended
+
+
 def _of_test(folder: Path) -> Steps:
-    run = _run(folder)
+    run = a_run(folder)
     test, val = _scores(folder, run, "test"), _scores(folder, run, "val")
     hint = yield _trained_by(folder, test, val)
     train = folder / "train.parquet"
@@ -182,7 +199,7 @@ def _of_test(folder: Path) -> Steps:
 
 
 def _of_one(folder: Path) -> Steps:
-    run = _run(folder)
+    run = a_run(folder)
     train = _scores(folder, run, "train")
     hint = yield _trained_by(folder, train)
     val = folder / "val.parquet"
@@ -191,7 +208,7 @@ def _of_one(folder: Path) -> Steps:
 
 
 def _of_other_data(folder: Path) -> Steps:
-    run = _run(folder)
+    run = a_run(folder)
     train, val = _scores(folder, run, "train"), _scores(folder, run, "val")
     hint = yield _trained_by(folder, train, val, **{"split-seed": 5})
     words = written(hint, RUN=run)
@@ -205,7 +222,7 @@ def _of_other_data(folder: Path) -> Steps:
 
 
 def _unfinished(folder: Path) -> Steps:
-    run = _run(folder)
+    run = a_run(folder)
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**record, "complete": False}))
     yield lambda: measure_run(open_run(run), shift=False, scores=False)
@@ -215,7 +232,7 @@ def _unfinished(folder: Path) -> Steps:
 def _one_run_twice(folder: Path) -> Steps:
     from robcal.results.collect import report_runs
 
-    run = _run(folder)
+    run = a_run(folder)
     yield lambda: report_runs([run, run], shift=False)
     yield lambda: report_runs([run], shift=False)
 
@@ -244,7 +261,7 @@ def _ood(folder: Path) -> Steps:
 
 
 def _factory(folder: Path) -> Steps:
-    run = _run(folder)
+    run = a_run(folder)
     (folder / "own_hint_nets.py").write_text("def net(num_classes): pass\n")
     here = Path.cwd()
     os.chdir(folder)
@@ -258,7 +275,7 @@ def _factory(folder: Path) -> Steps:
 
 
 def _suffix(folder: Path) -> Steps:
-    words = ("score", "--model", _run(folder), "--method", "first-order", "--quiet", "--out")
+    words = ("score", "--model", a_run(folder), "--method", "first-order", "--quiet", "--out")
     hint = yield robcal(*words, folder / "scores.csv")
     found = re.search(r"--out (\S+)\.$", hint)
     assert found is not None
@@ -266,7 +283,7 @@ def _suffix(folder: Path) -> Steps:
 
 
 def _moved_checkpoint(folder: Path) -> Path:
-    return Path(shutil.copy(_run(folder) / "model.safetensors", folder / "alone.safetensors"))
+    return Path(shutil.copy(a_run(folder) / "model.safetensors", folder / "alone.safetensors"))
 
 
 CUT = ("--data", "digits")
@@ -297,7 +314,7 @@ def _no_data(folder: Path) -> Steps:
 
 
 def _two_names(folder: Path) -> Steps:
-    run = _run(folder)
+    run = a_run(folder)
     one = _scores(folder, run, "test")
     (folder / "b").mkdir()
     two = Path(shutil.copy(one, folder / "b/test.parquet"))
@@ -321,7 +338,7 @@ def _recalibrated(wrong: tuple[str, ...], right: tuple[str, ...]) -> Callable[[P
         labels = np.arange(200) % 2
         np.save(folder / "z.npy", rng.normal(size=(200, 2)) + 2 * np.eye(2)[labels])
         np.save(folder / "y.npy", labels)
-        run = _run(folder) if "run" in (*wrong, *right) else None
+        run = a_run(folder) if "run" in (*wrong, *right) else None
         places = {name: folder / name for name in ("z.npy", "y.npy", "r.json", "p.npy")} | {"run": run}
         first, second = ([places.get(word, word) for word in words] for words in (wrong, right))
         yield robcal("recalibrate", *first, "--method", "temperature")
@@ -342,9 +359,11 @@ CASES = [
     Case("a record of other keys", "Put back a copy", _changed(_record(settings={"colour": "blue"}))),
     Case("a record that was changed", "Put back a copy", _changed(_longer)),
     Case("a network that was changed", "Put back a copy", _changed(_other_model)),
+    Case("a network that is missing", "Put back a copy", _changed(lambda run: (run / "model.safetensors").unlink())),
     Case("scores of another network", "Delete .*; the same command makes it anew", _scores_of_another),
     Case("the run of an ensemble", "Name a member-K.safetensors", _ensemble),
     Case("a checkpoint of another network", "Copy it from its run directory again", _lone_checkpoint),
+    Case("a checkpoint of NaN", "train again with a lower --learning-rate, or take", _diverged),
     Case("scores of the test split", "Make them: robcal score", _of_test),
     Case("scores of one split", "Make it: robcal score .* --split val", _of_one),
     Case("scores of other data", "Score it again: robcal score", _of_other_data),

@@ -118,6 +118,22 @@ def _no_toml(folder: Path) -> Steps:
     yield lambda: load_plan(str(file))
 
 
+METHOD = '[[methods]]\nlabel = "a"\nmethod = "vanilla"\n'
+
+
+def _raw(wrong: str, right: str) -> Callable[[Path], Steps]:
+    """The end of a file, wrong and right."""
+
+    def steps(folder: Path) -> Steps:
+        file, start = folder / "plan.toml", 'seeds = [0]\n[recipe]\ndata = "digits"\nmodel = "mlp"\nepochs = 1\n'
+        file.write_text(start + wrong)
+        yield lambda: load_plan(str(file))
+        file.write_text(start + right)
+        yield lambda: load_plan(str(file))
+
+    return steps
+
+
 def _other_seeds(folder: Path) -> Steps:
     """Seeds that leave a method none of its own: one of them is added, or the method loses its own, or goes."""
 
@@ -135,6 +151,7 @@ CASES = [
     Case("a step size of the stable controller", "Drop step_size, or the controller", _both(
         {"options": {"controller": "stable", "step_size": 0.3}}, {"options": {"controller": "stable"}},
     )),
+    Case("too many networks", "Choose fewer networks with --members", _both({"members": 10**6}, {"members": 2})),
     Case("members of swag", "--option samples=N", _both(
         {"method": "swag", "members": 3}, {"method": "swag", "options": {"samples": 3}},
     )),
@@ -151,6 +168,20 @@ CASES = [
     _file("OOD inputs that are no text", 'Write svhn = "SPEC"', ("ood", {"svhn": 3}), ("ood", {"svhn": "svhn:folder"})),
     _file("no data", r'Write data = "digits" below \[recipe\]', ("recipe.data", None), None),
     _file("a grid of one number", r"Write gain = \[ … \]", ("methods.1.grid", {"gain": 2.0}), None),
+    Case("a grid of too many points", "Name fewer values", in_turn(
+        lambda: parse_plan(_plan(("methods.1.grid", {"gain": [0.1 * (n + 1) for n in range(10**5)]}))),
+        lambda: parse_plan(_plan(("methods.1.grid", {"gain": [2.0, 4.0]}))),
+    )),
+    Case("settings of a method that do not fit", "method 'Plain': .*--option samples=N", in_turn(
+        lambda: parse_plan(_plan(("methods.0", {"label": "Plain", "method": "swag", "options": {"members": 3}}))),
+        lambda: parse_plan(_plan(("methods.0", {"label": "Plain", "method": "swag", "options": {"samples": 3}}))),
+    )),
+    Case("a list that is a table", r"Write \[\[methods\]\] above each of them", _raw(
+        '[methods]\nlabel = "a"\nmethod = "vanilla"\n', '[[methods]]\nlabel = "a"\nmethod = "vanilla"\n',
+    )),
+    Case("a table that is a list", r"Write \[ood\] above its settings", _raw(
+        f'{METHOD}[[ood]]\nsvhn = "svhn:PATH"\n', f'{METHOD}[ood]\nsvhn = "svhn:PATH"\n',
+    )),
     Case("a grid and another's choice", "Drop one of them", in_turn(
         lambda: parse_plan(_tuned(tuned_as="A", grid=GRID)),
         lambda: (parse_plan(_tuned(grid=GRID)), parse_plan(_tuned(tuned_as="A"))),

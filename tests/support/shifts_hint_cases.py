@@ -163,6 +163,11 @@ CASES = [
         "severity of images", "severity is 6", in_turn(lambda: corrupt(IMAGES, "fog", 6, seed=0), lambda: _fog(IMAGES))
     ),
     Case("corrupting channels last", "images have shape", _converted(_fog, IMAGES.transpose(0, 2, 3, 1))),
+    Case(
+        "corrupting a table",
+        "Tables have robcal.data.table_shift",
+        in_turn(lambda: _fog(TABLE), lambda: _shift(TABLE, Features.of(TABLE))),
+    ),
     Case("corrupting one image", "images have shape", _converted(_fog, IMAGES[0])),
     Case("corrupting grey images", "images have shape", _converted(_fog, IMAGES[:, 0], 1)),
     Case("corrupting integers", "images have dtype int64", _converted(_fog, (255 * IMAGES).astype(int))),

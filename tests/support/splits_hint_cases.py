@@ -67,6 +67,15 @@ def _small_share(folder: Path) -> Steps:
     yield lambda: stratified_cut(labels, low, 0)
 
 
+def _small_share_of_many(folder: Path) -> Steps:
+    """1,234 classes: to three digits their share of the examples would be too small for them."""
+    labels = np.tile(np.arange(1234), 81)
+    hint = yield lambda: stratified_cut(labels, 0.001, 0, what="validation")
+    low = re.search(r"from ([\d.]+) to", hint)
+    assert low is not None
+    yield lambda: stratified_cut(labels, float(low[1]), 0)
+
+
 def _no_share(folder: Path) -> Steps:
     hint = yield lambda: stratified_cut(np.array([0, 0, 1, 1, 1]), 0.9, 0, what="validation")
     low = re.search(r"from ([\d.]+) to", hint)
@@ -129,6 +138,7 @@ CASES = [
     Case("a validation part and a fraction", "has a validation part of its own", _own_validation),
     Case("one example of a class", r"class 1 has 1 training example\(s\)", _few_of_a_class),
     Case("a small share", "a share of 0.02 of 40 examples", _small_share),
+    Case("a small share of many classes", "a share of 0.001 of 99954 examples", _small_share_of_many),
     Case("a large share", "a share of 0.9 of 5 examples", _no_share),
     Case("a small test part", "both sides of the cut for test", _small_test),
     Case("a small limit", "train_limit is 3 for 4 classes", _small_limit),

@@ -72,7 +72,11 @@ def choose_device(device: str | None) -> str:
     if device == "cuda" and rank_and_world()[1] > 1:
         local, have = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= have:
-            refuse(f"this is process {local} of a machine with {have} GPUs", "one process a GPU", "Start fewer")
+            refuse(
+                f"this is process {local} (counted from 0) of a machine with {have} GPUs",
+                "every process has a GPU of its own",
+                f"Start {have} on this machine: torchrun --nproc-per-node {have}",
+            )
         return f"cuda:{local}"
     return device
 

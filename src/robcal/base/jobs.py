@@ -148,7 +148,7 @@ def _run(
 ) -> list[Any]:
     check_positive_int(jobs, "--jobs")
     if any(needed >= number for number, all_needed in enumerate(needs) for needed in all_needed):
-        refuse("a task needs a later one", "tasks come after what they need", "Order the tasks")
+        refuse("a task needs a later one", "every task comes after what it needs", "Put it after the tasks it needs")
     if jobs == 1 or len(tasks) <= 1:
         here: dict[int, Any] = {}
         for number, task in enumerate(tasks):

@@ -110,7 +110,11 @@ def load_fidelity(path: Path, model: str | None = None) -> tuple[FidelityRow, ..
     """
     found = load_json(path, "the fidelity")
     if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
-        refuse(f"{path} holds no rows", "it must be the result of `robcal fidelity`", "Measure it again")
+        refuse(
+            f"{path} holds no rows",
+            "it must be the result of `robcal fidelity`",
+            f"Delete {path}, and measure it again: robcal fidelity",
+        )
     about = found.get("about")
     made_by = about.get("model", model) if isinstance(about, dict) else model
     if model is not None and made_by != model:
@@ -307,7 +311,9 @@ def load_predictions(path: Path) -> Predictions:
     arrays, about = load_arrays(path, "the predictions")
     if "probs" not in arrays or "labels" not in arrays:
         refuse(
-            f"{path} holds {', '.join(arrays)}", "a predictions file holds probs and labels", "Run `robcal train` again"
+            f"{path} holds {', '.join(arrays)}",
+            "a predictions file holds probs and labels",
+            "Put back a copy from before, or train the run again with --overwrite",
         )
     return Predictions(arrays["probs"], arrays["labels"], arrays.get("logits"), about)
 
@@ -359,10 +365,15 @@ def _sealed(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, st
 
 def _unsealed(metadata: Mapping[str, str], arrays: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What a file says of its arrays, if they and it are as they were written."""
+    said = _said(metadata)
+    check_seal(said.pop(SEAL, None), _text(said), arrays, path)
+    return said
+
+
+def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
     said = json.loads(metadata.get("robcal", "{}"))
     if not isinstance(said, dict):
         raise TypeError(f"its metadata is {type(said).__name__}")
-    check_seal(said.pop(SEAL, None), _text(said), arrays, path)
     return said
 
 
@@ -393,14 +404,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     Raises:
         InputError: if the file is missing, truncated, or not a robcal checkpoint.
     """
-    tensors, about = _load_safetensors(path, "the checkpoint", "pt")
-    if "model" not in about:
+    from safetensors import safe_open
+
+    with reading(path, "the checkpoint"), safe_open(path, framework="pt") as file:
+        of_model = "model" in _said(file.metadata() or {})
+    if not of_model:
         refuse(
             f"{path} does not say which model it holds",
             "robcal writes that beside the tensors",
             "Make it with `robcal train`",
         )
-    return tensors, about
+    return _load_safetensors(path, "the checkpoint", "pt")
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> Path:

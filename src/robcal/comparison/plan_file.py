@@ -76,7 +76,8 @@ def load_plan(
         raw = tomllib.loads(preset.read_text(encoding="utf-8"))
     for name, kind in (("methods", list), ("ensembles", list), ("recipe", dict), ("ood", dict)):
         if name in raw and not isinstance(raw[name], kind):
-            refuse(f"{name} is {raw[name]!r}", f"it must be a {'list' if kind is list else 'table'}", "Change it")
+            fix = f"Write [[{name}]] above each of them" if kind is list else f"Write [{name}] above its settings"
+            refuse(f"{name} is {raw[name]!r}", f"it must be a {'list' if kind is list else 'table'}", fix)
     if seeds is not None:
         raw["seeds"] = list(seeds)
         for table in (*raw.get("methods", ()), *raw.get("ensembles", ())):

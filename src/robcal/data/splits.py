@@ -239,10 +239,7 @@ def _fraction_hint(classes: int, count: int, what: str) -> str:
     """What to do where a share of `count` examples has no room for every class, or leaves none to the rest."""
     if what == "test":
         return "Add examples, or give the files a test part of their own"
-    low, high = classes / count, 1 - classes / count
-    return (
-        f"Choose a fraction from {low:.3g} to {high:.3g}" if low <= high else f"Add examples: {2 * classes} are needed"
-    )
+    return f"Choose a fraction from {classes / count:.6g} to {1 - classes / count:.6g}"
 
 
 def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntArray:

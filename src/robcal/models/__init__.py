@@ -97,7 +97,11 @@ def build_model(
     """
     check_seed(seed)
     if len(name) > MOST_LETTERS:
-        refuse(f"the model is {name[:40]}…", f"its name has {MOST_LETTERS} letters at most", "Check --model")
+        refuse(
+            f"the model is {name[:40]}…",
+            f"its name has {MOST_LETTERS} letters at most",
+            "Write for example --model mlp",
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(name, input_shape, num_classes)

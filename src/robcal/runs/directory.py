@@ -184,9 +184,10 @@ def own_file(path: Path) -> Path:
     Raises:
         InputError: if the file is missing, or is not the one that run.json lists.
     """
-    check_file(path, "the file of a run")
     if not (path.parent / "run.json").is_file():
-        return path
+        return check_file(path, "the file of a run")
+    if not path.is_file():
+        _refuse_foreign(path, "is missing, and belongs to this run")
     listed = _load_record(path.parent).get("files")
     if isinstance(listed, dict):
         with reading(path, "the file of a run"):
@@ -262,9 +263,11 @@ def _refuse_record(directory: Path, why: str) -> NoReturn:
     )
 
 
-def _refuse_foreign(path: Path) -> NoReturn:
+def _refuse_foreign(
+    path: Path, why: str = "is not the file that this run's training wrote: its digest is not the one in run.json"
+) -> NoReturn:
     refuse(
-        f"{path} is not the file that this run's training wrote: its digest is not the one in run.json",
+        f"{path} {why}",
         "every file of a run is its own",
         f"Put back a copy from before, or delete {path.parent} and train again",
     )
