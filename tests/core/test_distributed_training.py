@@ -22,20 +22,19 @@ def train(out, *more, processes):
     return done.stdout
 
 
-@pytest.mark.parametrize("method", ["ar-adals"])
-def test_two_processes_train_as_one(tmp_path, method):
+@pytest.mark.parametrize("source", ["margin", "running"])
+def test_two_processes_train_as_one(tmp_path, source):
     """Same batches, exact weights of the shares; only the order of float32 sums differs."""
-    train(tmp_path / "one", "--method", method, processes=1)
-    printed = train(tmp_path / "two", "--method", method, processes=2)
+    train(tmp_path / "one", "--method", "ar-adals", "--levels-from", source, processes=1)
+    printed = train(tmp_path / "two", "--method", "ar-adals", "--levels-from", source, processes=2)
     assert printed.count("model.safetensors") == 1  # one process speaks
     one, two = (load_checkpoint(tmp_path / name / "model.safetensors")[0] for name in ("one", "two"))
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=1e-2, atol=1e-4)
     rows = [json.loads((tmp_path / name / "history.json").read_text())[-1] for name in ("one", "two")]
     assert rows[0]["val_nll"] == pytest.approx(rows[1]["val_nll"], rel=1e-3)
-    if method == "ar-adals":
-        levels = [load_levels(tmp_path / name / "levels-train.parquet").level for name in ("one", "two")]
-        assert (levels[0] == levels[1]).mean() > 0.98
+    levels = [load_levels(tmp_path / name / "levels-train.parquet").level for name in ("one", "two")]
+    assert (levels[0] == levels[1]).mean() > 0.98
 
 
 def test_an_ensemble_with_cross_fitted_levels_in_two_processes(tmp_path):

@@ -283,3 +283,16 @@ def test_a_split_seed_gives_runs_of_other_seeds_the_same_data(plain, tmp_path):
     run = train_run(one, tmp_path / "run")
     weights = [load_networks(each)[0].state_dict() for each in (run, plain)]
     assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_running_levels_need_no_reference_and_stand_in_the_run(tmp_path, members):
+    wanted = settings(levels_from="running", members=members)
+    assert wanted.identity() != settings(levels_from="margin", members=members).identity()
+    run = train_run(wanted, tmp_path / "run")
+    assert not (run.directory / "reference").exists()
+    for split in ("train", "val"):
+        levels = load_levels(run.directory / f"levels-{split}.parquet")
+        assert levels.source == "running"
+        assert np.ptp(np.bincount(levels.level, minlength=5)) <= 1
+    assert len(open_run(run.directory).history()[-1].gap) == 5

@@ -78,8 +78,9 @@ def train(
         LevelsFrom | None,
         typer.Option(
             help="Levels of ar-adals: difficulty for a reference model (margin, loss), or distance to the nearest "
-            "adversarial example of it (robustness), or of models that never saw the example (cross-fit). Default: "
-            "margin; robustness with --scores or --scorer."
+            "adversarial example of it (robustness), or of models that never saw the example (cross-fit); or the "
+            "margins that the training's own passes show, without a reference model (running). Default: margin; "
+            "robustness with --scores or --scorer."
         ),
     ] = None,
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,

@@ -32,6 +32,7 @@ _SOURCES = {
     "cross-fit": "adversarial distance to models that did not see the example",
     "margin": "logit margin of the plain model",
     "loss": "loss of the plain model",
+    "running": "running margins of the model in training",
 }
 #: What the shift was in results that do not say it themselves.
 _SHIFT = "15 corruptions at 5 severities"

@@ -3,7 +3,8 @@
 "single" and "random" need no score. What ar-adals cuts is `TrainSettings.levels_from`: plain difficulty for a reference
 model, its logit margin ("margin", the default) or its loss ("loss"), one forward pass and no attack; or adversarial
 distance to a reference model that was trained on the examples ("robustness", as published), to models that were not
-("cross-fit", `robcal.runs.cross_fit`).
+("cross-fit", `robcal.runs.cross_fit`); or the margins of the training's own passes ("running",
+`robcal.training.running`), which need no reference model.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from robcal.methods import Method
 from robcal.runs.cross_fit import cross_fit_quantiles
 from robcal.runs.directory import Run, load_model
 from robcal.runs.scores import kept_scores, moved, score_split
-from robcal.training.loop import Levels
 from robcal.training.predict import predict_logits
+from robcal.training.running import Levels, RunningLevels
 from robcal.training.settings import TrainSettings
 
 SPLITS = ("train", "val")
@@ -43,7 +44,7 @@ def levels_of(
     at_hand: Mapping[str, Scores] | None = None,
     shared: Path | None = None,
     reporter: Reporter = SILENT,
-) -> Levels | None:
+) -> Levels | RunningLevels | None:
     """Levels of train and val, from where the method wants them; written to the run directory.
 
     Args:
@@ -57,7 +58,7 @@ def levels_of(
         reporter: shows progress.
 
     Returns:
-        (N,) int64 by split, or None for a method without levels.
+        (N,) int64 by split; levels that the training itself cuts; or None for a method without levels.
     """
     settings = run.settings
     if method.levels == "none":
@@ -67,6 +68,8 @@ def levels_of(
     keys: Mapping[str, Scores] | Mapping[str, FloatArray]
     if method.levels == "random":
         keys, source = _random_keys(settings, data), "random"
+    elif settings.levels_from == "running":
+        return RunningLevels(settings.levels)
     elif at_hand is not None:
         keys, source = at_hand, at_hand["train"].method
     elif settings.levels_from == "cross-fit":

@@ -6,7 +6,7 @@ DIR/model.safetensors        the trained network; of an ensemble DIR/member-K.sa
 DIR/history.json             one entry an epoch: losses, validation figures, eps and gap of every level
 DIR/predictions-SPLIT.safetensors   of test, and of val for what is fitted afterwards (temperature)
 DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: the reference model on train, val)
-DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels
+DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels (running ones: the last)
 DIR/reference/               run directory of the plain model that levels come from (methods whose levels come from it)
 DIR/folds/                   models that never saw what they score, and their scores (--levels-from cross-fit only)
 DIR/state.pt                 the unfinished training, while there is one
@@ -41,6 +41,7 @@ from robcal.runs.directory import Run, clear, list_files, load_data, load_networ
 from robcal.runs.level_sources import (
     SPLITS,
     levels_of,
+    save_run_levels,
     scores_at_hand,
     shared_folds,
 )
@@ -48,6 +49,7 @@ from robcal.runs.scores import moved
 from robcal.training.loop import augmentation, fit, member_seed
 from robcal.training.predict import predict
 from robcal.training.recipe import build_networks, describe_network
+from robcal.training.running import RunningLevels
 from robcal.training.settings import TrainSettings
 
 
@@ -109,6 +111,9 @@ def train_run(
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
         )
+        if isinstance(levels, RunningLevels):
+            cut = levels.by_split()
+            group.from_main("levels", lambda: save_run_levels(run, cut, "running"))
         group.from_main("finish", lambda: _finish(run, networks, data, history, state))
     return run
 

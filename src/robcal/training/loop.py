@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import IntArray, refuse
+from robcal.base.checks import check_num_levels, refuse
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.base.storage import decode, load_state, save_state
 from robcal.base.types import EpochRow
@@ -31,6 +31,7 @@ from robcal.smoothing.soft_labels import level_statistics
 from robcal.training.member import Member, member_seed, open_engine, schedule
 from robcal.training.predict import mean_probs
 from robcal.training.resume import check_training, training_of
+from robcal.training.running import FixedLevels, Levels, RunningLevels
 from robcal.training.settings import Recipe
 from robcal.training.trainable import TRIED, check_network
 
@@ -39,11 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Levels", "augmentation", "fit", "member_seed", "schedule"]
 
-#: Level of every example of "train" and "val", (N,) int64 each.
-Levels = Mapping[str, IntArray]
-
 #: Layout of the saved state of an unfinished run; another one is refused.
-_FORMAT = 4
+_FORMAT = 5
 
 
 @dataclass
@@ -63,7 +61,7 @@ def fit(
     method: Method,
     recipe: Recipe | None = None,
     *,
-    levels: Levels | None = None,
+    levels: Levels | RunningLevels | None = None,
     num_levels: int | None = None,
     state_file: Path | None = None,
     state_seconds: float = 30.0,
@@ -85,8 +83,9 @@ def fit(
         dataset: with a "train" and a "val" split; the latter is only ever measured, to steer the method.
         method: see `robcal.methods`.
         recipe: how they are trained; member 0 by its seed, the others by `member_seed(seed, k)`.
-        levels: level of every example of "train" and "val", (N,) int64 each, for methods that have levels.
-        num_levels: R; None takes one more than the largest level.
+        levels: for methods that have levels: that of every example of "train" and "val", (N,) int64 each, or
+            `RunningLevels`, which are cut anew after every epoch.
+        num_levels: R; None takes one more than the largest level, or that of the running levels.
         state_file: where the unfinished run is kept; if it exists (and `key` matches) training goes on from there.
             It is written every `state_seconds`, and at once on Ctrl-C.
         state_seconds: how much work, in seconds, a killed run may lose.
@@ -119,10 +118,11 @@ def fit(
         Member(model, dataset, method, recipe, engine, augment=augment, seed=member_seed(recipe.seed, k))
         for k, model in enumerate(models)
     ]
-    used = levels if method.levels != "none" else None
+    wanted = None if method.levels == "none" else levels
+    used = wanted if isinstance(wanted, RunningLevels) else FixedLevels(wanted)
     info = RunInfo(
         num_classes=dataset.num_classes,
-        num_levels=_num_levels(used) if num_levels is None else num_levels,
+        num_levels=used.num_levels if num_levels is None else num_levels,
         epochs=recipe.epochs,
         seed=recipe.seed,
         num_train=len(train),
@@ -133,8 +133,8 @@ def fit(
         dataset,
         method,
         info,
-        used,
-        **{"number of networks": len(models)},
+        used.fixed,
+        **{"number of networks": len(models), **used.settings},
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
@@ -179,17 +179,17 @@ def augmentation(recipe: Recipe, dataset: Dataset) -> Augment | None:
     return standard_augmentation(dataset.name, dataset.input_shape)
 
 
-def _num_levels(levels: Levels | None) -> int:
-    """One more than the largest level."""
-    return 1 if levels is None else 1 + max(int(np.max(part, initial=0)) for part in levels.values())
-
-
-def _check(models: Sequence[nn.Module], dataset: Dataset, method: Method, levels: Levels | None) -> None:
+def _check(
+    models: Sequence[nn.Module], dataset: Dataset, method: Method, levels: Levels | RunningLevels | None
+) -> None:
     if not models:
         refuse("there is no model to train", "at least one is needed", "Pass a list of networks as models")
     if method.levels == "none":
         return
-    if levels is None or any(len(levels[name]) != len(dataset.split(name)) for name in ("train", "val")):
+    if isinstance(levels, RunningLevels):
+        for name in ("train", "val"):
+            check_num_levels(levels.num_levels, len(dataset.split(name)), split=f"the {name} split")
+    elif levels is None or any(len(levels[name]) != len(dataset.split(name)) for name in ("train", "val")):
         refuse(
             f"method {method.name} has no levels for train and val",
             "it needs one an example",
@@ -200,12 +200,19 @@ def _check(models: Sequence[nn.Module], dataset: Dataset, method: Method, levels
 class _Lockstep:
     """Members that advance epoch by epoch under one method state; knows nothing of files, signals or progress bars."""
 
-    def __init__(self, members: Sequence[Member], method: Method, info: RunInfo, levels: Levels | None) -> None:
-        self.members, self.method, self.info = members, method, info
+    def __init__(
+        self, members: Sequence[Member], method: Method, info: RunInfo, levels: FixedLevels | RunningLevels
+    ) -> None:
+        self.members, self.method, self.info, self.levels = members, method, info, levels
         self.first = members[0]
         self.progress = _Progress(state=method.init(info))
-        self.levels = None if levels is None else torch.from_numpy(levels["train"]).to(self.first.device)
-        self.val_levels = None if levels is None else levels["val"]
+        levels.begin(
+            num_train=info.num_train,
+            num_val=len(self.first.val),
+            num_classes=info.num_classes,
+            num_networks=len(members),
+            device=self.first.device,
+        )
 
     @property
     def num_steps(self) -> int:
@@ -220,7 +227,9 @@ class _Lockstep:
                 member = self.members[at.member]
                 member.start_epoch(at.epoch)
                 while at.batch < size:
-                    at.state = member.step(at.state, at.epoch, at.batch, self.levels)
+                    batch = member.batches[at.batch]
+                    with self.levels.seeing(member.user_model, batch, member.rank, member.world):
+                        at.state = member.step(at.state, at.epoch, at.batch, self.levels.train)
                     at.batch += 1
                     yield (at.epoch * len(self.members) + at.member) * size + at.batch
                 at.member, at.batch = at.member + 1, 0
@@ -235,6 +244,7 @@ class _Lockstep:
             "method": dict(at.state),
             "at": [at.epoch, at.batch, at.member],
             "history": [dataclasses.asdict(row) for row in at.history],
+            "levels": self.levels.snapshot(),
         }
 
     def check_losses(self, number: int) -> None:
@@ -262,6 +272,7 @@ class _Lockstep:
         check_training({"key": saved["key"]}, {"key": key}, file)
         for member, state in zip(self.members, saved["members"], strict=True):
             member.restore(state, file)
+        self.levels.restore(saved["levels"])
         epoch, batch, number = saved["at"]
         history = [decode(EpochRow, row, file) for row in saved["history"]]
         self.progress = _Progress(dict(saved["method"]), epoch, number, batch, history)
@@ -297,12 +308,14 @@ class _Lockstep:
 
     def _epoch_info(self) -> EpochInfo:
         """The validation split as the ensemble sees it: the mean of its members' probabilities."""
+        probs = mean_probs([member.validation_probs() for member in self.members])
+        self.levels.measure(probs)
         return EpochInfo(
             epoch=self.progress.epoch + 1,
             epochs=self.info.epochs,
-            probs=mean_probs([member.validation_probs() for member in self.members]),
+            probs=probs,
             labels=self.first.val.labels,
-            levels=self.val_levels,
+            levels=self.levels.val,
             num_levels=self.info.num_levels,
             model=self.first.user_model if len(self.members) == 1 else None,
         )

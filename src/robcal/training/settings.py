@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 Optimizer = Literal["sgd", "adamw"]
 Augmentation = Literal["none", "standard"]
-#: Where the levels of ar-adals come from: the paper's adversarial robustness two ways, plain difficulty two ways.
-LevelsFrom = Literal["robustness", "cross-fit", "margin", "loss"]
+#: Where the levels of ar-adals come from: the paper's adversarial robustness two ways, plain difficulty two ways, the
+#: margins of the training's own passes.
+LevelsFrom = Literal["robustness", "cross-fit", "margin", "loss", "running"]
 #: Sources of earlier versions: runs that have them are read, and no new ones are trained.
 FORMER_LEVELS_FROM = ("online",)
 #: The cheapest that no other was seen to beat (docs/evidence.md): one forward pass an image.
@@ -107,8 +108,9 @@ class TrainSettings(Recipe):
         split_seed: of the validation cut and the train_limit subset; None takes `seed`. Runs that share it, such as the
             members of an ensemble, share their data.
         levels_from: what levels are cut by, for methods that take them from scores: adversarial distance to a reference
-            model that saw the examples ("robustness", which scores at hand need), to models that did not ("cross-fit"),
-            or plain difficulty for the reference model: its logit margin ("margin") or its loss ("loss").
+            model that saw the examples ("robustness", which scores at hand need), to models that did not ("cross-fit");
+            plain difficulty for the reference model: its logit margin ("margin") or its loss ("loss"); or the margins
+            that the passes of this training show ("running", without a reference model).
         folds: number of models of "cross-fit".
         members: number of networks trained in lockstep as one ensemble (method, section 4).
 

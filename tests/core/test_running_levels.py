@@ -1,0 +1,114 @@
+"""Levels that follow the network in training: against margins taken down by hand, with resumption and ensembles."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from interruption import Interrupted, StopAfter
+from test_ensemble_training import OPTIONS, blobs, model_of, weights
+
+from robcal.base.checks import InputError
+from robcal.base.levels import assign_levels
+from robcal.methods import make_method
+from robcal.training.loop import fit
+from robcal.training.running import RunningLevels
+
+R, DECAY = 5, 0.6
+
+
+class TakenDown:
+    """A method whose passes, levels and validation figures are taken down as the loop hands them over."""
+
+    def __init__(self, method):
+        self.epochs = [{}]
+
+        def loss(state, model, batch, targets):
+            logits = model(batch.inputs)
+            for example, row, level in zip(batch.index.tolist(), logits.detach(), batch.levels.tolist(), strict=True):
+                self.epochs[-1].setdefault(example, []).append((row.double().softmax(0).numpy(), level))
+            with torch.no_grad():
+                model(batch.inputs * 0)  # a look that is no training pass
+            return torch.nn.functional.cross_entropy(logits, targets), state
+
+        def after_epoch(state, info):
+            self.epochs[-1]["val"] = (info.probs, info.levels)
+            self.epochs.append({})
+            return method.after_epoch(state, info)
+
+        self.method = dataclasses.replace(method, loss=loss, after_epoch=after_epoch)
+
+
+def margin(probs):
+    top = np.sort(np.log(probs), axis=-1)
+    return top[..., -1] - top[..., -2]
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.slow
+def test_levels_are_those_of_averaged_margins_of_the_epochs_before(members):
+    data, models, running = blobs(), [model_of(k) for k in range(members)], RunningLevels(R, decay=DECAY)
+    taken = TakenDown(make_method("ar-adals"))
+    history = fit(models, data, taken.method, **OPTIONS, seed=1, levels=running)
+    average = {"train": None, "val": None}
+    level = np.zeros(90, np.int64)
+    for epoch in taken.epochs[:-1]:
+        val_probs, val_level = epoch.pop("val")
+        assert len(epoch) == 90
+        assert all(len(passes) == members for passes in epoch.values())
+        assert all(given == level[example] for example, passes in epoch.items() for _, given in passes)
+        means = np.stack([np.mean([probs for probs, _ in epoch[example]], axis=0) for example in range(90)])
+        for split, shown in (("train", margin(means)), ("val", margin(val_probs))):
+            before = average[split]
+            average[split] = shown if before is None else DECAY * before + (1 - DECAY) * shown
+        level = assign_levels(average["train"], R)
+    np.testing.assert_array_equal(running.by_split()["train"], level)
+    np.testing.assert_array_equal(running.by_split()["val"], val_level)
+    assert len(history[-1].gap) == len(history[-1].epsilon) == R
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 11])
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_killed_run_resumes_to_the_same_weights_and_levels(tmp_path, members, stop):
+    data, method = blobs(), make_method("ar-adals", controller="integral", step_size=1.0)
+    options = {**OPTIONS, "seed": 2, "learning_rate": 0.5}
+    whole, running = [model_of(k, dropout=0.3) for k in range(members)], RunningLevels(R)
+    history = fit(whole, data, method, **options, levels=running)
+    again, state = [model_of(k, dropout=0.3) for k in range(members)], tmp_path / "state.pt"
+    with pytest.raises(Interrupted):
+        fit(again, data, method, **options, levels=RunningLevels(R), state_file=state, state_seconds=0,
+            reporter=StopAfter(stop))  # fmt: skip
+    again, resumed = [model_of(k, dropout=0.3) for k in range(members)], RunningLevels(R)
+    assert fit(again, data, method, **options, levels=resumed, state_file=state) == history
+    for one, other in zip(whole, again, strict=True):
+        assert torch.equal(weights(one), weights(other))
+    for split, levels in running.by_split().items():
+        np.testing.assert_array_equal(levels, resumed.by_split()[split])
+    assert len({epsilon for row in history[:-1] for epsilon in row.epsilon}) > R, "else the levels did nothing"
+
+
+def test_a_state_of_fixed_levels_is_refused(tmp_path):
+    data, method, state = blobs(), make_method("ar-adals"), tmp_path / "state.pt"
+    fixed = {"train": np.arange(90) % R, "val": np.arange(40) % R}
+    for first, second in ((fixed, RunningLevels(R)), (RunningLevels(R), fixed), (RunningLevels(R), RunningLevels(4))):
+        state.unlink(missing_ok=True)
+        options = {**OPTIONS, "num_levels": R}
+        with pytest.raises(Interrupted):
+            fit(model_of(), data, method, **options, levels=first, state_file=state, state_seconds=0,
+                reporter=StopAfter(2))  # fmt: skip
+        with pytest.raises(InputError, match="other settings"):
+            fit(model_of(), data, method, **options, levels=second, state_file=state)
+
+
+def test_one_object_may_follow_a_second_run():
+    data, method, running = blobs(), make_method("ar-adals"), RunningLevels(R)
+    first, second = model_of(), model_of()
+    fit(first, data, method, **OPTIONS, levels=running)
+    fit(second, data, method, **OPTIONS, levels=running)
+    assert torch.equal(weights(first), weights(second))
+    assert not second._forward_hooks
+
+
+def test_more_levels_than_examples_are_refused():
+    with pytest.raises(InputError, match="41 levels"):
+        fit(model_of(), blobs(), make_method("ar-adals"), **OPTIONS, levels=RunningLevels(41))
