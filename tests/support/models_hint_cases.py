@@ -14,10 +14,14 @@ from model_files import CODE, export, in_graph, network, onnx, rewrite, save_dat
 from network_hint_cases import code_of
 from torch import nn
 
+from robcal.data import load_dataset
+from robcal.models import admit_model
 from robcal.models.onnx_file import load_onnx
 from robcal.models.weights import read_weights
 from robcal.runs.export import _write_pt2 as write_pt2
 from robcal.runs.export import _write_safetensors as write_safetensors
+from robcal.training.recipe import build_networks
+from robcal.training.settings import TrainSettings
 
 Scored = Callable[..., Callable[[], object]]
 
@@ -171,7 +175,21 @@ def _no_graph(folder: Path) -> Steps:
     yield lambda: write_safetensors([_Depends()], [], inputs, folder / "net.safetensors")
 
 
+def _changed_weights(folder: Path) -> Steps:
+    data = load_dataset(save_data(folder))
+    torch.save(network().state_dict(), folder / "weights.pt")
+    before = (folder / "weights.pt").read_bytes()
+    with code_of(folder, CODE):
+        admit_model("own_nets:net")
+        settings = TrainSettings(data.spec, "own_nets:net", "vanilla", epochs=1, weights="weights.pt")
+        torch.save(network(1).state_dict(), folder / "weights.pt")
+        yield lambda: build_networks(settings, data)
+        (folder / "weights.pt").write_bytes(before)
+        yield lambda: build_networks(settings, data)
+
+
 CASES = [
+    Case("weights that were changed", "Put the file back", _changed_weights),
     Case("an ensemble as safetensors", "Pass --format pt2", _several_networks),
     Case("a recalibration that mixes classes", "can be folded into pt2", _mixed_classes),
     Case("a network that depends on values", "--format safetensors", _no_graph),

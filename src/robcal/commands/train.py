@@ -63,6 +63,13 @@ def train(
         typer.Option(metavar="NAME=VALUE", help="Option of the method; --NAME VALUE says the same. Repeatable."),
     ] = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cnn",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from these weights of --model: safetensors, or a state_dict of torch.save. Inputs reach other "
+            "weights than robcal's as they are; a lower --learning-rate suits."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
     split_seed: Annotated[
@@ -127,14 +134,16 @@ def train(
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
-        folds=folds,
+        folds=folds, weights=None if weights is None else str(weights),
     )  # fmt: skip
     dataset = load_data(settings)
     show_notes(dataset.notes if is_main() else ())
+    notes: list[str] = []
     with open_reporter(quiet=quiet or not is_main()) as reporter:
-        run = train_run(settings, out, overwrite=overwrite, dataset=dataset, reporter=reporter)
+        run = train_run(settings, out, overwrite=overwrite, dataset=dataset, notes=notes, reporter=reporter)
     if not is_main():
         return
+    show_notes(notes)
     history = run.history()
     for remark in hard_label_remarks({seed: history}):
         typer.echo(remark)

@@ -36,7 +36,7 @@ SELECT = ("val_nll", "val_ece")
 MOST_POINTS = 10_000
 TARGET_KINDS = ("below", "half", "within")
 #: Settings that the plan decides itself: neither recipe nor options may.
-RESERVED = ("seed", "split_seed", "method", "options", "scores")
+RESERVED = ("seed", "split_seed", "method", "options", "scores", "weights", "weights_digest")
 _RECIPE = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.name not in RESERVED)
 
 
@@ -265,7 +265,9 @@ def _settings(values: Mapping[str, Any], where: str, known: Sequence[str]) -> di
     """Settings, their names checked; their values are checked where `TrainSettings` are made of them."""
     for name in values:
         if name in RESERVED:
-            refuse(f"{where}.{name} is given", "seeds, methods and scores are the comparison's own keys", "Drop it")
+            refuse(
+                f"{where}.{name} is given", "seeds, methods, scores and weights are no keys of the recipe", "Drop it"
+            )
         check_choice(name, known, f"a key of {where}")
     return dict(values)
 

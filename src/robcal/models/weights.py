@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from robcal.base.checks import refuse
 from robcal.base.files import reading
 from robcal.base.torch_files import check_torch_file
 from robcal.models.file_kinds import KIND_NAMES, kind_of_file
+
+if TYPE_CHECKING:
+    from robcal.models import Normalized
 
 Tensors = dict[str, Tensor]
 
@@ -110,6 +113,30 @@ def _mappings(found: object) -> Iterator[Mapping[str, object]]:
         for name in _INSIDE:
             if isinstance(inside := found.get(name), Mapping):
                 yield inside
+
+
+def fill(network: Normalized, tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Put weights into a network: those of robcal with their normalisation, others into the network alone.
+
+    Others get inputs in input units, as any model outside robcal: their normalisation is their own.
+
+    Args:
+        network: of `build_model`.
+        tensors: of `read_weights`.
+        path: their file, for messages.
+
+    Returns:
+        What the user should know, or "".
+
+    Raises:
+        InputError: if they do not fit.
+    """
+    if {"mean", "std"} <= tensors.keys():
+        return load_weights(network, tensors, path)
+    note = load_weights(network.network, tensors, path)
+    network.mean.zero_()
+    network.std.fill_(1.0)
+    return f"{note} Inputs reach the network as they are: its normalisation is its own.".strip()
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> str:

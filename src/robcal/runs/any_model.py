@@ -15,7 +15,7 @@ from robcal.models.external import is_external
 from robcal.models.file_kinds import KIND_NAMES, kind_of_file
 from robcal.models.onnx_file import load_onnx
 from robcal.models.programs import check_program, load_program
-from robcal.models.weights import Tensors, load_weights, read_weights, says_its_network
+from robcal.models.weights import Tensors, fill, read_weights, says_its_network
 from robcal.runs.directory import load_data, load_model, open_run
 from robcal.training.settings import TrainSettings
 
@@ -104,29 +104,6 @@ def _named_network(name: str, tensors: Tensors, file: Path, dataset: Dataset) ->
     """A network by its name with these weights; its inputs reach it as they are, unless the file says otherwise."""
     network = build_model(name, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     return network, fill(network, tensors, file)
-
-
-def fill(network: Normalized, tensors: Tensors, file: Path) -> str:
-    """Put weights into a network: those of robcal with their normalisation, others into the network alone.
-
-    Others get inputs in input units, as any model outside robcal: their normalisation is their own.
-
-    Args:
-        network: of `build_model`.
-        tensors: of `read_weights`.
-        file: where they are from, for messages.
-
-    Returns:
-        What the user should know, or "".
-
-    Raises:
-        InputError: if they do not fit.
-    """
-    if {"mean", "std"} <= tensors.keys():
-        return load_weights(network, tensors, file)
-    network.mean.zero_()
-    network.std.fill_(1.0)
-    return load_weights(network.network, tensors, file)
 
 
 def _open_file(model: Path, data: str | None, seed: int | None, image_size: int | None, *, gradients: bool) -> Opened:

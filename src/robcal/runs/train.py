@@ -60,6 +60,7 @@ def train_run(
     overwrite: bool = False,
     dataset: Dataset | None = None,
     reference: Path | None = None,
+    notes: list[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Make a run directory, or finish one that was stopped; a finished one is left as it is.
@@ -74,6 +75,7 @@ def train_run(
         dataset: the data, if it is loaded already.
         reference: run directory of a plain model by the same recipe, if there is one already; what `score_reference`
             has left in it is used.
+        notes: what the user should know of the weights that training starts from is appended.
         reporter: shows progress.
 
     Raises:
@@ -85,7 +87,7 @@ def train_run(
     for split in SPLITS if method.levels in ("random", "robustness") else ():
         check_num_levels(settings.levels, len(data.split(split)), split=f"the {split} split")
     augmentation(settings, data)  # what does not fit the data is refused before anything is written
-    networks, at_hand = build_networks(settings, data), scores_at_hand(settings, data)
+    networks, at_hand = build_networks(settings, data, notes=notes), scores_at_hand(settings, data)
     run = Run(directory, settings)
 
     def plain() -> Run:

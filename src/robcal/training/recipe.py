@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from robcal.base.checks import refuse
+from robcal.base.seals import digest_of_file
 from robcal.data import Dataset
 from robcal.data.moments import Moments
 from robcal.models import Normalized, build_model
+from robcal.models.weights import fill, read_weights
 from robcal.training.member import member_seed
 from robcal.training.settings import TrainSettings
 
 
-def build_networks(settings: TrainSettings, data: Dataset) -> list[Normalized]:
-    """The networks that the settings name, untrained, each initialised by its own seed, normalised by `data`."""
+def build_networks(settings: TrainSettings, data: Dataset, *, notes: list[str] | None = None) -> list[Normalized]:
+    """The networks that the settings name, each initialised by its own seed and normalised by `data`.
+
+    Where the settings name a file of weights, all networks start from these (see `robcal.models.weights.fill`).
+
+    Args:
+        settings: what to train.
+        data: the data.
+        notes: what the user should know of the start is appended.
+
+    Raises:
+        InputError: if the weights do not fit, or their file was changed since the run began.
+    """
     normalization = _normalization(data)
-    return [
+    networks = [
         build_model(
             settings.network,
             input_shape=data.input_shape,
@@ -24,6 +40,19 @@ def build_networks(settings: TrainSettings, data: Dataset) -> list[Normalized]:
         )
         for k in range(settings.members)
     ]
+    if settings.weights is not None:
+        file = Path(settings.weights)
+        if digest_of_file(file) != settings.weights_digest:
+            refuse(
+                f"--weights {file} was changed since the run was named",
+                "a run starts from one file",
+                "Put the file back, or train into another --out",
+            )
+        tensors = read_weights(file)
+        told = {fill(network, tensors, file) for network in networks}
+        if notes is not None:
+            notes += [note for note in told if note]
+    return networks
 
 
 def describe_network(settings: TrainSettings, data: Dataset) -> dict[str, object]:

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from robcal.base.checks import MOST_NETWORKS, check_choice, check_fraction, check_positive_int, check_seed, refuse
+from robcal.base.checks import (
+    MOST_NETWORKS,
+    check_choice,
+    check_file,
+    check_fraction,
+    check_positive_int,
+    check_seed,
+    refuse,
+)
+from robcal.base.seals import digest_of_file
 from robcal.base.types import Precision, Scorer
 
 if TYPE_CHECKING:
@@ -113,6 +122,8 @@ class TrainSettings(Recipe):
             that the passes of this training show ("running", without a reference model).
         folds: number of models of "cross-fit".
         members: number of networks trained in lockstep as one ensemble (method, section 4).
+        weights: file of weights that training starts from; None for a random start.
+        weights_digest: SHA-256 of that file, filled in: the run depends on it, and not on where the file lies.
 
     Raises:
         InputError: on settings that cannot be run; it names the flag.
@@ -133,6 +144,8 @@ class TrainSettings(Recipe):
     levels_from: str = DEFAULT_LEVELS_FROM
     folds: int = 3
     members: int = 1
+    weights: str | None = None
+    weights_digest: str | None = None
 
     def __post_init__(self) -> None:
         """Check the settings, and fill in the options of the method."""
@@ -150,6 +163,9 @@ class TrainSettings(Recipe):
             check_choice(self.levels_from, get_args(LevelsFrom), "--levels-from")
         self._check_members()
         self._check_scores()
+        if self.weights is not None and self.weights_digest is None:
+            file = check_file(Path(self.weights), "--weights")
+            object.__setattr__(self, "weights_digest", digest_of_file(file))
 
     @staticmethod
     def _named(name: str) -> str:
@@ -236,6 +252,8 @@ class TrainSettings(Recipe):
             "scorer": by_score and self.levels_from in ("robustness", "cross-fit"),
             "folds": by_score and self.levels_from == "cross-fit",
             "members": self.members > 1,
+            "weights": False,
+            "weights_digest": self.weights is not None,
             "device": False,
             "options": False,
         }
