@@ -1,4 +1,4 @@
-"""What the training loop costs: AR-AdaLS, label smoothing and plain cross-entropy beside a hand-written PyTorch loop.
+"""What the training loop costs: AR-AdaLS, AdaLS, label smoothing and plain training beside a loop written by hand.
 
 Usage: python benchmarks/training.py --model cnn-fast            (synthetic images of 32x32)
        python benchmarks/training.py --model mlp --epochs 60     (synthetic digits of 8x8)
@@ -8,7 +8,7 @@ All train the same network on the same examples in the same order, with the same
 validation split once an epoch. They run in turn, a few steps each (see `turns`), and are compared epoch by epoch: the
 median of the paired ratios, with a 95% bootstrap interval. Timed is CPU time on a CPU and wall time on a GPU; the first
 epoch is warm-up. The hand-written loop runs twice: the ratio of the two is what the measurement itself is worth. The
-network learns nothing here: inputs, labels and levels are drawn at random.
+network learns nothing here: inputs, labels and the levels that are given are drawn at random.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from robcal.data.dataset import Dataset, Split
 from robcal.methods import make_method
 from robcal.models import build_model
 from robcal.training.loop import fit, schedule
+from robcal.training.running import RunningLevels
 from turns import Contender, machine, median_interval, take_turns
 
 #: What the ratios ought to stay under: (contender, compared with) → limit.
 TARGETS: dict[tuple[str, str], float | None] = {
     ("AR-AdaLS", "plain"): 1.03,
+    ("AR-AdaLS, running levels", "AdaLS"): 1.03,
     ("label smoothing", "plain"): None,
     ("plain", "hand-written"): 1.02,
     ("hand-written, again", "hand-written"): None,
@@ -116,7 +118,9 @@ def measure(options: argparse.Namespace, data: Dataset) -> tuple[np.ndarray, lis
         "hand-written, again": by_hand,
         "plain": ours("vanilla", options, data),
         "label smoothing": ours("label-smoothing", options, data),
-        "AR-AdaLS": ours("ar-adals", options, data),
+        "AdaLS": ours("adals", options, data, drawn_levels(data, 1)),
+        "AR-AdaLS": ours("ar-adals", options, data, drawn_levels(data, NUM_LEVELS)),
+        "AR-AdaLS, running levels": ours("ar-adals", options, data, RunningLevels(NUM_LEVELS)),
     }
     clock = time.process_time
     if options.device == "cuda":
@@ -132,10 +136,19 @@ def measure(options: argparse.Namespace, data: Dataset) -> tuple[np.ndarray, lis
     return times.reshape(len(loops), options.epochs, turns).sum(2)[:, 1:], list(loops)
 
 
-def ours(method: str, options: argparse.Namespace, data: Dataset) -> Callable[[Contender], object]:
+def drawn_levels(data: Dataset, num_levels: int) -> dict[str, np.ndarray]:
+    """Levels of train and val, drawn at random."""
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, num_levels, len(data.split(name))) for name in ("train", "val")}
+
+
+def ours(
+    method: str,
+    options: argparse.Namespace,
+    data: Dataset,
+    levels: dict[str, np.ndarray] | RunningLevels | None = None,
+) -> Callable[[Contender], object]:
     """`robcal.training.loop.fit` by a method, as anybody calls it."""
-    rng = np.random.default_rng(options.seed)
-    levels = {name: rng.integers(0, NUM_LEVELS, len(data.split(name))) for name in ("train", "val")}
     augment = None if options.augment == "none" else lambda x, generator: pad_crop_flip(x, generator=generator)
 
     def work(turn: Contender) -> object:
@@ -148,7 +161,6 @@ def ours(method: str, options: argparse.Namespace, data: Dataset) -> Callable[[C
             augment=augment,
             seed=options.seed,
             levels=levels,
-            num_levels=NUM_LEVELS,
             precision=options.precision,
             device=options.device,
             reporter=turn,

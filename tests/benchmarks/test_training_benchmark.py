@@ -63,11 +63,13 @@ def test_every_loop_is_timed_for_every_epoch_but_the_first(training, options):
 
 def test_the_table_holds_medians_of_paired_ratios(training):
     loops = ["hand-written", "hand-written, again", "plain", "label smoothing", "AR-AdaLS"]
+    loops += ["AdaLS", "AR-AdaLS, running levels"]
     drift = np.array([1.0, 5.0, 2.0])  # the machine's, which the pairs cancel
-    seconds = np.outer([1.0, 1.0, 1.5, 1.5, 3.0], drift)
+    seconds = np.outer([1.0, 1.0, 1.5, 1.5, 3.0, 2.0, 2.5], drift)
     lines = training.table(loops, seconds, "CPU").splitlines()
     assert "| plain | 3 |" in lines
     assert "| AR-AdaLS / plain | 2.000 (2.000–2.000) | 1.03 |" in lines
+    assert "| AR-AdaLS, running levels / AdaLS | 1.250 (1.250–1.250) | 1.03 |" in lines
     assert "| plain / hand-written | 1.500 (1.500–1.500) | 1.02 |" in lines
 
 
