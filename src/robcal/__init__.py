@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from robcal.smoothing.smoother import AdaptiveLabelSmoother
     from robcal.smoothing.soft_labels import level_statistics, soft_cross_entropy
     from robcal.training.loop import fit
+    from robcal.training.running import RunningLevels
     from robcal.training.settings import Recipe
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "InputError": "robcal.base.checks",
     "Recalibrator": "robcal.calibration.recalibration",
     "Recipe": "robcal.training.settings",
+    "RunningLevels": "robcal.training.running",
     "Scores": "robcal.base.types",
     "TemperatureScaling": "robcal.calibration.temperature",
     "assign_levels": "robcal.base.levels",
@@ -69,6 +71,7 @@ __all__ = [
     "InputError",
     "Recalibrator",
     "Recipe",
+    "RunningLevels",
     "Scores",
     "TemperatureScaling",
     "assign_levels",
