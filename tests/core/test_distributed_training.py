@@ -24,9 +24,9 @@ def train(out, *more, processes):
 
 @pytest.mark.parametrize("source", ["margin", "running"])
 def test_two_processes_train_as_one(tmp_path, source):
-    """Same batches, exact weights of the shares; only the order of float32 sums differs."""
+    """Same batches, exact weights of the shares and micro-batches; only the order of float32 sums differs."""
     train(tmp_path / "one", "--method", "ar-adals", "--levels-from", source, processes=1)
-    printed = train(tmp_path / "two", "--method", "ar-adals", "--levels-from", source, processes=2)
+    printed = train(tmp_path / "two", "--method", "ar-adals", "--levels-from", source, "--accumulate", "3", processes=2)
     assert printed.count("model.safetensors") == 1  # one process speaks
     one, two = (load_checkpoint(tmp_path / name / "model.safetensors")[0] for name in ("one", "two"))
     for name, values in one.items():

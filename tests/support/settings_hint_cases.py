@@ -155,6 +155,9 @@ CASES = [
     Case("members of swag", "--option samples=N", _both(
         {"method": "swag", "members": 3}, {"method": "swag", "options": {"samples": 3}},
     )),
+    Case("more micro-batches than examples", "Pass --accumulate 4 or less", _both(
+        {"batch_size": 4, "accumulate": 5}, {"batch_size": 4, "accumulate": 4},
+    )),
     Case("scores of a method without levels", "pass --method ar-adals", _scores(method="vanilla")),
     Case("scores and levels by margin", "pass --levels-from robustness", _scores(levels_from="margin")),
     Case("scores that are not there", "or make it: robcal score", _absent_scores),

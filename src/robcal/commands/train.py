@@ -95,6 +95,9 @@ def train(
         Scorer | None, typer.Option(help="Levels: how the reference model's robustness is scored. Default: auto.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
+    accumulate: Annotated[
+        int, typer.Option(help="Micro-batches a step: --batch-size may be so many times what fits on the device.")
+    ] = 1,
     learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
     optimizer: Annotated[Optimizer, typer.Option(help="SGD with Nesterov momentum .9, or AdamW.")] = "sgd",
@@ -128,8 +131,9 @@ def train(
     admit_model(model)  # only what the user wrote here is ever imported
     source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)
     settings = TrainSettings(
-        data=data, model=model, method=method, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
-        weight_decay=weight_decay, optimizer=optimizer, augment=augment, seed=seed, levels=levels,
+        data=data, model=model, method=method, epochs=epochs, batch_size=batch_size,
+        accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay, optimizer=optimizer,
+        augment=augment, seed=seed, levels=levels,
         options=parse_options(method, [*(option or ()), *own_options(context, method)]), scorer=scorer or "auto",
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,

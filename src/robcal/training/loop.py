@@ -136,6 +136,7 @@ def fit(
         used.fixed,
         **{"number of networks": len(models), **used.settings},
         batch_size=recipe.batch_size,
+        accumulate=recipe.accumulate,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         optimizer=recipe.optimizer,
@@ -227,9 +228,7 @@ class _Lockstep:
                 member = self.members[at.member]
                 member.start_epoch(at.epoch)
                 while at.batch < size:
-                    batch = member.batches[at.batch]
-                    with self.levels.seeing(member.user_model, batch, member.rank, member.world):
-                        at.state = member.step(at.state, at.epoch, at.batch, self.levels.train)
+                    at.state = member.step(at.state, at.epoch, at.batch, self.levels)
                     at.batch += 1
                     yield (at.epoch * len(self.members) + at.member) * size + at.batch
                 at.member, at.batch = at.member + 1, 0

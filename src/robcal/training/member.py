@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import FloatArray, check_choice, refuse
+from robcal.base.checks import FloatArray, IntArray, check_choice, refuse
 from robcal.base.seeds import seed_of
 from robcal.base.types import Precision
 from robcal.data import Dataset, Split
@@ -33,6 +33,7 @@ from robcal.training.settings import Recipe
 from robcal.training.trainable import refuse_divergence
 
 if TYPE_CHECKING:
+    from robcal.training.running import FixedLevels, RunningLevels
     from robcal.training.settings import Augment
 
 #: Steps between two looks at the losses of a GPU: each waits for it.
@@ -108,37 +109,57 @@ class Member:
         self.global_seed = seed_of(self.seed, epoch, 0)
         self.model.train()
 
-    def step(self, state: State, epoch: int, number: int, levels: torch.Tensor | None) -> State:
-        """One optimiser step on a batch; returns the method's state after it."""
-        rank, world = self.rank, self.world
-        whole = self.batches[number]
-        index = whole[rank::world]
-        _seed_global(self.device, self.global_seed + number * world + rank)  # dropout: a resumed run draws the same
-        generator = self.generator
+    def step(self, state: State, epoch: int, number: int, levels: FixedLevels | RunningLevels) -> State:
+        """One optimiser step on a batch, one micro-batch at a time; returns the method's state after it."""
+        draws = number * self.world + self.rank
+        _seed_global(self.device, self.global_seed + draws)  # dropout: a resumed run draws the same
         if self.draws:
-            generator.manual_seed(seed_of(self.seed, epoch, 1 + number * world + rank))
-        batch = self._batch(torch.from_numpy(index), generator, levels)
-        targets = self.method.targets(state, batch, self.num_classes)
-        inputs, targets = self.method.augment(batch.inputs, targets, generator)
-        if inputs is not batch.inputs:
-            batch = dataclasses.replace(batch, inputs=inputs)
-        with self.autocast():
-            loss, state = self.method.loss(state, self.model, batch, targets)
+            self.generator.manual_seed(seed_of(self.seed, epoch, 1 + draws))
+        batch, loss = self.batches[number], torch.zeros((), device=self.device)
+        parts = self._micro_batches(batch)
+        for part in parts:  # gradients of all processes are summed once a step
+            with nullcontext() if part is parts[-1] else self.engine.no_sync(self.model):
+                share, state = self._learn(state, part, len(batch), levels)
+            loss = loss + share
+        if self.world > 1:  # the state that one process saves is that of all
+            loss = self.engine.reduce(loss, "sum")
         if self.world == 1 and self.device.type == "cpu":
-            self.check_loss(epoch, number, loss.detach())
+            self.check_loss(epoch, number, loss)
         elif number % CHECK_EVERY == CHECK_EVERY - 1:
             self.check_loss(epoch, number)
         rate = schedule(epoch * self.num_batches + number, self.recipe.epochs * self.num_batches)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
-        (loss if world == 1 else loss * (len(index) * world / len(whole))).backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        share = loss.detach().float()
-        if world > 1:  # the state that one process saves is that of all
-            share = self.engine.reduce(share * (len(index) / len(whole)), "sum")
-        self.loss_sum = self.loss_sum + share
+        self.loss_sum = self.loss_sum + loss
         return state
+
+    def _micro_batches(self, batch: IntArray) -> list[IntArray]:
+        """Cut a batch of all processes into micro-batches that hold an example of each."""
+        return np.array_split(batch, min(self.recipe.accumulate, max(1, len(batch) // self.world)))
+
+    def _learn(
+        self, state: State, part: IntArray, size: int, levels: FixedLevels | RunningLevels
+    ) -> tuple[torch.Tensor, State]:
+        """Add the gradient of this process's share of a micro-batch to what the step has so far.
+
+        The mean loss of the batch is the sum of those of the shares, each weighed by its part of the `size` examples.
+
+        Returns:
+            The weighted loss, and the method's state.
+        """
+        index = part[self.rank :: self.world]
+        batch = self._batch(torch.from_numpy(index), self.generator, levels.train)
+        targets = self.method.targets(state, batch, self.num_classes)
+        inputs, targets = self.method.augment(batch.inputs, targets, self.generator)
+        if inputs is not batch.inputs:
+            batch = dataclasses.replace(batch, inputs=inputs)
+        with self.autocast(), levels.seeing(self.user_model, part, self.rank, self.world):
+            loss, state = self.method.loss(state, self.model, batch, targets)
+        weight = len(index) / size
+        (loss if weight == 1 else loss * (weight * self.world)).backward()  # the mean over processes is taken of these
+        return loss.detach().float() * weight, state
 
     def check_loss(self, epoch: int, number: int, latest: torch.Tensor | None = None) -> None:
         """Refuse to go on if a loss of this epoch was not finite; where the loss is on a GPU, this waits for it.

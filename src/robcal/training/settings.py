@@ -52,6 +52,9 @@ class Recipe:
     Attributes:
         epochs: number of passes over the training split.
         batch_size: examples a step over all processes; an epoch has ceil(N / batch_size) nearly equal batches.
+        accumulate: micro-batches that a batch is cut into where it does not fit on the device. Their gradients are
+            summed, so a step is that of the whole batch, but for what looks at several examples at once: batch
+            normalisation sees a micro-batch, and mixup and the ranking of crl pair its examples.
         learning_rate: peak of the schedule: linear warm-up over the first 5% of the steps, then cosine to 0.
         weight_decay: of the optimiser, on all parameters.
         optimizer: "sgd" (Nesterov momentum .9) or "adamw".
@@ -67,6 +70,7 @@ class Recipe:
 
     epochs: int
     batch_size: int = 128
+    accumulate: int = 1
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     optimizer: str = "sgd"
@@ -81,6 +85,7 @@ class Recipe:
         checked = {
             "epochs": check_positive_int(self.epochs, named("epochs")),
             "batch_size": check_positive_int(self.batch_size, named("batch_size")),
+            "accumulate": check_positive_int(self.accumulate, named("accumulate")),
             "learning_rate": check_fraction(self.learning_rate, named("learning_rate"), high=infinity),
             "weight_decay": check_fraction(self.weight_decay, named("weight_decay"), low=-1e-300, high=infinity),
             "optimizer": check_choice(self.optimizer, get_args(Optimizer), named("optimizer")),
@@ -89,6 +94,12 @@ class Recipe:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        if self.accumulate > self.batch_size:
+            refuse(
+                f"{named('accumulate')} is {self.accumulate} for batches of {self.batch_size}",
+                "a micro-batch holds at least one example",
+                f"Pass {named('accumulate')} {self.batch_size} or less",
+            )
         if isinstance(self.augment, str):
             check_choice(self.augment, get_args(Augmentation), named("augment"))
 
@@ -254,6 +265,7 @@ class TrainSettings(Recipe):
             "members": self.members > 1,
             "weights": False,
             "weights_digest": self.weights is not None,
+            "accumulate": self.accumulate > 1,
             "device": False,
             "options": False,
         }
