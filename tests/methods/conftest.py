@@ -60,8 +60,8 @@ def weights_of(model):
 def resumes(digits, tiny_mlp, tmp_path):
     """Whether a run of a method that is killed and resumed ends in the same weights and history to the last bit."""
 
-    def check(method, epochs=3, stop=4):
-        options = {"epochs": epochs, "batch_size": 64, "device": "cpu", "key": "k"}
+    def check(method, epochs=3, stop=4, levels=None):
+        options = {"epochs": epochs, "batch_size": 64, "device": "cpu", "key": "k", "levels": levels}
         whole, broken, fresh = tiny_mlp(0), tiny_mlp(0), tiny_mlp(9)
         expected = fit(whole, digits, method, **options)
         file = tmp_path / "state.pt"

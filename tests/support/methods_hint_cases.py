@@ -28,6 +28,19 @@ CASES = [
     Case("an option without a type", "Annotate alpha so", in_turn(
         lambda: options_of(_untyped), lambda: options_of(_typed),
     )),
+    Case("two methods that set the same", "Drop ccat or focal", in_turn(
+        lambda: make_method("ccat+focal"), lambda: [make_method("ccat"), make_method("focal")],
+    )),
+    Case("mixed inputs and a loss of labels", "Drop mixup or crl", in_turn(
+        lambda: make_method("mixup+crl"), lambda: [make_method("mixup"), make_method("crl")],
+    )),
+    Case("a part twice", "Drop one mixup", in_turn(
+        lambda: make_method("mixup+adals+mixup"), lambda: make_method("mixup+adals"),
+    )),
+    Case("an option twice", "Drop mixup.alpha or the other", in_turn(
+        lambda: make_method("mixup", **{"alpha": 0.2, "mixup.alpha": 0.3}),
+        lambda: [make_method("mixup", alpha=0.2), make_method("mixup", **{"mixup.alpha": 0.3})],
+    )),
     Case("too many draws", "Choose fewer networks", in_turn(
         lambda: make_method("swag", samples=1001), lambda: make_method("swag", samples=1000),
     )),

@@ -70,7 +70,8 @@ class MethodCommand(TyperCommand):
         """Write the help, with the methods below it; they are read from their signatures, which takes a second."""
         from robcal.methods import describe_methods
 
-        self.epilog = f"Training methods:\n\n{describe_methods()}"
+        joined = "ar-adals+mixup is both; an option that two have is written mixup.alpha."
+        self.epilog = f"Training methods. Several are joined by +: {joined}\n\n{describe_methods()}"
         super().format_help(ctx, formatter)
 
 
@@ -93,7 +94,8 @@ def own_options(context: typer.Context, method: str) -> list[str]:
     known, found, rest = method_options(method), [], list(context.args)
     while rest:
         flag, _, value = rest.pop(0).partition("=")
-        name = flag.removeprefix("--").replace("-", "_")
+        part, dot, option = flag.removeprefix("--").rpartition(".")
+        name = part + dot + option.replace("-", "_")
         if not flag.startswith("--"):
             context.fail(f"Got unexpected extra argument ({flag})")
         if name not in known:

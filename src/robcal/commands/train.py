@@ -57,7 +57,9 @@ def train(
     context: typer.Context,
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
-    method: Annotated[str, typer.Option(help="Training method; they stand below, with their options.")] = "ar-adals",
+    method: Annotated[
+        str, typer.Option(help="Training method, or several joined by +; they stand below.")
+    ] = "ar-adals",
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the method; --NAME VALUE says the same. Repeatable."),

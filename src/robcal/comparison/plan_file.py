@@ -5,8 +5,8 @@ shift = "cifar10c:PATH" (official files instead of our own corruptions)
 ood = {name = "cifar100:PATH"}; ood_limit = 2000 (out-of-distribution inputs: the test split of any data)
 [recipe]       settings that all methods share: data, model, epochs, …
 [tuning]       seeds = [100]; select = "val_nll" | "val_ece"
-[[methods]]    label, method, options = {…} (the method's own, and settings that differ from the recipe),
-               grid = {option = [values]}, tuned_as = "another label", seeds
+[[methods]]    label, method = "NAME" or "NAME+NAME", options = {…} (the method's own, and settings that differ from the
+               recipe), grid = {option = [values]}, tuned_as = "another label", seeds
 [[ensembles]]  label, of = "a method's label", members = 4, seeds
 [[targets]]    name, metric, method, against, kind = "below" | "half" | "within", margin, scaled
 """
@@ -162,9 +162,11 @@ def _method(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> Me
     where = f"methods[{number}]."
     kinds = {"label": str, "method": str, "options": dict, "grid": dict, "tuned_as": str, "seeds": tuple[int, ...]}
     values = _take(table, where, kinds, required=("label", "method"))
-    known = (*method_options(check_choice(values["method"], METHODS, f"{where}method")), *_RECIPE)
+    for part in values["method"].split("+"):
+        check_choice(part.strip(), METHODS, f"{where}method")
+    known = (*method_options(values["method"]), *_RECIPE)
     grid = {}
-    for name, points in values.get("grid", {}).items():
+    for name, points in _flat(values.get("grid", {})).items():
         check_choice(name, known, f"a key of {where}grid")
         if not isinstance(points, list) or not points:
             refuse(
@@ -263,13 +265,25 @@ def _seeds_within(seeds: tuple[int, ...], allowed: tuple[int, ...], name: str) -
 
 def _settings(values: Mapping[str, Any], where: str, known: Sequence[str]) -> dict[str, Any]:
     """Settings, their names checked; their values are checked where `TrainSettings` are made of them."""
-    for name in values:
+    found = _flat(values)
+    for name in found:
         if name in RESERVED:
             refuse(
                 f"{where}.{name} is given", "seeds, methods, scores and weights are no keys of the recipe", "Drop it"
             )
         check_choice(name, known, f"a key of {where}")
-    return dict(values)
+    return found
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by their names: TOML reads `mixup.alpha = 0.2` as a table in a table.
+
+    >>> _flat({"levels": 5, "mixup": {"alpha": 0.2}})
+    {'levels': 5, 'mixup.alpha': 0.2}
+    """
+    tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    inner = {f"{part}.{name}": value for part, table in tables.items() for name, value in table.items()}
+    return {name: value for name, value in values.items() if name not in tables} | inner
 
 
 def _distinct(values: tuple[Any, ...], name: str) -> tuple[Any, ...]:

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from robcal.base.checks import check_choice
+from robcal.base.checks import check_choice, refuse
+from robcal.methods.compose import compose, joined_options
 from robcal.methods.method import Batch, EpochInfo, Method, Predictors, RunInfo
 from robcal.methods.options import check_option, factory_of, options_of, parse_option, resolved
 
@@ -21,6 +22,7 @@ __all__ = [
     "Method",
     "Predictors",
     "RunInfo",
+    "compose",
     "describe_methods",
     "make_method",
     "method_options",
@@ -48,34 +50,66 @@ def make_method(name: str, **options: Any) -> Method:
     """Make the method of that name with these options.
 
     Args:
-        name: a key of `METHODS`.
-        options: keyword arguments of its factory; others are refused.
+        name: a key of `METHODS`, or several joined by "+", which are composed.
+        options: keyword arguments of its factory; of one of several, "PART.OPTION" if two have an option of that name.
 
     Raises:
-        InputError: on an unknown name or option, or a value of another type or out of range.
+        InputError: on an unknown name or option, a value of another type or out of range, or methods that do not
+            compose.
 
     >>> make_method("label-smoothing", epsilon=0.1).options
     {'epsilon': 0.1}
+    >>> make_method("ar-adals+mixup", gain=8.0, **{"mixup.alpha": 0.4}).options
+    {'controller': 'stable', 'gain': 8.0, 'step_size': None, 'alpha': 0.4}
     """
-    kinds = method_options(name)
-    for option in options:
-        check_choice(option, kinds, f"option of {name}")
-    given = {key: check_option(value, kinds[key], key) for key, value in options.items() if value is not None}
+    known, given = _spellings(name), {part: dict[str, Any]() for part in _parts(name)}
+    for spelled, value in options.items():
+        part, option, kind = known[check_choice(spelled, known, f"option of {name}")]
+        if option in given[part]:
+            refuse(f"option {option} of {part} is given twice", "it has one value", f"Drop {spelled} or the other")
+        if value is not None:
+            given[part][option] = check_option(value, kind, spelled)
+    return compose(*(_make(part, own) for part, own in given.items()))
+
+
+def _make(name: str, options: Mapping[str, Any]) -> Method:
     factory = factory_of(METHODS[name])
-    method = factory(**given)
-    return dataclasses.replace(method, options=resolved(factory, given, method))
+    method = factory(**options)
+    return dataclasses.replace(method, options=resolved(factory, options, method))
 
 
-def method_options(name: str) -> dict[str, type]:
-    """Return the options of a method, with their types.
+def _parts(name: str) -> list[str]:
+    parts = [check_choice(part.strip(), METHODS, "method") for part in name.split("+")]
+    for part in parts:
+        if parts.count(part) > 1:
+            refuse(f"method {name} names {part} twice", "each of its parts is another", f"Drop one {part}")
+    return parts
+
+
+def _spellings(name: str) -> dict[str, tuple[str, str, type]]:
+    """Return what each way of writing an option means: part, option of the part, type."""
+    kinds = {part: options_of(factory_of(METHODS[part])) for part in _parts(name)}
+    found = {part: {option: (part, option, kind) for option, kind in own.items()} for part, own in kinds.items()}
+    whole = {f"{part}.{option}": place for part, own in found.items() for option, place in own.items()}
+    return {**joined_options(found), **whole}
+
+
+def method_options(name: str, *, whole: bool = True) -> dict[str, type]:
+    """Return the options of a method, or of several joined by "+", with their types.
+
+    Args:
+        name: see `make_method`.
+        whole: also by their whole names, "PART.OPTION".
 
     Raises:
         InputError: on an unknown name.
 
     >>> method_options("mixup")
-    {'alpha': <class 'float'>}
+    {'alpha': <class 'float'>, 'mixup.alpha': <class 'float'>}
     """
-    return options_of(factory_of(METHODS[check_choice(name, METHODS, "method")]))
+    return {
+        option: kind for option, (part, own, kind) in _spellings(name).items() if whole or option != f"{part}.{own}"
+    }
 
 
 def parse_options(name: str, texts: Iterable[str]) -> dict[str, Any]:
@@ -99,8 +133,7 @@ def describe_methods() -> str:
 def _describe(name: str) -> str:
     first = (factory_of(METHODS[name]).__doc__ or "").strip().partition("\n")[0]
     defaults = make_method(name).options
-    options = (f"{key}={_shown(defaults[key])}" if key in defaults else key for key in method_options(name))
-    told = ", ".join(options)
+    told = ", ".join(key if value is None else f"{key}={_shown(value)}" for key, value in defaults.items())
     return f"{name}: {first}" + (f" Options: {told}." if told else "")
 
 

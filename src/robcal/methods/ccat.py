@@ -53,6 +53,7 @@ def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
         title="CCAT",
         init=attack_state,
         loss=loss,
+        by_label=True,
     )
 
 

@@ -56,7 +56,7 @@ def crl(weight: float = 1.0) -> Method:
             "epochs": state["epochs"] + 1,
         }
 
-    return Method(name="crl", title="CRL", init=init, loss=loss, after_epoch=after_epoch)
+    return Method(name="crl", title="CRL", init=init, loss=loss, after_epoch=after_epoch, by_label=True)
 
 
 def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch.Tensor:

@@ -182,7 +182,10 @@ class Method:
         levels: where its levels come from.
         network: name of the model that was asked for → name of the network that is trained.
         predictors: how the trained network becomes several; None for itself alone.
+        mixes: whether `augment` mixes inputs of different labels.
+        by_label: whether `loss` looks at the label of each input, so that it cannot take mixed ones.
         options: its hyper-parameters, for the record; `robcal.methods.make_method` fills them in.
+        parts: the methods that it is composed of; see `robcal.methods.compose`.
     """
 
     name: str
@@ -196,4 +199,7 @@ class Method:
     levels: LevelSource = "none"
     network: Callable[[str], str] = same_name
     predictors: Predictors | None = None
+    mixes: bool = False
+    by_label: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[Method, ...] = ()

@@ -37,7 +37,7 @@ def mixup(alpha: float = DEFAULT_ALPHA) -> Method:
         partner = partner.to(inputs.device)
         return mix(inputs, inputs[partner], share), mix(targets, targets[partner], share)
 
-    return Method(name="mixup", title="Mixup", augment=augment)
+    return Method(name="mixup", title="Mixup", augment=augment, mixes=True)
 
 
 def draw_mixture(size: int, alpha: float, generator: torch.Generator) -> tuple[float, torch.Tensor]:

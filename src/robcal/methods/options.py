@@ -90,11 +90,12 @@ def parse_option(text: str, kinds: Mapping[str, type], method: str) -> tuple[str
 def resolved(factory: Callable[..., Method], given: Mapping[str, Any], method: Method) -> dict[str, Any]:
     """Return all options of a method that was made: those that were given, and the defaults of the others.
 
-    What the method says of its options goes before; an option that is None does not matter.
+    What the method says of its options goes before: one that it does not name then does not matter, and is None.
     """
     bound = inspect.signature(factory).bind(**given)
     bound.apply_defaults()
-    return {name: value for name, value in {**bound.arguments, **method.options}.items() if value is not None}
+    said = {name: method.options.get(name) for name in bound.arguments} if method.options else {}
+    return {**bound.arguments, **said}
 
 
 def _parts(annotation: Any) -> Iterable[Any]:

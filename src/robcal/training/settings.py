@@ -116,7 +116,7 @@ class TrainSettings(Recipe):
     Attributes:
         data: the `--data` text.
         model: name of a reference network.
-        method: key of `robcal.methods.METHODS`.
+        method: key of `robcal.methods.METHODS`, or several joined by "+"; in one order, whatever it was given in.
         options: keyword arguments of the method's factory; those left out are filled in.
         levels: number of robustness levels R.
         scorer: how the reference model's robustness is scored.
@@ -161,7 +161,9 @@ class TrainSettings(Recipe):
     def __post_init__(self) -> None:
         """Check the settings, and fill in the options of the method."""
         super().__post_init__()
-        object.__setattr__(self, "options", dict(self.training_method().options))
+        method = self.training_method()
+        object.__setattr__(self, "method", method.name)
+        object.__setattr__(self, "options", dict(method.options))
         for name, least in (("levels", 1), ("members", 1), ("folds", 2)):
             check_positive_int(getattr(self, name), self._named(name), minimum=least)
         for name in ("train_limit", "test_limit"):
