@@ -192,6 +192,9 @@ CASES = [
     ),
     Case("probabilities and what is right", "Drop --correct", _command(f"{TWO} --correct r.npy", TWO)),
     Case(
+        "options of a model beside predictions", "Leave them out, or name a model", _command(f"{TWO} --split val", TWO)
+    ),
+    Case(
         "a part of the validation",
         "or drop them",
         _command(f"{TWO} --val-scores s.npy", TWO, VALIDATED),

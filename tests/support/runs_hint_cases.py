@@ -42,7 +42,7 @@ def a_run(folder: Path, members: int = 1) -> Path:
     return Path(shutil.copytree(made, folder / "run"))
 
 
-def _scores(folder: Path, run: Path, split: str) -> Path:
+def scores_of(folder: Path, run: Path, split: str) -> Path:
     """Scores of a split."""
     out = folder / f"{split}.parquet"
     robcal("score", "--model", run, "--split", split, "--method", "first-order", "--out", out, "--quiet")()
@@ -191,7 +191,7 @@ def _diverged(folder: Path) -> Steps:
 
 def _of_test(folder: Path) -> Steps:
     run = a_run(folder)
-    test, val = _scores(folder, run, "test"), _scores(folder, run, "val")
+    test, val = scores_of(folder, run, "test"), scores_of(folder, run, "val")
     hint = yield _trained_by(folder, test, val)
     train = folder / "train.parquet"
     words = written(hint, RUN=run, **{"FILE.parquet": train})
@@ -200,7 +200,7 @@ def _of_test(folder: Path) -> Steps:
 
 def _of_one(folder: Path) -> Steps:
     run = a_run(folder)
-    train = _scores(folder, run, "train")
+    train = scores_of(folder, run, "train")
     hint = yield _trained_by(folder, train)
     val = folder / "val.parquet"
     words = written(hint, RUN=run, **{"FILE.parquet": val})
@@ -209,7 +209,7 @@ def _of_one(folder: Path) -> Steps:
 
 def _of_other_data(folder: Path) -> Steps:
     run = a_run(folder)
-    train, val = _scores(folder, run, "train"), _scores(folder, run, "val")
+    train, val = scores_of(folder, run, "train"), scores_of(folder, run, "val")
     hint = yield _trained_by(folder, train, val, **{"split-seed": 5})
     words = written(hint, RUN=run)
     again = tuple("val" if word == "train" else str(val) if word == str(train) else word for word in words)
@@ -315,7 +315,7 @@ def _no_data(folder: Path) -> Steps:
 
 def _two_names(folder: Path) -> Steps:
     run = a_run(folder)
-    one = _scores(folder, run, "test")
+    one = scores_of(folder, run, "test")
     (folder / "b").mkdir()
     two = Path(shutil.copy(one, folder / "b/test.parquet"))
     words = ("--model", run, "--out", folder / "f.json", "--scores", one)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, IntArray, refuse
+from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
 from robcal.base.types import Float32Array
 from robcal.calibration.corrected import BinGaps, calibration_noise_floor
@@ -120,17 +120,10 @@ def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence
         outside: out-of-distribution inputs.
 
     Raises:
-        InputError: if the members do not predict the same examples.
+        InputError: if a run is missing or damaged.
     """
     runs = [open_run(place.of(choice.settings())) for choice in entry.members]
     kept = {split: [run.predictions(split) for run in runs] for split in ("val", "test")}
-    for split, members in kept.items():
-        if any(not np.array_equal(members[0].labels, other.labels) for other in members):
-            refuse(
-                f"the members of {entry.label!r}, seed {entry.seed}, have different {split} splits",
-                "the members of an ensemble share their splits",
-                "Start again with --overwrite",
-            )
     shift = None
     if plan is not None:
         parts = [shift_of(run, plan, place) for run in runs]

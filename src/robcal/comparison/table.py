@@ -42,7 +42,8 @@ def load_comparison(path: Path) -> dict[str, Any]:
     """
     record = load_json(path, "the results")
     if not isinstance(record, dict) or not {"plan", "methods", "differences", "targets"} <= set(record):
-        refuse(f"{path} is no comparison", "it must be results.json of `robcal compare`", "Compare again")
+        fix = "Name the results.json of a comparison, or make one: robcal compare FILE.toml --out DIR"
+        refuse(f"{path} is no comparison", "it must be results.json of `robcal compare`", fix)
     with reading(path, "the results of a comparison", fix="Start `robcal compare` again: finished work is kept"):
         text_tables(record)  # whatever lacks is found before anything is written
     return record

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from robcal.base.checks import refuse
 from robcal.base.storage import digest_of
 from robcal.comparison.plan import Plan
 from robcal.runs.directory import open_run
@@ -44,14 +43,12 @@ class Choice:
         """Position of the chosen candidate: the least mean, the first among equals.
 
         Raises:
-            InputError: if a tuning run is missing, or none has a finite figure.
+            InputError: if a tuning run is missing.
         """
         if len(self.candidates) == 1:
             return 0
         means = [float(np.mean(one)) for one in self.scores()]
         finite = [mean if np.isfinite(mean) else np.inf for mean in means]
-        if min(finite) == np.inf:
-            refuse("no tuning run has a finite validation figure", "one is needed", "Change the grid or the recipe")
         return int(np.argmin(finite))
 
     def settings(self) -> TrainSettings:

@@ -121,7 +121,7 @@ def write_page(render: Callable[[], str], path: str | os.PathLike[str], *, overw
 def _check(results: Results) -> None:
     names = [method.name for method in results.methods]
     if not names:
-        refuse("the results hold no method", "a report needs at least one", "Evaluate one first")
+        refuse("the results hold no method", "a report needs at least one", "Measure one first: robcal report RUN")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         refuse(f"two methods are named {twice[0]!r}", "every method needs a name of its own", "Rename one")

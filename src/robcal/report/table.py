@@ -50,7 +50,7 @@ def measured_metrics(results: Results) -> tuple[str, ...]:
         InputError: if the results hold no method.
     """
     if not results.methods:
-        refuse("the results hold no method", "a table needs at least one", "Evaluate one first")
+        refuse("the results hold no method", "a table needs at least one", "Measure one first: robcal report RUN")
     present = {name for method in results.methods for name in method.metrics}
     known = [name for name in METRIC_TITLES if name in present]
     return (*known, *sorted(present - set(known)))
