@@ -102,10 +102,11 @@ def audit(
 ) -> None:
     """Tell which inputs a classifier is over- or under-confident on: calibration over all, level by level, by group.
 
-    Give a run directory, plain files and no model at all, or any model with --model and --data. With scores
-    (adversarial distances, margins or any number an example) the examples are cut into levels, the lowest scores being
-    level 0. Every figure comes with its interval; verdicts on single levels or groups are taken from intervals that
-    hold for all of a table at once.
+    Give a run directory; or predictions and no model at all: one table with --label-column and --prob-columns, arrays
+    with --probs and --labels, or --confidence and --correct where a confidence is all there is; or any model with
+    --model and --data. With scores (adversarial distances, margins or any number an example) the examples are cut into
+    levels, the lowest scores being level 0. Every figure comes with its interval; verdicts on single levels or groups
+    are taken from intervals that hold for all of a table at once.
 
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """

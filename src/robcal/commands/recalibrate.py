@@ -38,8 +38,8 @@ def recalibrate(
     method: Annotated[
         str,
         typer.Option(
-            help="auto, none, temperature, score-temperature, vector, isotonic, dirichlet, svs or sms; any of the last "
-            "five may be followed by +score-temperature."
+            help="auto, average, none, temperature, score-temperature, vector, isotonic, dirichlet, svs or sms; any of "
+            "the last five may be followed by +score-temperature."
         ),
     ] = "auto",
     apply: Annotated[Path | None, typer.Option(help="(M, Z) logits of other data to recalibrate, .npy.")] = None,
@@ -53,8 +53,9 @@ def recalibrate(
 ) -> None:
     """Repair the probabilities of a trained classifier on validation data, and say what is left.
 
-    Every method is cross-fitted on the validation data; the one with the lowest NLL is used, or the simplest that
-    cannot be told from it. `none`, `temperature` and `score-temperature` never change a predicted label.
+    Every method is cross-fitted on the validation data, and so is an average of them whose weights follow from that.
+    `none`, `temperature` and `score-temperature` never change a predicted label: the simplest of them is used that
+    cannot be told from the average by its NLL, else the average.
 
     Examples: robcal recalibrate runs/digits
 

@@ -39,15 +39,6 @@ def text_comparison(rows: Sequence[CandidateResult]) -> Table:
     return table
 
 
-def markdown_comparison(rows: Sequence[CandidateResult]) -> str:
-    """Return the same table as GitHub-flavoured Markdown; the method in use is bold."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|" + "--:|" * (len(HEADINGS) - 1)]
-    for row in rows:
-        name, *cells = method_cells(row)
-        lines.append("| " + " | ".join([f"**{name}**" if row.chosen else name, *cells]) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def advice(rows: Sequence[CandidateResult]) -> tuple[str, ...]:
     """Return what to use, what it repairs, and what it leaves: three sentences from cross-fitted figures.
 

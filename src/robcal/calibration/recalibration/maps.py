@@ -6,6 +6,7 @@ plain numbers and lists, so that a file of them is JSON and reading one runs not
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -194,3 +195,12 @@ class Isotonic:
         """Return the map that `to_dict` described."""
         inputs, outputs = (tuple(np.array(x, float) for x in stored[name]) for name in ("inputs", "outputs"))
         return cls(inputs, outputs)
+
+
+def apply(maps: Iterable[Map], logits: FloatArray, scores: FloatArray | None) -> FloatArray:
+    """Return log-probabilities (N, Z) after all maps; -inf where a class is masked."""
+    for one in maps:
+        logits = one(logits, scores)
+    logs = log_softmax(shifted(logits), axis=1)
+    logs[logs < MASKED / 1e6] = -np.inf
+    return logs

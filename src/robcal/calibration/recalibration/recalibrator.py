@@ -24,24 +24,27 @@ from robcal.base.checks import (
 from robcal.base.encoding import plain, typed
 from robcal.base.files import reading, replacing
 from robcal.calibration.prob_rows import ProbRows
+from robcal.calibration.recalibration.average import Average, read_map, single, stored
 from robcal.calibration.recalibration.maps import (
     IMPOSSIBLE,
     Affine,
     Isotonic,
     Map,
-    Temperature,
+    apply,
     logits_of,
     margins,
     masks,
 )
-from robcal.calibration.recalibration.score_temperature import Monotone, ScoreTemperature
+from robcal.calibration.recalibration.score_temperature import Monotone
 from robcal.calibration.recalibration.selection import (
+    AVERAGE,
     FOLDS,
+    KEEPING,
     METHODS,
     SCORE_TEMPERATURE,
     CandidateResult,
     Rows,
-    apply,
+    average,
     choose,
     compare,
     cross_fit,
@@ -65,19 +68,19 @@ MOST_LOGITS, MOST_PRODUCTS, SAMPLE = 10_000_000, 50_000_000, 1 << 22
 LOGARITHMS = "Pass their logarithms, `np.log(np.maximum(logits, 1e-30))`"
 
 _FORMAT, _VERSION = "robcal recalibrator", 1
-_MAPS: dict[str, Any] = {kind.kind: kind for kind in (Temperature, ScoreTemperature, Affine, Isotonic)}
 
 
 class Recalibrator:
     """Fit a recalibration of logits on validation data: one temperature, one that depends on a score, or by class.
 
-    `auto` cross-fits every method that applies and takes the one with the lowest NLL, or the simplest that is within
-    one standard error of the paired difference of it and at most .001 above (docs/method.md, section 7).
-    `none`, `temperature` and `score-temperature` never change a prediction.
+    `auto` cross-fits every method that applies, and `average`: their probabilities weighed by the cross-fitted
+    likelihood of the average. `none`, `temperature` and `score-temperature` never change a prediction: the simplest of
+    them whose NLL is within one standard error of the average's, and at most .0005 above, is taken, else the average
+    (docs/method.md, section 7.1).
 
     Args:
-        method: "auto", one of `METHODS`, or several of them to choose from; "A+score-temperature" fits the score
-            temperature on cross-fitted outputs of A.
+        method: "auto", "average", one of `METHODS`, or several of them to choose from; "A+score-temperature" fits the
+            score temperature on cross-fitted outputs of A.
         score: name of the score. "margin", the default, is the largest logit minus the second largest and needs no
             `scores`; any other name stands for scores of your own (robustness distance, density, text length), which
             `fit` and `predict_proba` are then given.
@@ -87,7 +90,7 @@ class Recalibrator:
     Attributes:
         method: what was asked for; after `fit` what was chosen.
         comparison: after `fit`, one `CandidateResult` a method, the simplest first, cross-fitted.
-        notes: after `fit`, sentences on what was left out and why.
+        notes: after `fit`, sentences on what was left out and why, and on what an average is made of.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -114,7 +117,7 @@ class Recalibrator:
         seed: int = 0,
     ) -> None:
         named = (method,) if isinstance(method, str) else tuple(method)
-        self._asked = tuple(check_choice(one, ("auto", *METHODS), "method") for one in named)
+        self._asked = tuple(check_choice(one, ("auto", AVERAGE, *METHODS), "method") for one in named)
         self.method = method if isinstance(method, str) else " or ".join(named)
         self.score = score
         if monotone is not None:
@@ -143,20 +146,24 @@ class Recalibrator:
                 these data or this installation do not allow.
         """
         array, truth, values = self._checked(logits, labels, scores)
-        methods, self.notes = _candidates(array, truth) if "auto" in self._asked else (self._asked, ())
+        automatic = "auto" in self._asked or AVERAGE in self._asked
+        methods, self.notes = _candidates(array, truth) if automatic else (self._asked, ())
         true = array[np.arange(len(truth)), truth]
         order = fold_order(true, truth, values, lambda: row_keys(array))
         rows = Rows(array, truth, values, drawn_folds(order, folds=FOLDS, seed=self.seed))
         index = _sampled(order, array.shape[1], self.seed, SAMPLE)
         sample = rows if len(index) == len(truth) else rows.part(index)
         candidates = cross_fit(methods, sample, self.monotone)
-        number = choose(candidates, sample.labels)
+        if automatic and set(methods) - set(KEEPING) and (averaged := average(candidates, sample)) is not None:
+            candidates.append(averaged)
+        number = choose(candidates, sample.labels, averaged=self._asked == (AVERAGE,))
         self.comparison = compare(candidates, sample, number, seed=self.seed)
         best = candidates[number]
         if len(sample.labels) < len(truth):
             self.notes += (f"Methods were compared on {len(sample.labels)} of {len(truth)} examples.",)
             best = refit(best, rows, self.monotone)
         self.method, self._maps, self._classes = best.method, best.maps, array.shape[1]
+        self.notes += tuple(one.told() for one in self._maps if isinstance(one, Average))
         return self
 
     def predict_proba(self, logits: Any, scores: Any = None) -> FloatArray:
@@ -182,10 +189,11 @@ class Recalibrator:
                 f"the recalibrator was fitted on {self._classes}",
                 "Pass logits of the network that it was fitted on",
             )
-        first = self._maps[0] if self._maps else None
-        if isinstance(first, (Affine, Isotonic)):
-            _check_mixes(self.method, first.masked(array))
-        uses = any(one.kind == SCORE_TEMPERATURE for one in self._maps)
+        maps = list(single(self._maps))
+        for one in maps:
+            if isinstance(one, (Affine, Isotonic)):
+                _check_mixes(self.method, one.masked(array))
+        uses = any(one.kind == SCORE_TEMPERATURE for one in maps)
         values = self._scores(array, scores) if uses or scores is not None else margins(array)
         probs: FloatArray = np.exp(apply(self._maps, array, values))
         return probs
@@ -201,14 +209,14 @@ class Recalibrator:
                 "the recalibrator is not fitted", "only a fitted one can be saved", "Call fit on validation data first"
             )
         file = check_output(Path(path), overwrite=overwrite)
-        stored = {
+        contents = {
             "format": _FORMAT, "version": _VERSION, "method": self.method, "score": self.score, "seed": self.seed,
             "monotone": self.monotone, "classes": self._classes, "notes": self.notes,
             "comparison": plain(self.comparison),
-            "maps": [{"kind": one.kind, **one.to_dict()} for one in self._maps],
+            "maps": [stored(one) for one in self._maps],
         }  # fmt: skip
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(stored, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(contents, allow_nan=False) + "\n", encoding="utf-8")
         return file
 
     def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
@@ -224,7 +232,7 @@ class Recalibrator:
         array -= array.max(axis=1, keepdims=True)
         masked = _mask(array, truth)
         for method in self._asked:
-            if method != "auto":
+            if method not in ("auto", AVERAGE):
                 _check_applies(method, masked=masked, truth=truth)
         return array, truth, self._scores(array, scores)
 
@@ -294,30 +302,29 @@ def load_recalibrator(path: str | Path) -> Recalibrator:
     """
     file, rule = Path(path), f"a file of Recalibrator.save, version {_VERSION}, is expected"
     with reading(file, "the recalibrator", rule=rule, fix="Fit it again and save it"):
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if stored["format"] != _FORMAT or stored["version"] != _VERSION:
-            raise ValueError(f"format {stored['format']!r}, version {stored['version']!r}")
-        loaded = Recalibrator(stored["method"], score=stored["score"], monotone=stored["monotone"], seed=stored["seed"])
-        loaded.notes = tuple(str(note) for note in stored["notes"])
-        loaded.comparison = typed(tuple[CandidateResult, ...], stored["comparison"])
-        loaded._classes = int(stored["classes"])
-        loaded._maps = tuple(_MAPS[one["kind"]].from_dict(one) for one in stored["maps"])
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["format"] != _FORMAT or found["version"] != _VERSION:
+            raise ValueError(f"format {found['format']!r}, version {found['version']!r}")
+        loaded = Recalibrator(found["method"], score=found["score"], monotone=found["monotone"], seed=found["seed"])
+        loaded.notes = tuple(str(note) for note in found["notes"])
+        loaded.comparison = typed(tuple[CandidateResult, ...], found["comparison"])
+        loaded._classes = int(found["classes"])
+        loaded._maps = tuple(read_map(one) for one in found["maps"])
     return loaded
 
 
 def _candidates(logits: FloatArray, labels: IntArray) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the methods that `auto` compares on these data, and why others are left out."""
     size, classes = logits.shape
-    keep = ("none", "temperature", SCORE_TEMPERATURE)
     if logits.min() == -np.inf:
-        return keep, ("Methods that mix classes are left out: some classes are masked.",)
+        return KEEPING, ("Methods that mix classes are left out: some classes are masked.",)
     if not logits[np.arange(size), labels].any():
-        return keep[:2], ("All methods but one temperature are left out: every example is right, so that the data "
+        return KEEPING[:2], ("All methods but one temperature are left out: every example is right, so that the data "
                           "cannot tell where errors are.",)  # fmt: skip
     if len(np.unique(labels)) == 1:
-        return keep, ("Methods that mix classes are left out: the labels hold one class only.",)
+        return KEEPING, ("Methods that mix classes are left out: the labels hold one class only.",)
     if size * classes > MOST_LOGITS:
-        return keep, ("Methods that mix classes are left out: the data are large; name one to have it fitted.",)
+        return KEEPING, ("Methods that mix classes are left out: the data are large; name one to have it fitted.",)
     methods, notes = [one for one in METHODS if first_of(one) != "isotonic" or one == "isotonic"], []
     if not has_probmetrics():
         methods = [one for one in methods if first_of(one) not in ("svs", "sms")]

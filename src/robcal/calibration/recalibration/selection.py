@@ -6,12 +6,11 @@ Each row is judged by fits that did not see it. A score temperature on top of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy.special import log_softmax
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.types import Estimate
@@ -19,7 +18,8 @@ from robcal.calibration.binning import bin_index, summarise
 from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
-from robcal.calibration.recalibration.maps import MASKED, Map, Temperature, shifted
+from robcal.calibration.recalibration.average import Average, pooled, stacked_weights
+from robcal.calibration.recalibration.maps import Map, Temperature, apply
 from robcal.calibration.recalibration.score_temperature import (
     Monotone,
     ScoreTemperature,
@@ -58,9 +58,12 @@ METHODS = (
 
 FOLDS, LEVELS = 5, 10
 
-#: `auto` takes the simplest method whose NLL is at most one standard error of the paired difference, and at most this
-#: much, above the lowest.
-NLL_TOLERANCE = 1e-3
+#: The methods that never change a prediction, and the name of an average of methods.
+KEEPING, AVERAGE = METHODS[:3], "average"
+
+#: A simple method is taken whose NLL is at most one standard error of the paired difference, and at most this much,
+#: above that of the average (or above the lowest, where there is no average).
+NLL_TOLERANCE = 5e-4
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class CandidateResult:
     """What cross-fitting says of one method; every figure is of rows that the fit did not see.
 
     Attributes:
-        method: its name, one of `METHODS`.
+        method: its name, one of `METHODS`, or `AVERAGE`.
         nll: mean negative log-likelihood (natural logarithm), with interval.
         nll_above_best: paired difference to the method with the lowest NLL, with interval; 0 for that one.
         brier: multi-class Brier score, with interval.
@@ -161,16 +164,55 @@ def first_of(method: str) -> str:
     return "none" if method in ("temperature", SCORE_TEMPERATURE) else method.split("+")[0]
 
 
-def choose(candidates: Sequence[Candidate], labels: IntArray) -> int:
-    """Return the position of the simplest candidate that the data cannot tell from the one with the lowest NLL."""
-    losses, best = _compared(candidates, labels)
-    order = sorted(range(len(candidates)), key=lambda n: METHODS.index(candidates[n].method))
-    for number in order:
-        above = losses[number] - best
-        error = above.std(ddof=1) / np.sqrt(len(above))
-        if above.mean() <= min(error, NLL_TOLERANCE):
-            return number
-    raise AssertionError("the best candidate is within its own tolerance")
+def average(candidates: Sequence[Candidate], rows: Rows) -> Candidate | None:
+    """Return the average of methods by the weights that maximise its cross-fitted likelihood; None if one has it all.
+
+    What it gives to a row comes from fits and from weights that the row had no say in. Of methods that came out the
+    same, such as a score temperature that fell back on one number, the simplest stands for all.
+    """
+    losses = np.stack([_losses(candidate.held, rows.labels) for candidate in candidates])
+    distinct = np.sort(np.unique(losses, axis=0, return_index=True)[1])
+    candidates, losses = [candidates[number] for number in distinct], losses[distinct]
+    weights = stacked_weights(losses)
+    members = [(one, weight) for one, weight in zip(candidates, weights, strict=True) if weight > 0]
+    if len(members) == 1:
+        return None
+    held = np.empty_like(candidates[0].held)
+    for fold in range(int(rows.folds.max()) + 1):
+        out = rows.folds == fold
+        without = stacked_weights(losses[:, ~out])
+        used = [number for number, weight in enumerate(without) if weight > 0]
+        held[out] = pooled([candidates[number].held[out] for number in used], without[used])
+    maps = Average(
+        tuple(one.method for one, _ in members),
+        tuple(one.maps for one, _ in members),
+        np.array([weight for _, weight in members]),
+    )
+    return Candidate(AVERAGE, (maps,), held)
+
+
+def choose(candidates: Sequence[Candidate], labels: IntArray, *, averaged: bool = False) -> int:
+    """Return the position of the simplest candidate that the data cannot tell from the reference, or of that.
+
+    The reference is the average of methods, and simple are those that keep predictions. Without an average it is the
+    method with the lowest NLL, and all are compared with it in the order of `METHODS`.
+
+    Args:
+        candidates: the methods.
+        labels: (N,) true classes.
+        averaged: takes the average in any case, where there is one.
+    """
+    losses = _compared(candidates, labels)[0]
+    names = [candidate.method for candidate in candidates]
+    position = names.index(AVERAGE) if AVERAGE in names else int(np.argmin([one.mean() for one in losses]))
+    if averaged:
+        return position
+    for name in KEEPING if AVERAGE in names else METHODS:
+        if name in names:
+            above = losses[names.index(name)] - losses[position]
+            if above.mean() <= min(above.std(ddof=1) / np.sqrt(len(above)), NLL_TOLERANCE):
+                return names.index(name)
+    return position
 
 
 def compare(candidates: Sequence[Candidate], rows: Rows, chosen: int, *, seed: int) -> tuple[CandidateResult, ...]:
@@ -206,19 +248,13 @@ def refit(candidate: Candidate, rows: Rows, monotone: Monotone | None) -> Candid
     if candidate.method == SCORE_TEMPERATURE and isinstance(last, ScoreTemperature) and candidate.penalty is not None:
         refitted = refit_score_temperature(last, candidate.penalty, rows.logits, rows.labels, rows.scores, monotone)
         return replace(candidate, maps=(refitted,))
-    if candidate.method in ("none", "temperature", SCORE_TEMPERATURE):
+    if candidate.method in KEEPING:
         temperature = TemperatureScaling().fit(rows.logits, rows.labels).temperature
         return replace(candidate, maps=() if candidate.method == "none" else (Temperature(temperature),))
+    if isinstance(last, Average):
+        maps = {one.method: one.maps for one in cross_fit(last.methods, rows, monotone)}
+        return replace(candidate, maps=(replace(last, members=tuple(maps[name] for name in last.methods)),))
     return cross_fit([candidate.method], rows, monotone)[0]
-
-
-def apply(maps: Iterable[Map], logits: FloatArray, scores: FloatArray) -> FloatArray:
-    """Return log-probabilities (N, Z) after all maps; -inf where a class is masked."""
-    for one in maps:
-        logits = one(logits, scores)
-    logs = log_softmax(shifted(logits), axis=1)
-    logs[logs < MASKED / 1e6] = -np.inf
-    return logs
 
 
 def _first_stage(name: str, rows: Rows) -> tuple[FloatArray, tuple[Map, ...]]:
