@@ -49,7 +49,6 @@ NEVER = lambda: False  # noqa: E731
 PLAN = """
 model = "wrn-10-1"
 batch_size = 16
-levels = 2
 precision = "float32"
 members = {members}
 shift_images = 8
