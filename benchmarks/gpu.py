@@ -43,6 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--minutes", type=float, default=9.0, help="of this piece, start of the command included")
     parser.add_argument("--out", type=Path, help="folder of the results")
+    parser.add_argument("--noisy", type=Path, help="folder of CIFAR-10N, for regimes with noise")
     parser.add_argument("--state", type=Path, help="folder of what only a later piece needs; default OUT/state")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a trial")
     parser.add_argument("--speed", action="store_true", help="measure steps, after the piece where there is --out")
@@ -62,6 +63,7 @@ def work(options: argparse.Namespace, left: Callable[[], float], log: Callable[[
     from robcal.comparison.study import hardware
     from robcal.data import load_dataset, read_parts
     from wide.measure import CorruptedTest
+    from wide.noise import NoisyLabels
     from wide.plan import load_plan
     from wide.store import Results
     from wide.work import Worker
@@ -91,6 +93,7 @@ def work(options: argparse.Namespace, left: Callable[[], float], log: Callable[[
             shifted=shifted,
             seconds_left=left,
             log=log,
+            noisy=NoisyLabels(options.noisy) if options.noisy is not None else None,
         )
         log("everything is done" if worker.do() else "the time is over; the same command goes on")
     finally:

@@ -25,6 +25,7 @@ class Regime:
         train_limit: at most so many training images, None for all.
         augment: whether images are padded by 4 pixels, cropped and mirrored at random.
         referee: seed of one more plain network, by whose distances test images are cut into levels; None for none.
+        noise: name of the labels that the training split gets in place of its own (`wide.noise`); None for none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Regime:
     train_limit: int | None = None
     augment: bool = False
     referee: int | None = None
+    noise: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robcal.base.checks import IntArray
 from robcal.base.storage import digest_of, load_arrays, save_arrays
 from robcal.data import Dataset, load_dataset
 from robcal.data.splits import Parts
@@ -23,6 +24,7 @@ from wide.engine import Engine, Shape
 from wide.inputs import steps_of
 from wide.levels import make_levels
 from wide.measure import CorruptedTest, distances, predictions
+from wide.noise import NoisyLabels, noise_of_levels
 from wide.plan import Group, Plan, Regime, groups
 from wide.recipes import RECIPES, Recipe
 from wide.store import Results
@@ -43,6 +45,7 @@ class Worker:
         shifted: corrupted test images.
         seconds_left: of this piece.
         log: prints.
+        noisy: labels of people, for regimes that train on them.
         taken: regime → the longest seconds that one of its groups took.
     """
 
@@ -55,9 +58,11 @@ class Worker:
     shifted: CorruptedTest
     seconds_left: Callable[[], float]
     log: Callable[[str], None]
+    noisy: NoisyLabels | None = None
     taken: dict[str, float] = field(default_factory=dict)
     engines: dict[tuple[str, int], Engine] = field(default_factory=dict)
     cut: dict[tuple[str, int], Dataset] = field(default_factory=dict)
+    clean: dict[tuple[str, int], IntArray] = field(default_factory=dict)
 
     def do(self) -> bool:
         """Do what is not done yet; returns whether everything is.
@@ -67,6 +72,10 @@ class Worker:
         piece, complete = self.seconds_left(), True
         for group in groups(self.plan):
             if all(name in self.results for name in group.names):
+                continue
+            if self.regime(group).noise is not None and self.noisy is None:
+                self.log(f"{', '.join(group.names)} left out: --noisy names the folder of their labels")
+                complete = False
                 continue
             expected = self.taken.get(group.regime, 0.0) * len(group.seeds) / self.plan.members
             if not self._possible(group) or self.seconds_left() < min(expected, piece):
@@ -115,7 +124,11 @@ class Worker:
     def data(self, regime: Regime, seed: int) -> Dataset:
         """The splits of a seed, which cuts validation and the limited training split."""
         if (regime.name, seed) not in self.cut:
-            data = load_dataset(self.spec, parts=self.parts, seed=seed, train_limit=regime.train_limit)
+            options: dict[str, Any] = {"seed": seed, "train_limit": regime.train_limit}
+            data = load_dataset(self.spec, parts=self.parts, **options)
+            if regime.noise is not None and self.noisy is not None:
+                self.clean[regime.name, seed] = data.split("train").labels
+                data = self.noisy.train_on(regime.noise, data, self.parts, **options)
             self.cut[regime.name, seed] = data
         return self.cut[regime.name, seed]
 
@@ -156,6 +169,9 @@ class Worker:
             found = distances(network, run.data, "test", self.plan.scored_images, self.plan.levels)
             facts["scoring_seconds"] = found.pop("seconds")
             arrays |= found
+        if (group.regime, run.seed) in self.clean and run.recipe.source not in ("none", "single"):
+            given, true = run.data.split("train").labels, self.clean[group.regime, run.seed]
+            facts["noise"] = noise_of_levels(given, true, run.levels.of["train"], self.plan.levels)
         facts["measuring_seconds"] = time.monotonic() - started
         self.results.add(name, arrays, facts)
         right = float((arrays["test"].argmax(1) == arrays["test_labels"]).mean())

@@ -15,7 +15,7 @@ import torch
 from robcal.base.checks import InputError
 from robcal.base.storage import load_arrays
 from robcal.calibration.metrics import accuracy, calibration_error, negative_log_likelihood
-from robcal.data import load_dataset
+from robcal.data import load_dataset, read_parts
 from robcal.data.augment import pad_crop_flip
 from robcal.methods import make_method
 from robcal.models import build_model
@@ -37,6 +37,7 @@ from wide.engine import Engine, Shape, as_inputs, mixed_loss  # noqa: E402
 from wide.inputs import draw_epoch, steps_of  # noqa: E402
 from wide.levels import make_levels  # noqa: E402
 from wide.measure import halved  # noqa: E402
+from wide.noise import NoisyLabels, noise_of_levels, rows_of  # noqa: E402
 from wide.plan import Plan, Regime, groups, load_plan  # noqa: E402
 from wide.recipes import RECIPES, Recipe  # noqa: E402
 from wide.report import outcomes  # noqa: E402
@@ -399,3 +400,27 @@ def test_one_compilation_serves_all_members(spec, data):
             if training:
                 loss(network, images, targets, torch.ones(()), torch.arange(4))[0].backward()
     assert len(compiled) == 1
+
+
+def test_noisy_labels_reach_the_training_images_that_people_gave_them_to(spec, tmp_path):
+    """Every training image has the label that stands at its official place."""
+    parts = read_parts(spec)
+    known = parts.parts["train"]
+    order = np.random.default_rng(0).permutation(len(known))  # row of the file → official position
+    given = (known.labels + 1) % 3
+    official = np.empty_like(given)
+    official[order] = given
+    np.savez(tmp_path / "labels.npz", worst=official.astype(np.uint8))
+    np.save(tmp_path / "index-of-shared-parquet.npy", order)
+    for seed in (0, 1):
+        data = load_dataset(spec, parts=parts, seed=seed, train_limit=40)
+        noisy = NoisyLabels(tmp_path).train_on("worst", data, parts, seed=seed, train_limit=40)
+        assert np.array_equal(noisy.split("train").labels, (data.split("train").labels + 1) % 3)
+        assert np.array_equal(noisy.split("val").labels, data.split("val").labels)
+        rows = rows_of(spec, parts, seed=seed, train_limit=40)
+        assert np.array_equal(known.inputs[rows], data.split("train").inputs[np.arange(40)])
+    with pytest.raises(InputError, match="one of worst"):
+        NoisyLabels(tmp_path).train_on("best", data, parts, seed=0, train_limit=40)
+    levels = np.arange(40) % 2
+    mixed = np.where(levels == 0, data.split("train").labels, noisy.split("train").labels)
+    assert noise_of_levels(mixed, data.split("train").labels, levels, 2) == [0.0, 1.0]
