@@ -1,0 +1,156 @@
+"""The Trainer of Hugging Face against the real library, on a small Transformer that is made from a configuration."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from example_runs import check_example
+
+from robcal.base.checks import InputError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("transformers"),
+    pytest.mark.filterwarnings("ignore"),  # the library warns of its own use of others
+]
+
+EPOCHS, EXAMPLES = 3, 48
+
+
+def examples(count: int, seed: int) -> list[dict]:
+    """Token ids (integers), the class, and columns that no model takes; labels are noisy."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for row in range(count):
+        ids = draw.integers(2, 30, 6)
+        label = int(ids[0] > 15) if draw.random() < 0.7 else int(draw.integers(2))
+        made.append({"input_ids": ids.tolist(), "attention_mask": [1] * 6, "labels": label, "source": row})
+    return made
+
+
+def model():
+    """A Transformer of one layer, with the same weights each time."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=2,
+    )  # fmt: skip
+    return BertForSequenceClassification(config)
+
+
+def smoother(**options):
+    from robcal.integrations.transformers import TrainerSmoothing
+
+    return TrainerSmoothing(2, 3, epochs=EPOCHS, controller="integral", step_size=0.5, **options)
+
+
+def trainer(folder: Path, smoothing, *, epochs: int = EPOCHS, batch: int = 8, train=None, **arguments):
+    """A Trainer with the usual arguments; without `smoothing` the library's own loss."""
+    from transformers import Trainer, TrainingArguments
+
+    train = examples(EXAMPLES, 0) if train is None else train
+    ours = {} if smoothing is None else {
+        "compute_loss_func": smoothing.loss, "compute_metrics": smoothing.metrics, "callbacks": [smoothing],
+    }  # fmt: skip
+    return Trainer(
+        model(),
+        TrainingArguments(
+            str(folder), num_train_epochs=epochs, per_device_train_batch_size=batch, learning_rate=1e-2, seed=1,
+            eval_strategy="epoch", save_strategy="epoch", report_to=[], use_cpu=True, disable_tqdm=True,
+            lr_scheduler_type="constant", **arguments,
+        ),
+        train_dataset=train if smoothing is None else smoothing.indexed(train),
+        eval_dataset=examples(40, 1),
+        **ours,
+    )  # fmt: skip
+
+
+def weights(trained) -> dict[str, torch.Tensor]:
+    return trained.model.state_dict()
+
+
+def test_hard_labels_are_the_trainers_own_loss(tmp_path: Path) -> None:
+    """In the first epoch nothing is smoothed; two accumulated batches, the second smaller, weigh as one."""
+    ours, theirs = trainer(tmp_path / "a", smoother(), epochs=1), trainer(tmp_path / "b", None, epochs=1)
+    for one in (ours, theirs):
+        one.train()
+    torch.testing.assert_close(weights(ours), weights(theirs))
+    small = examples(12, 0)
+    parts = trainer(
+        tmp_path / "c", smoother(), epochs=1, batch=8, train=small, gradient_accumulation_steps=2,
+    )  # fmt: skip
+    whole = trainer(tmp_path / "d", None, epochs=1, batch=12, train=small)
+    for one in (parts, whole):
+        one.train()
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-3, atol=1e-4)
+
+
+def test_every_evaluation_in_training_is_an_update(tmp_path: Path) -> None:
+    smoothing = smoother()
+    one = trainer(tmp_path, smoothing)
+    one.evaluate()  # before training: no update
+    one.train()
+    state = smoothing.smoothing.state_dict()
+    assert int(state["smoother.updates"]) == EPOCHS
+    assert (smoothing.smoothing.levels >= 0).sum() == EXAMPLES
+    assert smoothing.smoothing.epsilon.max() > 0.01
+    before = smoothing.smoothing.epsilon.copy()
+    found = one.evaluate()  # after training: no update
+    np.testing.assert_array_equal(smoothing.smoothing.epsilon, before)
+    logits = torch.from_numpy(one.predict(examples(40, 1)).predictions)
+    labels = torch.tensor([example["labels"] for example in examples(40, 1)])
+    assert found["eval_accuracy"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert found["eval_confidence"] == pytest.approx(float(logits.softmax(1).amax(1).mean()))
+
+
+def test_margins_are_those_of_the_examples(tmp_path: Path) -> None:
+    """Whatever the order of the batches: the model's own margins, by position."""
+    smoothing = smoother(decay=0.5)
+    one = trainer(tmp_path, smoothing, epochs=1, max_grad_norm=1e-12, weight_decay=0.0)
+    one.args.learning_rate = 0.0
+    one.train()
+    logits = torch.from_numpy(one.predict(examples(EXAMPLES, 0)).predictions)
+    best = logits.topk(2).values
+    found = smoothing.smoothing.state_dict()["train_margins"]
+    torch.testing.assert_close(found.float(), best[:, 0] - best[:, 1], rtol=1e-4, atol=1e-5)
+
+
+def test_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    whole, first, second = smoother(), smoother(), smoother()
+    expected = trainer(tmp_path / "whole", whole)
+    expected.train()
+    trainer(tmp_path / "parts", first, epochs=2).train()
+    resumed = trainer(tmp_path / "parts", second)
+    resumed.train(resume_from_checkpoint=True)
+    np.testing.assert_allclose(second.smoothing.epsilon, whole.smoothing.epsilon, atol=1e-6)
+    np.testing.assert_array_equal(second.smoothing.levels, whole.smoothing.levels)
+    (tmp_path / "parts" / f"checkpoint-{EXAMPLES // 8 * EPOCHS}" / "robcal_smoothing.safetensors").unlink()
+    with pytest.raises(InputError, match="Resume from a checkpoint in output_dir"):
+        trainer(tmp_path / "parts", smoother(), epochs=EPOCHS + 1).train(resume_from_checkpoint=True)
+
+
+def test_training_labels_without_positions_are_refused(tmp_path: Path) -> None:
+    smoothing = smoother()
+    one = trainer(tmp_path, smoothing)
+    one.train_dataset = examples(EXAMPLES, 0)
+    with pytest.raises(InputError, match=r"Pass train_dataset=smoothing.indexed\(train_dataset\)"):
+        one.train()
+    with pytest.raises(InputError, match="its class stands under labels, label, label_ids"):
+        smoothing.indexed([{"input_ids": [1], "category": 1}])[0]
+
+
+def test_ignored_labels_are_not_counted() -> None:
+    smoothing = smoother()
+    dataset = smoothing.indexed([{"labels": 1}, {"labels": -100}, {"labels": 0}])
+    labels = torch.tensor([dataset[k]["labels"] for k in range(3)])
+    logits = torch.tensor([[0.0, 1.0], [5.0, 0.0], [2.0, 0.0]], requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([1, -100, 0]))
+    torch.testing.assert_close(smoothing.loss({"logits": logits}, labels), expected)
+    torch.testing.assert_close(smoothing.loss((logits,), labels, num_items_in_batch=4), expected / 2)
+
+
+def test_the_example_runs_and_is_better_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
+    check_example("huggingface_trainer.py", lambda: capsys.readouterr().out)
