@@ -17,7 +17,7 @@ def check_torch_file(path: Path) -> None:
     """Refuse a file whose tensors are declared larger than what it holds; call it within `reading`.
 
     Raises:
-        ValueError: if members are packed or larger than the file, or a tensor is larger than its member.
+        ValueError: if members are packed, damaged or larger than the file, or a tensor is larger than its member.
         zipfile.BadZipFile: if it is no zip archive.
     """
     with zipfile.ZipFile(path) as archive:
@@ -29,6 +29,8 @@ def check_torch_file(path: Path) -> None:
         for name in sizes:
             if name.endswith("data.pkl"):
                 _Declared(archive.read(name), name.removesuffix("data.pkl") + "data/", sizes).load()
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{damaged} does not fit its checksum")
 
 
 class _Nothing:

@@ -16,7 +16,7 @@ from robcal.data.dataset import Split
 from robcal.data.hub import StoredLabels, files_of_parts, parquet_files
 from robcal.data.labels import numbers_of
 from robcal.data.parquet import LABEL_COLUMNS, read_parquet_images
-from robcal.data.pickles import load_arrays
+from robcal.data.pickles import MOST_BYTES, load_arrays
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import Parts
 
@@ -242,8 +242,12 @@ def _archive_members(path: Path, wanted: Iterable[str], variant: Variant) -> dic
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
                 name = member.name.rsplit("/", 1)[-1]
+                if member.size > MOST_BYTES:
+                    raise tarfile.TarError(f"{name} would be {member.size:,} bytes")
                 if member.isfile() and name in names and (file := archive.extractfile(member)) is not None:
                     members[name] = file.read()
+            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                pass  # to the end: only there is the checksum compared
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         variant.refuse_missing(f"{path} ({path.stat().st_size:,} bytes) is no readable archive ({error})")
     return members
