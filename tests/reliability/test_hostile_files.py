@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -44,6 +46,7 @@ from robcal.base.user_files import read_array
 from robcal.calibration.recalibration import load_recalibrator
 from robcal.comparison.plan_file import load_plan
 from robcal.data import load_dataset
+from robcal.data.cifar import read_cifar10
 from robcal.data.npz import read_npz
 from robcal.data.pickles import load_arrays as load_pickle
 from robcal.data.pictures import open_picture
@@ -411,3 +414,39 @@ def test_a_data_set_that_is_a_pipe_is_refused(tmp_path):
     for spec in ("npz", "cifar10", "cifar100", "svhn", "imagenet", "folder"):
         with pytest.raises(InputError):
             load_dataset(f"{spec}:{tmp_path / 'p'}")
+
+
+def write_cifar(path: Path, size: int | None = None) -> None:
+    """The binary archive of CIFAR-10 with one picture a batch; `size`: what the first header declares."""
+    record = bytes([3]) + bytes(range(256)) * 12
+    with tarfile.open(path, "w:gz") as archive:
+        for stem in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+            info = tarfile.TarInfo(f"{stem}.bin")
+            info.size = len(record)
+            archive.addfile(info, io.BytesIO(record))
+    if size is not None:
+        info.size = size
+        path.write_bytes(gzip.compress(info.tobuf() + record))
+
+
+def test_an_archive_is_read_to_its_checksum_and_no_member_of_any_size_is_taken(tmp_path):
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    write_cifar(path)
+    assert read_cifar10(str(path)).parts["train"].labels.tolist() == [3] * 5
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8] + bytes(4) + whole[-4:])
+    with pytest.raises(InputError, match=r"is no readable archive .*CRC"):
+        read_cifar10(str(path))
+    write_cifar(path, size=2**40)
+    with pytest.raises(InputError, match=r"is no readable archive .*test_batch\.bin would be 1,099,511,627,776 bytes"):
+        read_cifar10(str(path))
+
+
+def test_a_state_whose_bytes_were_changed_is_refused(tmp_path):
+    save_state({"w": torch.arange(100.0)}, tmp_path / "state.pt")
+    data = bytearray((tmp_path / "state.pt").read_bytes())
+    at = data.index(np.float32(57).tobytes())
+    data[at] ^= 1
+    (tmp_path / "state.pt").write_bytes(data)
+    with pytest.raises(InputError, match="checksum"):
+        load_state(tmp_path / "state.pt")

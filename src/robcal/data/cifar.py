@@ -246,8 +246,9 @@ def _archive_members(path: Path, wanted: Iterable[str], variant: Variant) -> dic
                     raise tarfile.TarError(f"{name} would be {member.size:,} bytes")
                 if member.isfile() and name in names and (file := archive.extractfile(member)) is not None:
                     members[name] = file.read()
-            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-                pass  # to the end: only there is the checksum compared
+            for _ in range(MOST_BYTES >> 20):  # to the end: only there is the checksum compared
+                if archive.fileobj is None or not archive.fileobj.read(1 << 20):
+                    break
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         variant.refuse_missing(f"{path} ({path.stat().st_size:,} bytes) is no readable archive ({error})")
     return members
