@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 import robcal
 from robcal.integrations.transformers import TrainerSmoothing  # robcal
 
-EPOCHS, CLASSES, LENGTH, TOKENS = 15, 3, 10, 60
+EPOCHS, CLASSES, LENGTH, TOKENS = 25, 3, 10, 60
 
 
 def sentences(count: int, seed: int) -> list[dict]:
