@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow
 WIDE = ("cifar10", "cifar100", "cifar10-small", "imagenet", "svhn")
 #: Every method of `robcal.methods` must be in a preset; ensembles and temperature scaling are not among these.
 WANTED = set(METHODS)
+#: Not in the preset whose figures were measured before there were these.
+LATER = {"flsd-53", "mbls"}
 
 
 def write_cifar10(folder: Path) -> str:
@@ -72,7 +74,7 @@ def test_all_that_are_wanted_are_there() -> None:
 @pytest.mark.parametrize("name", WIDE)
 def test_a_wide_preset_holds_everything(name: str) -> None:
     plan = plan_of(name)
-    assert {method.method for method in plan.methods} == WANTED
+    assert {method.method for method in plan.methods} == WANTED - (LATER if name == "cifar10-small" else set())
     assert {ensemble.label for ensemble in plan.ensembles} == {"Deep ensemble", "Ensemble of AR-AdaLS"}
     assert {m.options.get("levels_from") for m in plan.methods if m.method == "ar-adals"} == {
         "robustness",

@@ -17,6 +17,8 @@ KNOWN = {
     "ar-adals": "robustness",
     "mixup": "none",
     "focal": "none",
+    "flsd-53": "none",
+    "mbls": "none",
     "ccat": "none",
     "crl": "none",
     "adversarial-training": "none",

@@ -28,6 +28,8 @@ SETS = {
     "ar-adals": {"targets", "levels"},
     "mixup": {"augment"},
     "focal": {"loss"},
+    "flsd-53": {"loss"},
+    "mbls": {"loss"},
     "ccat": {"loss"},
     "crl": {"loss"},
     "adversarial-training": {"loss"},

@@ -38,6 +38,8 @@ METHODS: Mapping[str, str] = {
     "ar-adals": "robcal.methods.ar_adals:ar_adals",
     "mixup": "robcal.methods.mixup:mixup",
     "focal": "robcal.methods.focal:focal",
+    "flsd-53": "robcal.methods.focal:flsd53",
+    "mbls": "robcal.methods.mbls:mbls",
     "ccat": "robcal.methods.ccat:ccat",
     "crl": "robcal.methods.crl:crl",
     "adversarial-training": "robcal.methods.adversarial_training:adversarial_training",

@@ -137,6 +137,11 @@ GLOSSARY: tuple[Term, ...] = (
         ("first order",),
     ),
     Term(
+        "FLSD-53",
+        "The focal loss (a loss in which well-learnt examples weigh less) with exponent 5 where the true class has a "
+        "probability below 0.2, and 3 elsewhere.",
+    ),
+    Term(
         "FPR95",
         "The share of out-of-distribution inputs that are accepted where 95% of the test examples are; lower is "
         "better.",
@@ -180,6 +185,10 @@ GLOSSARY: tuple[Term, ...] = (
         "margin",
         "The largest logit minus the second largest (for a given label: its logit minus the largest other one). A "
         "cheap score: small where the network hesitates.",
+    ),
+    Term(
+        "MbLS",
+        "Margin-based label smoothing: training with a penalty on distances between logits that exceed a margin.",
     ),
     Term("MCE", "The largest gap, without its sign, of any of the 15 bins of the ECE."),
     Term(
