@@ -16,6 +16,7 @@ from robcal.data.augment import crop_large, pad_crop_flip
 from robcal.methods import make_method
 from robcal.runs.directory import load_model
 from robcal.runs.train import train_run
+from robcal.training.loading import Part
 from robcal.training.member import Member, open_engine
 from robcal.training.settings import Recipe, TrainSettings
 
@@ -57,7 +58,9 @@ def _first_batch(data: Dataset, augment: Any) -> torch.Tensor:
     member = Member(
         network, data, make_method("vanilla"), recipe, open_engine("float32", "cpu"), augment=augment, seed=0
     )
-    return member._batch(torch.tensor([3, 0, 2]), torch.Generator().manual_seed(5), None).inputs
+    member.start_epoch(0)
+    index = np.array([3, 0, 2])
+    return member._batch(Part((0, 0), index, index, 5), None)[0].inputs
 
 
 def test_training_cuts_large_pictures_out_at_their_own_resolution(tmp_path: Path) -> None:

@@ -110,6 +110,9 @@ def train(
     image_size: Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of the training's forward pass.")] = "float32",
     device: Device = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Tell what the steps' time goes to, such as waiting for data.")
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -129,6 +132,7 @@ def train(
     from robcal.runs.directory import load_data, run_title
     from robcal.runs.hard_labels import hard_label_remarks
     from robcal.runs.train import train_run
+    from robcal.training.profile import Profile
 
     admit_model(model)  # only what the user wrote here is ever imported
     source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)
@@ -145,8 +149,11 @@ def train(
     dataset = load_data(settings)
     show_notes(dataset.notes if is_main() else ())
     notes: list[str] = []
+    watched = Profile() if profile else None
     with open_reporter(quiet=quiet or not is_main()) as reporter:
-        run = train_run(settings, out, overwrite=overwrite, dataset=dataset, notes=notes, reporter=reporter)
+        run = train_run(
+            settings, out, overwrite=overwrite, dataset=dataset, notes=notes, profile=watched, reporter=reporter
+        )
     if not is_main():
         return
     show_notes(notes)
@@ -158,6 +165,8 @@ def train(
         f"validation after {last.epoch} epochs of {run_title(settings)}: accuracy {last.val_accuracy:.4f}, "
         f"ECE {last.val_ece:.4f}, NLL {last.val_nll:.4f}\nnext: {_audit_command(out, model)}"
     )
+    for line in watched.lines() if watched is not None else ():
+        typer.echo(line)
     for checkpoint in run.checkpoints:
         typer.echo(str(checkpoint))
 

@@ -48,6 +48,7 @@ from robcal.runs.level_sources import (
 from robcal.runs.scores import moved
 from robcal.training.loop import augmentation, fit, member_seed
 from robcal.training.predict import predict
+from robcal.training.profile import Profile
 from robcal.training.recipe import build_networks, describe_network
 from robcal.training.running import RunningLevels
 from robcal.training.settings import TrainSettings
@@ -61,6 +62,7 @@ def train_run(
     dataset: Dataset | None = None,
     reference: Path | None = None,
     notes: list[str] | None = None,
+    profile: Profile | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
     """Make a run directory, or finish one that was stopped; a finished one is left as it is.
@@ -76,6 +78,7 @@ def train_run(
         reference: run directory of a plain model by the same recipe, if there is one already; what `score_reference`
             has left in it is used.
         notes: what the user should know of the weights that training starts from is appended.
+        profile: is told where the time of the training goes, not counting that of a reference model.
         reporter: shows progress.
 
     Raises:
@@ -110,6 +113,7 @@ def train_run(
             state_file=directory / "state.pt",
             key=digest_of(settings.identity()),
             keep_state=state.update,
+            profile=profile,
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
         )

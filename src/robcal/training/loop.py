@@ -30,6 +30,7 @@ from robcal.methods.method import State
 from robcal.smoothing.soft_labels import level_statistics
 from robcal.training.member import Member, member_seed, open_engine, schedule
 from robcal.training.predict import mean_probs
+from robcal.training.profile import Profile
 from robcal.training.resume import check_training, training_of
 from robcal.training.running import FixedLevels, Levels, RunningLevels
 from robcal.training.settings import Recipe
@@ -67,6 +68,7 @@ def fit(
     state_seconds: float = 30.0,
     key: str = "",
     keep_state: Callable[[State], object] | None = None,
+    profile: Profile | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
     **settings: Any,
@@ -91,6 +93,7 @@ def fit(
         state_seconds: how much work, in seconds, a killed run may lose.
         key: digest of the run's settings; a state of another run is refused.
         keep_state: is handed the method's state after the last epoch.
+        profile: is told where the time goes.
         reporter: shows progress in batches, over all networks.
         description: of the progress.
         settings: fields of `Recipe`, in place of `recipe` or of some of its fields.
@@ -115,7 +118,9 @@ def fit(
         check_network(model, tried, dataset.num_classes)
     engine = open_engine(recipe.precision, recipe.device)
     members = [
-        Member(model, dataset, method, recipe, engine, augment=augment, seed=member_seed(recipe.seed, k))
+        Member(
+            model, dataset, method, recipe, engine, augment=augment, profile=profile, seed=member_seed(recipe.seed, k)
+        )
         for k, model in enumerate(models)
     ]
     wanted = None if method.levels == "none" else levels
@@ -148,7 +153,7 @@ def fit(
     devices = [engine.device] if engine.device.type == "cuda" else []
     advance = reporter.task(description, lockstep.num_steps)
     with torch.random.fork_rng(devices=devices), stop_at_boundary() as stop:
-        saved = time.monotonic()
+        started = saved = time.monotonic()
         for done in lockstep.steps():
             advance(done)
             due = stop or time.monotonic() - saved >= state_seconds
@@ -157,6 +162,8 @@ def fit(
                 save_state({"key": key, "training": training, **lockstep.snapshot()}, state_file)
                 saved = time.monotonic()
             stop.raise_if_set()
+    if profile is not None:
+        profile.total += time.monotonic() - started
     if keep_state is not None:
         keep_state(lockstep.progress.state)
     engine.free_memory()

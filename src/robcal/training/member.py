@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import FloatArray, IntArray, check_choice, refuse
+from robcal.base.checks import FloatArray, check_choice, refuse
 from robcal.base.seeds import seed_of
 from robcal.base.types import Precision
-from robcal.data import Dataset, Split
+from robcal.data import Dataset
 from robcal.data.augment import crop_large
-from robcal.data.dataset import Croppable
 from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
+from robcal.training.loading import Loader, Part
 from robcal.training.predict import predict_logits, softmax
+from robcal.training.profile import Profile, timed
 from robcal.training.settings import Recipe
 from robcal.training.trainable import refuse_divergence
 
@@ -59,6 +60,7 @@ class Member:
         recipe: how it is trained.
         engine: of `open_engine`.
         augment: changes the inputs of a batch; None for none.
+        profile: is told how long the parts of a step take.
         seed: of the order of the examples, the augmentation and dropout.
 
     Attributes:
@@ -76,16 +78,16 @@ class Member:
         engine: Any,
         *,
         augment: Augment | None,
+        profile: Profile | None = None,
         seed: int,
     ) -> None:
         self.engine, self.method, self.recipe, self.seed = engine, method, recipe, seed
-        self.augment = augment
+        self.augment, self.profile = augment, profile
         self.device: torch.device = engine.device
         self.rank, self.world = engine.process_index, engine.num_processes
         self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
         self.num_batches = math.ceil(len(self.train) / recipe.batch_size)
-        self.fetch = _fetcher(self.train, self.device)
-        self.crops = augment is crop_large and isinstance(self.train.inputs, Croppable)
+        self.loader = Loader(self.train, self.device, crops=augment is crop_large)
         self.labels = torch.from_numpy(self.train.labels).to(self.device)
         self.user_model = model
         image = len(dataset.input_shape) == 3
@@ -95,7 +97,6 @@ class Member:
         self.model = engine.prepare(plain)
         self.autocast = nullcontext if engine.mixed_precision == "no" else engine.autocast
         self.draws = augment is not None or method.augment is not keep_batch
-        self.generator = torch.Generator()  # seeded anew for every batch that draws
         self.loss_sum: float | torch.Tensor = 0.0
 
     def start_epoch(self, epoch: int) -> None:
@@ -106,20 +107,17 @@ class Member:
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
         self.batches = np.array_split(order, self.num_batches)
-        self.global_seed = seed_of(self.seed, epoch, 0)
+        self.epoch, self.global_seed = epoch, seed_of(self.seed, epoch, 0)
+        self.loader.start_epoch()
         self.model.train()
 
     def step(self, state: State, epoch: int, number: int, levels: FixedLevels | RunningLevels) -> State:
         """One optimiser step on a batch, one micro-batch at a time; returns the method's state after it."""
-        draws = number * self.world + self.rank
-        _seed_global(self.device, self.global_seed + draws)  # dropout: a resumed run draws the same
-        if self.draws:
-            self.generator.manual_seed(seed_of(self.seed, epoch, 1 + draws))
-        batch, loss = self.batches[number], torch.zeros((), device=self.device)
-        parts = self._micro_batches(batch)
+        _seed_global(self.device, self.global_seed + number * self.world + self.rank)  # dropout: a resumed run's too
+        parts, loss = self._parts(number), torch.zeros((), device=self.device)
         for part in parts:  # gradients of all processes are summed once a step
             with nullcontext() if part is parts[-1] else self.engine.no_sync(self.model):
-                share, state = self._learn(state, part, len(batch), levels)
+                share, state = self._learn(state, part, levels)
             loss = loss + share
         if self.world > 1:  # the state that one process saves is that of all
             loss = self.engine.reduce(loss, "sum")
@@ -130,36 +128,50 @@ class Member:
         rate = schedule(epoch * self.num_batches + number, self.recipe.epochs * self.num_batches)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with self._timed("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum = self.loss_sum + loss
         return state
 
-    def _micro_batches(self, batch: IntArray) -> list[IntArray]:
-        """Cut a batch of all processes into micro-batches that hold an example of each."""
-        return np.array_split(batch, min(self.recipe.accumulate, max(1, len(batch) // self.world)))
+    def _parts(self, number: int) -> list[Part]:
+        """The micro-batches of a batch; each holds an example of every process."""
+        batch, draws, parts = self.batches[number], 1 + number * self.world + self.rank, []
+        count = min(self.recipe.accumulate, max(1, len(batch) // self.world))
+        for k, everyone in enumerate(np.array_split(batch, count)):
+            seed = seed_of(self.seed, self.epoch, draws, *((k,) if k else ())) if self.draws else None
+            parts.append(Part((number, k), everyone, everyone[self.rank :: self.world], seed))
+        return parts
 
-    def _learn(
-        self, state: State, part: IntArray, size: int, levels: FixedLevels | RunningLevels
-    ) -> tuple[torch.Tensor, State]:
+    def _after(self, part: Part) -> Iterator[Part]:
+        """The micro-batches that come next in this epoch."""
+        numbers = range(part.key[0], self.num_batches)
+        return (later for number in numbers for later in self._parts(number) if later.key > part.key)
+
+    def _learn(self, state: State, part: Part, levels: FixedLevels | RunningLevels) -> tuple[torch.Tensor, State]:
         """Add the gradient of this process's share of a micro-batch to what the step has so far.
 
-        The mean loss of the batch is the sum of those of the shares, each weighed by its part of the `size` examples.
+        The mean loss of the batch is the sum of those of the shares, each weighed by its part of the batch.
 
         Returns:
             The weighted loss, and the method's state.
         """
-        index = part[self.rank :: self.world]
-        batch = self._batch(torch.from_numpy(index), self.generator, levels.train)
-        targets = self.method.targets(state, batch, self.num_classes)
-        inputs, targets = self.method.augment(batch.inputs, targets, self.generator)
-        if inputs is not batch.inputs:
-            batch = dataclasses.replace(batch, inputs=inputs)
-        with self.autocast(), levels.seeing(self.user_model, part, self.rank, self.world):
-            loss, state = self.method.loss(state, self.model, batch, targets)
-        weight = len(index) / size
-        (loss if weight == 1 else loss * (weight * self.world)).backward()  # the mean over processes is taken of these
+        with self._timed("data"):
+            batch, generator = self._batch(part, levels.train)
+        with self._timed("forward"):
+            targets = self.method.targets(state, batch, self.num_classes)
+            inputs, targets = self.method.augment(batch.inputs, targets, generator)
+            if inputs is not batch.inputs:
+                batch = dataclasses.replace(batch, inputs=inputs)
+            with self.autocast(), levels.seeing(self.user_model, part.everyone, self.rank, self.world):
+                loss, state = self.method.loss(state, self.model, batch, targets)
+        weight = len(part.index) / len(self.batches[part.key[0]])
+        with self._timed("backward"):  # the processes take the mean of their gradients
+            (loss if weight == 1 else loss * (weight * self.world)).backward()
         return loss.detach().float() * weight, state
+
+    def _timed(self, name: str) -> AbstractContextManager[None]:
+        return timed(self.profile, name, self.device)
 
     def check_loss(self, epoch: int, number: int, latest: torch.Tensor | None = None) -> None:
         """Refuse to go on if a loss of this epoch was not finite; where the loss is on a GPU, this waits for it.
@@ -191,6 +203,10 @@ class Member:
 
     def validation_probs(self) -> FloatArray:
         """(N, Z) float64 probabilities of the validation split, each process predicting its share."""
+        with self._timed("validation"):
+            return self._validation_probs()
+
+    def _validation_probs(self) -> FloatArray:
         rank, world = self.rank, self.world
         index = np.arange(len(self.val))[rank::world]
         if world > 1:  # the network that is kept is rank 0's: with its means and variances, if it normalises batches
@@ -214,6 +230,7 @@ class Member:
 
     def finish(self) -> None:
         """Hand the model back on the CPU, in eval mode, its usual layout and without what the engine put around it."""
+        self.loader.close()
         del self.optimizer, self.model
         _take_off_autocast(self.user_model)
         self.user_model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -246,17 +263,14 @@ class Member:
             )
         self.loss_sum = saved["loss_sum"]
 
-    def _batch(self, index: torch.Tensor, generator: torch.Generator, levels: torch.Tensor | None) -> Batch:
-        if self.crops:
-            inputs = self.train.random_crops(index.numpy(), generator).to(self.device, non_blocking=True)
-        else:
-            inputs = self.fetch(index)
-            if self.augment is not None:
-                inputs = self.augment(inputs, generator)
+    def _batch(self, part: Part, levels: torch.Tensor | None) -> tuple[Batch, torch.Generator]:
+        inputs, generator = self.loader.load(part, self._after(part))
+        if self.augment is not None and not self.loader.crops:
+            inputs = self.augment(inputs, generator)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        index = index.to(self.device)
-        return Batch(inputs, self.labels[index], None if levels is None else levels[index], index)
+        index = torch.from_numpy(part.index).to(self.device)
+        return Batch(inputs, self.labels[index], None if levels is None else levels[index], index), generator
 
 
 def _seed_global(device: torch.device, seed: int) -> None:
@@ -314,14 +328,3 @@ def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
-
-
-def _fetcher(split: Split, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Positions → inputs on the device; data that fits is kept there once, the rest is read batch by batch."""
-    if isinstance(split.inputs, np.ndarray) and not isinstance(split.inputs, np.memmap) and split.inputs.nbytes < 2**31:
-        resident = torch.from_numpy(split.inputs).to(device)
-        scale = 255.0 if split.inputs.dtype == np.uint8 else 1.0
-        if scale == 1.0:
-            return lambda index: resident[index.to(device)].float()
-        return lambda index: resident[index.to(device)].float().div_(scale)
-    return lambda index: split.batch(index.numpy()).to(device, non_blocking=True)
