@@ -19,6 +19,7 @@ Results are kept in DIR, one file a run, and a run that is there is not made aga
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from pathlib import Path
@@ -67,15 +68,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
-    rows = {}
-    for seed in options.seeds:
-        data = None
-        for recipe in options.recipes:
+    rows: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for recipe in options.recipes:
+        for seed in options.seeds:
             for source in PLANS[recipe]:
                 file = options.work / f"{recipe}-{source}-{options.decay:g}-{seed}.json"
                 if not file.exists():
-                    data = data or load_data(settings_of(options.data, seed))
-                    found = measured(options.data, data, recipe, source, seed, options)
+                    found = measured(options.data, recipe, source, seed, options)
                     file.write_text(json.dumps(found))
                     print(file.name, {name: round(value, 4) for name, value in found.items()}, flush=True)
                 rows.setdefault((recipe, source), []).append(json.loads(file.read_text()))
@@ -89,13 +88,18 @@ def main() -> None:
 
 def settings_of(data: str, seed: int) -> TrainSettings:
     """The settings that name data and network."""
-    return TrainSettings(data, "cnn-fast", "vanilla", EPOCHS, train_limit=5000, val_fraction=0.08, seed=seed)
+    return TrainSettings(data, "cnn-fast", "vanilla", epochs=EPOCHS, train_limit=5000, val_fraction=0.08, seed=seed)
 
 
-def measured(
-    name: str, data: Dataset, recipe: str, source: str, seed: int, options: argparse.Namespace
-) -> dict[str, float]:
+@functools.lru_cache(maxsize=1)
+def data_of(data: str, seed: int) -> Dataset:
+    """The data, cut by the seed."""
+    return load_data(settings_of(data, seed))
+
+
+def measured(name: str, recipe: str, source: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Train one network and return its figures, with the CPU seconds of the training."""
+    data = data_of(name, seed)
     network = build_networks(settings_of(name, seed), data)[0]
     begin = time.process_time()
     smoothing = train(network, data, recipe, source, seed, options.decay)
