@@ -10,7 +10,9 @@ from test_ensemble_training import OPTIONS, blobs, model_of, weights
 
 from robcal.base.checks import InputError
 from robcal.base.levels import assign_levels
-from robcal.methods import make_method
+from robcal.data import Dataset, Split
+from robcal.methods import METHODS, make_method
+from robcal.methods.method import one_hot_targets
 from robcal.training.loop import fit
 from robcal.training.running import RunningLevels
 
@@ -70,7 +72,8 @@ def test_levels_are_those_of_averaged_margins_of_the_epochs_before(members):
 @pytest.mark.parametrize("stop", [1, 5, 6, 11])
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_killed_run_resumes_to_the_same_weights_and_levels(tmp_path, members, stop):
-    data, method = blobs(), make_method("ar-adals", controller="integral", step_size=1.0)
+    name = "ar-adals" if members == 1 else "ar-adals+mixup"
+    data, method = blobs(), make_method(name, controller="integral", step_size=1.0)
     options = {**OPTIONS, "seed": 2, "learning_rate": 0.5}
     whole, running = [model_of(k, dropout=0.3) for k in range(members)], RunningLevels(R)
     history = fit(whole, data, method, **options, levels=running)
@@ -112,3 +115,25 @@ def test_one_object_may_follow_a_second_run():
 def test_more_levels_than_examples_are_refused():
     with pytest.raises(InputError, match="41 levels"):
         fit(model_of(), blobs(), make_method("ar-adals"), **OPTIONS, levels=RunningLevels(41))
+
+
+def images(n=60):
+    rng = np.random.default_rng(0)
+    splits = {name: Split(rng.random((n, 1, 4, 4), np.float32), np.arange(n) % 3) for name in ("train", "val")}
+    return Dataset("images", splits, ("a", "b", "c"), (0, 1), "image", "images")
+
+
+BESIDE = [name for name in METHODS if make_method(name).targets is one_hot_targets]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BESIDE)
+def test_levels_follow_every_method_that_composes(name):
+    """Of methods that attack the network, or see half of a batch moved, too: each example has one margin an epoch."""
+    method, running = make_method(f"ar-adals+{name}" if name != "vanilla" else "ar-adals"), RunningLevels(R)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    fit(network, images(), method, epochs=3, batch_size=16, levels=running)
+    margins = running.snapshot()["train"]
+    assert margins.isfinite().all()
+    assert len(margins.unique()) == 60
+    assert np.bincount(running.by_split()["train"]).tolist() == [12] * R
