@@ -59,6 +59,8 @@ def test_the_integral_controller_is_the_one_that_was_called_published(method):
         ({"levels_from": "margin"}, {"ar-adals"}),
         ({"levels_from": "cross-fit", "folds": 4}, {"ar-adals"}),
         ({"levels": 4}, {"random-levels", "ar-adals"}),
+        ({"cut": "train"}, {"ar-adals"}),
+        ({"cut": "split"}, set()),
         ({"scorer": "projection"}, {"ar-adals"}),
     ],
 )
@@ -95,6 +97,8 @@ def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
         ({"options": {"controller": "other"}}, "controller is 'other'"),
         ({"options": {"gains": 2.0}}, "Did you mean 'gain'"),
         ({"levels_from": "guess"}, "--levels-from"),
+        ({"cut": "test"}, "--cut"),
+        ({"cut": "train", "levels_from": "running"}, "--cut train was given"),
         ({"levels_from": "loss", "scores": (__file__,)}, "--scores was given"),
     ],
 )

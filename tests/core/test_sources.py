@@ -67,6 +67,25 @@ def test_levels_by_difficulty_are_cuts_of_one_forward_pass(plain, tmp_path, kind
     assert not list(run.directory.glob("scores-*"))  # no attack
 
 
+@pytest.mark.parametrize("controller", ["stable", "integral"])
+def test_validation_levels_by_the_thresholds_of_training(plain, tmp_path, controller):
+    """The oracle: the margins themselves. Levels are of any size then, and an empty one does not stop the training."""
+    named = {"levels_from": "margin", "cut": "train", "options": {"controller": controller}, "levels": 20}
+    run = train_run(settings(**named), tmp_path / "run", reference=plain.directory)
+    model, _ = load_model(plain.directory)
+    margin, level = {}, {}
+    for name in ("train", "val"):
+        split = run.dataset().split(name)
+        with torch.no_grad():
+            margin[name] = logit_margin(model(split.batch(np.arange(len(split)))).numpy())
+        level[name] = load_levels(run.directory / f"levels-{name}.parquet").level
+    highest = [margin["train"][level["train"] == r].max() for r in range(19)]
+    assert (level["train"] == assign_levels(margin["train"], 20)).mean() > 0.99
+    assert (level["val"] == np.searchsorted(highest, margin["val"])).mean() > 0.98  # batches may round otherwise
+    assert np.ptp(np.bincount(level["val"], minlength=20)) > 1
+    assert all(np.isfinite(row.epsilon).all() for row in run.history())
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_margin_and_likelihood_ignore_a_shift_of_the_logits(seed):
     rng = np.random.default_rng(seed)

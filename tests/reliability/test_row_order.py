@@ -240,6 +240,9 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "fidelity.fidelity": lambda r: fidelity.fidelity(
         r.scores(), {"a": r.scores(1.0), "b": r.scores(0.5)}, num_levels=5, resamples=20
     ),
+    "levels.levels_by_thresholds": lambda r: PerRow(
+        levels.levels_by_thresholds(r.distance, levels.assign_levels(r.distance, 7), r.margin + 3)
+    ),
     "levels.assign_levels": lambda r: [
         PerRow(levels.assign_levels(r.distance, 7, ties="share"), levels.assign_levels(r.scores(), 7, ties="share")),
         sorted(zip(r.distance, levels.assign_levels(r.distance, 7), strict=True)),

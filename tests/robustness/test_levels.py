@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robcal.base.checks import InputError
-from robcal.base.levels import assign_levels
+from robcal.base.levels import assign_levels, levels_by_thresholds
 from robcal.base.types import Scores
 
 distances = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.3, 1.0, 2.5, float("inf")]), min_size=1, max_size=60)
@@ -69,3 +69,36 @@ def test_refusals() -> None:
         assign_levels([1.0, float("nan")], 1)
     with pytest.raises(InputError, match="empty"):
         assign_levels([], 1)
+
+
+# thresholds of another split -----------------------------------------------------------------------------------------
+
+
+@given(values=distances, others=distances, data=st.data())
+def test_thresholds_give_other_examples_the_levels_of_their_neighbours(
+    values: list[float], others: list[float], data: st.DataObject
+) -> None:
+    """The oracle: how many whole levels of the split lie below an example, by distance and then by margin."""
+    num_levels = data.draw(st.integers(1, len(values)))
+    margins = data.draw(st.lists(st.integers(-2, 2), min_size=len(values) + len(others), max_size=100))
+    cut = make_scores(values, [float(m) for m in margins[: len(values)]])
+    rest = make_scores(others, [float(m) for m in margins[len(values) : len(values) + len(others)]])
+    level = assign_levels(cut, num_levels)
+    keys = list(zip(cut.distance.tolist(), cut.margin.tolist(), strict=True))
+    last = [max(key for key, r in zip(keys, level, strict=True) if r == below) for below in range(num_levels - 1)]
+    expected = [
+        sum(key > one for one in last) for key in zip(rest.distance.tolist(), rest.margin.tolist(), strict=True)
+    ]
+    assert levels_by_thresholds(cut, level, rest).tolist() == expected
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_a_split_without_ties_keeps_its_levels_by_its_own_thresholds(seed: int, num_levels: int) -> None:
+    values = np.random.default_rng(seed).permutation(30) / 7
+    level = assign_levels(values, num_levels)
+    assert levels_by_thresholds(values, level, values).tolist() == level.tolist()
+
+
+def test_distances_that_are_no_numbers_get_no_level_by_thresholds() -> None:
+    with pytest.raises(InputError, match="holds nan"):
+        levels_by_thresholds([0.1, 0.2], np.array([0, 1]), [float("nan")])

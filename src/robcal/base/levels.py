@@ -22,6 +22,7 @@ from robcal.base.checks import (
 from robcal.base.types import Scores
 
 Ties = Literal["split", "share"]
+Cut = Literal["split", "train"]
 TIES: tuple[Ties, ...] = get_args(Ties)
 
 
@@ -68,6 +69,38 @@ def assign_levels(scores: Scores | Any, num_levels: int = 10, *, ties: Ties = "s
     level = np.empty(len(distance), dtype=np.int64)
     level[np.lexsort((draw, margin, distance))] = level_of_rank
     return level
+
+
+def levels_by_thresholds(cut: Scores | Any, levels: IntArray, others: Scores | Any) -> IntArray:
+    """Give other examples levels by the thresholds of a split that was cut: as many as it has, of any size.
+
+    The threshold between two levels is the last example of the lower one, by distance and then by margin: what lies
+    beyond it is in the higher level. The split itself gets its own levels back, except where equal examples were split.
+
+    Args:
+        cut: `Scores` of the split, or distances (N,).
+        levels: (N,) its levels, by `assign_levels`.
+        others: `Scores` of the other examples, or distances (M,).
+
+    Returns:
+        (M,) int64 levels.
+
+    Raises:
+        InputError: NaN distances.
+
+    Example:
+        >>> distances = [0.1, 0.2, 0.3, 0.4]
+        >>> levels_by_thresholds(distances, assign_levels(distances, num_levels=2), [0.2, 0.25, 0.9, float("inf")])
+        array([0, 1, 1, 1])
+    """
+    (distance, margin), (their_distance, their_margin) = _checked(cut, 1), _checked(others, 1)
+    result = np.zeros(len(their_distance), dtype=np.int64)
+    for level in range(int(levels.max())):
+        inside = np.flatnonzero(levels == level)
+        last = inside[np.lexsort((margin[inside], distance[inside]))[-1]]
+        beyond = (their_distance == distance[last]) & (their_margin > margin[last])
+        result += beyond | (their_distance > distance[last])
+    return result
 
 
 def level_of_ranks(n: int, num_levels: int) -> IntArray:

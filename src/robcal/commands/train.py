@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from robcal.base.checks import check_positive_int
+from robcal.base.levels import Cut
 from robcal.base.types import Precision, Scorer
 from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet, own_options
 from robcal.commands.terminal import say, show, show_notes
@@ -92,6 +93,13 @@ def train(
             "robustness with --scores or --scorer."
         ),
     ] = None,
+    cut: Annotated[
+        Cut,
+        typer.Option(
+            help="Levels of the validation split: cut by its own scores (split), or by the thresholds of the training "
+            "split (train), which leave levels of any size."
+        ),
+    ] = "split",
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
     scorer: Annotated[
         Scorer | None, typer.Option(help="Levels: how the reference model's robustness is scored. Default: auto.")
@@ -144,7 +152,7 @@ def train(
         scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
         test_limit=test_limit, image_size=image_size,
         precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
-        folds=folds, weights=None if weights is None else str(weights),
+        cut=cut, folds=folds, weights=None if weights is None else str(weights),
     )  # fmt: skip
     dataset = load_data(settings)
     show_notes(dataset.notes if is_main() else ())

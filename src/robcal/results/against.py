@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robcal.base.checks import check_labels, check_probs, check_same_length
+from robcal.base.checks import check_labels, check_same_length
 from robcal.base.types import METRIC_TITLES, Estimate
+from robcal.calibration.prob_rows import check_rows
 from robcal.calibration.seeds import paired_difference
 
 #: What is compared; of calibration errors the one that noise does not bias.
@@ -39,9 +40,9 @@ def compare_models(
         >>> found["accuracy"].value, round(found["brier"].value, 3)
         (0.0, 0.08)
     """
-    first, second = check_probs(probs), check_probs(other, name="other")
+    first, second = check_rows(probs), check_rows(other, name="other")
     check_same_length(len(first), len(second), "the examples of probs", "other")
-    truth = check_labels(labels, n=len(first), num_classes=min(first.shape[1], second.shape[1]))
+    truth = check_labels(labels, n=len(first), num_classes=min(first.num_classes, second.num_classes))
     options = {"bins": bins, "resamples": resamples, "seed": seed}
     return {
         name: paired_difference(name, [probs], [other], truth, **options) for name in METRIC_TITLES if name in COMPARED

@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.distributed import Group, choose_device, process_group
-from robcal.base.levels import assign_levels
+from robcal.base.levels import assign_levels, levels_by_thresholds
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of_tensors, load_scores, save_levels
 from robcal.base.types import Float32Array, Scores
@@ -80,7 +80,11 @@ def levels_of(
         keys, source = scores, scores["train"].method
     else:
         keys, source = difficulty(plain(), data, settings.levels_from, settings.device), settings.levels_from
-    levels = {name: assign_levels(keys[name], settings.levels) for name in SPLITS}
+    levels = {"train": assign_levels(keys["train"], settings.levels)}
+    if method.levels == "robustness" and settings.cut == "train":
+        levels["val"] = levels_by_thresholds(keys["train"], levels["train"], keys["val"])
+    else:
+        levels["val"] = assign_levels(keys["val"], settings.levels)
     group.from_main("levels", lambda: save_run_levels(run, levels, source))
     return levels
 

@@ -21,6 +21,7 @@ from robcal.base.checks import (
     check_seed,
     refuse,
 )
+from robcal.base.levels import Cut
 from robcal.base.seals import digest_of_file
 from robcal.base.types import Precision, Scorer
 
@@ -131,6 +132,8 @@ class TrainSettings(Recipe):
             model that saw the examples ("robustness", which scores at hand need), to models that did not ("cross-fit");
             plain difficulty for the reference model: its logit margin ("margin") or its loss ("loss"); or the margins
             that the passes of this training show ("running", without a reference model).
+        cut: what the levels of the validation split are cut by: its own scores ("split"), or the thresholds between the
+            levels of the training split ("train"), which leave levels of any size.
         folds: number of models of "cross-fit".
         members: number of networks trained in lockstep as one ensemble (method, section 4).
         weights: file of weights that training starts from; None for a random start.
@@ -153,6 +156,7 @@ class TrainSettings(Recipe):
     image_size: int | None = None
     split_seed: int | None = None
     levels_from: str = DEFAULT_LEVELS_FROM
+    cut: str = "split"
     folds: int = 3
     members: int = 1
     weights: str | None = None
@@ -174,6 +178,13 @@ class TrainSettings(Recipe):
         check_choice(self.scorer, get_args(Scorer), "--scorer")
         if self.levels_from not in FORMER_LEVELS_FROM:
             check_choice(self.levels_from, get_args(LevelsFrom), "--levels-from")
+        check_choice(self.cut, get_args(Cut), "--cut")
+        if self.cut == "train" and self.levels_from == "running" and self.takes_scores:
+            refuse(
+                "--cut train was given with --levels-from running",
+                "levels that the training itself cuts have no thresholds of the training split",
+                "Drop --cut, or pass --levels-from margin",
+            )
         self._check_members()
         self._check_scores()
         if self.weights is not None and self.weights_digest is None:
@@ -261,6 +272,7 @@ class TrainSettings(Recipe):
         needed = {
             "levels": by_score or self.training_method().levels == "random",
             "levels_from": by_score,
+            "cut": by_score and self.cut != "split",
             "scores": by_score,
             "scorer": by_score and self.levels_from in ("robustness", "cross-fit"),
             "folds": by_score and self.levels_from == "cross-fit",
