@@ -7,12 +7,13 @@ from pathlib import Path
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def check_example(name: str, printed) -> None:
+def check_example(name: str, printed, *, factor: float = 0.7) -> None:
     """Run an example in this process: robcal takes at most 15 lines of it, keeps accuracy and mends calibration.
 
     Args:
         name: of the file.
         printed: returns what was printed since it was last called.
+        factor: the calibration error is below this much of the usual one.
     """
     file = EXAMPLES / name
     marked = [line for line in file.read_text(encoding="utf-8").splitlines() if "# robcal" in line and "`" not in line]
@@ -25,4 +26,4 @@ def check_example(name: str, printed) -> None:
     )
     assert usual[0] > 0.6
     assert ours[0] > usual[0] - 0.05
-    assert ours[1] < 0.7 * usual[1]
+    assert ours[1] < factor * usual[1]
