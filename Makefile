@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics wheel clean
+.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics wheel clean real
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -73,6 +73,12 @@ evidence: $(VENV)/.wheel
 	test -f $(RUNS)/train.parquet || $(BIN)/robcal score --model $(RUNS)/cifar10-plain --split train --method projection --out $(RUNS)/train.parquet
 	$(BIN)/robcal train $(RECIPE) --method ar-adals --scores $(RUNS)/train.parquet --scores $(RUNS)/val.parquet --out $(RUNS)/cifar10-ar-adals
 	$(BIN)/python benchmarks/evidence.py $(RUNS)/cifar10-plain $(RUNS)/cifar10-ar-adals --hardware "$(HARDWARE)" --out docs/evidence/claim.md
+
+# The pages of docs/evidence/real: published networks and the answers of people, from a folder of data (benchmarks/real/networks.py
+# says which): about twenty minutes on two cores; what is measured already is kept.
+DATA ?= ../shared/data
+real: $(VENV)/.wheel
+	$(BIN)/python benchmarks/real --data $(DATA) --out docs/evidence/real
 
 # The comparisons of docs/evidence.md: about four hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
 STUDY := --cache $(RUNS)/study --no-report --overwrite

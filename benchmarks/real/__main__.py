@@ -1,0 +1,62 @@
+"""Measure robcal on published networks and against people, and write the pages: `make real`.
+
+Usage: python benchmarks/real --data FOLDER [--limit 5000] --out docs/evidence/real
+
+A network that claim.json or people.json of the folder holds already is not measured again: a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import claim
+import page
+import people
+import torch
+
+from robcal.base.files import replacing
+
+
+def main() -> None:
+    """Measure what is missing, then write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of networks and data (see networks.py)")
+    parser.add_argument(
+        "--limit", type=int, default=5000, help="examples of a network that get an adversarial distance"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder of claim.json, people.json and the pages")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for module, stem in ((claim, "claim"), (people, "people")):
+        records = measured(options.out / f"{stem}.json", module.jobs(options.data, options.limit), module.record)
+        text = getattr(page, stem)(records)
+        write(options.out / f"{stem}.md", text)
+        print(text)
+
+
+def measured(
+    file: Path, jobs: dict[str, Callable[[], Any]], record: Callable[[Any], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Measure every job that the file does not hold, keeping the file after each."""
+    found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for name, job in jobs.items():
+        if name not in found:
+            print(f"measuring {name}", flush=True)
+            found[name] = {**record(job()), "name": name}
+            write(file, json.dumps(found, indent=1) + "\n")
+    return list(found.values())
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Measure the paper's first claim on published networks: by which score are inputs miscalibrated, repaired or not?
+
+Every network is repaired on one part of its held-out examples and measured on another. Levels are tenths of a score of
+the measured examples: adversarial distance, the network's own logit margin, the margin of another network (the referee)
+and a random order. The gap is mean confidence minus accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from networks import ENTROPY, FOCAL, Predictions, cifar10_test, halves, published_logits, published_resnet, run
+from scipy.stats import chi2, norm
+from sklearn.linear_model import LogisticRegression
+from tables import Network, adult, sentences
+
+from robcal import Recalibrator, assign_levels, score
+from robcal.base.checks import FloatArray, IntArray
+from robcal.calibration import calibration_error, calibration_error_interval, negative_log_likelihood
+from robcal.calibration.recalibration.maps import margins
+
+LEVELS = 10
+VARIANTS = ("none", "temperature", "auto")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Hold what is measured of one network.
+
+    Attributes:
+        name: what a table calls the network and the data.
+        labels: (N,) labels of the measured examples.
+        probs: (N, Z) probabilities as they come ("none"), after one temperature, and after what `auto` chose.
+        chosen: the method that `auto` chose.
+        scores: (N,) scores by name.
+        passes: mean forward-and-backward passes of an adversarial distance; None where there is none.
+    """
+
+    name: str
+    labels: IntArray
+    probs: dict[str, FloatArray]
+    chosen: str
+    scores: dict[str, FloatArray] = field(default_factory=dict)
+    passes: float | None = None
+
+
+def jobs(folder: Path, limit: int) -> dict[str, Callable[[], Measured]]:
+    """Name every network whose data the folder holds, with what measures it; `limit` examples get a distance."""
+    found: dict[str, Callable[[], Measured]] = {}
+    if (folder / "resnet50-cifar10-logits").is_dir():
+        for name, other in ((ENTROPY, FOCAL), (FOCAL, ENTROPY)):
+            found[name] = partial(resnet50, folder, name, other)
+    if (folder / "pretrained/resnet-cifar10").is_dir() and (folder / "cifar10").is_dir():
+        for depth in (20, 56):
+            found[f"ResNet-{depth}, CIFAR-10 (JPEG)"] = partial(resnet, folder, depth, limit)
+    if (folder / "tabular/adult.data").is_file():
+        found["network of 100 units, UCI Adult"] = lambda: small(adult(folder), limit)
+    if (folder / "text/stsa.binary.train").is_file():
+        found["network of 100 units, SST-2"] = lambda: small(sentences(folder), limit)
+    return found
+
+
+def repaired(found: Predictions, scores: dict[str, FloatArray], passes: float | None = None) -> Measured:
+    """Repair a network on its validation examples, by one temperature and by `auto`."""
+    fitted = {variant: Recalibrator(variant).fit(*found.val) for variant in VARIANTS}
+    probs = {variant: one.predict_proba(found.test[0]) for variant, one in fitted.items()}
+    order = np.random.default_rng(0).random(len(found.test[1]))
+    every = {**scores, "margin": margins(found.test[0]), "random order": order}
+    return Measured(found.name, found.test[1], probs, str(fitted["auto"].method), every, passes)
+
+
+def resnet50(folder: Path, name: str, other: str) -> Measured:
+    """Measure the published ResNet-50; the same network trained by the other loss is its referee."""
+    logits = published_logits(folder)
+    return repaired(logits[name], {"margin of another network": margins(logits[other].test[0])})
+
+
+def resnet(folder: Path, depth: int, limit: int) -> Measured:
+    """Measure a published ResNet on CIFAR-10 (JPEG): half of the test images repair, `limit` others are measured."""
+    images, labels = cifar10_test(folder)
+    val, test = halves(len(labels), limit)
+    network = published_resnet(folder, depth)
+    parts = [(run(network, images[rows]), labels[rows]) for rows in (val, test)]
+    referee = margins(run(published_resnet(folder, 32), images[test]))
+    distance, passes = distances(network, images[test], (0.0, 1.0))
+    found = Predictions(f"ResNet-{depth}, CIFAR-10 (JPEG)", *parts)
+    return repaired(found, {"adversarial distance": distance, "margin of another network": referee}, passes)
+
+
+def small(found: Network, limit: int) -> Measured:
+    """Measure a network of a table or of sentences; its inputs have no bounds."""
+    inputs, labels = found.test[0][:limit], found.test[1][:limit]
+    predictions = Predictions(
+        found.name, (run(found.model, found.val[0]), found.val[1]), (run(found.model, inputs), labels)
+    )
+    distance, passes = distances(found.model, inputs, None)
+    return repaired(predictions, {"adversarial distance": distance}, passes)
+
+
+def distances(network: torch.nn.Module, inputs: torch.Tensor, box: Any) -> tuple[FloatArray, float]:
+    """Return the distance of every input to the nearest one with another label, and the mean passes that it took."""
+    scores = score(network, inputs, method="auto", box=box)
+    return scores.distance, float(scores.passes.mean())
+
+
+def record(one: Measured) -> dict[str, Any]:
+    """Reduce a network to the numbers of the page, as JSON."""
+    rows = {}
+    for variant, probs in one.probs.items():
+        rows[variant] = {
+            "accuracy": float((probs.argmax(1) == one.labels).mean()),
+            "ece": [float(calibration_error(probs, one.labels)), *calibration_error_interval(probs, one.labels)],
+            "nll": float(negative_log_likelihood(probs, one.labels)),
+            "levels": {name: level_gaps(probs, one.labels, values) for name, values in one.scores.items()},
+        }
+    within = {}
+    if "adversarial distance" in one.scores:
+        within = {variant: near_and_far(probs, one.labels, one.scores) for variant, probs in one.probs.items()}
+    return {"name": one.name, "n": len(one.labels), "chosen": one.chosen, "passes": one.passes, "variants": rows,
+            "within margin": within, "regression": regression(one)}  # fmt: skip
+
+
+def level_gaps(probs: FloatArray, labels: IntArray, values: FloatArray) -> dict[str, Any]:
+    """Measure accuracy, confidence and gap of each tenth of a score, and how far the gaps are from 0 beyond chance.
+
+    `rms` is the root mean square of the gaps over the levels with their sampling variance subtracted (0 where the
+    variance is larger); `outside` counts the levels whose 95% interval leaves out 0.
+    """
+    level = assign_levels(values, LEVELS)
+    confidence, correct = probs.max(1), probs.argmax(1) == labels
+    rows = [np.flatnonzero(level == number) for number in range(LEVELS)]
+    gap = np.array([(confidence[row] - correct[row]).mean() for row in rows])
+    error = np.array([(confidence[row] - correct[row]).std(ddof=1) / np.sqrt(len(row)) for row in rows])
+    return {
+        "accuracy": [float(correct[row].mean()) for row in rows],
+        "confidence": [float(confidence[row].mean()) for row in rows],
+        "gap": gap.tolist(),
+        "half": (norm.ppf(0.975) * error).tolist(),
+        "rms": float(np.sqrt(max(0.0, (gap**2 - error**2).mean()))),
+        "outside": int((abs(gap) > norm.ppf(0.975) * error).sum()),
+    }
+
+
+def near_and_far(probs: FloatArray, labels: IntArray, scores: dict[str, FloatArray]) -> list[float]:
+    """Return gap of the nearer minus gap of the farther half within tenths of the margin: mean, low and high (95%).
+
+    Is the adversarial distance anything that the margin does not know already?
+    """
+    residual = probs.max(1) - (probs.argmax(1) == labels)
+    level = assign_levels(scores["margin"], LEVELS)
+    differences, variances = [], []
+    for number in range(LEVELS):
+        row = np.flatnonzero(level == number)
+        half = assign_levels(scores["adversarial distance"][row], 2)
+        near, far = residual[row][half == 0], residual[row][half == 1]
+        differences.append(near.mean() - far.mean())
+        variances.append(near.var(ddof=1) / len(near) + far.var(ddof=1) / len(far))
+    mean, half_width = float(np.mean(differences)), float(norm.ppf(0.975) * np.sqrt(np.sum(variances)) / LEVELS)
+    return [mean, mean - half_width, mean + half_width]
+
+
+def regression(one: Measured) -> dict[str, list[float]]:
+    """Regress being right on the confidence and the margin, and then on one score more: coefficient, |z| and p of it.
+
+    The scores enter as normal quantiles of their ranks, so that coefficients compare.
+    """
+    correct = (one.probs["temperature"].argmax(1) == one.labels).astype(int)
+    top = np.clip(one.probs["temperature"].max(1), 1e-9, 1 - 1e-9)
+    base = np.stack([np.log(top / (1 - top)), quantiles(one.scores["margin"])], axis=1)
+    found = {}
+    for name, values in one.scores.items():
+        if name != "margin":
+            design = np.column_stack([base, quantiles(values)])
+            coefficient, less, more = (
+                fit(design, correct)[-1],
+                log_likelihood(base, correct),
+                log_likelihood(design, correct),
+            )
+            ratio = max(0.0, 2 * (more - less))
+            found[name] = [float(coefficient), float(np.sqrt(ratio)), float(chi2.sf(ratio, 1))]
+    return found
+
+
+def quantiles(values: FloatArray) -> FloatArray:
+    """Replace values by the normal quantiles of their ranks."""
+    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return norm.ppf((ranks + 0.5) / len(values))
+
+
+def fit(design: FloatArray, correct: IntArray) -> FloatArray:
+    """Fit a logistic regression without a penalty and return its coefficients."""
+    return LogisticRegression(C=np.inf, max_iter=1000).fit(design, correct).coef_[0]
+
+
+def log_likelihood(design: FloatArray, correct: IntArray) -> float:
+    """Return the log-likelihood of a logistic regression at its maximum."""
+    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(design, correct)
+    return float(np.log(fitted.predict_proba(design)[np.arange(len(correct)), correct]).sum())
