@@ -78,7 +78,7 @@ evidence: $(VENV)/.wheel
 # says which): about twenty minutes on two cores; what is measured already is kept.
 DATA ?= ../shared/data
 real: $(VENV)/.wheel
-	$(BIN)/python benchmarks/real --data $(DATA) --out docs/evidence/real
+	$(BIN)/python benchmarks/published.py --data $(DATA) --out docs/evidence/real
 
 # The comparisons of docs/evidence.md: about four hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
 STUDY := --cache $(RUNS)/study --no-report --overwrite

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import ENTROPY, FOCAL, Predictions, cifar10_test, halves, published_logits, published_resnet, run
 from scipy.stats import chi2, norm
 from sklearn.linear_model import LogisticRegression
-from tables import Network, adult, sentences
 
+from real.networks import ENTROPY, FOCAL, Predictions, cifar10_test, halves, published_logits, published_resnet, run
+from real.tables import Network, adult, sentences
 from robcal import Recalibrator, assign_levels, score
 from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration import calibration_error, calibration_error_interval, negative_log_likelihood

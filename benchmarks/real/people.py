@@ -14,8 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from claim import distances
-from networks import (
+from scipy.special import softmax, xlogy
+from scipy.stats import rankdata
+from sklearn.neighbors import NearestNeighbors
+
+from real.claim import distances
+from real.networks import (
     ENTROPY,
     FOCAL,
     PUBLISHED,
@@ -26,10 +30,6 @@ from networks import (
     published_resnet,
     run,
 )
-from scipy.special import softmax, xlogy
-from scipy.stats import rankdata
-from sklearn.neighbors import NearestNeighbors
-
 from robcal import Recalibrator, assign_levels
 from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration.recalibration.maps import margins

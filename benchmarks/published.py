@@ -1,6 +1,6 @@
 """Measure robcal on published networks and against people, and write the pages: `make real`.
 
-Usage: python benchmarks/real --data FOLDER [--limit 5000] --out docs/evidence/real
+Usage: python benchmarks/published.py --data FOLDER [--limit 5000] --out docs/evidence/real
 
 A network that claim.json or people.json of the folder holds already is not measured again: a stopped run goes on.
 """
@@ -13,18 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import claim
-import page
-import people
 import torch
 
+from real import claim, page, people
 from robcal.base.files import replacing
 
 
 def main() -> None:
     """Measure what is missing, then write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of networks and data (see networks.py)")
+    parser.add_argument("--data", type=Path, required=True, help="networks and data, see benchmarks/real/networks.py")
     parser.add_argument(
         "--limit", type=int, default=5000, help="examples of a network that get an adversarial distance"
     )
