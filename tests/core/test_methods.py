@@ -24,6 +24,7 @@ KNOWN = {
     "adversarial-training": "none",
     "swag": "none",
     "mc-dropout": "none",
+    "batch-ensemble": "none",
 }
 
 

@@ -35,6 +35,7 @@ SETS = {
     "adversarial-training": {"loss"},
     "swag": {"predictors"},
     "mc-dropout": {"network", "predictors"},
+    "batch-ensemble": {"network"},
 }
 #: Inputs of two labels are mixed, and the loss looks at the label of each.
 MIXED = {frozenset(("mixup", "ccat")), frozenset(("mixup", "crl"))}
@@ -247,6 +248,8 @@ def test_command_line_and_file_train_a_composed_method(tmp_path):
         ("mixup+mc-dropout", {"options": {"samples": 3}}, 3),
         ("ar-adals+mixup", {"members": 2}, 2),
         ("adals+crl", {}, 1),
+        ("ar-adals+batch-ensemble", {}, 1),
+        ("batch-ensemble+swag", {"options": {"samples": 2, "size": 2}}, 2),
     ],
 )
 def test_a_composed_run_keeps_and_loads_what_predicts(tmp_path, method, more, networks):

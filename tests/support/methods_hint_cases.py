@@ -3,9 +3,14 @@
 from typing import Any
 
 from hint_cases import Case, in_turn
+from torch import nn
+from trained_networks import data, mlp
 
 from robcal.methods import Method, make_method
 from robcal.methods.options import options_of
+from robcal.models import build_model
+from robcal.models.rank_one import with_members
+from robcal.training.loop import fit
 from robcal.training.settings import TrainSettings
 
 
@@ -15,6 +20,10 @@ def _untyped(alpha: Any = 0.2) -> Method:
 
 def _typed(alpha: float = 0.2) -> Method:
     return Method("typed", "Typed")
+
+
+def _members(network: nn.Module) -> object:
+    return fit(network, data(), make_method("batch-ensemble", size=2), epochs=1, device="cpu")
 
 
 def _settings(members: int) -> TrainSettings:
@@ -40,6 +49,18 @@ CASES = [
     Case("an option twice", "Drop mixup.alpha or the other", in_turn(
         lambda: make_method("mixup", **{"alpha": 0.2, "mixup.alpha": 0.3}),
         lambda: [make_method("mixup", alpha=0.2), make_method("mixup", **{"mixup.alpha": 0.3})],
+    )),
+    Case("too many members of one network", "Pass size=100 or less", in_turn(
+        lambda: make_method("batch-ensemble", size=101), lambda: make_method("batch-ensemble", size=100),
+    )),
+    Case("too many members to put in", "Pass size=100 or less", in_turn(
+        lambda: with_members(nn.Linear(3, 2), 101), lambda: with_members(nn.Linear(3, 2), 100),
+    )),
+    Case("members of nothing", "Choose a network that has one, such as mlp", in_turn(
+        lambda: with_members(nn.ReLU(), 2), lambda: build_model("mlp+members-2", input_shape=(3,), num_classes=2),
+    )),
+    Case("a network without members", r"with_members\(network, 2\)", in_turn(
+        lambda: _members(mlp()), lambda: _members(with_members(mlp(), 2)),
     )),
     Case("too many draws", "Choose fewer networks", in_turn(
         lambda: make_method("swag", samples=1001), lambda: make_method("swag", samples=1000),

@@ -45,6 +45,7 @@ METHODS: Mapping[str, str] = {
     "adversarial-training": "robcal.methods.adversarial_training:adversarial_training",
     "swag": "robcal.methods.swag:swag",
     "mc-dropout": "robcal.methods.mc_dropout:mc_dropout",
+    "batch-ensemble": "robcal.methods.batch_ensemble:batch_ensemble",
 }
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from robcal.base.checks import refuse
-from robcal.data.dataset import Split
+from robcal.data.dataset import Dataset, Split
 from robcal.methods.method import Batch, EpochInfo, Method, Predictors, RunInfo, State, no_state
 
 #: What one method alone may set.
@@ -62,6 +62,7 @@ def compose(*methods: Method) -> Method:
         title=" + ".join(part.title for part in changing),
         init=seen.init,
         after_epoch=seen.after_epoch,
+        check=_checks(changing),
         mixes=any(part.mixes for part in changing),
         by_label=any(part.by_label for part in changing),
         options=joined_options({part.name: part.options for part in changing}),
@@ -98,6 +99,16 @@ def _owner(parts: Sequence[Method], name: str) -> Method | None:
             f"Drop {found[0].name} or {found[1].name}",
         )
     return found[0] if found else None
+
+
+def _checks(parts: Sequence[Method]) -> Callable[[nn.Module, Dataset], None]:
+    """Return what refuses all that any of the parts refuses."""
+
+    def check(network: nn.Module, dataset: Dataset) -> None:
+        for part in parts:
+            part.check(network, dataset)
+
+    return check
 
 
 def _check_labels(parts: Sequence[Method]) -> None:

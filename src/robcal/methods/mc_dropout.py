@@ -16,7 +16,7 @@ from torch import nn
 
 from robcal.base.checks import check_positive_int, check_seed, refuse
 from robcal.base.seeds import seed_of
-from robcal.data.dataset import Split
+from robcal.data.dataset import Dataset, Split
 from robcal.methods.method import Method, Predictors, State
 from robcal.models.dropout import DROPOUT_LAYERS, DROPOUT_SUFFIX, has_dropout
 
@@ -39,10 +39,14 @@ def mc_dropout(samples: int = DEFAULT_SAMPLES) -> Method:
     def draw(network: nn.Module, state: State, train: Split | None, seed: int) -> Sequence[nn.Module]:
         return dropout_networks(network, count=samples, seed=seed)
 
+    def check(network: nn.Module, dataset: Dataset) -> None:
+        check_dropout(network)
+
     return Method(
         name="mc-dropout",
         title="MC dropout",
         network=lambda model: model.removesuffix(DROPOUT_SUFFIX) + DROPOUT_SUFFIX,
+        check=check,
         predictors=Predictors(samples, draw, kept=False),
     )
 
@@ -71,12 +75,7 @@ def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: in
     """
     check_positive_int(count, "count")
     check_seed(seed)
-    if not has_dropout(network):
-        refuse(
-            "the network has no dropout",
-            "Monte-Carlo dropout draws which of its units are dropped",
-            "Choose a network with dropout, or put it in with robcal.models.dropout.with_dropout",
-        )
+    check_dropout(network)
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     drawn = []
     for number in range(count):
@@ -88,6 +87,20 @@ def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: in
                     setattr(parent, name, FixedDropout(child, int(torch.randint(2**62, (), generator=generator))))
         drawn.append(sample.eval())
     return drawn
+
+
+def check_dropout(network: nn.Module) -> None:
+    """Refuse a network without a module of dropout that drops anything.
+
+    Raises:
+        InputError: if so.
+    """
+    if not has_dropout(network):
+        refuse(
+            "the network has no dropout",
+            "Monte-Carlo dropout draws which of its units are dropped",
+            "Choose a network with dropout, or put it in with robcal.models.dropout.with_dropout",
+        )
 
 
 class FixedDropout(nn.Module):

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from robcal.base.checks import MOST_NETWORKS, FloatArray, IntArray, check_positive_int, refuse
-from robcal.data.dataset import Box, Split
+from robcal.data.dataset import Box, Dataset, Split
 
 State = Mapping[str, torch.Tensor]
 
@@ -128,6 +128,10 @@ def same_name(model: str) -> str:
     return model
 
 
+def any_network(network: nn.Module, dataset: Dataset) -> None:
+    """Take every network and all data."""
+
+
 def no_state(info: RunInfo) -> State:
     """A method without memory."""
     return {}
@@ -181,6 +185,7 @@ class Method:
         epsilon: eps of each level, for the history.
         levels: where its levels come from.
         network: name of the model that was asked for → name of the network that is trained.
+        check: (network, data set) → refuses what the method cannot be trained on, before anything is trained.
         predictors: how the trained network becomes several; None for itself alone.
         mixes: whether `augment` mixes inputs of different labels.
         by_label: whether `loss` looks at the label of each input, so that it cannot take mixed ones.
@@ -198,6 +203,7 @@ class Method:
     epsilon: Callable[[State], tuple[float, ...]] = no_epsilon
     levels: LevelSource = "none"
     network: Callable[[str], str] = same_name
+    check: Callable[[nn.Module, Dataset], None] = any_network
     predictors: Predictors | None = None
     mixes: bool = False
     by_label: bool = False

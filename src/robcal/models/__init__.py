@@ -16,6 +16,7 @@ from robcal.base.checks import check_seed, refuse
 from robcal.models.bottleneck import LARGE_BLOCKS, PREACT_DEPTHS, large_resnet, preact_resnet
 from robcal.models.dropout import DROPOUT_RATE, DROPOUT_SUFFIX, with_dropout
 from robcal.models.external import admit_model, external_model, is_external
+from robcal.models.rank_one import MEMBERS_SUFFIX, with_members
 from robcal.models.resnet import small_resnet, wide_resnet
 from robcal.models.small import cnn, fast_cnn, mlp
 
@@ -79,7 +80,8 @@ def build_model(
             "preact-resnet-20", 29, 56 or 110 (He et al. 2016b) for small images; "resnet-50" or "resnet-101" (He et al.
             2016a) for large ones; "timm:NAME" or "torchvision:NAME" where these are installed; or a factory of the
             user's own, "package.module:factory", that `admit_model` has imported. Any of them with "+dropout" after it
-            has dropout before every weight layer but the first (see `robcal.models.dropout`).
+            has dropout before every weight layer but the first (see `robcal.models.dropout`); with "+members-4" after
+            it, rank-one members (see `robcal.models.rank_one`).
         input_shape: (C, H, W) for images, (D,) for tables.
         num_classes: Z.
         mean: (C,) or (D,), subtracted from the inputs; default 0.
@@ -115,6 +117,8 @@ def build_model(
 
 def _network(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """The network that a name stands for, freshly initialised."""
+    if members := MEMBERS_SUFFIX.search(name):
+        return with_members(_network(name[: members.start()], input_shape, num_classes), int(members[1]))
     if name.endswith(DROPOUT_SUFFIX):
         return with_dropout(_network(name.removesuffix(DROPOUT_SUFFIX), input_shape, num_classes), DROPOUT_RATE)
     if name in MODELS:

@@ -28,6 +28,7 @@ from torch import nn
 
 from robcal.base.checks import refuse
 from robcal.models.dropout import DROPOUT_SUFFIX
+from robcal.models.rank_one import MEMBERS_SUFFIX
 
 #: Packages that a model may be taken from by name.
 PACKAGES = ("timm", "torchvision")
@@ -74,7 +75,7 @@ def admit_model(name: str) -> None:
     Example:
         >>> admit_model("wrn-28-10")
     """
-    name = name.removesuffix(DROPOUT_SUFFIX)
+    name = MEMBERS_SUFFIX.sub("", name).removesuffix(DROPOUT_SUFFIX)
     if not is_factory(name):
         return
     if not _FACTORY.fullmatch(name):

@@ -67,6 +67,11 @@ GLOSSARY: tuple[Term, ...] = (
         "coin.",
     ),
     Term(
+        "BatchEnsemble",
+        "An ensemble in one network: its members share all weights but for one vector at each end of every layer, and "
+        "their probabilities are averaged.",
+    ),
+    Term(
         "Bonferroni",
         "To look at R rows at once with 95% confidence, each gets an interval of 1 - 0.05/R. Without that, a "
         "calibrated model shows a row beyond chance in two of five tables of ten levels.",

@@ -91,6 +91,8 @@ def train_run(
         check_num_levels(settings.levels, len(data.split(split)), split=f"the {split} split")
     augmentation(settings, data)  # what does not fit the data is refused before anything is written
     networks, at_hand = build_networks(settings, data, notes=notes), scores_at_hand(settings, data)
+    for network in networks:
+        method.check(network, data)
     run = Run(directory, settings)
 
     def plain() -> Run:

@@ -115,6 +115,7 @@ def fit(
     train = dataset.split("train")
     tried = train.batch(np.arange(min(TRIED, len(train))))
     for model in models:
+        method.check(model, dataset)
         check_network(model, tried, dataset.num_classes)
     engine = open_engine(recipe.precision, recipe.device)
     members = [

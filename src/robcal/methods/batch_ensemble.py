@@ -1,0 +1,46 @@
+"""BatchEnsemble (Wen, Tran, Ba 2020): an ensemble of rank-one members over the weights of one network.
+
+The method changes the network alone (`robcal.models.rank_one`); what it is trained by is the loss of plain training, or
+of the method that it is composed with. The members share every batch, as the paper has it, so a member sees 1/M of the
+examples in an epoch; the paper trains its networks half as long again.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from robcal.base.checks import check_positive_int, refuse
+from robcal.data.dataset import Dataset
+from robcal.methods.method import Method
+from robcal.models.rank_one import MEMBERS_SUFFIX, MOST_MEMBERS, has_members
+
+
+def batch_ensemble(size: int = 4) -> Method:
+    """Train an ensemble of rank-one members over the weights of one network.
+
+    Args:
+        size: number of members, from 2; the paper's is 4.
+
+    Raises:
+        InputError: if `size` is out of range, or (at the start of training) the network has no members.
+    """
+    check_positive_int(size, "size", minimum=2)
+    if size > MOST_MEMBERS:
+        refuse(
+            f"size is {size:,}", f"a network has {MOST_MEMBERS} members at most", f"Pass size={MOST_MEMBERS} or less"
+        )
+
+    def check(network: nn.Module, dataset: Dataset) -> None:
+        if not has_members(network):
+            refuse(
+                "the network has no rank-one members",
+                "batch-ensemble trains networks that have them",
+                f"Put them in: robcal.models.rank_one.with_members(network, {size})",
+            )
+
+    return Method(
+        name="batch-ensemble",
+        title="BatchEnsemble",
+        network=lambda model: f"{MEMBERS_SUFFIX.sub('', model)}+members-{size}",
+        check=check,
+    )
