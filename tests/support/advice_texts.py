@@ -22,7 +22,7 @@ class Inside:
 class Advice:
     """The `fix` arguments of `refuse` in a package, followed through names, parameters and functions.
 
-    By name: two functions of one name count as one.
+    By name: public functions of one name count as one, private ones are those of their file.
     """
 
     def __init__(self, package: Path) -> None:
@@ -67,9 +67,12 @@ class Advice:
         if isinstance(node, ast.Name):
             yield from self._values(node.id, inside)
         elif isinstance(node, ast.Call):
-            for called in self.functions[last_name(node.func)]:
-                returns = [step.value for step in ast.walk(called.function) if isinstance(step, ast.Return)]
-                yield from ((value, called) for value in returns if value is not None)
+            for called in self.functions[name := last_name(node.func)]:
+                if called.file == inside.file or not name.startswith("_"):
+                    returns = [step.value for step in ast.walk(called.function) if isinstance(step, ast.Return)]
+                    yield from ((value, called) for value in returns if value is not None)
+        elif isinstance(node, ast.Lambda):
+            yield node.body, inside
         elif isinstance(node, ast.IfExp):
             yield from ((way, inside) for way in (node.body, node.orelse))
         elif isinstance(node, ast.BinOp | ast.JoinedStr):
@@ -86,7 +89,8 @@ class Advice:
         parameters = [argument.arg for argument in inside.function.args.args if argument.arg != "self"]
         if name in parameters and not inside.quoted:
             for call, caller in self.calls[inside.function.name]:
-                yield from ((value, caller) for value in _argument(call, parameters.index(name), name))
+                if caller.file == inside.file or not inside.function.name.startswith("_"):
+                    yield from ((value, caller) for value in _argument(call, parameters.index(name), name))
 
 
 def last_name(node: ast.AST) -> str:

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import torch
 from hint_cases import Call, Case, Steps, in_turn, robcal
-from runs_hint_cases import SMALL, TRAIN, a_run
+from runs_hint_cases import SMALL, TRAIN, a_run, quick_fidelity
 
 from robcal.base import distributed, npy
 from robcal.base.distributed import Group, choose_device, process_group, rank_and_world
@@ -153,10 +153,9 @@ def _fidelity(run: Path) -> None:
     scores = run.parent / "test.parquet"
     if not scores.exists():
         robcal("score", "--model", run, "--method", "first-order", "--out", scores, "--quiet")()
-    few = ("--sample", 10, "--levels", 2, "--iterations", 2, "--restarts", 1)
-    robcal(
-        "fidelity", "--model", run, "--scores", scores, "--out", run / "fidelity.json", "--overwrite", *few, "--quiet"
-    )()
+    few = ("--sample", 10, "--levels", 2, "--overwrite", "--quiet")
+    with quick_fidelity():
+        robcal("fidelity", "--model", run, "--scores", scores, "--out", run / "fidelity.json", *few)()
 
 
 def _measured(rows: Any, about: Any) -> Callable[[Path], Steps]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from array_hint_cases import LABELS, PROBS
 from hint_cases import Call, Case, Steps, in_turn, robcal
-from runs_hint_cases import TRAIN, a_run, scores_of
+from runs_hint_cases import TRAIN, a_run, quick_fidelity, scores_of
 
 from robcal import audit
 from robcal.base.storage import load_scores, save_json
@@ -127,12 +127,13 @@ def _no_comparison(folder: Path) -> Steps:
 
 def _measured(folder: Path, methods: tuple[str, ...] = ("first-order",), **at_hand: Any) -> Call:
     run = open_run(folder / "run")
-    few: dict[str, Any] = {"sample": 10, "num_levels": 2, "iterations": 2, "restarts": 1, "overwrite": True}
+    few: dict[str, Any] = {"sample": 10, "num_levels": 2, "overwrite": True}
 
     def call() -> None:
         model, _ = load_model(run.directory)
         data = load_data(run.settings)
-        measure_fidelity(model, data, "test", folder / "f.json", methods=methods, at_hand=at_hand, **few)
+        with quick_fidelity():
+            measure_fidelity(model, data, "test", folder / "f.json", methods=methods, at_hand=at_hand, **few)
 
     return call
 

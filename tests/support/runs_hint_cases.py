@@ -1,5 +1,7 @@
 """Advice about run directories, scores at hand and commands, carried out; the commands that errors write are run."""
 
+import contextlib
+import functools
 import json
 import os
 import re
@@ -15,6 +17,8 @@ from official_files import write_shards
 
 from robcal.base.storage import load_checkpoint, save_checkpoint
 from robcal.base.types import FidelityRow
+from robcal.robustness.fidelity import fidelity
+from robcal.robustness.first_order import FirstOrder
 from robcal.runs.cross_fit import assign_folds
 from robcal.runs.directory import load_model, open_run
 from robcal.runs.measure import measure_run
@@ -289,8 +293,17 @@ def _moved_checkpoint(folder: Path) -> Path:
 CUT = ("--data", "digits")
 
 
+def quick_fidelity() -> contextlib.AbstractContextManager[object]:
+    """Put one attack in place of the references, and draw few resamples: figures are not what the advice is about."""
+    return mock.patch.multiple(
+        "robcal.runs.fidelity",
+        reference_attacks=lambda **_: {"first-order": FirstOrder()},
+        fidelity=functools.partial(fidelity, resamples=20),
+    )
+
+
 def _fidelity(*words: object) -> Call:
-    """The command without the attacks, which take long and are not what the advice is about."""
+    """The command without the attacks."""
 
     def call() -> None:
         rows = (FidelityRow("first-order", "candidate", {}),)
