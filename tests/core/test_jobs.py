@@ -8,7 +8,7 @@ import pytest
 
 from robcal.base.checks import InputError
 from robcal.base.files import locked
-from robcal.base.jobs import Failure, run_in_order, run_what_can
+from robcal.base.jobs import Failure, run_tasks
 from robcal.base.progress import SILENT
 
 
@@ -24,17 +24,23 @@ def record(task, reporter):
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_tasks_wait_for_what_they_need(tmp_path, jobs):
-    needs = [(), (), (0,), (1, 2), (), (3, 4)]
+    needs = [(2,), (), (), (1, 2), (), (3, 4)]
     counted = []
     tasks = [(str(tmp_path), number, needed) for number, needed in enumerate(needs)]
-    found = run_in_order(record, tasks, needs, jobs=jobs, reporter=SILENT, done=counted.append)
+    found = run_tasks(record, tasks, needs, jobs=jobs, reporter=SILENT, done=counted.append)
     assert found == [0, 1, 4, 9, 16, 25]
     assert counted == [1, 2, 3, 4, 5, 6]
 
 
-def test_tasks_that_need_later_ones_are_refused(tmp_path):
-    with pytest.raises(InputError, match="needs a later one"):
-        run_in_order(record, [1, 2], [(1,), ()], jobs=1, reporter=SILENT)
+def test_tasks_that_need_each_other_are_refused():
+    with pytest.raises(InputError, match="wait for each other"):
+        run_tasks(record, [1, 2, 3], [(1,), (0,), ()])
+
+
+def test_of_those_that_could_start_the_first_does():
+    started = []
+    run_tasks(lambda task, _: started.append(task), range(5), [(4,), (), (1,), (), ()])
+    assert started == [1, 2, 3, 4, 0]
 
 
 class Unpicklable(Exception):
@@ -81,7 +87,7 @@ def test_only_what_needs_a_failed_task_is_skipped(jobs):
     tasks.append("all of the others")
     needs.append(tuple(range(3, len(needs), 4)))
     counted, told = [], []
-    found = run_what_can(
+    found = run_tasks(
         fails, tasks, needs, jobs=jobs, reporter=SILENT, done=counted.append,
         failed=lambda number, failure: told.append((number, failure)),
     )  # fmt: skip
@@ -99,7 +105,7 @@ def test_only_what_needs_a_failed_task_is_skipped(jobs):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_stops_all_whatever_is_tolerated(jobs):
     with pytest.raises(KeyboardInterrupt):
-        run_what_can(fails, ["fine", "stopped", "fine"], [()] * 3, jobs=jobs, reporter=SILENT)
+        run_tasks(fails, ["fine", "stopped", "fine"], jobs=jobs, failed=lambda number, failure: None)
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from robcal.base.jobs import run_side_by_side
+from robcal.base.jobs import run_tasks
 from robcal.base.progress import Lines, Together
 
 
@@ -86,7 +86,7 @@ def two_stages(seed, reporter):
 def test_runs_side_by_side_are_one_task_a_stage(jobs):
     recorded = Recorded()
     with Together(recorded, 4) as shown:
-        run_side_by_side(two_stages, [0, 1, 2, 3], jobs=jobs, reporter=shown)
+        run_tasks(two_stages, [0, 1, 2, 3], jobs=jobs, reporter=shown)
     assert set(recorded.told) == {"train plain, 4 runs", "score plain, 4 runs"}
     for told in recorded.told.values():
         assert told == sorted(set(told)), "it only grows"
@@ -95,7 +95,7 @@ def test_runs_side_by_side_are_one_task_a_stage(jobs):
 
 def test_eight_runs_print_one_line_a_stage(capsys):
     with Together(Lines(), 8) as shown:
-        run_side_by_side(two_stages, list(range(8)), jobs=1, reporter=shown)
+        run_tasks(two_stages, list(range(8)), jobs=1, reporter=shown)
     assert [line.split(",")[0] for line in lines(capsys)] == ["train plain", "score plain"]
 
 

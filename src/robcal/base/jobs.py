@@ -6,19 +6,21 @@ stopped set of tasks resumes by being started again.
 
 from __future__ import annotations
 
-import functools
-import itertools
+import heapq
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Protocol, TypeVar
 
 from robcal.base.checks import InputError, check_positive_int, refuse
-from robcal.base.progress import Relay, Reporter, relay_messages
+from robcal.base.progress import SILENT, Relay, Reporter, relay_messages
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -27,26 +29,6 @@ Outcome = TypeVar("Outcome")
 def available_cores() -> int:
     """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_side_by_side(
-    function: Callable[[Task, Reporter], Outcome], tasks: Sequence[Task], *, jobs: int, reporter: Reporter
-) -> list[Outcome]:
-    """`[function(task, reporter) for task in tasks]`, `jobs` at a time.
-
-    Args:
-        function: importable by name; reports to the reporter it is handed.
-        tasks: picklable arguments.
-        jobs: number of processes; 1 runs everything in this one.
-        reporter: shows the progress of all.
-
-    Returns:
-        The outcomes, in the order of the tasks.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C, after the running tasks have saved their state.
-    """
-    return run_in_order(function, tasks, [()] * len(tasks), jobs=jobs, reporter=reporter)
 
 
 @dataclass(frozen=True)
@@ -62,126 +44,117 @@ class Failure:
     cause: int
 
 
-def run_in_order(
+class Workers(Protocol):
+    """What does tasks, one or several at a time; left as a context, it stops those that run."""
+
+    def __enter__(self) -> Workers: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    @property
+    def running(self) -> int:
+        """How many tasks have been started and have not been told of by `ended`."""
+        ...
+
+    @property
+    def free(self) -> bool:
+        """Whether another one may be started."""
+        ...
+
+    def start(self, number: int, function: Callable[[Any, Reporter], Any], task: Any) -> None:
+        """Start `function(task, reporter)` under that number."""
+        ...
+
+    def ended(self) -> list[tuple[int, Any, BaseException | None]]:
+        """Wait until a task has ended; number, outcome and error of each that has."""
+        ...
+
+
+def run_tasks(
     function: Callable[[Task, Reporter], Outcome],
     tasks: Sequence[Task],
-    needs: Sequence[Collection[int]],
+    needs: Sequence[Collection[int]] | None = None,
     *,
-    jobs: int,
-    reporter: Reporter,
+    jobs: int = 1,
+    workers: Workers | None = None,
+    reporter: Reporter = SILENT,
     done: Callable[[int], None] = lambda count: None,
-) -> list[Outcome]:
-    """`run_side_by_side` of tasks that wait for others: each starts when all that it needs have ended.
+    failed: Callable[[int, Failure], None] | None = None,
+) -> list[Any]:
+    """`[function(task, reporter) for task in tasks]`, each when all that it needs have ended.
 
     Of those that could start, the first in the sequence does.
 
     Args:
         function: importable by name; reports to the reporter it is handed.
         tasks: picklable arguments.
-        needs: for each task the positions of the tasks it waits for, all before its own.
-        jobs: number of processes; 1 runs everything in this one, in order.
-        reporter: shows the progress of all.
-        done: called with the number of finished tasks.
-
-    Returns:
-        The outcomes, in the order of the tasks.
-
-    Raises:
-        InputError: if a task needs a later one.
-        Exception: what the first failing task raises; it stops all.
-        KeyboardInterrupt: on Ctrl-C, after the running tasks have saved their state.
-
-    >>> from robcal.base.progress import SILENT
-    >>> run_in_order(lambda task, reporter: 2 * task, [1, 2], [(), (0,)], jobs=1, reporter=SILENT)
-    [2, 4]
-    """
-    return _run(function, tasks, needs, jobs=jobs, reporter=reporter, done=done, failed=None)
-
-
-def run_what_can(
-    function: Callable[[Task, Reporter], Outcome],
-    tasks: Sequence[Task],
-    needs: Sequence[Collection[int]],
-    *,
-    jobs: int,
-    reporter: Reporter,
-    done: Callable[[int], None] = lambda count: None,
-    failed: Callable[[int, Failure], None] = lambda number, failure: None,
-) -> list[Outcome | Failure]:
-    """`run_in_order` that goes on when a task fails: only what needs it, directly or not, is skipped.
-
-    A task fails by any exception, by the kill of its process (`jobs` above 1), or by asking its process to end.
-
-    Args:
-        function: see `run_in_order`, also for the others.
-        tasks: picklable arguments.
-        needs: for each task the positions of the tasks it waits for.
-        jobs: number of processes; 1 runs everything in this one, whose kill ends everything.
+        needs: for each task the positions of the tasks it waits for; None if all are independent.
+        jobs: number of processes; 1 runs everything in this one.
+        workers: what does the tasks, in place of `jobs` processes.
         reporter: shows the progress of all.
         done: called with the number of tasks that have ended or were skipped.
-        failed: called at once with the position of each task that fails; not for those skipped.
+        failed: called at once with the position of each task that fails (by any exception, by the kill of its process,
+            or by asking it to end); only what needs it, directly or not, is skipped. None: the first failure stops all.
 
     Returns:
-        For each task its outcome, or why there is none.
+        For each task its outcome; with `failed` a `Failure` where there is none.
 
     Raises:
-        InputError: if a task needs a later one.
+        InputError: if tasks need each other.
+        Exception: without `failed`, what the first failing task raises.
         KeyboardInterrupt: on Ctrl-C, after the running tasks have saved their state.
 
-    >>> from robcal.base.progress import SILENT
-    >>> found = run_what_can(lambda n, _: 6 // n, [3, 0, 2], [(), (), (1,)], jobs=1, reporter=SILENT)
+    >>> run_tasks(lambda task, reporter: 2 * task, [1, 2], [(1,), ()])
+    [2, 4]
+    >>> found = run_tasks(lambda n, _: 6 // n, [3, 0, 2], [(), (), (1,)], failed=lambda number, failure: None)
     >>> found[0], found[1].reason, found[2].cause
     (2, 'ZeroDivisionError: integer division or modulo by zero', 1)
     """
-    return _run(function, tasks, needs, jobs=jobs, reporter=reporter, done=done, failed=failed)
-
-
-def _run(
-    function: Callable[[Any, Reporter], Any],
-    tasks: Sequence[Any],
-    needs: Sequence[Collection[int]],
-    *,
-    jobs: int,
-    reporter: Reporter,
-    done: Callable[[int], None],
-    failed: Callable[[int, Failure], None] | None,
-) -> list[Any]:
     check_positive_int(jobs, "--jobs")
-    if any(needed >= number for number, all_needed in enumerate(needs) for needed in all_needed):
-        refuse("a task needs a later one", "every task comes after what it needs", "Put it after the tasks it needs")
-    if jobs == 1 or len(tasks) <= 1:
-        here: dict[int, Any] = {}
-        for number, task in enumerate(tasks):
-            if (skip := _skipped(needs[number], here)) is not None:
-                here[number] = skip
-            elif failed is None:
-                here[number] = function(task, reporter)
-            else:
-                here[number] = _attempt(function, number, task, reporter)
-                _tell(failed, number, here[number])
-            done(len(here))
-        return list(here.values())
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, available_cores() // jobs)
-    with context.Manager() as manager:
-        queue = manager.Queue()
-        pool = _Pool(lambda: ProcessPoolExecutor(1, context, _start_worker, (threads,)))
-        with relay_messages(queue, reporter), pool:
-            found = _drain(
-                pool,
-                lambda number: (
-                    _in_worker,
-                    function if failed is None else functools.partial(_attempt, function, number),
-                    tasks[number],
-                    queue,
-                    number,
-                ),
-                needs,
-                workers=min(jobs, len(tasks)),
-                done=done,
-                failed=failed,
-            )
-    return [found[number] for number in range(len(tasks))]
+    order = _order(needs or [()] * len(tasks))
+    outcomes: dict[int, Any] = {}
+    waiting: list[int] = []
+
+    def end(number: int, outcome: Any) -> None:
+        outcomes[number] = outcome
+        order.done(number)
+        done(len(outcomes))
+
+    with workers or _workers(min(jobs, len(tasks)), reporter) as pool:
+        while order.is_active():
+            for number in order.get_ready():
+                skipped = _skipped(needs[number] if needs else (), outcomes)
+                end(number, skipped) if skipped else heapq.heappush(waiting, number)
+            while waiting and pool.free:
+                number = heapq.heappop(waiting)
+                pool.start(number, function if failed is None else partial(_attempt, function, number), tasks[number])
+            for number, outcome, error in pool.ended() if pool.running else ():
+                if error is not None:
+                    if failed is None or not isinstance(error, (Exception, SystemExit)):
+                        raise error
+                    outcome = Failure(_reason(error), number)
+                if failed is not None and isinstance(outcome, Failure):
+                    failed(number, outcome)
+                end(number, outcome)
+    return [outcomes[number] for number in range(len(tasks))]
+
+
+def _order(needs: Sequence[Collection[int]]) -> TopologicalSorter[int]:
+    order = TopologicalSorter(dict(enumerate(needs)))
+    try:
+        order.prepare()
+    except CycleError as error:
+        refuse(
+            f"tasks {', '.join(map(str, error.args[1]))} wait for each other",
+            "a task waits for none that waits for it",
+            "Drop one of these needs",
+        )
+    return order
+
+
+def _skipped(needed: Collection[int], outcomes: Mapping[int, Any]) -> Failure | None:
+    """The failure that keeps a task from starting."""
+    return next((outcomes[one] for one in needed if isinstance(outcomes[one], Failure)), None)
 
 
 def _attempt(function: Callable[[Any, Reporter], Any], number: int, task: Any, reporter: Reporter) -> Any:
@@ -192,86 +165,91 @@ def _attempt(function: Callable[[Any, Reporter], Any], number: int, task: Any, r
         return Failure(_reason(error), number)
 
 
-def _skipped(needed: Collection[int], outcomes: Mapping[int, Any]) -> Failure | None:
-    """The failure that keeps a task from starting."""
-    return next((found for one in needed if isinstance(found := outcomes.get(one), Failure)), None)
+def _workers(jobs: int, reporter: Reporter) -> Workers:
+    return _Processes(jobs, reporter) if jobs > 1 else _Here(reporter)
 
 
-def _drain(
-    pool: _Pool,
-    call: Callable[[int], tuple[Any, ...]],
-    needs: Sequence[Collection[int]],
-    *,
-    workers: int,
-    done: Callable[[int], None],
-    failed: Callable[[int, Failure], None] | None,
-) -> dict[int, Any]:
-    """Keep every worker busy with the first task that may start, until all have ended."""
-    outcomes: dict[int, Any] = {}
-    running: dict[Future[Any], int] = {}
-    waiting = list(range(len(needs)))
-    while waiting or running:
-        for number in waiting:  # what a task needs is before it: one pass finds all that is to be skipped
-            if (failure := _skipped(needs[number], outcomes)) is not None:
-                outcomes[number] = failure
-                done(len(outcomes))
-        waiting = [number for number in waiting if number not in outcomes]
-        ready = (number for number in waiting if all(needed in outcomes for needed in needs[number]))
-        for number in list(itertools.islice(ready, workers - len(running))):
-            waiting.remove(number)
-            running[pool.start(*call(number))] = number
-        ended, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in ended:
-            number = running.pop(future)
-            outcomes[number] = pool.end(future, number, keep_going=failed is not None)
-            if failed is not None:
-                _tell(failed, number, outcomes[number])
-            done(len(outcomes))
-    return outcomes
+class _Here:
+    """Does one task after the other, in this process, whose kill ends everything."""
 
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._ended = reporter, list[tuple[int, Any, BaseException | None]]()
 
-class _Pool:
-    """Pools of one process each, so that the death of a process says which task died with it."""
-
-    def __init__(self, make: Callable[[], ProcessPoolExecutor]) -> None:
-        self._make = make
-        self._idle: list[ProcessPoolExecutor] = []
-        self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
-
-    def __enter__(self) -> _Pool:
+    def __enter__(self) -> _Here:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in (*self._idle, *self._busy.values()):
-            worker.shutdown(wait=True, cancel_futures=True)
+        """Nothing runs."""
 
-    def start(self, *call: Any) -> Future[Any]:
-        """Call a function in an idle process, or in a new one."""
+    @property
+    def running(self) -> int:
+        return len(self._ended)
+
+    @property
+    def free(self) -> bool:
+        return not self._ended
+
+    def start(self, number: int, function: Callable[[Any, Reporter], Any], task: Any) -> None:
+        self._ended.append((number, function(task, self._reporter), None))
+
+    def ended(self) -> list[tuple[int, Any, BaseException | None]]:
+        ended, self._ended = self._ended, []
+        return ended
+
+
+class _Processes:
+    """Pools of one process each, so that the death of a process says which task died with it."""
+
+    def __init__(self, jobs: int, reporter: Reporter) -> None:
+        self._jobs, self._reporter, self._open = jobs, reporter, ExitStack()
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
+
+    def __enter__(self) -> _Processes:
+        self._context = multiprocessing.get_context("spawn")
+        self._queue = self._open.enter_context(self._context.Manager()).Queue()
+        self._open.enter_context(relay_messages(self._queue, self._reporter))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._open:
+            for worker in (*self._idle, *(worker for _, worker in self._busy.values())):
+                worker.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def running(self) -> int:
+        return len(self._busy)
+
+    @property
+    def free(self) -> bool:
+        return len(self._busy) < self._jobs
+
+    def start(self, number: int, function: Callable[[Any, Reporter], Any], task: Any) -> None:
+        """Call the function in an idle process, or in a new one."""
         while True:
-            worker = self._idle.pop() if self._idle else self._make()
+            worker = self._idle.pop() if self._idle else self._new()
             try:
-                future = worker.submit(*call)
+                future = worker.submit(_in_worker, function, task, self._queue, number)
             except BrokenProcessPool:  # killed while it had nothing to do
                 worker.shutdown()
                 continue
-            self._busy[future] = worker
-            return future
+            self._busy[future] = number, worker
+            return
 
-    def end(self, future: Future[Any], number: int, *, keep_going: bool) -> Any:
-        """The outcome of a call that has ended; a process that died is replaced by the next start."""
-        worker, error = self._busy.pop(future), future.exception()
+    def _new(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, self._context, _start_worker, (max(1, available_cores() // self._jobs),))
+
+    def ended(self) -> list[tuple[int, Any, BaseException | None]]:
+        return [self._end(future) for future in wait(self._busy, return_when=FIRST_COMPLETED).done]
+
+    def _end(self, future: Future[Any]) -> tuple[int, Any, BaseException | None]:
+        """What came of a call; a process that died is replaced by the next start."""
+        (number, worker), error = self._busy.pop(future), future.exception()
         if isinstance(error, BrokenProcessPool):
             worker.shutdown()
         else:
             self._idle.append(worker)
-        if keep_going and isinstance(error, (Exception, SystemExit)):
-            return Failure(_reason(error), number)
-        return future.result()
-
-
-def _tell(failed: Callable[[int, Failure], None], number: int, outcome: Any) -> None:
-    if isinstance(outcome, Failure):
-        failed(number, outcome)
+        return number, None if error else future.result(), error
 
 
 def _reason(error: BaseException) -> str:

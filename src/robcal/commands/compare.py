@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robcal.base.checks import refuse
 from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Quiet, admit_factories
 from robcal.commands.terminal import columns
+
+if TYPE_CHECKING:
+    from robcal.base.jobs import Workers
 
 
 def compare(
@@ -23,6 +26,17 @@ def compare(
         Path | None, typer.Option(help="Folder for runs, shared by several comparisons; default: --out.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Tasks side by side; default: number of cores.")] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="submitit:slurm: tasks are jobs of a cluster; submitit:local: of this machine, to try it."),
+    ] = None,
+    executor_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of the jobs, by submitit's names: slurm_partition=gpu, timeout_min=600, gpus_per_node=1; repeatable.",
+        ),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Evaluation seeds instead of the file's: 0,1,2 or 0-4.")] = None,
     shift: Annotated[
         str | None,
@@ -87,9 +101,10 @@ def compare(
         for task in plan_work(plan, out, cache=cache, overwrite=overwrite).tasks:
             typer.echo(task.describe())
         return
+    workers = _cluster(executor, executor_option or [], (cache or out) / "jobs", jobs)
     with open_reporter(quiet=quiet) as reporter:
         record = run_comparison(
-            plan, out, cache=cache, jobs=jobs or available_cores(), report=report, overwrite=overwrite,
+            plan, out, cache=cache, jobs=jobs or available_cores(), workers=workers, report=report, overwrite=overwrite,
             fail_fast=fail_fast, on_failure=_tell_failure, reporter=reporter,
         )  # fmt: skip
     typer.echo(text_tables(record, width=columns()))
@@ -97,6 +112,27 @@ def compare(
     if record["missing"]:
         typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
         raise typer.Exit(3)
+
+
+def _cluster(executor: str | None, options: list[str], folder: Path, jobs: int | None) -> Workers | None:
+    """Return what hands the tasks to a cluster, if one is asked for."""
+    from robcal.comparison.cluster import open_cluster
+
+    if executor is None and options:
+        refuse(
+            "--executor-option was given without --executor",
+            "it is of jobs",
+            "Pass --executor submitit:local, or submitit:slurm",
+        )
+    if executor is None:
+        return None
+    if executor not in ("submitit", "submitit:slurm", "submitit:local"):
+        refuse(
+            f"--executor is {executor!r}",
+            "it is submitit:slurm or submitit:local",
+            "Pass one of these, or leave --executor out to use this machine's cores",
+        )
+    return open_cluster(executor.partition(":")[2] or "slurm", folder, options=options, jobs=jobs)
 
 
 def _tell_failure(line: str) -> None:

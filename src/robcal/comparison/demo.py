@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from robcal.base.jobs import run_side_by_side
+from robcal.base.jobs import run_tasks
 from robcal.base.progress import Reporter, Together
 from robcal.base.storage import save_results
 from robcal.base.types import Results
@@ -59,7 +59,7 @@ def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Rep
     """
     tasks = [_Task(out, seed, overwrite) for seed in range(seeds)]
     with Together(reporter, seeds) as shown:
-        made = run_side_by_side(_one_seed, tasks, jobs=jobs, reporter=shown)
+        made = run_tasks(_one_seed, tasks, jobs=jobs, reporter=shown)
     measured = [run for method in zip(*made, strict=True) for run in method]
     results = collect(
         measured,

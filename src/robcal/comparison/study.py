@@ -13,7 +13,7 @@ import numpy as np
 
 from robcal.base.checks import refuse
 from robcal.base.encoding import plain
-from robcal.base.jobs import Failure, available_cores, run_in_order, run_what_can
+from robcal.base.jobs import Failure, Workers, available_cores, run_tasks
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import load_json, provenance, save_json
 from robcal.calibration.stability import group_means, run_variance
@@ -77,6 +77,7 @@ def compare(
     *,
     cache: Path | None = None,
     jobs: int = 1,
+    workers: Workers | None = None,
     report: bool = True,
     overwrite: bool = False,
     fail_fast: bool = False,
@@ -94,6 +95,7 @@ def compare(
         out: folder; gets results.json, table.txt, table.md, table.csv and figure.svg.
         cache: folder of the runs, default `out`; several comparisons may share it.
         jobs: tasks side by side.
+        workers: what does the tasks in place of `jobs` processes of this machine: see `robcal.comparison.cluster`.
         report: write report.html too.
         overwrite: replace the results of another comparison, and runs made on other data.
         fail_fast: stop at the first task that fails.
@@ -109,7 +111,7 @@ def compare(
         KeyboardInterrupt: on Ctrl-C; finished work is kept.
     """
     work = plan_work(plan, out, cache=cache, overwrite=overwrite)
-    missing = _do(work, jobs=jobs, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
+    missing = _do(work, jobs=jobs, workers=workers, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
     found, missing = measure(work, missing, jobs=jobs, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
     if not any(one.by_seed for one in found.values()):
         refuse(
@@ -127,18 +129,23 @@ def compare(
 
 
 def _do(
-    work: Work, *, jobs: int, fail_fast: bool, on_failure: Callable[[str], None], reporter: Reporter
+    work: Work,
+    *,
+    jobs: int,
+    workers: Workers | None,
+    fail_fast: bool,
+    on_failure: Callable[[str], None],
+    reporter: Reporter,
 ) -> list[Missing]:
     """Do all tasks; what those that failed take from the results."""
-    advance = reporter.task("tasks of the comparison", len(work.tasks))
-    if fail_fast:
-        run_in_order(run_task, work.tasks, work.needs, jobs=jobs, reporter=reporter, done=advance)
-        return []
 
     def failed(number: int, failure: Failure) -> None:
         on_failure(failure_line(work, number, failure))
 
-    ended = run_what_can(run_task, work.tasks, work.needs, jobs=jobs, reporter=reporter, done=advance, failed=failed)
+    ended = run_tasks(
+        run_task, work.tasks, work.needs, jobs=jobs, workers=workers, reporter=reporter,
+        done=reporter.task("tasks of the comparison", len(work.tasks)), failed=None if fail_fast else failed,
+    )  # fmt: skip
     return missing_parts(work, [one if isinstance(one, Failure) else None for one in ended])
 
 
@@ -156,12 +163,10 @@ def measure(
     entries = [_job(work, one, lost) for one in work.entries if (one.label, one.seed, "all") not in lost]
     if len(entries) <= 8:
         jobs = 1
-    made: list[Any]
-    advance, needs = reporter.task("outcomes", len(entries)), [()] * len(entries)
-    if fail_fast:
-        made = run_in_order(_outcomes, entries, needs, jobs=jobs, reporter=reporter, done=advance)
-    else:
-        made = run_what_can(_outcomes, entries, needs, jobs=jobs, reporter=reporter, done=advance)
+    made = run_tasks(
+        _outcomes, entries, jobs=jobs, reporter=reporter, done=reporter.task("outcomes", len(entries)),
+        failed=None if fail_fast else lambda number, failure: None,
+    )  # fmt: skip
     by_label: dict[str, dict[int, tuple[Outcome, Outcome]]] = {label: {} for label in work.plan.labels}
     more = []
     for job, pair in zip(entries, made, strict=True):
