@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/gpu.py --data cifar10:PATH --minutes 9 --out DIR         start, or go on, for nine minutes
        python benchmarks/gpu.py --data cifar10:PATH --minutes 2 --speed           what a step costs, in several ways
-       python benchmarks/gpu.py --report DIR --page docs/evidence/gpu.md          tables of what DIR holds
+       python benchmarks/gpu.py --report DIR --page docs/evidence/gpu.md          tables of what DIR holds (--people)
 
 benchmarks/wide/plan.toml says what is trained; docs/gpu.md says how, and what it costs.
 """
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.report is not None:
         from wide.report import write_page
 
-        write_page(options.report, options.page)
+        write_page(options.report, options.page, options.people)
         return
     left = functools.partial(seconds_left, options.minutes, started)
     if options.out is not None:
@@ -48,6 +48,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a trial")
     parser.add_argument("--speed", action="store_true", help="measure steps, after the piece where there is --out")
     parser.add_argument("--report", type=Path, metavar="DIR")
+    parser.add_argument("--people", type=Path, help="folder of CIFAR-10H, for the page")
     parser.add_argument("--page", type=Path, default=Path("docs/evidence/gpu.md"))
     options = parser.parse_args(arguments)
     if options.report is None and (options.data is None or (options.out is None and not options.speed)):

@@ -141,28 +141,27 @@ def record(one: Judged) -> dict[str, Any]:
 
 def against_people(one: Judged, probs: FloatArray) -> dict[str, Any]:
     """Compare probabilities with labels and with people: means with half-widths, and by tenths of the margin."""
-    people = shares(one.votes)[np.arange(len(probs)), probs.argmax(1)]
-    excess = probs.max(1) - people
-    found = {**losses(one, probs), "gap": excess, "wrongly sure": (excess > EXCESS).astype(float)}
+    excess = excess_of(one.votes, probs)
+    found = {**losses(one.labels, one.votes, probs), "gap": excess, "wrongly sure": (excess > EXCESS).astype(float)}
     level = assign_levels(one.scores["margin"], 10)
     tenths = {name: [float(values[level == number].mean()) for number in range(10)] for name, values in found.items()}
     return {"mean": {name: mean_and_half(values) for name, values in found.items()}, "by margin": tenths}
 
 
-def losses(one: Judged, probs: FloatArray) -> dict[str, FloatArray]:
+def losses(labels: IntArray, votes: IntArray, probs: FloatArray) -> dict[str, FloatArray]:
     """Return what every example costs: NLL of the label, KL(people || classifier), that of shared votes, and Brier."""
-    people = shares(one.votes)
+    people = shares(votes)
     return {
-        "nll": -np.log(np.maximum(probs[np.arange(len(probs)), one.labels], 1e-300)),
+        "nll": -np.log(np.maximum(probs[np.arange(len(probs)), labels], 1e-300)),
         "kl": divergence(people, probs),
-        "kl of shared votes": divergence(shares(np.where(one.votes > 1, one.votes, 0)), probs),
+        "kl of shared votes": divergence(shares(np.where(votes > 1, votes, 0)), probs),
         "brier": ((probs - people) ** 2).sum(axis=1),
     }
 
 
 def paired(one: Judged, first: str, second: str) -> dict[str, list[float]]:
     """Return the mean difference of two variants with its 95% half-width, for each loss."""
-    ours, theirs = losses(one, one.probs[first]), losses(one, one.probs[second])
+    ours, theirs = (losses(one.labels, one.votes, one.probs[variant]) for variant in (first, second))
     return {name: mean_and_half(ours[name] - theirs[name]) for name in ours}
 
 
@@ -176,6 +175,11 @@ def shares(votes: IntArray) -> FloatArray:
     return votes / votes.sum(axis=1, keepdims=True)
 
 
+def excess_of(votes: IntArray, probs: FloatArray) -> FloatArray:
+    """Return the confidence less the share of people who give the predicted answer, (N,)."""
+    return probs.max(1) - shares(votes)[np.arange(len(probs)), probs.argmax(1)]
+
+
 def divergence(people: FloatArray, probs: FloatArray) -> FloatArray:
     """Return KL(people || probs) of every row, in nats, (N,)."""
     return (xlogy(people, people) - people * np.log(np.maximum(probs, 1e-300))).sum(axis=1)
@@ -187,8 +191,7 @@ def detection(one: Judged, variant: str) -> dict[str, list[float]]:
     A last number is the mean excess over people on the 80% of inputs that the score would keep.
     """
     probs = one.probs[variant]
-    people = shares(one.votes)[np.arange(len(probs)), probs.argmax(1)]
-    excess = probs.max(1) - people
+    excess = excess_of(one.votes, probs)
     sure = excess > EXCESS
     rng = np.random.default_rng(0)
     draws = [rng.integers(len(sure), size=len(sure)) for _ in range(RESAMPLES)]

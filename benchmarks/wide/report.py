@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.checks import IntArray
 from robcal.base.files import replacing
 from robcal.base.levels import assign_levels
 from robcal.base.storage import save_json
@@ -21,6 +22,7 @@ from robcal.data.splits import stratified_subset
 from robcal.report import formatting
 from robcal.runs.shift import ShiftLogits
 from wide.measure import cells_of
+from wide.people import TITLES, against_people, noise_rows, people_rows, read_votes
 from wide.plan import Plan, Regime, parse_plan
 from wide.recipes import RECIPES
 from wide.store import Arrays, Results
@@ -49,31 +51,35 @@ class Section:
         found: recipe → its runs, the referee left out.
         facts: recipe → facts of its runs, in the order of the seeds.
         referee: arrays and facts of the referee, or None.
+        people: recipe → losses against people of its runs, as they come and after a temperature; empty without votes.
     """
 
     regime: Regime
     found: Mapping[str, Measurements]
     facts: Mapping[str, Sequence[Mapping[str, Any]]]
     referee: tuple[Arrays, Mapping[str, Any]] | None
+    people: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 
 
-def write_page(folder: Path, page: Path) -> None:
+def write_page(folder: Path, page: Path, people: Path | None = None) -> None:
     """Write the page, and the numbers beside it.
 
     Args:
         folder: of the results.
         page: a Markdown file.
+        people: folder of CIFAR-10H, to compare probabilities with the answers of people as well.
     """
+    votes = None if people is None else read_votes(people)
     results = Results(folder)
     plan = parse_plan(results.about["plan"])
-    sections = [one for regime in plan.regimes if (one := section(results, plan, regime)).found]
+    sections = [one for regime in plan.regimes if (one := section(results, plan, regime, votes)).found]
     page.parent.mkdir(parents=True, exist_ok=True)
     with replacing(page) as temporary:
         temporary.write_text("\n".join([head(results, plan), *map(told, sections)]), encoding="utf-8")
     save_json({**results.about, "regimes": [numbers(one) for one in sections]}, page.with_suffix(".json"))
 
 
-def section(results: Results, plan: Plan, regime: Regime) -> Section:
+def section(results: Results, plan: Plan, regime: Regime, votes: IntArray | None = None) -> Section:
     """Compute every outcome of a regime."""
     name, judge = regime.name, f"{regime.name}/plain/{regime.referee}"
     referee = (results.arrays[judge], results.facts[judge]) if judge in results else None
@@ -81,14 +87,16 @@ def section(results: Results, plan: Plan, regime: Regime) -> Section:
     if referee is not None:
         levels = assign_levels(referee[0]["distance"], plan.levels, ties="share")
         index = referee[0]["scored"]
-    found, facts = {}, {}
+    found, facts, people = {}, {}, {}
     for recipe in regime.recipes:
         names = {seed: f"{name}/{recipe}/{seed}" for seed in regime.seeds if f"{name}/{recipe}/{seed}" in results}
         if names:
             runs = {seed: outcomes(results.arrays[run], plan, levels, index) for seed, run in names.items()}
             found[recipe] = Measurements(RECIPES[recipe].title, runs)
             facts[recipe] = [results.facts[run] for run in names.values()]
-    return Section(regime, found, facts, referee)
+            if votes is not None:
+                people[recipe] = [against_people(results.arrays[run], votes) for run in names.values()]
+    return Section(regime, found, facts, referee, people)
 
 
 def outcomes(arrays: Arrays, plan: Plan, levels: Any, index: Any) -> tuple[Outcome, Outcome]:
@@ -127,6 +135,7 @@ def told(one: Section) -> str:
     parts += [against_scaled(one, other) for other in SCALED if other in one.found and len(one.found) > 1]
     if one.referee is not None:
         parts += [judged(one), scoring(*one.referee)]
+    parts += [noise(one), humans(one)]
     return "\n".join(parts)
 
 
@@ -196,6 +205,30 @@ def judged(one: Section) -> str:
     )
 
 
+def noise(one: Section) -> str:
+    """Tell whether the smoothing of a level follows its share of wrong labels; nothing without noise."""
+    rows = noise_rows(one.facts, {recipe: runs.label for recipe, runs in one.found.items()})
+    if not rows:
+        return ""
+    return (
+        "By level of the training images, as they are cut at the end (level 0: the smallest margin), mean over the "
+        "seeds:\n\n" + table(["", *map(str, range(len(rows[0]) - 1))], rows)
+    )
+
+
+def humans(one: Section) -> str:
+    """Compare the probabilities with the answers of people; nothing without votes."""
+    if not one.people:
+        return ""
+    rows = people_rows(one.people, {recipe: runs.label for recipe, runs in one.found.items()})
+    return (
+        "Against the answers of about 50 people a test image (CIFAR-10H), mean over the seeds; KL(people ‖ network) in "
+        "nats, of shared votes: without answers that one person alone gave; Brier: squared distance to the shares of "
+        "people; excess: confidence − share of people who give the predicted answer:\n\n"
+        + table(["", *TITLES.values(), "excess"], rows)
+    )
+
+
 def scoring(arrays: Arrays, facts: Mapping[str, Any]) -> str:
     """What the distances cost."""
     count, distance = len(arrays["scored"]), arrays["distance"]
@@ -210,6 +243,7 @@ def numbers(one: Section) -> dict[str, Any]:
     """Every number of every run of a regime."""
     return {
         "regime": asdict(one.regime),
+        "people": one.people,
         "recipes": {
             recipe: {
                 "title": runs.label,

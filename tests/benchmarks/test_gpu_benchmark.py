@@ -38,6 +38,7 @@ from wide.inputs import draw_epoch, steps_of  # noqa: E402
 from wide.levels import make_levels  # noqa: E402
 from wide.measure import halved  # noqa: E402
 from wide.noise import NoisyLabels, noise_of_levels, rows_of  # noqa: E402
+from wide.people import against_people, noise_rows, read_votes  # noqa: E402
 from wide.plan import Plan, Regime, groups, load_plan  # noqa: E402
 from wide.recipes import RECIPES, Recipe  # noqa: E402
 from wide.report import outcomes  # noqa: E402
@@ -424,3 +425,36 @@ def test_noisy_labels_reach_the_training_images_that_people_gave_them_to(spec, t
     levels = np.arange(40) % 2
     mixed = np.where(levels == 0, data.split("train").labels, noisy.split("train").labels)
     assert noise_of_levels(mixed, data.split("train").labels, levels, 2) == [0.0, 1.0]
+
+
+def test_a_network_that_says_what_people_say_loses_nothing_after_its_temperature(tmp_path):
+    rng = np.random.default_rng(3)
+    votes = rng.multinomial(50, [0.7, 0.2, 0.1], size=400)
+    order = rng.permutation(400)
+    np.save(tmp_path / "cifar10h-counts.npy", votes)
+    np.save(tmp_path / "index-of-shared-parquet.npy", order)
+    shares = (read_votes(tmp_path) + 1e-9) / 50  # the file's row i is the official image order[i]
+    assert np.array_equal(read_votes(tmp_path)[0], votes[order[0]])
+    logits = np.log(shares)
+    labels = np.array([rng.choice(3, p=row / row.sum()) for row in shares], dtype=np.uint8)
+    arrays = {"val": 3 * logits, "test": 3 * logits, "val_labels": labels, "test_labels": labels}
+    raw, scaled = against_people(arrays, read_votes(tmp_path))
+    assert raw["kl"] > 0.1 > 0.02 > scaled["kl"]
+    assert abs(scaled["excess"]) < 0.05 < raw["excess"]
+    assert scaled["nll"] == pytest.approx(
+        negative_log_likelihood(shares / shares.sum(1, keepdims=True), labels), abs=0.02
+    )
+
+
+def test_smoothing_and_noise_are_means_over_seeds():
+    facts = {
+        "running": [
+            {"noise": [0.4, 0.2], "history": [{"epsilon": [9.0, 9.0]}, {"epsilon": [0.3, 0.1]}]},
+            {"noise": [0.2, 0.0], "history": [{"epsilon": [0.1, 0.1]}]},
+        ],
+        "plain": [{"history": []}],
+    }
+    assert noise_rows(facts, {"running": "r"}) == [
+        ["r: share of wrong labels", "0.30", "0.10"],
+        ["r: ε at the end", "0.20", "0.10"],
+    ]
