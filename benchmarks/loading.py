@@ -1,13 +1,15 @@
 """What share of a training step waits for pictures: JPEG files in folders, as of ImageNet, by number of workers.
 
-Usage: python benchmarks/loading.py [--model resnet-50] [--device cuda] [--workers 1,2,4,8]
+Usage: python benchmarks/loading.py [--model resnet-50 --device cuda | --rates 100,200,400] [--workers 1,2,4,8,16]
 
 Writes JPEG files of random scenes (224 pixels on the shorter side, quality 90, about 20 kB) to a temporary folder, and
 trains on them with random resized crops as `robcal train --data folder:… --augment standard --profile` does. Side by
-side, for each number of threads that decode: pictures decoded a second with nothing else to do; pictures that the step
+side, for each number of threads that decode: pictures decoded a second with nothing else to do; pictures that a step
 takes a second once they are there; and the share of the steps that waits, read ahead and (for comparison) not.
 
-Where decoding and the network share the cores, as on a machine without a GPU, more workers cannot make both faster.
+With `--rates` the network stands in for one on a GPU: its forward pass sleeps as long as a device that trains so many
+pictures a second needs, and leaves the cores to those who decode. Without, a network of robcal trains; on a CPU it
+shares the cores with them, so that more workers cannot make both faster.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from robcal.data import lazy, load_dataset
 from robcal.data.dataset import Dataset
@@ -33,6 +37,20 @@ from robcal.training.profile import Profile
 CLASSES = 4
 
 
+class StandIn(nn.Module):
+    """A network whose pass takes as long as on a device that trains `rate` pictures a second."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate, self.last = rate, nn.Linear(3, CLASSES)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Look at the corner of each picture, and sleep."""
+        if torch.is_grad_enabled():
+            time.sleep(len(pictures) / self.rate)
+        return self.last(pictures[:, :, 0, 0])
+
+
 def main() -> None:
     """Generate, train, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,37 +60,48 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="bf16" if torch.cuda.is_available() else "float32")
     parser.add_argument("--workers", default="1,2,4,8,16")
+    parser.add_argument("--rates", help="Pictures a second of devices that are stood in for.")
     parser.add_argument("--repeats", type=int, default=3, help="Trainings a row, whose medians are told.")
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(Path(folder), options.pictures)
         data = load_dataset(f"folder:{folder}", image_size=224, seed=0)
-        print(f"{options.model}, batches of {options.batch_size}, {options.precision}, {device_name(options.device)}; "
-              f"{cores} CPU cores; {options.pictures} JPEG files; medians of {options.repeats}\n")  # fmt: skip
-        print("| workers | decoded a second | step alone, pictures a second | waits, read ahead | waits, not |")
-        print("|--:|--:|--:|--:|--:|")
-        for workers in (int(word) for word in options.workers.split(",")):
-            if workers <= cores:
-                print(row(data, workers, options), flush=True)
+        print(f"batches of {options.batch_size}; {cores} CPU cores; {len(data.split('train'))} JPEG files an epoch; "
+              f"medians of {options.repeats} epochs\n")  # fmt: skip
+        print("| step | workers | decoded a second | stepped a second | waits, read ahead | waits, not |")
+        print("|---|--:|--:|--:|--:|--:|")
+        for name, make in networks(data, options).items():
+            for workers in (int(word) for word in options.workers.split(",")):
+                if workers <= cores:
+                    print(f"| {name} | {row(data, make, workers, options)} |", flush=True)
 
 
-def row(data: Dataset, workers: int, options: argparse.Namespace) -> str:
-    """One row of the table."""
+def networks(data: Dataset, options: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:
+    """What trains, by the name that the table gives it."""
+    if options.rates:
+        rates = [int(word) for word in options.rates.split(",")]
+        return {f"stand-in, {rate} a second": lambda rate=rate: StandIn(rate) for rate in rates}  # type: ignore[misc]
+    place = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
+    shape = {"input_shape": data.input_shape, "num_classes": CLASSES, "seed": 0}
+    return {f"{options.model}, {options.precision}, {place}": lambda: build_model(options.model, **shape)}
+
+
+def row(data: Dataset, make: Callable[[], nn.Module], workers: int, options: argparse.Namespace) -> str:
+    """The cells of one row."""
     lazy.MAX_WORKERS = workers
-    ahead, asked = ([profiled(data, options, depth) for _ in range(options.repeats)] for depth in (loading.AHEAD, 0))
+    ahead, asked = ([profiled(data, make(), options, n) for _ in range(options.repeats)] for n in (loading.AHEAD, 0))
     busy = [sum(one.seconds[name] for name in ("forward", "backward", "optimizer")) for one in asked]
-    seen = len(data.split("train"))
-    figures = [decoded(data, options), float(np.median([seen / seconds for seconds in busy]))]
-    waits = [100 * float(np.median([one.step_waits() for one in runs])) for runs in (ahead, asked)]
-    return f"| {workers} | {figures[0]:.0f} | {figures[1]:.0f} | {waits[0]:.1f}% | {waits[1]:.1f}% |"
+    stepped = np.median([len(data.split("train")) / seconds for seconds in busy])
+    read = np.median([decoded(data, options) for _ in range(options.repeats)])
+    waits = [100 * np.median([one.step_waits() for one in runs]) for runs in (ahead, asked)]
+    return f"{workers} | {read:.0f} | {stepped:.0f} | {waits[0]:.1f}% | {waits[1]:.1f}%"
 
 
-def profiled(data: Dataset, options: argparse.Namespace, depth: int) -> Profile:
+def profiled(data: Dataset, model: nn.Module, options: argparse.Namespace, depth: int) -> Profile:
     """An epoch of training that reads so many batches ahead."""
     usual, loading.AHEAD = loading.AHEAD, depth
     profile = Profile()
-    model = build_model(options.model, input_shape=data.input_shape, num_classes=CLASSES, seed=0)
     try:
         fit(
             model, data, make_method("vanilla"), epochs=1, batch_size=options.batch_size, augment="standard",
@@ -102,11 +131,6 @@ def write_pictures(folder: Path, count: int) -> None:
         place = folder / f"class-{number % CLASSES}"
         place.mkdir(exist_ok=True)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(place / f"{number:06d}.jpg", quality=90)
-
-
-def device_name(device: str) -> str:
-    """What the table calls the device."""
-    return torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
 
 
 if __name__ == "__main__":

@@ -69,6 +69,14 @@ def test_a_new_epoch_forgets_what_was_read():
     loader.close()
 
 
+def test_inputs_are_turned_into_floats_where_they_are_wanted():
+    """Bytes move to a GPU in a quarter of the time of floats."""
+    split = Split(np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4), np.zeros(1, np.int64))
+    found = split.batch(np.array([0]), device="meta")
+    assert (found.device.type, found.dtype, found.shape) == ("meta", torch.float32, (1, 3, 4, 4))
+    torch.testing.assert_close(split.batch(np.array([0])), torch.arange(48).reshape(1, 3, 4, 4) / 255)
+
+
 def data_of(inputs):
     splits = {
         name: Split(inputs, np.arange(len(inputs)) % 3) if name == "train" else Split(inputs.values, np.arange(60) % 3)

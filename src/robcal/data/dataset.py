@@ -92,11 +92,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, index: IntArray) -> torch.Tensor:
-        """The inputs at `index` as a float32 CPU tensor in input units (uint8 images are divided by 255)."""
-        return _floats(self.inputs[index])
+    def batch(self, index: IntArray, *, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The inputs at `index` as a float32 tensor in input units (uint8 images are divided by 255)."""
+        return _floats(self.inputs[index], device)
 
-    def random_crops(self, index: IntArray, generator: torch.Generator, *, flip: bool = True) -> torch.Tensor:
+    def random_crops(
+        self,
+        index: IntArray,
+        generator: torch.Generator,
+        *,
+        flip: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> torch.Tensor:
         """The inputs at `index` as `batch` gives them, each a random resized crop, mirrored half of the time.
 
         Pictures that are decoded on access are cut out at their own resolution; other images as
@@ -106,16 +113,17 @@ class Split:
             index: (B,) positions.
             generator: a CPU generator; it advances by the same amount for both kinds.
             flip: whether to mirror.
+            device: where the crops are wanted.
 
         Returns:
-            (B, C, H, W) float32 on the CPU, in [0, 1].
+            (B, C, H, W) float32 in [0, 1].
 
         Raises:
             InputError: if the inputs are no images.
         """
         if isinstance(self.inputs, Croppable):
-            return _floats(self.inputs.crops(index, draw_crops(len(index), generator, flip=flip)))
-        return random_resized_crop(self.batch(index), flip=flip, generator=generator)
+            return _floats(self.inputs.crops(index, draw_crops(len(index), generator, flip=flip)), device)
+        return random_resized_crop(self.batch(index, device=device), flip=flip, generator=generator)
 
     def subset(self, index: IntArray) -> Split:
         """The split that holds only these examples, in this order; lazily decoded inputs stay lazy."""
@@ -123,9 +131,9 @@ class Split:
         return Split(inputs=inputs, labels=self.labels[index])
 
 
-def _floats(values: npt.NDArray[Any]) -> torch.Tensor:
-    """A float32 CPU tensor in input units: uint8 images are divided by 255."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
+def _floats(values: npt.NDArray[Any], device: torch.device | str) -> torch.Tensor:
+    """A float32 tensor in input units: uint8 images are divided by 255, on the device, for they move there faster."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
     return tensor.float().div_(255) if values.dtype == np.uint8 else tensor.float()
 
 

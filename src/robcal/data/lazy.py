@@ -18,7 +18,7 @@ from robcal.data.augment import CropDraws
 from robcal.data.pictures import ColourMode, UInt8Array, open_picture
 
 #: Most threads that decode at once. Pillow lets go of the interpreter while it decodes and resizes.
-MAX_WORKERS = 8
+MAX_WORKERS = 16
 
 #: Pictures that one thread is worth starting for.
 PICTURES_A_WORKER = 4

@@ -81,8 +81,9 @@ class Loader:
 
     def _read(self, part: Part) -> tuple[torch.Tensor, torch.Generator]:
         generator = _generator(part)
-        cut = self.split.random_crops(part.index, generator) if self.crops else self.split.batch(part.index)
-        return cut.to(self.device), generator
+        if self.crops:
+            return self.split.random_crops(part.index, generator, device=self.device), generator
+        return self.split.batch(part.index, device=self.device), generator
 
     def close(self) -> None:
         """End the thread that reads ahead."""
