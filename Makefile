@@ -80,7 +80,7 @@ DATA ?= ../shared/data
 real: $(VENV)/.wheel
 	$(BIN)/python benchmarks/published.py --data $(DATA) --out docs/evidence/real
 
-# The comparisons of docs/evidence.md: about four hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
+# The comparisons of docs/evidence/small-networks.md: about four hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
 STUDY := --cache $(RUNS)/study --no-report --overwrite
 study: $(VENV)/.wheel
 	for preset in overfit regularised sources small ensembles; do \
