@@ -16,6 +16,7 @@ KNOWN = {
     "random-levels": "random",
     "ar-adals": "robustness",
     "mixup": "none",
+    "augmix": "none",
     "focal": "none",
     "flsd-53": "none",
     "mbls": "none",

@@ -27,6 +27,7 @@ SETS = {
     "random-levels": {"targets", "levels"},
     "ar-adals": {"targets", "levels"},
     "mixup": {"augment"},
+    "augmix": {"augment"},
     "focal": {"loss"},
     "flsd-53": {"loss"},
     "mbls": {"loss"},
@@ -49,7 +50,7 @@ def admissible(first, second):
 
 def batch_of():
     index = torch.arange(B)
-    inputs = torch.rand(B, 3, generator=torch.Generator().manual_seed(0))
+    inputs = torch.rand(B, 3, 1, 1, generator=torch.Generator().manual_seed(0))
     return Batch(inputs, index % Z, torch.arange(B) % R, index)
 
 
@@ -72,10 +73,10 @@ def passed(*methods, sets=None):
     for number, names in enumerate(sets or ()):
         owner |= dict.fromkeys(names & owner.keys(), number)
     first, second, third = (owner[name] for name in ("targets", "augment", "loss"))
-    model = torch.nn.Linear(3, Z)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, Z))
     with torch.no_grad():
-        model.weight.copy_(torch.linspace(-1, 1, 3 * Z).view(Z, 3))
-        model.bias.zero_()
+        model[1].weight.copy_(torch.linspace(-1, 1, 3 * Z).view(Z, 3))
+        model[1].bias.zero_()
     for number in range(1, 5):
         levels = torch.arange(B) % (1 if "single" in {method.levels for method in methods} else R)
         batch = dataclasses.replace(batch_of(), levels=levels)

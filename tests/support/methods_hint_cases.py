@@ -62,6 +62,10 @@ CASES = [
     Case("a network without members", r"with_members\(network, 2\)", in_turn(
         lambda: _members(mlp()), lambda: _members(with_members(mlp(), 2)),
     )),
+    Case("augmix of a table", "Choose mixup, or another method", in_turn(
+        lambda: fit(mlp(), data(), make_method("augmix"), epochs=1, device="cpu"),
+        lambda: fit(mlp(), data(), make_method("mixup"), epochs=1, device="cpu"),
+    )),
     Case("too many draws", "Choose fewer networks", in_turn(
         lambda: make_method("swag", samples=1001), lambda: make_method("swag", samples=1000),
     )),

@@ -37,6 +37,7 @@ METHODS: Mapping[str, str] = {
     "random-levels": "robcal.methods.ar_adals:random_levels",
     "ar-adals": "robcal.methods.ar_adals:ar_adals",
     "mixup": "robcal.methods.mixup:mixup",
+    "augmix": "robcal.methods.augmix:augmix",
     "focal": "robcal.methods.focal:focal",
     "flsd-53": "robcal.methods.focal:flsd53",
     "mbls": "robcal.methods.mbls:mbls",

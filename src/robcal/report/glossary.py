@@ -52,6 +52,11 @@ GLOSSARY: tuple[Term, ...] = (
         "has a smoothing of its own, moved after every epoch by the gap of that level on validation data.",
     ),
     Term(
+        "AugMix",
+        "Training on mixtures of several randomly changed versions of each image, by changes that are none of the "
+        "corruptions of the test.",
+    ),
+    Term(
         "AUPR",
         "Area under the precision-recall curve, here of finding out-of-distribution inputs by their low confidence.",
     ),
