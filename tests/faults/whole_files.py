@@ -48,6 +48,7 @@ def _artifacts(folder: Path) -> None:
     import torch
 
     from robcal.base import storage
+    from robcal.base.encoding import sealed
     from robcal.base.types import Estimate, FidelityRow, Levels, MethodResult, Predictions, Results, Scores
     from robcal.calibration.recalibration import Recalibrator
     from robcal.models import build_model
@@ -66,7 +67,7 @@ def _artifacts(folder: Path) -> None:
     method = MethodResult("vanilla", "Plain", (0,), {"ece": Estimate(0.1, 0.0, 0.2)})
     storage.save_results(Results("t", {"name": "d"}, (method,)), folder / "results.json")
     rows = [FidelityRow("projection", "candidate", {"near": Estimate(0.9, 0.8, 1.0)})]
-    storage.save_json({"about": {"model": "m"}, "rows": rows}, folder / "fidelity.json")
+    storage.save_json(sealed({"about": {"model": "m"}, "rows": rows}), folder / "fidelity.json")
     Recalibrator("temperature").fit(np.tile(x, (3, 1)), np.arange(3 * N) % 3).save(folder / "recalibrator.json")
     (folder / "plan.toml").write_text(
         'seeds = [0]\n[recipe]\ndata = "digits"\nmodel = "mlp"\nepochs = 1\n'
@@ -186,9 +187,9 @@ def kinds() -> dict[str, Kind]:
         Kind("arrays.safetensors", storage.load_arrays, True),
         Kind("model.safetensors", lambda path: load_model(path)[0].state_dict(), True),
         Kind("state.pt", storage.load_state, True),
-        Kind("results.json", storage.load_results),
-        Kind("fidelity.json", storage.load_fidelity),
-        Kind("recalibrator.json", load_recalibrator),
+        Kind("results.json", storage.load_results, True),
+        Kind("fidelity.json", storage.load_fidelity, True),
+        Kind("recalibrator.json", lambda path: vars(load_recalibrator(path)), True),
         Kind("plan.toml", lambda path: load_plan(str(path))),
         Kind("array.npy", array),
         Kind("mapped.npy", lambda path: storage.load_array(path, "it", mapped=True).sum()),

@@ -27,11 +27,13 @@ import torch
 from scipy.io import savemat
 
 from robcal.base.checks import InputError, check_output
+from robcal.base.encoding import sealed
 from robcal.base.files import locked, replacing
 from robcal.base.storage import (
     load_array,
     load_arrays,
     load_checkpoint,
+    load_fidelity,
     load_json,
     load_results,
     load_scores,
@@ -40,10 +42,12 @@ from robcal.base.storage import (
     save_arrays,
     save_checkpoint,
     save_json,
+    save_results,
     save_state,
 )
+from robcal.base.types import Estimate, FidelityRow, MethodResult, Results
 from robcal.base.user_files import read_array
-from robcal.calibration.recalibration import load_recalibrator
+from robcal.calibration.recalibration import Recalibrator, load_recalibrator
 from robcal.comparison.plan_file import load_plan
 from robcal.data import load_dataset
 from robcal.data.cifar import read_cifar10
@@ -450,3 +454,25 @@ def test_a_state_whose_bytes_were_changed_is_refused(tmp_path):
     (tmp_path / "state.pt").write_bytes(data)
     with pytest.raises(InputError, match="checksum"):
         load_state(tmp_path / "state.pt")
+
+
+def test_a_changed_number_in_results_or_a_recalibrator_is_refused_and_files_without_a_seal_are_read(tmp_path):
+    method = MethodResult("vanilla", "Plain", (0,), {"ece": Estimate(0.125, 0.0, 0.25)})
+    recalibrator = Recalibrator("temperature").fit(4 * np.eye(3)[np.arange(90) % 3], np.arange(90) // 2 % 3)
+    row = FidelityRow("projection", "candidate", {"near": Estimate(0.125)})
+    for path, load, digits in (
+        (save_results(Results("t", {"name": "d"}, (method,)), tmp_path / "results.json"), load_results, "0.125"),
+        (save_json(sealed({"rows": [row], "about": {}}), tmp_path / "fidelity.json"), load_fidelity, "0.125"),
+        (recalibrator.save(tmp_path / "recalibrator.json"), load_recalibrator, '"seed": 0'),
+    ):
+        whole = path.read_text()
+        load(path)
+        changed = whole.replace(digits, digits[:-1] + "7", 1)
+        assert changed != whole
+        path.write_text(changed)
+        with pytest.raises(InputError, match=rf"{path.name} was changed after it was written"):
+            load(path)
+        older = json.loads(whole)
+        del older["seal"]
+        path.write_text(json.dumps(older))
+        load(path)

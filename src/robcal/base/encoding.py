@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
+import json
 import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from robcal.base.files import refuse_changed
+
+#: Under which name the seal of a file stands in JSON, or among what a parquet or safetensors file says of its arrays.
+SEAL = "seal"
 
 
 def plain(value: Any) -> Any:
@@ -30,6 +38,33 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value
+
+
+def sealed(value: Any) -> dict[str, Any]:
+    """`plain` of a mapping or dataclass, with a digest of all that it holds; as `robcal.base.seals` has of arrays.
+
+    >>> unsealed(sealed({"a": 1}), Path("a.json"))
+    {'a': 1}
+    """
+    made = plain(value)
+    return {**made, SEAL: _digest(made)}
+
+
+def unsealed(found: Any, path: Path) -> Any:
+    """What a JSON file holds besides its seal; one without a seal is an older file, and passes.
+
+    Raises:
+        InputError: if it was changed after it was written.
+    """
+    if isinstance(found, dict) and SEAL in found:
+        found = dict(found)
+        if found.pop(SEAL) != _digest(found):
+            refuse_changed(path)
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def typed(kind: Any, value: Any) -> Any:

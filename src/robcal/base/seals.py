@@ -13,10 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import refuse
-
-#: Under which name the seal stands among what a parquet or safetensors file says of its arrays.
-SEAL = "seal"
+from robcal.base.files import refuse_changed
 
 
 def seal_of(about: str, arrays: Mapping[str, Any]) -> str:
@@ -50,11 +47,7 @@ def check_seal(found: str | None, about: str, arrays: Mapping[str, Any], path: P
         InputError: if it was changed after it was written.
     """
     if found is not None and found != seal_of(about, arrays):
-        refuse(
-            f"{path} was changed after it was written: what it holds does not fit the digest that it carries",
-            "files that robcal wrote are read as they were written",
-            f"Put back a copy from before, or delete {path} and run the command that made it again",
-        )
+        refuse_changed(path)
 
 
 def digest_of_file(path: Path) -> str:

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import InputError, check_file, check_output, refuse
-from robcal.base.encoding import plain, typed
+from robcal.base.encoding import SEAL, plain, sealed, typed, unsealed
 from robcal.base.files import reading, refuse_unwritable, replacing
 from robcal.base.npy import check_packing, map_npy, read_npy
-from robcal.base.seals import SEAL, check_seal, seal_of
+from robcal.base.seals import check_seal, seal_of
 from robcal.base.torch_files import check_torch_file
 from robcal.base.types import FidelityRow, Levels, Predictions, Results, Scores
 
@@ -68,7 +68,12 @@ def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def save_json(value: Any, path: Path) -> Path:
-    """Write a JSON-able value (dataclasses, tuples, bytes and non-finite floats included)."""
+    """Write a JSON-able value (dataclasses, tuples, bytes and non-finite floats included).
+
+    Args:
+        value: what to write; `robcal.base.encoding.sealed` of it shows when the file is changed.
+        path: where to.
+    """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
@@ -78,15 +83,15 @@ def load_json(path: Path, what: str = "the file") -> Any:
     """Read JSON.
 
     Raises:
-        InputError: if the file is missing or is not JSON.
+        InputError: if the file is missing, is not JSON, or does not fit its seal.
     """
     with reading(path, what):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(json.loads(path.read_text(encoding="utf-8")), path)
 
 
 def save_results(results: Results, path: Path) -> Path:
-    """Write results as JSON."""
-    return save_json(results, path)
+    """Write results as JSON, sealed."""
+    return save_json(sealed(results), path)
 
 
 def load_results(path: Path) -> Results:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from robcal.base.checks import refuse
-from robcal.base.encoding import plain
+from robcal.base.encoding import plain, sealed
 from robcal.base.jobs import Failure, Workers, available_cores, run_tasks
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import load_json, provenance, save_json
@@ -120,7 +120,7 @@ def compare(
             "Fix the cause and start again; finished work is kept",
         )
     record: dict[str, Any] = plain(results(work, found, missing))
-    save_json(record, out / "results.json")
+    save_json(sealed(record), out / "results.json")
     write_tables(record, out)
     if report:
         details = report_results(work, missing, reporter=reporter)

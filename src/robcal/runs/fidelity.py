@@ -24,6 +24,7 @@ from robcal.base.checks import (
     refuse,
 )
 from robcal.base.distributed import is_main
+from robcal.base.encoding import sealed
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of, digest_of_tensors, load_json, provenance, save_json
 from robcal.base.types import FidelityRow, Scorer, Scores
@@ -121,7 +122,7 @@ def measure_fidelity(
     }
     rows = _rows(measured)
     if is_main():
-        save_json({"rows": rows, "about": about}, out)
+        save_json(sealed({"rows": rows, "about": about}), out)
     return rows
 
 

@@ -21,7 +21,7 @@ from robcal.base.checks import (
     check_seed,
     refuse,
 )
-from robcal.base.encoding import plain, typed
+from robcal.base.encoding import plain, sealed, typed, unsealed
 from robcal.base.files import reading, replacing
 from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.recalibration.average import Average, read_map, single, stored
@@ -216,7 +216,7 @@ class Recalibrator:
             "maps": [stored(one) for one in self._maps],
         }  # fmt: skip
         with replacing(file) as temporary:
-            temporary.write_text(json.dumps(contents, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(sealed(contents), allow_nan=False) + "\n", encoding="utf-8")
         return file
 
     def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
@@ -302,7 +302,7 @@ def load_recalibrator(path: str | Path) -> Recalibrator:
     """
     file, rule = Path(path), f"a file of Recalibrator.save, version {_VERSION}, is expected"
     with reading(file, "the recalibrator", rule=rule, fix="Fit it again and save it"):
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = unsealed(json.loads(file.read_text(encoding="utf-8")), file)
         if found["format"] != _FORMAT or found["version"] != _VERSION:
             raise ValueError(f"format {found['format']!r}, version {found['version']!r}")
         loaded = Recalibrator(found["method"], score=found["score"], monotone=found["monotone"], seed=found["seed"])
