@@ -13,6 +13,7 @@ from robcal.base.levels import assign_levels
 from robcal.data import Dataset, Split
 from robcal.methods import METHODS, make_method
 from robcal.methods.method import one_hot_targets
+from robcal.models.rank_one import with_members
 from robcal.training.loop import fit
 from robcal.training.running import RunningLevels
 
@@ -48,8 +49,9 @@ def margin(probs):
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.slow
-def test_levels_are_those_of_averaged_margins_of_the_epochs_before(members):
+def test_levels_are_those_of_averaged_margins_of_the_epochs_before(members, monkeypatch):
     data, models, running = blobs(), [model_of(k) for k in range(members)], RunningLevels(R, decay=DECAY)
+    monkeypatch.setattr("robcal.training.running.PASSES_AT_ONCE", 2)  # of three batches an epoch
     taken = TakenDown(make_method("ar-adals"))
     history = fit(models, data, taken.method, **OPTIONS, seed=1, levels=running)
     average = {"train": None, "val": None}
@@ -131,7 +133,9 @@ BESIDE = [name for name in METHODS if make_method(name).targets is one_hot_targe
 def test_levels_follow_every_method_that_composes(name):
     """Of methods that attack the network, or see half of a batch moved, too: each example has one margin an epoch."""
     method, running = make_method(f"ar-adals+{name}" if name != "vanilla" else "ar-adals"), RunningLevels(R)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    layers = [torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(8, 3)]
+    network = torch.nn.Sequential(torch.nn.Flatten(), *layers)
+    network = with_members(network, 2) if name == "batch-ensemble" else network
     fit(network, images(), method, epochs=3, batch_size=16, levels=running)
     margins = running.snapshot()["train"]
     assert margins.isfinite().all()

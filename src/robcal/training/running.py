@@ -20,6 +20,9 @@ from robcal.smoothing.running import DEFAULT_DECAY, logit_margin, running_averag
 
 CPU = torch.device("cpu")
 
+#: Passes of one network whose margins are computed together: one by one they add a tenth to a step of 1.5 ms.
+PASSES_AT_ONCE = 32
+
 #: Level of every example of "train" and "val", (N,) int64 each.
 Levels = Mapping[str, IntArray]
 
@@ -104,6 +107,7 @@ class RunningLevels:
             device: where they train.
         """
         self._is_ensemble = num_networks > 1
+        self._passes: list[tuple[IntArray, torch.Tensor]] = []
         self._sums = torch.zeros(num_train, num_classes if self._is_ensemble else 1, device=device)
         self.train = torch.zeros(num_train, dtype=torch.int64, device=device)
         self.val: IntArray = np.zeros(num_val, np.int64)
@@ -134,15 +138,23 @@ class RunningLevels:
         finally:
             hook.remove()
         assert passes, "the loss passes the batch through the network"
-        self._add(torch.from_numpy(index), passes[0], rank, world)
+        self._passes.append((index, passes[0]))
+        if world > 1 or self._is_ensemble or len(self._passes) == PASSES_AT_ONCE:
+            self._take_in(rank, world)
 
-    def _add(self, index: torch.Tensor, logits: torch.Tensor, rank: int, world: int) -> None:
+    def _take_in(self, rank: int = 0, world: int = 1) -> None:
+        """Add to the sums what the passes showed that are not in them yet."""
+        if not self._passes:
+            return
+        index = torch.from_numpy(np.concatenate([part for part, _ in self._passes])).to(self._sums.device)
+        logits = torch.cat([part for _, part in self._passes])
         values = logits.float().softmax(1) if self._is_ensemble else logit_margin(logits).float().unsqueeze(1)
         if world > 1:
             own, values = values, values.new_zeros(len(index), values.shape[1])
             values[rank::world] = own
             torch.distributed.all_reduce(values)
-        self._sums.index_add_(0, index.to(self._sums.device), values)
+        self._sums.index_add_(0, index, values)
+        self._passes = []
 
     def measure(self, val_probs: FloatArray) -> None:
         """Average the margins of the epoch into those before, and cut the validation examples anew.
@@ -150,6 +162,7 @@ class RunningLevels:
         Args:
             val_probs: (M, Z) probabilities after the epoch.
         """
+        self._take_in()
         sums = self._sums.double().cpu()
         shown = logit_margin(sums.log()) if self._is_ensemble else sums.squeeze(1)
         margin = logit_margin(torch.from_numpy(val_probs).log())
@@ -168,6 +181,7 @@ class RunningLevels:
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """Return everything a resumed run needs."""
+        self._take_in()
         averages = {"train": self._train_average, "val": self._val_average}
         return {"sums": self._sums.cpu(), **{name: torch.from_numpy(values) for name, values in averages.items()}}
 
