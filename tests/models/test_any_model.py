@@ -176,6 +176,33 @@ def test_pickles_in_exported_programs_are_not_opened(member: str, files: dict[st
     assert not touched.exists()
 
 
+@pytest.mark.parametrize(
+    ("member", "new", "message"),
+    [
+        ("weights/weight_0", b"", r"0.weight has \[6, 4\] numbers, of which none is stored"),
+        ("data/sample_inputs/model.pt", b"0" * (1 << 28), "would"),
+    ],
+)
+def test_programs_that_would_take_memory_are_refused(
+    member: str, new: bytes, message: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    bad = rewrite(files["pt2"], tmp_path / "bad", lambda name, old: new if name.endswith(member) else old, packed=True)
+    assert bad.stat().st_size < 1 << 20
+    with pytest.raises(InputError, match=message):
+        load_program(bad, "pt2")
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "pt2"])
+def test_a_changed_weight_does_not_fit_its_checksum(kind: str, files: dict[str, Path], tmp_path: Path) -> None:
+    content = bytearray(files[kind].read_bytes())
+    at = content.find(network().state_dict()["0.weight"].numpy().tobytes())
+    assert at > 0
+    content[at + 2] ^= 1
+    (tmp_path / "bad").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_program(tmp_path / "bad", kind)
+
+
 class Writes(nn.Module):
     """Writes a file in place of predicting."""
 

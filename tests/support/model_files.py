@@ -81,9 +81,10 @@ def onnx(model: nn.Module, file: Path, *, probs: bool = False, batch: int | str 
     return file
 
 
-def rewrite(source: Path, target: Path, change: Callable[[str, bytes], bytes]) -> Path:
+def rewrite(source: Path, target: Path, change: Callable[[str, bytes], bytes], *, packed: bool = False) -> Path:
     """A copy of an archive whose members are changed: (name, content) → content."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+    packing = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", packing) as new:
         for name in old.namelist():
             new.writestr(name, change(name, old.read(name)))
     return target

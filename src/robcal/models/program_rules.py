@@ -13,13 +13,17 @@ from __future__ import annotations
 import ast
 import io
 import json
+import math
 import re
 import tokenize
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from robcal.base.npy import check_packing
 
 
 class ForbiddenError(ValueError):
@@ -59,6 +63,19 @@ _NAME = re.compile(r"[\w.\-+:]*")
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
+def check_archive(path: Path) -> None:
+    """Refuse a damaged archive, and one that would be far larger in memory than it is.
+
+    Raises:
+        ValueError: if a member does not fit its checksum.
+        InputError: above the bounds of `robcal.base.npy.check_packing`.
+    """
+    with zipfile.ZipFile(path) as archive:
+        check_packing(sum(info.file_size for info in archive.infolist()), path.stat().st_size, str(path))
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{damaged} does not fit its checksum")
+
+
 def check_exported(path: Path) -> None:
     """Refuse an archive of torch.export that holds more than operators, sizes and tensors.
 
@@ -70,15 +87,19 @@ def check_exported(path: Path) -> None:
         if not _MEMBERS.fullmatch(member):
             raise ForbiddenError(f"it holds {member!r}, which is no part of an exported graph")
         if member.endswith("_config.json"):
-            _check_payloads(json.loads(reader.get_record(member)))
+            _check_payloads(json.loads(reader.get_record(member)), reader, member.rpartition("/")[0])
         elif member.startswith("models/"):
             _check_values("", json.loads(reader.get_record(member)))
 
 
-def _check_payloads(config: Any) -> None:
+def _check_payloads(config: Any, reader: Any, folder: str) -> None:
+    """Refuse pickled objects, and tensors without data: torch makes room for whatever size these declare."""
     for name, about in config["config"].items():
         if about.get("use_pickle") or not re.fullmatch(r"(weight|tensor)_\d+", str(about.get("path_name"))):
             raise ForbiddenError(f"{name} is a pickled object")
+        sizes = [int(size["as_int"]) for size in about["tensor_meta"]["sizes"]]
+        if math.prod(sizes) and not len(reader.get_record(f"{folder}/{about['path_name']}")):
+            raise ForbiddenError(f"{name} has {sizes} numbers, of which none is stored")
 
 
 def _check_values(key: str, value: Any) -> None:

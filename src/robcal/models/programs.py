@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from robcal.base.checks import refuse
 from robcal.base.files import reading
 from robcal.base.seals import digest_of_file
 from robcal.models.file_kinds import KIND_NAMES, FileKind
-from robcal.models.program_rules import ForbiddenError, check_exported, check_script
+from robcal.models.program_rules import ForbiddenError, check_archive, check_exported, check_script
 
 
 class Program(nn.Module):
@@ -60,6 +61,7 @@ def load_program(path: Path, kind: FileKind) -> Program:
     """
     name = KIND_NAMES[kind]
     with reading(path, "the model", rule=f"it must be {name}, whole", fix="Copy the file again, or export it anew"):
+        check_archive(path)
         try:
             (check_script if kind == "torchscript" else check_exported)(path)
         except ForbiddenError as error:
@@ -69,14 +71,29 @@ def load_program(path: Path, kind: FileKind) -> Program:
                 "Export the model again from its code, without example inputs of other types; "
                 "or name the code: --model package.module:factory --weights FILE",
             )
-        with path.open("rb") as file, warnings.catch_warnings(), _never_unpickling():
-            warnings.simplefilter("ignore")  # torch.jit.load calls itself deprecated
+        with path.open("rb") as file, quiet(), _never_unpickling():
             run: nn.Module = (
                 torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
                 if kind == "torchscript"
                 else torch.export.load(file).module()
             )
         return Program(run, digest_of_file(path)).train(False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what torch logs and warns of while it reads or writes a program from the user: what matters is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.onnx")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

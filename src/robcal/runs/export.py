@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -24,7 +21,7 @@ from robcal.calibration.recalibration import Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import Map, Temperature
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 from robcal.models.onnx_file import load_onnx
-from robcal.models.programs import load_program
+from robcal.models.programs import load_program, quiet
 from robcal.runs.directory import Run, load_networks, open_run
 from robcal.training.predict import softmax
 
@@ -258,7 +255,7 @@ def _write_onnx(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(package, "onnx", "--format onnx")
     program = _exported(Deployed(networks, maps).eval(), inputs)
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(program, dynamo=True, input_names=["inputs"], output_names=["logits"], verbose=False)
     assert made is not None
     made.save(file)
@@ -268,7 +265,7 @@ def _write_onnx(
 def _exported(module: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
     """The graph of a module for batches of any size."""
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             return torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
     except Exception as error:  # torch raises many kinds
         _refuse_graph(error)
@@ -304,17 +301,3 @@ _WRITERS: dict[Format, Callable[[Sequence[nn.Module], Sequence[Map], Tensor, Pat
     "pt2": _write_pt2,
     "onnx": _write_onnx,
 }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what exporters log and warn of from the user: what matters they raise."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
