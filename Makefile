@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics wheel clean real
+.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint docs evidence study gpu bench-training bench-metrics wheel clean real
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -117,6 +117,10 @@ test-torch: $(VENV)/.wheel
 	PIP_CONSTRAINT=.venv-torch/constraints.txt .venv-torch/bin/pip install -q torch==$(TORCH) "$$(ls dist/robcal-*.whl)[test]"
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup tests
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
+
+# The pages and pictures that are made from the code.
+docs: $(VENV)/.wheel
+	$(BIN)/python tools/api.py
 
 clean:
 	rm -rf $(VENV) .venv-bench .venv-torch dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

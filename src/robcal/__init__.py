@@ -17,82 +17,115 @@ if TYPE_CHECKING:
     from robcal.base.types import Scores
     from robcal.calibration.corrected import calibration_noise_floor
     from robcal.calibration.intervals import calibration_error_interval
-    from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
+    from robcal.calibration.metrics import accuracy, brier_score, calibration_error, negative_log_likelihood
     from robcal.calibration.prediction_sets import audit_sets, prediction_sets
     from robcal.calibration.recalibration import Recalibrator, load_recalibrator
+    from robcal.calibration.selective import aurc
     from robcal.calibration.temperature import TemperatureScaling
     from robcal.calibration.threshold import selective_threshold
+    from robcal.data import Dataset, load_dataset
+    from robcal.methods import METHODS, Method, make_method
+    from robcal.models import build_model
+    from robcal.results.against import compare_models
     from robcal.results.audit import Audit, audit, audit_confidence
     from robcal.robustness.scoring import score
+    from robcal.runs.directory import open_run
     from robcal.runs.export import export
+    from robcal.runs.train import train_run
     from robcal.smoothing.own_loop import ARAdaLS
+    from robcal.smoothing.running import logit_margin
     from robcal.smoothing.smoother import AdaptiveLabelSmoother
     from robcal.smoothing.soft_labels import level_statistics, soft_cross_entropy
     from robcal.training.loop import fit
     from robcal.training.running import RunningLevels
-    from robcal.training.settings import Recipe
+    from robcal.training.settings import Recipe, TrainSettings
 
 _HOMES = {
     "ARAdaLS": "robcal.smoothing.own_loop",
     "AdaptiveLabelSmoother": "robcal.smoothing.smoother",
     "Audit": "robcal.results.audit",
+    "Dataset": "robcal.data",
     "InputError": "robcal.base.checks",
+    "METHODS": "robcal.methods",
+    "Method": "robcal.methods",
     "Recalibrator": "robcal.calibration.recalibration",
     "Recipe": "robcal.training.settings",
     "RunningLevels": "robcal.training.running",
     "Scores": "robcal.base.types",
     "TemperatureScaling": "robcal.calibration.temperature",
+    "TrainSettings": "robcal.training.settings",
+    "accuracy": "robcal.calibration.metrics",
     "assign_levels": "robcal.base.levels",
     "audit": "robcal.results.audit",
     "audit_confidence": "robcal.results.audit",
     "audit_sets": "robcal.calibration.prediction_sets",
+    "aurc": "robcal.calibration.selective",
     "brier_score": "robcal.calibration.metrics",
+    "build_model": "robcal.models",
     "calibration_error": "robcal.calibration.metrics",
-    "compare_models": "robcal.results.against",
-    "export": "robcal.runs.export",
     "calibration_error_interval": "robcal.calibration.intervals",
     "calibration_noise_floor": "robcal.calibration.corrected",
+    "compare_models": "robcal.results.against",
+    "export": "robcal.runs.export",
     "fit": "robcal.training.loop",
     "level_statistics": "robcal.smoothing.soft_labels",
+    "load_dataset": "robcal.data",
     "load_recalibrator": "robcal.calibration.recalibration",
     "load_scores": "robcal.base.storage",
+    "logit_margin": "robcal.smoothing.running",
+    "make_method": "robcal.methods",
     "negative_log_likelihood": "robcal.calibration.metrics",
+    "open_run": "robcal.runs.directory",
     "prediction_sets": "robcal.calibration.prediction_sets",
     "save_scores": "robcal.base.storage",
     "score": "robcal.robustness.scoring",
     "selective_threshold": "robcal.calibration.threshold",
     "soft_cross_entropy": "robcal.smoothing.soft_labels",
+    "train_run": "robcal.runs.train",
 }
 
 __all__ = [
     "ARAdaLS",
     "AdaptiveLabelSmoother",
     "Audit",
+    "Dataset",
     "InputError",
+    "METHODS",
+    "Method",
     "Recalibrator",
     "Recipe",
     "RunningLevels",
     "Scores",
     "TemperatureScaling",
+    "TrainSettings",
+    "accuracy",
     "assign_levels",
     "audit",
     "audit_confidence",
     "audit_sets",
+    "aurc",
     "brier_score",
+    "build_model",
     "calibration_error",
     "calibration_error_interval",
     "calibration_noise_floor",
+    "compare_models",
     "export",
     "fit",
     "level_statistics",
+    "load_dataset",
     "load_recalibrator",
     "load_scores",
+    "logit_margin",
+    "make_method",
     "negative_log_likelihood",
+    "open_run",
     "prediction_sets",
     "save_scores",
     "score",
     "selective_threshold",
     "soft_cross_entropy",
+    "train_run",
 ]
 
 

@@ -15,7 +15,7 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class Profile:
-    """Seconds that the parts of a training take; hand it to `robcal.training.loop.fit`.
+    """Seconds that the parts of a training take; hand it to `robcal.fit`.
 
     The time of a GPU is that until it has finished, so a training that is watched waits for it after every part.
 

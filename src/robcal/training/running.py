@@ -67,7 +67,7 @@ class FixedLevels:
 
 
 class RunningLevels:
-    """Levels of a training run; hand it to `robcal.training.loop.fit` as `levels`, which begins it and brings it along.
+    """Levels of a training run; hand it to `robcal.fit` as `levels`, which begins it and brings it along.
 
     Args:
         num_levels: R >= 1.
