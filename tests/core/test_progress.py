@@ -5,7 +5,7 @@ import time
 import pytest
 
 from robcal.base.jobs import run_tasks
-from robcal.base.progress import Lines, Together
+from robcal.base.progress import Lines, Together, parts_of
 
 
 class Clock:
@@ -64,6 +64,32 @@ def test_a_task_that_others_keep_silent_tells_of_itself_once_a_minute(clock, cap
         reporter.task(f"small {number}", 1)(1)
         whole(number + 1)
     assert len([line for line in lines(capsys) if line.startswith("all tasks")]) == 3
+
+
+def test_parts_of_a_task_print_nothing_but_where_it_is_silent_for_a_minute(clock, capsys):
+    """40 runs of 3 s, then one of 150 s: a line of all after ten seconds or more, then some of the long run."""
+    reporter = Lines()
+    whole, parts = reporter.task("all", 41), parts_of(reporter)
+    for number in range(40):
+        run = parts.task(f"run {number}", 3)
+        for second in range(1, 4):
+            clock.now += 1
+            run(second)
+        whole(number + 1)
+    assert len(lines(capsys)) == 10  # after 3, 15, …, 111 s, and none of a run
+    run = parts.task("run 40", 150)
+    for second in range(1, 151):
+        clock.now += 1
+        run(second)
+    whole(41)
+    printed = lines(capsys)
+    assert [line.split(":")[0] for line in printed] == ["run 40", "run 40", "all"]
+    assert printed[0] == "run 40: 60/150, 1/s, 90 s left"
+
+
+def test_parts_of_bars_are_bars():
+    recorded = Recorded()
+    assert parts_of(recorded) is recorded
 
 
 def test_a_short_task_is_one_line(clock, capsys):

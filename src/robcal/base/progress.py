@@ -58,18 +58,49 @@ class Lines:
             now = time.monotonic()
             finished = done >= total
             due = now - self._last >= self.seconds and now - own >= min(1.0, self.seconds)
-            if not (finished or due or now - own >= 6 * self.seconds):
-                return
-            self._last = own = now
-            rate = done / max(now - start, 1e-9)
-            rest = (
-                f"{rate:.3g}/s in {now - start:.1f} s"
-                if finished
-                else f"{rate:.3g}/s, {(total - done) / max(rate, 1e-9):.0f} s left"
-            )
-            print(f"{description}: {done}/{total}, {rest}", file=sys.stderr, flush=True)
+            if finished or due or now - own >= 6 * self.seconds:
+                own = now
+                self.tell(description, done, total, start)
 
         return advance
+
+    def tell(self, description: str, done: int, total: int, start: float) -> None:
+        """Print a line on a task that began at `start`."""
+        self._last = now = time.monotonic()
+        rate = done / max(now - start, 1e-9)
+        rest = f" in {now - start:.1f} s" if done >= total else f", {(total - done) / max(rate, 1e-9):.0f} s left"
+        print(f"{description}: {done}/{total}, {rate:.3g}/s{rest}", file=sys.stderr, flush=True)
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since the last line."""
+        return now - self._last
+
+
+class Parts:
+    """Shows the parts of a task that `Lines` shows: a line where it was silent for `6 * seconds`, none at their ends.
+
+    Args:
+        whole: shows the task.
+    """
+
+    def __init__(self, whole: Lines) -> None:
+        self._whole = whole
+
+    def task(self, description: str, total: int) -> Advance:
+        """See `Reporter.task`."""
+        start, shown = time.monotonic(), self._whole
+
+        def advance(done: int) -> None:
+            now = time.monotonic()
+            if done < total and min(now - start, shown.silent_for(now)) >= 6 * shown.seconds:
+                shown.tell(description, done, total, start)
+
+        return advance
+
+
+def parts_of(reporter: Reporter) -> Reporter:
+    """What shows the parts of a task that `reporter` shows: bars have room for all, a log has not."""
+    return Parts(reporter) if isinstance(reporter, Lines) else reporter
 
 
 class Bars:
@@ -203,8 +234,8 @@ def relay_messages(queue: Any, reporter: Reporter) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_reporter(*, quiet: bool = False) -> Iterator[Reporter]:
-    """Bars if standard error is a terminal, plain lines elsewhere, nothing if `quiet`."""
+def open_reporter(*, quiet: bool = False, seconds: float = 10.0) -> Iterator[Reporter]:
+    """Bars if standard error is a terminal, plain lines elsewhere (`seconds` apart), nothing if `quiet`."""
     if quiet:
         yield SILENT
     elif sys.stderr.isatty():
@@ -229,7 +260,7 @@ def open_reporter(*, quiet: bool = False) -> Iterator[Reporter]:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield Bars(progress)
     else:
-        yield Lines()
+        yield Lines(seconds)
 
 
 class StopRequested:

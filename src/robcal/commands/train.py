@@ -12,7 +12,7 @@ from robcal.base.checks import check_positive_int
 from robcal.base.levels import Cut
 from robcal.base.types import Precision, Scorer
 from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet, own_options
-from robcal.commands.terminal import say, show, show_notes
+from robcal.commands.terminal import columns, say, show_notes
 from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
 
 MODEL_HELP = (
@@ -36,21 +36,21 @@ def demo(
     """
     from robcal.base.jobs import available_cores
     from robcal.base.progress import open_reporter
-    from robcal.comparison.demo import NEXT, REGIME, run_demo
+    from robcal.comparison.demo import BRIEFLY, NEXT, found, run_demo
     from robcal.report import text_table, write_report
-    from robcal.report.findings import answer
+    from robcal.report.text import table_text
 
     check_positive_int(seeds, "--seeds", minimum=2)
     if not quiet:
-        say(REGIME)
-    with open_reporter(quiet=quiet) as reporter:
+        say(BRIEFLY)
+    with open_reporter(quiet=quiet, seconds=60.0) as reporter:
         results = run_demo(
             out, seeds=seeds, jobs=jobs or min(available_cores(), seeds), overwrite=overwrite, reporter=reporter
         )
-    show(text_table(results, differences=False))
-    for paragraph in answer(results):
+    typer.echo(f"\n{table_text(text_table(results, differences=False), columns())}\n")
+    for paragraph in found(results):
         say(paragraph)
-    typer.echo(NEXT)
+    typer.echo(f"\n{NEXT}")
     typer.echo(str(write_report(results, out / "report.html", overwrite=True)))
 
 

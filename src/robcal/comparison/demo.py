@@ -14,6 +14,8 @@ from robcal.base.jobs import run_tasks
 from robcal.base.progress import Reporter, Together
 from robcal.base.storage import save_results
 from robcal.base.types import Results
+from robcal.report.compared import comparison
+from robcal.report.findings import worst_place
 from robcal.results.collect import collect
 from robcal.runs.directory import load_data
 from robcal.runs.measure import Measured, measure_run
@@ -37,6 +39,9 @@ REGIME = (
     "as large networks do. These settings were chosen once, on other seeds, so that plain training is over-confident; "
     "with all 755 training images it is nearly calibrated, and methods hardly differ."
 )
+
+#: The same in a line.
+BRIEFLY = "The demo over-fits a small network on 200 handwritten digits; its settings were chosen once, on other seeds."
 
 #: What to do next.
 NEXT = """next, with predictions of yours:    robcal audit --probs probs.npy --labels labels.npy --out audit.html
@@ -95,3 +100,10 @@ def _one_seed(task: _Task, reporter: Reporter) -> tuple[Measured, Measured, Meas
         measure_run(second, dataset=data, scores=False, reporter=reporter),
         measure_run(first, dataset=data, temperature=True, reporter=reporter),
     )
+
+
+def found(results: Results) -> tuple[str, ...]:
+    """Say how AR-AdaLS differs from the plain model, bare and with a temperature, and where the plain one is worst."""
+    plain, ours, scaled = results.methods
+    pairs = (comparison(results, ours.name, other.name) for other in (plain, scaled))
+    return tuple(filter(None, (*pairs, worst_place(results, ours))))

@@ -14,7 +14,7 @@ import numpy as np
 from robcal.base.checks import refuse
 from robcal.base.encoding import plain, sealed
 from robcal.base.jobs import Failure, Workers, available_cores, run_tasks
-from robcal.base.progress import SILENT, Reporter
+from robcal.base.progress import SILENT, Reporter, parts_of
 from robcal.base.storage import load_json, provenance, save_json
 from robcal.calibration.stability import group_means, run_variance
 from robcal.comparison.blocks import mean_of
@@ -143,7 +143,7 @@ def _do(
         on_failure(failure_line(work, number, failure))
 
     ended = run_tasks(
-        run_task, work.tasks, work.needs, jobs=jobs, workers=workers, reporter=reporter,
+        run_task, work.tasks, work.needs, jobs=jobs, workers=workers, reporter=parts_of(reporter),
         done=reporter.task("tasks of the comparison", len(work.tasks)), failed=None if fail_fast else failed,
     )  # fmt: skip
     return missing_parts(work, [one if isinstance(one, Failure) else None for one in ended])

@@ -55,6 +55,17 @@ def place(results: Results) -> str:
     return " ".join(filter(None, sentences))
 
 
+def worst_place(results: Results, other: MethodResult) -> str:
+    """Say in which level the first method is most over-confident, else under-confident, and what another says there."""
+    words, names = wording(results), titles(results)
+    baseline = results.methods[0]
+    sentences = _places(baseline, names[baseline.name], words)[:2]
+    row = next(filter(None, (extreme_row(baseline.levels, side) for side in SIDES)), None)
+    if row is not None:
+        sentences.append(_there(row, level_name(baseline.levels, row, words), other, names[other.name]))
+    return " ".join(filter(None, sentences))
+
+
 def trend_sentence(trend: TrendTest, words: Wording) -> str:
     """Put one trend test in words.
 
