@@ -78,7 +78,8 @@ def repair_numbers(repair: Repair) -> Numbers:
     rows = [("NLL", NOTHING, *map(plain_number, repair.nll)), ("ECE", NOTHING, *map(plain_number, repair.ece))]
     rows += [(f"Gap, level {row.level}", f"{row.n:,}", show(row.before), show(row.after)) for row in repair.levels]
     note = f"Levels by {clean_text(repair.score)}, 0 the lowest; intervals of gaps hold for all levels at once."
-    return Numbers(f"Before and after ({repair.method})", ("", "Examples", "As it is", "Repaired"), tuple(rows), note)
+    columns = ("Measure", "Examples", "As it is", "Repaired")
+    return Numbers(f"Before and after ({repair.method})", columns, tuple(rows), note)
 
 
 def span(low: str, high: str) -> str:
