@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint docs evidence study gpu bench-training bench-metrics wheel clean real
+.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint docs evidence study gpu bench-training bench-metrics bench-recalibration wheel clean real
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -105,8 +105,15 @@ bench-metrics:
 	.venv-bench/bin/python benchmarks/metrics.py
 	.venv-bench/bin/python benchmarks/metrics.py --large
 
+# The tables of docs/recalibration.md; DATA holds published logits and data sets (benchmarks/recalibration_networks.py says which).
+DATA ?= ../shared/data
+bench-recalibration:
+	$(MAKE) VENV=.venv-bench .venv-bench/.peers
+	.venv-bench/bin/python benchmarks/recalibration.py --data $(DATA) --work $(RUNS)/recalibration --out docs/recalibration.md
+	.venv-bench/bin/python benchmarks/recalibration_choice.py --data $(DATA) --work $(RUNS)/recalibration
+
 $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
-	$(PIP) install -q $$(grep -E '^(torchmetrics|netcal)==' benchmarks/requirements.txt)
+	$(PIP) install -q "$$(ls dist/robcal-*.whl)[recalibration]" $$(grep -E '^(torchmetrics|netcal)==' benchmarks/requirements.txt)
 	touch $@
 
 # The tests with another PyTorch, in an environment of its own; the oldest that is allowed brings several GB of CUDA libraries.

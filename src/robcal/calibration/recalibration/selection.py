@@ -63,7 +63,7 @@ KEEPING, AVERAGE = METHODS[:3], "average"
 
 #: A simple method is taken whose NLL is at most one standard error of the paired difference, and at most this much,
 #: above that of the average (or above the lowest, where there is no average).
-NLL_TOLERANCE = 5e-4
+NLL_TOLERANCE = 2e-4
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,188 @@
+"""How much worse than the best method is the one that `auto` takes? Several rules on the same fits.
+
+Usage: python benchmarks/recalibration_choice.py --data FOLDER --work FOLDER [--only NAME …]
+
+Rows of a trained classifier are cut at random into N to fit on and others to measure on. Every method is cross-fitted
+once; then each rule takes one, or an average. Told is by how much its NLL on the other rows exceeds that of the best
+single method there ("regret"), which nobody can know beforehand. The best of a dozen on the rows that judge it is in
+part luck, so regret is also told against the method that the other half of these rows names the best. Rules: the lowest
+cross-fitted NLL; the simplest within one standard error of that and .001; the average; `auto`.
+
+Classifiers are simulations whose true probabilities are known, and the ones that recalibration_networks.py makes in
+seconds, by scikit-learn on text and tables; none of the latter was used to choose the rule. --work keeps the figures, a
+classifier a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+
+from recalibration_networks import Rows, read_adult, read_text
+from robcal.base.checks import FloatArray, IntArray
+from robcal.calibration.recalibration import selection
+from robcal.calibration.recalibration.maps import apply, margins
+from robcal.calibration.recalibration.selection import AVERAGE, Candidate
+from robcal.calibration.row_order import row_keys
+
+SIZES, SEEDS, MOST = (500, 2000, 5000), 3, 25_000
+RULES = ("lowest", "simplest within one standard error", "average", "auto")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of text and tables")
+    parser.add_argument("--work", type=Path, required=True, help="figures are kept here")
+    parser.add_argument("--only", nargs="+", default=[], help="these classifiers only")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    made = classifiers(options.data)
+    for name, make in made.items():
+        file = options.work / f"choice-{name}.json"
+        if not file.exists() and (not options.only or name in options.only):
+            file.write_text(json.dumps(regrets(*make())), encoding="utf-8")
+    print(page({name: json.loads((options.work / f"choice-{name}.json").read_text(encoding="utf-8"))
+                for name in made if (options.work / f"choice-{name}.json").exists()}))  # fmt: skip
+
+
+def regrets(logits: FloatArray, labels: IntArray) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Return, for each N and rule, the regrets of all splits: by the best on all other rows, and by halves of them."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for size in SIZES:
+        if size > 0.55 * len(labels):
+            continue
+        of_size = found.setdefault(str(size), {rule: [] for rule in RULES})
+        for seed in range(SEEDS):
+            order = np.random.default_rng(1000 * size + seed).permutation(len(labels))
+            fit, new = order[:size], order[size : size + MOST]
+            candidates = cross_fitted(logits[fit], labels[fit])
+            losses = np.stack([new_losses(one, logits[new], labels[new]) for one in candidates])
+            singles = losses[[one.method != AVERAGE for one in candidates]]
+            half = np.arange(len(new)) % 2 == 0
+            for rule in RULES:
+                taken = losses[pick(rule, candidates, labels[fit])]
+                halves = [taken[b].mean() - singles[singles[:, a].mean(1).argmin(), b].mean()
+                          for a, b in ((half, ~half), (~half, half))]  # fmt: skip
+                of_size[rule].append((taken.mean() - singles.mean(1).min(), float(np.mean(halves))))
+    return found
+
+
+def cross_fitted(logits: FloatArray, labels: IntArray) -> list[Candidate]:
+    """Return all methods that `auto` compares, and their average where it is not one method alone."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    scores, true = margins(logits), logits[np.arange(len(labels)), labels]
+    order = selection.fold_order(true, labels, scores, lambda: row_keys(logits))
+    rows = selection.Rows(logits, labels, scores, selection.drawn_folds(order, folds=5, seed=0))
+    names = [name for name in selection.METHODS if name != "isotonic+score-temperature"]
+    candidates = selection.cross_fit(names, rows, None)
+    average = selection.average(candidates, rows)
+    return candidates if average is None else [*candidates, average]
+
+
+def new_losses(candidate: Candidate, logits: FloatArray, labels: IntArray) -> FloatArray:
+    """Return the NLL of new rows."""
+    logs = apply(candidate.maps, logits, margins(logits))
+    return np.asarray(-logs[np.arange(len(labels)), labels])
+
+
+def pick(rule: str, candidates: list[Candidate], labels: IntArray) -> int:
+    """Return the position of what a rule takes."""
+    singles = [one for one in candidates if one.method != AVERAGE]
+    if rule == "auto":
+        return selection.choose(candidates, labels)
+    if rule == "average":
+        return selection.choose(candidates, labels, averaged=True)
+    held = [-one.held[np.arange(len(labels)), labels] for one in singles]
+    lowest = min(held, key=lambda values: float(values.mean()))
+    for number, losses in enumerate(held):
+        above, error = (losses - lowest).mean(), (losses - lowest).std(ddof=1) / np.sqrt(len(lowest))
+        if above <= (0 if rule == "lowest" else min(error, 1e-3)):
+            return number
+    raise AssertionError("the lowest is not above itself")
+
+
+def page(found: dict[str, dict[str, dict[str, list[tuple[float, float]]]]]) -> str:
+    """Return a table for simulations and one for networks."""
+    parts = []
+    headings = ("N", "rule", "fits", "mean regret", "by the other half", "largest", "above .001")
+    for title, simulated in (("Networks", False), ("Simulations", True)):
+        group = [one for name, one in found.items() if name.startswith("simulated") == simulated]
+        if not group:
+            continue
+        lines = []
+        for size in SIZES:
+            of_size = [one[str(size)] for one in group if str(size) in one]
+            lines += [f"| {size:,} | {rule} | {_row([pair for one in of_size for pair in one[rule]])}"
+                      for rule in RULES if of_size]  # fmt: skip
+        parts += [f"{title} ({len(group)}):", "", f"| {' | '.join(headings)} |", "|--:|---|--:|--:|--:|--:|--:|"]
+        parts += [*lines, ""]
+    return "\n".join(parts)
+
+
+def _row(pairs: list[tuple[float, float]]) -> str:
+    same, halves = np.array(pairs).T
+    return f"{len(same)} | {same.mean():+.4f} | {halves.mean():+.4f} | {same.max():.4f} | {(same > 1e-3).mean():.0%} |"
+
+
+def classifiers(folder: Path) -> dict[str, Callable[[], Rows]]:
+    """Return what gives logits and labels of held-out rows, by name."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
+
+    boosted = HistGradientBoostingClassifier(max_iter=300, learning_rate=0.2, random_state=0)
+    return {
+        **{f"simulated-{kind}": lambda kind=kind: simulated(kind)
+           for kind in ("calibrated", "temperature", "margin", "bias", "mixed")},
+        "MR": lambda: text(folder, "rt-polarity.all", 2500, LogisticRegression(C=30, max_iter=1000)),
+        "MPQA": lambda: text(folder, "mpqa.all", 2000, MultinomialNB(alpha=0.1)),
+        "TREC": lambda: text(folder, "TREC.train.all", 1500, MultinomialNB(alpha=0.05)),
+        "SST-5": lambda: text(folder, "stsa.fine.train", 2500, LogisticRegression(C=10, max_iter=1000)),
+        "Adult-boosted": lambda: table(folder, boosted),
+        "Adult-forest": lambda: table(folder, RandomForestClassifier(100, random_state=0)),
+    }  # fmt: skip
+
+
+def simulated(kind: str, classes: int = 10, size: int = 30_000) -> Rows:
+    """Draw labels from known probabilities, and logits that are wrong about them in one way."""
+    rng, fixed = np.random.default_rng(1), np.random.default_rng(7)
+    true = 1.5 * rng.standard_normal((size, classes))
+    true[np.arange(size), rng.integers(classes, size=size)] += rng.gamma(2.5, 2.5, size=size)
+    labels = (softmax(true, axis=1).cumsum(1) > rng.random((size, 1))).argmax(1)
+    logits = {
+        "calibrated": true,
+        "temperature": 2.5 * true,
+        "margin": true * (1.3 + 2 * np.exp(-margins(true) / 2))[:, None],
+        "bias": 2 * (true - 0.5 * fixed.standard_normal(classes)),
+        "mixed": 1.5 * true @ (np.eye(classes) + 0.24 / classes**0.5 * fixed.standard_normal((classes, classes))),
+    }
+    return logits[kind], labels
+
+
+def text(folder: Path, name: str, size: int, model: object) -> Rows:
+    """Fit a classifier of words to `size` texts."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts, labels = read_text(folder, name)
+    order = np.random.default_rng(5).permutation(len(labels))
+    words = TfidfVectorizer(min_df=2).fit_transform([texts[n] for n in order])
+    model.fit(words[:size], labels[order[:size]])  # type: ignore[attr-defined]
+    return np.maximum(model.predict_log_proba(words[size:]), -60), labels[order[size:]]  # type: ignore[attr-defined]
+
+
+def table(folder: Path, model: object) -> Rows:
+    """Fit a classifier to 4,000 people of UCI Adult."""
+    inputs, labels, _ = read_adult(folder)
+    order = np.random.default_rng(3).permutation(len(labels))
+    model.fit(inputs[order[:4000]], labels[order[:4000]])  # type: ignore[attr-defined]
+    probs = model.predict_proba(inputs[order[4000:]])  # type: ignore[attr-defined]
+    return np.log(np.maximum(probs, 1e-4)), labels[order[4000:]]
+
+
+if __name__ == "__main__":
+    main()
