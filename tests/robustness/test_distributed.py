@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robcal.base import distributed
 from robcal.base.checks import InputError
 from robcal.base.distributed import Group, choose_device, is_main, process_group, rank_and_world
 from robcal.base.progress import StopRequested
@@ -220,6 +221,40 @@ def test_a_failure_ends_the_waiting_of_all(error: BaseException, kind: type[Base
     for outcome in outcomes[:2]:
         assert type(outcome) is kind
         assert str(outcome) == words
+
+
+def test_a_start_after_another_has_a_name_of_its_own() -> None:
+    """torchrun keeps its store: what a killed start left there is neither taken for an answer nor answered twice."""
+    from torch.distributed import HashStore
+
+    store, names = HashStore(), []
+    for start in range(3):
+        found: dict[int, str] = {}
+
+        def meet(rank: int, found: dict[int, str] = found) -> None:
+            found[rank] = distributed._invite(store, 3) if rank == 0 else distributed._accept(store, rank)
+
+        started = [threading.Thread(target=meet, args=(rank,)) for rank in (2, 0, 1)]
+        for thread in started:
+            thread.start()
+        for thread in started:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+        assert len(found) == 3
+        assert len(set(found.values())) == 1
+        names.append(found[0])
+        store.set("robcal/ask/1", f"{start:016x}")  # rank 1 of a start whose rank 0 was killed before it answered
+    assert len(set(names)) == 3
+    assert store.get(distributed._CURRENT).decode() == names[-1]
+
+
+def test_a_process_that_is_left_behind_notices_that_the_others_began_anew() -> None:
+    """As on a second machine, whose launcher does not know that the first one started its processes again."""
+    from torch.distributed import HashStore
+
+    group = Group(1, 2, HashStore(), is_current=lambda: False)
+    with pytest.raises(RuntimeError, match="started again"):
+        group.wait(lambda: False)
 
 
 def test_rank_zero_computes_and_all_have_the_value() -> None:

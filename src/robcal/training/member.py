@@ -27,7 +27,7 @@ from robcal.data import Dataset
 from robcal.data.augment import crop_large
 from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
-from robcal.training.loading import Loader, Part
+from robcal.training.loading import Loader, Part, channels_last
 from robcal.training.predict import predict_logits, softmax
 from robcal.training.profile import Profile, timed
 from robcal.training.settings import Recipe
@@ -267,8 +267,7 @@ class Member:
         inputs, generator = self.loader.load(part, self._after(part))
         if self.augment is not None and not self.loader.crops:
             inputs = self.augment(inputs, generator)
-        if inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = channels_last(inputs)
         index = torch.from_numpy(part.index).to(self.device)
         return Batch(inputs, self.labels[index], None if levels is None else levels[index], index), generator
 
