@@ -137,7 +137,7 @@ def check_choice(value: str, allowed: Iterable[str], name: str) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder; also false where the system does not look, as a name is too long."""
+    """Return whether there is a file or folder; also false where the system does not look, as a name is too long."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -33,7 +33,7 @@ _TIMEOUT = timedelta(hours=24)
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(rank, number of processes) as torchrun sets them; (0, 1) elsewhere.
+    """Return (rank, number of processes) as torchrun sets them; (0, 1) elsewhere.
 
     Raises:
         InputError: if the environment holds numbers that make no sense.
@@ -53,12 +53,12 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def is_main() -> bool:
-    """Whether this process writes and reports: rank 0, or the only one."""
+    """Return whether this process writes and reports: rank 0, or the only one."""
     return rank_and_world()[0] == 0
 
 
 def choose_device(device: str | None) -> str:
-    """`device`, or what there is; under torchrun "cuda" means the GPU of this process (LOCAL_RANK).
+    """Return `device`, or what there is; under torchrun "cuda" means the GPU of this process (LOCAL_RANK).
 
     Raises:
         InputError: if a GPU is asked for and there is none, or fewer than processes on this machine.
@@ -141,7 +141,7 @@ class Group:
         return int(self._store.add(name, amount))
 
     def queue(self, name: str, size: int) -> Iterator[int]:
-        """The numbers 0 … size - 1, each handed to one rank, in order, when that rank is ready for it.
+        """Yield the numbers 0 … size - 1, each handed to one rank, in order, when that rank is ready for it.
 
         Raises:
             InputError: if another rank failed on bad input.
@@ -155,7 +155,7 @@ class Group:
             yield number
 
     def from_main(self, name: str, compute: Callable[[], T]) -> T:
-        """What `compute()` gives on rank 0, on all ranks; JSON-able. The others wait for it.
+        """Return what `compute()` gives on rank 0, on all ranks; JSON-able. The others wait for it.
 
         Raises:
             InputError: if rank 0 failed on bad input.
@@ -224,7 +224,7 @@ _start: str | None = None
 
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[Group]:
-    """The group of all processes that torchrun started. All of them must open the same groups in the same order.
+    """Open the group of all processes that torchrun started. All of them must open the same groups in the same order.
 
     Opens gloo or NCCL by `device` unless the program (or a block around this one) has done so already, and closes what
     it opened. An error that leaves the block is told to the other ranks, which then fail with the same message.

@@ -41,7 +41,7 @@ def plain(value: Any) -> Any:
 
 
 def sealed(value: Any) -> dict[str, Any]:
-    """`plain` of a mapping or dataclass, with a digest of all that it holds; as `robcal.base.seals` has of arrays.
+    """Return `plain` of a mapping or dataclass, with a digest of all that it holds (see `robcal.base.seals`).
 
     >>> unsealed(sealed({"a": 1}), Path("a.json"))
     {'a': 1}
@@ -51,7 +51,7 @@ def sealed(value: Any) -> dict[str, Any]:
 
 
 def unsealed(found: Any, path: Path) -> Any:
-    """What a JSON file holds besides its seal; one without a seal is an older file, and passes.
+    """Return what a JSON file holds besides its seal; one without a seal is an older file, and passes.
 
     Raises:
         InputError: if it was changed after it was written.

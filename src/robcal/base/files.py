@@ -59,7 +59,7 @@ def reading(
 
 
 def reason_of(error: BaseException) -> str:
-    r"""What an error of a library says, on one line, short, and without advice to load a file unsafely.
+    r"""Return what an error of a library says, on one line, short, and without advice to load a file unsafely.
 
     >>> reason_of(ValueError("a\n b")), reason_of(KeyError())
     ('a b', 'KeyError')

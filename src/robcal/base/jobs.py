@@ -81,7 +81,7 @@ def run_tasks(
     done: Callable[[int], None] = lambda count: None,
     failed: Callable[[int, Failure], None] | None = None,
 ) -> list[Any]:
-    """`[function(task, reporter) for task in tasks]`, each when all that it needs have ended.
+    """Return `[function(task, reporter) for task in tasks]`, each when all that it needs have ended.
 
     Of those that could start, the first in the sequence does.
 

@@ -91,7 +91,7 @@ def map_npy(path: Path, what: str, *, rule: str = RULE, fix: Fix = AGAIN) -> npt
 
 
 def npz_headers(path: Path) -> dict[str, Header]:
-    """What a .npz file says of its arrays, none of which is read; call it within `reading`.
+    """Return what a .npz file says of its arrays, none of which is read; call it within `reading`.
 
     Raises:
         ValueError: if a member is no array of numbers or strings.

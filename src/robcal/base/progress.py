@@ -99,7 +99,7 @@ class Parts:
 
 
 def parts_of(reporter: Reporter) -> Reporter:
-    """What shows the parts of a task that `reporter` shows: bars have room for all, a log has not."""
+    """Return what shows the parts of a task that `reporter` shows: bars have room for all, a log has not."""
     return Parts(reporter) if isinstance(reporter, Lines) else reporter
 
 
@@ -171,7 +171,7 @@ class _Stage:
         self._shown = 0
 
     def part(self, total: int) -> Advance:
-        """What one more run advances."""
+        """Return what one more run advances."""
         number = len(self._shares)
         self._shares.append(0.0)
 

@@ -237,7 +237,7 @@ def is_scores_file(path: Path) -> bool:
 
 
 def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[Any]:
-    """A .npy array, never a pickled one.
+    """Return a .npy array, never a pickled one.
 
     Args:
         path: the file.

@@ -72,7 +72,7 @@ class _Declared(pickle._Unpickler):  # the one in Python: that in C makes room f
         self.folder, self.sizes = folder, sizes
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """What stands for a name; nothing is imported for it."""
+        """Return what stands for a name; nothing is imported for it."""
         import torch
 
         if module_name.partition(".")[0] != "torch" or not global_name.endswith("Storage"):
@@ -82,7 +82,7 @@ class _Declared(pickle._Unpickler):  # the one in Python: that in C makes room f
         return made
 
     def persistent_load(self, pid: Any) -> Any:
-        """What stands for a storage: ("storage", type, key, device, number of elements).
+        """Return what stands for a storage: ("storage", type, key, device, number of elements).
 
         Raises:
             ValueError: if it is larger than its member.

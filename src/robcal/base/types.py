@@ -75,7 +75,7 @@ class Scores:
         return ("distance", "status", "prediction", "rival", "margin", "passes")
 
     def subset(self, index: Int64Array) -> Scores:
-        """The scores of some of the examples.
+        """Return the scores of some of the examples.
 
         Args:
             index: (n,) positions, in the order wanted.

@@ -90,7 +90,7 @@ class BinSums:
         return gap
 
     def occupied(self) -> BinSums:
-        """The same without the empty bins."""
+        """Return the same without the empty bins."""
         keep = self.count > 0
         return BinSums(self.count[keep], self.confidence[keep], self.squared[keep], self.correct[keep])
 

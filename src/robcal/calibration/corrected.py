@@ -80,7 +80,7 @@ class BinGaps:
         return float(self._left().mean())
 
     def bias_left_of_difference(self, other: BinGaps, weight: float = 1.0) -> float:
-        """What may be left of the bias of the difference of this error and `weight` times another's.
+        """Return what may be left of the bias of the difference of this error and `weight` times another's.
 
         Never by more than the gaps differ: two models that say the same have the same bias.
         """

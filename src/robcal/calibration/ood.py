@@ -54,7 +54,7 @@ class OodRanking:
         self._inside, self._outside, self._size = place[: len(inside)], place[len(inside) :], len(values)
 
     def metrics(self, counts_in: Any = None, counts_out: Any = None) -> OodMetrics:
-        """The four numbers, where input i counts `counts[i]` times.
+        """Return the four numbers, where input i counts `counts[i]` times.
 
         With a_g and b_g the number of in- and out-of-distribution inputs at the g-th smallest score, A and B their
         sums: AUROC = Σ_g a_g (Σ_{h<g} b_h + b_g / 2) / (A B) (Mann-Whitney); average precision Σ_k (R_k - R_{k-1}) P_k

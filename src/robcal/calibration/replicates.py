@@ -128,7 +128,7 @@ class Resampling:
         return self.mean(spread, mask)
 
     def errors(self, diagrams: Iterable[Diagram], *, bins: int = 15) -> tuple[Replicated, Replicated]:
-        """The mean over reliability diagrams of the ECE: as measured, and with its bias removed.
+        """Return the mean over reliability diagrams of the ECE: as measured, and with its bias removed.
 
         Args:
             diagrams: at least one; an example is resampled in all of them at once.

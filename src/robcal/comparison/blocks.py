@@ -58,7 +58,7 @@ Block = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def head_line(record: Mapping[str, Any]) -> str:
-    """What was compared, on which data, with how many seeds, on what machine."""
+    """Return what was compared, on which data, with how many seeds, on what machine."""
     sizes, seeds = record["dataset"]["sizes"], record["plan"]["seeds"]
     hardware = record["provenance"]["hardware"]
     return (
@@ -68,7 +68,7 @@ def head_line(record: Mapping[str, Any]) -> str:
 
 
 def blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> Iterator[Block]:
-    """The main tables, the levels, and the differences to each reference."""
+    """Yield the main tables, the levels, and the differences to each reference."""
     ratios = cost_columns(record)
     for variant in VARIANTS:
         shown = measured_outcomes(record, variant)
@@ -136,7 +136,7 @@ def _stability_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def notes(record: Mapping[str, Any]) -> list[str]:
-    """What to know of labels and data, and what the figures of shift, of OOD inputs, of costs and of stability mean."""
+    """Say what to know of labels and data, and what the figures of shift, OOD inputs, costs and stability mean."""
     lines = [*hard_label_notes(record), *_level_sources(record)]
     lines += [f"Data: {note}." for note in record["dataset"].get("notes", ())]
     lines += [*([FLOOR_NOTE, _COMPARED] if record.get("corrected_differences") else [])]
@@ -176,7 +176,7 @@ def _level_blocks(record: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def target_lines(record: Mapping[str, Any]) -> list[str]:
-    """A heading, and one line a target."""
+    """Return a heading, and one line a target."""
     lines = ["Targets"] if record["targets"] else []
     for target in record["targets"]:
         statement, less, figures = target_words(target)
@@ -185,7 +185,7 @@ def target_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def target_words(target: Mapping[str, Any]) -> tuple[str, str, str]:
-    """What a target states, what its difference is taken to, and the difference with its interval."""
+    """Return what a target states, what its difference is taken to, and the difference with its interval."""
     metric = target["metric"]
     words = {
         "below": f"below {target['against']}" + (f" by {target['margin']:g}" if target["margin"] else ""),
@@ -209,13 +209,13 @@ def _on_seeds(target: Mapping[str, Any]) -> str:
 
 
 def tuning_lines(record: Mapping[str, Any]) -> list[str]:
-    """A heading, and what was chosen for each method among what."""
+    """Return a heading, and what was chosen for each method among what."""
     lines = [TUNING] if record["tuning"] else []
     return [*lines, *(f"  {label}: {text}" for label, text in tuning_texts(record))]
 
 
 def tuning_texts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, what was chosen for it among what)."""
+    """Return (label, what was chosen for it among what)."""
     found = []
     for one in record["tuning"]:
         each = ", ".join(f"{options_text(c['options'])}: {formatting.number(c['mean'])}" for c in one["candidates"])
@@ -229,7 +229,7 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 
 def title_of(label: str, record: Mapping[str, Any]) -> str:
-    """The label, its number of seeds where others have more, and marks: it lacks some of its own, or stayed plain."""
+    """Return the label, its number of seeds where others have more, and marks: it lacks some, or stayed plain."""
     by_label = {method["label"]: len(method["seeds"]) for method in record["methods"]}
     most = max(by_label.values())
     few = "" if by_label[label] == most else f" ({by_label[label]} of {most} seeds)"
@@ -238,12 +238,12 @@ def title_of(label: str, record: Mapping[str, Any]) -> str:
 
 
 def measured_outcomes(record: Mapping[str, Any], variant: str) -> list[str]:
-    """The outcomes that any label has."""
+    """Return the outcomes that any label has."""
     return [name for name in OUTCOMES if any(estimate_of(m[variant]["metrics"], name) for m in record["methods"])]
 
 
 def shown_differences(labels: Mapping[str, Any], variant: str) -> list[str]:
-    """The outcomes of `DIFFERENCES` in which any of these labels has a difference."""
+    """Return the outcomes of `DIFFERENCES` in which any of these labels has a difference."""
     return [name for name in DIFFERENCES if any(estimate_of(one[variant], name) for one in labels.values())]
 
 
@@ -254,7 +254,7 @@ def cost_columns(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def level_means(record: Mapping[str, Any], variant: str, metric: str) -> list[tuple[str, list[float]]]:
-    """(title, mean over seeds of each level) of the labels that have levels."""
+    """Return (title, mean over seeds of each level) of the labels that have levels."""
     found = ((method["label"], method[variant]["levels"].get(metric, [])) for method in record["methods"])
     return [
         (title_of(label, record), [mean_of(level) for level in zip(*seeds, strict=True)])
@@ -264,13 +264,13 @@ def level_means(record: Mapping[str, Any], variant: str, metric: str) -> list[tu
 
 
 def level_floor(record: Mapping[str, Any], variant: str) -> list[tuple[str, list[float]]]:
-    """A row with the noise floor of each level, mean over labels; none where it was not computed."""
+    """Return a row with the noise floor of each level, mean over labels; none where it was not computed."""
     found = [means for _, means in level_means(record, variant, "ece_floor")]
     return [("Noise floor, mean", [mean_of(level) for level in zip(*found, strict=True)])] if found else []
 
 
 def floor_rows(record: Mapping[str, Any], variant: str) -> list[tuple[str, list[float]]]:
-    """(title, noise floor of each error that has one, in the order of `CORRECTED`) of the labels."""
+    """Return (title, noise floor of each error that has one, in the order of `CORRECTED`) of the labels."""
     found = ((method["label"], method[variant].get("floors", {})) for method in record["methods"])
     return [
         (title_of(label, record), [float(floors.get(name, math.nan)) for name in CORRECTED])
@@ -317,6 +317,6 @@ def _difference(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def mean_of(values: Sequence[Any]) -> float:
-    """The mean of what is there (neither None nor NaN), NaN of nothing."""
+    """Return the mean of what is there (neither None nor NaN), NaN of nothing."""
     known = [float(value) for value in values if value is not None and not math.isnan(float(value))]
     return sum(known) / len(known) if known else math.nan

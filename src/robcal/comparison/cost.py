@@ -18,7 +18,7 @@ NOTE = (
 
 
 def reference_label(record: Mapping[str, Any]) -> str | None:
-    """The first method that is plain cross-entropy and one network and was measured, or None."""
+    """Return the first method that is plain cross-entropy and one network and was measured, or None."""
     plain = (
         one["label"] for one in record["methods"] if one["method"] == "vanilla" and one["members"] == 1 and one["seeds"]
     )

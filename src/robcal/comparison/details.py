@@ -20,7 +20,7 @@ from robcal.training.predict import softmax
 
 
 def report_results(work: Work, missing: Sequence[Missing] = (), *, reporter: Reporter = SILENT) -> Results | None:
-    """What the details of the report show: every label as a method, without temperature scaling.
+    """Return what the details of the report show: every label as a method, without temperature scaling.
 
     Labels and seeds that lack something are left out, and what shares no seed with the first label that is left.
     """

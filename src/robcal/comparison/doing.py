@@ -76,12 +76,12 @@ def scored_index(settings: TrainSettings, limit: int | None) -> IntArray:
 
 
 def scores_file(directory: Path, limit: int | None) -> Path:
-    """Where the robustness of the test examples is."""
+    """Return where the robustness of the test examples is."""
     return directory / ("scores-test.parquet" if limit is None else f"scores-test-{limit}.parquet")
 
 
 def plain_scores(plain: Choice, place: Place, limit: int | None) -> Scores:
-    """The robustness of the test examples, for the plain model of a seed.
+    """Return the robustness of the test examples, for the plain model of a seed.
 
     Raises:
         InputError: if they are missing, damaged, or of another model.
@@ -91,7 +91,7 @@ def plain_scores(plain: Choice, place: Place, limit: int | None) -> Scores:
 
 
 def dataset_of(settings: TrainSettings) -> Dataset:
-    """The data of a run; files are read once a process, and the last cuts of them are kept."""
+    """Return the data of a run; files are read once a process, and the last cuts of them are kept."""
     key = (settings.val_fraction, settings.train_limit, settings.test_limit, settings.data_seed)
     return _dataset(settings.data, settings.image_size, *key)
 
@@ -167,7 +167,7 @@ def shift_of(run: Run, shift: ShiftPlan, place: Place, *, reporter: Reporter = S
 
 
 def shift_images(settings: TrainSettings, shift: ShiftPlan, place: Place) -> ShiftImages:
-    """The test examples to be shifted, and what shifts them.
+    """Return the test examples to be shifted, and what shifts them.
 
     Raises:
         InputError: if official files are named that do not fit the data.
@@ -190,7 +190,7 @@ def outside_of(run: Run, outside: Outside, *, reporter: Reporter = SILENT) -> Fl
 
 
 def outside_split(settings: TrainSettings, outside: Outside) -> tuple[Split, str]:
-    """The out-of-distribution inputs, the same for every run, and their digest.
+    """Return the out-of-distribution inputs, the same for every run, and their digest.
 
     Raises:
         InputError: if they cannot be read, or models of the data cannot take them.

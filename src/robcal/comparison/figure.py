@@ -29,7 +29,7 @@ def figure_svg(record: Mapping[str, Any]) -> str:
 
 
 def panels(record: Mapping[str, Any], metrics: Sequence[str]) -> list[tuple[str, str, float]]:
-    """(metric, inline SVG of its means with intervals, height) of those outcomes that were measured."""
+    """Return (metric, inline SVG of its means with intervals, height) of those outcomes that were measured."""
     labels = [method["label"] for method in record["methods"]]
     figures = []
     for metric in metrics:

@@ -46,7 +46,7 @@ class Missing:
 
 
 def missing_parts(work: Work, ended: Sequence[Failure | None]) -> list[Missing]:
-    """What the tasks that failed or were skipped take from the entries.
+    """Return what the tasks that failed or were skipped take from the entries.
 
     Args:
         work: the tasks.
@@ -60,7 +60,7 @@ def missing_parts(work: Work, ended: Sequence[Failure | None]) -> list[Missing]:
 
 
 def failure_line(work: Work, number: int, failure: Failure) -> str:
-    """One line on a task that failed, and how many others cannot be done without it."""
+    """Return one line on a task that failed, and how many others cannot be done without it."""
     lost = {number}
     for other, needs in enumerate(work.needs):
         if lost & set(needs):
@@ -87,7 +87,7 @@ def lacking(record: Mapping[str, Any], label: str, metric: str | None = None) ->
 
 
 def footnotes(record: Mapping[str, Any]) -> list[str]:
-    """One line for each label, part and reason: which seeds are lacking, and why."""
+    """Return one line for each label, part and reason: which seeds are lacking, and why."""
     merged: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
     for one in record.get("missing", ()):
         merged.setdefault((one["label"], one["part"], one["reason"]), []).append((one["seed"], one["task"]))
@@ -100,7 +100,7 @@ def hard_labels(record: Mapping[str, Any], label: str) -> tuple[int, ...]:
 
 
 def hard_label_notes(record: Mapping[str, Any]) -> list[str]:
-    """One line a label whose labels stayed hard: at which seeds, and what that means."""
+    """Return one line a label whose labels stayed hard: at which seeds, and what that means."""
     lines = []
     for one in record["methods"]:
         if hard := hard_labels(record, one["label"]):

@@ -94,7 +94,7 @@ class Outcome:
     gaps: Mapping[str, BinGaps] = field(default_factory=dict)
 
     def replicated(self, name: str) -> Replicated:
-        """One outcome with what its interval needs."""
+        """Return one outcome with what its interval needs."""
         return Replicated(self.values[name], self.replicates[name], self.gaps.get(name))
 
 

@@ -49,7 +49,7 @@ class Part:
 
 
 def comparison_html(record: Mapping[str, Any], details: Results | None = None) -> str:
-    """The page of a comparison; every string is escaped, and the same input gives the same bytes.
+    """Return the page of a comparison; every string is escaped, and the same input gives the same bytes.
 
     Args:
         record: what results.json holds, of any age.

@@ -22,7 +22,7 @@ _VARIANTS = {"raw": "without any post-hoc step", "scaled": "after temperature sc
 
 
 def glance_panels(record: Mapping[str, Any]) -> list[Panel]:
-    """The main outcomes of every label as dots with 95% intervals."""
+    """Return the main outcomes of every label as dots with 95% intervals."""
     return [
         Panel(OUTCOMES[metric][0], f"{'Lower' if OUTCOMES[metric][1] else 'Higher'} is better.", svg)
         for metric, svg, _ in panels(record, GLANCE)

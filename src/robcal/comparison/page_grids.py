@@ -43,7 +43,7 @@ _NOTHING = Cell(formatting.NOTHING)
 
 
 def glance_grid(record: Mapping[str, Any]) -> Grid:
-    """Which label is best in what, and which are not distinguishable from it."""
+    """Return which label is best in what, and which are not distinguishable from it."""
     shown = [metric for metric in GLANCE if any(best_of(record, metric, variant)[0] for variant in VARIANTS)]
     rows = [(OUTCOMES[metric][0], [_best(record, metric, variant) for variant in VARIANTS]) for metric in shown]
     columns = [(TITLES[variant], "") for variant in VARIANTS]
@@ -51,7 +51,7 @@ def glance_grid(record: Mapping[str, Any]) -> Grid:
 
 
 def best_of(record: Mapping[str, Any], metric: str, variant: str) -> tuple[str, list[str]]:
-    """The best label of an outcome ("" if there is none), and those not distinguishable from it."""
+    """Return the best label of an outcome ("" if there is none), and those not distinguishable from it."""
     marks = record["marks"][variant].get(metric, {})
     best = next((label for label, mark in marks.items() if mark == "best"), "")
     return best, [label for label, mark in marks.items() if mark == "tied"]
@@ -77,7 +77,7 @@ def main_grids(record: Mapping[str, Any]) -> list[Grid]:
 
 
 def floor_grids(record: Mapping[str, Any]) -> list[Grid]:
-    """The noise floor of every calibration error, raw and after temperature scaling."""
+    """Return the noise floor of every calibration error, raw and after temperature scaling."""
     columns = [(OUTCOMES[name][0], OUTCOMES[name][2]) for name in CORRECTED]
     rows_of = {variant: floor_rows(record, variant) for variant in VARIANTS}
     return [
@@ -151,7 +151,7 @@ def cost_grid(record: Mapping[str, Any]) -> Grid:
 
 
 def further_grids(record: Mapping[str, Any]) -> Iterator[tuple[str, list[Grid]]]:
-    """What is folded away: each set of out-of-distribution inputs, and the stability over runs."""
+    """Yield what is folded away: each set of out-of-distribution inputs, and the stability over runs."""
     sets = record.get("ood", {})
     for name in sets if len(sets) > 1 else ():
         yield f"Out-of-distribution inputs {name}", [_ood(record, name, variant) for variant in VARIANTS]

@@ -141,16 +141,16 @@ class Plan:
         return (*(item.label for item in self.methods), *(item.label for item in self.ensembles))
 
     def method(self, label: str) -> MethodPlan:
-        """The method of that label."""
+        """Return the method of that label."""
         return next(item for item in self.methods if item.label == label)
 
     def seeds_of(self, label: str) -> tuple[int, ...]:
-        """The evaluation seeds of a method or ensemble."""
+        """Return the evaluation seeds of a method or ensemble."""
         seeds = {item.label: item.seeds for item in self.methods} | {item.label: item.seeds for item in self.ensembles}
         return seeds[label]
 
     def grid_of(self, method: MethodPlan) -> tuple[MethodPlan, tuple[Mapping[str, Any], ...]]:
-        """The method whose runs choose this one's grid point, and the points (one empty point if none is chosen)."""
+        """Return the method whose runs choose this one's grid point, and the points (one empty if none is chosen)."""
         tuned = self.method(method.tuned_as) if method.tuned_as else method
         return tuned, tuned.grid or ({},)
 
@@ -187,7 +187,7 @@ class Plan:
         return digest_of(record)
 
     def warnings(self) -> tuple[str, ...]:
-        """What a reader should know of the plan: budgets that differ."""
+        """Return what a reader should know of the plan: budgets that differ."""
         sizes = {method.label: len(method.grid) for method in self.methods if method.grid}
         if len(set(sizes.values())) <= 1:
             return ()

@@ -42,7 +42,7 @@ from robcal.runs.hard_labels import labels_stayed_hard
 
 
 def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:
-    """The tasks of a comparison, without doing any; the data is opened, so that it is checked.
+    """Return the tasks of a comparison, without doing any; the data is opened, so that it is checked.
 
     Args:
         plan: what to compare.
@@ -198,7 +198,7 @@ def _job(work: Work, entry: Entry, lost: set[tuple[str, int, str]]) -> Job:
 
 
 def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = ()) -> dict[str, Any]:
-    """Everything that results.json holds, as values JSON has."""
+    """Return everything that results.json holds, as values JSON has."""
     plan = work.plan
     labelled = [_label(work, found[label], missing) for label in plan.labels]
     made = {"methods": labelled}
@@ -238,7 +238,7 @@ def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Mis
 
 
 def hardware() -> dict[str, Any]:
-    """What the seconds were measured on."""
+    """Return what the seconds were measured on."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -39,7 +39,7 @@ class Measurements:
         return over_seeds([ours[s].replicated(name) for s in both], [theirs[s].replicated(name) for s in both], weight)
 
     def seeds(self, metric: str) -> tuple[int, ...]:
-        """The seeds at which an outcome was measured."""
+        """Return the seeds at which an outcome was measured."""
         return tuple(seed for seed, (raw, _) in self.by_seed.items() if metric in raw.values)
 
     def floors(self, variant: str) -> dict[str, float]:

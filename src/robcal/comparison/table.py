@@ -50,7 +50,7 @@ def load_comparison(path: Path) -> dict[str, Any]:
 
 
 def is_comparison(path: Path) -> bool:
-    """Whether a file of results is one of a comparison.
+    """Return whether a file of results is one of a comparison.
 
     Raises:
         InputError: if it cannot be read.
@@ -138,7 +138,7 @@ def markdown_tables(record: Mapping[str, Any]) -> str:
 
 
 def csv_rows(record: Mapping[str, Any]) -> str:
-    """One row a number, at full precision: kind, variant, label, against, metric, value, low, high, seeds, per seed.
+    """Write one row a number, in full: kind, variant, label, against, metric, value, low, high, seeds, per seed.
 
     Then the seeds that the number lacks of those planned. What is missing has rows of its own at the end: label, part
     (in the column of the metric), seed, and why.

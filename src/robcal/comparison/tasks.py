@@ -52,7 +52,7 @@ class Choice:
         return int(np.argmin(finite))
 
     def settings(self) -> TrainSettings:
-        """The chosen settings."""
+        """Return the chosen settings."""
         return self.candidates[self.best()]
 
 
@@ -63,7 +63,7 @@ class Place:
     cache: Path
 
     def of(self, settings: TrainSettings) -> Path:
-        """The directory of a run: METHOD-SEED-DIGEST."""
+        """Return the directory of a run: METHOD-SEED-DIGEST."""
         return self.cache / "runs" / f"{settings.method}-{settings.seed}-{digest_of(settings.identity())[:8]}"
 
     @property
@@ -125,7 +125,7 @@ class Task:
     overwrite: bool = False
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         first = self.choice.candidates[0]
         among = f" (one of {len(self.choice.candidates)} settings)" if len(self.choice.candidates) > 1 else ""
         run = f"{first.method} seed {first.seed}" + ("" if first.split_seed is None else f" split {first.split_seed}")
@@ -263,5 +263,5 @@ def seed_of_run(seed: int, member: int) -> int:
 
 
 def needs_reference(settings: TrainSettings) -> bool:
-    """Whether a run takes its levels from a plain model of the same recipe."""
+    """Return whether a run takes its levels from a plain model of the same recipe."""
     return settings.takes_scores and settings.levels_from in _FROM_REFERENCE

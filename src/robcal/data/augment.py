@@ -85,7 +85,7 @@ def shift(x: torch.Tensor, max_pixels: int, generator: torch.Generator) -> torch
 
 
 def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
-    """The usual augmentation of a data set's images, as a function of (inputs, generator).
+    """Return the usual augmentation of a data set's images, as a function of (inputs, generator).
 
     Digits are never mirrored: shifts of one pixel for the 8x8 ones of "digits", of four for SVHN. Images with sides of
     `LARGE_SIDE` pixels or more get random resized crops and flips, all others pad-crop and flips.
@@ -105,7 +105,7 @@ def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[.
 
 
 def crop_large(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """What `standard_augmentation` does to large images; training cuts those decoded on access by `Split.random_crops`.
+    """Crop large images as `standard_augmentation` does; training cuts those decoded on access by `random_crops`.
 
     Args:
         inputs: (B, C, H, W) floats in [0, 1].
@@ -131,7 +131,7 @@ class CropDraws:
     mirrored: npt.NDArray[np.bool_]
 
     def windows(self, heights: IntArray, widths: IntArray) -> IntArray:
-        """The window of each image: the first of its ten that fits, else the largest central one of a fair ratio.
+        """Return the window of each image: the first of its ten that fits, else the largest central one.
 
         Args:
             heights: (B,) heights of the images in pixels.
@@ -152,7 +152,7 @@ class CropDraws:
         return np.concatenate([corner, height[:, None], width[:, None]], axis=1).astype(np.int64)
 
     def of(self, row: int) -> CropDraws:
-        """The draws of one image."""
+        """Return the draws of one image."""
         part = slice(row, row + 1)
         return CropDraws(self.shares[part], self.ratios[part], self.corners[part], self.mirrored[part])
 

@@ -94,7 +94,7 @@ class ChannelsLast:
         return np.ascontiguousarray(self.array[rows].transpose(0, 3, 1, 2))
 
     def select(self, index: IntArray) -> ChannelsLast:
-        """The images at these positions, still unread."""
+        """Return the images at these positions, still unread."""
         return ChannelsLast(self.array, index if self.rows is None else self.rows[index])
 
 

@@ -49,7 +49,7 @@ class Selectable(Protocol):
     """Inputs that can be narrowed down without being read."""
 
     def select(self, index: IntArray) -> Inputs:
-        """The inputs at these positions, in this order, still unread."""
+        """Return the inputs at these positions, in this order, still unread."""
         ...
 
 
@@ -58,7 +58,7 @@ class Croppable(Protocol):
     """Inputs that can be cut out of larger pictures while these are decoded."""
 
     def crops(self, index: IntArray, draws: CropDraws) -> npt.NDArray[np.uint8]:
-        """The windows of the pictures at these positions, as uint8 images (len(index), C, H, W)."""
+        """Return the windows of the pictures at these positions, as uint8 images (len(index), C, H, W)."""
         ...
 
 
@@ -93,7 +93,7 @@ class Split:
         return len(self.labels)
 
     def batch(self, index: IntArray, *, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The inputs at `index` as a float32 tensor in input units (uint8 images are divided by 255)."""
+        """Return the inputs at `index` as a float32 tensor in input units (uint8 images are divided by 255)."""
         return _floats(self.inputs[index], device)
 
     def random_crops(
@@ -104,7 +104,7 @@ class Split:
         flip: bool = True,
         device: torch.device | str = "cpu",
     ) -> torch.Tensor:
-        """The inputs at `index` as `batch` gives them, each a random resized crop, mirrored half of the time.
+        """Return the inputs at `index` as `batch` gives them, each a random resized crop, mirrored half of the time.
 
         Pictures that are decoded on access are cut out at their own resolution; other images as
         `robcal.data.augment.random_resized_crop` does.
@@ -126,7 +126,7 @@ class Split:
         return random_resized_crop(self.batch(index, device=device), flip=flip, generator=generator)
 
     def subset(self, index: IntArray) -> Split:
-        """The split that holds only these examples, in this order; lazily decoded inputs stay lazy."""
+        """Return the split that holds only these examples, in this order; lazily decoded inputs stay lazy."""
         inputs = self.inputs.select(index) if isinstance(self.inputs, Selectable) else self.inputs[index]
         return Split(inputs=inputs, labels=self.labels[index])
 
@@ -170,7 +170,7 @@ class Dataset:
         return tuple(self.splits["train"].inputs.shape[1:])
 
     def split(self, name: str) -> Split:
-        """The split of that name.
+        """Return the split of that name.
 
         Raises:
             InputError: if the data set has no such split, or it is empty.

@@ -16,7 +16,7 @@ DIGITS_VAL_FRACTION = 0.3
 
 
 def read_digits() -> Parts:
-    """The 1,797 digits of scikit-learn (UCI "Optical recognition of handwritten digits", test part).
+    """Return the 1,797 digits of scikit-learn (UCI "Optical recognition of handwritten digits", test part).
 
     Grey values 0 … 16 are stored as float32, divided by 16 (exact); inputs are (1, 8, 8) in the box [0, 1]. The test
     part, 719 digits, is stratified and fixed: no seed changes it, so no seed can leak training data into it.

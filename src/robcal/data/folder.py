@@ -151,7 +151,7 @@ class _Headers:
             self.transparent.append(file)
 
     def notes(self) -> tuple[str, ...]:
-        """What is changed when the pictures are decoded."""
+        """Return what is changed when the pictures are decoded."""
         notes = []
         if self.deep:
             notes.append(

@@ -27,13 +27,13 @@ _NUMBERED = re.compile(r"\d{4,5}")
 
 
 def parquet_files(root: Path) -> list[Path]:
-    """The parquet files in a folder at any depth, sorted; hidden ones (`._x.parquet`, `.cache/`) are passed over."""
+    """List the parquet files in a folder at any depth, sorted; hidden ones (`._x.parquet`) are passed over."""
     found = sorted(root.rglob("*.parquet"))
     return [file for file in found if not any(part.startswith(".") for part in file.relative_to(root).parts)]
 
 
 def files_of_parts(files: Sequence[Path], root: Path | None) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
-    """Which files hold "train", "test" and "val": by their names (`train-00000-of-00001.parquet`) or their folders'.
+    """Tell which files hold "train", "test" and "val", by their names (`train-00000.parquet`) or their folders'.
 
     So `data/train-…` is read as well as `plain_text/train/0000.parquet` and `default/partial-train/0000.parquet`.
 
@@ -125,7 +125,7 @@ class StoredLabels:
     names: tuple[str, ...] | None
 
     def under(self, names: tuple[str, ...] | None, *, where: str) -> StoredLabels:
-        """The same labels, numbered in the order of `names`, which must be the same classes.
+        """Return the same labels, numbered in the order of `names`, which must be the same classes.
 
         Raises:
             InputError: if they are not.
@@ -145,7 +145,7 @@ class StoredLabels:
 
 
 def read_labels(path: Path, file: Any, label: str) -> StoredLabels:
-    """The labels in one column of an open parquet file: integers, whole floats, or names, plain or as categories.
+    """Read the labels in a column of an open parquet file: integers, whole floats, or names, plain or as categories.
 
     Raises:
         InputError: if a row has none, or it is of another type.
@@ -171,7 +171,7 @@ def read_labels(path: Path, file: Any, label: str) -> StoredLabels:
 
 
 def join_labels(stored: Sequence[StoredLabels], paths: Sequence[Path]) -> StoredLabels:
-    """The labels of a part out of those of its files, under the names of the first file that has any.
+    """Return the labels of a part out of those of its files, under the names of the first file that has any.
 
     Raises:
         InputError: if files have different classes, or some hold names and some integers.

@@ -138,7 +138,7 @@ def number_classes(
 
 
 def numbers_of(labels: PlainLabels, names: Sequence[str], *, name: str) -> IntArray:
-    """The number of each name.
+    """Return the number of each name.
 
     Raises:
         InputError: if a label is none of the names.

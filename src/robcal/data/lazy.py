@@ -42,11 +42,11 @@ class Encoded(Protocol):
         ...
 
     def select(self, index: IntArray) -> Encoded:
-        """The pictures at these positions only, in this order."""
+        """Return the pictures at these positions only, in this order."""
         ...
 
     def fingerprint(self) -> Iterable[bytes]:
-        """The names and sizes of all of them."""
+        """Return the names and sizes of all of them."""
         ...
 
 
@@ -64,7 +64,7 @@ class FileList:
 
     @staticmethod
     def of(root: Path, names: Sequence[str]) -> FileList:
-        """The list of files of these names below `root`."""
+        """Return the list of files of these names below `root`."""
         return FileList(root, np.array([os.fsencode(name) for name in names], dtype=np.bytes_))
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class FileList:
         return (self.path(position) for position in range(len(self)))
 
     def path(self, position: int) -> Path:
-        """One file."""
+        """Return one file."""
         return self.root / os.fsdecode(bytes(self.names[position]))
 
     def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
@@ -137,7 +137,7 @@ class LazyPictures:
         return self._decoded(index, lambda row, picture, name: self._window(picture, draws.of(row)))
 
     def select(self, index: IntArray) -> LazyPictures:
-        """The same pictures at these positions only, still encoded."""
+        """Return the same pictures at these positions only, still encoded."""
         return replace(self, source=self.source.select(index))
 
     def _decoded(self, index: IntArray, shown: Callable[[int, Image.Image, str], Image.Image]) -> UInt8Array:
@@ -171,13 +171,13 @@ class ManyPictures(LazyPictures):
     """Pictures too many to be read for a digest: told apart by the names and sizes of their files."""
 
     def fingerprint(self) -> Iterable[bytes]:
-        """How they are shown, then every name and size."""
+        """Return how they are shown, then every name and size."""
         yield repr((self.size, self.mode, self.resize, self.share)).encode()
         yield from self.source.fingerprint()
 
 
 def fit(picture: Image.Image, size: tuple[int, int], share: float = 1.0) -> Image.Image:
-    """`picture` scaled so that it covers (height, width) and cropped about its centre, bilinear with anti-aliasing.
+    """Scale `picture` so that it covers (height, width), and crop it about its centre; bilinear, anti-aliased.
 
     Args:
         picture: any picture.
@@ -211,7 +211,7 @@ def refuse_size(name: str, shape: tuple[int, int], size: tuple[int, int]) -> NoR
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], *, each: int = PICTURES_A_WORKER) -> list[R]:
-    """`[work(item) for item in items]`, by threads where there are enough items; the first error is raised.
+    """Return `[work(item) for item in items]`, by threads where there are enough items; the first error is raised.
 
     Args:
         work: must be safe to call from several threads.

@@ -40,7 +40,7 @@ class Listing:
     nested: tuple[str, ...]
 
     def notes(self, where: str) -> tuple[str, ...]:
-        """What a user should know of them; `where` names the part."""
+        """Return what a user should know of them; `where` names the part."""
         notes = []
         if self.others:
             notes.append(f"{where}: left out {left_out(self.others)}")
@@ -66,33 +66,33 @@ def left_out(names: Sequence[str]) -> str:
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a file or folder is hidden (`.DS_Store`, `._x.jpg`) or left there by a system (`Thumbs.db`)."""
+    """Return whether a file or folder is hidden (`.DS_Store`, `._x.jpg`) or left there by a system (`Thumbs.db`)."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def folders_in(root: Path) -> list[Path]:
-    """The folders in `root`, by the names of their classes; hidden ones are passed over."""
+    """Return the folders in `root`, by the names of their classes; hidden ones are passed over."""
     found = [entry for entry in root.iterdir() if entry.is_dir() and not is_passed_over(entry.name)]
     return sorted(found, key=lambda folder: (class_name(folder), folder.name))
 
 
 def files_in(root: Path) -> list[str]:
-    """The names of the files in `root`, sorted; hidden ones are passed over."""
+    """Return the names of the files in `root`, sorted; hidden ones are passed over."""
     return sorted(entry.name for entry in root.iterdir() if not entry.is_dir() and not is_passed_over(entry.name))
 
 
 def class_name(folder: Path) -> str:
-    """The class that a folder is of: its name in Unicode's form NFC, since systems differ in how they write an "é"."""
+    """Return the class of a folder: its name in Unicode's form NFC, since systems differ in how they write an "é"."""
     return unicodedata.normalize("NFC", folder.name)
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
-    """The classes of a folder that holds one folder a class: their names, sorted."""
+    """Return the classes of a folder that holds one folder a class: their names, sorted."""
     return tuple(dict.fromkeys(class_name(folder) for folder in folders_in(root)))
 
 
 def list_pictures(root: Path, class_names: Sequence[str], *, others: bool = False) -> Listing:
-    """The pictures of one part; those in subfolders of a class folder, at any depth, are of that class.
+    """Return the pictures of one part; those in subfolders of a class folder, at any depth, are of that class.
 
     Args:
         root: a folder that holds one folder a class.

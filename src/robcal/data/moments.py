@@ -42,7 +42,7 @@ class Moments:
 
     @classmethod
     def of(cls, split: Split) -> Moments:
-        """The moments of a split, in float64: large offsets, such as times in seconds since 1970, cost no digits.
+        """Compute the moments of a split, in float64: large offsets, such as seconds since 1970, cost no digits.
 
         Blocks are joined by the update of Chan, Golub & LeVeque (1983, "Algorithms for computing the sample variance",
         equation 2.1), which subtracts means before it squares.
@@ -83,7 +83,7 @@ def fitted_rows(split: Split) -> IntArray:
 
 
 def constant_notes(splits: Mapping[str, Split], moments: Moments) -> tuple[str, ...]:
-    """What a user should know of features that do not vary in the training split.
+    """Return what a user should know of features that do not vary in the training split.
 
     Args:
         splits: "train" and the others, whose inputs are arrays in memory.
@@ -128,7 +128,7 @@ def _by_feature(values: npt.NDArray[Any]) -> FloatArray:
 
 
 def named(kind: str, numbers: Sequence[int] | IntArray) -> str:
-    """Which features a sentence is about, with its verb; at most `MOST_NAMED` numbers.
+    """Return which features a sentence is about, with its verb; at most `MOST_NAMED` numbers.
 
     >>> named("column", [3]), named("column", [3, 5, 7])
     ('column 3 is', 'columns 3, 5 and 7 are')

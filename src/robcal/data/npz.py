@@ -46,7 +46,7 @@ class Layout:
     labels: str
 
     def keys(self, part: str) -> tuple[str, str]:
-        """The names of the inputs and labels of a part."""
+        """Return the names of the inputs and labels of a part."""
         return self.inputs.format(part=part), self.labels.format(part=part)
 
     def __str__(self) -> str:

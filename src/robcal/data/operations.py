@@ -33,7 +33,7 @@ class Choice:
     sign: torch.Tensor
 
     def of(self, *names: str) -> torch.Tensor:
-        """(n,) int64, the images that one of these operations is for."""
+        """Return (n,) int64, the images that one of these operations is for."""
         wanted = torch.tensor([OPERATIONS.index(name) for name in names], device=self.operation.device)
         return torch.isin(self.operation, wanted).nonzero()[:, 0]
 

@@ -102,7 +102,7 @@ def find_columns(path: Path, file: Any, label_columns: Sequence[str] = LABEL_COL
 
 
 def image_column(table: Any, leaf: str) -> Any:
-    """The column of a table or batch that a leaf names: itself, or the struct that holds it."""
+    """Return the column of a table or batch that a leaf names: itself, or the struct that holds it."""
     return table.column(leaf if leaf in table.schema.names else leaf.rpartition(".")[0])
 
 
@@ -173,7 +173,7 @@ class ParquetRows:
         return replace(self, rows=self.rows[index])
 
     def fingerprint(self) -> Iterable[bytes]:
-        """The shards' names and sizes, and the numbers of the rows."""
+        """Return the shards' names and sizes, and the numbers of the rows."""
         for file in self.files:
             yield f"{file.name}:{file.stat().st_size};".encode()
         yield np.ascontiguousarray(self.rows).tobytes()
@@ -191,7 +191,7 @@ def _read_group(path: Path, group: int, column: str, written: int) -> Any:
 
 
 def list_rows(paths: Sequence[Path]) -> tuple[ParquetRows, StoredLabels]:
-    """What the parquet files of one part hold, without reading a picture.
+    """Return what the parquet files of one part hold, without reading a picture.
 
     Args:
         paths: the shards, in order.

@@ -120,7 +120,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Resolves the names of `STAND_INS` and no other; never imports anything."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """The stand-in for a name.
+        """Return the stand-in for a name.
 
         Raises:
             UnpicklingError: for every other name.
@@ -132,7 +132,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(data: bytes, *, source: str) -> Any:
-    """The plain containers, numbers, strings and numeric arrays in a pickle; nothing in it is executed.
+    """Return the plain containers, numbers, strings and numeric arrays in a pickle; nothing in it is executed.
 
     Args:
         data: a pickle, protocol 0 to 4 (Python 2's too; its strings come as bytes).
@@ -179,7 +179,7 @@ class _Finisher:
         self._items, self._bytes = 0, 0
 
     def finish(self, value: Any) -> Any:
-        """`value` with its arrays.
+        """Return `value` with its arrays.
 
         Raises:
             UnpicklingError: if it holds more than `MOST_ITEMS` or `MOST_BYTES`, or a stand-in that is no array.

@@ -108,7 +108,7 @@ def open_picture(source: Path | bytes, mode: ColourMode | None, *, name: str = "
 
 
 def convert(picture: Image.Image, mode: ColourMode) -> Image.Image:
-    """A picture of 8 bits a channel, grey or coloured.
+    """Return a picture of 8 bits a channel, grey or coloured.
 
     16 bits become 8 by round(v · 255 / 65535), so that white stays white (Pillow would cut all off at 255; a coloured
     PNG of 16 bits reaches us as its high bytes, which differ by one level at most). Transparency is dropped and the

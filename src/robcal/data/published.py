@@ -81,7 +81,7 @@ PUBLISHED: Mapping[str, Publication] = {
 
 
 def where_to_find(title: str, *names: str) -> str:
-    """Where the files of a data set are, as a sentence without its full stop, for errors.
+    """Return where the files of a data set are, as a sentence without its full stop, for errors.
 
     Args:
         title: a key of `PUBLISHED`.

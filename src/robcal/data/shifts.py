@@ -53,7 +53,7 @@ class ShiftSource(Protocol):
         ...
 
     def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """The examples of `split`, which have the positions `index` in the test split, shifted.
+        """Return the examples of `split`, which have the positions `index` in the test split, shifted.
 
         What robcal makes is made when a batch of it is asked for: see `ShiftedInputs`.
         """
@@ -213,7 +213,7 @@ class OfficialFiles:
 
 
 def shift_source(data: Dataset, official: str | None = None, *, test_limit: int | None = None) -> ShiftSource:
-    """What shifts the test split of a data set.
+    """Return what shifts the test split of a data set.
 
     Args:
         data: the data set.

@@ -148,7 +148,7 @@ def cut(split: Split, fraction: float, seed: int, num_classes: int, what: str) -
 
 
 def limit(split: Split, size: int | None, seed: int, num_classes: int, name: str) -> Split:
-    """A stratified subset of at most `size` examples, in the order of the files (all of them where size is None).
+    """Draw a stratified subset of at most `size` examples, in the order of the files (None: all of them).
 
     Raises:
         InputError: if `size` has no room for one example of every class.

@@ -36,7 +36,7 @@ class Features:
 
     @classmethod
     def of(cls, table: npt.NDArray[Any]) -> Features:
-        """The mean and standard deviation of each column of an (N, D) table, computed in float64."""
+        """Return the mean and standard deviation of each column of an (N, D) table, computed in float64."""
         values = as_array(table, "table").astype(np.float64)
         return cls(values.mean(0).astype(np.float32), values.std(0).astype(np.float32))
 

@@ -58,7 +58,7 @@ def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
 
 
 def transition(delta: torch.Tensor, epsilon: float, rho: float) -> torch.Tensor:
-    """(B,) `lambda = (1 - min(1, max |delta| / epsilon))^rho` (equation 6).
+    """Return (B,) `lambda = (1 - min(1, max |delta| / epsilon))^rho` (equation 6).
 
     >>> transition(torch.tensor([[0.0, 0.0], [-0.01, 0.0], [0.02, 0.02]]), 0.02, 2.0)
     tensor([1.0000, 0.2500, 0.0000])
@@ -67,12 +67,12 @@ def transition(delta: torch.Tensor, epsilon: float, rho: float) -> torch.Tensor:
 
 
 def fade(targets: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """(B, Z) `lambda t + (1 - lambda) / Z` (equation 5); `share` is (B,) lambda."""
+    """Return (B, Z) `lambda t + (1 - lambda) / Z` (equation 5); `share` is (B,) lambda."""
     return share[:, None] * targets + (1 - share[:, None]) / targets.shape[1]
 
 
 def rival_log_confidence(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) `max_{k != y} log p_k`: largest where `p_k` is (equation 4), and it never underflows."""
+    """Return (B,) `max_{k != y} log p_k`: largest where `p_k` is (equation 4), and it never underflows."""
     log_probs = functional.log_softmax(logits, dim=1)
     return log_probs.scatter(1, labels[:, None], -torch.inf).amax(1)
 

@@ -129,7 +129,7 @@ class _States:
         self.shared = sum(part.init is not no_state for part in parts) > 1
 
     def init(self, info: RunInfo) -> State:
-        """The states of all parts."""
+        """Return the states of all parts."""
         return {key: value for part in self.parts for key, value in self._put(part, part.init(info)).items()}
 
     def after_epoch(self, state: State, info: EpochInfo) -> State:
@@ -140,7 +140,7 @@ class _States:
         return state
 
     def of(self, part: Method, name: str) -> Any:
-        """A function of a part, of the whole state."""
+        """Return a function of a part, of the whole state."""
         return _BY_STATE[name](self, part) if self.shared else getattr(part, name)
 
     def _targets(self, part: Method) -> Callable[[State, Batch, int], torch.Tensor]:

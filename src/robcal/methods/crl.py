@@ -60,7 +60,7 @@ def crl(weight: float = 1.0) -> Method:
 
 
 def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch.Tensor:
-    """(B,) float32 `c = (count - min) / (epochs - min)`, min over all examples; 0 while all counts are equal.
+    """Return (B,) float32 `c = (count - min) / (epochs - min)`, min over all examples; 0 while all counts are equal.
 
     Args:
         counts: (N,) integers, in how many epochs each example was right.

@@ -54,7 +54,7 @@ def flsd53() -> Method:
 
 
 def flsd_gamma(logits: torch.Tensor) -> torch.Tensor:
-    """(B, Z) the gamma of each probability: 5 in [0, .2), 3 in [.2, 1].
+    """Return (B, Z) the gamma of each probability: 5 in [0, .2), 3 in [.2, 1].
 
     >>> flsd_gamma(torch.log(torch.tensor([[0.1, 0.2, 0.7]]))).tolist()
     [[5.0, 3.0, 3.0]]

@@ -40,13 +40,13 @@ class Ball:
     high: torch.Tensor
 
     def project(self, delta: torch.Tensor) -> torch.Tensor:
-        """The nearest allowed perturbation."""
+        """Return the nearest allowed perturbation."""
         moved = self.inputs + delta.clamp(-self.epsilon, self.epsilon)
         return torch.minimum(torch.maximum(moved, self.low), self.high) - self.inputs
 
 
 def attack_state(info: RunInfo) -> State:
-    """What an attacking method remembers: the box of the data, the seed of the run and the number of steps taken."""
+    """Return what an attacking method remembers: the data's box, the run's seed and the number of steps taken."""
     low, high = (-np.inf, np.inf) if info.box is None else info.box
     return {
         "low": torch.as_tensor(low, dtype=torch.float32),
@@ -57,24 +57,24 @@ def attack_state(info: RunInfo) -> State:
 
 
 def next_step(state: State) -> State:
-    """The state after one batch."""
+    """Return the state after one batch."""
     return {**state, "step": state["step"] + 1}
 
 
 def ball_around(state: State, inputs: torch.Tensor, epsilon: float) -> Ball:
-    """The ball about a batch, cut with the box that `attack_state` remembers."""
+    """Return the ball about a batch, cut with the box that `attack_state` remembers."""
     centre = inputs.detach()
     return Ball(centre, epsilon, state["low"].to(centre.device), state["high"].to(centre.device))
 
 
 def generator_of(state: State, device: torch.device) -> torch.Generator:
-    """The generator of this batch's random starts: a function of (seed, step), so that a resumed run repeats it."""
+    """Make the generator of this batch's random starts, of (seed, step), so that a resumed run repeats it."""
     return torch.Generator(device).manual_seed(seed_of(int(state["seed"]), int(state["step"])))
 
 
 @contextmanager
 def under_attack(model: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode, without the wrapper of distributed training; every module's mode comes back after."""
+    """Set the network to eval mode, without the wrapper of distributed training; its modes come back after."""
     network: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -118,7 +118,7 @@ class FixedDropout(nn.Module):
         self.seed = seed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, …) → the same shape: kept units over 1 - rate, the others 0."""
+        """Map (B, …) to the same shape: kept units over 1 - rate, the others 0."""
         shape = (x.shape[1], *([1] * (x.ndim - 2))) if self.by_channel else tuple(x.shape[1:])
         keep = torch.rand(shape, generator=torch.Generator().manual_seed(self.seed)) >= self.rate
         return x * keep.to(x.device, x.dtype) / (1 - self.rate) if self.rate < 1 else torch.zeros_like(x)

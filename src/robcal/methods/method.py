@@ -133,12 +133,12 @@ def any_network(network: nn.Module, dataset: Dataset) -> None:
 
 
 def no_state(info: RunInfo) -> State:
-    """A method without memory."""
+    """Return a method without memory."""
     return {}
 
 
 def one_hot_targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
-    """(B, Z) float32: the hard labels."""
+    """Return (B, Z) float32: the hard labels."""
     return _identity(num_classes, batch.labels.device).index_select(0, batch.labels)
 
 
@@ -166,7 +166,7 @@ def keep_state(state: State, info: EpochInfo) -> State:
 
 
 def no_epsilon(state: State) -> tuple[float, ...]:
-    """A method that does not smooth per level has no course of eps to show."""
+    """Return a method that does not smooth per level has no course of eps to show."""
     return ()
 
 

@@ -85,7 +85,7 @@ def swag(start: float = DEFAULT_START, rank: int = 20, samples: int = DEFAULT_SA
 
 
 def take_in(state: State, weights: torch.Tensor, rank: int) -> State:
-    """The moments with one more vector of weights, (P,) float32, among them.
+    """Return the moments with one more vector of weights, (P,) float32, among them.
 
     >>> state = {"count": torch.tensor(0), "mean": None, "squares": None, "deviations": None}
     >>> for value in (1.0, 3.0):
@@ -103,7 +103,7 @@ def take_in(state: State, weights: torch.Tensor, rank: int) -> State:
 
 
 def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """One vector of weights from the Gaussian of SWAG (Maddox et al. 2019, equation 1).
+    """Return one vector of weights from the Gaussian of SWAG (Maddox et al. 2019, equation 1).
 
         theta = mean + sqrt(diagonal / 2) * z + deviations' z' / sqrt(2 (K - 1)),   z, z' standard normal
 

@@ -51,7 +51,7 @@ class Normalized(nn.Module):
         self.register_buffer("std", std.float())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, …) inputs in input units → (B, Z) logits."""
+        """Return (B, …) inputs in input units → (B, Z) logits."""
         shape = (1, -1, *([1] * (x.ndim - 2)))
         logits: torch.Tensor = self.network((x - self.mean.view(shape)) / self.std.view(shape))
         return logits

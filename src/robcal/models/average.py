@@ -27,6 +27,6 @@ class Average(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(B, …) inputs → (B, Z) log-probabilities."""
+        """Return (B, …) inputs → (B, Z) log-probabilities."""
         logs = torch.stack([member(inputs).log_softmax(1) for member in self.members])
         return logs.logsumexp(0) - math.log(len(self.members))

@@ -43,7 +43,7 @@ class PreActivationBottleneck(nn.Module):
         self.shortcut = nn.Conv2d(inside, outside, 1, stride=stride) if inside != outside else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inside, H, W) → (B, outside, H / stride, W / stride)."""
+        """Map (B, inside, H, W) to (B, outside, H / stride, W / stride)."""
         y = self.conv1(x if self.norm1 is None else functional.relu(self.norm1(x)))
         y = self.conv2(functional.relu(self.norm2(y)))
         y = self.conv3(functional.relu(self.norm3(y)))
@@ -115,7 +115,7 @@ class Bottleneck(nn.Module):
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outside))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inside, H, W) → (B, 4 width, H / stride, W / stride)."""
+        """Map (B, inside, H, W) to (B, 4 width, H / stride, W / stride)."""
         y = functional.relu(self.norm1(self.conv1(x)))
         y = functional.relu(self.norm2(self.conv2(y)))
         y = self.norm3(self.conv3(y))

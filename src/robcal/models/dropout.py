@@ -17,7 +17,7 @@ DROPOUT_LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def has_dropout(network: nn.Module) -> bool:
-    """Whether the network has a module of dropout that drops anything."""
+    """Return whether the network has a module of dropout that drops anything."""
     return any(isinstance(module, DROPOUT_LAYERS) and module.p > 0 for module in network.modules())
 
 

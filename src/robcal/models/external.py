@@ -47,12 +47,12 @@ _admitted: dict[str, Callable[..., Any]] = {}
 
 
 def is_external(name: str) -> bool:
-    """Whether a model's name has the form `timm:NAME`, `torchvision:NAME` or `package.module:factory`."""
+    """Return whether a model's name has the form `timm:NAME`, `torchvision:NAME` or `package.module:factory`."""
     return ":" in name
 
 
 def is_factory(name: str) -> bool:
-    """Whether a model's name stands for code of the user's own.
+    """Return whether a model's name stands for code of the user's own.
 
     >>> is_factory("timm:resnet18"), is_factory("my.networks:build")
     (False, True)

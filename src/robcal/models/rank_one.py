@@ -45,7 +45,7 @@ class RankOneLayer(nn.Module):
         self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, …) → what the layers of the members make of their rows."""
+        """Return (B, …) → what the layers of the members make of their rows."""
         member = torch.arange(len(x), device=x.device) % len(self.r)
         y: torch.Tensor = self.layer(x * self._of_rows(self.r, member, x)) * self._of_rows(self.s, member, x)
         return y if self.bias is None else y + self._of_rows(self.bias, member, x)
@@ -67,7 +67,7 @@ class BatchEnsemble(nn.Module):
         self.network, self.members = network, members
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, …) → (B, Z) logits of one member in train mode; log mean probabilities of all in eval mode."""
+        """Map (B, …) to (B, Z) logits of one member in train mode; log mean probabilities of all in eval mode."""
         if self.training:
             logits: torch.Tensor = self.network(x)
             return logits
@@ -115,5 +115,5 @@ def with_members(network: nn.Module, members: int) -> BatchEnsemble:
 
 
 def has_members(network: nn.Module) -> bool:
-    """Whether a network, or a part of it, has rank-one members."""
+    """Return whether a network, or a part of it, has rank-one members."""
     return any(isinstance(module, BatchEnsemble) for module in network.modules())

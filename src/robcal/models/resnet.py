@@ -31,7 +31,7 @@ class PreActivationBlock(nn.Module):
         self.shortcut = nn.Conv2d(inside, outside, 1, stride=stride, bias=False) if changes else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inside, H, W) → (B, outside, H / stride, W / stride)."""
+        """Map (B, inside, H, W) to (B, outside, H / stride, W / stride)."""
         active = functional.relu(self.norm1(x))
         residual = self.conv2(functional.relu(self.norm2(self.conv1(active))))
         shortcut: torch.Tensor = x if self.shortcut is None else self.shortcut(active)
@@ -41,7 +41,7 @@ class PreActivationBlock(nn.Module):
 def residual_network(
     input_shape: tuple[int, ...], num_classes: int, *, stem: int, widths: Sequence[int], blocks_per_stage: int
 ) -> nn.Module:
-    """A 3x3 stem, one stage a width (the first at stride 1, the others at 2), BN, ReLU, mean over positions, linear.
+    """Build a 3x3 stem, one stage a width (strides 1, 2, 2, …), BN, ReLU, mean over positions, linear.
 
     Raises:
         InputError: if the inputs are not images.

@@ -70,7 +70,7 @@ def check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def says_its_network(path: Path) -> bool:
-    """Whether a safetensors file is a checkpoint of robcal, which names its network beside the tensors."""
+    """Return whether a safetensors file is a checkpoint of robcal, which names its network beside the tensors."""
     from safetensors import safe_open
 
     with reading(path, "the checkpoint"), safe_open(path, framework="pt") as file:

@@ -97,7 +97,7 @@ def thinned_evenly(count: int, limit: int) -> tuple[int, ...]:
 
 
 def nice_step(low: float, high: float, count: int) -> float:
-    """The smallest of 1, 2, 2.5, 5 times a power of ten that covers the range in at most `count` steps."""
+    """Return the smallest of 1, 2, 2.5, 5 times a power of ten that covers the range in at most `count` steps."""
     rough = max(high - low, 1e-12) / count
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
@@ -109,10 +109,10 @@ def step_decimals(step: float) -> int:
 
 
 def tick_names(ticks: Sequence[str]) -> tuple[str, ...]:
-    """The names that `named_ticks` makes room for."""
+    """Return the names that `named_ticks` makes room for."""
     return tuple(shortened(tick, 12) for tick in ticks)
 
 
 def shortened(text: str, length: int) -> str:
-    """`text`, cut with an ellipsis where it is longer than `length`."""
+    """Return `text`, cut with an ellipsis where it is longer than `length`."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

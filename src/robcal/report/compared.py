@@ -22,7 +22,7 @@ MOST_TOLD = 3
 
 
 def comparison_headline(results: Results) -> str:
-    """Which methods are better calibrated than the first, which worse, and which cannot be told from it."""
+    """Return which methods are better calibrated than the first, which worse, and which cannot be told from it."""
     baseline, *others = results.methods
     known = [method for method in others if _is_known(method)]
     if not (known and _is_known(baseline)):
@@ -34,7 +34,7 @@ def comparison_headline(results: Results) -> str:
 
 
 def comparisons(results: Results) -> tuple[str, ...]:
-    """One sentence a pair of methods that is compared: each with the first, then the further pairs of the results."""
+    """Write a sentence a pair of methods that is compared: each with the first, then the further pairs."""
     baseline, *others = results.methods
     told = others if len(others) <= MOST_TOLD else [_lowest_ece(others)]
     pairs = [(method.name, baseline.name) for method in told]
@@ -43,7 +43,7 @@ def comparisons(results: Results) -> tuple[str, ...]:
 
 
 def comparison(results: Results, first: str, second: str) -> str:
-    """What the first of two methods is better in, what it is worse in, by how much, and what cannot be told.
+    """Return what the first of two methods is better in, what it is worse in, by how much, and what cannot be told.
 
     Args:
         results: both methods, and their paired difference if there is one.

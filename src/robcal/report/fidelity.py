@@ -19,7 +19,7 @@ _KINDS = {"candidate": "", "reference": "reference: ", "ceiling": "noise ceiling
 
 
 def fidelity_section(results: Results) -> Section | None:
-    """The fidelity of the scores as a table; the noise ceiling stands in it too."""
+    """Return the fidelity of the scores as a table; the noise ceiling stands in it too."""
     if not results.fidelity:
         return None
     shown = [name for name in FIDELITY_TITLES if any(name in row.metrics for row in results.fidelity)]
@@ -37,7 +37,7 @@ def fidelity_section(results: Results) -> Section | None:
 
 
 def text_fidelity(rows: Sequence[FidelityRow]) -> Table:
-    """The table for a terminal of 80 columns.
+    """Return the table for a terminal of 80 columns.
 
     Args:
         rows: candidates, references and ceilings, in the order to show.

@@ -76,7 +76,7 @@ def draw_series(
     second_ticks: Sequence[str] = (),
     percent: bool = False,
 ) -> str:
-    """A quantity over named positions, methods side by side, with the intervals as bars.
+    """Return a quantity over named positions, methods side by side, with the intervals as bars.
 
     Args:
         series: one a method.
@@ -148,7 +148,7 @@ def draw_accuracy_confidence(
 
 
 def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, title: str) -> str:
-    """The signed gap of named groups, one row a group, methods side by side."""
+    """Return the signed gap of named groups, one row a group, methods side by side."""
     shown = [shortened(formatting.clean_text(name), 16) for name in names]
     height = 56 + 22.0 * len(names)
 
@@ -175,7 +175,7 @@ def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, tit
 
 
 def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scale: Sequence[LevelCourse] = ()) -> str:
-    """A quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend.
+    """Return a quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend.
 
     Args:
         course: the values.
@@ -210,7 +210,7 @@ def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scal
 
 
 def draw_curves(series: Sequence[Series], *, key: str, title: str, y_label: str, percent: bool = False) -> str:
-    """A quantity over the epochs, one line a method."""
+    """Return a quantity over the epochs, one line a method."""
     epochs = sorted({int(x) for one in series for x in one.x})
 
     def draw(figure: Figure) -> None:

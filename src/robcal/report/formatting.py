@@ -25,7 +25,7 @@ _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 
 
 def clean_text(text: object) -> str:
-    r"""`text` on one line, with everything a page or a terminal must not receive replaced by U+FFFD.
+    r"""Return `text` on one line, with everything a page or a terminal must not receive replaced by U+FFFD.
 
     Control characters (escape sequences, NUL), lone surrogates, non-characters and bidirectional overrides are
     replaced; letters of any script, emoji and markup stay what they are (the page escapes markup).
@@ -52,7 +52,7 @@ def joined(parts: Sequence[str]) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """`value` with a fixed number of decimals; "–" for None and NaN, "∞" for infinity, never "-0".
+    """Return `value` with a fixed number of decimals; "–" for None and NaN, "∞" for infinity, never "-0".
 
     Example:
         >>> number(-0.01234), number(float("nan")), number(float("inf")), number(-0.00001)
@@ -67,7 +67,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def short(value: float | None, digits: int = 3, write: Callable[[float | None, int], str] = number) -> str:
-    """A number without the leading zero, so that a row of a table fits 80 columns.
+    """Return a number without the leading zero, so that a row of a table fits 80 columns.
 
     Example:
         >>> short(0.1234), short(-0.5, 1), short(1.0)
@@ -89,7 +89,7 @@ def signed(value: float | None, digits: int = 4) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage.
+    """Return a share as a percentage.
 
     Example:
         >>> percent(0.9712)
@@ -100,7 +100,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """`value` to so many significant digits: for distances, whose scale is the user's.
+    """Return `value` to so many significant digits: for distances, whose scale is the user's.
 
     Example:
         >>> significant(0.0123456), significant(1234.5), significant(float("inf"))
@@ -116,7 +116,7 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def p_value(p: float, permutations: int = 0) -> str:
-    """A p-value in words, never smaller than its permutation test can resolve.
+    """Return a p-value in words, never smaller than its permutation test can resolve.
 
     Example:
         >>> p_value(0.0321), p_value(0.0), p_value(0.0, permutations=99)
@@ -131,12 +131,12 @@ def p_value(p: float, permutations: int = 0) -> str:
 
 
 def metric(name: str, value: float | None) -> str:
-    """The value of an over-all metric: percentages for accuracies, four decimals for the rest."""
+    """Return the value of an over-all metric: percentages for accuracies, four decimals for the rest."""
     return percent(value, 2) if name in PERCENT_METRICS else number(value, 4)
 
 
 def difference(name: str, value: float | None) -> str:
-    """The difference of an over-all metric, with its sign; percentage points ("pp") for accuracies."""
+    """Return the difference of an over-all metric, with its sign; percentage points ("pp") for accuracies."""
     if name not in PERCENT_METRICS:
         return signed(value, 4)
     text = signed(None if value is None else 100 * value, 2)
@@ -144,7 +144,7 @@ def difference(name: str, value: float | None) -> str:
 
 
 def difference_interval(name: str, estimate: Estimate | None) -> str:
-    """The interval of the difference of an over-all metric, accuracies in percentage points; "" where none is known.
+    """Write the interval of the difference of an over-all metric, accuracies in percentage points; "" for none.
 
     Example:
         >>> difference_interval("accuracy", Estimate(0.01, -0.005, 0.025))
@@ -154,14 +154,14 @@ def difference_interval(name: str, estimate: Estimate | None) -> str:
 
 
 def has_interval(estimate: Estimate | None) -> bool:
-    """Whether both ends of an interval are known."""
+    """Return whether both ends of an interval are known."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return False
     return not (math.isnan(estimate.low) or math.isnan(estimate.high))
 
 
 def interval(estimate: Estimate | None, write: Callable[[float | None], str]) -> str:
-    """The interval as "[low, high]", or "" where none is known.
+    """Return the interval as "[low, high]", or "" where none is known.
 
     Example:
         >>> interval(Estimate(0.5, 0.25, 0.75), number)
@@ -173,7 +173,7 @@ def interval(estimate: Estimate | None, write: Callable[[float | None], str]) ->
 
 
 def with_interval(estimate: Estimate | None, write: Callable[[float | None], str]) -> str:
-    """The value, followed by its interval where one is known."""
+    """Return the value, followed by its interval where one is known."""
     if estimate is None:
         return NOTHING
     return f"{write(estimate.value)} {interval(estimate, write)}".rstrip()

@@ -80,7 +80,7 @@ def plain_table() -> Table:
 
 
 def markdown_levels(method: MethodResult) -> str:
-    """The same table as GitHub-flavoured Markdown."""
+    """Return the same table as GitHub-flavoured Markdown."""
     lines = ["| level | " + " | ".join(HEADINGS) + " |", "|" + "---:|" * (1 + len(HEADINGS))]
     lines += ["| " + " | ".join(level_cells(row)) + " |" for row in method.levels]
     return "\n".join(lines) + "\n"

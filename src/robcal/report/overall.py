@@ -36,7 +36,7 @@ class Overall:
 
 
 def overall(results: Results) -> Overall:
-    """The over-all table of the page."""
+    """Return the over-all table of the page."""
     rows = table_rows(results)
     seeds = {method.name: method.seeds for method in results.methods}
     heads = tuple((row.title, _seed_text(seeds[row.name]) if row.kind == "method" else "paired") for row in rows)
@@ -98,7 +98,7 @@ def _seed_numbers(results: Results) -> Numbers | None:
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, text) of every leaf of a JSON-able value."""
+    """Yield (dotted name, text) of every leaf of a JSON-able value."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from flat(inner, f"{prefix}.{name}" if prefix else str(name))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def render_html(results: Results) -> str:
-    """The report as one self-contained HTML page.
+    """Return the report as one self-contained HTML page.
 
     Every string of the results is escaped; sections without data are left out; the same results give the same bytes.
 
@@ -78,7 +78,7 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def environment() -> Environment:
-    """What renders the package's templates: everything is escaped, and a name without a value is an error."""
+    """Return what renders the package's templates: everything is escaped, and a name without a value is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

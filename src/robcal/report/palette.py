@@ -38,7 +38,7 @@ _LEVEL_ENDS = ((0.0, 0.78), (1.0, 0.30))
 
 
 def theme_css() -> str:
-    """The custom properties of both themes; print always uses the light one."""
+    """Return the custom properties of both themes; print always uses the light one."""
     light, dark = (_properties(theme) for theme in (0, 1))
     return (
         f":root {{ color-scheme: light dark; {light} }}\n"

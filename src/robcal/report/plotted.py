@@ -115,7 +115,7 @@ class Box:
 
 
 def reliability_points(method: MethodResult) -> tuple[ReliabilityPoint, ...]:
-    """The non-empty bins of the reliability diagram, each with the gap at the bin's mean confidence.
+    """Return the non-empty bins of the reliability diagram, each with the gap at the bin's mean confidence.
 
     Example:
         >>> from robcal.base.types import ReliabilityBin
@@ -144,7 +144,7 @@ def reliability_points(method: MethodResult) -> tuple[ReliabilityPoint, ...]:
 
 
 def level_series(results: Results, quantity: GroupQuantity) -> tuple[Series, ...]:
-    """A quantity of every robustness level, one series a method that has levels with a finite value."""
+    """Return a quantity of every robustness level, one series a method that has levels with a finite value."""
     found = (
         _series(position, range(len(method.levels)), _estimates(method.levels, quantity))
         for position, method in enumerate(results.methods)
@@ -159,7 +159,7 @@ def level_ticks(results: Results) -> tuple[str, ...]:
 
 
 def shared_score_ranges(results: Results) -> tuple[tuple[float, float], ...]:
-    """(lowest, highest) distance of every level, or () where unknown or not the same for all methods with levels."""
+    """Return (lowest, highest) distance of every level, or () where unknown or not the same for all methods."""
     ranges = {
         tuple((_end(row.score_low), _end(row.score_high)) for row in method.levels)
         for method in results.methods
@@ -172,7 +172,7 @@ def shared_score_ranges(results: Results) -> tuple[tuple[float, float], ...]:
 
 
 def group_names(results: Results, grouping: str, *, limit: int) -> tuple[tuple[str, ...], bool]:
-    """The groups to draw, in the results' order, and whether all are: beyond `limit`, those of largest |gap|."""
+    """Return the groups to draw, in the results' order, and whether all are: beyond `limit`, those of largest |gap|."""
     largest: dict[str, float] = {}
     for method in results.methods:
         for row in method.groups.get(grouping, ()):
@@ -183,7 +183,7 @@ def group_names(results: Results, grouping: str, *, limit: int) -> tuple[tuple[s
 
 
 def group_series(results: Results, grouping: str, names: Sequence[str], quantity: GroupQuantity) -> tuple[Series, ...]:
-    """A quantity of the named groups, one series a method that has any of them; NaN where it lacks one."""
+    """Return a quantity of the named groups, one series a method that has any of them; NaN where it lacks one."""
     collected = []
     for position, method in enumerate(results.methods):
         rows = method.groups.get(grouping, ())
@@ -194,7 +194,7 @@ def group_series(results: Results, grouping: str, names: Sequence[str], quantity
 
 
 def history_course(history: Sequence[EpochRow], quantity: HistoryQuantity) -> LevelCourse | None:
-    """A quantity of every level over the epochs, or None where no epoch has a finite value.
+    """Return a quantity of every level over the epochs, or None where no epoch has a finite value.
 
     Example:
         >>> rows = [EpochRow(1, 0.5, 0.9, 0.4, 0.1, epsilon=(0.2, 0.0)), EpochRow(2, 0.4, 0.9, 0.4, 0.1)]
@@ -212,7 +212,7 @@ def history_course(history: Sequence[EpochRow], quantity: HistoryQuantity) -> Le
 
 
 def curve_series(results: Results, quantity: CurveQuantity) -> tuple[Series, ...]:
-    """A validation or training quantity over the epochs, one series a method with a history."""
+    """Return a validation or training quantity over the epochs, one series a method with a history."""
     found = (
         _series(
             position,
@@ -237,7 +237,7 @@ def thinned(count: int, limit: int) -> tuple[int, ...]:
 
 
 def box_of(values: Sequence[float], *, method: int = 0, severity: int = 0) -> Box:
-    """The statistics of a box plot after Tukey: quartiles, whiskers within 1.5 interquartile ranges, outliers.
+    """Return the statistics of a box plot after Tukey: quartiles, whiskers within 1.5 interquartile ranges, outliers.
 
     Args:
         values: at least one finite number.

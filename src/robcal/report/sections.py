@@ -45,7 +45,7 @@ def sections(results: Results) -> tuple[Section, ...]:
 
 
 def worst_section(results: Results) -> Section | None:
-    """The wrong examples of highest confidence, of an audit."""
+    """Return the wrong examples of highest confidence, of an audit."""
     if len(results.methods) != 1 or not results.methods[0].worst:
         return None
     lead = "audit.worst(20) lists more of them, robcal audit --worst FILE.csv writes all."
@@ -53,7 +53,7 @@ def worst_section(results: Results) -> Section | None:
 
 
 def repair_section(results: Results) -> Section | None:
-    """What a recalibration would repair, of an audit."""
+    """Return what a recalibration would repair, of an audit."""
     repair = results.methods[0].repair if len(results.methods) == 1 else None
     if repair is None:
         return None
@@ -145,7 +145,7 @@ _LEVEL_SUBTITLES = {"ece": "Lower is better.", "gap": "Above zero: over-confiden
 
 
 def groups_section(results: Results) -> Section | None:
-    """The user's own groupings: the signed gap of each group."""
+    """Return the user's own groupings: the signed gap of each group."""
     groupings = dict.fromkeys(name for method in results.methods for name in method.groups)
     panels, tables = [], []
     for position, grouping in enumerate(groupings):
@@ -177,7 +177,7 @@ def _with_tables(section: Section, tables: Sequence[Numbers]) -> Section:
 
 
 def training_section(results: Results) -> Section | None:
-    """The course of training: validation curves, and the smoothing and the gap of every level."""
+    """Return the course of training: validation curves, and the smoothing and the gap of every level."""
     names = titles(results)
     panels = []
     for quantity, title, percent in (

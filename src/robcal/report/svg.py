@@ -43,23 +43,23 @@ _FONT_PATTERN = re.compile(r"font: (?:[a-z0-9]+ )*([0-9.]+)px[^;]*|; *font-famil
 
 
 def colour(role: str) -> str:
-    """The sentinel to draw with for a role of the theme."""
+    """Return the sentinel to draw with for a role of the theme."""
     return _SENTINEL.format(ROLES.index(role))
 
 
 def method_role(position: int) -> str:
-    """The colour role of the method at this position: the first has its own, the others' repeat after seven."""
+    """Return the colour role of the method at this position: the first has its own, the others' repeat after seven."""
     return f"method-{position and 1 + (position - 1) % (METHOD_COLOURS - 1)}"
 
 
 def level_role(level: int, num_levels: int) -> str:
-    """The colour role of a level: the sequential palette from the least to the most robust."""
+    """Return the colour role of a level: the sequential palette from the least to the most robust."""
     step = 0 if num_levels < 2 else round(level * (LEVEL_STEPS - 1) / (num_levels - 1))
     return f"level-{step}"
 
 
 def placeholder(position: int) -> str:
-    """What to draw in place of `names[position]` of `draw_svg`.
+    """Return what to draw in place of `names[position]` of `draw_svg`.
 
     A user's name may hold characters that the layout's font lacks, or dollar signs: it never goes through matplotlib.
     """

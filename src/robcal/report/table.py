@@ -44,7 +44,7 @@ class TableRow:
 
 
 def measured_metrics(results: Results) -> tuple[str, ...]:
-    """The metrics at least one method has: those of `METRIC_TITLES` in their order, then any other, sorted.
+    """Return the metrics at least one method has: those of `METRIC_TITLES` in their order, then any other, sorted.
 
     Raises:
         InputError: if the results hold no method.
@@ -57,7 +57,7 @@ def measured_metrics(results: Results) -> tuple[str, ...]:
 
 
 def metric_title(name: str) -> str:
-    """What people call the metric."""
+    """Return what people call the metric."""
     return METRIC_TITLES[name][0] if name in METRIC_TITLES else formatting.clean_text(name)
 
 
@@ -91,7 +91,7 @@ def table_rows(results: Results) -> tuple[TableRow, ...]:
 
 
 def text_table(results: Results, *, differences: bool = True) -> Table:
-    """The table for a terminal of 80 columns, in plain ASCII apart from the user's own names.
+    """Return the table for a terminal of 80 columns, in plain ASCII apart from the user's own names.
 
     A star marks the best value of a column, a tilde one that is not distinguishable from it; a line below says so.
 
@@ -162,6 +162,6 @@ def _short_cell(row: TableRow, name: str, *, bold: str = "") -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` with everything that Markdown or HTML would interpret made literal."""
+    """Return `text` with everything that Markdown or HTML would interpret made literal."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)

@@ -16,7 +16,7 @@ UNRANKED = frozenset({"gap"})
 
 
 def titles(results: Results) -> dict[str, str]:
-    """What each method is called on the page, by its name; a title used twice gets the name behind it."""
+    """Return what each method is called on the page, by its name; a title used twice gets the name behind it."""
     plain = [clean_text(method.title or method.name) for method in results.methods]
     return {
         method.name: title if plain.count(title) == 1 else f"{title} ({clean_text(method.name)})"
@@ -33,7 +33,7 @@ def remarks(results: Results) -> tuple[str, ...]:
 
 
 def paired_difference(results: Results, metric: str, first: str, second: str) -> Estimate | None:
-    """The paired difference first - second, where the results hold it or its opposite."""
+    """Return the paired difference first - second, where the results hold it or its opposite."""
     found = _held(results, metric, first, second)
     if found is not None:
         return found
@@ -73,13 +73,13 @@ def compare(results: Results, metric: str, first: str, second: str) -> Verdict:
 
 
 def better(metric: str, verdict: Verdict) -> bool:
-    """Whether the verdict is in the good direction of the metric."""
+    """Return whether the verdict is in the good direction of the metric."""
     lower_is_better = METRIC_TITLES[metric][1] if metric in METRIC_TITLES else True
     return verdict == ("lower" if lower_is_better else "higher")
 
 
 def best_method(results: Results, metric: str) -> MethodResult | None:
-    """The method with the best finite value, or None where fewer than two have one or the metric has no best."""
+    """Return the method with the best finite value, or None where fewer than two have one or the metric has no best."""
     lower_is_better = METRIC_TITLES[metric][1] if metric in METRIC_TITLES else True
     sign = 1.0 if lower_is_better else -1.0
     ranked = [

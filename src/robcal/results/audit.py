@@ -137,7 +137,7 @@ class Audit:
         return self.results.methods[0].trends
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON holds it, like results.json: "nan", "inf" and "-inf" for what is no finite number."""
+        """Return all as JSON holds it, like results.json: "nan", "inf" and "-inf" for what is no finite number."""
         everything: dict[str, Any] = plain(self.results)
         return everything
 
@@ -461,7 +461,7 @@ def audit_confidence_files(
 
 
 def read_beside(scores: Path | None, column: str | None, score_name: str | None, groups: Path | None) -> dict[str, Any]:
-    """The arguments of an audit that stand beside its predictions."""
+    """Return the arguments of an audit that stand beside its predictions."""
     return {
         "scores": None if scores is None else read_scores(scores, column),
         "groups": None if groups is None else {title_of(groups): read_array(groups, "the groups")},

@@ -126,7 +126,7 @@ def score_auto(
 
 
 def draw_rounds(inputs: Tensor | Inputs, *, seed: int = 0) -> list[IntArray]:
-    """Which examples are scored together: the pilot, rounds that double what is done, and the rest.
+    """Return which examples are scored together: the pilot, rounds that double what is done, and the rest.
 
     Args:
         inputs: (N, …), read once, a few at a time.
@@ -163,7 +163,7 @@ def _keys(inputs: Tensor | Inputs, seed: int) -> Iterator[FloatArray]:
 def attack_of_round(
     base: Restarts, log_errors: Sequence[Sequence[int]], distances: Sequence[Any], total: int, num_levels: int
 ) -> Restarts:
-    """The attack of the next round, by what the rounds before have shown: doubts, bands of the cuts, and precision.
+    """Choose the attack of the next round by what those before have shown: doubts, bands of the cuts, precision.
 
     Args:
         base: the attack of the pilot.
@@ -183,7 +183,7 @@ def attack_of_round(
 
 
 def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> float:
-    """How precise distances must be for their levels: a sixteenth of the width of a level, where these are narrow.
+    """Say how precise distances must be for their levels: a sixteenth of a level's width, where these are narrow.
 
     Args:
         distance: (n,) distances, +inf where censored.
@@ -206,7 +206,7 @@ def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> fl
 
 
 def cut_bands(distance: Any, total: int, num_levels: int = 10, *, errors: float = 1.0) -> tuple[Band, ...]:
-    """Where the cuts between the levels of a whole data set lie, judged by a random sample of it.
+    """Return where the cuts between the levels of a whole data set lie, judged by a random sample of it.
 
     The share p of examples below a cut is known; in a sample of n of N (drawn without replacement) the share below the
     same distance has a standard error of √(p (1 − p) / n · (1 − n / N)).
@@ -238,7 +238,7 @@ def cut_bands(distance: Any, total: int, num_levels: int = 10, *, errors: float 
 
 
 def join_rounds(rounds: Sequence[IntArray], parts: Sequence[Scores], num_levels: int) -> Scores:
-    """The scores of all rounds in the order of the data set, with the provenance of the last.
+    """Return the scores of all rounds in the order of the data set, with the provenance of the last.
 
     Args:
         rounds: positions of every round.

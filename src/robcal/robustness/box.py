@@ -37,21 +37,21 @@ class Bounds:
     bounded: bool
 
     def clamp(self, x: Tensor) -> Tensor:
-        """The nearest point of the box, feature by feature; x is (…, D)."""
+        """Return the nearest point of the box, feature by feature; x is (…, D)."""
         return torch.minimum(torch.maximum(x, self.lo), self.hi) if self.bounded else x
 
     def excess(self, x: Tensor) -> Tensor:
-        """(B,) how far the worst feature of each row of x (B, D) lies outside the box; 0 inside."""
+        """Return (B,) how far the worst feature of each row of x (B, D) lies outside the box; 0 inside."""
         return torch.maximum(self.lo - x, x - self.hi).amax(1).clamp_min(0)
 
     def widths(self, x: Tensor) -> Tensor:
-        """(B, D) a length scale for every feature: the box's width, or 1 + |x| where it is unbounded."""
+        """Return (B, D) a length scale for every feature: the box's width, or 1 + |x| where it is unbounded."""
         width = (self.hi - self.lo).expand_as(x)
         return torch.where(torch.isfinite(width), width, 1 + x.abs())
 
 
 def make_bounds(box: Any, input_shape: tuple[int, ...], device: torch.device | str = "cpu") -> Bounds:
-    """The flat bounds of a box.
+    """Return the flat bounds of a box.
 
     Args:
         box: None (unbounded), or (lo, hi): numbers, or arrays that broadcast to one input; -inf and inf are allowed.
@@ -96,7 +96,7 @@ def make_bounds(box: Any, input_shape: tuple[int, ...], device: torch.device | s
 
 
 def multiplier_in_box(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """Where the ray of nearest points meets a linear boundary, inside the box.
+    """Return where the ray of nearest points meets a linear boundary, inside the box.
 
     The nearest point to x on {x': w·(x - x') = r} inside the box is clamp(x - λ w) (Karush-Kuhn-Tucker), and λ is the
     root of S(λ) = Σ_i w_i² min(λ, b_i) = r, where b_i is the λ at which feature i meets its bound. S is increasing,
@@ -145,7 +145,7 @@ def multiplier_in_box(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bound
 
 
 def project_on_halfspaces(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """The nearest point to x that lies in several halfspaces and in the box.
+    """Return the nearest point to x that lies in several halfspaces and in the box.
 
     minimise ‖x' - x‖₂ over {w_m·(x - x') >= r_m for every m} ∩ box. The solution is x' = clamp(x - Σ λ_m w_m), λ >= 0:
     semismooth Newton steps on the M-dimensional dual, each a small complementarity problem.

@@ -81,7 +81,7 @@ class CarliniWagner:
         return 3
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """The state of fresh examples, to be evaluated at the clean input."""
+        """Return the state of fresh examples, to be evaluated at the clean input."""
         rows = fresh_rows(index, x, reference, need=self.num_rivals)
         zero, zeros = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
         infinite, count = torch.full_like(zero, torch.inf), torch.zeros_like(rows["flat"])
@@ -110,7 +110,7 @@ class CarliniWagner:
         )
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """One Adam or descent step (need >= 1) or one point of the closing line search (need 0) for every row."""
+        """Take an Adam or descent step (need >= 1) or a point of the closing line search (need 0) for every row."""
         if need == 0:
             return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
         linear = network.linearise(rows["query"], rows["reference"], need, rows["target"])
@@ -296,11 +296,11 @@ class _Change:
         return torch.where(self.boxed, torch.atanh((x - self.mid) / self.half * (1 - _SHRINK)), x - self.start)
 
     def slope(self, w: Tensor) -> Tensor:
-        """d(x / half) / dw."""
+        """Return d(x / half) / dw."""
         return torch.where(self.boxed, (1 - torch.tanh(w) ** 2) / (1 - _SHRINK), 1.0)
 
     def step(self, step_size: Tensor, learning_rate: float) -> Tensor:
-        """(B, D) Adam step in w."""
+        """Return (B, D) Adam step in w."""
         step = step_size.unsqueeze(1) / self.half
         return torch.where(self.boxed, step.clamp_max(learning_rate), step)
 

@@ -68,7 +68,7 @@ class DDN:
         return 3
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """The state of fresh examples, to be evaluated at the clean input."""
+        """Return the state of fresh examples, to be evaluated at the clean input."""
         rows = fresh_rows(index, x, reference, need=self.num_rivals)
         count, infinite = torch.zeros_like(rows["flat"]), torch.full_like(rows["distance"], torch.inf)
         return (
@@ -89,7 +89,7 @@ class DDN:
         )
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """One DDN or descent step (need >= 1) or one point of the closing line search (need 0) for every row."""
+        """Return one DDN or descent step (need >= 1) or one point of the closing line search (need 0) for every row."""
         if need == 0:
             return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
         linear = network.linearise(rows["query"], rows["reference"], need, rows["target"])

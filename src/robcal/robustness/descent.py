@@ -36,7 +36,7 @@ class Descent(NamedTuple):
 
 
 def descent_rows(x: Tensor) -> Rows:
-    """The state of a descent before it starts; x is (B, D)."""
+    """Return the state of a descent before it starts; x is (B, D)."""
     count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     return {
         "anchor": x.clone(),

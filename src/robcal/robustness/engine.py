@@ -42,11 +42,11 @@ class Attack(Protocol):
         ...
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """The state of fresh examples, before any evaluation."""
+        """Return the state of fresh examples, before any evaluation."""
         ...
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """The state after one evaluation of every row, all of which have that `need`."""
+        """Return the state after one evaluation of every row, all of which have that `need`."""
         ...
 
 
@@ -64,7 +64,7 @@ def check_settings(attack: Any, **minimum: int) -> None:
 
 
 def fresh_rows(index: Tensor, x: Tensor, reference: Tensor, need: int) -> Rows:
-    """The state that all attacks share: `x` clean input, `reference` label, and an empty result."""
+    """Return the state that all attacks share: `x` clean input, `reference` label, and an empty result."""
     count = len(x)
     integer = torch.full((count,), -1, dtype=torch.int64, device=x.device)
     number = torch.zeros(count, device=x.device)
@@ -90,7 +90,7 @@ class Source(Protocol):
     """Where fresh examples come from."""
 
     def take(self, count: int) -> Fresh | None:
-        """The next `count` examples or fewer; None when there are no more."""
+        """Return the next `count` examples or fewer; None when there are no more."""
         ...
 
 
@@ -138,7 +138,7 @@ class _Pool:
         return torch.nonzero(self.need == DONE).squeeze(1)
 
     def fullest(self, batch_size: int) -> tuple[int, Tensor]:
-        """The evaluation that most slots wait for, and up to batch_size of those slots."""
+        """Return the evaluation that most slots wait for, and up to batch_size of those slots."""
         waiting = self.need[self.need != DONE]
         if not len(waiting):
             return DONE, waiting
@@ -173,7 +173,7 @@ class TensorSource:
         self.x, self.reference, self.position = x, reference, 0
 
     def take(self, count: int) -> Fresh | None:
-        """The next `count` examples or fewer; None when there are no more."""
+        """Return the next `count` examples or fewer; None when there are no more."""
         part = slice(self.position, self.position + count)
         self.position += count
         if not len(self.x[part]):
@@ -208,7 +208,7 @@ class AttackResult:
 
 
 def collect(parts: Iterator[Rows] | list[Rows], shape: tuple[int, ...]) -> AttackResult:
-    """The rows of all examples, put back in order."""
+    """Return the rows of all examples, put back in order."""
     parts = list(parts)
     keys = ("distance", "point", "verified", "prediction", "rival", "margin", "passes", "flat")
     order = torch.cat([part["index"] for part in parts]).argsort()

@@ -48,7 +48,7 @@ class FirstOrder:
         return 2 if self.secant else 1
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """The state of fresh examples, to be linearised at the clean input."""
+        """Return the state of fresh examples, to be linearised at the clean input."""
         gaps = x.new_zeros(len(x), network.num_classes)
         return fresh_rows(index, x, reference, need=self.num_rivals) | {"query": x.clone(), "gaps": gaps}
 
@@ -75,7 +75,7 @@ class FirstOrder:
 def estimate(
     network: Network, linear: Linearisation, x: Tensor, query: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The nearest linearised boundary, inside the box where some boundary meets it.
+    """Return the nearest linearised boundary, inside the box where some boundary meets it.
 
     Where none does, the distance without the box (the linear picture has nothing to offer there, and an estimate is
     not a proof of robustness).
@@ -101,13 +101,13 @@ def estimate(
 
 
 def all_gaps(logits: Tensor, reference: Tensor) -> Tensor:
-    """(B, Z) z_reference minus every logit; +inf for the reference itself."""
+    """Return (B, Z) z_reference minus every logit; +inf for the reference itself."""
     gaps = logits.gather(1, reference.unsqueeze(1)) - logits
     return gaps.scatter(1, reference.unsqueeze(1), torch.inf)
 
 
 def first_crossing(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Where on the line from one point through another the secant of some gap first falls to zero.
+    """Return where on the line from one point through another the secant of some gap first falls to zero.
 
     Args:
         before: (B, Z) `all_gaps` at the one point.

@@ -23,7 +23,7 @@ _CHECK_VALUES = 1 << 20
 
 
 def read(inputs: Tensor | Inputs, index: IntArray) -> Tensor:
-    """(B, D) float32 flat inputs at these positions, on the CPU; uint8 images are divided by 255."""
+    """Return (B, D) float32 flat inputs at these positions, on the CPU; uint8 images are divided by 255."""
     values = inputs[torch.from_numpy(index)] if isinstance(inputs, Tensor) else torch.from_numpy(_copy(inputs[index]))
     flat = values.detach().cpu().reshape(len(index), -1)
     return flat.float() / 255 if flat.dtype == torch.uint8 else flat.float()
@@ -37,7 +37,7 @@ def _copy(values: Any) -> Any:
 
 
 def check_shape(inputs: Tensor | Inputs) -> tuple[int, ...]:
-    """The shape (N, …) of inputs of a kind that can be scored.
+    """Return the shape (N, …) of inputs of a kind that can be scored.
 
     Raises:
         InputError: for another kind, shape or dtype.

@@ -51,7 +51,7 @@ class LongProjection:
         return 3
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """The state of fresh examples, to be linearised at the clean input."""
+        """Return the state of fresh examples, to be linearised at the clean input."""
         rows = fresh_rows(index, x, reference, need=self.num_rivals)
         return (
             rows
@@ -65,7 +65,7 @@ class LongProjection:
         )
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """One linearisation (need >= 1) or one point of the closing line search (need 0) for every row."""
+        """Return one linearisation (need >= 1) or one point of the closing line search (need 0) for every row."""
         if need == 0:
             return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
         linear = network.linearise(rows["query"], rows["reference"], need, rows["target"])

@@ -48,7 +48,7 @@ class Linearisation:
     lead: Tensor
 
     def rows(self, at: Tensor) -> Linearisation:
-        """The linearisation of some of the points, at (n,) positions."""
+        """Return the linearisation of some of the points, at (n,) positions."""
         return Linearisation(*(getattr(self, field.name)[at] for field in fields(self)))
 
     @property
@@ -111,16 +111,16 @@ class Network:
         self._compiled = torch.compile(lambda inputs: model(inputs), dynamic=False)
 
     def leaf(self, x: Tensor) -> Tensor:
-        """A copy of x (B, D) as the model wants it, whose gradient can be taken."""
+        """Return a copy of x (B, D) as the model wants it, whose gradient can be taken."""
         return self._shape(x).requires_grad_()
 
     def run(self, shaped: Tensor, count: int) -> Tensor:
-        """(count, Z) what the model returns, in its own dtype, for the first of the inputs that it is given."""
+        """Return (count, Z) what the model returns, in its own dtype, for the first of the inputs that it is given."""
         outputs: Tensor = self._compiled(shaped.clone() if self.copies else shaped)
         return outputs[:count] if self.fixed_batch else outputs
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, Z) float32 logits of x (B, D): half a pass each."""
+        """Return (B, Z) float32 logits of x (B, D): half a pass each."""
         with torch.no_grad():
             return self.run(self._shape(x), len(x)).float()
 
@@ -199,12 +199,12 @@ def _gaps(logits: Tensor, reference: Tensor, rivals: Tensor) -> Tensor:
 
 
 def mask_reference(logits: Tensor, reference: Tensor) -> Tensor:
-    """The logits (B, Z) with the reference label's replaced by -inf, so that the rest can be ranked."""
+    """Return the logits (B, Z) with the reference label's replaced by -inf, so that the rest can be ranked."""
     return logits.scatter(1, reference.unsqueeze(1), -torch.inf)
 
 
 def mask_classes(values: Tensor, classes: Tensor) -> Tensor:
-    """The values (B, Z) with -inf at the classes (B, M) of each row; -1 stands for no class.
+    """Return the values (B, Z) with -inf at the classes (B, M) of each row; -1 stands for no class.
 
     Example:
         >>> mask_classes(torch.zeros(2, 3), torch.tensor([[0, 2], [-1, 1]]))
@@ -218,13 +218,13 @@ def mask_classes(values: Tensor, classes: Tensor) -> Tensor:
 
 
 def signed_margin(logits: Tensor, reference: Tensor) -> Tensor:
-    """(B,) z_reference minus the largest other logit; negative where another class leads."""
+    """Return (B,) z_reference minus the largest other logit; negative where another class leads."""
     own = logits.gather(1, reference.unsqueeze(1)).squeeze(1)
     return own - mask_reference(logits, reference).amax(1)
 
 
 def required_lead(reference: Tensor, rival: Tensor, terms: Tensor) -> Tensor:
-    """The lead that the rival's logit needs over the reference label's for a point to count as adversarial.
+    """Return the lead that the rival's logit needs over the reference label's for a point to count as adversarial.
 
     2⁻²³ (|z_reference| + |z_rival|) + 2⁻²⁰ Σ_i |g_i x_i|, where g is the gradient of their gap (see `LEAD_OF_TERMS`).
     No other logit counts, nor what these two have in common, but for the digits that it costs them.

@@ -54,7 +54,7 @@ def _entry(outputs: Any) -> str:
 
 
 def are_probabilities(logits: Tensor) -> bool:
-    """Whether all rows of (B, Z) outputs are probability vectors: values in [0, 1] whose sum is 1 up to rounding.
+    """Tell whether all rows of (B, Z) outputs are probabilities: in [0, 1], with a sum of 1 up to rounding.
 
     Rows that are all alike can be so by chance, and tell nothing: False. Logarithms of probabilities are logits.
 
@@ -85,7 +85,7 @@ def refuse_probabilities(logits: Tensor) -> None:
 
 
 def masked_classes(logits: Tensor) -> Tensor:
-    """(Z,) bool, which classes are masked by -inf in the logits (B, Z) of clean inputs.
+    """Return (Z,) bool, which classes are masked by -inf in the logits (B, Z) of clean inputs.
 
     Raises:
         InputError: NaN or +inf, a class that is masked at some inputs only, or fewer than two that are not.
@@ -128,7 +128,7 @@ def refuse_unfinite(logits: Tensor, masked: Tensor) -> None:
 
 
 def differing_rows(first: Tensor, second: Tensor, *, share: float) -> int:
-    """How many rows of two evaluations (B, Z) of the same inputs differ by more than rounding explains.
+    """Return how many rows of two evaluations (B, Z) of the same inputs differ by more than rounding explains.
 
     What is compared is the gap between the two largest logits of a row, which decides its label: masked classes and
     common offsets do not count.
@@ -213,7 +213,7 @@ def refuse_low_precision(model: Any, seen: str) -> None:
 
 
 def parameter_dtype(model: Any) -> torch.dtype:
-    """The dtype that a model's inputs take: float64 if all its parameters are float64, else float32.
+    """Return the dtype that a model's inputs take: float64 if all its parameters are float64, else float32.
 
     Raises:
         InputError: if any of its parameters or buffers is of a lower precision, or has no values.

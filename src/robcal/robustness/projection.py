@@ -82,7 +82,7 @@ class Projection:
         return 3
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """The state of fresh examples, to be linearised at the clean input."""
+        """Return the state of fresh examples, to be linearised at the clean input."""
         rows = fresh_rows(index, x, reference, need=self.num_rivals)
         return (
             rows
@@ -96,7 +96,7 @@ class Projection:
         )
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """One linearisation (need >= 1) or one point of the line search (need 0) for every row."""
+        """Return one linearisation (need >= 1) or one point of the line search (need 0) for every row."""
         if need:
             return self._linearise(network, rows, need)
         return advance_search(network, rows, tolerance=self.tolerance, max_searches=self.max_searches)

@@ -12,7 +12,7 @@ from robcal.robustness.long_projection import LongProjection
 def reference_attacks(
     *, iterations: int = 1000, restarts: int = 12, num_rivals: int = 9, seed: int = 0
 ) -> dict[str, Attack]:
-    """The three attacks by name, with settings of about equal strength.
+    """Return the three attacks by name, with settings of about equal strength.
 
     They share where they start (`robustness.starts`: towards each of the nearest rivals, then random points within the
     best distance) and how they end (a descent along the boundary, a bisection), and differ in how they search: Adam on

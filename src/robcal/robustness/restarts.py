@@ -71,7 +71,7 @@ class Restarts(Projection):
             check_fraction(getattr(self, doubt), doubt)
 
     def for_error(self, error: float | None) -> Restarts:
-        """The same attack with the doubts that fit a network.
+        """Return the same attack with the doubts that fit a network.
 
         Args:
             error: standard error of the linear picture, as a share of the distance; None where it is not known.
@@ -97,7 +97,7 @@ class Restarts(Projection):
         return super().num_kinds + (self.more_rivals not in (0, self.later_rivals, self.num_rivals))
 
     def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """The state of fresh examples: that of the projection, and the other boundaries' nearest points."""
+        """Return the state of fresh examples: that of the projection, and the other boundaries' nearest points."""
         rows = super().open(network, index, x, reference)
         first, more = self._counts(network)
         infinite, kept = torch.full_like(rows["distance"], torch.inf), first - 1 + max(more, default=0)

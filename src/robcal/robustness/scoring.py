@@ -193,7 +193,7 @@ class Scorer:
 
     @contextmanager
     def opened(self) -> Iterator[Network]:
-        """The model in scoring mode, probed on the first inputs.
+        """Open the model in scoring mode, probed on the first inputs.
 
         Raises:
             InputError: if the model cannot be scored, or labels exceed its classes.
@@ -244,7 +244,7 @@ class Scorer:
 
 
 def make_attack(method: str | Attack, *, num_rivals: int = 3, seed: int = 0) -> Attack:
-    """The attack of that name, or the attack itself.
+    """Return the attack of that name, or the attack itself.
 
     Raises:
         InputError: if there is none of that name.
@@ -292,7 +292,7 @@ class _Stream:
         self.device, self.taken = device, 0
 
     def take(self, count: int) -> Fresh | None:
-        """The next `count` examples or fewer; None when there are no more."""
+        """Return the next `count` examples or fewer; None when there are no more."""
         part = slice(self.taken, self.taken + count)
         self.taken += count
         if not len(self.positions[part]):

@@ -16,7 +16,7 @@ from robcal.robustness.steps import keep_best, select
 
 
 def segment_rows(x: Tensor) -> Rows:
-    """The state of the search, before it starts; x is (B, D)."""
+    """Return the state of the search, before it starts; x is (B, D)."""
     zero = torch.zeros(len(x), device=x.device)
     return {
         "searches": torch.zeros(len(x), dtype=torch.int64, device=x.device),

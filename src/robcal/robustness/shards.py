@@ -181,13 +181,13 @@ class _Work:
         self._open.close()
 
     def network(self) -> Network:
-        """The model in scoring mode, opened when it is first needed."""
+        """Return the model in scoring mode, opened when it is first needed."""
         if self._network is None:
             self._network = self._open.enter_context(self.scorer.opened())
         return self._network
 
     def start(self, *, overwrite: bool) -> bool:
-        """Whether all is done; if not, check the inputs unless a finished shard shows that this was done.
+        """Return whether all is done; if not, check the inputs unless a finished shard shows that this was done.
 
         What a killed run left half-written is cleared.
 
@@ -277,7 +277,7 @@ class _Work:
         self._in_place += len(block)
 
     def joined(self, **more: Any) -> Scores:
-        """The scores of all phases.
+        """Return the scores of all phases.
 
         Raises:
             InputError: if no example has ever shown a gradient.

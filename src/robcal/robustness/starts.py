@@ -21,7 +21,7 @@ from robcal.robustness.steps import FAR, select
 
 
 def example_noise(seed: int, index: int, draw: int, size: int) -> Tensor:
-    """(size + 1,) float32: standard normal noise, and last a number uniform in [0, 1), of this example and draw only.
+    """Draw (size + 1,) float32: standard normal noise, then a uniform number, of this example and draw only.
 
     Example:
         >>> bool((example_noise(0, 7, 1, 3) == example_noise(0, 7, 1, 3)).all())
@@ -34,7 +34,7 @@ def example_noise(seed: int, index: int, draw: int, size: int) -> Tensor:
 
 
 def start_rows(x: Tensor, num_starts: int) -> Rows:
-    """The state of the starts before the first linearisation; x is (B, D), `num_starts` rivals are kept."""
+    """Return the state of the starts before the first linearisation; x is (B, D), `num_starts` rivals are kept."""
     count = len(x)
     return {
         "starts": x.unsqueeze(1).repeat(1, num_starts, 1),
@@ -73,7 +73,7 @@ def read_starts(network: Network, rows: Rows, mask: Tensor, linear: Linearisatio
 
 
 def next_start(network: Network, rows: Rows, mask: Tensor, number: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """(B, D) start and (B,) target class (-1: none) of restart `number` (B,), from 0; only rows in `mask` count.
+    """Return (B, D) start and (B,) target class (-1: none) of restart `number` (B,), from 0; only rows in `mask` count.
 
     In place of a rival that is out of reach, without a gradient or with a logit of -inf, stands a random point.
     """

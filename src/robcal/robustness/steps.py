@@ -33,13 +33,13 @@ MAX_PERTURBATIONS = 10
 
 
 def l2(point: Tensor, x: Tensor) -> Tensor:
-    """(B,) float32 l2 distance of the float32 points to x, both (B, D), summed in float64."""
+    """Return (B,) float32 l2 distance of the float32 points to x, both (B, D), summed in float64."""
     distance: Tensor = torch.linalg.vector_norm(point.double() - x.double(), dim=1)
     return distance.float()
 
 
 def select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """torch.where with a mask of rows (B,), for tensors of any number of dimensions."""
+    """Return torch.where with a mask of rows (B,), for tensors of any number of dimensions."""
     return torch.where(mask.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)
 
 
@@ -69,7 +69,7 @@ def meet(network: Network, rows: Rows, linear: Linearisation) -> Rows:
 
 
 def is_adversarial(rows: Rows, logits: Tensor) -> Tensor:
-    """(B,) bool, another class leads by enough to stay ahead when the point is evaluated again."""
+    """Return (B,) bool, another class leads by enough to stay ahead when the point is evaluated again."""
     reference = rows["reference"].unsqueeze(1)
     own, other = logits.gather(1, reference).squeeze(1), mask_reference(logits, rows["reference"]).amax(1)
     return other - own > required_lead(own, other, rows["terms"])
@@ -98,12 +98,12 @@ def keep_best(rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
 
 
 def is_flat(linear: Linearisation) -> Tensor:
-    """(B,) bool, no rival has a gradient that is finite and not zero."""
+    """Return (B,) bool, no rival has a gradient that is finite and not zero."""
     return ~(linear.normal != 0).any(2).any(1)
 
 
 def newton_step(linear: Linearisation) -> Tensor:
-    """(B, D) the step to the first rival's linearised boundary, to be taken away; 0 where that rival leads already."""
+    """Return (B, D) the step to the first rival's linearised boundary, to be taken away; 0 where it leads already."""
     normal, gap = linear.normal[:, 0], linear.gap[:, 0].clamp_min(0)
     size = (gap / (normal * normal).sum(1).clamp_min(1e-30)).clamp_max(FAR)
     return size.unsqueeze(1) * normal
@@ -214,7 +214,7 @@ def probed(
     precision: Precision = "float32",
     compile: bool = False,
 ) -> Iterator[Network]:
-    """The model in scoring mode as a `Network` that has proved on the first of x (B, D) that it can be scored."""
+    """Open the model in scoring mode as a `Network` that has proved on the first of x (B, D) that it can be scored."""
     dtype = parameter_dtype(model)
     with scoring_mode(model):
         network = Network(

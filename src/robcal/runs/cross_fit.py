@@ -81,7 +81,7 @@ def assign_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
 
 
 def make_folds(data: Dataset, folds: int, seed: int) -> list[Fold]:
-    """The K folds of a data set's training split; validation and test stay as they are."""
+    """Return the K folds of a data set's training split; validation and test stay as they are."""
     train = data.split("train")
     fold = assign_folds(train.labels, folds, seed)
 

@@ -94,12 +94,12 @@ class Run:
         return self.record.get("model_digest")
 
     def history(self) -> list[EpochRow]:
-        """One row an epoch."""
+        """Return one row an epoch."""
         file = own_file(self.directory / "history.json")
         return [decode(EpochRow, row, file) for row in load_json(file, "the history")]
 
     def fidelity(self) -> tuple[FidelityRow, ...]:
-        """How far its scores can be trusted, by `robcal fidelity`; nothing where that was not measured.
+        """Return how far its scores can be trusted, by `robcal fidelity`; nothing where that was not measured.
 
         Raises:
             InputError: if it is damaged, or of another network.
@@ -109,7 +109,7 @@ class Run:
         return load_fidelity(file, self.model_digest if alone else None) if file.exists() else ()
 
     def predictions(self, split: str) -> Predictions:
-        """What it predicts of "val" or "test".
+        """Return what it predicts of "val" or "test".
 
         Raises:
             InputError: if they are missing, damaged, or not this run's.
@@ -136,7 +136,7 @@ class Run:
         return scores
 
     def dataset(self) -> Dataset:
-        """The data it was trained on, cut in the same way."""
+        """Return the data it was trained on, cut in the same way."""
         return load_data(self.settings)
 
 
@@ -151,7 +151,7 @@ def run_title(settings: TrainSettings) -> str:
 
 
 def load_data(settings: TrainSettings) -> Dataset:
-    """The data set that settings name.
+    """Return the data set that settings name.
 
     Raises:
         InputError: if it cannot be read.
@@ -283,7 +283,7 @@ def _nearest_run(directory: Path) -> str:
 
 
 def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
-    """The network of a checkpoint (or of a run directory), on the CPU in eval mode, and what is said about it.
+    """Return the network of a checkpoint (or of a run directory), on the CPU in eval mode, and what is said about it.
 
     Raises:
         InputError: if the file is missing, truncated, of an unknown model, or its tensors do not fit that model; or if
@@ -347,7 +347,7 @@ def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def load_networks(run: Run) -> list[nn.Module]:
-    """The networks that predict, on the CPU in eval mode: one, an ensemble's members, or those that a method draws.
+    """Load the networks that predict, on the CPU in eval mode: one, an ensemble's, or those that a method draws.
 
     `robcal.training.predict.predict` takes the list.
 

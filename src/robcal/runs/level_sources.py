@@ -97,7 +97,7 @@ def save_run_levels(run: Run, levels: Mapping[str, IntArray], source: str) -> No
 
 
 def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = None) -> dict[str, FloatArray]:
-    """How easy each example of train and val is for a reference model, in one forward pass; small is difficult.
+    """Return how easy each example of train and val is for a reference model, in one forward pass; small is difficult.
 
     Args:
         reference: the plain model's run.
@@ -116,7 +116,7 @@ def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = No
 
 
 def logit_margin(logits: Float32Array) -> FloatArray:
-    """(N,) largest logit minus the second largest, at least 0; needs no label.
+    """Return (N,) largest logit minus the second largest, at least 0; needs no label.
 
     >>> logit_margin(np.array([[1.0, 4.0, 2.5]], np.float32)).tolist()
     [1.5]
@@ -126,7 +126,7 @@ def logit_margin(logits: Float32Array) -> FloatArray:
 
 
 def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:
-    """(N,) log probability of the true class, `z_y - log sum_k exp z_k`, at most 0.
+    """Return (N,) log probability of the true class, `z_y - log sum_k exp z_k`, at most 0.
 
     >>> log_likelihood(np.array([[0.0, 0.0]], np.float32), np.array([1])).round(4).tolist()
     [-0.6931]
@@ -135,7 +135,7 @@ def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:
 
 
 def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] | None:
-    """The scores that `--scores` names, by split; None without any.
+    """Return the scores that `--scores` names, by split; None without any.
 
     Raises:
         InputError: if one is not of this data, or a split has none.
@@ -186,12 +186,12 @@ def _reference_scores(plain: Run, run: Run, data: Dataset, reporter: Reporter) -
 
 
 def shared_scores(reference: Run, settings: TrainSettings, split: str) -> Path:
-    """Where a reference model's scores are for every run that cuts as many levels by the same way of scoring."""
+    """Return where a reference model's scores are for every run that cuts as many levels by the same way of scoring."""
     return reference.directory / f"scores-{split}-{settings.scorer}-{settings.levels}.parquet"
 
 
 def shared_folds(reference: Path, settings: TrainSettings) -> Path:
-    """Where models of cross-fitting, and their scores, are for every run with as many folds."""
+    """Return where models of cross-fitting, and their scores, are for every run with as many folds."""
     return reference / f"folds-{settings.folds}"
 
 

@@ -229,7 +229,7 @@ def _scaled(predictions: Predictions, temperature: float) -> npt.NDArray[np.floa
 
 
 def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[GalleryItem, ...]:
-    """The most over-confident images of the least robust fifth: wrong, and sure of it.
+    """Return the most over-confident images of the least robust fifth: wrong, and sure of it.
 
     Args:
         run: a measured run; without images the gallery is empty.

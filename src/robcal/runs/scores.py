@@ -91,7 +91,7 @@ def kept_scores(file: Path, **made_of: str) -> Scores | None:
 
 @contextmanager
 def moved(model: torch.nn.Module, place: str) -> Iterator[None]:
-    """The model on that device; back where it was afterwards."""
+    """Open the model on that device; back where it was afterwards."""
     home = _accelerator_of(model) or "cpu"
     model.to(place)
     try:

@@ -70,7 +70,7 @@ class Shift:
     note: str = ImageCorruptions.note
 
     def per_cell(self, metric: str) -> FloatArray:
-        """(C,) the metric of each cell: "ece", "ece_floor", "accuracy", "nll" or "brier"."""
+        """Return (C,) the metric of each cell: "ece", "ece_floor", "accuracy", "nll" or "brier"."""
         if metric in ("ece", "ece_floor"):
             pairs = zip(self.confidence, self.correct, strict=True)
             sums = [_bins(sure, right) for sure, right in pairs]
@@ -98,7 +98,7 @@ class ShiftLogits:
     note: str = ImageCorruptions.note
 
     def summary(self, temperature: float = 1.0) -> Shift:
-        """What metrics need, at a temperature: probabilities are softmax(logits / T)."""
+        """Return what metrics need, at a temperature: probabilities are softmax(logits / T)."""
         rows = [_summary(softmax(cell / temperature), self.labels) for cell in self.logits]
         return Shift(self.cells, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}, note=self.note)
 
@@ -145,13 +145,13 @@ class ShiftImages:
         return cls(test if whole else test.subset(index), index, digest, whole, folder, source or ImageCorruptions())
 
     def shifted(self, kind: str, severity: int) -> Split:
-        """The examples of a cell: as published files hold them, or as `cell` gives them."""
+        """Return the examples of a cell: as published files hold them, or as `cell` gives them."""
         if self.source.stored:
             return self.source.shifted(self.split, self.index, kind, severity)
         return Split(self.cell(kind, severity), self.split.labels)
 
     def cell(self, kind: str, severity: int) -> Inputs:
-        """(N, …) float32, images in [0, 1]; nothing is in memory before a batch is asked for.
+        """Return (N, …) float32, images in [0, 1]; nothing is in memory before a batch is asked for.
 
         They are mapped from their file in `folder`, which is made where it is not there. Without a folder, and where
         the file would be larger than `KEPT_BYTES`, a batch is made when it is asked for.

@@ -100,7 +100,7 @@ def stable_update(
     least_mass: FloatArray,
     lead: float = DEFAULT_LEAD,
 ) -> tuple[FloatArray, FloatArray]:
-    """One update of every level against its smoothed gap h, proportional and integral.
+    """Return one update of every level against its smoothed gap h, proportional and integral.
 
         integral <- clip(integral - step h, least_mass, 1)          mass = clip(integral - lead h, least_mass, 1)
 
@@ -147,7 +147,7 @@ def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
-    """The same with one variance for all levels, the mean of `a (1 - a)` over the examples [choice].
+    """Return the same with one variance for all levels, the mean of `a (1 - a)` over the examples [choice].
 
     Levels of high accuracy know their gap better; weighed by that they would speak for all others, and the common gap
     of levels that do not differ would not be that of the whole split, which AdaLS takes.
@@ -165,7 +165,7 @@ def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArra
 
 
 def justified_mass(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
-    """The mass below which these validation examples justify no softening: accuracy - 2 standard errors, at least 0.
+    """Return the mass below which these examples justify no softening: accuracy - 2 standard errors, at least 0.
 
     Args:
         accuracy: (R,) accuracy of each level.

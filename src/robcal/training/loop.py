@@ -174,7 +174,7 @@ def fit(
 
 
 def augmentation(recipe: Recipe, dataset: Dataset) -> Augment | None:
-    """What a recipe does to the inputs of a batch of these data.
+    """Return what a recipe does to the inputs of a batch of these data.
 
     Raises:
         InputError: if the data are no images.
@@ -243,7 +243,7 @@ class _Lockstep:
             self._end_epoch()
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything a resumed run needs, as tensors and plain values."""
+        """Return everything a resumed run needs, as tensors and plain values."""
         at = self.progress
         return {
             "format": _FORMAT,

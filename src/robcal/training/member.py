@@ -112,7 +112,7 @@ class Member:
         self.model.train()
 
     def step(self, state: State, epoch: int, number: int, levels: FixedLevels | RunningLevels) -> State:
-        """One optimiser step on a batch, one micro-batch at a time; returns the method's state after it."""
+        """Take one optimiser step on a batch, one micro-batch at a time; returns the method's state after it."""
         _seed_global(self.device, self.global_seed + number * self.world + self.rank)  # dropout: a resumed run's too
         parts, loss = self._parts(number), torch.zeros((), device=self.device)
         for part in parts:  # gradients of all processes are summed once a step
@@ -202,7 +202,7 @@ class Member:
         return float(self.loss_sum) / self.num_batches
 
     def validation_probs(self) -> FloatArray:
-        """(N, Z) float64 probabilities of the validation split, each process predicting its share."""
+        """Return (N, Z) float64 probabilities of the validation split, each process predicting its share."""
         with self._timed("validation"):
             return self._validation_probs()
 
@@ -239,7 +239,7 @@ class Member:
             parameter.grad = None
 
     def snapshot(self) -> dict[str, Any]:
-        """What a resumed run needs of this member."""
+        """Return what a resumed run needs of this member."""
         return {
             "model": self.user_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -292,7 +292,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def open_engine(precision: str, device: str | None) -> Any:
-    """The engine of one training, which all its members share.
+    """Return the engine of one training, which all its members share.
 
     Args:
         precision: "float32" or "bf16".

@@ -17,7 +17,7 @@ from robcal.training.settings import TrainSettings
 
 
 def build_networks(settings: TrainSettings, data: Dataset, *, notes: list[str] | None = None) -> list[Normalized]:
-    """The networks that the settings name, each initialised by its own seed and normalised by `data`.
+    """Return the networks that the settings name, each initialised by its own seed and normalised by `data`.
 
     Where the settings name a file of weights, all networks start from these (see `robcal.models.weights.fill`).
 
@@ -56,7 +56,7 @@ def build_networks(settings: TrainSettings, data: Dataset, *, notes: list[str] |
 
 
 def describe_network(settings: TrainSettings, data: Dataset) -> dict[str, object]:
-    """What a checkpoint says about its network, so that it can be built again."""
+    """Return what a checkpoint says about its network, so that it can be built again."""
     return {
         "model": settings.network,
         "input_shape": list(data.input_shape),

@@ -237,7 +237,7 @@ class TrainSettings(Recipe):
                 )
 
     def training_method(self) -> Method:
-        """The method with these options."""
+        """Return the method with these options."""
         from robcal.methods import make_method
 
         return make_method(self.method, **self.options)
@@ -264,7 +264,7 @@ class TrainSettings(Recipe):
         return self.training_method().network(self.model)
 
     def relevant(self) -> dict[str, Any]:
-        """The settings that this run's outcome depends on, JSON-able; options stand beside the others by their names.
+        """Return the settings that this run's outcome depends on, JSON-able; options stand beside the others.
 
         What does not matter is left out, so that two plain runs that differ in `--levels` are one run.
         """
@@ -287,7 +287,7 @@ class TrainSettings(Recipe):
         return {name: value for name, value in values.items() if needed.get(name, True)}
 
     def identity(self) -> dict[str, Any]:
-        """What the digest that names a run is taken of: `relevant` and the version of what is named so."""
+        """Return what the digest that names a run is taken of: `relevant` and the version of what is named so."""
         return {"version": VERSION, **self.relevant()}
 
     def reference(self) -> TrainSettings:

@@ -218,7 +218,7 @@ class _Problem:
         return _Problem(self.logits[index], self.labels[index], self.monotone)
 
     def losses(self, log_t: FloatArray) -> FloatArray:
-        """(N,) NLL of each row."""
+        """Return (N,) NLL of each row."""
         return self.derivatives(log_t)[0]
 
     def derivatives(self, log_t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

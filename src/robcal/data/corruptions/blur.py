@@ -58,7 +58,7 @@ def glass_blur(images: Float32Array, sigma: float, reach: float, rounds: int, dr
 
 
 def motion_blur(images: Float32Array, radius: float, sigma: float, draws: Draws) -> Float32Array:
-    """One-sided Gaussian along a direction within 45 degrees of the row, drawn for each image."""
+    """Blur by a one-sided Gaussian along a direction within 45 degrees of the row, drawn for each image."""
     scale = length_scale(images)
     return filters.motion_blur(images, draws.uniform(low=-45, high=45), radius * scale, sigma * scale)
 

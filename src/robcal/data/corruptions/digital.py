@@ -34,7 +34,7 @@ def brightness(images: Float32Array, shift: float, draws: Draws) -> Float32Array
 
 
 def contrast(images: Float32Array, factor: float, draws: Draws) -> Float32Array:
-    """(x - m) · factor + m, m the mean of each channel of each image."""
+    """Return (x - m) · factor + m, m the mean of each channel of each image."""
     means = images.mean(axis=(2, 3), keepdims=True)
     return np.asarray((images - means) * np.float32(factor) + means)
 
@@ -89,7 +89,7 @@ def jpeg_compression(images: Float32Array, quality: int, draws: Draws) -> Float3
 
 
 def elastic_transform(images: Float32Array, alpha: float, sigma: float, affine: float, draws: Draws) -> Float32Array:
-    """A random affine map, then a smooth random displacement of every pixel, both interpolated linearly.
+    """Return a random affine map, then a smooth random displacement of every pixel, both interpolated linearly.
 
     Three points about the middle move by up to affine · side in each coordinate and carry the plane with them; then
     each pixel moves by alpha · side times uniform noise on [-1, 1] smoothed by sigma · side. All three lengths are

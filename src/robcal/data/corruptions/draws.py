@@ -13,7 +13,7 @@ Float32Array = npt.NDArray[np.float32]
 
 
 def cell_key(seed: int, kind: str, severity: int) -> npt.NDArray[np.uint64]:
-    """The 128-bit Philox key of one cell of the benchmark: a hash of seed, kind and severity."""
+    """Return the 128-bit Philox key of one cell of the benchmark: a hash of seed, kind and severity."""
     words = np.random.SeedSequence([seed, zlib.crc32(kind.encode()), severity])
     return np.asarray(words.generate_state(2, np.uint64), np.uint64)
 

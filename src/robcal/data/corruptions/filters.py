@@ -96,7 +96,7 @@ def apply_operator(operator: Operator, images: Float32Array, shape: tuple[int, i
 
 
 def separable(rows: Matrix, cols: Matrix) -> Operator:
-    """The operator on pixels that applies `rows` (H', H) down the columns and `cols` (W', W) along the rows."""
+    """Return the operator on pixels that applies `rows` (H', H) down the columns and `cols` (W', W) along the rows."""
     return sparse.kron(sparse.csr_array(rows), sparse.csr_array(cols), format="csr").astype(np.float32)
 
 
