@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint docs evidence study gpu bench-training bench-metrics bench-recalibration wheel clean real
+.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics bench-recalibration wheel clean real
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -125,9 +125,23 @@ test-torch: $(VENV)/.wheel
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup tests
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
 
+.PHONY: docs reproducible
 # The pages and pictures that are made from the code.
 docs: $(VENV)/.wheel
 	$(BIN)/python tools/api.py
+	$(BIN)/python tools/map.py
+
+# The wheel and the source distribution of the last commit, made twice in different folders, with different modes of files and
+# time zones: the same bytes.
+reproducible: $(VENV)/.python
+	$(PIP) install -q hatchling
+	rm -rf build/one build/two
+	git clone -q . build/one
+	umask 077 && git clone -q . build/two/deeper
+	for copy in one two/deeper; do (cd build/$$copy && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) TZ=UTC$${#copy} \
+	  $(CURDIR)/$(BIN)/python -m hatchling build) || exit; done
+	cd build/one/dist && sha256sum * | tee ../../sums
+	cd build/two/deeper/dist && sha256sum --check ../../../sums
 
 clean:
 	rm -rf $(VENV) .venv-bench .venv-torch dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,23 +6,19 @@ import importlib.util
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tool_files import ROOT, load_tool
 
 import robcal
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
 def api():
     """tools/api.py as a module."""
-    spec = importlib.util.spec_from_file_location("api", ROOT / "tools" / "api.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("api")
 
 
 def test_the_page_is_up_to_date(api):
