@@ -5,10 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
-from hint_cases import Case, Steps
+from hint_cases import Call, Case, Steps, in_turn
+from torch import nn
 
 from robcal import ARAdaLS
+from robcal.integrations.sklearn import ARAdaLSClassifier
+from robcal.integrations.text import score_text
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "controller": "integral", "step_size": 0.5}
 ROWS = [{"input_ids": [1], "labels": 1}, {"input_ids": [2], "labels": 0}]
@@ -62,9 +66,40 @@ def _resumed(folder: Path) -> Steps:
     yield lambda: _of_trainer().on_train_begin(arguments, state, None)
 
 
+class _Words(nn.Module):
+    """A classifier of the mean of word vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.words
+
+    def forward(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        return SimpleNamespace(logits=self.head(inputs_embeds.mean(1)))
+
+
+def _text(ids: Any, mask: Any) -> Call:
+    return lambda: score_text(_Words(), ids, mask, method="first-order")
+
+
+def _fitted(rows: int, classes: int) -> Call:
+    features = np.arange(2.0 * rows).reshape(rows, 2)
+    return lambda: ARAdaLSClassifier(epochs=1, random_state=0).fit(features, np.arange(rows) % classes)
+
+
+IDS, MASK = [[1, 2, 0], [3, 4, 5]], [[1, 1, 0], [1, 1, 1]]
+
 CASES = [
+    Case("an estimator of one class", "Pass examples of another class", in_turn(_fitted(20, 1), _fitted(20, 2))),
+    Case("an estimator of few examples", "Pass more examples", in_turn(_fitted(4, 2), _fitted(20, 2))),
+    Case("sentences without their padding", "with padding=True", in_turn(_text([1, 2], [1, 1]), _text(IDS, MASK))),
+    Case("a sentence without words", "Leave it out, or let the tokenizer add its special tokens", in_turn(
+        _text(IDS, [[0, 0, 0], [1, 1, 1]]), lambda: (_text(IDS[1:], MASK[1:])(), _text(IDS, MASK)()),
+    )),
     Case("a validation step that returns nothing", 'Let it return {"logits": logits', _validation_step),
     Case("labels without positions", r"Pass train_dataset=smoothing\.indexed\(train_dataset\)", _positions),
     Case("a class under another name", r"Rename that column, for example dataset\.rename_column", _column),
     Case("a checkpoint of another Trainer", "that was written with this callback", _resumed),
-]
+]  # fmt: skip

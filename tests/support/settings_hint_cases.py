@@ -151,6 +151,10 @@ CASES = [
     Case("a step size of the stable controller", "Drop step_size, or the controller", _both(
         {"options": {"controller": "stable", "step_size": 0.3}}, {"options": {"controller": "stable"}},
     )),
+    Case("thresholds of levels that the training cuts", "Drop --cut, or pass --levels-from margin", _both(
+        {"levels_from": "running", "cut": "train"},
+        {"levels_from": "running"}, {"levels_from": "margin", "cut": "train"},
+    )),
     Case("too many networks", "Choose fewer networks with --members", _both({"members": 10**6}, {"members": 2})),
     Case("members of swag", "--option samples=N", _both(
         {"method": "swag", "members": 3}, {"method": "swag", "options": {"samples": 3}},
