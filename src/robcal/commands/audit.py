@@ -1,4 +1,4 @@
-"""`robcal audit` and `robcal report`: one classifier level by level, and several side by side."""
+"""`robcal audit`: one classifier, level by level."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ import typer
 from robcal.base.checks import check_output, refuse
 from robcal.base.types import Outputs, SplitName
 from robcal.base.user_files import MODELS, READABLE
-from robcal.commands.options import DATA_HELP, Device, Factory, ImageSize, Overwrite, Quiet, Weights, admit_factories
-from robcal.commands.terminal import columns, show_notes
-
-#: Sentences are not spread over more columns than this.
-MOST_COLUMNS = 120
+from robcal.commands.options import (
+    DATA_HELP,
+    Device,
+    Factory,
+    ImageSize,
+    Json,
+    Overwrite,
+    Quiet,
+    Weights,
+    admit_factories,
+)
+from robcal.commands.terminal import MOST_COLUMNS, columns, show_json, show_notes
 
 
 def audit(
@@ -97,6 +104,7 @@ def audit(
     out: Annotated[
         Path | None, typer.Option(help="HTML report to write; default for a run: RUN/audit.html, else none.")
     ] = None,
+    json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -202,13 +210,20 @@ def audit(
             validation=_validation(val_probs, val_labels, val_scores, scored=scores is not None),
             **options,
         )
-    typer.echo(f"{result.to_text(min(columns(), MOST_COLUMNS))}\n")
+    differences: Mapping[str, Any] = {}
     if against is not None and probs is not None and labels is not None:
-        typer.echo(f"{_differences(probs, against, labels, bins, resamples, seed)}\n")
-    for path in (
+        differences = _differences(probs, against, labels, bins, resamples, seed)
+    written = (
         None if worst is None else result.write_worst(worst, overwrite=True),
         None if out is None else result.to_html(out, overwrite=True),
-    ):
+    )
+    if json:
+        show_json({**result.to_dict(), **({"against": differences} if differences else {})}, written)
+        return
+    typer.echo(f"{result.to_text(min(columns(), MOST_COLUMNS))}\n")
+    if differences and probs is not None and against is not None:
+        typer.echo(f"{_text_of(differences, probs, against)}\n")
+    for path in written:
         if path is not None:
             typer.echo(str(path))
 
@@ -294,15 +309,21 @@ def _validation(
     return present or None
 
 
-def _differences(probs: Path, other: Path, labels: Path, bins: int, resamples: int, seed: int) -> str:
-    """Write the paired differences of two models, a line each."""
-    from robcal.base.types import METRIC_TITLES
-    from robcal.base.user_files import read_array, title_of
+def _differences(probs: Path, other: Path, labels: Path, bins: int, resamples: int, seed: int) -> Mapping[str, Any]:
+    """Return the paired differences of two models."""
+    from robcal.base.user_files import read_array
     from robcal.results.against import compare_models
 
     first, second = read_array(probs, "the probabilities"), read_array(other, "the other probabilities")
     truth = read_array(labels, "the labels")
-    found = compare_models(first, second, truth, bins=bins, resamples=resamples, seed=seed)
+    return compare_models(first, second, truth, bins=bins, resamples=resamples, seed=seed)
+
+
+def _text_of(found: Mapping[str, Any], probs: Path, other: Path) -> str:
+    """Write paired differences, a line each."""
+    from robcal.base.types import METRIC_TITLES
+    from robcal.base.user_files import title_of
+
     lines = [f"{title_of(probs)} minus {title_of(other)}, on the same examples, with 95% intervals:"]
     for name, estimate in found.items():
         title, lower_is_better, _ = METRIC_TITLES[name]
@@ -351,50 +372,3 @@ def _is_model(file: Path) -> bool:
     from robcal.models.file_kinds import kind_of_file
 
     return kind_of_file(file) != "other"
-
-
-def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo or a comparison.")
-    ],
-    out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
-    shift: Annotated[bool, typer.Option(help="Measure under corruption too, where the inputs are images.")] = True,
-    temperature: Annotated[
-        bool,
-        typer.Option("--temperature", help="Show every run after temperature scaling on its validation split too."),
-    ] = False,
-    factory: Factory = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure finished runs and put them side by side: one table, what it says, and one HTML report.
-
-    Runs of one method with different seeds are averaged, with intervals; the first method named is the baseline.
-
-    The folder of a demo or of a comparison, or its results.json, gives its page again from the numbers alone.
-
-    Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
-    """
-    from robcal.base.progress import open_reporter
-    from robcal.base.storage import load_results
-    from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
-    from robcal.report import text_table, write_report
-    from robcal.report.text import findings_text, table_text
-    from robcal.results.collect import report_runs
-
-    admit_factories(factory)
-    check_output(out, overwrite=overwrite)
-    measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
-    if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
-        if is_comparison(measured):
-            record = load_comparison(measured)
-            typer.echo(text_tables(record, width=columns()))
-            typer.echo(str(write_comparison_report(record, out, overwrite=overwrite)))
-            return
-        results = load_results(measured)
-    else:
-        with open_reporter(quiet=quiet) as reporter:
-            results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
-    width = min(columns(), MOST_COLUMNS)
-    typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n")
-    typer.echo(str(write_report(results, out, overwrite=overwrite)))

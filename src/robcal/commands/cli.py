@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from robcal.base.checks import InputError
-from robcal.commands.audit import audit, report
+from robcal.commands.audit import audit
 from robcal.commands.compare import compare
 from robcal.commands.export import export
 from robcal.commands.options import OWN_OPTIONS, MethodCommand
 from robcal.commands.recalibrate import recalibrate
+from robcal.commands.report import report
 from robcal.commands.score import fidelity, score
 from robcal.commands.train import demo, train
 from robcal.commands.unpack import unpack
@@ -20,7 +21,6 @@ from robcal.commands.unpack import unpack
 app = typer.Typer(
     name="robcal",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="**robcal**: find the inputs a classifier is wrongly sure about, and train it not to be.\n\n"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robcal.base.checks import refuse
-from robcal.commands.options import DATA_HELP, Device, Factory, Overwrite, Quiet, admit_factories
-from robcal.commands.terminal import columns
+from robcal.commands.options import DATA_HELP, Device, Factory, Json, Overwrite, Quiet, admit_factories
+from robcal.commands.terminal import columns, show_json
 
 if TYPE_CHECKING:
     from robcal.base.jobs import Workers
@@ -53,6 +53,7 @@ def compare(
         bool, typer.Option("--fail-fast", help="Stop all at the first task that fails, with its traceback.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the tasks and do nothing.")] = False,
+    json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -85,7 +86,10 @@ def compare(
         write_tables(record, out)
         if report and (overwrite or not (out / "report.html").exists()):  # one made by the runs shows more
             write_comparison_report(record, out / "report.html", overwrite=True)
-        typer.echo(text_tables(record, width=columns()))
+        if json:
+            show_json(record)
+        else:
+            typer.echo(text_tables(record, width=columns()))
         return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
     plan = load_plan(
@@ -107,8 +111,10 @@ def compare(
             plan, out, cache=cache, jobs=jobs or available_cores(), workers=workers, report=report, overwrite=overwrite,
             fail_fast=fail_fast, on_failure=_tell_failure, reporter=reporter,
         )  # fmt: skip
-    typer.echo(text_tables(record, width=columns()))
-    typer.echo(str(out / "results.json"))
+    if json:
+        show_json(record, [out / "results.json"])
+    else:
+        typer.echo(f"{text_tables(record, width=columns())}\n{out / 'results.json'}")
     if record["missing"]:
         typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
         raise typer.Exit(3)

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from robcal.commands.options import Factory, Overwrite, admit_factories
+from robcal.commands.options import Factory, Json, Overwrite, admit_factories
+from robcal.commands.terminal import show_json
 
 
 def export(
@@ -22,6 +23,7 @@ def export(
         typer.Option(help="File of `robcal recalibrate`; default: RUN/recalibrator.json, if there is one."),
     ] = None,
     factory: Factory = None,
+    json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a finished run as a file that needs no robcal, its normalisation and recalibration folded in.
@@ -35,6 +37,10 @@ def export(
 
     admit_factories(factory)
     made = export_run(run, out, format=format, recalibrator=recalibrator, overwrite=overwrite)
+    if json:
+        found = {"recalibration": made.recalibration, "difference": made.difference, "tried": made.tried}
+        show_json(found, [made.path])
+        return
     own = "no recalibration: probabilities are the network's own (robcal recalibrate RUN fits one)"
     typer.echo(own if made.recalibration == "none" else f"recalibration folded in: {made.recalibration}")
     typer.echo(f"probabilities on {made.tried} validation inputs differ from robcal's by {made.difference:.1e} at most")

@@ -34,6 +34,7 @@ ImageSize = Annotated[int | None, typer.Option(help="folder, imagenet: resize im
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+Json = Annotated[bool, typer.Option("--json", help="Write what was found as JSON, in place of tables and sentences.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; default: what there is.")]
 
 Factory = Annotated[

@@ -10,8 +10,8 @@ import numpy as np
 import typer
 
 from robcal.base.checks import FloatArray, IntArray, check_output, refuse
-from robcal.commands.options import Overwrite
-from robcal.commands.terminal import columns, show
+from robcal.commands.options import Json, Overwrite
+from robcal.commands.terminal import columns, show, show_json
 
 if TYPE_CHECKING:
     from robcal.calibration.recalibration import Recalibrator
@@ -49,6 +49,7 @@ def recalibrate(
     out: Annotated[
         Path | None, typer.Option(help="The recalibrator, .json; default for a run: RUN/recalibrator.json.")
     ] = None,
+    json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Repair the probabilities of a trained classifier on validation data, and say what is left.
@@ -79,14 +80,22 @@ def recalibrate(
         values, truth = read_array(logits, "the logits"), read_array(labels, "the labels")
     recalibrator = Recalibrator(method, score="margin" if scores is None else score_name, seed=seed)
     recalibrator.fit(values, truth, None if scores is None else read_scores(scores))
+    applied = None
+    if apply is not None and out_probs is not None:
+        theirs = None if apply_scores is None else read_scores(apply_scores)
+        applied = save_array(recalibrator.predict_proba(read_array(apply, "the logits"), theirs), out_probs)
+    files = (applied, recalibrator.save(out, overwrite=overwrite))
+    if json:
+        found = {name: getattr(recalibrator, name) for name in ("method", "comparison", "notes")}
+        show_json(found, files)
+        return
     show(text_comparison(recalibrator.comparison))
     _tell(_EXPLAINED, *recalibrator.notes, "", *advice(recalibrator.comparison))
     if run is not None and scores is None:
         _tell(_on_test(recalibrator, *_predictions(run, "test")))
-    if apply is not None and out_probs is not None:
-        theirs = None if apply_scores is None else read_scores(apply_scores)
-        typer.echo(str(save_array(recalibrator.predict_proba(read_array(apply, "the logits"), theirs), out_probs)))
-    typer.echo(str(recalibrator.save(out, overwrite=overwrite)))
+    for file in files:
+        if file is not None:
+            typer.echo(str(file))
 
 
 def _tell(*sentences: str) -> None:

@@ -14,13 +14,14 @@ from robcal.commands.options import (
     Device,
     Factory,
     ImageSize,
+    Json,
     ModelData,
     Overwrite,
     Quiet,
     Weights,
     admit_factories,
 )
-from robcal.commands.terminal import show, show_notes
+from robcal.commands.terminal import show, show_json, show_notes
 
 
 def score(
@@ -48,6 +49,7 @@ def score(
     image_size: ImageSize = None,
     factory: Factory = None,
     device: Device = None,
+    json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,10 +82,12 @@ def score(
     if not is_main():
         return
     counts = {name: int((scores.status == name).sum()) for name in ("verified", "estimate", "censored")}
-    typer.echo(
-        f"{len(scores)} examples: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        + f"; median distance {_median(scores.distance):.4g}; {scores.passes.mean():.2f} passes an example"
-    )  # fmt: skip
+    median, passes = _median(scores.distance), float(scores.passes.mean())
+    if json:
+        show_json({"examples": len(scores), **counts, "median_distance": median, "passes": passes}, [out])
+        return
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    typer.echo(f"{len(scores)} examples: {told}; median distance {median:.4g}; {passes:.2f} passes an example")
     typer.echo(str(out))
 
 
@@ -115,6 +119,7 @@ def fidelity(
     image_size: ImageSize = None,
     factory: Factory = None,
     device: Device = None,
+    json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -152,7 +157,9 @@ def fidelity(
             num_levels=levels, iterations=iterations, restarts=restarts, seed=seed, overwrite=overwrite,
             reporter=reporter, batch_size=batch_size, device=device,
         )  # fmt: skip
-    if is_main():
+    if is_main() and json:
+        show_json({"rows": rows}, [out])
+    elif is_main():
         show(text_fidelity(rows))
         typer.echo(str(out))
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from robcal.report.formatting import ascii_numbers
+
+#: Sentences are not spread over more columns than this.
+MOST_COLUMNS = 120
 
 
 def columns() -> int:
@@ -33,3 +37,18 @@ def show_notes(notes: Iterable[str]) -> None:
     """Tell on standard error what a user should know of the data, a line each."""
     for note in notes:
         typer.echo(f"note: {note}", err=True)
+
+
+def show_json(value: Any, files: Iterable[Path | None] = ()) -> None:
+    """Write one JSON object on standard output, and nothing else: what a command found, and the files it wrote.
+
+    Args:
+        value: a mapping or dataclass; numbers that are not finite become "nan", "inf" and "-inf".
+        files: what was written, under "files".
+    """
+    import json
+
+    from robcal.base.encoding import plain
+
+    told = {**plain(value), "files": [str(file) for file in files if file is not None]}
+    typer.echo(json.dumps(told, indent=1, allow_nan=False))

@@ -11,8 +11,8 @@ import typer
 from robcal.base.checks import check_positive_int
 from robcal.base.levels import Cut
 from robcal.base.types import Precision, Scorer
-from robcal.commands.options import DATA_HELP, Device, Overwrite, Quiet, own_options
-from robcal.commands.terminal import columns, say, show_notes
+from robcal.commands.options import DATA_HELP, Device, Json, Overwrite, Quiet, own_options
+from robcal.commands.terminal import columns, say, show_json, show_notes
 from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
 
 MODEL_HELP = (
@@ -25,6 +25,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for runs, results and the report.")] = Path("robcal-demo"),
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 8,
     jobs: Annotated[int | None, typer.Option(help="Seeds trained side by side; default: number of cores.")] = None,
+    json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -41,17 +42,21 @@ def demo(
     from robcal.report.text import table_text
 
     check_positive_int(seeds, "--seeds", minimum=2)
-    if not quiet:
+    if not (quiet or json):
         say(BRIEFLY)
     with open_reporter(quiet=quiet, seconds=60.0) as reporter:
         results = run_demo(
             out, seeds=seeds, jobs=jobs or min(available_cores(), seeds), overwrite=overwrite, reporter=reporter
         )
+    written = write_report(results, out / "report.html", overwrite=True)
+    if json:
+        show_json(results, [written])
+        return
     typer.echo(f"\n{table_text(text_table(results, differences=False), columns())}\n")
     for paragraph in found(results):
         say(paragraph)
     typer.echo(f"\n{NEXT}")
-    typer.echo(str(write_report(results, out / "report.html", overwrite=True)))
+    typer.echo(str(written))
 
 
 def train(

@@ -1,0 +1,65 @@
+"""`robcal report`: finished runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robcal.base.checks import check_output
+from robcal.commands.options import Factory, Json, Overwrite, Quiet, admit_factories
+from robcal.commands.terminal import MOST_COLUMNS, columns, show_json
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo or a comparison.")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
+    shift: Annotated[bool, typer.Option(help="Measure under corruption too, where the inputs are images.")] = True,
+    temperature: Annotated[
+        bool,
+        typer.Option("--temperature", help="Show every run after temperature scaling on its validation split too."),
+    ] = False,
+    factory: Factory = None,
+    json: Json = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure finished runs and put them side by side: one table, what it says, and one HTML report.
+
+    Runs of one method with different seeds are averaged, with intervals; the first method named is the baseline.
+
+    The folder of a demo or of a comparison, or its results.json, gives its page again from the numbers alone.
+
+    Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
+    """
+    from robcal.base.progress import open_reporter
+    from robcal.base.storage import load_results
+    from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
+    from robcal.report import text_table, write_report
+    from robcal.report.text import findings_text, table_text
+    from robcal.results.collect import report_runs
+
+    admit_factories(factory)
+    check_output(out, overwrite=overwrite)
+    measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
+    if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
+        if is_comparison(measured):
+            record = load_comparison(measured)
+            written = write_comparison_report(record, out, overwrite=overwrite)
+            if json:
+                show_json(record, [written])
+            else:
+                typer.echo(f"{text_tables(record, width=columns())}\n{written}")
+            return
+        results = load_results(measured)
+    else:
+        with open_reporter(quiet=quiet) as reporter:
+            results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
+    written, width = write_report(results, out, overwrite=overwrite), min(columns(), MOST_COLUMNS)
+    if json:
+        show_json(results, [written])
+        return
+    typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n\n{written}")
