@@ -8,7 +8,7 @@ SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast test-torch reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics bench-recalibration wheel clean real
+.PHONY: demo test test-fast reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics bench-recalibration wheel clean real
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -116,16 +116,26 @@ $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
 	$(PIP) install -q "$$(ls dist/robcal-*.whl)[recalibration]" $$(grep -E '^(torchmetrics|netcal)==' benchmarks/requirements.txt)
 	touch $@
 
-# The tests with another PyTorch, in an environment of its own; the oldest that is allowed brings several GB of CUDA libraries.
-TORCH ?= 2.6.0
-test-torch: $(VENV)/.wheel
-	$(PYTHON) -m venv .venv-torch
-	grep -v -E '^(torch|sympy)==' constraints.txt > .venv-torch/constraints.txt
-	PIP_CONSTRAINT=.venv-torch/constraints.txt .venv-torch/bin/pip install -q torch==$(TORCH) "$$(ls dist/robcal-*.whl)[test]"
-	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup tests
-	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
+# The fast tests with the lowest version of every dependency that pyproject.toml allows, and with the newest there is, each in an
+# environment of its own. The lowest PyTorch brings several GB of CUDA libraries.
+.PHONY: test-oldest test-newest
+OLDEST_PYTHON ?= python3.11
+test-oldest: $(VENV)/.wheel
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	$(OLDEST_PYTHON) tools/lowest.py > .venv-oldest/constraints.txt
+	PIP_CONSTRAINT=.venv-oldest/constraints.txt .venv-oldest/bin/pip install -q "$$(ls dist/robcal-*.whl)[test]"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
 
-.PHONY: docs reproducible
+test-newest: $(VENV)/.wheel
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install -q --upgrade "$$(ls dist/robcal-*.whl)[test]"
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
+
+# What `pip install robcal` brings beside PyTorch: packages and their size on disk.
+.PHONY: weight docs reproducible
+weight: $(VENV)/.wheel
+	$(BIN)/python tools/weight.py
+
 # The pages and pictures that are made from the code.
 docs: $(VENV)/.wheel
 	$(BIN)/python tools/api.py
@@ -144,4 +154,4 @@ reproducible: $(VENV)/.python
 	cd build/two/deeper/dist && sha256sum --check ../../../sums
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-torch dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench .venv-oldest .venv-newest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,63 @@
+"""Print what `pip install robcal` brings: the packages that it requires, directly or not, with their size on disk.
+
+What is installed in this environment is measured: python tools/weight.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, distribution
+
+MEGABYTE = 1e6
+
+
+def needed(requirements: Iterable[str]) -> Iterator[str]:
+    """Yield the names of requirements without their versions, but for those of extras and of other systems."""
+    from packaging.requirements import Requirement
+
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield normal(requirement.name)
+
+
+def normal(name: str) -> str:
+    """Return the one spelling of a package's name (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def closure(root: str, without: set[str]) -> dict[str, Distribution]:
+    """Return the installed packages that one needs, by name; what only the packages `without` need is left out."""
+    found: dict[str, Distribution] = {}
+    waiting = [root]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in without:
+            found[name] = distribution(name)
+            waiting += needed(found[name].requires or ())
+    return {name: found[name] for name in sorted(found) if name != root}
+
+
+def size(package: Distribution) -> int:
+    """Return the bytes of a package's files on disk."""
+    places = [file.locate() for file in package.files or ()]
+    return sum(place.stat().st_size for place in places if place.is_file())
+
+
+def table(root: str, without: set[str]) -> Iterator[str]:
+    """Yield a line a package, the largest first, and a line for all."""
+    sizes = {name: size(package) / MEGABYTE for name, package in closure(root, without).items()}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        yield f"{sizes[name]:7.1f} MB  {name}"
+    but = f", beside {', '.join(sorted(without))}" if without else ""
+    yield f"{sum(sizes.values()):7.1f} MB  in all; packages: {len(sizes)}{but}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--package", default="robcal", help="whose requirements are measured")
+    parser.add_argument("--with-torch", action="store_true", help="count torch and what only torch needs, too")
+    options = parser.parse_args()
+    print(*table(options.package, set() if options.with_torch else {"torch"}), sep="\n")
