@@ -43,7 +43,7 @@ test: $(VENV)/.test
 
 # The situations of docs/reliability.md alone.
 reliability: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/reliability
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/reliability tests/faults
 
 # 10,000 damaged files, each read right or refused; the tests try 400.
 fuzz: $(VENV)/.test
