@@ -218,8 +218,8 @@ def kinds() -> dict[str, Kind]:
         Kind("run/predictions-test.safetensors", lambda path: open_run(path.parent).predictions("test"), True),
         Kind("run/model.safetensors", lambda path: load_model(path)[0].state_dict(), True),
         Kind("weights.pt", read_weights, True),
-        Kind("script.pt", lambda path: load_program(path, "torchscript"), share=0.3),
-        Kind("program.pt2", lambda path: load_program(path, "pt2"), share=0.1),
+        Kind("script.pt", lambda path: load_program(path, "torchscript").run.state_dict(), True, share=0.3),
+        Kind("program.pt2", lambda path: load_program(path, "pt2").run.state_dict(), True, share=0.1),
     ]
     if has_onnx():
         from robcal.models.onnx_file import load_onnx
