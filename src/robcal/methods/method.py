@@ -187,7 +187,8 @@ class Method:
         network: name of the model that was asked for → name of the network that is trained.
         check: (network, data set) → refuses what the method cannot be trained on, before anything is trained.
         predictors: how the trained network becomes several; None for itself alone.
-        mixes: whether `augment` mixes inputs of different labels.
+        mixes: whether `augment` mixes inputs of different labels; their targets it mixes alike, column by column,
+            however many columns these have.
         by_label: whether `loss` looks at the label of each input, so that it cannot take mixed ones.
         options: its hyper-parameters, for the record; `robcal.methods.make_method` fills them in.
         parts: the methods that it is composed of; see `robcal.methods.compose`.

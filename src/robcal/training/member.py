@@ -160,10 +160,14 @@ class Member:
             batch, generator = self._batch(part, levels.train)
         with self._timed("forward"):
             targets = self.method.targets(state, batch, self.num_classes)
+            size, mixed = len(part.index), self.method.mixes and levels.see_passes
+            if mixed:  # columns that tell which examples a row is mixed of
+                targets = torch.cat([targets, torch.eye(size, device=targets.device)], dim=1)
             inputs, targets = self.method.augment(batch.inputs, targets, generator)
+            targets, shares = (targets[:, :-size].contiguous(), targets[:, -size:]) if mixed else (targets, None)
             if inputs is not batch.inputs:
                 batch = dataclasses.replace(batch, inputs=inputs)
-            with self.autocast(), levels.seeing(self.user_model, part.everyone, self.rank, self.world):
+            with self.autocast(), levels.seeing(self.user_model, part.everyone, self.rank, self.world, shares):
                 loss, state = self.method.loss(state, self.model, batch, targets)
         weight = len(part.index) / len(self.batches[part.key[0]])
         with self._timed("backward"):  # the processes take the mean of their gradients

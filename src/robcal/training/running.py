@@ -16,9 +16,12 @@ import torch
 from torch import nn
 
 from robcal.base.checks import FloatArray, IntArray, check_fraction, check_positive_int
-from robcal.smoothing.running import DEFAULT_DECAY, logit_margin, running_average, running_levels
+from robcal.smoothing.running import DEFAULT_DECAY, NOT_SEEN, logit_margin, running_average, running_levels
 
 CPU = torch.device("cpu")
+
+#: Share of one example in a mixed input from which on the input counts as that example [choice].
+NEAR = 0.9
 
 #: Passes of one network whose margins are computed together: one by one they add a tenth to a step of 1.5 ms.
 PASSES_AT_ONCE = 32
@@ -36,6 +39,7 @@ class FixedLevels:
     """
 
     settings: ClassVar[Mapping[str, Any]] = {}
+    see_passes: ClassVar[bool] = False
 
     def __init__(self, levels: Levels | None) -> None:
         self.fixed = levels
@@ -51,7 +55,9 @@ class FixedLevels:
         """Begin a training run on a device."""
         self.train = None if self.train is None else self.train.to(device)
 
-    def seeing(self, network: nn.Module, index: IntArray, rank: int, world: int) -> AbstractContextManager[None]:
+    def seeing(
+        self, network: nn.Module, index: IntArray, rank: int, world: int, shares: torch.Tensor | None = None
+    ) -> AbstractContextManager[None]:
         """Look at nothing."""
         return nullcontext()
 
@@ -83,6 +89,7 @@ class RunningLevels:
     """
 
     fixed: ClassVar[None] = None
+    see_passes: ClassVar[bool] = True
 
     def __init__(self, num_levels: int = 10, *, decay: float = DEFAULT_DECAY) -> None:
         self.num_levels = check_positive_int(num_levels, "num_levels")
@@ -108,13 +115,20 @@ class RunningLevels:
         """
         self._is_ensemble = num_networks > 1
         self._passes: list[tuple[IntArray, torch.Tensor]] = []
-        self._sums = torch.zeros(num_train, num_classes if self._is_ensemble else 1, device=device)
+        self._sums = torch.zeros(num_train, 1 + (num_classes if self._is_ensemble else 1), device=device)
         self.train = torch.zeros(num_train, dtype=torch.int64, device=device)
         self.val: IntArray = np.zeros(num_val, np.int64)
         self._train_average, self._val_average = np.full(num_train, np.nan), np.full(num_val, np.nan)
 
     @contextmanager
-    def seeing(self, network: nn.Module, index: IntArray, rank: int = 0, world: int = 1) -> Iterator[None]:
+    def seeing(
+        self,
+        network: nn.Module,
+        index: IntArray,
+        rank: int = 0,
+        world: int = 1,
+        shares: torch.Tensor | None = None,
+    ) -> Iterator[None]:
         """Take in the training pass of a batch, which is made in the block.
 
         Of several passes in it, as of a method that attacks the network, the last one with gradients is that of the
@@ -125,6 +139,8 @@ class RunningLevels:
             index: (B,) positions of the examples of the batch, of all processes.
             rank: of this process, which passes every `world`-th of them, from the one at `rank`.
             world: number of processes.
+            shares: (b, b) what share of each input is which example of this process, if inputs are mixed; one that is
+                nearly one example shows the margin of that example, and others show none.
         """
         passes: list[torch.Tensor] = []
 
@@ -138,23 +154,37 @@ class RunningLevels:
         finally:
             hook.remove()
         assert passes, "the loss passes the batch through the network"
-        self._passes.append((index, passes[0]))
-        if world > 1 or self._is_ensemble or len(self._passes) == PASSES_AT_ONCE:
-            self._take_in(rank, world)
+        if shares is None and world == 1 and not self._is_ensemble:
+            self._passes.append((index, passes[0]))
+            if len(self._passes) == PASSES_AT_ONCE:
+                self._take_in()
+        else:
+            self._add(index, self._values(passes[0]), rank, world, shares)
 
-    def _take_in(self, rank: int = 0, world: int = 1) -> None:
+    def _take_in(self) -> None:
         """Add to the sums what the passes showed that are not in them yet."""
-        if not self._passes:
-            return
-        index = torch.from_numpy(np.concatenate([part for part, _ in self._passes])).to(self._sums.device)
-        logits = torch.cat([part for _, part in self._passes])
+        if self._passes:
+            index, logits = zip(*self._passes, strict=True)
+            self._add(np.concatenate(index), self._values(torch.cat(logits)))
+            self._passes = []
+
+    def _values(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return what is summed over the passes of an example: its margin or probabilities, and 1."""
         values = logits.float().softmax(1) if self._is_ensemble else logit_margin(logits).float().unsqueeze(1)
+        return torch.cat([values, values.new_ones(len(values), 1)], dim=1)
+
+    def _add(
+        self, index: IntArray, values: torch.Tensor, rank: int = 0, world: int = 1, shares: torch.Tensor | None = None
+    ) -> None:
+        if world > 1 or shares is not None:
+            place = torch.arange(rank, len(index), world, device=values.device)
+            if shares is not None:
+                share, row = shares.max(1)
+                place, values = place[row], values.where((share >= NEAR).unsqueeze(1), 0.0)
+            values = values.new_zeros(len(index), values.shape[1]).index_add_(0, place, values)
         if world > 1:
-            own, values = values, values.new_zeros(len(index), values.shape[1])
-            values[rank::world] = own
             torch.distributed.all_reduce(values)
-        self._sums.index_add_(0, index, values)
-        self._passes = []
+        self._sums.index_add_(0, torch.from_numpy(index).to(self._sums.device), values)
 
     def measure(self, val_probs: FloatArray) -> None:
         """Average the margins of the epoch into those before, and cut the validation examples anew.
@@ -164,7 +194,7 @@ class RunningLevels:
         """
         self._take_in()
         sums = self._sums.double().cpu()
-        shown = logit_margin(sums.log()) if self._is_ensemble else sums.squeeze(1)
+        shown = logit_margin(sums[:, :-1].log()) if self._is_ensemble else sums[:, 0] / sums[:, 1]  # NaN where not seen
         margin = logit_margin(torch.from_numpy(val_probs).log())
         self._train_average = running_average(self._train_average, shown.numpy(), self.decay)
         self._val_average = running_average(self._val_average, margin.numpy(), self.decay)
@@ -172,7 +202,10 @@ class RunningLevels:
         self._cut()
 
     def _cut(self) -> None:
-        self.train = torch.from_numpy(running_levels(self._train_average, self.num_levels)).to(self.train.device)
+        if np.isfinite(self._train_average).sum() >= self.num_levels:
+            levels = running_levels(self._train_average, self.num_levels)
+            levels[levels == NOT_SEEN] = self.num_levels // 2
+            self.train = torch.from_numpy(levels).to(self.train.device)
         self.val = running_levels(self._val_average, self.num_levels)
 
     def by_split(self) -> dict[str, IntArray]:
