@@ -105,8 +105,7 @@ bench-metrics:
 	.venv-bench/bin/python benchmarks/metrics.py
 	.venv-bench/bin/python benchmarks/metrics.py --large
 
-# The tables of docs/recalibration.md; DATA holds published logits and data sets (benchmarks/recalibration_networks.py says which).
-DATA ?= ../shared/data
+# The tables of docs/recalibration.md, from a folder of data (benchmarks/recalibration_networks.py says which): about ten minutes.
 bench-recalibration:
 	$(MAKE) VENV=.venv-bench .venv-bench/.peers
 	.venv-bench/bin/python benchmarks/recalibration.py --data $(DATA) --work $(RUNS)/recalibration --out docs/recalibration.md
