@@ -104,6 +104,16 @@ def test_noise_of_a_single_run_is_not_counted_twice():
     assert np.median(ratio) < 0.8
 
 
+def test_an_average_lies_in_its_interval_where_that_of_a_seed_is_one_sided():
+    """Every example is right: what can be off is on one side, and sharing little of it must not move the interval."""
+    seeds = [Estimate(-0.0002, -0.0003, 0.017), Estimate(-0.0001, -0.0002, 0.017)]
+    for shared in (1.0, 0.25, 0.01):
+        average = average_over_seeds(seeds, shared=shared)
+        assert average.low < average.value < 0
+        assert average.high < 0.0171
+    assert average_over_seeds(seeds, shared=0.01).high < average_over_seeds(seeds).high
+
+
 def test_average_over_seeds_keeps_the_shared_part():
     same = [Estimate(0.3, 0.2, 0.5)] * 3
     average = average_over_seeds(same)

@@ -77,7 +77,9 @@ def average_over_seeds(estimates: Sequence[Estimate], *, shared: float = 1.0, co
 
     The seeds share their test examples, so averaging does not shrink the part of the noise that all seeds have in
     common: with the mean interval of half-width h around its own middle m, the result is
-    m ± √(shared h² + (t_{S-1} s / √S)²). For where the interval is not symmetric (accuracy, ECE).
+    m ± √(shared h² + (t_{S-1} s / √S)²). For where the interval is not symmetric (accuracy, ECE). Where that leaves the
+    mean itself out, though the mean interval holds it (all examples of a level are right), its two sides are shortened
+    about the mean, each by itself, and added.
 
     Args:
         estimates: S >= 1 estimates; those without an interval count only as values.
@@ -103,10 +105,18 @@ def average_over_seeds(estimates: Sequence[Estimate], *, shared: float = 1.0, co
         return Estimate(between.value, between.low, between.high, per_seed)
     low, high = np.mean(ends, axis=0)
     spread = 0.0 if between.high is None else between.high - between.value
-    width = float(high - low) / 2 * float(np.sqrt(shared if len(present) > 1 else 1.0))
-    half = float(np.hypot(width, spread))
-    middle = float(low + high) / 2
-    return Estimate(between.value, middle - half, middle + half, per_seed)
+    scale = float(np.sqrt(shared if len(present) > 1 else 1.0))
+    return Estimate(between.value, *_shortened(between.value, float(low), float(high), scale, spread), per_seed)
+
+
+def _shortened(value: float, low: float, high: float, scale: float, spread: float) -> tuple[float, float]:
+    """Shorten an interval about its middle; where that leaves out the value, which it held, about the value too."""
+    middle, half = (low + high) / 2, float(np.hypot(scale * (high - low) / 2, spread))
+    ends = middle - half, middle + half
+    if not low <= value <= high or ends[0] <= value <= ends[1]:
+        return ends
+    below, above = (float(np.hypot(scale * side, spread)) for side in (value - low, high - value))
+    return min(ends[0], value - below), max(ends[1], value + above)
 
 
 def shared_variance(replicates: Any) -> float:
