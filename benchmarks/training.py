@@ -2,6 +2,7 @@
 
 Usage: python benchmarks/training.py --model cnn-fast            (synthetic images of 32x32)
        python benchmarks/training.py --model mlp --epochs 60     (synthetic digits of 8x8)
+       python benchmarks/training.py --also augmix mixup batch-ensemble
        python benchmarks/training.py --model wrn-28-10 --device cuda --precision bf16 --augment standard
 
 All train the same network on the same examples in the same order, with the same schedule, and look at the
@@ -79,7 +80,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--also", nargs="*", default=[], metavar="METHOD", help="further methods, beside plain training"
+    )
     options = parser.parse_args()
+    TARGETS.update({(name, "plain"): None for name in options.also})
     small = options.model == "mlp"
     options.train = options.train or (12_800 if small else 1_280)
     options.val = options.val or options.train // 10
@@ -102,9 +107,10 @@ def synthetic(model: str, train: int, val: int, *, seed: int = 0) -> Dataset:
     return Dataset("synthetic", {"train": split(train), "val": split(val)}, names, (0, 1), "image", "synthetic")
 
 
-def network(options: argparse.Namespace, data: Dataset) -> nn.Module:
-    """The network, with the same weights for every contender."""
-    return build_model(options.model, input_shape=data.input_shape, num_classes=NUM_CLASSES, seed=options.seed)
+def network(options: argparse.Namespace, data: Dataset, method: str = "vanilla") -> nn.Module:
+    """The network, with the same weights for every contender whose method does not change it."""
+    name = make_method(method).network(options.model)
+    return build_model(name, input_shape=data.input_shape, num_classes=NUM_CLASSES, seed=options.seed)
 
 
 def measure(options: argparse.Namespace, data: Dataset) -> tuple[np.ndarray, list[str]]:
@@ -121,6 +127,7 @@ def measure(options: argparse.Namespace, data: Dataset) -> tuple[np.ndarray, lis
         "AdaLS": ours("adals", options, data, drawn_levels(data, 1)),
         "AR-AdaLS": ours("ar-adals", options, data, drawn_levels(data, NUM_LEVELS)),
         "AR-AdaLS, running levels": ours("ar-adals", options, data, RunningLevels(NUM_LEVELS)),
+        **{name: ours(name, options, data) for name in options.also},
     }
     clock = time.process_time
     if options.device == "cuda":
@@ -153,7 +160,7 @@ def ours(
 
     def work(turn: Contender) -> object:
         return fit(
-            network(options, data),
+            network(options, data, method),
             data,
             make_method(method),
             epochs=options.epochs,

@@ -35,7 +35,7 @@ def turns():
 def options():
     return argparse.Namespace(
         model="mlp", train=70, val=20, epochs=3, batch_size=16, turn=5, augment="none", precision="float32",
-        device="cpu", threads=1, seed=3,
+        device="cpu", threads=1, seed=3, also=[],
     )  # fmt: skip
 
 

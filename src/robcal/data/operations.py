@@ -104,14 +104,17 @@ def affine(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
         (N, C, H, W) uint8.
     """
     height, width = images.shape[2:]
-    ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    places = torch.stack([xs, ys, torch.ones_like(xs)]).double().to(images.device).flatten(1)
+    scale = torch.tensor([[1, height / width], [width / height, 1]], dtype=torch.float64, device=images.device)
     size = torch.tensor([width, height], dtype=torch.float64, device=images.device)
-    mapped = (matrices @ places).transpose(1, 2).view(len(images), height, width, 2)
-    inside = ((mapped >= 0) & (mapped < size)).all(3)[:, None]
-    grid = (2 * mapped / size - 1).float()
+    turn = matrices[:, :, :2] * scale  # of places from -1 to 1 in place of pixels
+    shift = turn.sum(2) + 2 * matrices[:, :, 2] / size - 1
+    theta = torch.cat([turn, shift[:, :, None]], 2).float()
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    inside = ((grid >= -1) & (grid < 1)).all(3)[:, None]
     values = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    return ((values + 1e-3) * inside).to(torch.uint8)  # Pillow cuts off; sums of float32 fall short of whole numbers
+    return (
+        values.add_(1e-3).mul_(inside).to(torch.uint8)
+    )  # Pillow cuts off; sums of float32 fall short of whole numbers
 
 
 def _matrices(images: torch.Tensor, choice: Choice, rows: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Say whether the smoothing ever acted: a run whose labels stayed hard is plain training, to the last bit."""
+"""Say whether the smoothing ever acted: a run whose labels stayed hard is one without it, to the last bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from robcal.base.types import EpochRow
 
 #: Why, and what it means.
-REASON = "no level was found over-confident on validation data, so this is the plain model"
+REASON = "no level was found over-confident on validation data, so nothing was smoothed"
 
 
 def labels_stayed_hard(history: Sequence[EpochRow]) -> bool:
@@ -28,7 +28,7 @@ def hard_label_remarks(histories: Mapping[int, Sequence[EpochRow]]) -> tuple[str
 
     >>> row = EpochRow(1, 0.5, 0.9, 0.3, 0.1, epsilon=(0.0,))
     >>> hard_label_remarks({3: [row]})
-    ('labels stayed hard: no level was found over-confident on validation data, so this is the plain model',)
+    ('labels stayed hard: no level was found over-confident on validation data, so nothing was smoothed',)
     """
     hard = [seed for seed, history in histories.items() if labels_stayed_hard(history)]
     if not hard:
