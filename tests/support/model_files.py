@@ -94,7 +94,7 @@ def in_graph(old: str, new: str) -> Callable[[str, bytes], bytes]:
     """Replace a text in the graph of an exported program, once."""
 
     def change(name: str, content: bytes) -> bytes:
-        if not name.endswith("models/model.json"):
+        if not name.endswith(("models/model.json", "serialized_exported_program.json")):
             return content
         text = content.decode()
         assert old in text

@@ -67,6 +67,8 @@ def _kind_of_archive(names: Sequence[str]) -> FileKind:
     >>> _kind_of_archive(["net/data.pkl", "net/constants.pkl", "net/code/__torch__.py"])
     'torchscript'
     """
+    if "serialized_exported_program.json" in names:  # as torch before 2.8 writes it
+        return "pt2"
     members = {name.partition("/")[2] for name in names}
     if any(name.startswith("models/") for name in members) and "archive_format" in members:
         return "pt2"

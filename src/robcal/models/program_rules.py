@@ -11,6 +11,7 @@ reader that torch loads it with, so that both see the same members.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
 import json
 import math
@@ -34,6 +35,12 @@ class ForbiddenError(ValueError):
 _MEMBERS = re.compile(
     r"(archive_format|archive_version|byteorder|version|\.data/[\w.]+|models/[\w.-]+\.json|extra/.*"
     r"|data/(weights|constants)/((weight|tensor)_\d+|[\w.-]+_config\.json)|data/sample_inputs/[\w.-]+\.pt)"
+)
+
+#: Members of such an archive of torch before 2.8.
+_FORMER = (
+    *("serialized_exported_program.json", "serialized_state_dict.pt", "serialized_constants.pt"),
+    *("serialized_example_inputs.pt", "version"),
 )
 
 #: Operators that an exported graph may call: torch's own on tensors and sizes, Python's on numbers, and branches.
@@ -82,6 +89,9 @@ def check_exported(path: Path) -> None:
     Raises:
         ForbiddenError: if so.
     """
+    if importlib.util.find_spec("torch.export.pt2_archive") is None:
+        _check_former(path)
+        return
     reader = torch._C.PyTorchFileReader(str(path))
     for member in reader.get_all_records():
         if not _MEMBERS.fullmatch(member):
@@ -90,6 +100,15 @@ def check_exported(path: Path) -> None:
             _check_payloads(json.loads(reader.get_record(member)), reader, member.rpartition("/")[0])
         elif member.startswith("models/"):
             _check_values("", json.loads(reader.get_record(member)))
+
+
+def _check_former(path: Path) -> None:
+    """Refuse the same in an archive of torch before 2.8, which reads it with Python's own module."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            if member not in _FORMER:
+                raise ForbiddenError(f"it holds {member!r}, which is no part of an exported graph")
+        _check_values("", json.loads(archive.read(_FORMER[0])))
 
 
 def _check_payloads(config: Any, reader: Any, folder: str) -> None:
