@@ -57,7 +57,7 @@ def test_every_error_is_carried_out(carried_out) -> None:
         for file, function, first, last in refusals(PACKAGE)
         if not any((str(file), line) in reached for line in range(first, last + 1))
     ]
-    assert missing == [], HOW_TO
+    assert not missing, "\n".join([HOW_TO, *missing])
 
 
 def test_every_text_of_a_hint_is_carried_out(carried_out) -> None:
@@ -68,7 +68,7 @@ def test_every_text_of_a_hint_is_carried_out(carried_out) -> None:
         for file, line, text in sorted(Advice(PACKAGE).texts())
         if text not in messages
     ]
-    assert missing == [], HOW_TO
+    assert not missing, "\n".join([HOW_TO, *missing])
 
 
 #: A module with an error for each way in which a hint can be chosen.
