@@ -1,6 +1,5 @@
 """A run as a file that needs no robcal: right to 1e-5 for any batch size, loaded by the lines that the docs show."""
 
-import json
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from torch import nn
 
 import robcal
 from robcal.base.checks import InputError
+from robcal.calibration.recalibration.average import read_map
 from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature
 from robcal.runs import export as module
 from robcal.runs.directory import open_run
@@ -60,9 +60,9 @@ def recalibrator(run: Path, method: str) -> robcal.Recalibrator:
     """A recalibration in a file of the run."""
     found = open_run(run).predictions("val")
     logits = np.log(np.maximum(found.probs, 1e-30))
-    file = robcal.Recalibrator("temperature").fit(logits, found.labels).save(run / "recalibrator.json", overwrite=True)
-    file.write_text(json.dumps({**json.loads(file.read_text()), "method": method, "maps": MAPS[method]}))
-    return robcal.load_recalibrator(file)
+    made = robcal.Recalibrator("temperature").fit(logits, found.labels)
+    made.method, made._maps = method, tuple(read_map(one) for one in MAPS[method])
+    return robcal.load_recalibrator(made.save(run / "recalibrator.json", overwrite=True))
 
 
 def expected(run: Path, found: robcal.Recalibrator) -> tuple[np.ndarray, np.ndarray]:
