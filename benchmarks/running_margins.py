@@ -77,7 +77,7 @@ def main() -> None:
                 if not file.exists():
                     found = measured(options.data, recipe, source, seed, options)
                     file.write_text(json.dumps(found))
-                    print(file.name, {name: round(value, 4) for name, value in found.items()}, flush=True)
+                    print(file.name, {name: value and round(value, 4) for name, value in found.items()}, flush=True)
                 rows.setdefault((recipe, source), []).append(json.loads(file.read_text()))
     text = table(rows, options)
     if options.out:
@@ -103,7 +103,7 @@ def data_of(data: str, seed: int) -> Dataset:
     return load_data(settings_of(data, seed))
 
 
-def measured(name: str, recipe: str, source: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+def measured(name: str, recipe: str, source: str, seed: int, options: argparse.Namespace) -> dict[str, float | None]:
     """Train one network and return its figures, with the CPU seconds of the training."""
     data = data_of(name, seed)
     network = build_networks(settings_of(name, seed), data)[0]
@@ -127,7 +127,7 @@ def measured(name: str, recipe: str, source: str, seed: int, options: argparse.N
         "nll": negative_log_likelihood(probs, test.labels),
         "nll shift": float(np.mean([negative_log_likelihood(cell, true) for cell in shifted])),
         "aurc": aurc(probs, test.labels),
-        "rank": float(spearmanr(averages[seen], clean[seen]).statistic) if source != "none" else float("nan"),
+        "rank": float(spearmanr(averages[seen], clean[seen]).statistic) if source != "none" else None,
         "training x": seconds,
     }
 
@@ -185,7 +185,13 @@ def table(rows: dict[tuple[str, str], list[dict[str, float]]], options: argparse
     for (recipe, source), found in rows.items():
         cells = []
         for figure in FIGURES:
+            if found[0][figure] is None:
+                cells.append("–")
+                continue
             own = np.array([row[figure] for row in found])
+            if figure == "rank":
+                cells.append(f"{own.mean():.3f}")
+                continue
             other = np.array([row[figure] for row in rows[recipe, "none"]])
             if figure == "training x":
                 cells.append(f"{np.mean(own / other):.2f}")

@@ -213,6 +213,9 @@ class ARAdaLS:
     def keep_margins(self, logits: Any, index: Any) -> None:
         """Keep the margins of a training pass, for a loss of your own; `loss` does so itself.
 
+        Of mixed inputs (mixup) keep those that are nearly one example, with its position: the margin of a mixture is of
+        no example. `robcal train` counts what is at least nine tenths of one.
+
         Args:
             logits: (B, Z): a tensor or an array.
             index: (B,) position of each example in the training set.
