@@ -62,7 +62,7 @@ def test_the_network_of_mc_dropout_has_dropout_and_its_checkpoint_says_so(runs):
 
 
 #: Another value than the default, for every kind of option.
-OTHER = {int: 3, float: 0.25, str: "integral"}
+OTHER = {int: 5, float: 0.25, str: "integral"}
 
 
 @pytest.mark.parametrize("method", METHODS)
