@@ -20,7 +20,7 @@ $(VENV)/.wheel: $(VENV)/.python $(SOURCES)
 	rm -rf dist
 	@echo "setting up: building the wheel and installing it with its pinned dependencies (a few minutes the first time)"
 	$(PIP) wheel -q --no-deps -w dist .
-	$(PIP) install -q dist/robcal-*.whl
+	$(PIP) install -q "$$(ls dist/robcal-*.whl)[train]"
 	$(PIP) install -q --no-deps --force-reinstall dist/robcal-*.whl
 	touch $@
 
@@ -116,24 +116,25 @@ $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
 	touch $@
 
 # The fast tests with the lowest version of every dependency that pyproject.toml allows, and with the newest there is, each in an
-# environment of its own. The lowest PyTorch brings several GB of CUDA libraries.
+# environment of its own. The lowest PyTorch brings several GB of CUDA libraries; old libraries on new ones warn of each other.
 .PHONY: test-oldest test-newest
 OLDEST_PYTHON ?= python3.11
 test-oldest: $(VENV)/.wheel
 	$(OLDEST_PYTHON) -m venv .venv-oldest
 	$(OLDEST_PYTHON) tools/lowest.py > .venv-oldest/constraints.txt
 	PIP_CONSTRAINT=.venv-oldest/constraints.txt .venv-oldest/bin/pip install -q "$$(ls dist/robcal-*.whl)[test]"
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -W ignore::DeprecationWarning -m "not slow" tests
 
 test-newest: $(VENV)/.wheel
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/pip install -q --upgrade "$$(ls dist/robcal-*.whl)[test]"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
 
-# What `pip install robcal` brings beside PyTorch: packages and their size on disk.
+# What `pip install robcal` brings, and what with the extra `train`: packages and their size on disk.
 .PHONY: weight docs reproducible
 weight: $(VENV)/.wheel
 	$(BIN)/python tools/weight.py
+	$(BIN)/python tools/weight.py --extra train
 
 # The pages and pictures that are made from the code.
 docs: $(VENV)/.wheel

@@ -13,13 +13,13 @@ from importlib.metadata import Distribution, distribution
 MEGABYTE = 1e6
 
 
-def needed(requirements: Iterable[str]) -> Iterator[str]:
-    """Yield the names of requirements without their versions, but for those of extras and of other systems."""
+def needed(requirements: Iterable[str], extra: str = "") -> Iterator[str]:
+    """Yield the names of requirements without their versions, but for those of other extras and other systems."""
     from packaging.requirements import Requirement
 
     for text in requirements:
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             yield normal(requirement.name)
 
 
@@ -28,13 +28,12 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def closure(root: str, without: set[str]) -> dict[str, Distribution]:
-    """Return the installed packages that one needs, by name; what only the packages `without` need is left out."""
+def closure(root: str, extra: str = "") -> dict[str, Distribution]:
+    """Return the installed packages that one needs with an extra, by name."""
     found: dict[str, Distribution] = {}
-    waiting = [root]
+    waiting = list(needed(distribution(root).requires or (), extra))
     while waiting:
-        name = waiting.pop()
-        if name not in found and name not in without:
+        if (name := waiting.pop()) not in found:
             found[name] = distribution(name)
             waiting += needed(found[name].requires or ())
     return {name: found[name] for name in sorted(found) if name != root}
@@ -46,18 +45,15 @@ def size(package: Distribution) -> int:
     return sum(place.stat().st_size for place in places if place.is_file())
 
 
-def table(root: str, without: set[str]) -> Iterator[str]:
+def table(root: str, extra: str = "") -> Iterator[str]:
     """Yield a line a package, the largest first, and a line for all."""
-    sizes = {name: size(package) / MEGABYTE for name, package in closure(root, without).items()}
+    sizes = {name: size(package) / MEGABYTE for name, package in closure(root, extra).items()}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
         yield f"{sizes[name]:7.1f} MB  {name}"
-    but = f", beside {', '.join(sorted(without))}" if without else ""
-    yield f"{sum(sizes.values()):7.1f} MB  in all; packages: {len(sizes)}{but}"
+    yield f"{sum(sizes.values()):7.1f} MB  in all; packages: {len(sizes)}"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--package", default="robcal", help="whose requirements are measured")
-    parser.add_argument("--with-torch", action="store_true", help="count torch and what only torch needs, too")
-    options = parser.parse_args()
-    print(*table(options.package, set() if options.with_torch else {"torch"}), sep="\n")
+    parser.add_argument("--extra", default="", help="count what this extra brings, too")
+    print(*table("robcal", parser.parse_args().extra), sep="\n")

@@ -135,7 +135,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'robcal' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from robcal.base.extras import refuse_untrainable
+
+        refuse_untrainable(error, f"robcal.{name}")
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NoReturn
 
 from robcal.base.errors import refuse
 
@@ -25,8 +25,32 @@ def import_extra(package: str, extra: str, what: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        refuse(
-            f"{what} needs {package}, which cannot be imported ({error})",
-            "robcal does not install it unless asked",
-            f"Install it: pip install 'robcal[{extra}]'",
-        )
+        refuse_without(package, extra, what, error)
+
+
+#: Packages of the extra `train`, which everything needs that makes or runs a network.
+TRAINING = ("torch", "accelerate")
+
+
+def refuse_untrainable(error: ModuleNotFoundError, what: str) -> NoReturn:
+    """Name the extra `train` where one of its packages is missing; raise any other error again.
+
+    Raises:
+        InputError: if torch or accelerate is missing.
+    """
+    if error.name not in TRAINING:
+        raise error
+    refuse_without(error.name, "train", what, error)
+
+
+def refuse_without(package: str, extra: str, what: str, error: ImportError) -> NoReturn:
+    """Say which extra installs a package that cannot be imported.
+
+    Raises:
+        InputError: always.
+    """
+    refuse(
+        f"{what} needs {package}, which cannot be imported ({error})",
+        "robcal does not install it unless asked",
+        f"Install it: pip install 'robcal[{extra}]'",
+    )

@@ -34,14 +34,22 @@ if typing.TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def _version(package: str) -> str | None:
+    """Return the version of a package, or None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def provenance(**more: Any) -> dict[str, Any]:
     """Versions that an artifact depends on, and whatever else is handed in; no time and no place, so runs compare."""
-    from importlib.metadata import version
-
     return {
-        "robcal": version("robcal"),
+        "robcal": _version("robcal"),
         "python": platform.python_version(),
-        "torch": version("torch"),
+        "torch": _version("torch"),
         "numpy": np.__version__,
         **more,
     }

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from robcal.base.checks import InputError
+from robcal.base.extras import refuse_untrainable
 from robcal.commands.audit import audit
 from robcal.commands.compare import compare
 from robcal.commands.export import export
@@ -52,10 +53,17 @@ def _root(
     pass
 
 
+def _run(arguments: list[str] | None) -> None:
+    try:
+        app(args=arguments, prog_name="robcal")
+    except ModuleNotFoundError as error:
+        refuse_untrainable(error, "this command")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit 0 if all is well, 2 on bad input, 3 if a comparison lacks results, 130 on Ctrl-C."""
     try:
-        app(args=arguments, prog_name="robcal")
+        _run(arguments)
     except InputError as error:
         typer.echo(f"robcal: {error}", err=True)
         sys.exit(2)
