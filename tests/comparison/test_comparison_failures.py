@@ -13,7 +13,10 @@ from robcal.comparison import compare, csv_rows, load_comparison, markdown_table
 from robcal.comparison.cost import cost_ratios
 from robcal.comparison.tasks import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("comparison_failures"),
+]  # its fixtures are dear: one process makes them
 
 RAW = {
     "seeds": [0, 1],

@@ -30,7 +30,10 @@ from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
 from robcal.runs.directory import load_model, open_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("comparison_study"),
+]  # its fixtures are dear: one process makes them
 
 AR_ADALS = {"controller": "published", "step_size": 0.5, "levels_from": "robustness"}
 RAW = {

@@ -22,7 +22,10 @@ from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import Features, shift_table
 from robcal.runs.directory import load_model, open_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("comparison_wide"),
+]  # its fixtures are dear: one process makes them
 
 RECIPE = {
     "data": "digits", "model": "mlp", "epochs": 2, "batch_size": 32, "levels": 3, "train_limit": 300,

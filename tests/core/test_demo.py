@@ -11,7 +11,7 @@ from robcal.comparison.demo import SETTINGS
 from robcal.runs.directory import load_data
 from robcal.runs.train import train_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # its fixtures are dear: one process makes them
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,10 @@ from safetensors.numpy import load_file
 import robcal
 from robcal.commands.cli import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("same_numbers"),
+]  # its fixtures are dear: one process makes them
 
 FIXTURE = Path(__file__).with_name("same_numbers.json")
 RECIPE = {

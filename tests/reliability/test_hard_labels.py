@@ -19,7 +19,7 @@ from robcal.report import render_html
 from robcal.results.collect import report_runs
 from robcal.runs.hard_labels import REASON
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hard_labels")]  # its fixtures are dear: one process makes them
 
 HARD = f"labels stayed hard: {REASON}"
 TRAIN = ["train", "--model", "mlp", "--batch-size", "32", "--device", "cpu", "--quiet"]

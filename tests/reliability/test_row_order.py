@@ -248,6 +248,8 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
         sorted(zip(r.distance, levels.assign_levels(r.distance, 7), strict=True)),
         sorted(zip(r.distance, r.margin, levels.assign_levels(r.scores(), 7, seed=5), strict=True)),
     ],
+    "against.compare_models": lambda r: robcal.compare_models(r.probs, r.other[0], r.labels, resamples=40),
+    "running.logit_margin": lambda r: PerRow(robcal.logit_margin(torch.tensor(r.logits)).numpy()),
     "audit.audit": audited,
     "audit.audit_confidence": audited_confidence,
     "audit.audit_confidence_files": lambda r: None,  # reads files and calls audit_confidence

@@ -69,7 +69,11 @@ const out = document.createElement('pre'); out.id = 'found'; out.textContent = J
 document.body.append(out);
 """
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH"),
+]
 
 
 @cache

@@ -313,7 +313,7 @@ def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert choose_device("cuda:0") == "cuda:0"
     assert choose_device("cpu") == "cpu"
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(InputError, match="process 2 of a machine with 2 GPUs"):
+    with pytest.raises(InputError, match=r"process 2 \(counted from 0\) of a machine with 2 GPUs"):
         choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device(None) == "cpu"
