@@ -56,7 +56,7 @@ def flsd53() -> Method:
 def flsd_gamma(logits: torch.Tensor) -> torch.Tensor:
     """Return (B, Z) the gamma of each probability: 5 in [0, .2), 3 in [.2, 1].
 
-    >>> flsd_gamma(torch.log(torch.tensor([[0.1, 0.2, 0.7]]))).tolist()
+    >>> flsd_gamma(torch.log(torch.tensor([[0.1, 0.3, 0.6]]))).tolist()
     [[5.0, 3.0, 3.0]]
     """
     probs = functional.softmax(logits.detach().float(), dim=1)
