@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from scipy.stats import chi2, norm
 from sklearn.linear_model import LogisticRegression
 
-from real.networks import ENTROPY, FOCAL, Predictions, cifar10_test, halves, published_logits, published_resnet, run
+from real.networks import Predictions, cifar10_test, halves, image_jobs, published_logits, published_resnet, run
 from real.tables import Network, adult, sentences
 from robcal import Recalibrator, assign_levels, score
 from robcal.base.checks import FloatArray, IntArray
@@ -52,13 +51,7 @@ class Measured:
 
 def jobs(folder: Path, limit: int) -> dict[str, Callable[[], Measured]]:
     """Name every network whose data the folder holds, with what measures it; `limit` examples get a distance."""
-    found: dict[str, Callable[[], Measured]] = {}
-    if (folder / "resnet50-cifar10-logits").is_dir():
-        for name, other in ((ENTROPY, FOCAL), (FOCAL, ENTROPY)):
-            found[name] = partial(resnet50, folder, name, other)
-    if (folder / "pretrained/resnet-cifar10").is_dir() and (folder / "cifar10").is_dir():
-        for depth in (20, 56):
-            found[f"ResNet-{depth}, CIFAR-10 (JPEG)"] = partial(resnet, folder, depth, limit)
+    found: dict[str, Callable[[], Measured]] = image_jobs(folder, resnet50, resnet, limit)
     if (folder / "tabular/adult.data").is_file():
         found["network of 100 units, UCI Adult"] = lambda: small(adult(folder), limit)
     if (folder / "text/stsa.binary.train").is_file():

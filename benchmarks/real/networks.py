@@ -6,8 +6,11 @@ part that is absent is left out of the page.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,6 +109,25 @@ def published_logits(folder: Path) -> dict[str, Predictions]:
         with np.load(folder / f"resnet50-cifar10-logits/{stem}.npz", allow_pickle=False) as data:
             val, test = ((data[f"{split}_logits"], data[f"{split}_labels"]) for split in ("val", "test"))
         found[name] = Predictions(name, val, test)
+    return found
+
+
+def image_jobs(folder: Path, resnet50: Callable[..., Any], resnet: Callable[..., Any], limit: int) -> dict[str, Any]:
+    """Name every network of images whose data the folder holds, with what is done with it: a call without arguments.
+
+    Args:
+        folder: of the data.
+        resnet50: (folder, name, name of the same network trained by the other loss) → result.
+        resnet: (folder, depth, limit) → result.
+        limit: images that are measured.
+    """
+    found: dict[str, Any] = {}
+    if (folder / "resnet50-cifar10-logits").is_dir():
+        for name, other in ((ENTROPY, FOCAL), (FOCAL, ENTROPY)):
+            found[name] = partial(resnet50, folder, name, other)
+    if (folder / "pretrained/resnet-cifar10").is_dir() and (folder / "cifar10").is_dir():
+        for depth in (20, 56):
+            found[f"ResNet-{depth}, CIFAR-10 (JPEG)"] = partial(resnet, folder, depth, limit)
     return found
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from real.claim import distances
 from real.networks import (
-    ENTROPY,
-    FOCAL,
     PUBLISHED,
     Predictions,
     cifar10_test,
     halves,
+    image_jobs,
     published_logits,
     published_resnet,
     run,
@@ -63,16 +61,7 @@ class Judged:
 
 def jobs(folder: Path, limit: int) -> dict[str, Callable[[], Judged]]:
     """Name every network whose data the folder holds, with what judges it; `limit` images of a half are measured."""
-    found: dict[str, Callable[[], Judged]] = {}
-    if not (folder / "cifar10h").is_dir():
-        return found
-    if (folder / "resnet50-cifar10-logits").is_dir():
-        for name, other in ((ENTROPY, FOCAL), (FOCAL, ENTROPY)):
-            found[name] = partial(resnet50, folder, name, other)
-    if (folder / "pretrained/resnet-cifar10").is_dir() and (folder / "cifar10").is_dir():
-        for depth in (20, 56):
-            found[f"ResNet-{depth}, CIFAR-10 (JPEG)"] = partial(resnet, folder, depth, limit)
-    return found
+    return image_jobs(folder, resnet50, resnet, limit) if (folder / "cifar10h").is_dir() else {}
 
 
 def read_votes(folder: Path) -> IntArray:

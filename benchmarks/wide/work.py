@@ -15,9 +15,9 @@ import torch
 
 from robcal.base.checks import IntArray
 from robcal.base.storage import digest_of, load_arrays, save_arrays
+from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset, load_dataset
 from robcal.data.splits import Parts
-from robcal.runs.level_sources import logit_margin
 from robcal.training.recipe import build_networks
 from robcal.training.settings import TrainSettings
 from wide.engine import Engine, Shape
@@ -187,7 +187,7 @@ class Worker:
             part = run.data.split(split)
             if "margin" in wanted:
                 logits = engine.predict(member, torch.from_numpy(part.inputs).to(self.device), "float32")
-                found[f"margin-{split}"] = logit_margin(logits)
+                found[f"margin-{split}"] = margins(logits)
             if "distance" in wanted:
                 network = engine.slots[member].network
                 found[f"distance-{split}"] = distances(network, run.data, split, None, self.plan.levels)["distance"]

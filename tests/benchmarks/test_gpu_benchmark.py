@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 
 from robcal.base.checks import InputError
 from robcal.base.storage import load_arrays
 from robcal.calibration.metrics import accuracy, calibration_error, negative_log_likelihood
+from robcal.calibration.recalibration.maps import margins
 from robcal.data import load_dataset, read_parts
 from robcal.data.augment import pad_crop_flip
 from robcal.methods import make_method
 from robcal.models import build_model
-from robcal.runs.level_sources import logit_margin
 from robcal.smoothing.own_loop import ARAdaLS
 from robcal.smoothing.smoother import AdaptiveLabelSmoother
 from robcal.training.loop import fit, schedule
@@ -67,14 +68,6 @@ recipes = ["plain", "mixup-running", "margin"]
 seeds = [0, 1]
 referee = 9
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +173,7 @@ def test_levels_of_mixed_training_are_cut_by_images_as_they_are(spec, data, tmp_
     trainer = trainer_of(spec, data, [RECIPES["mixup-running"]], tmp_path, epochs=1)
     trainer.train()
     logits = predict_logits(trainer.engine.slots[0].network, data.split("train"))
-    np.testing.assert_allclose(trainer.runs[0].levels.averages["train"], logit_margin(logits), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trainer.runs[0].levels.averages["train"], margins(logits), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

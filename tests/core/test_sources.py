@@ -11,12 +11,13 @@ from robcal.base.distributed import Group
 from robcal.base.levels import assign_levels
 from robcal.base.storage import load_levels, load_predictions, load_scores
 from robcal.base.types import Scores
+from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset, Split
 from robcal.results.audit import audit_run
 from robcal.runs import cross_fit
 from robcal.runs.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
 from robcal.runs.directory import load_data, load_model, load_networks, open_run
-from robcal.runs.level_sources import log_likelihood, logit_margin, score_reference, shared_folds
+from robcal.runs.level_sources import log_likelihood, score_reference, shared_folds
 from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings
 
@@ -77,7 +78,7 @@ def test_validation_levels_by_the_thresholds_of_training(plain, tmp_path, contro
     for name in ("train", "val"):
         split = run.dataset().split(name)
         with torch.no_grad():
-            margin[name] = logit_margin(model(split.batch(np.arange(len(split)))).numpy())
+            margin[name] = margins(model(split.batch(np.arange(len(split)))).numpy())
         level[name] = load_levels(run.directory / f"levels-{name}.parquet").level
     highest = [margin["train"][level["train"] == r].max() for r in range(19)]
     assert (level["train"] == assign_levels(margin["train"], 20)).mean() > 0.99
@@ -94,7 +95,7 @@ def test_margin_and_likelihood_ignore_a_shift_of_the_logits(seed):
     probs /= probs.sum(1, keepdims=True)
     np.testing.assert_allclose(log_likelihood(logits, labels), np.log(probs[np.arange(6), labels]), atol=1e-12)
     ordered = np.sort(probs, axis=1)
-    np.testing.assert_allclose(logit_margin(logits), np.log(ordered[:, -1] / ordered[:, -2]), atol=1e-12)
+    np.testing.assert_allclose(margins(logits), np.log(ordered[:, -1] / ordered[:, -2]), atol=1e-12)
     far = logits + np.float32(512)
     np.testing.assert_allclose(log_likelihood(far, labels), log_likelihood(logits, labels), atol=1e-3)
     assert np.isfinite(log_likelihood(logits * 1000, labels)).all()

@@ -2,18 +2,11 @@ import numpy as np
 import pytest
 import torch
 from interruption import Interrupted, StopAfter
+from one_thread import one_thread  # noqa: F401
 
 from robcal.data import load_dataset
 from robcal.methods.method import Batch, RunInfo
 from robcal.training.loop import fit
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ Outputs = Literal["logits", "probs"]
 Precision = Literal["float32", "bf16"]
 #: Ways to score the robustness of an example (docs/scoring.md).
 Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
+#: Kinds of file that `robcal export` writes.
+ExportFormat = Literal["safetensors", "pt2", "onnx"]
 #: The label that a robustness score is the distance from: the model's own, or the true one.
 Reference = Literal["prediction", "label"]
 Status = Literal["verified", "estimate", "censored"]
@@ -124,6 +126,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def as_logits(self) -> npt.NDArray[np.float64]:
+        """Return the logits, (N, Z); of an ensemble the logarithms of its probabilities, at least the least float32."""
+        found = np.log(np.maximum(self.probs, np.finfo(np.float32).tiny)) if self.logits is None else self.logits
+        return found.astype(np.float64)
 
 
 @dataclass(frozen=True)

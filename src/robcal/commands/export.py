@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from robcal.base.types import ExportFormat
 from robcal.commands.options import Factory, Json, Overwrite, admit_factories
 from robcal.commands.terminal import show_json
 
@@ -15,7 +16,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run directory of `robcal train`.")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     format: Annotated[
-        Literal["safetensors", "pt2", "onnx"],
+        ExportFormat,
         typer.Option(help="pt2: a torch.export program; onnx: for any runtime; safetensors: tensors, for your code."),
     ] = "pt2",
     recalibrator: Annotated[

@@ -6,7 +6,6 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from robcal.base.checks import FloatArray, IntArray, check_output, refuse
@@ -123,8 +122,7 @@ def _predictions(run: Path, split: str) -> tuple[FloatArray, IntArray]:
     from robcal.runs.directory import open_run
 
     found = open_run(run).predictions(split)
-    logits = found.logits if found.logits is not None else np.log(np.maximum(found.probs, np.finfo(np.float32).tiny))
-    return logits.astype(np.float64), found.labels
+    return found.as_logits(), found.labels
 
 
 def _on_test(recalibrator: Recalibrator, logits: FloatArray, labels: IntArray) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from robcal.base.checks import check_positive_int, refuse
+from robcal.base.checks import refuse
 from robcal.data.dataset import Dataset
 from robcal.methods.method import Method
-from robcal.models.rank_one import MEMBERS_SUFFIX, MOST_MEMBERS, has_members
+from robcal.models.rank_one import MEMBERS_SUFFIX, check_members, has_members
 
 
 def batch_ensemble(size: int = 4) -> Method:
@@ -24,11 +24,7 @@ def batch_ensemble(size: int = 4) -> Method:
     Raises:
         InputError: if `size` is out of range, or (at the start of training) the network has no members.
     """
-    check_positive_int(size, "size", minimum=2)
-    if size > MOST_MEMBERS:
-        refuse(
-            f"size is {size:,}", f"a network has {MOST_MEMBERS} members at most", f"Pass size={MOST_MEMBERS} or less"
-        )
+    check_members(size)
 
     def check(network: nn.Module, dataset: Dataset) -> None:
         if not has_members(network):

@@ -75,6 +75,19 @@ class BatchEnsemble(nn.Module):
         return each.view(len(x), self.members, -1).logsumexp(1) - math.log(self.members)
 
 
+def check_members(members: int) -> None:
+    """Refuse a number of members that no network has.
+
+    Raises:
+        InputError: if so.
+    """
+    check_positive_int(members, "size", minimum=2)
+    if members > MOST_MEMBERS:
+        refuse(
+            f"size is {members:,}", f"a network has {MOST_MEMBERS} members at most", f"Pass size={MOST_MEMBERS} or less"
+        )
+
+
 def with_members(network: nn.Module, members: int) -> BatchEnsemble:
     """Give every linear and convolutional layer of a network rank-one members, in place; W and biases stay.
 
@@ -91,11 +104,7 @@ def with_members(network: nn.Module, members: int) -> BatchEnsemble:
     >>> with_members(nn.Linear(4, 3), 2).eval()(torch.ones(5, 4)).exp().sum(1).round(decimals=4).tolist()
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    check_positive_int(members, "size", minimum=2)
-    if members > MOST_MEMBERS:
-        refuse(
-            f"size is {members:,}", f"a network has {MOST_MEMBERS} members at most", f"Pass size={MOST_MEMBERS} or less"
-        )
+    check_members(members)
     whole = nn.ModuleDict({"network": network})
     places = [
         (parent, name)

@@ -13,10 +13,10 @@ from robcal.base.checks import check_probs, refuse
 from robcal.base.distributed import choose_device
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.types import Outputs
+from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset
 from robcal.results.audit import Audit, audit, read_beside
 from robcal.robustness.probe import are_probabilities
-from robcal.runs.level_sources import logit_margin
 from robcal.runs.scores import moved
 from robcal.training.predict import predict_logits, softmax
 
@@ -73,5 +73,5 @@ def audit_model(
             )
         probs, logits = softmax(values), values
     if scores is None:
-        beside |= {"scores": logit_margin(logits), "score_name": MARGIN}
+        beside |= {"scores": margins(logits), "score_name": MARGIN}
     return audit(probs, part.labels, **beside, title=f"Calibration on {dataset.name}, {split} split", **options)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robcal.base.checks import FloatArray, check_choice, check_output, refuse
 from robcal.base.extras import import_extra
 from robcal.base.files import reason_of, replacing
+from robcal.base.types import ExportFormat
 from robcal.calibration.recalibration import Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import Map, Temperature
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
@@ -24,9 +25,6 @@ from robcal.models.onnx_file import load_onnx
 from robcal.models.programs import load_program, quiet
 from robcal.runs.directory import Run, load_networks, open_run
 from robcal.training.predict import softmax
-
-Format = Literal["safetensors", "pt2", "onnx"]
-FORMATS: tuple[Format, ...] = ("safetensors", "pt2", "onnx")
 
 #: Probabilities of the file and those of robcal differ by at most this much.
 TOLERANCE = 1e-5
@@ -55,7 +53,7 @@ def export(
     run: str | Path,
     out: str | Path,
     *,
-    format: Format = "pt2",
+    format: ExportFormat = "pt2",
     recalibrator: str | Path | None = None,
     overwrite: bool = False,
 ) -> Exported:
@@ -82,7 +80,7 @@ def export(
         RuntimeError: if the probabilities of the file are not those of robcal to 1e-5; the file is removed.
     """
     opened, target = open_run(Path(run)), check_output(Path(out), overwrite=overwrite)
-    check_choice(format, FORMATS, "format")
+    check_choice(format, get_args(ExportFormat), "format")
     found = _recalibrator(opened, None if recalibrator is None else Path(recalibrator))
     maps = () if found is None else _foldable(found, format)
     networks = load_networks(opened)
@@ -108,7 +106,7 @@ def _recalibrator(run: Run, file: Path | None) -> Recalibrator | None:
     return load_recalibrator(own if file is None else file)
 
 
-def _foldable(found: Recalibrator, format: Format) -> Sequence[Map]:
+def _foldable(found: Recalibrator, format: ExportFormat) -> Sequence[Map]:
     """The maps of a recalibration that tensor operations can express."""
     allowed: tuple[type, ...] = (Temperature,) if format == "safetensors" else (Temperature, ScoreTemperature)
     by_margin = found.score == "margin" or not any(isinstance(one, ScoreTemperature) for one in found.maps)
@@ -128,10 +126,7 @@ def _difference(predict: Callable[[Tensor], Tensor], run: Run, found: Recalibrat
     size = len(inputs)
     expected: FloatArray = known.probs[:size].astype(np.float64)
     if found is not None:
-        logits = (
-            known.logits if known.logits is not None else np.log(np.maximum(known.probs, np.finfo(np.float32).tiny))
-        )
-        expected = found.predict_proba(logits[:size].astype(np.float64))
+        expected = found.predict_proba(known.as_logits()[:size])
     sizes = [1, 2, *([256] * (size // 256 + 1))]
     with torch.no_grad():
         outputs = [predict(part) for part in _cut(inputs, sizes)]
@@ -296,7 +291,8 @@ def _write_safetensors(
     return lambda x: again(x) / scale
 
 
-_WRITERS: dict[Format, Callable[[Sequence[nn.Module], Sequence[Map], Tensor, Path], Callable[[Tensor], Tensor]]] = {
+_Writer = Callable[[Sequence[nn.Module], Sequence[Map], Tensor, Path], Callable[[Tensor], Tensor]]
+_WRITERS: dict[ExportFormat, _Writer] = {
     "safetensors": _write_safetensors,
     "pt2": _write_pt2,
     "onnx": _write_onnx,

@@ -22,6 +22,7 @@ from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of_tensors, load_scores, save_levels
 from robcal.base.types import Float32Array, Scores
 from robcal.base.types import Levels as LevelsOfSplit
+from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset
 from robcal.methods import Method
 from robcal.runs.cross_fit import cross_fit_quantiles
@@ -102,7 +103,7 @@ def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = No
     Args:
         reference: the plain model's run.
         data: the data.
-        kind: "margin": `logit_margin`; "loss": `log_likelihood`, the negative of the cross-entropy.
+        kind: "margin": `margins`; "loss": `log_likelihood`, the negative of the cross-entropy.
         device: where to predict; None takes what there is.
     """
     model, _ = load_model(reference.checkpoint)
@@ -111,18 +112,8 @@ def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = No
         for name in SPLITS:
             split = data.split(name)
             logits = predict_logits(model, split, device=place)
-            found[name] = logit_margin(logits) if kind == "margin" else log_likelihood(logits, split.labels)
+            found[name] = margins(logits) if kind == "margin" else log_likelihood(logits, split.labels)
     return found
-
-
-def logit_margin(logits: Float32Array) -> FloatArray:
-    """Return (N,) largest logit minus the second largest, at least 0; needs no label.
-
-    >>> logit_margin(np.array([[1.0, 4.0, 2.5]], np.float32)).tolist()
-    [1.5]
-    """
-    top = np.sort(logits.astype(np.float64), axis=1)
-    return np.asarray(top[:, -1] - top[:, -2])
 
 
 def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:

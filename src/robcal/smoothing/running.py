@@ -12,11 +12,13 @@ this in a loop of the user's, `methods/ar_adals.py` in robcal's own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from robcal.base.checks import FloatArray, IntArray
+from robcal.base.checks import FloatArray, IntArray, as_array
 from robcal.base.levels import assign_levels
 
 #: Default of `decay` [choice]: the last three epochs make up seven eighths of the average.
@@ -26,18 +28,21 @@ DEFAULT_DECAY = 0.5
 NOT_SEEN = -1
 
 
-def logit_margin(logits: torch.Tensor) -> torch.Tensor:
+def logit_margin(logits: Any) -> Any:
     """Return the largest logit minus the second largest of each row: log p_1 - log p_2, at least 0.
 
     Args:
-        logits: (B, Z), Z >= 2, of any floating-point type; log-probabilities have the same margins.
+        logits: (B, Z), Z >= 2, of any floating-point type, a tensor or an array; log-probabilities have the same
+            margins.
 
     Returns:
-        (B,) without gradient, float64 for float64, else float32; NaN where a logit is.
+        (B,) without gradient, float64 for float64, else float32, a tensor if `logits` are one; NaN where a logit is.
 
-    >>> logit_margin(torch.tensor([[1.0, 4.0, 2.5]]))
-    tensor([1.5000])
+    >>> logit_margin(torch.tensor([[1.0, 4.0, 2.5]])), logit_margin([[1.0, 4.0, 2.5]])
+    (tensor([1.5000]), array([1.5]))
     """
+    if not isinstance(logits, torch.Tensor):
+        return logit_margin(torch.as_tensor(as_array(logits, "logits"))).numpy()
     values = logits.detach()
     top = (values if values.dtype == torch.float64 else values.float()).topk(2, dim=1).values
     return top[:, 0] - top[:, 1]

@@ -138,7 +138,7 @@ class Member:
         """The micro-batches of a batch; each holds an example of every process."""
         batch, draws, parts = self.batches[number], 1 + number * self.world + self.rank, []
         count = min(self.recipe.accumulate, max(1, len(batch) // self.world))
-        for k, everyone in enumerate(np.array_split(batch, count)):
+        for k, everyone in enumerate(np.array_split(batch, count) if count > 1 else [batch]):
             seed = seed_of(self.seed, self.epoch, draws, *((k,) if k else ())) if self.draws else None
             parts.append(Part((number, k), everyone, everyone[self.rank :: self.world], seed))
         return parts

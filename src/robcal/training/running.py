@@ -202,7 +202,7 @@ class RunningLevels:
         self._cut()
 
     def _cut(self) -> None:
-        if np.isfinite(self._train_average).sum() >= self.num_levels:
+        if (~np.isnan(self._train_average)).sum() >= self.num_levels:
             levels = running_levels(self._train_average, self.num_levels)
             levels[levels == NOT_SEEN] = self.num_levels // 2
             self.train = torch.from_numpy(levels).to(self.train.device)

@@ -62,12 +62,12 @@ def logits_of(probs: FloatArray) -> FloatArray:
     return logs
 
 
-def margins(logits: FloatArray) -> FloatArray:
-    """Return the largest logit minus the second largest, (N,); +inf where all others are masked."""
+def margins(logits: npt.NDArray[np.floating[Any]]) -> FloatArray:
+    """Return the largest logit minus the second largest, (N,) float64; +inf where all others are masked."""
     margin = np.empty(len(logits))
     step = max(1, _BLOCK // logits.shape[1])
     for begin in range(0, len(logits), step):
-        two = np.partition(logits[begin : begin + step], -2, axis=1)[:, -2:]
+        two = np.partition(logits[begin : begin + step], -2, axis=1)[:, -2:].astype(np.float64)
         margin[begin : begin + step] = two[:, 1] - two[:, 0]
     return margin
 
