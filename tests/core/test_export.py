@@ -59,8 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def recalibrator(run: Path, method: str) -> robcal.Recalibrator:
     """A recalibration in a file of the run."""
     found = open_run(run).predictions("val")
-    logits = np.log(np.maximum(found.probs, 1e-30))
-    made = robcal.Recalibrator("temperature").fit(logits, found.labels)
+    made = robcal.Recalibrator("temperature").fit(found.as_logits(), found.labels)
     made.method, made._maps = method, tuple(read_map(one) for one in MAPS[method])
     return robcal.load_recalibrator(made.save(run / "recalibrator.json", overwrite=True))
 

@@ -16,10 +16,12 @@ from torch import nn
 
 import robcal
 from robcal.base.checks import InputError
+from robcal.data import load_dataset
 from robcal.models import external
 from robcal.models.file_kinds import kind_of_file
 from robcal.models.programs import load_program
 from robcal.models.weights import load_weights, read_weights
+from robcal.results.model_audit import audit_model
 from robcal.runs.any_model import open_any
 
 
@@ -270,6 +272,41 @@ def test_outputs_are_what_the_user_says(own_code: Path) -> None:
     logits = onnx(network(), own_code / "logits.onnx")
     with pytest.raises(InputError, match="the model's outputs"):
         command("audit", "--model", logits, *audit[3:], "--outputs", "probs")()
+
+
+def audited(part: nn.Module, own_code: Path) -> str:
+    """What `robcal audit` says of a program exported in train mode, with a layer in its middle."""
+    net = network()
+    file = export(nn.Sequential(net[0], part, net[1], net[2]).train(), own_code / "train.pt2")
+    words = ("audit", "--model", file, "--data", "npz:data.npz", "--levels", 2, "--resamples", 20, "--quiet")
+    return str(command(*words)())
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (nn.Dropout(0.2), "other outputs for .* of 15 inputs when it is asked again.*eval mode"),
+        (nn.BatchNorm1d(6), "depend on the other inputs of the batch.*eval mode"),
+    ],
+)
+def test_programs_of_the_train_mode_are_not_audited(part: nn.Module, words: str, own_code: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        audited(part, own_code)
+
+
+def test_a_model_in_half_precision_is_audited(own_code: Path) -> None:
+    """Its outputs round otherwise in another batch, which is no noise."""
+
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network().bfloat16()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x.bfloat16()).float() * (1 + 1e-3 * len(x) / 30)
+
+    found = audit_model(Half(), load_dataset("npz:data.npz"), num_levels=2, resamples=20)
+    assert len(found.levels) == 2
 
 
 def test_onnx_has_no_gradients(files: dict[str, Path], own_code: Path) -> None:

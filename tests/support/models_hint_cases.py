@@ -134,6 +134,21 @@ def _probabilities(folder: Path) -> Steps:
         yield robcal(*words, "--quiet", *hint.removesuffix(".").rpartition("Pass ")[2].split())
 
 
+def _in_train_mode(part: nn.Module) -> Callable[[Path], Steps]:
+    """A program that was exported in train mode, and the same in eval mode."""
+
+    def steps(folder: Path) -> Steps:
+        net = network()
+        model = nn.Sequential(net[0], part, net[1], net[2])
+        with _own(folder):
+            for mode in (True, False):
+                file = export(model.train(mode), folder / f"{mode}.pt2")
+                words = ("audit", "--model", file, "--data", "npz:data.npz", "--levels", 2, "--resamples", 20)
+                yield robcal(*words, "--quiet")
+
+    return steps
+
+
 def _of_a_model(folder: Path) -> Steps:
     with _own(folder):
         hint = yield robcal("audit", export(network(), folder / "model.pt2"))
@@ -195,6 +210,8 @@ CASES = [
     Case("a network that depends on values", "--format safetensors", _no_graph),
     Case("onnxruntime is not installed", "Install it", _without_onnxruntime),
     Case("a model that returns probabilities", "Pass --outputs probs", _probabilities),
+    Case("a program that draws", "Export it in eval mode", _in_train_mode(nn.Dropout(0.2))),
+    Case("a program of the batch's statistics", "Export it in eval mode", _in_train_mode(nn.BatchNorm1d(6))),
     Case("a model in place of a run", "Name it by --model", _of_a_model),
     Case("a program as weights", "torch.save.model.state_dict", _weights(lambda file: script(network(), file))),
     Case("weights that lack a layer", "Name the network that", _weights(lambda f: torch.save(_part(), f))),

@@ -17,6 +17,7 @@ from official_files import write_shards
 
 from robcal.base.storage import load_checkpoint, save_checkpoint
 from robcal.base.types import FidelityRow
+from robcal.calibration.recalibration import Recalibrator
 from robcal.robustness.fidelity import fidelity
 from robcal.robustness.first_order import FirstOrder
 from robcal.runs.cross_fit import assign_folds
@@ -360,6 +361,17 @@ def _recalibrated(wrong: tuple[str, ...], right: tuple[str, ...]) -> Callable[[P
     return steps
 
 
+def _foreign_recalibrator(folder: Path) -> Steps:
+    """A recalibrator that was fitted on other logits, in the directory of a run."""
+    run, rng = a_run(folder), np.random.default_rng(0)
+    fitted = Recalibrator("temperature").fit(rng.normal(size=(100, 10)), np.arange(100) % 10)
+    fitted.save(run / "recalibrator.json")
+    words = ("export", run, "--format", "safetensors", "--out", folder / "net.safetensors")
+    hint = yield robcal(*words)
+    robcal(*hint.partition("robcal ")[2].partition(";")[0].split(), "--method", "temperature")()
+    yield robcal(*words)
+
+
 ARRAYS, OUT = ("--logits", "z.npy", "--labels", "y.npy"), ("--out", "r.json")
 
 CASES = [
@@ -396,6 +408,7 @@ CASES = [
     Case("two scores of one name", "Rename one of the files", _two_names),
     Case("shards without their form", "Pass --data imagenet:PATH", _shards),
     Case("a recalibrator without its file", "Pass --out recalibrator.json", _recalibrated(ARRAYS, (*ARRAYS, *OUT))),
+    Case("the recalibrator of another run", "Fit it again: robcal recalibrate", _foreign_recalibrator),
     Case("nothing to recalibrate", "Name a run directory, or pass", _recalibrated(OUT, (*ARRAYS, *OUT))),
     Case("two to recalibrate", "Drop one", _recalibrated(("run", *ARRAYS, *OUT), ("run", *OUT))),
     Case("logits without labels", "Pass the true classes", _recalibrated((*ARRAYS[:2], *OUT), (*ARRAYS, *OUT))),

@@ -12,16 +12,19 @@ from torch import nn
 from robcal.base.checks import check_probs, refuse
 from robcal.base.distributed import choose_device
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.types import Outputs
+from robcal.base.types import Float32Array, Outputs
 from robcal.calibration.recalibration.maps import margins
-from robcal.data import Dataset
+from robcal.data import Dataset, Split
 from robcal.results.audit import Audit, audit, read_beside
-from robcal.robustness.probe import are_probabilities
+from robcal.robustness.probe import are_probabilities, differing_rows
 from robcal.runs.scores import moved
 from robcal.training.predict import predict_logits, softmax
 
 #: What tables call the margin of a model.
 MARGIN = "logit margin"
+#: A model is asked again about so many inputs. Between the same batches the gap of the two largest outputs may differ
+#: by `_TWICE` of its median, between a large and a small batch, which half precision rounds otherwise, by `_ALONE`.
+_ASKED, _TWICE, _ALONE = 16, 1e-4, 0.1
 
 
 def audit_model(
@@ -55,11 +58,12 @@ def audit_model(
         options: of `robcal.audit`.
 
     Raises:
-        InputError: if the outputs are not what `outputs` says, or on bad files.
+        InputError: if the outputs are not what `outputs` says or change when it is asked again, or on bad files.
     """
     part, place = dataset.split(split), choose_device(device)
     with moved(network, place):
         values = predict_logits(network, part, device=place, reporter=reporter)
+        _refuse_other_answers(network, part, values, place)
     beside = read_beside(scores, column, score_name, groups)
     if outputs == "probs":
         probs = np.asarray(check_probs(values, name="the model's outputs"), dtype=np.float64)
@@ -75,3 +79,29 @@ def audit_model(
     if scores is None:
         beside |= {"scores": margins(logits), "score_name": MARGIN}
     return audit(probs, part.labels, **beside, title=f"Calibration on {dataset.name}, {split} split", **options)
+
+
+def _refuse_other_answers(network: nn.Module, split: Split, values: Float32Array, device: torch.device) -> None:
+    """Refuse a model whose outputs (N, Z) of an input are noise, or depend on the batch that it stands in.
+
+    Raises:
+        InputError: if so.
+    """
+    index = np.arange(min(_ASKED, -(-len(values) // 2)))
+    again, once_more = (torch.from_numpy(predict_logits(network, split, device=device, index=index)) for _ in range(2))
+    fix = (
+        "Export it in eval mode, model.eval(), or take dropout, noise and statistics of the batch out of its forward; "
+        "to audit the mean of several draws, average their probabilities and pass --probs"
+    )
+    if noisy := differing_rows(again, once_more, share=_TWICE):
+        refuse(
+            f"the model gives other outputs for {noisy} of {len(index)} inputs when it is asked again",
+            "an audit is of what a model predicts, which must be the same each time",
+            fix,
+        )
+    if coupled := differing_rows(torch.from_numpy(values[index]), again, share=_ALONE):
+        refuse(
+            f"the model's outputs for {coupled} of {len(index)} inputs depend on the other inputs of the batch",
+            "an audit is of what a model predicts for an input alone",
+            fix,
+        )

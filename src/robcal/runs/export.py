@@ -20,6 +20,7 @@ from robcal.base.files import reason_of, replacing
 from robcal.base.types import ExportFormat
 from robcal.calibration.recalibration import Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import Map, Temperature
+from robcal.calibration.recalibration.recalibrator import digest_of_data
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 from robcal.models.onnx_file import load_onnx
 from robcal.models.programs import load_program, quiet
@@ -75,8 +76,9 @@ def export(
         What was written, with how far its probabilities are from robcal's.
 
     Raises:
-        InputError: if the run is not finished, the recalibration cannot be folded in, or the network cannot be
-            exported for batches of any size; nothing is written then.
+        InputError: if the run is not finished, the run's recalibrator was fitted on another network or other data, the
+            recalibration cannot be folded in, or the network cannot be exported for batches of any size; nothing is
+            written then.
         RuntimeError: if the probabilities of the file are not those of robcal to 1e-5; the file is removed.
     """
     opened, target = open_run(Path(run)), check_output(Path(out), overwrite=overwrite)
@@ -99,11 +101,23 @@ def export(
 
 
 def _recalibrator(run: Run, file: Path | None) -> Recalibrator | None:
-    """The recalibration that the user named, or the run's own; None where there is none."""
+    """Return the recalibration that the user named, or the run's own; None where there is none.
+
+    Raises:
+        InputError: if what lies in the run was not fitted on the run's predictions of its validation split.
+    """
     own = run.directory / "recalibrator.json"
-    if file is None and not own.exists():
-        return None
-    return load_recalibrator(own if file is None else file)
+    if file is not None or not own.exists():
+        return None if file is None else load_recalibrator(file)
+    found, known = load_recalibrator(own), run.predictions("val")
+    if found.data != digest_of_data(known.as_logits(), known.labels):
+        refuse(
+            f"{own} was not fitted on this run's predictions of its validation split",
+            "the recalibrator in a run directory belongs to its network",
+            f"Fit it again: robcal recalibrate {run.directory} --overwrite; or, if another one is meant, pass "
+            "--recalibrator FILE",
+        )
+    return found
 
 
 def _foldable(found: Recalibrator, format: ExportFormat) -> Sequence[Map]:

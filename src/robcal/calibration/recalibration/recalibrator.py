@@ -23,6 +23,7 @@ from robcal.base.checks import (
 )
 from robcal.base.encoding import plain, sealed, typed, unsealed
 from robcal.base.files import reading, replacing
+from robcal.base.seals import seal_of
 from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.recalibration.average import Average, read_map, single, stored
 from robcal.calibration.recalibration.maps import (
@@ -91,6 +92,7 @@ class Recalibrator:
         method: what was asked for; after `fit` what was chosen.
         comparison: after `fit`, one `CandidateResult` a method, the simplest first, cross-fitted.
         notes: after `fit`, sentences on what was left out and why, and on what an average is made of.
+        data: after `fit`, the `digest_of_data` of what it was fitted on.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -105,6 +107,7 @@ class Recalibrator:
     method: str
     comparison: tuple[CandidateResult, ...]
     notes: tuple[str, ...]
+    data: str
     _maps: tuple[Map, ...]
     _classes: int
 
@@ -149,6 +152,7 @@ class Recalibrator:
         automatic = "auto" in self._asked or AVERAGE in self._asked
         methods, self.notes = _candidates(array, truth) if automatic else (self._asked, ())
         true = array[np.arange(len(truth)), truth]
+        self.data = seal_of("", {"true": true, "labels": truth})
         order = fold_order(true, truth, values, lambda: row_keys(array))
         rows = Rows(array, truth, values, drawn_folds(order, folds=FOLDS, seed=self.seed))
         index = _sampled(order, array.shape[1], self.seed, SAMPLE)
@@ -211,7 +215,7 @@ class Recalibrator:
         file = check_output(Path(path), overwrite=overwrite)
         contents = {
             "format": _FORMAT, "version": _VERSION, "method": self.method, "score": self.score, "seed": self.seed,
-            "monotone": self.monotone, "classes": self._classes, "notes": self.notes,
+            "monotone": self.monotone, "classes": self._classes, "data": self.data, "notes": self.notes,
             "comparison": plain(self.comparison),
             "maps": [stored(one) for one in self._maps],
         }  # fmt: skip
@@ -294,6 +298,17 @@ def cross_fitted(
     return CrossFitted(best.method, index, best.held)
 
 
+def digest_of_data(logits: FloatArray, labels: IntArray) -> str:
+    """Return the digest of (N, Z) logits and (N,) labels that a recalibrator fitted on them has as its `data`.
+
+    It is taken of the true class's logits below the largest, so that another network, other rows and another order
+    give another digest.
+    """
+    rows = np.arange(len(labels))
+    array = np.asarray(logits, dtype=np.float64)
+    return seal_of("", {"true": array[rows, labels] - array.max(axis=1), "labels": np.asarray(labels, dtype=np.int64)})
+
+
 def load_recalibrator(path: str | Path) -> Recalibrator:
     """Read a file of `Recalibrator.save`.
 
@@ -308,7 +323,7 @@ def load_recalibrator(path: str | Path) -> Recalibrator:
         loaded = Recalibrator(found["method"], score=found["score"], monotone=found["monotone"], seed=found["seed"])
         loaded.notes = tuple(str(note) for note in found["notes"])
         loaded.comparison = typed(tuple[CandidateResult, ...], found["comparison"])
-        loaded._classes = int(found["classes"])
+        loaded._classes, loaded.data = int(found["classes"]), str(found["data"])
         loaded._maps = tuple(read_map(one) for one in found["maps"])
     return loaded
 
