@@ -60,7 +60,7 @@ def audit_model(
     Raises:
         InputError: if the outputs are not what `outputs` says or change when it is asked again, or on bad files.
     """
-    part, place = dataset.split(split), choose_device(device)
+    part, place = dataset.split(split), torch.device(choose_device(device))
     with moved(network, place):
         values = predict_logits(network, part, device=place, reporter=reporter)
         _refuse_other_answers(network, part, values, place)
