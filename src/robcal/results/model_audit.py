@@ -60,7 +60,7 @@ def audit_model(
     Raises:
         InputError: if the outputs are not what `outputs` says or change when it is asked again, or on bad files.
     """
-    part, place = dataset.split(split), torch.device(choose_device(device))
+    part, place = dataset.split(split), choose_device(device)
     with moved(network, place):
         values = predict_logits(network, part, device=place, reporter=reporter)
         _refuse_other_answers(network, part, values, place)
@@ -81,7 +81,7 @@ def audit_model(
     return audit(probs, part.labels, **beside, title=f"Calibration on {dataset.name}, {split} split", **options)
 
 
-def _refuse_other_answers(network: nn.Module, split: Split, values: Float32Array, device: torch.device) -> None:
+def _refuse_other_answers(network: nn.Module, split: Split, values: Float32Array, device: str) -> None:
     """Refuse a model whose outputs (N, Z) of an input are noise, or depend on the batch that it stands in.
 
     Raises:
