@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from robcal.base.checks import (
 )
 from robcal.base.encoding import plain, sealed, typed, unsealed
 from robcal.base.files import reading, replacing
-from robcal.base.seals import seal_of
 from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.recalibration.average import Average, read_map, single, stored
 from robcal.calibration.recalibration.maps import (
@@ -152,7 +152,7 @@ class Recalibrator:
         automatic = "auto" in self._asked or AVERAGE in self._asked
         methods, self.notes = _candidates(array, truth) if automatic else (self._asked, ())
         true = array[np.arange(len(truth)), truth]
-        self.data = seal_of("", {"true": true, "labels": truth})
+        self.data = _digest(true, truth)
         order = fold_order(true, truth, values, lambda: row_keys(array))
         rows = Rows(array, truth, values, drawn_folds(order, folds=FOLDS, seed=self.seed))
         index = _sampled(order, array.shape[1], self.seed, SAMPLE)
@@ -306,7 +306,11 @@ def digest_of_data(logits: FloatArray, labels: IntArray) -> str:
     """
     rows = np.arange(len(labels))
     array = np.asarray(logits, dtype=np.float64)
-    return seal_of("", {"true": array[rows, labels] - array.max(axis=1), "labels": np.asarray(labels, dtype=np.int64)})
+    return _digest(array[rows, labels] - array.max(axis=1), labels)
+
+
+def _digest(true: FloatArray, labels: IntArray) -> str:
+    return hashlib.sha256(true.tobytes() + np.asarray(labels, dtype=np.int64).tobytes()).hexdigest()
 
 
 def load_recalibrator(path: str | Path) -> Recalibrator:
