@@ -176,3 +176,10 @@ def test_scores_for_other_levels_are_timed_on_their_own(tmp_path):
         save_json({"train": 1.0, **(scoring if directory == reference else {})}, directory / "seconds.json")
     costs = [seconds(Entry("AR-AdaLS", 0, (Choice((one,)),)), place) for one in (settings, other)]
     assert costs == [1.0 + 1.0 + 4.0, 1.0 + 1.0 + 8.0]
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "empty.toml"
+    file.write_text("")
+    with pytest.raises(InputError, match=r"empty\.toml: seeds is missing"):
+        load_plan(str(file))

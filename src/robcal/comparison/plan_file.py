@@ -24,7 +24,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from robcal.base.checks import MOST_NETWORKS, check_choice, refuse
+from robcal.base.checks import MOST_NETWORKS, InputError, check_choice, refuse
 from robcal.base.files import reading
 from robcal.comparison.plan import MEASURED, EnsemblePlan, MethodPlan, Plan, Target
 from robcal.data.corrupted import READERS as CORRUPTED_READERS
@@ -64,7 +64,7 @@ def load_plan(
         ood: sets of out-of-distribution inputs that are added to the file's.
 
     Raises:
-        InputError: if the file is missing, is no TOML, or anything in it does not fit; the message names the key.
+        InputError: if the file is missing, is no TOML, or anything in it does not fit; the message names file and key.
     """
     if source.endswith(".toml"):
         fix = "Correct it there; texts stand in quotes"
@@ -89,7 +89,10 @@ def load_plan(
         raw["shift"] = shift
     if ood:
         raw["ood"] = {**raw.get("ood", {}), **ood}
-    return parse_plan(raw)
+    try:
+        return parse_plan(raw)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 def _among(own: list[Any], seeds: Sequence[int], label: Any) -> list[Any]:

@@ -115,7 +115,7 @@ def compare(
     found, missing = measure(work, missing, jobs=jobs, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
     if not any(one.by_seed for one in found.values()):
         refuse(
-            f"nothing could be measured: {missing[0].task} failed: {missing[0].reason}",
+            f"nothing could be measured: {missing[0].task} failed: {missing[0].reason.rstrip('.')}",
             "a table needs at least one run",
             "Fix the cause and start again; finished work is kept",
         )
