@@ -277,7 +277,7 @@ def check_same_length(n: int, m: int, first: str, second: str) -> None:
 
 
 def _of_tensor(tensor: Any) -> AnyArray:
-    """A torch tensor, on any device and with gradients, as a numpy array."""
+    """Return a torch tensor, on any device and with gradients, as a numpy array."""
     tensor = tensor.detach().cpu()
     try:
         return np.asarray(tensor.numpy())
@@ -286,7 +286,7 @@ def _of_tensor(tensor: Any) -> AnyArray:
 
 
 def _holds_arrays(part: Any) -> bool:
-    """Whether it is an array, a tensor or a table, or a list of these."""
+    """Tell whether it is an array, a tensor or a table, or a list of these."""
     return hasattr(part[0] if isinstance(part, (list, tuple)) and part else part, "__array__")
 
 
@@ -314,14 +314,14 @@ def _refuse_no_array(values: Any, name: str, error: Exception) -> None:
 
 
 def _is_plain(array: AnyArray) -> bool:
-    """Whether all objects are strings, or all are numbers or booleans."""
+    """Tell whether all objects are strings, or all are numbers or booleans."""
     kinds = {type(value) for value in array.ravel().tolist()}
     numbers = (bool, int, float, np.number, np.bool_)
     return all(issubclass(kind, str) for kind in kinds) or all(issubclass(kind, numbers) for kind in kinds)
 
 
 def _holds_bfloat16(array: FloatArray) -> bool:
-    """Whether every entry is a bfloat16 number: the last 16 bits of its float32 are 0."""
+    """Tell whether every entry is a bfloat16 number: the last 16 bits of its float32 are 0."""
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
     return bool((single == array).all() and not (single.view(np.uint32) & 0xFFFF).any())

@@ -276,7 +276,7 @@ _CURRENT = "robcal/start"
 
 
 def _name_of_start(store: Any, rank: int, world: int) -> str:
-    """The name of this start of all processes, agreed on once a process."""
+    """Return the name of this start of all processes, agreed on once a process."""
     global _start
     if _start is None:
         _start = _invite(store, world) if rank == 0 else _accept(store, rank)
@@ -302,7 +302,7 @@ def _invite(store: Any, world: int) -> str:
 
 
 def _accept(store: Any, rank: int) -> str:
-    """The name that rank 0 gives this rank; see `_invite`."""
+    """Return the name that rank 0 gives this rank; see `_invite`."""
     own = secrets.token_hex(8)
     store.set(f"robcal/ask/{rank}", own)
     answer = f"robcal/answer/{own}"
@@ -314,7 +314,7 @@ def _accept(store: Any, rank: int) -> str:
 
 
 def _rendezvous_store(rank: int, world: int) -> Any:
-    """The store that the environment names (MASTER_ADDR, MASTER_PORT), opened once a process."""
+    """Return the store that the environment names (MASTER_ADDR, MASTER_PORT), opened once a process."""
     global _base_store
     if _base_store is None:
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]

@@ -22,7 +22,7 @@ SEAL = "seal"
 
 
 def plain(value: Any) -> Any:
-    """JSON-able copy: dataclasses → dicts, bytes → base64, non-finite floats → strings."""
+    """Return a JSON-able copy: dataclasses → dicts, bytes → base64, non-finite floats → strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def _digest(value: Any) -> str:
 
 
 def typed(kind: Any, value: Any) -> Any:
-    """Inverse of `plain` for the annotation `kind`."""
+    """Undo `plain` for the annotation `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if value is None:
@@ -90,7 +90,7 @@ def typed(kind: Any, value: Any) -> Any:
 
 
 def _of(kind: Any, value: Any) -> Any:
-    """The value, if it is of that kind; true and false are no numbers.
+    """Return the value, if it is of that kind; true and false are no numbers.
 
     Raises:
         TypeError: if it is of another.

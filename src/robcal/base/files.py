@@ -160,7 +160,7 @@ def _remove(file: Path) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _temporary_names(folder: Path) -> tuple[str, ...]:
-    """The temporary files in a folder when this process first writes there; a folder is listed once."""
+    """Return the temporary files in a folder when this process first writes there; a folder is listed once."""
     return _list_temporary(folder)
 
 

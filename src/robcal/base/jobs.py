@@ -27,7 +27,7 @@ Outcome = TypeVar("Outcome")
 
 
 def available_cores() -> int:
-    """Number of cores this process may use."""
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -153,7 +153,7 @@ def _order(needs: Sequence[Collection[int]]) -> TopologicalSorter[int]:
 
 
 def _skipped(needed: Collection[int], outcomes: Mapping[int, Any]) -> Failure | None:
-    """The failure that keeps a task from starting."""
+    """Return the failure that keeps a task from starting."""
     return next((outcomes[one] for one in needed if isinstance(outcomes[one], Failure)), None)
 
 
@@ -179,7 +179,7 @@ class _Here:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing runs."""
+        """Leave, when nothing runs any more."""
 
     @property
     def running(self) -> int:
@@ -243,7 +243,7 @@ class _Processes:
         return [self._end(future) for future in wait(self._busy, return_when=FIRST_COMPLETED).done]
 
     def _end(self, future: Future[Any]) -> tuple[int, Any, BaseException | None]:
-        """What came of a call; a process that died is replaced by the next start."""
+        """Return what came of a call; a process that died is replaced by the next start."""
         (number, worker), error = self._busy.pop(future), future.exception()
         if isinstance(error, BrokenProcessPool):
             worker.shutdown()
@@ -253,7 +253,7 @@ class _Processes:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a task failed, in one line."""
+    """Return why a task failed, in one line."""
     if isinstance(error, BrokenProcessPool):
         return "its process died: killed from outside, or for want of memory"
     if isinstance(error, SystemExit):

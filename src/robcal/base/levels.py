@@ -114,7 +114,7 @@ def level_of_ranks(n: int, num_levels: int) -> IntArray:
 
 
 def _checked(scores: Scores | Any, num_levels: int) -> tuple[FloatArray, FloatArray]:
-    """Checked distances, and the margins that break their ties (0 where none are known)."""
+    """Return checked distances, and the margins that break their ties (0 where none are known)."""
     if isinstance(scores, Scores):
         distance = check_scores(scores.distance, name="scores.distance")
         margin = np.asarray(scores.margin, dtype=np.float64)

@@ -72,7 +72,7 @@ class Lines:
         print(f"{description}: {done}/{total}, {rate:.3g}/s{rest}", file=sys.stderr, flush=True)
 
     def silent_for(self, now: float) -> float:
-        """Seconds since the last line."""
+        """Return the seconds since the last line."""
         return now - self._last
 
 
@@ -235,7 +235,7 @@ def relay_messages(queue: Any, reporter: Reporter) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_reporter(*, quiet: bool = False, seconds: float = 10.0) -> Iterator[Reporter]:
-    """Bars if standard error is a terminal, plain lines elsewhere (`seconds` apart), nothing if `quiet`."""
+    """Yield bars if standard error is a terminal, plain lines elsewhere (`seconds` apart), nothing if `quiet`."""
     if quiet:
         yield SILENT
     elif sys.stderr.isatty():

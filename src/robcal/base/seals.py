@@ -51,13 +51,13 @@ def check_seal(found: str | None, about: str, arrays: Mapping[str, Any], path: P
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes_of(array: Any) -> tuple[str, Any]:
-    """The dtype and the bytes of an array or tensor."""
+    """Return the dtype and the bytes of an array or tensor."""
     if not isinstance(array, np.ndarray):
         import torch
 

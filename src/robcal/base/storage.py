@@ -45,7 +45,7 @@ def _version(package: str) -> str | None:
 
 
 def provenance(**more: Any) -> dict[str, Any]:
-    """Versions that an artifact depends on, and whatever else is handed in; no time and no place, so runs compare."""
+    """Return the versions that an artifact depends on, and what else is handed in; no time and no place."""
     return {
         "robcal": _version("robcal"),
         "python": platform.python_version(),
@@ -56,12 +56,12 @@ def provenance(**more: Any) -> dict[str, Any]:
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON-able value, as 16 hexadecimal digits; the order of keys does not matter."""
+    """Return the SHA-256 of a JSON-able value, as 16 hexadecimal digits; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of named tensors (values, shapes, dtypes, names), as 16 hexadecimal digits."""
+    """Return the SHA-256 of named tensors (values, shapes, dtypes, names), as 16 hexadecimal digits."""
     import torch
 
     sha = hashlib.sha256()
@@ -351,7 +351,7 @@ def load_arrays(path: Path, what: str = "the arrays") -> tuple[dict[str, npt.NDA
 
 
 def _load_safetensors(path: Path, what: str, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays of numpy or torch ("pt"), and what is said of them."""
+    """Return the arrays of numpy or torch ("pt"), and what is said of them."""
     from safetensors import safe_open
 
     with reading(path, what), safe_open(path, framework=framework) as file:
@@ -361,7 +361,7 @@ def _load_safetensors(path: Path, what: str, framework: str) -> tuple[dict[str, 
 
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    """`replacing`, for writers that tell of a full disk by errors of their own kinds (safetensors, torch)."""
+    """Do as `replacing`, for writers that tell of a full disk by errors of their own (safetensors, torch)."""
     from safetensors import SafetensorError
 
     with replacing(path) as temporary:
@@ -372,12 +372,12 @@ def _written(path: Path) -> Iterator[Path]:
 
 
 def _sealed(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata of a table or of arrays: one entry, as safetensors writes several in any order."""
+    """Return the metadata of a table or of arrays: one entry, as safetensors writes several in any order."""
     return {"robcal": json.dumps({**about, SEAL: seal_of(_text(about), arrays)}, sort_keys=True)}
 
 
 def _unsealed(metadata: Mapping[str, str], arrays: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """What a file says of its arrays, if they and it are as they were written."""
+    """Return what a file says of its arrays, if they and it are as they were written."""
     said = _said(metadata)
     check_seal(said.pop(SEAL, None), _text(said), arrays, path)
     return said
@@ -391,7 +391,7 @@ def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _text(about: Mapping[str, Any]) -> str:
-    """What is said of arrays as one text, the same before it is written and after it was read."""
+    """Return what is said of arrays as one text, the same before it is written and after it was read."""
     return json.dumps(json.loads(json.dumps(about)), sort_keys=True)
 
 

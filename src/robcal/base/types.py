@@ -73,7 +73,7 @@ class Scores:
 
     @staticmethod
     def columns() -> tuple[str, ...]:
-        """Names of the per-example arrays, in the order they are stored."""
+        """Return the names of the per-example arrays, in the order they are stored."""
         return ("distance", "status", "prediction", "rival", "margin", "passes")
 
     def subset(self, index: Int64Array) -> Scores:

@@ -98,7 +98,7 @@ def title_of(path: Path) -> str:
 
 
 def _chosen(path: Path) -> tuple[Path, list[str]]:
-    """The file, and what of it is meant (nothing: all)."""
+    """Return the file, and what of it is meant (nothing: all)."""
     found = _CHOICE.fullmatch(str(path))
     if is_there(path) or found is None:
         return path, []
@@ -106,7 +106,7 @@ def _chosen(path: Path) -> tuple[Path, list[str]]:
 
 
 def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
-    """The one array of a .npz file, or the one named; the others are not read."""
+    """Return the one array of a .npz file, or the one named; the others are not read."""
     with _reading(file, what):
         held = npz_headers(file)
     wanted = names or list(held)
@@ -122,7 +122,7 @@ def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
 
 
 def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
-    """The columns of a table by name, or those of them that are named; without an index column."""
+    """Return the columns of a table by name, or those of them that are named; without an index column."""
     with _reading(file, what):
         columns = {".parquet": _of_parquet, ".jsonl": _of_lines}.get(file.suffix, _of_text)(file)
     columns = {name: values for name, values in columns.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
@@ -134,7 +134,7 @@ def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
 
 
 def _joined(columns: Mapping[str, AnyArray], file: Path, what: str) -> AnyArray:
-    """One column as (N,), several as (N, K); refuses columns that cannot belong to one array."""
+    """Join one column as (N,), several as (N, K); columns that cannot belong to one array are refused."""
     if len(columns) == 1:
         return next(iter(columns.values()))
     fractions = [name for name, values in columns.items() if values.dtype.kind == "f"]
@@ -150,7 +150,7 @@ def _joined(columns: Mapping[str, AnyArray], file: Path, what: str) -> AnyArray:
 
 
 def _may_stand_with(values: AnyArray, fractions: bool) -> bool:
-    """Whether a column may be one of several that make an array: a number, and among fractions no counter or label."""
+    """Tell whether a column may be one of several that make an array: a number, and no counter or label."""
     return values.dtype.kind in "fb" or (
         values.dtype.kind in "iu" and (not fractions or bool(np.isin(values, (0, 1)).all()))
     )
@@ -165,7 +165,7 @@ def _of_parquet(file: Path) -> dict[str, AnyArray]:
 
 
 def _of_lines(file: Path) -> dict[str, AnyArray]:
-    """Columns of JSON objects, one a line."""
+    """Read columns of JSON objects, one a line."""
     from pyarrow import json
 
     table = json.read_json(file)
@@ -173,7 +173,7 @@ def _of_lines(file: Path) -> dict[str, AnyArray]:
 
 
 def _of_text(file: Path) -> dict[str, AnyArray]:
-    """Columns of text by the names in its first line, or by number if that line is data."""
+    """Read columns of text by the names in its first line, or by number if that line is data."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         first, more = stream.readline().rstrip("\r\n"), stream.readline()
     separator = _separator(first)
@@ -189,7 +189,7 @@ def _of_text(file: Path) -> dict[str, AnyArray]:
 
 
 def _parsed(source: Path | io.BytesIO, separator: str, point: str, *, skip: int) -> list[AnyArray]:
-    """The columns of a text file below its first `skip` lines."""
+    """Return the columns of a text file below its first `skip` lines."""
     from pyarrow import csv as reader
 
     table = reader.read_csv(
@@ -202,14 +202,14 @@ def _parsed(source: Path | io.BytesIO, separator: str, point: str, *, skip: int)
 
 
 def _separator(line: str) -> str:
-    """The character between columns; a comma where there is one column only."""
+    """Return the character between columns; a comma where there is one column only."""
     found = next((mark for mark in (";", "\t", ",") if mark in line), "")
     spaced = not found and len(line.split()) > 1 and all(_is_number(field, ".") for field in line.split())
     return " " if spaced else found or ","
 
 
 def _are_names(fields: list[str], below: list[AnyArray], point: str) -> bool:
-    """Whether the first line names the columns below it.
+    """Tell whether the first line names the columns below it.
 
     It does not where each field could stand in its column: a number above numbers, yes or no above such, and above text
     a text that comes again. 0, 1, 2, … above fractions, or after an empty field, are names: pandas writes them where
@@ -228,7 +228,7 @@ def _could_stand(field: str, column: AnyArray, point: str) -> bool:
 
 
 def _is_number(field: str, point: str) -> bool:
-    """Whether it is a number, or says that one is missing."""
+    """Tell whether it is a number, or says that one is missing."""
     try:
         float(field.replace(point, "."))
     except ValueError:
@@ -237,7 +237,7 @@ def _is_number(field: str, point: str) -> bool:
 
 
 def _named(names: list[str], columns: list[AnyArray]) -> dict[str, AnyArray]:
-    """Columns by name; a name that comes again gets its number."""
+    """Return columns by name; a name that comes again gets its number."""
     named: dict[str, AnyArray] = {}
     for number, (name, column) in enumerate(zip(names, columns, strict=True)):
         named[f"{name}.{number}" if name in named else name] = column
@@ -249,7 +249,7 @@ def _numbered(columns: list[AnyArray]) -> dict[str, AnyArray]:
 
 
 def _plain(column: Any) -> AnyArray:
-    """A column of pyarrow as numpy: numbers, booleans or strings."""
+    """Return a column of pyarrow as numpy: numbers, booleans or strings."""
     array = column.to_numpy()
     texts = array.dtype.kind == "O" and all(isinstance(value, str) for value in array)
     return array.astype(np.str_) if texts else np.asarray(array)
@@ -281,7 +281,7 @@ def _reading(file: Path, what: str) -> contextlib.AbstractContextManager[None]:
 
 
 def _fix(file: Path, reason: str) -> str:
-    """What to do with a file that is not read for a reason."""
+    """Return what to do with a file that is not read for a reason."""
     if "Python objects" in reason:
         return f"Save numbers: np.save('{file.stem}.npy', np.array(array.tolist()))"
     if file.suffix == ".npy" and "no .npy file" in reason:

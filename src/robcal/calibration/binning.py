@@ -256,7 +256,7 @@ def _top(probs: ProbRows) -> tuple[AnyFloatArray, IntArray]:
 
 
 def _torch_linspace(bins: int) -> AnyFloatArray:
-    """float32 edges as torch.linspace(0, 1, bins + 1) rounds them: once, counted from the nearer end."""
+    """Return float32 edges as torch.linspace(0, 1, bins + 1) rounds them: once, counted from the nearer end."""
     step = np.float64(np.float32(1) / np.float32(bins))
     k = np.arange(bins + 1)
     edges: AnyFloatArray = np.where(k < (bins + 1) // 2, step * k, 1 - step * (bins - k)).astype(np.float32)

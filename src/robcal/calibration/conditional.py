@@ -40,7 +40,7 @@ __all__ = ["group_table", "level_table", "overall_metrics", "reliability_bins", 
 def overall_metrics(
     probs: Any, labels: Any, *, bins: int = 15, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Estimate]:
-    """All over-all metrics of one set of predictions, each with its interval (see `metric_interval`).
+    """Return all over-all metrics of one set of predictions, each with its interval (see `metric_interval`).
 
     Args:
         probs: (N, Z) probabilities.
@@ -68,7 +68,7 @@ def overall_metrics(
 def top_label_metrics(
     confidences: Any, correct: Any, *, bins: int = 15, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Those over-all metrics that the top label decides, where the full probabilities are too many to keep.
+    """Return those over-all metrics that the top label decides, where the full probabilities are too many to keep.
 
     The same numbers and intervals as `overall_metrics`, without NLL, Brier and classwise ECE.
 
@@ -142,7 +142,7 @@ def reliability_bins(
 
 
 def joint_confidence(confidence: float, count: int) -> float:
-    """Coverage that each of `count` intervals needs so that all hold at once with `confidence` (Bonferroni).
+    """Return the coverage that each of `count` intervals needs so that all hold at once with `confidence` (Bonferroni).
 
     With single 95% intervals a calibrated model shows a "significant" level in two of five tables of ten levels.
 
@@ -163,7 +163,7 @@ def group_table(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[GroupRow, ...]:
-    """Calibration of each group of examples, with intervals.
+    """Return the calibration of each group of examples, with intervals.
 
     A group's ECE rests on its own few examples and is dominated by noise if they are hundreds: each row has the floor
     that a perfectly calibrated model measures there (`calibration_noise_floor`), the interval holds the true error
@@ -222,7 +222,7 @@ def level_table(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[GroupRow, ...]:
-    """Calibration of each robustness level, least robust first: `group_table` for integer levels.
+    """Return the calibration of each robustness level, least robust first: `group_table` for integer levels.
 
     Args:
         probs: (N, Z) probabilities.

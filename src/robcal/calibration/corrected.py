@@ -90,7 +90,7 @@ class BinGaps:
         return float(left.mean())
 
     def _left(self) -> FloatArray:
-        """(C,) of each diagram."""
+        """Return what is left (C,) of each diagram."""
         (start, end), size = _VANISHES, np.abs(self.gap) / np.maximum(self.floor, 1e-300)
         most = _LEFT * (1 + 1 / np.sqrt(len(self.gap)))
         left: FloatArray = (most * self.floor * np.clip((end - size) / (end - start), 0, 1)).sum(-1)
@@ -116,7 +116,7 @@ def corrected_mean(gap: FloatArray, floor: FloatArray, *, variance: float = 1.0)
 
 
 def _mean_addition(ratio: FloatArray, weights: FloatArray, variance: float) -> FloatArray:
-    """What noise adds to the size of a gap, in standard errors, mean over the law that fits these bins (…, bins)."""
+    """Return what noise adds to the size of a gap, in standard errors, mean over the law of these bins (…, bins)."""
     spread = np.sqrt(variance)
     grid = np.linspace(0, _SIZES[-1], _POINTS)
     distance = (grid[:, None] - _SIZES) / spread, (grid[:, None] + _SIZES) / spread
@@ -132,7 +132,7 @@ def _mean_addition(ratio: FloatArray, weights: FloatArray, variance: float) -> F
 
 
 def _on_grid(ratio: FloatArray, weights: FloatArray) -> FloatArray:
-    """The weights of the bins as shares on the grid of measured gaps, (rows, points)."""
+    """Return the weights of the bins as shares on the grid of measured gaps, (rows, points)."""
     rows, position = len(ratio), np.minimum(ratio / _SIZES[-1], 1) * (_POINTS - 1)
     below = np.minimum(position.astype(np.int64), _POINTS - 2)
     above, start = position - below, np.arange(rows)[:, None] * _POINTS

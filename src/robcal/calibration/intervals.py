@@ -51,7 +51,7 @@ def calibration_error_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval of the *true* calibration error of the top label.
+    """Return the confidence interval of the *true* calibration error of the top label.
 
     The plug-in error is biased upward, so resampling alone misses a true error of 0 always. By inversion (see
     `robcal.calibration.inversion`) the interval holds the true errors that would make the measured one unsurprising;
@@ -108,7 +108,7 @@ def metric_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Any over-all metric with its confidence interval, by the method that suits it.
+    """Return any over-all metric with its confidence interval, by the method that suits it.
 
     Accuracy: Jeffreys. Gap: accuracy and confidence combined (`gap_interval`). NLL, Brier, Brier refinement: Student's
     t of the mean. ECE (as measured, and with its bias removed: the interval is of the true error, one for both),
@@ -149,7 +149,7 @@ def metric_intervals(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Several metrics of the same predictions, which are checked and reduced to their top labels once.
+    """Return several metrics of the same predictions, which are checked and reduced to their top labels once.
 
     Args:
         metrics: keys of `robcal.base.types.METRIC_TITLES`, without those under shift.
@@ -191,7 +191,7 @@ def metric_intervals(
 def top_label_intervals(
     metrics: Sequence[str], top: TopLabel, *, bins: int, confidence: float, resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Those of `TOP_LABEL_METRICS` that are asked for, from a summary; arguments checked, as of `metric_intervals`."""
+    """Return those of `TOP_LABEL_METRICS` that are asked for, from a summary; arguments are checked."""
     sums: dict[Scheme, BinSums] = {}
     found = {}
     for metric in metrics:
@@ -216,7 +216,7 @@ def top_label_intervals(
 
 
 def jeffreys_interval(successes: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a share: the equal-tailed posterior of Beta(x + 1/2, n - x + 1/2), with 0 at x = 0 and 1 at x = n.
+    """Return the equal-tailed interval of Beta(x + 1/2, n - x + 1/2), with 0 at x = 0 and 1 at x = n.
 
     Brown, Cai & DasGupta (2001), section 3.1.3.
 
@@ -239,7 +239,7 @@ def jeffreys_interval(successes: float, n: float, *, confidence: float = 0.95) -
 
 
 def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
-    """Share of successes with the interval of Clopper & Pearson (1934), which covers at least as often as it says.
+    """Return the share of successes with the interval of Clopper & Pearson (1934), which never covers too seldom.
 
     >>> round(clopper_pearson(0, 10).high, 6), round(1 - 0.025**0.1, 6)
     (0.308497, 0.308497)
@@ -251,12 +251,12 @@ def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Esti
 
 
 def accuracy_interval(top: TopLabel, confidence: float = 0.95) -> Estimate:
-    """Accuracy with its Jeffreys interval."""
+    """Return accuracy with its Jeffreys interval."""
     return Estimate(float(top.correct.mean()), *jeffreys_interval(top.correct.sum(), len(top), confidence=confidence))
 
 
 def mean_interval(values: FloatArray, *, confidence: float = 0.95) -> Estimate:
-    """Mean of (N,) values with Student's t interval, mean ± t_{N-1} s / √N (no interval for N = 1)."""
+    """Return the mean of (N,) values with Student's t interval, mean ± t_{N-1} s / √N (no interval for N = 1)."""
     n, mean = len(values), float(values.mean())
     if n == 1:
         return Estimate(mean)
@@ -265,7 +265,7 @@ def mean_interval(values: FloatArray, *, confidence: float = 0.95) -> Estimate:
 
 
 def gap_interval(top: TopLabel, confidence: float = 0.95) -> Estimate:
-    """Signed gap, mean confidence - accuracy, with an interval that holds where every example is right.
+    """Return the signed gap, mean confidence - accuracy, with an interval that holds where every example is right.
 
     The t interval of the residuals would have almost no width there. The intervals of both means (t and Jeffreys) are
     combined as in Zou (2007) and Zou & Donner (2008), with their correlation: low = d - √(a² + b² - 2 r a b), where a
@@ -291,7 +291,7 @@ def gap_interval(top: TopLabel, confidence: float = 0.95) -> Estimate:
 
 
 def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimate:
-    """Classwise ECE with an interval by test inversion in closed form.
+    """Return the classwise ECE with an interval by test inversion in closed form.
 
     As in `inversion`, with one cell for each class and bin, whose measured gap is normal: its absolute value has the
     mean of a folded normal (2 p (1 - p) at least where a cell holds one example), and the error's own variance is that
@@ -331,7 +331,7 @@ def _error_interval(sums: BinSums, norm: Norm, confidence: float, resamples: int
 
 
 def _log_interval(values: FloatArray, top: TopLabel, confidence: float) -> Estimate:
-    """Interval of a positive mean on the logarithmic scale; without any error, up to what the error rate may be."""
+    """Return the interval of a positive mean on the logarithmic scale; without any error, up to the error rate's."""
     value = float(values.mean())
     if top.correct.all():
         return Estimate(0.0, 0.0, 1 - jeffreys_interval(len(top), len(top), confidence=confidence)[0])

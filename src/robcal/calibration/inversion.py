@@ -96,13 +96,13 @@ def combine(weight: FloatArray, gap: FloatArray, norm: Norm) -> FloatArray:
 
 
 def _sparse(bins: _Bins) -> FloatArray:
-    """Gaps shrunk to zero, those within two standard errors entirely; the raw gaps where nothing would be left."""
+    """Return gaps shrunk to zero, those within two standard errors entirely; raw gaps where nothing is left."""
     direction = bins.gap * np.maximum(0, 1 - 4 * bins.noise / np.maximum(bins.gap**2, 1e-300))
     return direction if direction.any() else _nonzero(bins.gap)
 
 
 def _even(bins: _Bins) -> FloatArray:
-    """Gaps of which those within two standard errors have one size in standard errors, their root mean square."""
+    """Return the gaps; those within two standard errors get one size in standard errors, their root mean square."""
     error = np.sqrt(bins.noise)
     ratio, small = bins.gap / error, np.abs(bins.gap) <= 2 * error
     mean_square = np.average(ratio[small] ** 2, weights=(bins.weight * error)[small]) if small.any() else 0.0

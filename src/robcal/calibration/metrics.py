@@ -35,7 +35,7 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 def calibration_error(
     probs: Any, labels: Any, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo", norm: Norm = "l1"
 ) -> float:
-    """Calibration error of the top label: with norm "l1" the ECE, with "max" the MCE.
+    """Return the calibration error of the top label: with norm "l1" the ECE, with "max" the MCE.
 
     ECE = Σ_k (n_k / N) |conf_k - acc_k| (Guo et al. 2017, equation 3); "l2" is the root of Σ_k (n_k / N) (conf_k -
     acc_k)²; "max" the largest |conf_k - acc_k| of a bin that is not empty. Bins hold (k/K, (k+1)/K], with 0 in the
@@ -74,7 +74,7 @@ def norm_of_gaps(sums: BinSums, norm: Norm) -> float:
 
 
 def debiased_calibration_error(probs: Any, labels: Any, *, bins: int = 15, scheme: Scheme = "mass") -> float:
-    """Root of the debiased squared (l2) calibration error of the top label: not the ECE, which is l1.
+    """Return the root of the debiased squared (l2) calibration error of the top label: not the ECE, which is l1.
 
     √max(0, Σ_k (n_k / N) [(conf_k - acc_k)² - acc_k (1 - acc_k) / (n_k - 1)]) (Kumar et al. 2019, definition 5.1). The
     square is nearly unbiased, so about half of all perfectly calibrated models measure exactly 0. A bin of one example
@@ -113,7 +113,7 @@ def debiased_square(sums: BinSums) -> float:
 
 
 def classwise_calibration_error(probs: Any, labels: Any, *, bins: int = 15, scheme: Scheme = "width") -> float:
-    """Mean over the classes of the calibration error of that class's probability.
+    """Return the mean over the classes of the calibration error of that class's probability.
 
     (1/Z) Σ_z Σ_k (n_kz / N) |mean p_z - share of class z| over bins of p_z (Kull et al. 2019, equation 3; Nixon et al.
     2019).
@@ -198,7 +198,7 @@ def _misses(block: FloatArray, labels: IntArray) -> FloatArray:
 
 
 def accuracy(probs: Any, labels: Any) -> float:
-    """Share of examples whose most probable class (lowest index among equals) is the true one.
+    """Return the share of examples whose most probable class (lowest index among equals) is the true one.
 
     Args:
         probs: (N, Z) probabilities.
@@ -217,7 +217,7 @@ def accuracy(probs: Any, labels: Any) -> float:
 
 
 def signed_gap(probs: Any, labels: Any) -> float:
-    """Mean confidence minus accuracy: positive is over-confident.
+    """Return the mean confidence minus accuracy: positive is over-confident.
 
     Args:
         probs: (N, Z) probabilities.
@@ -236,7 +236,7 @@ def signed_gap(probs: Any, labels: Any) -> float:
 
 
 def negative_log_likelihood(probs: Any, labels: Any) -> float:
-    """Mean negative log-likelihood of the true class, in nats: -(1/N) Σ ln p_y.
+    """Return the mean negative log-likelihood of the true class, in nats: -(1/N) Σ ln p_y.
 
     A probability of 0 counts as the smallest positive number of the precision it came in, so an example whose true
     class got it costs 16.6 nats in float16, 92.2 in bfloat16, 103.3 in float32 and 744.4 in float64, instead of an
@@ -259,7 +259,7 @@ def negative_log_likelihood(probs: Any, labels: Any) -> float:
 
 
 def brier_score(probs: Any, labels: Any) -> float:
-    """Mean squared distance of the probability vector from the one-hot label: (1/N) Σ_i Σ_z (p_iz - [y_i = z])².
+    """Return the mean squared distance of the probabilities from the one-hot label: (1/N) Σ_i Σ_z (p_iz - [y_i = z])².
 
     Brier (1950): the multi-class form, in [0, 2]. For two classes it is twice scikit-learn's `brier_score_loss`.
 

@@ -100,7 +100,7 @@ def ood_metrics(confidence_in: Any, confidence_out: Any) -> OodMetrics:
 
 
 def _average_precision(found: FloatArray, true: FloatArray, false: FloatArray) -> float:
-    """Σ precision · found / all, over the thresholds; `true` and `false` are accepted at each."""
+    """Return Σ precision · found / all, over the thresholds; `true` and `false` are accepted at each."""
     return float((found * true / np.maximum(true + false, 1)).sum() / found.sum())
 
 

@@ -84,7 +84,7 @@ class ProbRows:
         return self.each(lambda block, classes: block[np.arange(len(block)), classes], labels)
 
     def _is_plain(self) -> bool:
-        """Whether every block by itself is one of probabilities."""
+        """Tell whether every block by itself is one of probabilities."""
         array, precision = self._array, self.precision
         if array.ndim != 2 or array.dtype.kind not in "fiub" or not len(array) or array.shape[1] < 2:
             return False

@@ -69,7 +69,7 @@ class Resampling:
 
     @classmethod
     def draw(cls, n: int, *, resamples: int = 200, seed: int = 0) -> Resampling:
-        """B multinomial resamples of N examples, N each.
+        """Draw B multinomial resamples of N examples, N each.
 
         Args:
             n: N.
@@ -85,7 +85,7 @@ class Resampling:
         return cls(flat.reshape(resamples, n).astype(np.float32))
 
     def mean(self, values: npt.ArrayLike, mask: npt.NDArray[np.bool_] | None = None) -> FloatArray:
-        """Replicates of the mean of a per-example quantity.
+        """Return the replicates of the mean of a per-example quantity.
 
         Args:
             values: (N,), or (N, C) for several quantities at once.
@@ -109,7 +109,7 @@ class Resampling:
         *,
         bins: int = 15,
     ) -> FloatArray:
-        """Replicates of the bins' gaps: equal widths (Guo et al. 2017), top label.
+        """Return the replicates of the bins' gaps: equal widths (Guo et al. 2017), top label.
 
         Args:
             confidence: (N,) top-label confidence.

@@ -46,7 +46,7 @@ def row_keys(*columns: npt.ArrayLike) -> RowKeys:
 
 
 def _mixed(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Each number with its bits mixed, a bijection of the 64-bit integers."""
+    """Return each number with its bits mixed, a bijection of the 64-bit integers."""
     key = key + np.uint64(0x9E3779B97F4A7C15)
     for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
         key = (key ^ (key >> shift)) * multiplier

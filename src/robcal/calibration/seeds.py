@@ -262,7 +262,7 @@ def _bias_of_difference(first: RunMetric, second: RunMetric) -> float:
 def _test_variance(
     ours: Sequence[RunMetric], theirs: Sequence[RunMetric], rows: Sequence[Any], resamples: int, seed: int
 ) -> float:
-    """The shared variance of the runs, or of their differences to others; `rows`: all arrays with a row an example."""
+    """Return the variance that the runs, or their differences to others, share; `rows`: arrays of a row an example."""
     check_positive_int(resamples, "resamples", minimum=20)
     examples, others = _examples(ours), _examples(theirs)
     if examples is not None:
@@ -274,14 +274,14 @@ def _test_variance(
 
 
 def _counts(order: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
-    """How often each of N examples is drawn in each resample, the same for a seed, (N,) each."""
+    """Yield how often each of N examples is drawn in each resample, the same for a seed, (N,) each."""
     rng, n = np.random.default_rng(seed), len(order)
     for _ in range(resamples):
         yield np.bincount(order[rng.integers(n, size=n)], minlength=n).astype(np.float64)
 
 
 def _examples(runs: Sequence[RunMetric]) -> FloatArray | None:
-    """(S, N) values of a metric that is a mean over examples."""
+    """Return (S, N) values of a metric that is a mean over examples."""
     kept = [run.examples for run in runs if run.examples is not None]
     return np.stack(kept) if kept else None
 

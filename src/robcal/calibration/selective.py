@@ -11,7 +11,7 @@ from robcal.calibration.binning import TopLabel, summarise, total
 
 
 def risk_coverage_curve(probs: Any, labels: Any) -> tuple[FloatArray, FloatArray]:
-    """Error rate of the i most confident examples, for i = 1 … N.
+    """Return the error rate of the i most confident examples, for i = 1 … N.
 
     Geifman & El-Yaniv (2017). Among equal confidences the order is arbitrary, so the curve is the expected value over
     all orders: a set of m ties holding e errors adds e/m errors an example.
@@ -37,7 +37,7 @@ def risk_coverage_curve(probs: Any, labels: Any) -> tuple[FloatArray, FloatArray
 
 
 def aurc(probs: Any, labels: Any) -> float:
-    """Area under the risk-coverage curve: the mean over i of the error rate of the i most confident examples.
+    """Return the area under the risk-coverage curve: the mean error rate of the i most confident over all i.
 
     (1/N) Σ_i risk(i) (Geifman et al. 2019, equation 1), in expectation over the orders of equal confidences.
 

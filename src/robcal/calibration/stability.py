@@ -10,7 +10,7 @@ from robcal.base.checks import FloatArray, as_numbers, check_labels, check_same_
 
 
 def run_variance(true_class: Any) -> FloatArray:
-    """Variance over runs of the probability of the true class, example by example.
+    """Return the variance over runs of the probability of the true class, example by example.
 
     v_i = Σ_s (p_s(y_i|x_i) - p̄(y_i|x_i))² / (S - 1): unbiased for the variance of a further run (method,
     section 6).
@@ -45,7 +45,7 @@ def run_variance(true_class: Any) -> FloatArray:
 
 
 def group_means(values: Any, groups: Any) -> FloatArray:
-    """Mean of a per-example quantity in each of the groups 0 … R - 1; NaN where a group is empty.
+    """Return the mean of a per-example quantity in each of the groups 0 … R - 1; NaN where a group is empty.
 
     Args:
         values: (N,) finite numbers.

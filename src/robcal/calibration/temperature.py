@@ -263,7 +263,7 @@ def _after_successes(logits: FloatArray) -> float:
 
 
 def _slope(logits: FloatArray, labels: IntArray, masked: bool, b: float) -> float:
-    """Derivative of the NLL by b = 1/T, for logits whose rows have their maximum at 0; `masked` if some are -inf."""
+    """Return the derivative of the NLL by b = 1/T, for logits of row maximum 0; `masked` if some are -inf."""
     total = 0.0
     rows = max(1, _BLOCK // logits.shape[1])
     for begin in range(0, len(logits), rows):

@@ -187,14 +187,14 @@ def _groups(top: TopLabel, bin_of: IntArray, most: int) -> tuple[IntArray, IntAr
 
 
 def _linear(slope: FloatArray, n: FloatArray, sums: FloatArray, squares: FloatArray) -> float:
-    """Studentised covariance of a per-example value with the level, from the value's sums per level."""
+    """Return the Studentised covariance of a per-example value with the level, from the value's sums per level."""
     mean = sums.sum() / n.sum()
     spread = squares - 2 * mean * sums + n * mean**2
     return _ratio(float(slope @ sums), float(slope**2 @ spread))
 
 
 def _squared(slope: FloatArray, n: FloatArray, sums: FloatArray, squares: FloatArray) -> float:
-    """Studentised slope of the unbiased squared gap, from (R, K) sums of the residual in each level and bin."""
+    """Return the Studentised slope of the unbiased squared gap, from (R, K) sums by level and bin."""
     enough = n > 1
     size = np.where(enough, n, 2)
     mean = sums / size

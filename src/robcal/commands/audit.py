@@ -269,7 +269,7 @@ _EXAMPLES = {"probs": "p0,p1", "labels": "label", "confidence": "confidence", "c
 
 
 def _given(**options: Any) -> str:
-    """The options that were given, as they are written."""
+    """Return the options that were given, as they are written."""
     return ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
 
 
@@ -368,7 +368,7 @@ def _check_run(run: Path) -> None:
 
 
 def _is_model(file: Path) -> bool:
-    """Whether a file holds a model of a kind that --model opens."""
+    """Tell whether a file holds a model of a kind that --model opens."""
     from robcal.models.file_kinds import kind_of_file
 
     return kind_of_file(file) != "other"

@@ -142,12 +142,12 @@ def _cluster(executor: str | None, options: list[str], folder: Path, jobs: int |
 
 
 def _tell_failure(line: str) -> None:
-    """On standard error, above any bars that are drawn there."""
+    """Tell of a failure on standard error, above any bars that are drawn there."""
     print(f"robcal: {line}", file=sys.stderr, flush=True)
 
 
 def _named(text: str) -> tuple[str, str]:
-    """NAME=SPEC."""
+    """Read NAME=SPEC."""
     name, _, spec = text.partition("=")
     if not name or not spec:
         refuse(f"--ood is {text!r}", "it is written NAME=SPEC", "For example --ood svhn=svhn:PATH")
@@ -155,7 +155,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _seeds(text: str) -> list[int]:
-    """0,1,2 or 0-4, or both."""
+    """Read 0,1,2 or 0-4, or both."""
     found: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")

@@ -165,7 +165,7 @@ def fidelity(
 
 
 def _named_scores(files: list[Path]) -> dict[str, Any]:
-    """Scores files by what tells them apart."""
+    """Name scores files by what tells them apart."""
     from robcal.base.storage import load_scores
 
     found = {file.stem: load_scores(file) for file in files}

@@ -17,7 +17,7 @@ MOST_COLUMNS = 120
 
 
 def columns() -> int:
-    """Columns of the terminal; 120 where there is none."""
+    """Return the columns of the terminal; 120 where there is none."""
     return max(shutil.get_terminal_size((120, 24)).columns, 60)
 
 

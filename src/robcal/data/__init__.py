@@ -113,7 +113,7 @@ def read_parts(spec: str, *, image_size: int | None = None) -> Parts:
 
 
 def _parse(spec: str) -> tuple[_Reader, str]:
-    """The reader and the path that a spec names."""
+    """Return the reader and the path that a spec names."""
     name, _, path = spec.partition(":")
     if name not in READERS:
         refuse(f"the data set is {spec!r}", f"it must be one of {SPEC_HELP}", _spec_hint(spec, name))
@@ -125,7 +125,7 @@ def _parse(spec: str) -> tuple[_Reader, str]:
 
 
 def _spec_hint(spec: str, name: str) -> str:
-    """What to write in place of a spec that names no kind."""
+    """Return what to write in place of a spec that names no kind."""
     if (place := Path(spec).expanduser()).is_dir():
         return f"For pictures in class folders write folder:{spec}"
     if place.suffix == ".npz" and ":" not in spec:

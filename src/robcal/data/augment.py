@@ -217,14 +217,14 @@ def random_resized_crop(x: torch.Tensor, *, flip: bool = True, generator: torch.
 
 
 def _batch_hint(x: torch.Tensor) -> str:
-    """What to do with a tensor that is no batch of images."""
+    """Return what to do with a tensor that is no batch of images."""
     if x.ndim == 3:
         return "A single image is `x[None]`, grey images (B, H, W) are `x[:, None]`"
     return "Leave the augmentation out: it is for images of 2x2 pixels or more"
 
 
 def _places(start: torch.Tensor, length: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
-    """(B, size) places that `size` pixels of a window are read from, where -1 is the first pixel and 1 the last."""
+    """Return (B, size) places that pixels of a window are read from: -1 is the first pixel, 1 the last."""
     steps = (torch.arange(size, device=start.device, dtype=torch.float64) + 0.5) / size
     inside = (steps * length[:, None] - 0.5).clamp_min(0).minimum(length[:, None] - 1)
     return ((start[:, None] + inside) * (2 / (size - 1)) - 1).to(dtype)

@@ -107,7 +107,7 @@ CIFAR100 = Variant(
 
 
 def read_cifar10(path: str) -> Parts:
-    """CIFAR-10: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8, ten classes.
+    """Read CIFAR-10: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8, ten classes.
 
     Archives are read in memory: nothing is unpacked to disk, and the Python one, a pickle, is not executed.
 
@@ -125,7 +125,7 @@ def read_cifar10(path: str) -> Parts:
 
 
 def read_cifar100(path: str) -> Parts:
-    """CIFAR-100 with its 100 fine classes: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8.
+    """Read CIFAR-100 with its 100 fine classes: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8.
 
     Args:
         path: as for `read_cifar10`.
@@ -155,7 +155,7 @@ def read_cifar(path: str, variant: Variant) -> Parts:
 
 
 def _read_parquet(files: Sequence[Path], root: Path | None, path: str, variant: Variant) -> Parts:
-    """Both parts from parquet files that are called train and test, or lie in folders called so."""
+    """Read both parts from parquet files that are called train and test, or lie in folders called so."""
     shards, partial = files_of_parts(files, root)
     for name in variant.batches:
         if name not in shards:
@@ -179,7 +179,7 @@ def _read_parquet(files: Sequence[Path], root: Path | None, path: str, variant: 
 
 
 def _classes(names: tuple[str, ...] | None, variant: Variant) -> tuple[str, ...]:
-    """The names of the classes: the official ones, in the official order, unless the files call them otherwise."""
+    """Return the names of the classes: the official ones, in their order, unless the files call them otherwise."""
     if names is None or sorted(names) == sorted(variant.classes):
         return variant.classes
     if len(names) != len(variant.classes):
@@ -190,7 +190,7 @@ def _classes(names: tuple[str, ...] | None, variant: Variant) -> tuple[str, ...]
 
 
 def _numbered(labels: StoredLabels, classes: tuple[str, ...], part: str) -> IntArray:
-    """(N,) int64 in the order of `classes`."""
+    """Return (N,) int64 in the order of `classes`."""
     values = labels.under(classes, where=f"the files of {part}").values
     if values.dtype.kind == "U":
         return numbers_of(values, classes, name=f"labels of {part}")
@@ -198,7 +198,7 @@ def _numbered(labels: StoredLabels, classes: tuple[str, ...], part: str) -> IntA
 
 
 def _official_place(path: Path, variant: Variant) -> Path | None:
-    """The official archive or unpacked folder that `path` is or holds, None if there is none."""
+    """Return the official archive or unpacked folder that `path` is or holds, None if there is none."""
     if not path.is_dir():
         return path
     official = {name for stems in variant.batches.values() for stem in stems for name in (stem, f"{stem}.bin")}
@@ -208,7 +208,7 @@ def _official_place(path: Path, variant: Variant) -> Path | None:
 
 
 def _read_official(path: Path, variant: Variant) -> dict[str, Split]:
-    """Both splits from the official archive or its unpacked folder."""
+    """Read both splits from the official archive or its unpacked folder."""
     python = {stem for stems in variant.batches.values() for stem in stems}
     binary = {f"{stem}.bin" for stem in python}
     if path.is_dir():
@@ -231,12 +231,12 @@ def _read_official(path: Path, variant: Variant) -> dict[str, Split]:
 
 
 def _folder_members(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
-    """The bytes of the wanted files of a folder."""
+    """Return the bytes of the wanted files of a folder."""
     return {name: (path / name).read_bytes() for name in wanted if (path / name).is_file()}
 
 
 def _archive_members(path: Path, wanted: Iterable[str], variant: Variant) -> dict[str, bytes]:
-    """The bytes of the wanted files of a tar archive, whatever folder they are in; nothing is written to disk."""
+    """Return the bytes of the wanted files of a tar archive, in any folder; nothing is written to disk."""
     names, members = set(wanted), {}
     try:
         with tarfile.open(path, "r:*") as archive:
@@ -255,7 +255,7 @@ def _archive_members(path: Path, wanted: Iterable[str], variant: Variant) -> dic
 
 
 def _parse_binary(data: bytes, source: str, variant: Variant) -> Split:
-    """One batch of the binary version: records of one or two label bytes and 3,072 bytes of pixels, by channel."""
+    """Parse one batch of the binary version: records of one or two label bytes and 3,072 bytes of pixels."""
     record = variant.label_bytes + PIXELS
     if not data or len(data) % record:
         refuse(
@@ -272,7 +272,7 @@ def _parse_binary(data: bytes, source: str, variant: Variant) -> Split:
 
 
 def _parse_python(data: bytes, source: str, variant: Variant) -> Split:
-    """One batch of the Python version: a pickled dict with `data` (N, 3072) uint8 and N labels."""
+    """Parse one batch of the Python version: a pickled dict with `data` (N, 3072) uint8 and N labels."""
     batch, key = load_arrays(data, source=source), variant.label_key
     items = batch.items() if isinstance(batch, dict) else ()
     fields = {name.decode("latin-1") if isinstance(name, bytes) else name: value for name, value in items}

@@ -47,7 +47,7 @@ class CorruptedCells(Mapping[Cell, Split]):
     open_cell: Callable[[str, int], Split]
 
     def __getitem__(self, cell: Cell) -> Split:
-        """The test images corrupted so.
+        """Return the test images corrupted so.
 
         Raises:
             KeyError: for a kind or a severity that it does not have.
@@ -89,7 +89,7 @@ class ChannelsLast:
         return self.array.dtype
 
     def __getitem__(self, index: IntArray) -> npt.NDArray[np.uint8]:
-        """The images at these positions, (len(index), C, H, W)."""
+        """Return the images at these positions, (len(index), C, H, W)."""
         rows = index if self.rows is None else self.rows[index]
         return np.ascontiguousarray(self.array[rows].transpose(0, 3, 1, 2))
 
@@ -139,7 +139,7 @@ def load_corrupted(
 def _read_arrays(
     title: str, num_classes: int, path: Path, kinds: tuple[str, ...], test_limit: int | None
 ) -> CorruptedCells:
-    """CIFAR-10-C or CIFAR-100-C."""
+    """Read CIFAR-10-C or CIFAR-100-C."""
     root = check_place(path, title)
     root = root / title if (root / title).is_dir() else root
     lost = [name for name in ("labels.npy", *(f"{kind}.npy" for kind in kinds)) if not (root / name).is_file()]
@@ -167,7 +167,7 @@ def _read_arrays(
 
 
 def _load(file: Path, title: str) -> npt.NDArray[Any]:
-    """The array of a file, mapped into memory; no object is ever unpickled."""
+    """Return the array of a file, mapped into memory; no object is ever unpickled."""
     fix = f"Unpack the archive again; {where_to_find(title)}"
     return map_npy(file, f"the array of {title}", fix=fix)
 
@@ -184,7 +184,7 @@ def _read_folders(
     test_limit: int | None,
     image_size: int | None,
 ) -> CorruptedCells:
-    """ImageNet-C."""
+    """Read ImageNet-C."""
     root = check_place(path, "ImageNet-C")
     side = SIZE if image_size is None else check_positive_int(image_size, "image_size")
     groups = {kind: ARCHIVES[kind].removesuffix(".tar") for kind in kinds}

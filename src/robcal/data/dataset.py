@@ -40,7 +40,7 @@ class Inputs(Protocol):
         ...
 
     def __getitem__(self, index: IntArray) -> npt.NDArray[Any]:
-        """The inputs at these positions, in this order, as an array of shape (len(index), …)."""
+        """Return the inputs at these positions, in this order, as an array of shape (len(index), …)."""
         ...
 
 
@@ -67,7 +67,7 @@ class Fingerprinted(Protocol):
     """Inputs too large to be read for a digest; they say themselves what tells them apart."""
 
     def fingerprint(self) -> Iterable[bytes]:
-        """Bytes that differ where the inputs do."""
+        """Return bytes that differ where the inputs do."""
         ...
 
 
@@ -132,7 +132,7 @@ class Split:
 
 
 def _floats(values: npt.NDArray[Any], device: torch.device | str) -> torch.Tensor:
-    """A float32 tensor in input units: uint8 images are divided by 255, on the device, for they move there faster."""
+    """Return a float32 tensor in input units: uint8 images are divided by 255, on the device."""
     tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
     return tensor.float().div_(255) if values.dtype == np.uint8 else tensor.float()
 
@@ -181,7 +181,7 @@ class Dataset:
         return self.splits[name]
 
     def digest(self, split: str) -> str:
-        """SHA-256 of a split's inputs and labels, as 16 hexadecimal digits: ties artifacts to their data.
+        """Return the SHA-256 of a split's inputs and labels, as 16 hexadecimal digits: ties artifacts to their data.
 
         Every input is read, save those that are too many (ImageNet): these go by their names and sizes.
         """

@@ -21,7 +21,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "val
 
 
 def read_folder(path: str, image_size: int | None = None) -> Parts:
-    """Pictures in one folder a class, with optional train/, val/ (or valid/, validation/) and test/ above.
+    """Read pictures in one folder a class, with optional train/, val/ (or valid/, validation/) and test/ above.
 
     Classes are numbered by the sorted names of their folders. What counts as a picture is said by the suffix, whatever
     its case (`robcal.data.pictures.suffixes`); pictures in subfolders of a class folder are of that class. Files of
@@ -71,7 +71,7 @@ def read_folder(path: str, image_size: int | None = None) -> Parts:
 
 
 def _part_roots(root: Path) -> dict[str, Path]:
-    """Where the class folders of each part are.
+    """Return where the class folders of each part are.
 
     A folder that is called like a part and holds pictures but no folders is a class of that name (bus, car, train).
     """

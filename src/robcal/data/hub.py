@@ -70,7 +70,7 @@ def files_of_parts(files: Sequence[Path], root: Path | None) -> tuple[dict[str, 
 
 
 def _part_of(file: Path, root: Path | None) -> tuple[str, Path, bool] | None:
-    """The part of a file, the folder that its parts lie in, and whether only the part's beginning is there."""
+    """Return the part of a file, the folder that its parts lie in, and whether only the part's beginning is there."""
     folder = None if file.parent == root else _FOLDER.fullmatch(file.parent.name)
     match = _FILE.match(file.name) or folder
     if match is None:
@@ -188,7 +188,7 @@ def join_labels(stored: Sequence[StoredLabels], paths: Sequence[Path]) -> Stored
 
 
 def _class_names(file: Any, label: str) -> tuple[str, ...] | None:
-    """The names of the classes that a hub writes into the file, as JSON; None where it does not."""
+    """Return the names of the classes that a hub writes into the file, as JSON; None where it does not."""
     metadata: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]

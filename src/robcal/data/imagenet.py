@@ -33,7 +33,7 @@ FETCH = "Fetch what is missing and sort the pictures of the validation archive i
 
 
 def read_imagenet(path: str, image_size: int | None = None) -> Parts:
-    """ImageNet: 1,281,167 training pictures and 50,000 test pictures (the official validation part), 1,000 classes.
+    """Read ImageNet: 1,281,167 training and 50,000 test pictures (the official validation part), 1,000 classes.
 
     Subsets of the classes in the same layout are read too. A picture is judged by its centre: scaled so that the
     shorter side is 256/224 of `image_size`, of which the central square is cut. Training may cut windows out of the
@@ -75,7 +75,7 @@ Found = tuple[tuple[str, ...], dict[str, tuple[Encoded, IntArray]], tuple[str, .
 
 
 def _read_folders(root: Path) -> Found:
-    """train/ and val/, one folder a class."""
+    """Read train/ and val/, one folder a class."""
     lost = [name for name in ("train", "val") if not (root / name).is_dir() or not class_folders(root / name)]
     if lost:
         files = [f"ILSVRC2012_img_{name}.tar" for name in lost]
@@ -89,7 +89,7 @@ def _read_folders(root: Path) -> Found:
 
 
 def _read_shards(root: Path, files: Sequence[Path]) -> Found:
-    """Shards of the parts train and validation; those of test have no labels and are passed over."""
+    """Read the shards of the parts train and validation; those of test have no labels and are passed over."""
     shards, notes = files_of_parts(files, root)
     found: dict[str, tuple[ParquetRows, StoredLabels]] = {}
     for part, name in (("train", "train"), ("test", "val")):

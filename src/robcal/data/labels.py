@@ -21,7 +21,7 @@ ONE_LABEL = "an example has one label: an integer, or the name of its class"
 
 
 def plain_labels(values: Any, *, name: str, code: str = "") -> PlainLabels:
-    """Labels of one part as (N,) int64 or (N,) strings.
+    """Return the labels of one part as (N,) int64 or (N,) strings.
 
     A column (N, 1), as Keras and MedMNIST write it, is taken as (N,). Booleans and floats that are whole become
     integers. Names are brought to Unicode's form NFC.
@@ -55,7 +55,7 @@ def plain_labels(values: Any, *, name: str, code: str = "") -> PlainLabels:
 
 
 def as_names(array: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.str_]:
-    """Strings or UTF-8 bytes as strings of the form NFC.
+    """Return strings or UTF-8 bytes as strings of the form NFC.
 
     Raises:
         InputError: if bytes are no UTF-8.
@@ -157,7 +157,7 @@ def numbers_of(labels: PlainLabels, names: Sequence[str], *, name: str) -> IntAr
 def _check_numbers(
     numbers: Mapping[str, IntArray], names: Sequence[str] | None, called: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The names of the classes, where every class of every part occurs in training."""
+    """Return the names of the classes, where every class of every part occurs in training."""
     train, y = np.unique(numbers["train"]), called["train"]
     rule = f"classes are 0 … Z - 1, two or more, each in {y}"
     if train[0] == 1 and len(train) == train[-1] > 1 and (names is None or len(names) == len(train)):
@@ -197,7 +197,7 @@ def _check_part(labels: IntArray, called: str, train: IntArray, y: str, names: S
 
 
 def _rank(y: str) -> str:
-    """The expression that numbers the classes that occur."""
+    """Return the expression that numbers the classes that occur."""
     return f"`np.searchsorted(np.unique({y}), {y})`"
 
 

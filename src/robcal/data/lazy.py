@@ -34,7 +34,7 @@ class Encoded(Protocol):
     """Where encoded pictures lie."""
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         ...
 
     def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
@@ -78,16 +78,16 @@ class FileList:
         return self.root / os.fsdecode(bytes(self.names[position]))
 
     def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
-        """Names and files."""
+        """Read names and files."""
         paths = [self.path(int(position)) for position in positions]
         return [(str(path), path) for path in paths]
 
     def select(self, index: IntArray) -> FileList:
-        """These files only."""
+        """Keep these files only."""
         return replace(self, names=self.names[index])
 
     def fingerprint(self) -> Iterable[bytes]:
-        """Every name with the file's length in bytes."""
+        """Return every name with the file's length in bytes."""
         for position in range(len(self)):
             yield b"%s:%d;" % (self.names[position], self.path(position).stat().st_size)
 

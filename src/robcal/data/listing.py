@@ -53,7 +53,7 @@ class Listing:
 
 
 def left_out(names: Sequence[str]) -> str:
-    """Files that are not read, counted by suffix, with one of their names.
+    """Return files that are not read, counted by suffix, with one of their names.
 
     >>> left_out(["ant/a.txt", "ant/b.TXT", "bee/c"])
     '3 files that are no pictures which Pillow reads here (2 .txt, 1 without a suffix), such as ant/a.txt'
@@ -127,7 +127,7 @@ def list_pictures(root: Path, class_names: Sequence[str], *, others: bool = Fals
 
 
 def _pictures_below(folder: Path) -> tuple[list[str], list[str]]:
-    """The pictures in a class folder and its subfolders, and the files that are none; paths below it, sorted."""
+    """Return the pictures in a class folder and its subfolders, and the files that are none; paths below it, sorted."""
     known = suffixes()
     pictures: list[str] = []
     others: list[str] = []
@@ -139,7 +139,7 @@ def _pictures_below(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """(path of a subfolder below `folder` with a slash at its end, names of its files); each folder once.
+    """Yield (path of a subfolder below `folder` with a slash at its end, names of its files); each folder once.
 
     Links are followed, as data sets are often made of them.
     """

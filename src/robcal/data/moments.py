@@ -77,7 +77,7 @@ class Moments:
 
 
 def fitted_rows(split: Split) -> IntArray:
-    """Positions of the examples that a normalisation is fitted on: every row of a table, `MOST_IMAGES` images."""
+    """Return the positions that a normalisation is fitted on: all of a table, `MOST_IMAGES` images."""
     most = len(split) if len(split.inputs.shape) == 2 else min(len(split), MOST_IMAGES)
     return np.linspace(0, len(split) - 1, most).astype(np.int64)
 
@@ -115,7 +115,7 @@ def constant_notes(splits: Mapping[str, Split], moments: Moments) -> tuple[str, 
 
 
 def _unseen(split: Split, features: IntArray, moments: Moments) -> npt.NDArray[np.bool_]:
-    """Which of some features, constant in training, take values here that training did not show."""
+    """Tell which of some features, constant in training, take values here that training did not show."""
     values = split.batch(fitted_rows(split)).numpy()[:, features]
     middle = moments.mean[features].reshape(1, -1, *[1] * (values.ndim - 2))
     distance = _by_feature(np.abs(values - middle)).max(0)
@@ -123,7 +123,7 @@ def _unseen(split: Split, features: IntArray, moments: Moments) -> npt.NDArray[n
 
 
 def _by_feature(values: npt.NDArray[Any]) -> FloatArray:
-    """(N, D) or (N, C, H, W) inputs as float64 rows of one value a feature."""
+    """Return (N, D) or (N, C, H, W) inputs as float64 rows of one value a feature."""
     return np.moveaxis(values.astype(np.float64), 1, -1).reshape(-1, values.shape[1])
 
 

@@ -59,7 +59,7 @@ LAYOUTS = (Layout("x_{part}", "y_{part}"), Layout("{part}_images", "{part}_label
 
 
 def read_npz(path: str) -> Parts:
-    """Arrays x_train, y_train, optional x_val, y_val, x_test, y_test and class_names (Z strings), or as MedMNIST does.
+    """Read x_train, y_train, x_val, y_val, x_test, y_test and class_names (Z strings), or what MedMNIST has.
 
     MedMNIST's keys are train_images, train_labels, val_images and so on; Keras's files have the first ones. What the
     inputs are is said by their shape and dtype, never guessed from values: 4-d inputs are images (N, C, H, W), or
@@ -116,14 +116,14 @@ def read_npz(path: str) -> Parts:
 
 
 def _fix(reason: str) -> str:
-    """What to do with a file that is not read as plain arrays."""
+    """Return what to do with a file that is not read as plain arrays."""
     if "Python objects" in reason:
         return "Save numbers as numbers, `x_train.astype(float)`, and names as strings, `class_names.astype(str)`"
     return "Write it again with np.savez"
 
 
 def _layout(arrays: Mapping[str, Header], file: Path) -> Layout:
-    """The layout of which the file has the most arrays.
+    """Return the layout of which the file has the most arrays.
 
     Raises:
         InputError: if it has none of any.
@@ -151,7 +151,7 @@ def _refuse_keys(arrays: Mapping[str, Header], file: Path, lost: str) -> NoRetur
 
 
 def _inputs(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """`array` as uint8 images (N, C, H, W), as float32 images, or as a float32 table."""
+    """Return `array` as uint8 images (N, C, H, W), as float32 images, or as a float32 table."""
     if array.size == 0:
         refuse(f"{name} is empty, of shape {array.shape}", "a part holds at least one example", "Leave the part out")
     array = _channels_first(array, name)
@@ -174,7 +174,7 @@ def _inputs(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
 
 
 def _channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """A table as it is, and images as (N, C, H, W), by the rule of `read_npz`."""
+    """Return a table as it is, and images as (N, C, H, W), by the rule of `read_npz`."""
     if array.ndim == 3 and array.dtype == np.uint8:
         return array[:, None]
     if array.ndim == 4 and (array.shape[1] in (1, 3)) != (array.shape[3] in (1, 3)):
@@ -185,7 +185,7 @@ def _channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
 
 
 def _shape_hint(array: npt.NDArray[Any], name: str) -> str:
-    """What to save instead of an array whose shape says nothing, or two things."""
+    """Return what to save instead of an array whose shape says nothing, or two things."""
     table = f"As a table save `{name}.reshape(len({name}), -1)`"
     if array.ndim == 0:
         return "Save one row an example"
@@ -248,7 +248,7 @@ def _check_alike(inputs: Mapping[str, npt.NDArray[Any]], called: Mapping[str, st
 
 
 def _names(arrays: Arrays) -> tuple[str, ...] | None:
-    """The names of the classes that the file holds, in the order of their numbers."""
+    """Return the names of the classes that the file holds, in the order of their numbers."""
     names = arrays.get("class_names")
     if names is None:
         return None
@@ -260,7 +260,7 @@ def _names(arrays: Arrays) -> tuple[str, ...] | None:
 
 
 def _lost_digits(array: npt.NDArray[Any], name: str) -> tuple[str, ...]:
-    """A note on the columns of a table that say less in float32: numbers that differ in their last digits only."""
+    """Return a note on the columns of a table that say less in float32: they differ in their last digits only."""
     if array.ndim != 2 or array.dtype.itemsize < 4 or array.dtype == np.float32:
         return ()
     exact = array.astype(np.float64)

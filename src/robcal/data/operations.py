@@ -118,7 +118,7 @@ def affine(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
 
 
 def _matrices(images: torch.Tensor, choice: Choice, rows: torch.Tensor) -> torch.Tensor:
-    """(n, 2, 3) the maps of those of the images that are moved, turned or sheared."""
+    """Return the maps (n, 2, 3) of those of the images that are moved, turned or sheared."""
     height, width = images.shape[2:]
     level, sign, operation = choice.level[rows], choice.sign[rows], choice.operation[rows]
     name = {one: operation == OPERATIONS.index(one) for one in ("rotate", *OPERATIONS[5:])}

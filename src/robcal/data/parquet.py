@@ -70,7 +70,7 @@ def read_parquet_images(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An open parquet file; what goes wrong with it is refused."""
+    """Open a parquet file; what goes wrong with it is refused."""
     rule, fix = "it must be parquet with images and labels", "Download the file again, or write it again"
     with reading(path, "the parquet file", rule=rule, fix=fix), pq.ParquetFile(path) as file:
         check_packing(file.metadata.num_rows * 8, path.stat().st_size, str(path))
@@ -82,7 +82,7 @@ def _refuse_no_rows(paths: Sequence[Path]) -> NoReturn:
 
 
 def find_columns(path: Path, file: Any, label_columns: Sequence[str] = LABEL_COLUMNS) -> tuple[str, str]:
-    """Names of the leaf columns with the image bytes and the labels.
+    """Return the names of the leaf columns with the image bytes and the labels.
 
     Raises:
         InputError: if the file lacks one of them.
@@ -107,7 +107,7 @@ def image_column(table: Any, leaf: str) -> Any:
 
 
 def _bytes_of(column: Any, path: Path) -> Any:
-    """The image bytes of a column that is binary, or a struct with the field `bytes`."""
+    """Return the image bytes of a column that is binary, or a struct with the field `bytes`."""
     if pa.types.is_struct(column.type):
         column = column.field("bytes")
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
@@ -147,7 +147,7 @@ class ParquetRows:
         return len(self.rows)
 
     def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
-        """Names and bytes; every row group is read once, several at a time."""
+        """Read names and bytes; every row group is read once, several at a time."""
         rows = self.rows[positions]
         groups = np.searchsorted(self.group_start, rows, side="right") - 1
         needed = [int(group) for group in np.unique(groups)]
@@ -169,7 +169,7 @@ class ParquetRows:
         return name, data
 
     def select(self, index: IntArray) -> ParquetRows:
-        """These rows only."""
+        """Keep these rows only."""
         return replace(self, rows=self.rows[index])
 
     def fingerprint(self) -> Iterable[bytes]:
@@ -181,7 +181,7 @@ class ParquetRows:
 
 @functools.lru_cache(maxsize=2)
 def _read_group(path: Path, group: int, column: str, written: int) -> Any:
-    """The encoded pictures of one row group; the last two are kept, for readers that go in order.
+    """Read the encoded pictures of one row group; the last two are kept, for readers that go in order.
 
     When the file was `written`, in nanoseconds, tells it from an older one of its name.
     """

@@ -53,14 +53,14 @@ MOST_PIXELS = 2**26
 
 @functools.cache
 def decoders() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow has."""
+    """Return those of `FORMATS` that this Pillow has."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Suffixes of the files that are pictures, in lower case: what Pillow registers for `decoders`.
+    """Return the suffixes of the files that are pictures, in lower case: what Pillow registers for `decoders`.
 
     >>> {".jpg", ".jfif", ".png", ".tif", ".webp"} <= suffixes(), ".eps" in suffixes()
     (True, False)
@@ -134,7 +134,7 @@ def convert(picture: Image.Image, mode: ColourMode) -> Image.Image:
 
 
 def _is_deep_ppm(picture: Image.Image) -> bool:
-    """Whether Pillow holds 16 bits as 32: it scales grey PPM files of more than 8 bits to 0 … 65535."""
+    """Tell whether Pillow holds 16 bits as 32: it scales grey PPM files of more than 8 bits to 0 … 65535."""
     return picture.mode == "I" and picture.format == "PPM"
 
 

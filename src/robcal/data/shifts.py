@@ -85,7 +85,7 @@ class ShiftedInputs:
         return np.dtype(np.float32)
 
     def __getitem__(self, index: IntArray) -> Float32Array:
-        """The shifted inputs at these positions."""
+        """Return the shifted inputs at these positions."""
         positions = np.arange(len(self.split))[index]
         values = self.split.batch(positions).numpy()
         size = int(np.prod(values.shape[1:]))
@@ -102,7 +102,7 @@ class ShiftedInputs:
 
 
 def _pieces(positions: IntArray, size: int) -> list[slice]:
-    """Stretches of positions that follow one another; those of large inputs are cut to what one thread is worth."""
+    """Return stretches of consecutive positions; those of large inputs are cut to what a thread is worth."""
     ends = [*(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(positions)]
     most = max(1, CHUNK_VALUES // size) if size >= LARGE_VALUES else max(1, len(positions))
     stretches = zip([0, *ends[:-1]], ends, strict=True)
@@ -123,7 +123,7 @@ class ImageCorruptions:
     stored: bool = False
 
     def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """Float32 images in [0, 1]."""
+        """Return float32 images in [0, 1]."""
 
         def corrupted(images: Float32Array, first: int) -> Float32Array:
             return corrupt(images, kind, severity, seed=CORRUPTION_SEED, first_index=first)
@@ -154,7 +154,7 @@ class TableCorruptions:
         return {kind: strengths for kind, (_, strengths) in TABLE_SHIFTS.items()} | {"features": digest}
 
     def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """Float32 rows."""
+        """Return float32 rows."""
 
         def moved(rows: Float32Array, first: int) -> Float32Array:
             made = shift_table(rows, kind, severity, features=self.features, seed=CORRUPTION_SEED, first_index=first)
@@ -197,7 +197,7 @@ class OfficialFiles:
         return [self.cells.title, hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]]
 
     def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """Images as they are stored.
+        """Return images as they are stored.
 
         Raises:
             InputError: if they are not of the examples that the test split holds.

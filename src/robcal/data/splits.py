@@ -161,7 +161,7 @@ def limit(split: Split, size: int | None, seed: int, num_classes: int, name: str
 def stratified_subset(
     labels: IntArray, size: int | None, seed: int = FIXED_SEED, *, num_classes: int, name: str = "the limit"
 ) -> IntArray:
-    """Positions of at most `size` examples, each class in proportion, ascending (all where size is None).
+    """Return the positions of at most `size` examples, each class in proportion, ascending (all where size is None).
 
     Args:
         labels: (N,) int64 in 0 … Z - 1.
@@ -192,7 +192,7 @@ def stratified_subset(
 def stratified_cut(
     labels: IntArray, fraction: float, seed: int, *, num_classes: int | None = None, what: str = "the cut"
 ) -> IntArray:
-    """Positions of a stratified share of the examples.
+    """Return the positions of a stratified share of the examples.
 
     Each class c gives fraction · n_c examples, rounded by largest remainder so that round(fraction · N) are taken in
     all, but at least one and never all of them.
@@ -236,14 +236,14 @@ def stratified_cut(
 
 
 def _fraction_hint(classes: int, count: int, what: str) -> str:
-    """What to do where a share of `count` examples has no room for every class, or leaves none to the rest."""
+    """Return what to do where a share of `count` examples has no room for every class, or leaves none to the rest."""
     if what == "test":
         return "Add examples, or give the files a test part of their own"
     return f"Choose a fraction from {classes / count:.6g} to {1 - classes / count:.6g}"
 
 
 def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntArray:
-    """Whole numbers in [low, high] per class that sum to `total`, nearest to total · counts / N (largest remainder)."""
+    """Return whole numbers in [low, high] per class, of this total, nearest to total · counts / N."""
     exact = counts * (total / counts.sum())
     quotas: IntArray = np.clip(np.floor(exact).astype(np.int64), low, high)
     while (missing := total - int(quotas.sum())) != 0:
@@ -254,7 +254,7 @@ def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntA
 
 
 def _choose(labels: IntArray, quotas: IntArray, seed: int) -> IntArray:
-    """Positions of `quotas[c]` examples of each class c, chosen by the seed, ascending."""
+    """Return the positions of `quotas[c]` examples of each class c, chosen by the seed, ascending."""
     rng = np.random.default_rng(check_seed(seed))
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]

@@ -21,7 +21,7 @@ FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 
 
 def read_svhn(path: str) -> Parts:
-    """SVHN: 73,257 training and 26,032 test images of house numbers, inputs (3, 32, 32) uint8, the digits 0 to 9.
+    """Read SVHN: 73,257 training and 26,032 test images of house numbers, inputs (3, 32, 32) uint8, the digits 0 to 9.
 
     The files store X as (32, 32, 3, N) uint8 and y as (N, 1) with 1 … 9 for these digits and 10 for the digit 0; here
     label 0 is the digit 0. Only these two arrays are read; nothing in the file is executed.
@@ -95,7 +95,7 @@ def _convert(file: Path, folder: Path) -> str:
 
 
 def _read_part(file: Path) -> Split:
-    """One of the two files."""
+    """Read one of the two files."""
     again = f"Fetch it again; {where_to_find('SVHN', file.name)}"
     with tempfile.TemporaryDirectory() as folder:
         if reason := _convert(file, Path(folder)):

@@ -42,17 +42,17 @@ class Features:
 
 
 def add_noise(table: Float32Array, share: float, features: Features, draws: Draws) -> Float32Array:
-    """Additive noise: x_j + share · σ_j · n, n standard normal."""
+    """Add noise: x_j + share · σ_j · n, n standard normal."""
     return table + np.float32(share) * features.std * draws.normal(table.shape[1])
 
 
 def drop_features(table: Float32Array, share: float, features: Features, draws: Draws) -> Float32Array:
-    """Missing features: each is missing with probability `share`, and its mean stands in for it."""
+    """Drop features: each is missing with probability `share`, and its mean stands in for it."""
     return np.where(draws.uniform(table.shape[1]) < share, features.mean, table)
 
 
 def scale_features(table: Float32Array, spread: float, features: Features, draws: Draws) -> Float32Array:
-    """Scaling: x_j · exp(spread · n), n standard normal: every feature read on an instrument whose gain has drifted."""
+    """Scale features: x_j · exp(spread · n), n standard normal, like instruments whose gain has drifted."""
     return np.asarray(table * np.exp(np.float32(spread) * draws.normal(table.shape[1])))
 
 

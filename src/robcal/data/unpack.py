@@ -77,7 +77,7 @@ Targets = dict[str, tuple[ParquetRows, IntArray, tuple[str, ...]]]
 
 
 def _targets(path: str) -> Targets:
-    """What is to be written where."""
+    """Return what is to be written where."""
     found = read_imagenet(path)
     folders = tuple(_folder_name(label, name) for label, name in enumerate(found.class_names))
     targets: Targets = {}
@@ -99,7 +99,7 @@ def _folder_name(label: int, class_name: str) -> str:
 
 
 def _origin(targets: Targets) -> dict[str, object]:
-    """What tells these shards from others: a digest of their names, sizes and labels."""
+    """Return what tells these shards from others: a digest of their names, sizes and labels."""
     sha = hashlib.sha256()
     for source, labels, folders in targets.values():
         for piece in (*source.fingerprint(), labels.tobytes(), repr(folders).encode()):
@@ -108,7 +108,7 @@ def _origin(targets: Targets) -> dict[str, object]:
 
 
 def _origin_of(folder: Path) -> object:
-    """What a folder says that it was unpacked from, None if it does not."""
+    """Return what a folder says that it was unpacked from, None if it does not."""
     try:
         return json.loads((folder / MARK).read_text())
     except (OSError, ValueError):

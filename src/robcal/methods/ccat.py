@@ -96,7 +96,7 @@ def _attack(
 
 
 def _start(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(B, …) starts in the unit ball: 0, or uniform in direction (of the max-norm's sphere) and norm."""
+    """Return starts (B, …) in the unit ball: 0, or uniform in direction (of the max-norm's sphere) and norm."""
     size, device = len(like), like.device
     direction = torch.rand(like.shape, generator=generator, device=device) * 2 - 1
     direction = direction / direction.flatten(1).abs().amax(1).clamp_min(1e-12).view(-1, *([1] * (like.ndim - 1)))

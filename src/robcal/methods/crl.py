@@ -75,7 +75,7 @@ def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch
 
 
 def ranking_loss(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
-    """Mean over pairs of neighbours (i, i + 1), the last with the first, of the hinge above.
+    """Return the mean over pairs of neighbours (i, i + 1), the last with the first, of the hinge above.
 
     Args:
         confidence: (B,) kappa.
@@ -92,7 +92,7 @@ def ranking_loss(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tenso
 
 
 def _in_all_processes(right: torch.Tensor) -> torch.Tensor:
-    """Whether each example was right in any of the processes; each sees its own share of them."""
+    """Tell whether each example was right in any of the processes; each sees its own share of them."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):

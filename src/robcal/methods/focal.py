@@ -64,7 +64,7 @@ def flsd_gamma(logits: torch.Tensor) -> torch.Tensor:
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, gamma: float | torch.Tensor) -> torch.Tensor:
-    """Mean over the batch of `-sum_z t_z (1 - p_z)^gamma log p_z`.
+    """Return the mean over the batch of `-sum_z t_z (1 - p_z)^gamma log p_z`.
 
     Args:
         logits: (B, Z).

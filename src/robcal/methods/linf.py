@@ -88,7 +88,7 @@ def under_attack(model: nn.Module) -> Iterator[nn.Module]:
 def signed_ascent(
     network: nn.Module, objective: Objective, ball: Ball, start: torch.Tensor, *, steps: int, step_size: float
 ) -> torch.Tensor:
-    """Projected gradient ascent (Madry et al. 2018): `delta <- project(delta + step_size sign(gradient))`.
+    """Ascend by projected gradients (Madry et al. 2018): `delta <- project(delta + step_size sign(gradient))`.
 
     Args:
         network: perturbed inputs → logits.
@@ -119,7 +119,7 @@ def backtracking_ascent(
     momentum: float = 0.9,
     factor: float = 1.5,
 ) -> torch.Tensor:
-    """Projected gradient ascent with momentum and backtracking (Stutz et al. 2020, algorithm 2).
+    """Ascend by projected gradients with momentum and backtracking (Stutz et al. 2020, algorithm 2).
 
         velocity <- momentum velocity + (1 - momentum) sign(gradient)
         delta <- project(delta + step velocity) where that does not lower the objective; elsewhere step <- step / factor
@@ -160,7 +160,7 @@ def backtracking_ascent(
 def _value_and_gradient(
     network: nn.Module, objective: Objective, ball: Ball, delta: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B,) objective at `inputs + delta`, and its gradient there; parameters receive none."""
+    """Return the objective (B,) at `inputs + delta`, and its gradient there; parameters receive none."""
     moved = (ball.inputs + delta).requires_grad_()
     value = objective(network(moved).float())
     (gradient,) = torch.autograd.grad(value.sum(), moved)

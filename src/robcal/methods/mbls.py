@@ -38,7 +38,7 @@ def mbls(margin: float = 10.0, weight: float = 0.1) -> Method:
 
 
 def margin_penalty(logits: torch.Tensor, margin: float) -> torch.Tensor:
-    """Mean over examples and classes of `max(0, max_j z_j - z_k - margin)`.
+    """Return the mean over examples and classes of `max(0, max_j z_j - z_k - margin)`.
 
     Args:
         logits: (B, Z).

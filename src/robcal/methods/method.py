@@ -144,7 +144,7 @@ def one_hot_targets(state: State, batch: Batch, num_classes: int) -> torch.Tenso
 
 @functools.lru_cache(maxsize=4)
 def _identity(size: int, device: torch.device) -> torch.Tensor:
-    """The rows that hard labels pick from; kept, for a step of a small network takes hardly longer than making them."""
+    """Return the rows that hard labels pick from; they are kept, since making them takes as long as a small step."""
     return torch.eye(size, device=device)
 
 
@@ -156,7 +156,7 @@ def keep_batch(
 
 
 def cross_entropy(state: State, model: nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, State]:
-    """Mean over the batch of `-sum_z target_z log p_z`."""
+    """Return the mean over the batch of `-sum_z target_z log p_z`."""
     return functional.cross_entropy(model(batch.inputs), targets), state
 
 

@@ -41,7 +41,7 @@ def mixup(alpha: float = DEFAULT_ALPHA) -> Method:
 
 
 def draw_mixture(size: int, alpha: float, generator: torch.Generator) -> tuple[float, torch.Tensor]:
-    """Lambda of a batch, and (size,) int64 with whom each example is mixed; all randomness is the generator's."""
+    """Draw lambda of a batch, and (size,) int64 with whom each example is mixed, by the generator."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     return float(np.random.default_rng(seed).beta(alpha, alpha)), torch.randperm(size, generator=generator)
 

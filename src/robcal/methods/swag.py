@@ -136,7 +136,7 @@ def swag_networks(
     count: int = DEFAULT_SAMPLES,
     seed: int = 0,
 ) -> list[Network]:
-    """Networks drawn from the Gaussian of SWAG, batch normalisation measured anew for each (section 3.4).
+    """Draw networks from the Gaussian of SWAG, batch normalisation measured anew for each (section 3.4).
 
     Args:
         network: of the architecture that was trained, where batch normalisation is to be measured; left as it is.

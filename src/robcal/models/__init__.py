@@ -116,7 +116,7 @@ def build_model(
 
 
 def _network(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """The network that a name stands for, freshly initialised."""
+    """Return the network that a name stands for, freshly initialised."""
     if members := MEMBERS_SUFFIX.search(name):
         return with_members(_network(name[: members.start()], input_shape, num_classes), int(members[1]))
     if name.endswith(DROPOUT_SUFFIX):

@@ -52,7 +52,7 @@ class PreActivationBottleneck(nn.Module):
 
 
 def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) -> nn.Module:
-    """Pre-activation ResNet for small images ("ResNet v2", He et al. 2016b), 9 n + 2 layers deep.
+    """Build a pre-activation ResNet for small images ("ResNet v2", He et al. 2016b), 9 n + 2 layers deep.
 
     Depths 29, 56 and 110 exist twice in the literature, as 6 n + 2 layers of basic blocks and as 9 n + 2 layers of
     bottlenecks. These are the bottlenecks, n a stage, in the form that the ResNet-20, 29, 56 and 110 "v2" of the Keras
@@ -124,7 +124,7 @@ class Bottleneck(nn.Module):
 
 
 def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) -> nn.Module:
-    """ResNet-50 or 101 for 224x224 images (He et al. 2016a, table 1).
+    """Build a ResNet-50 or 101 for 224x224 images (He et al. 2016a, table 1).
 
     For 1,000 classes they have 25,557,032 and 44,549,160 parameters. The scale of the last normalisation of every block
     begins at 0, so that blocks begin as the identity (Goyal et al. 2017, section 5.1).
@@ -160,7 +160,7 @@ def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) 
 
 
 def _stages(blocks: Sequence[int]) -> list[nn.Module]:
-    """Stages of widths 64, 128, …; each but the first halves the sides."""
+    """Build stages of widths 64, 128, …; each but the first halves the sides."""
     layers: list[nn.Module] = []
     inside = 64
     for stage, count in enumerate(blocks):

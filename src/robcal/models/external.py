@@ -90,7 +90,7 @@ def admit_model(name: str) -> None:
 
 
 def _imported(name: str, module_name: str, attribute: str) -> Any:
-    """What the user's text names, imported."""
+    """Import what the user's text names."""
     told, allowed = f"the model {name!r} cannot be imported", "package.module:factory names a callable of a module"
     try:
         with _working_directory_last():
@@ -114,7 +114,7 @@ def _imported(name: str, module_name: str, attribute: str) -> Any:
 
 
 def _trusted() -> list[str]:
-    """What the user's environment names."""
+    """Return what the user's environment names."""
     return [name for name in os.environ.get(TRUSTED, "").split(",") if name]
 
 
@@ -154,7 +154,7 @@ def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) ->
 
 
 def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_classes: int) -> Any:
-    """A network of timm or torchvision by its name, with random weights."""
+    """Build a network of timm or torchvision by its name, with random weights."""
     if len(input_shape) != 3:
         refuse(f"inputs have shape {input_shape}", f"models of {package} take images (C, H, W)", "Use --model mlp")
     if not _PLAIN_NAME.fullmatch(known):  # timm reads "hf-hub:…" and "local-dir:…" as places to load from
@@ -205,7 +205,7 @@ def _call(factory: Callable[..., Any], input_shape: tuple[int, ...], num_classes
 
 
 def _tried(network: Any, name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """`network` if it is a module that takes such inputs and gives (B, Z) logits."""
+    """Return `network` if it is a module that takes such inputs and gives (B, Z) logits."""
     if not isinstance(network, nn.Module):
         refuse(f"{name} made a {type(network).__name__}", "it must make a torch.nn.Module", "Return the network itself")
     try:
@@ -229,7 +229,7 @@ def _tried(network: Any, name: str, input_shape: tuple[int, ...], num_classes: i
 
 @contextmanager
 def _working_directory_last() -> Iterator[None]:
-    """The working directory at the end of Python's search path, where it hides nothing that is installed."""
+    """Put the working directory at the end of Python's search path, where it hides nothing that is installed."""
     place = str(Path.cwd())
     sys.path.append(place)
     try:

@@ -203,7 +203,7 @@ def _check_script_code(code: str) -> None:
 
 
 def _words(code: str) -> Iterator[tuple[str, str]]:
-    """Names, and texts of one word, of a piece of code, each with the token before it ("." for a text)."""
+    """Yield names and texts of one word of a piece of code, each with the token before it ("." for a text)."""
     before = ""
     for token in tokenize.generate_tokens(io.StringIO(code).readline):
         if token.type == tokenize.NAME:

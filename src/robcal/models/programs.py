@@ -143,5 +143,5 @@ def check_program(program: nn.Module, path: Path, input_shape: tuple[int, ...], 
 
 
 def _last_line(error: Exception) -> str:
-    """The last line of an error, which says what was wrong; the others say where."""
+    """Return the last line of an error, which says what was wrong; the others say where."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]

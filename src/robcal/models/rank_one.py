@@ -51,7 +51,7 @@ class RankOneLayer(nn.Module):
         return y if self.bias is None else y + self._of_rows(self.bias, member, x)
 
     def _of_rows(self, vectors: torch.Tensor, member: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, 1, 1) for convolutions, else (B, 1, …, D): the vector of each row's member."""
+        """Return (B, C, 1, 1) for convolutions, else (B, 1, …, D): the vector of each row's member."""
         middle = (1,) * (x.ndim - 2)
         shape = (
             (-1, vectors.shape[1], *middle) if isinstance(self.layer, nn.Conv2d) else (-1, *middle, vectors.shape[1])

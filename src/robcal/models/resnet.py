@@ -63,7 +63,7 @@ def residual_network(
 
 
 def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int) -> nn.Module:
-    """Wide ResNet without dropout; WRN-28-10 for 10 classes has 36,479,194 parameters.
+    """Build a Wide ResNet without dropout; WRN-28-10 for 10 classes has 36,479,194 parameters.
 
     Raises:
         InputError: if `depth` is not 6 n + 4.
@@ -91,5 +91,5 @@ def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, w
 
 
 def small_resnet(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Three pre-activation blocks of widths 32, 64, 128: learns CIFAR-10 on a laptop's CPU."""
+    """Build three pre-activation blocks of widths 32, 64, 128, which learn CIFAR-10 on a laptop's CPU."""
     return residual_network(input_shape, num_classes, stem=32, widths=[32, 64, 128], blocks_per_stage=1)

@@ -10,7 +10,7 @@ from robcal.base.checks import refuse
 
 
 def mlp(input_shape: tuple[int, ...], num_classes: int, *, hidden: int = 256) -> nn.Module:
-    """Two hidden layers of `hidden` rectified units; inputs of any shape are flattened."""
+    """Build two hidden layers of `hidden` rectified units; inputs of any shape are flattened."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(input_shape), hidden),
@@ -22,7 +22,7 @@ def mlp(input_shape: tuple[int, ...], num_classes: int, *, hidden: int = 256) ->
 
 
 def cnn(input_shape: tuple[int, ...], num_classes: int, *, width: int = 32) -> nn.Module:
-    """Four 3x3 convolutions with batch normalisation, a pooling after the second, and a mean over positions.
+    """Build four 3x3 convolutions with batch normalisation, a pooling after the second, and a mean over positions.
 
     Raises:
         InputError: if the inputs are not images.
@@ -48,7 +48,7 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, *, width: int = 32) -> n
 
 
 def fast_cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Four convolutions (32, 64, 96, 256) with batch normalisation; the first at stride 2, two poolings.
+    """Build four convolutions (32, 64, 96, 256) with batch normalisation; the first at stride 2, two poolings.
 
     About 300,000 parameters and 9 million multiplications for a 32x32 image: the network for studies of many runs on
     a CPU. It gets about .70 of CIFAR-10 right from 10,000 training images in 12 epochs.

@@ -107,7 +107,7 @@ def _read_state_dict(path: Path) -> Tensors:
 
 
 def _mappings(found: object) -> Iterator[Mapping[str, object]]:
-    """Dictionaries that may be the weights: what was saved, and what a checkpoint holds under a usual name."""
+    """Yield mappings that may be the weights: what was saved, and what it holds under a usual name."""
     if isinstance(found, Mapping):
         yield found
         for name in _INSIDE:
@@ -163,7 +163,7 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """The prefixes that all names share, from "" on: each is one more of `PREFIXES` behind the last."""
+    """Yield the prefixes that all names share, from "" on: each is one more of `PREFIXES` behind the last."""
     shared = ""
     while True:
         yield shared

@@ -90,7 +90,7 @@ def _is_network(name: str) -> bool:
 
 
 def _settings(data: str | None, seed: int | None, image_size: int | None) -> TrainSettings:
-    """Settings that say what data a model goes with that robcal did not train."""
+    """Return settings that say what data a model goes with that robcal did not train."""
     if data is None:
         refuse(
             "--data was not given",
@@ -101,13 +101,13 @@ def _settings(data: str | None, seed: int | None, image_size: int | None) -> Tra
 
 
 def _named_network(name: str, tensors: Tensors, file: Path, dataset: Dataset) -> tuple[Normalized, str]:
-    """A network by its name with these weights; its inputs reach it as they are, unless the file says otherwise."""
+    """Return a network by its name with these weights; inputs reach it as they are, unless the file says otherwise."""
     network = build_model(name, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     return network, fill(network, tensors, file)
 
 
 def _open_file(model: Path, data: str | None, seed: int | None, image_size: int | None, *, gradients: bool) -> Opened:
-    """A run directory, a checkpoint of robcal, or a program."""
+    """Open a run directory, a checkpoint of robcal, or a program."""
     if model.is_dir() or model.name == "model.safetensors":
         return _open_checkpoint(model, data, seed, image_size)
     check_readable(model, "the model")
@@ -135,7 +135,7 @@ def _open_file(model: Path, data: str | None, seed: int | None, image_size: int 
 
 
 def _open_checkpoint(model: Path, data: str | None, seed: int | None, image_size: int | None) -> Opened:
-    """A run directory or a checkpoint of robcal, with the data that it was trained on unless others are named."""
+    """Open a run directory or a checkpoint of robcal, with the data of its training unless others are named."""
     network, about = load_model(model)
     directory = model if model.is_dir() else model.parent
     if (directory / "run.json").exists():

@@ -110,7 +110,7 @@ def cross_fit_quantiles(
     shared: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, FloatArray]:
-    """Quantiles of train and val: small is fragile. Models and scores are kept, so a stopped run goes on.
+    """Return the quantiles of train and val: small is fragile. Models and scores are kept, so a stopped run goes on.
 
     Args:
         settings: of the run that wants levels: its plain recipe, folds, scorer and number of levels.
@@ -141,7 +141,7 @@ def cross_fit_quantiles(
 def _fold_model(
     plain: TrainSettings, fold: Fold, places: Sequence[Path], group: Group, reporter: Reporter
 ) -> torch.nn.Module:
-    """The model that never saw the fold: read from the first place that has it, else trained in the last."""
+    """Return the model that never saw the fold: read from the first place that has it, or trained in the last."""
     name = f"fold-{fold.number}"
 
     def look() -> list[str]:
@@ -180,7 +180,7 @@ def _fold_scores(
     group: Group,
     reporter: Reporter,
 ) -> Scores:
-    """A fold model's scores of what it never saw: read from the first place that has them, else made in the last."""
+    """Return a fold model's scores of what it never saw: read from the first place that has them, or made."""
     name = f"fold-{number}-{'held-out' if split == 'train' else split}-{settings.scorer}-{settings.levels}.parquet"
     made_by = digest_of_tensors(model.state_dict())
 

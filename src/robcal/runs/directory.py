@@ -117,7 +117,7 @@ class Run:
         return load_predictions(own_file(self.directory / f"predictions-{split}.safetensors"))
 
     def scores(self, file: Path, model: str | None) -> Scores:
-        """Scores that were made with the run's network and kept beside it.
+        """Return scores that were made with the run's network and kept beside it.
 
         Args:
             file: where they are.
@@ -309,7 +309,7 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
 
 
 def _build(file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> Normalized:
-    """The network that a checkpoint names, with its tensors; sizes are compared before memory is taken for them."""
+    """Build the network that a checkpoint names; sizes are compared before memory is taken for its tensors."""
     import torch
 
     with reading(file, "the checkpoint"):

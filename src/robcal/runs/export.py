@@ -121,7 +121,7 @@ def _recalibrator(run: Run, file: Path | None) -> Recalibrator | None:
 
 
 def _foldable(found: Recalibrator, format: ExportFormat) -> Sequence[Map]:
-    """The maps of a recalibration that tensor operations can express."""
+    """Return the maps of a recalibration that tensor operations can express."""
     allowed: tuple[type, ...] = (Temperature,) if format == "safetensors" else (Temperature, ScoreTemperature)
     by_margin = found.score == "margin" or not any(isinstance(one, ScoreTemperature) for one in found.maps)
     if not (by_margin and all(isinstance(one, allowed) for one in found.maps)):
@@ -135,7 +135,7 @@ def _foldable(found: Recalibrator, format: ExportFormat) -> Sequence[Map]:
 
 
 def _difference(predict: Callable[[Tensor], Tensor], run: Run, found: Recalibrator | None, inputs: Tensor) -> float:
-    """Largest difference of probabilities over inputs, in batches of several sizes, from what robcal says of them."""
+    """Return the largest difference of probabilities, in batches of several sizes, from robcal's own."""
     known = run.predictions("val")
     size = len(inputs)
     expected: FloatArray = known.probs[:size].astype(np.float64)
@@ -272,7 +272,7 @@ def _write_onnx(
 
 
 def _exported(module: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
-    """The graph of a module for batches of any size."""
+    """Return the graph of a module for batches of any size."""
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)

@@ -38,7 +38,7 @@ def measure_outside(
     *,
     reporter: Reporter = SILENT,
 ) -> Float32Array:
-    """Logits of a run on inputs of another data set; read back if they were computed before.
+    """Predict logits of a run on inputs of another data set; they are read back if they were computed before.
 
     Args:
         run: where they are kept.
@@ -67,7 +67,7 @@ def measure_outside(
 
 
 def measure_inference(run: Run, networks: Networks, test: Split) -> dict[str, Any]:
-    """Seconds that predicting the test split takes, reading and every network of the run included; measured once.
+    """Return the seconds that predicting the test split takes, reading and every network included; measured once.
 
     A first batch goes unmeasured. The least of a few passes counts: whatever else the machine does only adds.
 

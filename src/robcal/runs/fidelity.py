@@ -127,7 +127,7 @@ def measure_fidelity(
 
 
 def _is_of(out: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a file is what this measurement writes: processes that torchrun started again may find it finished."""
+    """Tell whether a file is what this measurement writes: torchrun's restarts may find it finished."""
     try:
         found = load_json(out, "the fidelity")
     except InputError:
@@ -163,7 +163,7 @@ def _scores(
     reporter: Reporter,
     options: dict[str, Any],
 ) -> Scores:
-    """The scores of one method; those at hand if they were made with the same model, data and settings."""
+    """Return the scores of one method; those at hand if they were made with the same model, data and settings."""
     more: dict[str, Any] = {} if index is None else {"first_index": index}
     if not isinstance(method, str):
         more["shard_size"] = REFERENCE_SHARD
@@ -183,7 +183,7 @@ def _scores(
 
 
 def _rows(measured: dict[str, Fidelity]) -> tuple[FidelityRow, ...]:
-    """One row a candidate; ceiling and references are those of the first."""
+    """Return one row a candidate; ceiling and references are those of the first."""
     first = next(iter(measured.values()))
     rows = [FidelityRow(name, "candidate", one.candidate.metrics) for name, one in measured.items()]
     if first.ceiling is not None:

@@ -46,7 +46,7 @@ def levels_of(
     shared: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Levels | RunningLevels | None:
-    """Levels of train and val, from where the method wants them; written to the run directory.
+    """Return the levels of train and val, from where the method wants them; written to the run directory.
 
     Args:
         run: whose levels.
@@ -163,13 +163,13 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
 
 
 def _random_keys(settings: TrainSettings, data: Dataset) -> dict[str, FloatArray]:
-    """Random order of train and of val."""
+    """Return the random order of train and of val."""
     draws = {name: np.random.default_rng([settings.seed, number]) for number, name in enumerate(SPLITS)}
     return {name: draws[name].permutation(len(data.split(name))).astype(np.float64) for name in SPLITS}
 
 
 def _reference_scores(plain: Run, run: Run, data: Dataset, reporter: Reporter) -> dict[str, Scores]:
-    """The reference model's scores: the shared ones if there are any, else this run's own."""
+    """Return the reference model's scores: the shared ones if there are any, else this run's own."""
     shared = {split: shared_scores(plain, run.settings, split) for split in SPLITS}
     own = {split: run.directory / f"scores-{split}.parquet" for split in SPLITS}
     files = shared if all(file.exists() for file in shared.values()) else own
@@ -216,7 +216,7 @@ def score_reference(
 def _score_reference(
     plain: Run, settings: TrainSettings, data: Dataset, files: Mapping[str, Path], reporter: Reporter
 ) -> dict[str, Scores]:
-    """Scores of the reference model's train and val images; those on disk are kept if they are of this model."""
+    """Score the reference model's train and val images; scores on disk are kept if they are of this model."""
     model, _ = load_model(plain.checkpoint)
     scores, made_by = {}, digest_of_tensors(model.state_dict())
     for split, file in files.items():

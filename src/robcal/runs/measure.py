@@ -97,7 +97,7 @@ class Measured:
         return np.asarray(self.probs.argmax(1) == self.labels)
 
     def on_scored(self) -> Measured:
-        """Only the examples whose robustness was scored, without shift."""
+        """Keep only the examples whose robustness was scored, without shift."""
         if self.scored is None:
             return self
         images = None if self.images is None else Split(self.images, self.labels).subset(self.scored).inputs
@@ -206,7 +206,7 @@ def _check_seeds(runs: Sequence[Measured]) -> None:
 
 
 def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
-    """What runs of these settings are called beside those of other settings of their method."""
+    """Return what runs of these settings are called beside those of other settings of their method."""
     title = groups[own][0].title
     if sum(group[0].title == title for group in groups.values()) == 1:
         return title
@@ -217,13 +217,13 @@ def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
 
 
 def _temperature(run: Run) -> float:
-    """T of the run's validation logits."""
+    """Fit the temperature T to the run's validation logits."""
     predictions = run.predictions("val")
     return TemperatureScaling().fit(predictions.logits, predictions.labels).temperature
 
 
 def _scaled(predictions: Predictions, temperature: float) -> npt.NDArray[np.float32]:
-    """softmax(z / T)."""
+    """Return softmax(z / T)."""
     assert predictions.logits is not None, "a run's predictions hold logits"
     return softmax(predictions.logits / temperature).astype(np.float32)
 
@@ -261,7 +261,7 @@ def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[Galler
 
 
 def _png(image: npt.NDArray[Any]) -> bytes:
-    """(C, H, W), floats in [0, 1] or uint8 → PNG bytes."""
+    """Return (C, H, W), floats in [0, 1] or uint8 → PNG bytes."""
     from PIL import Image
 
     pixels = image if image.dtype == np.uint8 else (image * 255).round().clip(0, 255).astype(np.uint8)

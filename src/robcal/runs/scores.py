@@ -68,13 +68,13 @@ def score_split(
 
 
 def _accelerator_of(model: torch.nn.Module) -> str | None:
-    """The GPU the model is on, if it is on one."""
+    """Return the GPU the model is on, if it is on one."""
     parameter = next(iter(model.parameters()), None)
     return str(parameter.device) if parameter is not None and parameter.device.type != "cpu" else None
 
 
 def kept_scores(file: Path, **made_of: str) -> Scores | None:
-    """Finished scores, if the file holds those of this model and data; their shards, if a kill left them, are removed.
+    """Return finished scores, if the file holds those of this model and data; their shards are removed.
 
     Args:
         file: of `score_split`.

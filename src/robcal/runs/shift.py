@@ -180,7 +180,7 @@ def measure_shift(
     device: str = "cpu",
     reporter: Reporter = SILENT,
 ) -> ShiftLogits:
-    """Logits of a run under every kind of shift x 5 severities; one file a kind until all are done.
+    """Predict logits of a run under every kind of shift x 5 severities; one file a kind until all are done.
 
     Args:
         run: where the files go.
@@ -241,7 +241,7 @@ def average_logits(members: Sequence[Float32Array]) -> Float32Array:
 
 
 def _blocks(split: Split) -> Iterator[Split]:
-    """The examples a block at a time, in memory: shifted and decoded once, however many networks look at them.
+    """Yield the examples a block at a time, in memory: shifted and decoded once for all networks.
 
     A block is whole batches, or where these are too large less than one.
     """
@@ -262,7 +262,7 @@ def _logits(models: Sequence[nn.Module], split: Split, device: str) -> Float32Ar
 
 
 def _write(cell: Split, path: Path) -> None:
-    """The inputs as a .npy file of float32, the bytes that `np.save` writes of the whole array."""
+    """Write the inputs as a .npy file of float32, the bytes that `np.save` writes of the whole array."""
     with path.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": tuple(cell.inputs.shape)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -280,5 +280,5 @@ def _summary(probs: FloatArray, labels: IntArray) -> Mapping[str, Any]:
 
 
 def _bins(confidence: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> BinSums:
-    """Sums over 15 equal-width bins of a top-label summary."""
+    """Return sums over 15 equal-width bins of a top-label summary."""
     return bin_sums(TopLabel(confidence, np.zeros(len(correct), np.int64), correct.astype(np.float64)), bins=15)

@@ -205,5 +205,5 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
 
 
 def _is_unfinished_record(file: Path) -> bool:
-    """Whether a file is what a process leaves that is killed while it writes run.json."""
+    """Tell whether a file is what a process leaves that is killed while it writes run.json."""
     return file.name.startswith(".run.json.") and file.name.endswith(".tmp")

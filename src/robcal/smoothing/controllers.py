@@ -132,7 +132,7 @@ def step_of_run(gain: float, num_updates: int) -> float:
 
 
 def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
-    """Squared standard error of each level's gap, `a (1 - a) / n` with `a` drawn towards 1/2 by Jeffreys' half counts.
+    """Return the squared standard error of each gap, `a (1 - a) / n`, `a` drawn to 1/2 by Jeffreys' half counts.
 
     The confidences, whose spread is much smaller than that of right and wrong, are taken as given. Empty levels have
     an infinite error.
@@ -175,7 +175,7 @@ def justified_mass(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
-    """Posterior mean of the levels' true gaps: neighbours are alike, and every gap is known to its standard error.
+    """Return the posterior mean of the true gaps: neighbours are alike, each known to its standard error.
 
     A random walk over the levels with a flat prior on its height: the minimiser of
 
@@ -211,7 +211,7 @@ def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
 
 
 def _random_walk(gap: FloatArray, precision: FloatArray, walk_variance: float) -> tuple[float, FloatArray]:
-    """Restricted log-likelihood of a walk variance, up to a constant, and the posterior mean under it."""
+    """Return the restricted log-likelihood of a walk variance, up to a constant, and the posterior mean under it."""
     known = precision > 0
     centre = float(precision @ gap / precision.sum())
     residual = gap - centre

@@ -104,7 +104,7 @@ def _generator(part: Part) -> torch.Generator:
 
 
 def _resident(split: Split, device: torch.device) -> torch.Tensor | None:
-    """All inputs on the device, if they are an array that fits there."""
+    """Return all inputs on the device, if they are an array that fits there."""
     inputs = split.inputs
     if isinstance(inputs, np.ndarray) and not isinstance(inputs, np.memmap) and inputs.nbytes < RESIDENT:
         return torch.from_numpy(inputs).to(device)

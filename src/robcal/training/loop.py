@@ -314,7 +314,7 @@ class _Lockstep:
             member.loss_sum = 0.0
 
     def _epoch_info(self) -> EpochInfo:
-        """The validation split as the ensemble sees it: the mean of its members' probabilities."""
+        """Return the validation split as the ensemble sees it: the mean of its members' probabilities."""
         probs = mean_probs([member.validation_probs() for member in self.members])
         self.levels.measure(probs)
         return EpochInfo(
@@ -328,7 +328,7 @@ class _Lockstep:
         )
 
     def _gap(self, info: EpochInfo) -> tuple[float, ...]:
-        """Signed gap of each level; empty without levels."""
+        """Return the signed gap of each level; empty without levels."""
         if info.levels is None:
             return ()
         count = 1 if self.method.levels == "single" else info.num_levels

@@ -42,7 +42,7 @@ CHECK_EVERY = 64
 
 
 def member_seed(seed: int, member: int) -> int:
-    """Seed of a member of an ensemble: `seed` itself for member 0, for others drawn from (seed, member).
+    """Return the seed of a member of an ensemble: `seed` itself for member 0, for others drawn from (seed, member).
 
     >>> member_seed(7, 0), member_seed(7, 1) == member_seed(7, 2)
     (7, False)
@@ -135,7 +135,7 @@ class Member:
         return state
 
     def _parts(self, number: int) -> list[Part]:
-        """The micro-batches of a batch; each holds an example of every process."""
+        """Return the micro-batches of a batch; each holds an example of every process."""
         batch, draws, parts = self.batches[number], 1 + number * self.world + self.rank, []
         count = min(self.recipe.accumulate, max(1, len(batch) // self.world))
         for k, everyone in enumerate(np.array_split(batch, count) if count > 1 else [batch]):
@@ -144,7 +144,7 @@ class Member:
         return parts
 
     def _after(self, part: Part) -> Iterator[Part]:
-        """The micro-batches that come next in this epoch."""
+        """Yield the micro-batches that come next in this epoch."""
         numbers = range(part.key[0], self.num_batches)
         return (later for number in numbers for later in self._parts(number) if later.key > part.key)
 
@@ -202,7 +202,7 @@ class Member:
         refuse_divergence(when, self.train, self.recipe.learning_rate, step=epoch * self.num_batches + number)
 
     def train_loss(self) -> float:
-        """Mean loss of the epoch over all processes."""
+        """Return the mean loss of the epoch over all processes."""
         return float(self.loss_sum) / self.num_batches
 
     def validation_probs(self) -> FloatArray:
@@ -284,7 +284,7 @@ def _seed_global(device: torch.device, seed: int) -> None:
 
 
 def schedule(step: int, steps: int) -> float:
-    """Learning rate of a step as a share of the peak: linear warm-up over the first 5%, then cosine to 0.
+    """Return the learning rate of a step as a share of the peak: linear warm-up over the first 5%, then cosine to 0.
 
     >>> [round(schedule(step, 100), 3) for step in (0, 4, 5, 52, 99)]
     [0.2, 1.0, 1.0, 0.508, 0.0]

@@ -18,7 +18,7 @@ from robcal.robustness.probe import check_outputs
 
 
 def softmax(logits: Float32Array) -> FloatArray:
-    """Probabilities of (N, Z) logits, in float64."""
+    """Return the probabilities of (N, Z) logits, in float64."""
     return np.asarray(special.softmax(logits.astype(np.float64), axis=1))
 
 
@@ -32,7 +32,7 @@ def predict_logits(
     reporter: Reporter = SILENT,
     description: str = "predict",
 ) -> Float32Array:
-    """Logits of a split in float32 and eval mode; the model's mode is left as found.
+    """Predict the logits of a split in float32 and eval mode; the model's mode is left as found.
 
     Args:
         model: (B, …) float32 → (B, Z) logits, on `device`.
@@ -85,7 +85,7 @@ def predict(
     reporter: Reporter = SILENT,
     description: str = "predict",
 ) -> Predictions:
-    """Probabilities, logits and labels of a split, from one network or from an ensemble.
+    """Predict probabilities, logits and labels of a split, from one network or from an ensemble.
 
     Args:
         models: a network, or the members of an ensemble, which predicts the mean of their probabilities.

@@ -69,6 +69,6 @@ def describe_network(settings: TrainSettings, data: Dataset) -> dict[str, object
 
 
 def _normalization(data: Dataset) -> dict[str, torch.Tensor]:
-    """What the training inputs are centred on and divided by, a channel or feature each."""
+    """Return what the training inputs are centred on and divided by, a channel or feature each."""
     moments = Moments.of(data.split("train"))
     return {"mean": torch.from_numpy(moments.mean).float(), "std": torch.from_numpy(moments.scale).float()}

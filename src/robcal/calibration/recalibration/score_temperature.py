@@ -222,7 +222,7 @@ class _Problem:
         return self.derivatives(log_t)[0]
 
     def derivatives(self, log_t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """NLL of each row, its first derivative by log T, and a second that is never negative.
+        """Return the NLL of each row, its first derivative by log T, and a second that is never negative.
 
         With b = 1/T, m and v mean and variance of the logits under softmax(b z): -b (m - z_y) and b² v + b (m - z_y),
         the last term only where it is positive.

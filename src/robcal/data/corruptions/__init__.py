@@ -181,7 +181,7 @@ def _check_images(images: npt.NDArray[Any]) -> None:
 
 
 def _shape_hint(images: npt.NDArray[Any]) -> str:
-    """What to do with an array that is no batch of images."""
+    """Return what to do with an array that is no batch of images."""
     if images.ndim == 4 and images.shape[3] in (1, 3):
         return "Put the channels first: `images.transpose(0, 3, 1, 2)`"
     if images.ndim == 3:

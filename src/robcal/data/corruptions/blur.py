@@ -16,18 +16,18 @@ from robcal.data.corruptions.filters import Matrix, Operator, length_scale
 
 
 def gaussian_blur(images: Float32Array, sigma: float, draws: Draws) -> Float32Array:
-    """Gaussian filter with standard deviation `sigma`, borders repeated, cut at 4 sigma."""
+    """Apply a Gaussian filter with standard deviation `sigma`, borders repeated, cut at 4 sigma."""
     return filters.gaussian_blur(images, sigma * length_scale(images))
 
 
 def defocus_blur(images: Float32Array, radius: float, softness: float, draws: Draws) -> Float32Array:
-    """Correlation with a disk of `radius` pixels that a 3x3 Gaussian of standard deviation `softness` smoothed."""
+    """Correlate with a disk of `radius` pixels that a 3x3 Gaussian of standard deviation `softness` smoothed."""
     scale = length_scale(images)
     return filters.correlate(images, _disk(radius * scale, softness * scale, max(1, round(scale))), mode="reflect")
 
 
 def _disk(radius: float, softness: float, reach: int) -> Matrix:
-    """A disk that sums to one, smoothed by a Gaussian cut at `reach` pixels."""
+    """Return a disk that sums to one, smoothed by a Gaussian cut at `reach` pixels."""
     half = math.floor(radius) + reach
     offsets = np.arange(-half, half + 1)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.float64)
@@ -36,7 +36,7 @@ def _disk(radius: float, softness: float, reach: int) -> Matrix:
 
 
 def glass_blur(images: Float32Array, sigma: float, reach: float, rounds: int, draws: Draws) -> Float32Array:
-    """Gaussian blur, then every pixel takes the value of one up to `reach` away, `rounds` times over; blur again.
+    """Blur, let every pixel take the value of one up to `reach` away, `rounds` times over, and blur again.
 
     The value comes from -reach … reach - 1 down and right; pixels within `reach` of the border keep theirs. The
     published code means to swap two pixels, but exchanges views of one array, which copies; what its images show is
@@ -64,14 +64,14 @@ def motion_blur(images: Float32Array, radius: float, sigma: float, draws: Draws)
 
 
 def zoom_blur(images: Float32Array, stop: float, step: float, draws: Draws) -> Float32Array:
-    """Mean of the image and of itself zoomed by 1, 1 + step, … below `stop` (numpy.arange); 1 counts twice."""
+    """Average the image with itself zoomed by 1, 1 + step, … below `stop` (numpy.arange); 1 counts twice."""
     height, width = images.shape[2:]
     return filters.apply_operator(_zoom_blur_operator(height, width, stop, step), images, (height, width))
 
 
 @functools.lru_cache(maxsize=16)
 def _zoom_blur_operator(height: int, width: int, stop: float, step: float) -> Operator:
-    """The mean of the zooms, as one operator on pixels."""
+    """Return the mean of the zooms, as one operator on pixels."""
     factors = np.arange(1, stop, step)
     total: Any = sparse.eye_array(height * width, format="csr")
     for factor in factors:

@@ -16,7 +16,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def grey(images: Float32Array) -> Float32Array:
-    """Luminance (N, 1, H, W) of (N, 3, H, W); grey images are returned as they are."""
+    """Return the luminance (N, 1, H, W) of (N, 3, H, W); grey images are returned as they are."""
     if images.shape[1] == 1:
         return images
     weighted = images * LUMINANCE[:, None, None]
@@ -40,7 +40,7 @@ def contrast(images: Float32Array, factor: float, draws: Draws) -> Float32Array:
 
 
 def saturate(images: Float32Array, factor: float, shift: float, draws: Draws) -> Float32Array:
-    """Saturation of HSV becomes clip(factor · S + shift, 0, 1); hue and value stay.
+    """Set the saturation S of HSV to clip(factor · S + shift, 0, 1); hue and value stay.
 
     x = V (1 - S f) with f in [0, 1] given by the hue, so x' = V - (V - x) S' / S. Where S = 0 the hue is red by
     convention, as in the published scripts. Images of one channel have no saturation and are returned as they are.
@@ -64,7 +64,7 @@ def pixelate(images: Float32Array, factor: float, draws: Draws) -> Float32Array:
 
 @functools.lru_cache(maxsize=16)
 def _pixelate_operator(height: int, width: int, factor: float) -> filters.Operator:
-    """Down and up, as one operator on pixels."""
+    """Return the way down and up, as one operator on pixels."""
 
     def axis(size: int) -> filters.Matrix:
         small = max(1, int(size * factor))
@@ -74,7 +74,7 @@ def _pixelate_operator(height: int, width: int, factor: float) -> filters.Operat
 
 
 def jpeg_compression(images: Float32Array, quality: int, draws: Draws) -> Float32Array:
-    """Pillow's JPEG at this quality (chroma at half resolution), after rounding to 8 bits."""
+    """Compress by Pillow's JPEG at this quality (chroma at half resolution), after rounding to 8 bits."""
     mode = "L" if images.shape[1] == 1 else "RGB"
     size = (images.shape[3], images.shape[2])
     pixels = np.ascontiguousarray((images * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1))
@@ -109,7 +109,7 @@ def elastic_transform(images: Float32Array, alpha: float, sigma: float, affine: 
 
 
 def _affine_coordinates(height: int, width: int, moved: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Source row and column (n, H, W) of each pixel under the affine map that moves three points by `moved`."""
+    """Return source row and column (n, H, W) of each pixel under the affine map that moves three points by `moved`."""
     middle, reach = np.array([width // 2, height // 2]), max(1, min(height, width) // 3)
     points = middle + reach * np.array([[1.0, 1], [1, -1], [-1, -1]])
     corners = np.concatenate([points + moved.astype(np.float64), np.ones((len(moved), 3, 1))], axis=2)
@@ -122,19 +122,19 @@ def _affine_coordinates(height: int, width: int, moved: Float32Array) -> tuple[F
 
 
 def _fold(coordinates: Float32Array, size: int) -> Float32Array:
-    """Coordinates reflected into [0, size - 1] about the middles of the border pixels."""
+    """Reflect coordinates into [0, size - 1] about the middles of the border pixels."""
     period = np.float32(2 * (size - 1))
     return np.asarray(np.float32(size - 1) - np.abs(np.mod(coordinates, period) - np.float32(size - 1)))
 
 
 def _fold_half(coordinates: Float32Array, size: int) -> Float32Array:
-    """Coordinates reflected about the outer edges of the border pixels, then held in [0, size - 1]."""
+    """Reflect coordinates about the outer edges of the border pixels, then hold them in [0, size - 1]."""
     folded = np.float32(size) - np.abs(np.mod(coordinates + np.float32(0.5), np.float32(2 * size)) - np.float32(size))
     return np.asarray(np.clip(folded - np.float32(0.5), 0, size - 1))
 
 
 def _sample(images: Float32Array, rows: Float32Array, cols: Float32Array) -> Float32Array:
-    """Bilinear samples of (n, C, H, W) at rows and cols (n, H, W) within the image."""
+    """Sample (n, C, H, W) bilinearly at rows and cols (n, H, W) within the image."""
     n, channels, height, width = images.shape
     top, left = np.floor(rows), np.floor(cols)
     down, across = rows - top, cols - left

@@ -40,14 +40,14 @@ class Draws:
         self._state: Any = self._philox.state
 
     def normal(self, *shape: int) -> Float32Array:
-        """Standard normal float32 numbers, (n, *shape)."""
+        """Draw standard normal float32 numbers, (n, *shape)."""
         out = np.empty((self.n, *shape), np.float32)
         for row, generator in self._each_image():
             generator.standard_normal(out=out[row : row + 1], dtype=np.float32)
         return out
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Float32Array:
-        """Uniform float32 numbers in [low, high), (n, *shape)."""
+        """Draw uniform float32 numbers in [low, high), (n, *shape)."""
         out = np.empty((self.n, *shape), np.float32)
         for row, generator in self._each_image():
             generator.random(out=out[row : row + 1], dtype=np.float32)
@@ -56,21 +56,21 @@ class Draws:
         return out
 
     def integers(self, low: int, high: int, *shape: int) -> npt.NDArray[np.int32]:
-        """Whole numbers in low … high - 1, (n, *shape) int32."""
+        """Draw whole numbers in low … high - 1, (n, *shape) int32."""
         out = np.empty((self.n, *shape), np.int32)
         for row, generator in self._each_image():
             out[row] = generator.integers(low, high, shape, dtype=np.int32)
         return out
 
     def poisson(self, mean: Float32Array) -> Float32Array:
-        """Poisson numbers with these means, float32 of the same shape (n, …)."""
+        """Draw Poisson numbers with these means, float32 of the same shape (n, …)."""
         out = np.empty(mean.shape, np.float32)
         for row, generator in self._each_image():
             out[row] = generator.poisson(mean[row])
         return out
 
     def _each_image(self) -> Iterator[tuple[int, np.random.Generator]]:
-        """Each image's row with the generator placed at the start of its own stream of a new field."""
+        """Yield each image's row with the generator placed at the start of its own stream of a new field."""
         for row in range(self.n):
             self._state["state"]["counter"] = np.array([0, 0, self._field, self._first + row], np.uint64)
             self._state["buffer_pos"], self._state["has_uint32"] = 4, 0

@@ -23,28 +23,28 @@ REFERENCE_SIZE = 32
 
 
 def length_scale(images: Float32Array) -> float:
-    """Factor for lengths in pixels: min(H, W) / 32, and 1 for smaller images (no detail is finer than a pixel)."""
+    """Return the factor for lengths in pixels: min(H, W) / 32, and 1 for smaller images."""
     return max(1.0, float(min(images.shape[2:])) / REFERENCE_SIZE)
 
 
 def gaussian_blur(
     images: Float32Array, sigma: float, *, mode: Literal["nearest", "reflect"] = "nearest", truncate: float = 4.0
 ) -> Float32Array:
-    """Gaussian filter over height and width of (…, H, W), `sigma` in pixels, cut at `truncate` sigmas."""
+    """Blur height and width of (…, H, W) by a Gaussian, `sigma` in pixels, cut at `truncate` sigmas."""
     out: Float32Array = gaussian_filter(images, sigma, mode=mode, truncate=truncate, axes=(-2, -1))
     return out
 
 
 @functools.lru_cache(maxsize=32)
 def gaussian_gain(sigma: float) -> float:
-    """Standard deviation that `gaussian_blur` leaves of white noise with standard deviation 1: Σ k², k its kernel."""
+    """Return the standard deviation that `gaussian_blur` leaves of white noise: Σ k², k its kernel."""
     point = np.zeros(2 * math.ceil(4 * sigma + 1) + 1)
     point[len(point) // 2] = 1
     return float((gaussian_filter(point, sigma) ** 2).sum())
 
 
 def correlate(images: Float32Array, kernel: Matrix, *, mode: str) -> Float32Array:
-    """Correlation of (N, C, H, W) with one odd 2-d kernel; `mode` is numpy.pad's ("reflect" is OpenCV's default)."""
+    """Correlate (N, C, H, W) with one odd 2-d kernel; `mode` is numpy.pad's ("reflect" is OpenCV's default)."""
     rows, cols = kernel.shape[0] // 2, kernel.shape[1] // 2
     height, width = images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (rows, rows), (cols, cols)), mode=mode)  # type: ignore[call-overload]
@@ -101,7 +101,7 @@ def separable(rows: Matrix, cols: Matrix) -> Operator:
 
 
 def linear_matrix(size: int, coordinates: npt.NDArray[np.floating[Any]]) -> Matrix:
-    """Linear interpolation of `size` samples at these coordinates, as a matrix (len(coordinates), size)."""
+    """Return the linear interpolation of `size` samples, as a matrix (len(coordinates), size)."""
     low = np.clip(np.floor(coordinates).astype(np.int64), 0, size - 1)
     high = np.minimum(low + 1, size - 1)
     share = coordinates - low
@@ -134,7 +134,7 @@ def zoom_operator(height: int, width: int, factor: float) -> Operator:
 
 
 def box_matrix(size: int, new_size: int) -> Matrix:
-    """Pillow's BOX resampling of `size` samples to `new_size`, as a matrix (new_size, size).
+    """Return Pillow's BOX resampling of `size` samples to `new_size`, as a matrix (new_size, size).
 
     A sample counts for an output if its middle lies within half a box of the output's; those that do count alike.
     """

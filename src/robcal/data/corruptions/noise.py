@@ -8,17 +8,17 @@ from robcal.data.corruptions.draws import Draws, Float32Array
 
 
 def gaussian_noise(images: Float32Array, sigma: float, draws: Draws) -> Float32Array:
-    """Additive noise: x + sigma · n, n standard normal."""
+    """Add noise: x + sigma · n, n standard normal."""
     return images + np.float32(sigma) * draws.normal(*images.shape[1:])
 
 
 def shot_noise(images: Float32Array, photons: float, draws: Draws) -> Float32Array:
-    """Poisson(photons · x) / photons: white is `photons` counts."""
+    """Draw Poisson(photons · x) / photons: white is `photons` counts."""
     return draws.poisson(images * np.float32(photons)) / np.float32(photons)
 
 
 def impulse_noise(images: Float32Array, amount: float, draws: Draws) -> Float32Array:
-    """Salt and pepper: a share `amount` of the values becomes 0 or 1, either with probability 1/2."""
+    """Add salt and pepper: a share `amount` of the values becomes 0 or 1, either with probability 1/2."""
     chance = draws.uniform(*images.shape[1:])
     out = np.where(chance < amount / 2, np.float32(0), images)
     out[(chance >= amount / 2) & (chance < amount)] = 1
@@ -26,5 +26,5 @@ def impulse_noise(images: Float32Array, amount: float, draws: Draws) -> Float32A
 
 
 def speckle_noise(images: Float32Array, sigma: float, draws: Draws) -> Float32Array:
-    """Multiplicative noise: x + x · sigma · n, n standard normal."""
+    """Multiply by noise: x + x · sigma · n, n standard normal."""
     return images + images * np.float32(sigma) * draws.normal(*images.shape[1:])

@@ -26,7 +26,7 @@ EMBOSS = np.array([[-2.0, -1, 0], [-1, 1, 1], [0, 1, 2]])
 
 
 def fog(images: Float32Array, thickness: float, decay: float, draws: Draws) -> Float32Array:
-    """Haze: (x + t · plasma) · max / (max + t), a plasma fractal of thickness t; the image's largest value is kept."""
+    """Add haze: (x + t · plasma) · max / (max + t), a plasma fractal of thickness t, max the image's largest value."""
     height, width = images.shape[2:]
     haze = plasma(draws, max(height, width), decay)[:, None, :height, :width]
     largest = images.max(axis=(1, 2, 3), keepdims=True)
@@ -34,7 +34,7 @@ def fog(images: Float32Array, thickness: float, decay: float, draws: Draws) -> F
 
 
 def plasma(draws: Draws, size: int, decay: float) -> Float32Array:
-    """Height maps by the diamond-square algorithm on a torus, scaled to [0, 1].
+    """Make height maps by the diamond-square algorithm on a torus, scaled to [0, 1].
 
     Each pass halves the grid and divides the amplitude, which enters squared, by `decay`.
 
@@ -62,12 +62,12 @@ def plasma(draws: Draws, size: int, decay: float) -> Float32Array:
 
 
 def frost(images: Float32Array, keep: float, strength: float, draws: Draws) -> Float32Array:
-    """Icy glass: keep · x + strength · ice; the ice is a generated texture of bright ridges, not a photograph."""
+    """Cover by ice: keep · x + strength · ice; the ice is a generated texture of ridges, not a photograph."""
     return np.float32(keep) * images + np.float32(strength) * _coloured(_ice(images, draws), ICE, images.shape[1])
 
 
 def _ice(images: Float32Array, draws: Draws) -> Float32Array:
-    """Ridged noise (n, H, W) in [0, 1]: octaves of max(0, 1 - 4 |v - 1/2|), v a random grid interpolated linearly."""
+    """Return ridged noise (n, H, W) in [0, 1]: octaves of max(0, 1 - 4 |v - 1/2|), v a random grid."""
     height, width = images.shape[2:]
     ice = np.zeros((len(images), 1, height, width), np.float32)
     for cells, weight in ((2, 0.45), (4, 0.3), (8, 0.25)):
@@ -79,7 +79,7 @@ def _ice(images: Float32Array, draws: Draws) -> Float32Array:
 
 @functools.lru_cache(maxsize=16)
 def _stretch(grid: int, height: int, width: int) -> Operator:
-    """Linear interpolation of a square grid over a whole image."""
+    """Interpolate a square grid linearly over a whole image."""
 
     def axis(size: int) -> Matrix:
         return linear_matrix(grid, np.linspace(0, grid - 1, size))
@@ -98,7 +98,7 @@ def snow(
     keep: float,
     draws: Draws,
 ) -> Float32Array:
-    """Flakes that fall, over an image that is whitened by 1 - keep.
+    """Whiten an image by 1 - keep, and let flakes fall over it.
 
     Normal noise (mean, spread) is zoomed, cut below `threshold` and motion-blurred (radius, sigma) along a direction
     within 45 degrees of the vertical; it is added once as it is and once turned by 180 degrees. The image becomes
@@ -124,7 +124,7 @@ def spatter(
     mud: bool,
     draws: Draws,
 ) -> Float32Array:
-    """Drops of water, or of mud.
+    """Spatter drops of water, or of mud.
 
     Normal noise (mean, spread), blurred by `sigma`, is liquid where it exceeds `threshold`. (Larger images are blurred
     by more pixels; there the noise spreads by as much more as that takes away.) Water: the drops, embossed by their
@@ -147,7 +147,7 @@ def spatter(
 
 
 def _emboss(drops: npt.NDArray[np.bool_], scale: float) -> Float32Array:
-    """Light from the lower right on a relief as high as the distance from the shore, (n, H, W), not negative."""
+    """Light a relief, as high as the distance from the shore, from the lower right: (n, H, W), not negative."""
     shore = drops & ~binary_erosion(drops, np.ones((1, 3, 3), bool), border_value=1)
     far = 20.0 * scale
     # images are stacked so far apart that no distance reaches from one to another
@@ -159,6 +159,6 @@ def _emboss(drops: npt.NDArray[np.bool_], scale: float) -> Float32Array:
 
 
 def _coloured(layer: Float32Array, colour: tuple[float, float, float], channels: int) -> Float32Array:
-    """(n, H, W) times a colour, or times its luminance for grey images: (n, channels, H, W)."""
+    """Return (n, H, W) times a colour, or times its luminance for grey images: (n, channels, H, W)."""
     tint = np.array(colour, np.float32).reshape(1, 3, 1, 1)
     return layer[:, None] * (tint if channels == 3 else grey(tint))
