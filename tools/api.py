@@ -19,6 +19,7 @@ PAGE = ROOT / "docs" / "api.md"
 MODULES = {
     "robcal": "What most users need. `import robcal` imports nothing else; a name is imported when it is first used.",
     "robcal.calibration": "Metrics, intervals and tests for arrays.",
+    "robcal.metrics": "The same for training loops that use torchmetrics (`pip install 'robcal[metrics]'`).",
     "robcal.data": "Data sets.",
     "robcal.models": "Networks by name.",
     "robcal.methods": "Methods of training; [development.md](development.md) says how to add one.",

@@ -13,6 +13,7 @@ from torch import nn
 from robcal import ARAdaLS
 from robcal.integrations.sklearn import ARAdaLSClassifier
 from robcal.integrations.text import score_text
+from robcal.metrics import BrierScore
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "controller": "integral", "step_size": 0.5}
 ROWS = [{"input_ids": [1], "labels": 1}, {"input_ids": [2], "labels": 0}]
@@ -89,6 +90,15 @@ def _fitted(rows: int, classes: int) -> Call:
     return lambda: ARAdaLSClassifier(epochs=1, random_state=0).fit(features, np.arange(rows) % classes)
 
 
+def _metric_of_nothing(folder: Path) -> Steps:
+    metric = BrierScore()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics warns, too
+        yield metric.compute
+    metric.update([[0.5, 0.5]], [1])
+    yield metric.compute
+
+
 IDS, MASK = [[1, 2, 0], [3, 4, 5]], [[1, 1, 0], [1, 1, 1]]
 
 CASES = [
@@ -98,6 +108,7 @@ CASES = [
     Case("a sentence without words", "Leave it out, or let the tokenizer add its special tokens", in_turn(
         _text(IDS, [[0, 0, 0], [1, 1, 1]]), lambda: (_text(IDS[1:], MASK[1:])(), _text(IDS, MASK)()),
     )),
+    Case("a metric of no examples", r"Call `update\(probs, labels\)` before `compute\(\)`", _metric_of_nothing),
     Case("a validation step that returns nothing", 'Let it return {"logits": logits', _validation_step),
     Case("labels without positions", r"Pass train_dataset=smoothing\.indexed\(train_dataset\)", _positions),
     Case("a class under another name", r"Rename that column, for example dataset\.rename_column", _column),

@@ -32,15 +32,15 @@ def import_extra(package: str, extra: str, what: str) -> Any:
 TRAINING = ("torch", "accelerate")
 
 
-def refuse_untrainable(error: ModuleNotFoundError, what: str) -> NoReturn:
-    """Name the extra `train` where one of its packages is missing; raise any other error again.
+def refuse_untrainable(error: ModuleNotFoundError, what: str, extra: str = "train") -> NoReturn:
+    """Name the extra `train`, or one that brings it, where one of its packages is missing; raise any other error again.
 
     Raises:
         InputError: if torch or accelerate is missing.
     """
     if error.name not in TRAINING:
         raise error
-    refuse_without(error.name, "train", what, error)
+    refuse_without(error.name, extra, what, error)
 
 
 def refuse_without(package: str, extra: str, what: str, error: ImportError) -> NoReturn:

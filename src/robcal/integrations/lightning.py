@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from robcal.base.extras import import_extra, refuse_untrainable
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    refuse_untrainable(error, "robcal.integrations.lightning", extra="lightning")
 
 from robcal.base.checks import refuse
-from robcal.base.extras import import_extra
 from robcal.smoothing.own_loop import ARAdaLS
 
 Callback: Any = import_extra("lightning", "lightning", "robcal.integrations.lightning").Callback

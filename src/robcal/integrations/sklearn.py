@@ -6,12 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
+
+from robcal.base.extras import refuse_untrainable
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ModuleNotFoundError as error:
+    refuse_untrainable(error, "robcal.integrations.sklearn")
+
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
 
 from robcal.base.checks import IntArray, check_fraction, check_positive_int, refuse
 from robcal.models import Normalized

@@ -12,8 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+from robcal.base.extras import refuse_untrainable
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ModuleNotFoundError as error:
+    refuse_untrainable(error, "robcal.integrations.text")
 
 from robcal.base.checks import refuse
 from robcal.base.types import Scores

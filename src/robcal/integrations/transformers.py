@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+
+from robcal.base.extras import import_extra, refuse_untrainable
+
+try:
+    import torch
+    from torch import Tensor
+    from torch.nn.functional import cross_entropy
+except ModuleNotFoundError as error:
+    refuse_untrainable(error, "robcal.integrations.transformers", extra="transformers")
 
 from robcal.base.checks import refuse
-from robcal.base.extras import import_extra
 from robcal.smoothing.own_loop import IGNORED, ARAdaLS
 
 TrainerCallback: Any = import_extra("transformers", "transformers", "robcal.integrations.transformers").TrainerCallback
