@@ -251,8 +251,9 @@ def numbers(one: Section) -> dict[str, Any]:
                 "facts": one.facts[recipe],
                 **{
                     variant: [
-                        {"temperature": pair[number].temperature, **pair[number].values, "levels": pair[number].levels,
-                         "cells": pair[number].cells}
+                        {"temperature": pair[number].temperature,
+                         **{name: metric.value for name, metric in pair[number].metrics.items()},
+                         "levels": pair[number].levels, "cells": pair[number].cells}
                         for pair in runs.by_seed.values()
                     ]
                     for number, variant in enumerate(("raw", "scaled"))

@@ -342,8 +342,8 @@ def test_temperatures_come_from_validation(spec):
               "shift": np.zeros((15, 30, 3), np.float16)}  # fmt: skip
     raw, scaled = outcomes(arrays, Plan("", 1, (), severities=(1,)), None, None)
     assert (raw.temperature, scaled.temperature > 2) == (1.0, True)
-    assert scaled.values["nll"] < raw.values["nll"]
-    assert raw.values["accuracy"] == scaled.values["accuracy"]
+    assert scaled.metrics["nll"].value < raw.metrics["nll"].value
+    assert raw.metrics["accuracy"].value == scaled.metrics["accuracy"].value
 
 
 def test_batches_that_differ_in_size_are_refused_with_one_that_fits():

@@ -4,7 +4,7 @@ from calibration_samples import probabilities, softmax_sample, with_confidence
 from scipy import stats
 
 from robcal.base.checks import InputError
-from robcal.base.types import METRIC_TITLES
+from robcal.base.metrics import METRIC_LIST
 from robcal.calibration import (
     brier_decomposition,
     brier_score,
@@ -182,7 +182,7 @@ def test_overall_metrics_has_every_metric_in_order():
     logits, labels, _ = softmax_sample(1, n=200)
     probs = probabilities(logits)
     metrics = overall_metrics(probs, labels, resamples=100)
-    assert list(metrics) == [name for name in METRIC_TITLES if not name.startswith("shift_")]
+    assert list(metrics) == [name for name in METRIC_LIST if not name.startswith(("shift_", "level_", "ood_"))]
     for estimate in metrics.values():
         assert estimate.low <= estimate.value <= estimate.high
     assert metrics["ece"].value == calibration_error(probs, labels)

@@ -18,13 +18,13 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from robcal.base.checks import InputError
 from robcal.base.levels import assign_levels
+from robcal.base.metrics import CORRECTED
 from robcal.base.storage import load_levels, load_predictions, load_scores
 from robcal.base.types import Estimate
 from robcal.calibration import calibration_noise_floor, corrected_calibration_error, seed_mean_interval
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
-from robcal.comparison.plan import CORRECTED
 from robcal.comparison.tasks import Place, Work, seed_of_run
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset

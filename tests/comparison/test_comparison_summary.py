@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
+from robcal.base.metrics import CORRECTED
+from robcal.calibration.replicates import Replicated
 from robcal.comparison import parse_plan
 from robcal.comparison.blocks import level_means
 from robcal.comparison.outcomes import Evidence, Outcome, outcome
-from robcal.comparison.plan import CORRECTED, Target
+from robcal.comparison.plan import Target
 from robcal.comparison.study import _per_seed, _stable
 from robcal.comparison.summary import Measurements, decide, marks
 
@@ -21,8 +23,10 @@ def measured(label, values, *, replicates=STILL, metric="ece"):
         {
             seed: tuple(
                 Outcome(
-                    dict.fromkeys((metric, CORRECTED.get(metric, metric)), value * factor),
-                    dict.fromkeys((metric, CORRECTED.get(metric, metric)), value * factor + replicates),
+                    dict.fromkeys(
+                        (metric, CORRECTED.get(metric, metric)),
+                        Replicated(value * factor, value * factor + replicates),
+                    ),
                     {},
                     {},
                 )
@@ -122,7 +126,7 @@ def test_levels_that_equal_distances_leave_empty_are_left_out_of_every_mean():
     found = {seed: outcome(evidence, 1.0, levels=cut, index=np.arange(60)) for seed, cut in cuts.items()}
     first = found[0].levels["ece"]
     assert np.isnan(first[1])
-    assert found[0].values["level_ece"] == pytest.approx((first[0] + first[2]) / 2)
+    assert found[0].metrics["level_ece"].value == pytest.approx((first[0] + first[2]) / 2)
     one = Measurements("a", {seed: (made, made) for seed, made in found.items()})
     rows = _per_seed(one, "raw", "levels")["ece"]
     assert [value is None for value in rows[0]] == [False, True, False, True]

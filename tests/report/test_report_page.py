@@ -13,7 +13,8 @@ import pytest
 from report_samples import HOSTILE, INF, NAN, around, audit, full, hostile, method
 
 from robcal.base.checks import InputError
-from robcal.base.types import METRIC_TITLES, EpochRow, Estimate, GroupRow, MethodResult, Results, TrendTest
+from robcal.base.metrics import METRIC_LIST
+from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, Results, TrendTest
 from robcal.report import render_html, write_report
 from robcal.report.formatting import clean_text
 
@@ -154,7 +155,7 @@ def test_undefined_numbers_everywhere():
     one = MethodResult(
         "a",
         "A",
-        metrics={name: nan for name in METRIC_TITLES},
+        metrics={name: nan for name in METRIC_LIST},
         levels=(GroupRow("0", 0, INF, INF, nan, nan, nan, nan), GroupRow("1", 1, NAN, INF, *[Estimate(0.5)] * 4)),
         groups={"g": (GroupRow("x", 0, None, None, nan, nan, nan, nan),)},
         trends=(TrendTest("gap", NAN, NAN),),

@@ -354,7 +354,7 @@ class MethodResult:
         name: key of the method ("vanilla", "ar-adals", or the user's file name in an audit).
         title: what people call it ("Plain", "AR-AdaLS").
         seeds: the seeds of its runs (empty for an audit of plain files).
-        metrics: over-all metrics by name; the names are the keys of `METRIC_TITLES`.
+        metrics: over-all metrics by name; the names are the keys of `robcal.base.metrics.METRIC_LIST`.
         reliability: bins of the reliability diagram.
         levels: one row a robustness level, least robust first (empty without scores).
         groups: rows of any other grouping the user handed in, by the grouping's name.
@@ -390,39 +390,6 @@ FLOOR_NOTE = (
     "Floor: the ECE that a perfectly calibrated model with these confidences measures on average. What is not much "
     "larger is mostly noise."
 )
-
-#: Over-all metrics in the order tables show them: key, title, whether lower is better, one-line explanation.
-METRIC_TITLES: Mapping[str, tuple[str, bool, str]] = {
-    "accuracy": ("Accuracy", False, "share of examples whose most probable class is the true one"),
-    "ece": ("ECE", True, "expected calibration error of the top label, 15 equal-width bins (Guo et al. 2017)"),
-    "ece_corrected": (
-        "ECE, bias removed",
-        True,
-        "the same with most of the noise taken off that a finite sample adds; below 0 where less than chance is left",
-    ),
-    "ece_mass": ("ECE (equal mass)", True, "the ECE with bins of equal numbers of examples; ties are never split"),
-    "ece_debiased": (
-        "l2 error, debiased",
-        True,
-        "another error: root of the debiased mean squared gap of 15 equal-mass bins (Kumar et al. 2019)",
-    ),
-    "mce": ("MCE", True, "largest calibration error of any of the 15 equal-width bins"),
-    "classwise_ece": ("Classwise ECE", True, "mean over classes of the ECE of that class's probability"),
-    "gap": ("Signed gap", True, "mean confidence minus accuracy; positive is over-confident"),
-    "nll": ("NLL", True, "mean negative log-likelihood of the true class, in nats"),
-    "brier": ("Brier", True, "mean squared distance of the probability vector from the one-hot label"),
-    "brier_calibration": (
-        "Brier, calibration",
-        True,
-        "what shifting each bin by its gap removes of the top label's Brier score",
-    ),
-    "brier_refinement": ("Brier, refinement", True, "what that leaves of the top label's Brier score"),
-    "aurc": ("AURC", True, "area under the risk-coverage curve of the confidence: error rate of the kept examples"),
-    "shift_ece": ("Mean ECE under shift", True, "ECE of each corruption and severity, then the mean over these cells"),
-    "shift_ece_corrected": ("Mean ECE under shift, bias removed", True, "mean over the same cells"),
-    "shift_accuracy": ("Accuracy under shift", False, "mean over the same cells"),
-    "shift_nll": ("NLL under shift", True, "mean over the same cells"),
-}
 
 
 @dataclass(frozen=True)

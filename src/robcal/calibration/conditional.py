@@ -16,7 +16,8 @@ from robcal.base.checks import (
     check_scores,
     refuse,
 )
-from robcal.base.types import METRIC_TITLES, Estimate, GroupRow, ReliabilityBin
+from robcal.base.metrics import METRIC_LIST
+from robcal.base.types import Estimate, GroupRow, ReliabilityBin
 from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, top_from, width_edges
 from robcal.calibration.corrected import bin_floors
 from robcal.calibration.intervals import (
@@ -51,7 +52,7 @@ def overall_metrics(
         seed: seed of the simulations.
 
     Returns:
-        The keys of `robcal.base.types.METRIC_TITLES`, in their order, without those under shift.
+        The keys of `robcal.base.metrics.METRIC_LIST`, in their order, without those under shift.
 
     Raises:
         InputError: on bad input or options.
@@ -60,7 +61,7 @@ def overall_metrics(
     >>> round(metrics["accuracy"].value, 3), round(metrics["brier"].value, 3)
     (0.7, 0.42)
     """
-    names = [name for name in METRIC_TITLES if name in METRICS]
+    names = [name for name in METRIC_LIST if name in METRICS]
     found = metric_intervals(names, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
     return {name: within_range(name, estimate) for name, estimate in found.items()}
 
@@ -81,7 +82,7 @@ def top_label_metrics(
         seed: seed of the simulations.
 
     Returns:
-        Estimates by the keys of `robcal.base.types.METRIC_TITLES`, in their order.
+        Estimates by the keys of `robcal.base.metrics.METRIC_LIST`, in their order.
 
     Raises:
         InputError: on bad input or options.
@@ -94,7 +95,7 @@ def top_label_metrics(
     check_positive_int(bins, "bins")
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples", minimum=20)
-    names = [name for name in METRIC_TITLES if name in TOP_LABEL_METRICS]
+    names = [name for name in METRIC_LIST if name in TOP_LABEL_METRICS]
     found = top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
     return {name: within_range(name, estimate) for name, estimate in found.items()}
 

@@ -116,7 +116,7 @@ def metric_interval(
     (`classwise_interval`). AURC: its influence function, on the logarithmic scale.
 
     Args:
-        metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
+        metric: a key of `robcal.base.metrics.METRIC_LIST`, without those under shift.
         probs: (N, Z) probabilities.
         labels: (N,) integers in 0 … Z - 1.
         bins: number of bins, where the metric has bins.
@@ -152,7 +152,7 @@ def metric_intervals(
     """Return several metrics of the same predictions, which are checked and reduced to their top labels once.
 
     Args:
-        metrics: keys of `robcal.base.types.METRIC_TITLES`, without those under shift.
+        metrics: keys of `robcal.base.metrics.METRIC_LIST`, without those under shift.
         probs: (N, Z) probabilities.
         labels: (N,) integers in 0 … Z - 1.
         bins: number of bins, where a metric has bins.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
+from robcal.base.metrics import metric_of
 from robcal.base.types import Estimate
-
-#: Metrics that are not in [0, 1], by their name without "shift_".
-_RANGES = {"gap": (-1.0, 1.0), "nll": (0.0, math.inf), "brier": (0.0, 2.0)}
 
 
 def metric_range(metric: str) -> tuple[float, float]:
@@ -17,7 +14,7 @@ def metric_range(metric: str) -> tuple[float, float]:
     >>> metric_range("ece"), metric_range("shift_nll")
     ((0.0, 1.0), (0.0, inf))
     """
-    return _RANGES.get(metric.removeprefix("shift_"), (0.0, 1.0))
+    return metric_of(metric).least, metric_of(metric).most
 
 
 def within_range(metric: str, estimate: Estimate) -> Estimate:

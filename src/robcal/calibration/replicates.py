@@ -20,6 +20,9 @@ from robcal.calibration.binning import TopLabel, bin_index, bin_sums
 from robcal.calibration.corrected import BinGaps, corrected_mean
 from robcal.calibration.seeds import seed_mean_interval, shared_variance
 
+#: Resamples of the test split behind every interval over seeds.
+RESAMPLES = 200
+
 #: Confidence and correctness, (N,) each, of a set of the shared test examples, and which of these count.
 Diagram = tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]
 
@@ -68,7 +71,7 @@ class Resampling:
     counts: npt.NDArray[np.float32]
 
     @classmethod
-    def draw(cls, n: int, *, resamples: int = 200, seed: int = 0) -> Resampling:
+    def draw(cls, n: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Resampling:
         """Draw B multinomial resamples of N examples, N each.
 
         Args:

@@ -179,7 +179,7 @@ def seed_mean(
     ECE, MCE) this is more than the true error, of which the interval of "ece_corrected" is.
 
     Args:
-        metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
+        metric: a key of `robcal.base.metrics.METRIC_LIST`, without those under shift.
         probs_per_seed: S arrays of (N, Z) probabilities, or one (S, N, Z) array.
         labels: (N,) integers in 0 … Z - 1, shared.
         bins: number of bins, where the metric has bins.
@@ -219,7 +219,7 @@ def paired_difference(
     the interval. The difference is thus not that of the values as measured. docs/coverage.md holds simulated coverage.
 
     Args:
-        metric: a key of `robcal.base.types.METRIC_TITLES`, without those under shift.
+        metric: a key of `robcal.base.metrics.METRIC_LIST`, without those under shift.
         probs_per_seed: S arrays of (N, Z) probabilities of the first method.
         other: S arrays of the second, in the same order of seeds.
         labels: (N,) integers in 0 … Z - 1.

@@ -41,7 +41,7 @@ BIN_METRICS: dict[str, tuple[Scheme, Norm]] = {
     "mce": ("width", "max"),
     "brier_calibration": ("width", "l2"),
 }
-#: All names, the keys of `robcal.base.types.METRIC_TITLES` without those under shift.
+#: All names, the keys of `robcal.base.metrics.METRIC_LIST` without those under shift.
 METRICS = (*MEAN_METRICS, *BIN_METRICS)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from robcal.base.checks import check_output, refuse
+from robcal.base.metrics import Metric
 from robcal.base.types import Outputs, SplitName
 from robcal.base.user_files import MODELS, READABLE
 from robcal.commands.options import (
@@ -321,23 +322,23 @@ def _differences(probs: Path, other: Path, labels: Path, bins: int, resamples: i
 
 def _text_of(found: Mapping[str, Any], probs: Path, other: Path) -> str:
     """Write paired differences, a line each."""
-    from robcal.base.types import METRIC_TITLES
+    from robcal.base.metrics import metric_of
     from robcal.base.user_files import title_of
 
     lines = [f"{title_of(probs)} minus {title_of(other)}, on the same examples, with 95% intervals:"]
     for name, estimate in found.items():
-        title, lower_is_better, _ = METRIC_TITLES[name]
         ends = "" if estimate.low is None else f" [{estimate.low:+.4f}, {estimate.high:+.4f}]"
-        lines.append(f"  {title:22} {estimate.value:+.4f}{ends}  {_verdict(estimate, lower_is_better, name)}".rstrip())
+        title, verdict = metric_of(name).title, _verdict(estimate, metric_of(name))
+        lines.append(f"  {title:22} {estimate.value:+.4f}{ends}  {verdict}".rstrip())
     return "\n".join(lines)
 
 
-def _verdict(estimate: Any, lower_is_better: bool, name: str) -> str:
-    if estimate.low is None or estimate.high is None or name == "gap":
+def _verdict(estimate: Any, metric: Metric) -> str:
+    if estimate.low is None or estimate.high is None or not metric.ranked:
         return ""
     if estimate.low <= 0 <= estimate.high:
         return "cannot be told apart"
-    return "better" if (estimate.value < 0) == lower_is_better else "worse"
+    return "better" if (estimate.value < 0) == metric.lower else "worse"
 
 
 def _check_worst(file: Path, overwrite: bool) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from robcal.base.encoding import typed
+from robcal.base.metrics import CORRECTED, metric_of
 from robcal.base.types import FLOOR_NOTE, Estimate
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
 from robcal.comparison.missing import HARD, MARK, hard_label_notes, hard_labels, lacking
 from robcal.comparison.outcomes import OOD
-from robcal.comparison.plan import CORRECTED, OUTCOMES
+from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report import formatting
 
@@ -78,9 +79,9 @@ def blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> It
             wrap = {"best": best, "tied": tied, "": "{}"}
             cells = [wrap[marks[name]].format(_cell(method[variant]["metrics"], name, bare=bare)) for name in shown]
             rows.append([title_of(method["label"], record), *cells, *_costs(method, ratios)])
-        yield TITLES[variant], ["Method", *(OUTCOMES[name][0] for name in shown), "Seconds", *ratios], rows
+        yield TITLES[variant], ["Method", *(metric_of(name).short for name in shown), "Seconds", *ratios], rows
     for variant in VARIANTS:
-        heads = ["Method", *(OUTCOMES[name][0] for name in CORRECTED)]
+        heads = ["Method", *(metric_of(name).short for name in CORRECTED)]
         texts = [[title, *map(formatting.number, floors)] for title, floors in floor_rows(record, variant)]
         if texts:
             yield f"{TITLES[variant]}: noise floor, mean over seeds", heads, texts
@@ -96,7 +97,7 @@ def blocks(record: Mapping[str, Any], *, best: str, tied: str, bare: bool) -> It
             ]
             reference = title_of(name_of, record)
             heading = f"{TITLES[variant]}: paired difference to {reference}, with its 95% interval"
-            yield heading, ["Method", *(OUTCOMES[name][0] for name in shown)], rows
+            yield heading, ["Method", *(metric_of(name).short for name in shown)], rows
 
 
 def _costs(method: Mapping[str, Any], ratios: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -116,7 +117,7 @@ def _outside_blocks(record: Mapping[str, Any], *, bare: bool) -> Iterator[Block]
                 ]
                 for method in record["methods"]
             ]
-            heads = ["Method", *(OUTCOMES[key][0] for key in OOD)]
+            heads = ["Method", *(metric_of(key).short for key in OOD)]
             yield f"{TITLES[variant]}: out-of-distribution inputs {name}", heads, rows
 
 
@@ -141,7 +142,7 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     lines += [f"Data: {note}." for note in record["dataset"].get("notes", ())]
     lines += [*([FLOOR_NOTE, _COMPARED] if record.get("corrected_differences") else [])]
     if "ece_debiased" in measured_outcomes(record, "raw"):
-        lines.append(f"{OUTCOMES['ece_debiased'][0]}: {OUTCOMES['ece_debiased'][2]}.")
+        lines.append(f"{metric_of('ece_debiased').short}: {metric_of('ece_debiased').text}.")
     if record["cells"]:
         lines.append(f"Shift: {record.get('shift') or _SHIFT}; every figure is a mean over these cells.")
     if sets := record.get("ood"):
@@ -195,7 +196,7 @@ def target_words(target: Mapping[str, Any]) -> tuple[str, str, str]:
     scaled = " after temperature scaling" if target["scaled"] else ""
     found = difference_of({metric: target["difference"]}, metric)
     figures = formatting.with_interval(found, functools.partial(formatting.difference, metric))
-    statement = f"{OUTCOMES[metric][0]} of {target['method']}{scaled} {words}"
+    statement = f"{metric_of(metric).short} of {target['method']}{scaled} {words}"
     return statement, "half of it" if target["kind"] == "half" else "it", figures + _on_seeds(target)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from robcal.base.metrics import metric_of
 from robcal.comparison.blocks import estimate_of
-from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
-from robcal.report.formatting import PERCENT_METRICS
 
 #: The outcomes shown, each a panel.
 PANELS = ("ece", "shift_ece", "nll", "shift_nll", "level_ece", "aurc", "accuracy", "shift_accuracy")
@@ -39,8 +38,8 @@ def panels(record: Mapping[str, Any], metrics: Sequence[str]) -> list[tuple[str,
         ]
         if all(estimate is None for dots in series for estimate in dots.estimates):
             continue
-        shown = series[:1] if metric in PERCENT_METRICS else series
-        name = OUTCOMES[metric][0]
-        drawn = draw_dots(labels, shown, key=metric.replace("_", "-"), title=name, percent=metric in PERCENT_METRICS)
+        shown = series[:1] if metric_of(metric).percent else series
+        name = metric_of(metric).short
+        drawn = draw_dots(labels, shown, key=metric.replace("_", "-"), title=name, percent=metric_of(metric).percent)
         figures.append((metric, drawn, dots_height(len(labels))))
     return figures

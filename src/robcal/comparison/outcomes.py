@@ -14,8 +14,9 @@ import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
+from robcal.base.metrics import CORRECTED
 from robcal.base.types import Float32Array
-from robcal.calibration.corrected import BinGaps, calibration_noise_floor
+from robcal.calibration.corrected import calibration_noise_floor
 from robcal.calibration.ood import OodRanking
 from robcal.calibration.replicates import Diagram, Replicated, Resampling
 from robcal.calibration.selective import risk_coverage_curve
@@ -30,14 +31,11 @@ from robcal.comparison.doing import (
     seconds_of,
     shift_of,
 )
-from robcal.comparison.plan import CORRECTED
 from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
 from robcal.runs.directory import open_run
-from robcal.runs.shift import Shift, ShiftLogits, average_logits
+from robcal.runs.shift import ShiftLogits, average_logits
 from robcal.training.predict import softmax
 
-#: Resamples of the test examples behind every interval.
-RESAMPLES = 200
 #: Metrics of the test split as a whole.
 _OVERALL = ("accuracy", "nll", "brier", "aurc", "gap")
 _LEVEL = ("ece", "gap", "accuracy")
@@ -74,28 +72,20 @@ class Outcome:
     """Numbers of one entry, raw or after temperature scaling.
 
     Attributes:
-        values: outcome → value; keys of `plan.OUTCOMES`, "gap", and "ood_auroc:NAME" … of each set of OOD inputs.
-        replicates: outcome → (B,) values on resampled test examples.
+        metrics: outcome → value and replicates: `plan.MEASURED`, "gap", and "ood_auroc:NAME" … of each OOD set.
         levels: metric → (R,) per robustness level; empty without levels.
         cells: metric → (C,) per corruption and severity; empty without shift.
         temperature: T; 1 where raw.
         true_class: (N,) probability of the true class of each test example.
         risk: error rate of the most confident share of the test examples, for each of `COVERAGES`.
-        gaps: corrected calibration error → its bins, of which its noise floor and what bias is left follow.
     """
 
-    values: Mapping[str, float]
-    replicates: Mapping[str, FloatArray]
+    metrics: Mapping[str, Replicated]
     levels: Mapping[str, FloatArray]
     cells: Mapping[str, FloatArray]
     temperature: float = 1.0
     true_class: FloatArray = field(default_factory=lambda: np.empty(0))
     risk: FloatArray = field(default_factory=lambda: np.empty(0))
-    gaps: Mapping[str, BinGaps] = field(default_factory=dict)
-
-    def replicated(self, name: str) -> Replicated:
-        """Return one outcome with what its interval needs."""
-        return Replicated(self.values[name], self.replicates[name], self.gaps.get(name))
 
 
 @dataclass(frozen=True)
@@ -165,40 +155,33 @@ def outcome(
         index: (M,) positions of test examples.
     """
     probs, labels = softmax(evidence.test / temperature), evidence.test_labels
-    resampling = _resampling(len(labels))
-    values, replicates = {}, {}
-    for name in _OVERALL:
-        metric = weighted_metric(name, probs, labels)
-        values[name] = metric(np.ones(len(labels)))
-        replicates[name] = np.array([metric(counts) for counts in resampling.counts.astype(np.float64)])
-    right = probs.argmax(1) == labels
-    errors = _errors("ece", [(probs.max(1), right, None)])
+    metrics, right = {name: _resampled(name, probs, labels) for name in _OVERALL}, probs.argmax(1) == labels
+    metrics |= _errors("ece", [(probs.max(1), right, None)])
     by_level: dict[str, FloatArray] = {}
     if levels is not None and index is not None:
         by_level = _levels(probs[index], labels[index], levels)
         masks = [levels == level for level in np.unique(levels)]
-        errors |= _errors("level_ece", [(probs[index].max(1), right[index], mask) for mask in masks])
+        metrics |= _errors("level_ece", [(probs[index].max(1), right[index], mask) for mask in masks])
     by_cell: dict[str, FloatArray] = {}
     if evidence.shift is not None:
         summary = evidence.shift.summary(temperature)
         by_cell = {name: summary.per_cell(name) for name in _CELL}
-        values |= {f"shift_{name}": float(by_cell[name].mean()) for name in ("accuracy", "nll")}
-        replicates |= _shift_replicates(summary)
-        errors |= _errors(
-            "shift_ece", [(*cell, None) for cell in zip(summary.confidence, summary.correct, strict=True)]
-        )
-    values |= {name: error.value for name, error in errors.items()}
-    replicates |= {name: error.replicates for name, error in errors.items()}
-    for ood, logits in evidence.outside.items():
-        found, drawn = _outside(probs.max(1), softmax(logits / temperature).max(1))
-        values |= {f"{key}:{ood}": value for key, value in found.items()}
-        replicates |= {f"{key}:{ood}": value for key, value in drawn.items()}
-    for key in OOD if evidence.outside else ():
-        values[key] = float(np.mean([values[f"{key}:{ood}"] for ood in evidence.outside]))
-        replicates[key] = np.mean([replicates[f"{key}:{ood}"] for ood in evidence.outside], axis=0)
+        metrics |= summary.metrics(_resampling(summary.correct.shape[1]))
+    outside = {
+        name: _outside(probs.max(1), softmax(logits / temperature).max(1)) for name, logits in evidence.outside.items()
+    }
+    metrics |= {f"{key}:{name}": one for name, found in outside.items() for key, one in found.items()}
+    for key in OOD if outside else ():
+        values, drawn = zip(*((found[key].value, found[key].replicates) for found in outside.values()), strict=True)
+        metrics[key] = Replicated(float(np.mean(values)), np.mean(drawn, axis=0))
     true_class = probs[np.arange(len(labels)), labels]
-    gaps = {name: error.gaps for name, error in errors.items() if error.gaps is not None}
-    return Outcome(values, replicates, by_level, by_cell, temperature, true_class, _risk(probs, labels), gaps)
+    return Outcome(metrics, by_level, by_cell, temperature, true_class, _risk(probs, labels))
+
+
+def _resampled(name: str, probs: FloatArray, labels: IntArray) -> Replicated:
+    """A metric of the test split as a whole."""
+    metric, counts = weighted_metric(name, probs, labels), _resampling(len(labels)).counts.astype(np.float64)
+    return Replicated(metric(np.ones(len(labels))), np.array([metric(one) for one in counts]))
 
 
 def _errors(name: str, diagrams: Sequence[Diagram]) -> dict[str, Replicated]:
@@ -253,26 +236,17 @@ def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> dict[str, 
     return by_level
 
 
-def _shift_replicates(summary: Shift) -> dict[str, FloatArray]:
-    """Replicates of the means over cells; an example is resampled in all cells at once."""
-    resampling = _resampling(summary.correct.shape[1])
-    return {
-        "shift_accuracy": resampling.mean(summary.correct.mean(0)),
-        "shift_nll": resampling.mean(summary.nll.mean(0)),
-    }
-
-
-def _outside(inside: FloatArray, outside: FloatArray) -> tuple[dict[str, float], dict[str, FloatArray]]:
-    """Values, and replicates over test examples and out-of-distribution inputs, each resampled on its own."""
+def _outside(inside: FloatArray, outside: FloatArray) -> dict[str, Replicated]:
+    """OOD detection, with replicates over test examples and foreign inputs, each resampled on its own."""
     ranking = OodRanking(inside, outside)
     counts = zip(_resampling(len(inside)).counts, _resampling(len(outside), seed=1).counts, strict=True)
     drawn, found = [ranking.metrics(*pair) for pair in counts], ranking.metrics()
-    return (
-        {metric: getattr(found, name) for metric, name in OOD.items()},
-        {metric: np.array([getattr(one, name) for one in drawn]) for metric, name in OOD.items()},
-    )
+    return {
+        metric: Replicated(getattr(found, name), np.array([getattr(one, name) for one in drawn]))
+        for metric, name in OOD.items()
+    }
 
 
 @functools.lru_cache(maxsize=8)
 def _resampling(n: int, seed: int = 0) -> Resampling:
-    return Resampling.draw(n, resamples=RESAMPLES, seed=seed)
+    return Resampling.draw(n, seed=seed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robcal.base.metrics import metric_of
 from robcal.base.types import Results
 from robcal.comparison import page_figures, page_grids
 from robcal.comparison.blocks import LEGEND, TUNING, head_line, notes, options_text, tuning_texts
@@ -175,7 +176,7 @@ def _others(tied: Sequence[str]) -> str:
 
 def _definitions(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     measured = {name for method in record["methods"] for name, found in method["raw"]["metrics"].items() if found}
-    shown = [(title, text) for name, (title, _, text) in OUTCOMES.items() if name in measured]
+    shown = [(metric_of(name).short, metric_of(name).text) for name in OUTCOMES if name in measured]
     costs = "times that of the reference, over the seeds that both have"
     return [*shown, *((heading, costs) for heading in COSTS.values())]
 

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from robcal.base.metrics import metric_of
 from robcal.comparison.blocks import mean_of
 from robcal.comparison.figure import panels
-from robcal.comparison.plan import OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report import figures
 from robcal.report.layout import LegendItem, Panel
@@ -24,7 +24,7 @@ _VARIANTS = {"raw": "without any post-hoc step", "scaled": "after temperature sc
 def glance_panels(record: Mapping[str, Any]) -> list[Panel]:
     """Return the main outcomes of every label as dots with 95% intervals."""
     return [
-        Panel(OUTCOMES[metric][0], f"{'Lower' if OUTCOMES[metric][1] else 'Higher'} is better.", svg)
+        Panel(metric_of(metric).short, f"{'Lower' if metric_of(metric).lower else 'Higher'} is better.", svg)
         for metric, svg, _ in panels(record, GLANCE)
     ]
 

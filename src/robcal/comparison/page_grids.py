@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from robcal.base.metrics import CORRECTED, metric_of
 from robcal.base.types import Estimate
 from robcal.comparison.blocks import (
     TITLES,
@@ -25,7 +26,6 @@ from robcal.comparison.blocks import (
 )
 from robcal.comparison.cost import reference_label
 from robcal.comparison.outcomes import OOD
-from robcal.comparison.plan import CORRECTED, OUTCOMES
 from robcal.comparison.summary import VARIANTS
 from robcal.report import formatting
 from robcal.report.grid import Cell, Grid
@@ -45,7 +45,7 @@ _NOTHING = Cell(formatting.NOTHING)
 def glance_grid(record: Mapping[str, Any]) -> Grid:
     """Return which label is best in what, and which are not distinguishable from it."""
     shown = [metric for metric in GLANCE if any(best_of(record, metric, variant)[0] for variant in VARIANTS)]
-    rows = [(OUTCOMES[metric][0], [_best(record, metric, variant) for variant in VARIANTS]) for metric in shown]
+    rows = [(metric_of(metric).short, [_best(record, metric, variant) for variant in VARIANTS]) for metric in shown]
     columns = [(TITLES[variant], "") for variant in VARIANTS]
     return Grid("Best of its kind, and what is not distinguishable from it", columns, rows, "Outcome", "words")
 
@@ -71,14 +71,14 @@ def main_grids(record: Mapping[str, Any]) -> list[Grid]:
             )
             for method in record["methods"]
         ]
-        columns = [(OUTCOMES[metric][0], OUTCOMES[metric][2]) for metric in shown]
+        columns = [(metric_of(metric).short, metric_of(metric).text) for metric in shown]
         grids.append(Grid(TITLES[variant], [*columns, *((heading, "") for heading in ratios)], rows))
     return grids
 
 
 def floor_grids(record: Mapping[str, Any]) -> list[Grid]:
     """Return the noise floor of every calibration error, raw and after temperature scaling."""
-    columns = [(OUTCOMES[name][0], OUTCOMES[name][2]) for name in CORRECTED]
+    columns = [(metric_of(name).short, metric_of(name).text) for name in CORRECTED]
     rows_of = {variant: floor_rows(record, variant) for variant in VARIANTS}
     return [
         Grid(
@@ -98,7 +98,7 @@ def difference_grids(record: Mapping[str, Any], reference: str) -> list[Grid]:
             (title_of(label, record), [_difference(difference_of(one[variant], name), name) for name in shown])
             for label, one in labels.items()
         ]
-        columns = [(OUTCOMES[name][0], OUTCOMES[name][2]) for name in shown]
+        columns = [(metric_of(name).short, metric_of(name).text) for name in shown]
         grids.append(Grid(TITLES[variant], columns, rows))
     return grids
 
@@ -189,7 +189,7 @@ def _difference(found: Estimate | None, metric: str) -> Cell:
     half, mark = "", ""
     if found.low is not None and found.high is not None:
         half = spread(found, lambda value: write(value).removesuffix(" pp")).replace("± +", "± ")
-        good = found.high < 0 if OUTCOMES[metric][1] else found.low > 0
+        good = found.high < 0 if metric_of(metric).lower else found.low > 0
         mark = "unclear" if found.low <= 0 <= found.high else "better" if good else "worse"
     return Cell(write(found.value), half, mark)
 
@@ -209,7 +209,7 @@ def _ood(record: Mapping[str, Any], name: str, variant: str) -> Grid:
         values = [estimate_of(found, key) for key in OOD]
         cells = [_NOTHING if one is None else Cell(formatting.number(one.value)) for one in values]
         rows.append((title_of(method["label"], record), cells))
-    return Grid(TITLES[variant], [(OUTCOMES[key][0], OUTCOMES[key][2]) for key in OOD], rows)
+    return Grid(TITLES[variant], [(metric_of(key).short, metric_of(key).text) for key in OOD], rows)
 
 
 def _stability(record: Mapping[str, Any], variant: str) -> Grid:

@@ -12,34 +12,13 @@ from robcal.base.storage import digest_of
 from robcal.methods import method_options
 from robcal.training.settings import TrainSettings
 
-#: Outcomes that targets may name and tables show: key → (heading, whether lower is better, explanation).
-OUTCOMES: Mapping[str, tuple[str, bool, str]] = {
-    "accuracy": ("Accuracy", False, "share of test examples whose most probable class is the true one"),
-    "nll": ("NLL", True, "mean negative log-likelihood of the true class, in nats"),
-    "brier": ("Brier", True, "mean squared distance of the probability vector from the one-hot label"),
-    "aurc": ("AURC", True, "area under the risk-coverage curve of the confidence"),
-    "ece": ("ECE", True, "expected calibration error of the top label, 15 equal-width bins, as measured"),
-    "ece_corrected": ("ECE corr.", True, "the ECE with most of the bias removed that noise gives it"),
-    "ece_debiased": (
-        "l2 deb.",
-        True,
-        "another error than the ECE: root of the debiased mean squared gap of equal-mass bins (Kumar et al. 2019)",
-    ),
-    "level_ece": ("ECE levels", True, "mean over robustness levels of the ECE within the level"),
-    "level_ece_corrected": ("ECE lev. corr.", True, "the same with most of the bias removed in every level"),
-    "shift_ece": ("ECE shift", True, "ECE of each corruption and severity, then the mean over these cells"),
-    "shift_ece_corrected": ("ECE sh. corr.", True, "the same with most of the bias removed in every cell"),
-    "shift_accuracy": ("Acc. shift", False, "mean accuracy over the same cells"),
-    "shift_nll": ("NLL shift", True, "mean negative log-likelihood over the same cells"),
-    "ood_auroc": ("OOD AUROC", False, "chance that a test example has a higher confidence than an OOD input"),
-    "ood_aupr": ("OOD AUPR", False, "average precision of finding OOD inputs (the positives) by low confidence"),
-    "ood_fpr95": ("OOD FPR95", True, "share of OOD inputs accepted where 95% of the test examples are"),
-}
-
-#: Those that are measured; results of older versions hold the other too.
-MEASURED = tuple(name for name in OUTCOMES if name != "ece_debiased")
-#: Calibration errors → the outcome whose differences stand for theirs, because noise biases what is measured.
-CORRECTED = {name: f"{name}_corrected" for name in ("ece", "level_ece", "shift_ece")}
+#: Outcomes that targets may name, in the order in which tables show them: keys of `robcal.base.metrics.METRIC_LIST`.
+MEASURED = (
+    "accuracy", "nll", "brier", "aurc", "ece", "ece_corrected", "level_ece", "level_ece_corrected", "shift_ece",
+    "shift_ece_corrected", "shift_accuracy", "shift_nll", "ood_auroc", "ood_aupr", "ood_fpr95",
+)  # fmt: skip
+#: The same with what results of older versions hold too.
+OUTCOMES = (*MEASURED[:6], "ece_debiased", *MEASURED[6:])
 
 
 @dataclass(frozen=True)
@@ -82,7 +61,7 @@ class Target:
 
     Attributes:
         name: what tables call it.
-        metric: key of `OUTCOMES`.
+        metric: one of `MEASURED`.
         method: label.
         against: labels, one statement each.
         kind: "below", "half" or "within".

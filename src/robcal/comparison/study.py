@@ -14,6 +14,7 @@ import numpy as np
 from robcal.base.checks import refuse
 from robcal.base.encoding import plain, sealed
 from robcal.base.jobs import Failure, Workers, available_cores, run_tasks
+from robcal.base.metrics import CORRECTED
 from robcal.base.progress import SILENT, Reporter, parts_of
 from robcal.base.storage import load_json, provenance, save_json
 from robcal.calibration.stability import group_means, run_variance
@@ -33,7 +34,7 @@ from robcal.comparison.outcomes import (
     seconds,
 )
 from robcal.comparison.page import write_comparison_report
-from robcal.comparison.plan import CORRECTED, MEASURED, Plan
+from robcal.comparison.plan import MEASURED, Plan
 from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
 from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work

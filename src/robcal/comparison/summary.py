@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from robcal.base.metrics import CORRECTED, metric_of
 from robcal.base.types import Estimate
 from robcal.calibration.replicates import over_seeds
 from robcal.comparison.outcomes import Outcome
-from robcal.comparison.plan import CORRECTED, OUTCOMES, Plan, Target
+from robcal.comparison.plan import Plan, Target
+from robcal.report.verdicts import negated, side
 
 #: The two halves of every table.
 VARIANTS = ("raw", "scaled")
@@ -24,28 +26,29 @@ class Measurements:
 
     def estimate(self, metric: str, variant: str) -> Estimate | None:
         """Mean over seeds with its interval (seeds and test examples), or None where it was not measured."""
-        runs = [one.replicated(metric) for one in self._of(variant).values() if metric in one.values]
+        runs = [one.metrics[metric] for one in self._of(variant).values() if metric in one.metrics]
         return over_seeds(runs) if runs else None
 
     def difference(self, other: Measurements, metric: str, variant: str, *, weight: float = 1.0) -> Estimate | None:
         """Paired over the seeds that both have: this minus `weight` times the other; None where there are none.
 
-        Differences of calibration errors are those of the corrected errors (`plan.CORRECTED`).
+        Differences of calibration errors are those of the corrected errors (`CORRECTED`).
         """
         ours, theirs, name = self._of(variant), other._of(variant), CORRECTED.get(metric, metric)
-        both = [seed for seed in ours if seed in theirs and name in ours[seed].values and name in theirs[seed].values]
+        both = [s for s in ours if s in theirs and name in ours[s].metrics and name in theirs[s].metrics]
         if not both:
             return None
-        return over_seeds([ours[s].replicated(name) for s in both], [theirs[s].replicated(name) for s in both], weight)
+        return over_seeds([ours[s].metrics[name] for s in both], [theirs[s].metrics[name] for s in both], weight)
 
     def seeds(self, metric: str) -> tuple[int, ...]:
         """Return the seeds at which an outcome was measured."""
-        return tuple(seed for seed, (raw, _) in self.by_seed.items() if metric in raw.values)
+        return tuple(seed for seed, (raw, _) in self.by_seed.items() if metric in raw.metrics)
 
     def floors(self, variant: str) -> dict[str, float]:
         """Calibration error → what a perfectly calibrated model with these confidences measures, mean over seeds."""
         runs = self._of(variant).values()
-        each = {name: [run.gaps[key].noise_floor for run in runs if key in run.gaps] for name, key in CORRECTED.items()}
+        gaps = {name: [run.metrics[key].gaps for run in runs if key in run.metrics] for name, key in CORRECTED.items()}
+        each = {name: [one.noise_floor for one in found if one is not None] for name, found in gaps.items()}
         return {name: sum(found) / len(found) for name, found in each.items() if found}
 
     def _of(self, variant: str) -> dict[int, Outcome]:
@@ -63,13 +66,13 @@ def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[
         return dict.fromkeys(found, "")
     most = max(len(found[label].seeds(metric)) for label in values)
     full = [label for label in values if len(found[label].seeds(metric)) == most]
-    best = (min if OUTCOMES[metric][1] else max)(full, key=lambda label: values[label])
-    marked, worse = dict.fromkeys(found, ""), "higher" if OUTCOMES[metric][1] else "lower"
+    best = (min if metric_of(metric).lower else max)(full, key=lambda label: values[label])
+    marked, worse = dict.fromkeys(found, ""), "higher" if metric_of(metric).lower else "lower"
     for label in values:
         difference = found[label].difference(found[best], metric, variant)
         if label == best:
             marked[label] = "best"
-        elif difference is not None and _verdict(difference, 0.0) != worse:
+        elif difference is not None and side(difference) != worse:
             marked[label] = "tied"
     return marked
 
@@ -94,11 +97,10 @@ def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements
     seeds = [seed for seed in planned if all(seed in one.seeds(target.metric) for one in (ours, theirs))]
     verdict = "not measured"
     if difference is not None:
-        worse = 1.0 if OUTCOMES[target.metric][1] or target.kind != "within" else -1.0
-        ends = sorted(worse * end for end in (difference.low, difference.high) if end is not None)
-        bound = target.margin if target.kind == "within" else -target.margin
+        within = target.kind == "within"
+        loss = difference if metric_of(target.metric).lower or not within else negated(difference)
         sides = {"lower": "met", "higher": "not met", "unclear": "not distinguishable"}
-        verdict = sides[_side(ends, bound)]
+        verdict = sides[side(loss, target.margin if within else -target.margin)]
     return {
         "name": target.name,
         "metric": target.metric,
@@ -112,14 +114,3 @@ def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements
         "seeds": seeds,
         "lacking": [seed for seed in planned if seed not in seeds],
     }
-
-
-def _verdict(estimate: Estimate, bound: float) -> str:
-    return _side([end for end in (estimate.low, estimate.high) if end is not None], bound)
-
-
-def _side(ends: list[float], bound: float) -> str:
-    """Where an interval lies: below the bound, above it, or around it."""
-    if not ends or ends[0] <= bound <= ends[-1]:
-        return "unclear"
-    return "lower" if ends[-1] < bound else "higher"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from robcal.base.metrics import metric_of
 from robcal.base.types import Estimate
 
 #: Shown where a number is missing or undefined (None, NaN).
@@ -16,9 +17,6 @@ MINUS = "−"
 
 #: Sign of the pages → sign of the terminal.
 _PLAIN = {MINUS: "-", NOTHING: "-", "∞": "inf", "“": '"', "”": '"', "≤": "<=", "\u00a0": " "}
-
-#: Metrics that are shares of examples and read best as percentages.
-PERCENT_METRICS = frozenset({"accuracy", "shift_accuracy"})
 
 #: Invisible characters that reorder the text around them: an embedded one could make a name read as another.
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -132,12 +130,12 @@ def p_value(p: float, permutations: int = 0) -> str:
 
 def metric(name: str, value: float | None) -> str:
     """Return the value of an over-all metric: percentages for accuracies, four decimals for the rest."""
-    return percent(value, 2) if name in PERCENT_METRICS else number(value, 4)
+    return percent(value, 2) if metric_of(name).percent else number(value, 4)
 
 
 def difference(name: str, value: float | None) -> str:
     """Return the difference of an over-all metric, with its sign; percentage points ("pp") for accuracies."""
-    if name not in PERCENT_METRICS:
+    if not metric_of(name).percent:
         return signed(value, 4)
     text = signed(None if value is None else 100 * value, 2)
     return text if text == NOTHING else f"{text} pp"

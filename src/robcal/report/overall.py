@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robcal.base.types import METRIC_TITLES, Results
+from robcal.base.metrics import metric_of
+from robcal.base.types import Results
 from robcal.report import formatting
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import Numbers
 from robcal.report.table import TableRow, measured_metrics, metric_title, table_rows
-from robcal.report.verdicts import UNRANKED, better, compare, titles
+from robcal.report.verdicts import better, compare, titles
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def overall(results: Results) -> Overall:
     lines = tuple(
         (
             metric_title(name),
-            METRIC_TITLES[name][2] if name in METRIC_TITLES else "",
+            metric_of(name).text,
             tuple(_overall_cell(results, row, name) for row in rows),
         )
         for name in measured_metrics(results)
@@ -72,7 +73,7 @@ def _overall_cell(results: Results, row: TableRow, name: str) -> OverallCell:
     ends = formatting.difference_interval(name, estimate)
     verdict = compare(results, name, row.name, row.minus)
     mark = "unclear" if verdict == "unclear" and ends else ""
-    if verdict in {"lower", "higher"} and ends and name not in UNRANKED:
+    if verdict in {"lower", "higher"} and ends and metric_of(name).ranked:
         mark = "better" if better(name, verdict) else "worse"
     return OverallCell(formatting.difference(name, estimate.value), ends, mark)
 

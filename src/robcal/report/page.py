@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.files import replacing
-from robcal.base.types import METRIC_TITLES, Results
+from robcal.base.metrics import METRIC_LIST
+from robcal.base.types import Results
 from robcal.report import sections
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
@@ -58,7 +59,7 @@ def render_html(results: Results) -> str:
         sections=sections.sections(results),
         notes=tuple(clean_text(note) for note in results.notes),
         definitions=tuple(
-            (metric_title(name), METRIC_TITLES[name][2]) for name in measured_metrics(results) if name in METRIC_TITLES
+            (metric_title(name), METRIC_LIST[name].text) for name in measured_metrics(results) if name in METRIC_LIST
         ),
         provenance=provenance_numbers(results),
     )

@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from robcal.base.checks import refuse
-from robcal.base.types import METRIC_TITLES, Estimate, Results
+from robcal.base.metrics import METRIC_LIST, metric_of
+from robcal.base.types import Estimate, Results
 from robcal.report import formatting
 from robcal.report.verdicts import Mark, marks, remarks, titles
 
-#: Metrics of the short table, with headings that leave room for the numbers at 80 columns.
-SHORT_METRICS = {"accuracy": "Accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier", "shift_ece": "ECE, shift"}
+#: Metrics of the short table: 80 columns hold no more.
+SHORT_METRICS = ("accuracy", "ece", "nll", "brier", "shift_ece")
 #: The metric whose interval the short table prints.
 SHORT_INTERVAL = "ece"
 
@@ -44,7 +45,7 @@ class TableRow:
 
 
 def measured_metrics(results: Results) -> tuple[str, ...]:
-    """Return the metrics at least one method has: those of `METRIC_TITLES` in their order, then any other, sorted.
+    """Return the metrics at least one method has: those of `METRIC_LIST` in their order, then any other, sorted.
 
     Raises:
         InputError: if the results hold no method.
@@ -52,13 +53,13 @@ def measured_metrics(results: Results) -> tuple[str, ...]:
     if not results.methods:
         refuse("the results hold no method", "a table needs at least one", "Measure one first: robcal report RUN")
     present = {name for method in results.methods for name in method.metrics}
-    known = [name for name in METRIC_TITLES if name in present]
+    known = [name for name in METRIC_LIST if name in present]
     return (*known, *sorted(present - set(known)))
 
 
 def metric_title(name: str) -> str:
     """Return what people call the metric."""
-    return METRIC_TITLES[name][0] if name in METRIC_TITLES else formatting.clean_text(name)
+    return formatting.clean_text(metric_of(name).title)
 
 
 def table_rows(results: Results) -> tuple[TableRow, ...]:
@@ -116,7 +117,7 @@ def text_table(results: Results, *, differences: bool = True) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, collapse_padding=True)
     table.add_column("Method", overflow="fold")
     for name in columns:
-        table.add_column(SHORT_METRICS[name], justify="right", no_wrap=name != "shift_ece")
+        table.add_column(metric_of(name).short, justify="right", no_wrap=name != "shift_ece")
     for position, row in enumerate(rows):
         cells = [formatting.ascii_numbers(_short_cell(row, name)) for name in columns]
         last_method = position + 1 < len(rows) and row.kind != rows[position + 1].kind

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from robcal.base.types import METRIC_TITLES, Estimate, MethodResult, Results
+from robcal.base.metrics import metric_of
+from robcal.base.types import Estimate, MethodResult, Results
 from robcal.report.formatting import clean_text, has_interval
 
 Verdict = Literal["lower", "higher", "unclear", "unknown"]
 Mark = Literal["", "best", "tied"]
-
-#: Metrics without a best value: a signed gap is best at zero, and which of two signs is nearer says little.
-UNRANKED = frozenset({"gap"})
 
 
 def titles(results: Results) -> dict[str, str]:
@@ -38,10 +36,7 @@ def paired_difference(results: Results, metric: str, first: str, second: str) ->
     if found is not None:
         return found
     opposite = _held(results, metric, second, first)
-    if opposite is None:
-        return None
-    low, high = opposite.low, opposite.high
-    return Estimate(-opposite.value, None if high is None else -high, None if low is None else -low)
+    return None if opposite is None else negated(opposite)
 
 
 def _held(results: Results, metric: str, first: str, second: str) -> Estimate | None:
@@ -58,7 +53,7 @@ def compare(results: Results, metric: str, first: str, second: str) -> Verdict:
     """
     paired = paired_difference(results, metric, first, second)
     if paired is not None and has_interval(paired):
-        return _side_of_zero(paired)
+        return side(paired)
     by_name = {method.name: method for method in results.methods}
     a, b = by_name[first].metrics.get(metric), by_name[second].metrics.get(metric)
     if a is None or b is None or not (has_interval(a) and has_interval(b)):
@@ -74,20 +69,18 @@ def compare(results: Results, metric: str, first: str, second: str) -> Verdict:
 
 def better(metric: str, verdict: Verdict) -> bool:
     """Return whether the verdict is in the good direction of the metric."""
-    lower_is_better = METRIC_TITLES[metric][1] if metric in METRIC_TITLES else True
-    return verdict == ("lower" if lower_is_better else "higher")
+    return verdict == ("lower" if metric_of(metric).lower else "higher")
 
 
 def best_method(results: Results, metric: str) -> MethodResult | None:
     """Return the method with the best finite value, or None where fewer than two have one or the metric has no best."""
-    lower_is_better = METRIC_TITLES[metric][1] if metric in METRIC_TITLES else True
-    sign = 1.0 if lower_is_better else -1.0
+    sign = 1.0 if metric_of(metric).lower else -1.0
     ranked = [
         (sign * method.metrics[metric].value, position)
         for position, method in enumerate(results.methods)
         if metric in method.metrics and math.isfinite(method.metrics[metric].value)
     ]
-    if len(ranked) < 2 or metric in UNRANKED:
+    if len(ranked) < 2 or not metric_of(metric).ranked:
         return None
     return results.methods[min(ranked)[1]]
 
@@ -106,9 +99,16 @@ def marks(results: Results, metric: str) -> tuple[Mark, ...]:
     return tuple(marked)
 
 
-def _side_of_zero(estimate: Estimate) -> Verdict:
-    assert estimate.low is not None
-    assert estimate.high is not None
-    if estimate.high < 0:
+def side(estimate: Estimate, bound: float = 0.0) -> Verdict:
+    """Tell where an interval lies: below the bound, above it, or around it; without an interval that is unclear."""
+    if estimate.low is None or estimate.high is None:
+        return "unclear"
+    if estimate.high < bound:
         return "lower"
-    return "higher" if estimate.low > 0 else "unclear"
+    return "higher" if estimate.low > bound else "unclear"
+
+
+def negated(estimate: Estimate) -> Estimate:
+    """Return the opposite of a difference."""
+    low, high = estimate.low, estimate.high
+    return Estimate(-estimate.value, None if high is None else -high, None if low is None else -low)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from robcal.base.checks import check_labels, check_same_length
-from robcal.base.types import METRIC_TITLES, Estimate
+from robcal.base.metrics import METRIC_LIST
+from robcal.base.types import Estimate
 from robcal.calibration.prob_rows import check_rows
 from robcal.calibration.seeds import paired_difference
 
@@ -30,7 +31,7 @@ def compare_models(
         seed: of the resampling.
 
     Returns:
-        Differences with 95% intervals, by the keys of `robcal.base.types.METRIC_TITLES`.
+        Differences with 95% intervals, by the keys of `robcal.base.metrics.METRIC_LIST`.
 
     Raises:
         InputError: on bad probabilities or labels, or of different examples.
@@ -45,5 +46,5 @@ def compare_models(
     truth = check_labels(labels, n=len(first), num_classes=min(first.num_classes, second.num_classes))
     options = {"bins": bins, "resamples": resamples, "seed": seed}
     return {
-        name: paired_difference(name, [probs], [other], truth, **options) for name in METRIC_TITLES if name in COMPARED
+        name: paired_difference(name, [probs], [other], truth, **options) for name in METRIC_LIST if name in COMPARED
     }

@@ -118,7 +118,7 @@ class Audit:
 
     @property
     def metrics(self) -> Mapping[str, Estimate]:
-        """Over-all metrics by name: the keys of `robcal.base.types.METRIC_TITLES`."""
+        """Over-all metrics by name: the keys of `robcal.base.metrics.METRIC_LIST`."""
         return self.results.methods[0].metrics
 
     @property

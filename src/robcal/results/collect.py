@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.levels import assign_levels
+from robcal.base.metrics import CORRECTED
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import provenance
 from robcal.base.types import (
@@ -32,15 +33,12 @@ from robcal.calibration.conditional import joint_confidence, level_table, reliab
 from robcal.calibration.corrected import calibration_noise_floor
 from robcal.calibration.intervals import jeffreys_interval
 from robcal.calibration.ranges import difference_within_range, within_range
-from robcal.calibration.replicates import Replicated, Resampling, over_seeds
+from robcal.calibration.replicates import RESAMPLES, Replicated, Resampling, over_seeds
 from robcal.calibration.seeds import average_over_seeds, paired_difference, seed_mean, shared_part
 from robcal.calibration.weighted import METRICS
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import hard_label_remarks
 from robcal.runs.measure import Measured, gallery, measure_run, told_apart
-
-#: Resamples of the test split behind every interval over seeds.
-RESAMPLES = 200
 
 
 def report_runs(
@@ -110,11 +108,11 @@ def collect(
     for run in measured:
         methods.setdefault(run.name, []).append(run)
     shifts = len(first) if first.shift is None else first.shift.correct.shape[1]
-    resampling = Resampling.draw(shifts, resamples=RESAMPLES)
+    resampling = Resampling.draw(shifts)
     count, baseline = num_levels or first.num_levels, methods[first.name]
     scored = [run for run in baseline if run.distance is not None]
     levels = {run.seed: assign_levels(run.distance, count, ties="share") for run in scored}
-    shifted = {id(run): _shift_metrics(run, resampling) for run in measured}
+    shifted = {id(run): {} if run.shift is None else run.shift.metrics(resampling) for run in measured}
     compared = [(name, first.name) for name in methods if name != first.name]
     compared += [(name, rival) for rival in against for name in methods if name not in (first.name, rival)]
     advance = reporter.task("intervals", len(methods) + len(compared))
@@ -183,24 +181,6 @@ def _floors(probs: Sequence[Any], shifted: Sequence[_Shifted]) -> dict[str, floa
     return floors
 
 
-def _shift_metrics(run: Measured, resampling: Resampling) -> _Shifted:
-    """Every metric under shift of one run, mean over cells; an example is resampled in all cells at once."""
-    if run.shift is None:
-        return {}
-    measured, corrected = resampling.errors(
-        (sure, right, None) for sure, right in zip(run.shift.confidence, run.shift.correct, strict=True)
-    )
-    means = {"accuracy": run.shift.correct.mean(0), "nll": run.shift.nll.mean(0)}
-    return {
-        "shift_ece": measured,
-        "shift_ece_corrected": corrected,
-        **{
-            f"shift_{name}": Replicated(float(run.shift.per_cell(name).mean()), resampling.mean(values))
-            for name, values in means.items()
-        },
-    }
-
-
 def _fidelity(directory: Path) -> tuple[FidelityRow, ...]:
     """What was measured of the run's scores, if anything was."""
     return open_run(directory).fidelity() if (directory / "fidelity.json").exists() else ()
@@ -226,7 +206,7 @@ def _differences(
     probs, other = [run.probs for run in ours], [run.probs for run in theirs]
     made = {name: paired_difference(name, probs, other, ours[0].labels, resamples=RESAMPLES) for name in METRICS}
     for name in shifted[id(ours[0])]:
-        key = "shift_ece_corrected" if name == "shift_ece" else name
+        key = CORRECTED.get(name, name)
         made[name] = over_seeds([shifted[id(run)][key] for run in ours], [shifted[id(run)][key] for run in theirs])
     return {name: difference_within_range(name, estimate) for name, estimate in made.items()}
 

@@ -26,6 +26,7 @@ from robcal.base.types import Float32Array
 from robcal.calibration.binning import BinSums, TopLabel, bin_sums
 from robcal.calibration.corrected import bin_floors
 from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
+from robcal.calibration.replicates import Replicated, Resampling
 from robcal.data import Split
 from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
 from robcal.data.corruptions import SEVERITIES
@@ -77,6 +78,20 @@ class Shift:
             return np.array([norm_of_gaps(one, "l1") if metric == "ece" else bin_floors(one).sum() for one in sums])
         values = {"accuracy": self.correct, "nll": self.nll, "brier": self.brier}[metric]
         return np.asarray(values.mean(1, dtype=np.float64))
+
+    def metrics(self, resampling: Resampling) -> dict[str, Replicated]:
+        """Return every metric under shift, the mean over cells; an example is resampled in all cells at once."""
+        diagrams = ((*cell, None) for cell in zip(self.confidence, self.correct, strict=True))
+        measured, corrected = resampling.errors(diagrams)
+        means = {"accuracy": self.correct.mean(0), "nll": self.nll.mean(0)}
+        return {
+            "shift_ece": measured,
+            "shift_ece_corrected": corrected,
+            **{
+                f"shift_{name}": Replicated(float(self.per_cell(name).mean()), resampling.mean(values))
+                for name, values in means.items()
+            },
+        }
 
 
 @dataclass(frozen=True)
