@@ -29,6 +29,8 @@ MODULES = {
     "robcal.integrations.transformers": "For Hugging Face's Trainer (`pip install 'robcal[transformers]'`).",
     "robcal.integrations.sklearn": "For scikit-learn.",
     "robcal.integrations.text": "For models of text.",
+    "robcal.integrations.lm_eval": "For samples of lm-evaluation-harness.",
+    "robcal.integrations": "For Hugging Face's evaluate (`pip install 'robcal[evaluate]'`).",
 }
 
 HEAD = """# Public names

@@ -22,6 +22,8 @@ StringArray = npt.NDArray[np.str_]
 SplitName = Literal["train", "val", "test"]
 #: What a model returns: logits, or probabilities.
 Outputs = Literal["logits", "probs"]
+#: A metric of lm-evaluation-harness, by which a choice is predicted.
+LmEvalMetric = Literal["acc", "acc_norm"]
 #: Number format of the forward passes that do not decide labels or norms.
 Precision = Literal["float32", "bf16"]
 #: Ways to score the robustness of an example (docs/scoring.md).

@@ -10,7 +10,7 @@ import typer
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.metrics import Metric
-from robcal.base.types import Outputs, SplitName
+from robcal.base.types import LmEvalMetric, Outputs, SplitName
 from robcal.base.user_files import MODELS, READABLE
 from robcal.commands.options import (
     DATA_HELP,
@@ -83,6 +83,20 @@ def audit(
         typer.Option(help="Of --model: what it returns; default: logits. Without --scores its margin cuts the levels."),
     ] = None,
     image_size: ImageSize = None,
+    lm_eval: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Samples of a multiple-choice task, samples_TASK_DATE.jsonl of lm_eval --log_samples; repeat it for "
+            "several tasks, which are then audited together and one by one."
+        ),
+    ] = None,
+    lm_eval_metric: Annotated[
+        LmEvalMetric | None,
+        typer.Option(
+            help="Of --lm-eval: probabilities are the softmax of the choices' log-likelihoods (acc: the harness's own, "
+            "the default), or of these by number of characters (acc_norm)."
+        ),
+    ] = None,
     val_probs: Annotated[
         Path | None,
         typer.Option(help="Validation probabilities: what a recalibration would repair is fitted on these."),
@@ -113,9 +127,9 @@ def audit(
 
     Give a run directory; or predictions and no model at all: one table with --label-column and --prob-columns, arrays
     with --probs and --labels, or --confidence and --correct where a confidence is all there is; or any model with
-    --model and --data. With scores (adversarial distances, margins or any number an example) the examples are cut into
-    levels, the lowest scores being level 0. Every figure comes with its interval; verdicts on single levels or groups
-    are taken from intervals that hold for all of a table at once.
+    --model and --data; or samples of lm-evaluation-harness with --lm-eval. With scores (adversarial distances, margins
+    or any number an example) the examples are cut into levels, the lowest scores being level 0. Every figure comes with
+    its interval; verdicts on single levels or groups are taken from intervals that hold for all of a table at once.
 
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
@@ -136,12 +150,13 @@ def audit(
         files = _of_table(run, columns_of, files)
         probs, labels, confidence, correct, scores, groups = files.values()
         run = None
-    if [run, probs, confidence, model].count(None) != 3:
-        several = any(one is not None for one in (run, probs, confidence, model))
+    lm_eval = lm_eval or None
+    if [run, probs, confidence, model, lm_eval].count(None) != 4:
+        several = any(one is not None for one in (run, probs, confidence, model, lm_eval))
         refuse(
-            "more than one of a run directory, --probs, --confidence and --model was given"
+            "more than one of a run directory, --probs, --confidence, --model and --lm-eval was given"
             if several
-            else "neither a run directory nor --probs, --confidence or --model was given",
+            else "neither a run directory nor --probs, --confidence, --model or --lm-eval was given",
             "audit takes one of them",
             "See robcal audit --help",
         )
@@ -151,6 +166,11 @@ def audit(
         _refuse_beside(
             "predictions or a run", "these options are of --model", "Leave them out, or name a model by --model",
             weights=weights, data=data, split=split, outputs=outputs, image_size=image_size, device=device,
+        )  # fmt: skip
+    if lm_eval is None:
+        _refuse_beside(
+            "no --lm-eval", "this option goes with it", "Leave it out, or name the samples by --lm-eval",
+            lm_eval_metric=lm_eval_metric,
         )  # fmt: skip
     if run is not None:
         _check_run(run)
@@ -175,6 +195,19 @@ def audit(
         result = _audit_model(
             model, weights, data, image_size, quiet=quiet, split=split or "test", outputs=outputs or "logits",
             scores=scores, column=column, score_name=score_name, groups=groups, device=device, **options,
+        )  # fmt: skip
+    elif lm_eval is not None:
+        _refuse_beside(
+            "--lm-eval", "the samples hold predictions and labels", "Leave them out", labels=labels, correct=correct,
+            against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
+        )  # fmt: skip
+        if out is not None:
+            check_output(out, overwrite=overwrite)
+        from robcal.results.answers_audit import audit_answers
+
+        result = audit_answers(
+            lm_eval, metric=lm_eval_metric or "acc", scores=scores, column=column, score_name=score_name,
+            groups=groups, **options,
         )  # fmt: skip
     elif confidence is not None:
         if correct is None:
