@@ -131,14 +131,21 @@ test-newest: $(VENV)/.wheel
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
 
 # What `pip install robcal` brings, and what with the extra `train`: packages and their size on disk.
-.PHONY: weight docs reproducible
+.PHONY: weight site figures reproducible
 weight: $(VENV)/.wheel
 	$(BIN)/python tools/weight.py
 	$(BIN)/python tools/weight.py --extra train
 
-# The pages and pictures that are made from the code.
-docs: $(VENV)/.wheel
-	$(BIN)/python tools/api.py
+# The documentation site, in site/: the pages of docs/, the public names by their docstrings, the examples with what they print.
+site: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python tools/site.py
+
+$(VENV)/.docs: $(VENV)/.wheel
+	$(PIP) install -q "$$(ls dist/robcal-*.whl)[docs]"
+	touch $@
+
+# The pictures of the pages that are made from the code.
+figures: $(VENV)/.wheel
 	$(BIN)/python tools/map.py
 
 # The wheel and the source distribution of the last commit, made twice in different folders, with different modes of files and
@@ -154,4 +161,4 @@ reproducible: $(VENV)/.python
 	cd build/two/deeper/dist && sha256sum --check ../../../sums
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-oldest .venv-newest dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench .venv-oldest .venv-newest dist build site docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,8 @@
-"""AR-AdaLS in the Trainer of Hugging Face: the lines marked `# robcal` are all that changes.
+"""
+Hugging Face's Trainer
+======================
+
+AR-AdaLS in the Trainer of Hugging Face: the lines marked `# robcal` are all that changes.
 
     python examples/huggingface_trainer.py
 
@@ -11,7 +15,7 @@ import tempfile
 import numpy as np
 import torch
 from scipy.special import softmax
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
 
 import robcal
 from robcal.integrations.transformers import TrainerSmoothing  # robcal
@@ -66,6 +70,7 @@ def main() -> None:
                     compute_metrics=smoothing.metrics,  # robcal
                     callbacks=[smoothing],  # robcal
                 )
+            trainer.remove_callback(PrinterCallback)  # it prints a line an epoch
             trainer.train()
             probs = softmax(trainer.predict(test).predictions.astype(np.float64), axis=1)
         accuracy, error = (probs.argmax(1) == labels).mean(), robcal.calibration_error(probs, labels)

@@ -1,4 +1,8 @@
-"""AR-AdaLS in Keras, with plain arrays: the lines marked `# robcal` are all that changes.
+"""
+Keras, JAX and other libraries, with plain arrays
+=================================================
+
+AR-AdaLS in Keras, with plain arrays: the lines marked `# robcal` are all that changes.
 
     KERAS_BACKEND=torch python examples/keras_arrays.py
 

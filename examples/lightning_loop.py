@@ -1,4 +1,8 @@
-"""AR-AdaLS in Lightning: the lines marked `# robcal` are what a LightningModule and its Trainer need.
+"""
+Lightning
+=========
+
+AR-AdaLS in Lightning: the lines marked `# robcal` are what a LightningModule and its Trainer need.
 
     python examples/lightning_loop.py
 

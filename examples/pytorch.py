@@ -1,4 +1,8 @@
-"""AR-AdaLS in an ordinary PyTorch loop: `train_with_robcal` is `train` with the lines marked `# robcal` changed.
+"""
+An ordinary PyTorch loop
+========================
+
+AR-AdaLS in an ordinary PyTorch loop: `train_with_robcal` is `train` with the lines marked `# robcal` changed.
 
     python examples/pytorch.py
 

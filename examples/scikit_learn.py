@@ -1,4 +1,8 @@
-"""AR-AdaLS as an estimator of scikit-learn: the lines marked `# robcal` are all that changes.
+"""
+scikit-learn
+============
+
+AR-AdaLS as an estimator of scikit-learn: the lines marked `# robcal` are all that changes.
 
     python examples/scikit_learn.py
 

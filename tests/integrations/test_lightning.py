@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from example_runs import check_example
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -130,7 +129,3 @@ def test_what_validation_step_must_return(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'Let it return {"logits": logits, "labels": labels}'):
         callback.on_validation_batch_end(State(), None, None, None, 0)
     callback.on_validation_batch_end(State(), None, {"logits": torch.zeros(2, 3), "labels": torch.zeros(2)}, None, 0)
-
-
-def test_the_example_runs_and_is_better_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
-    check_example("lightning_loop.py", lambda: capsys.readouterr().out)

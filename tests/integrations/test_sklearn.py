@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from example_runs import check_example
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, make_classification
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -68,8 +67,3 @@ def test_arguments_out_of_range(arguments: dict, message: str) -> None:
     X, y = make_classification(40, random_state=0)
     with pytest.raises(ValueError, match=message):
         ARAdaLSClassifier(**arguments).fit(X, y)
-
-
-def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """Against another network of scikit-learn, which over-fits less; the control stands above."""
-    check_example("scikit_learn.py", lambda: capsys.readouterr().out, factor=1.1)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from example_runs import check_example
 
 from robcal.base.checks import InputError
 
@@ -150,7 +149,3 @@ def test_ignored_labels_are_not_counted() -> None:
     expected = torch.nn.functional.cross_entropy(logits, torch.tensor([1, -100, 0]))
     torch.testing.assert_close(smoothing.loss({"logits": logits}, labels), expected)
     torch.testing.assert_close(smoothing.loss((logits,), labels, num_items_in_batch=4), expected / 2)
-
-
-def test_the_example_runs_and_is_better_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
-    check_example("huggingface_trainer.py", lambda: capsys.readouterr().out)

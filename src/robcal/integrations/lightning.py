@@ -15,6 +15,8 @@ except ModuleNotFoundError as error:
 from robcal.base.checks import refuse
 from robcal.smoothing.own_loop import ARAdaLS
 
+__all__ = ["ARAdaLSCallback"]
+
 Callback: Any = import_extra("lightning", "lightning", "robcal.integrations.lightning").Callback
 
 

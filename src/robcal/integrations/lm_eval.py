@@ -30,6 +30,8 @@ from robcal.base.files import reading
 from robcal.base.types import LmEvalMetric
 from robcal.calibration.recalibration.maps import margins
 
+__all__ = ["Answers", "read_answers"]
+
 _RULE = "samples of lm-evaluation-harness are JSON objects, one a line"
 _FIX = "Pass a file samples_TASK_DATE.jsonl of lm_eval --log_samples, of a multiple-choice task"
 _FILTERED = re.compile(r"(?P<file>.+\.jsonl?):(?P<filter>[^/]+)")

@@ -25,6 +25,8 @@ from robcal.models import Normalized
 from robcal.models.small import mlp
 from robcal.smoothing.own_loop import ARAdaLS
 
+__all__ = ["ARAdaLSClassifier"]
+
 #: Fewest examples of a fit: some train, some are for validation.
 LEAST_EXAMPLES = 5
 

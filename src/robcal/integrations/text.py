@@ -25,6 +25,8 @@ from robcal.base.checks import refuse
 from robcal.base.types import Scores
 from robcal.robustness.scoring import score
 
+__all__ = ["OnEmbeddings", "score_text"]
+
 
 class OnEmbeddings(nn.Module):
     """A text classifier as a function of its token embeddings: (B, L, E) float32 → (B, Z) logits.

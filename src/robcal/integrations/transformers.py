@@ -20,6 +20,8 @@ except ModuleNotFoundError as error:
 from robcal.base.checks import refuse
 from robcal.smoothing.own_loop import IGNORED, ARAdaLS
 
+__all__ = ["TrainerSmoothing"]
+
 TrainerCallback: Any = import_extra("transformers", "transformers", "robcal.integrations.transformers").TrainerCallback
 
 #: Its state, beside the weights in a checkpoint.

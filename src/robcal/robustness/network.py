@@ -61,7 +61,7 @@ class Network:
     """A classifier on flat float32 inputs; make one inside `scoring_mode`.
 
     Args:
-        model: from inputs (B, *input_shape) to logits (B, Z).
+        model: from inputs `(B, *input_shape)` to logits (B, Z).
         input_shape: shape of one input.
         bounds: the box of flat inputs.
         device: where batches are sent.
