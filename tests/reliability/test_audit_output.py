@@ -133,8 +133,8 @@ def test_a_model_without_a_visible_gap_is_told_what_so_few_examples_could_not_sh
     assert gap.low < 0 < gap.high
     text = told(audit)
     assert "Calibrated as far as 2,000 examples can tell" in text
-    assert "Nothing was found that needs mending" in text
-    assert "four times as many make the intervals half as wide" in text
+    assert "Nothing needs mending" in text
+    assert "four times as many labelled examples make the intervals half as wide" in text
     overall, levels = (
         float(found) for found in re.findall(r"a gap of less than about ([\d.]+) percentage points", text)
     )
@@ -154,7 +154,7 @@ def test_gaps_of_both_signs_are_told_and_no_single_temperature_is_advised():
     assert "Most over-confident is level 0 of 0-9, the lowest score" in text
     assert "Most under-confident is level 9 of 0-9, the highest score" in text
     assert "One temperature cannot mend gaps of both signs" in text
-    assert "score-temperature" in text
+    assert "Recalibrate with a temperature that depends on the score." in text
 
 
 def test_errors_that_cancel_on_average_are_no_calibration():
@@ -331,7 +331,7 @@ def test_worst_lists_the_wrong_examples_by_confidence_then_score():
     for row in rows[:5]:
         for where, text in shown.items():
             assert f" {row.index} {row.label} {row.prediction} " in text, where
-    assert [row["index"] for row in audit.to_dict()["methods"][0]["worst"]] == wrong[:5]
+    assert [row["index"] for row in audit.to_dict()["methods"][0]["worst"]] == wrong
 
 
 def test_worst_without_scores_without_errors_and_without_examples():
@@ -367,7 +367,7 @@ def test_print_gives_plain_text_of_at_most_a_hundred_columns():
     assert max(map(len, text.splitlines())) <= 100
     assert max(map(len, audit.to_text(80).splitlines())) <= 80
     assert set(text) <= set(map(chr, range(32, 127))) | {"\n"}
-    assert len(text) < 5000
+    assert len(text) < 5600
     assert repr(audit) == (
         f"<Audit: An audit, 500 examples, ECE {audit.metrics['ece'].value:.4f}, over-confident, 5 levels of score, 2 "
         "groups by half>"

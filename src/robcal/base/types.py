@@ -365,7 +365,7 @@ class MethodResult:
         history: the epochs of the first seed's training run (empty in an audit of plain files).
         gallery: test images (empty for tables, and without images).
         remarks: what a reader must know of the method's runs before the numbers, a clause each.
-        worst: the wrong examples of highest confidence, a handful, in an audit (else empty).
+        worst: the wrong predictions of the first seed, highest confidence first (10,000 at most).
         repair: what a recalibration would repair, in an audit of enough examples (else None).
         floors: metric → what a perfectly calibrated model with these confidences measures ("ece", "shift_ece").
     """

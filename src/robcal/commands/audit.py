@@ -22,6 +22,7 @@ from robcal.commands.options import (
     Quiet,
     Weights,
     admit_factories,
+    check_csv,
 )
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_json, show_notes
 
@@ -161,7 +162,7 @@ def audit(
             "See robcal audit --help",
         )
     if worst is not None:
-        _check_worst(worst, overwrite)
+        check_csv(worst, overwrite=overwrite)
     if model is None:
         _refuse_beside(
             "predictions or a run", "these options are of --model", "Leave them out, or name a model by --model",
@@ -372,12 +373,6 @@ def _verdict(estimate: Any, metric: Metric) -> str:
     if estimate.low <= 0 <= estimate.high:
         return "cannot be told apart"
     return "better" if (estimate.value < 0) == metric.lower else "worse"
-
-
-def _check_worst(file: Path, overwrite: bool) -> None:
-    if file.suffix != ".csv":
-        refuse(f"--worst is {file}", "it names a .csv file, which lists all wrong examples", "Pass --worst FILE.csv")
-    check_output(file, overwrite=overwrite)
 
 
 def _check_run(run: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from robcal.base.checks import refuse
+from robcal.base.checks import check_output, refuse
 
 DATA_HELP = (
     "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | imagenet:PATH (folders or parquet) | npz:FILE (x_train, "
@@ -107,3 +107,14 @@ def own_options(context: typer.Context, method: str) -> list[str]:
             context.fail(f"Option '{flag}' requires an argument.")
         found.append(f"{name}={value}")
     return found
+
+
+def check_csv(file: Path, *, overwrite: bool) -> None:
+    """Refuse a file for --worst that is no .csv file, or is there already.
+
+    Raises:
+        InputError: if so.
+    """
+    if file.suffix != ".csv":
+        refuse(f"--worst is {file}", "it names a .csv file, which lists wrong predictions", "Pass --worst FILE.csv")
+    check_output(file, overwrite=overwrite)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from robcal.base.checks import check_output
-from robcal.commands.options import Factory, Json, Overwrite, Quiet, admit_factories
+from robcal.base.checks import check_output, refuse
+from robcal.commands.options import Factory, Json, Overwrite, Quiet, admit_factories, check_csv
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_json
 
 
@@ -22,6 +22,13 @@ def report(
         bool,
         typer.Option("--temperature", help="Show every run after temperature scaling on its validation split too."),
     ] = False,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="List the wrong predictions of every method's first seed in this CSV file, highest confidence first.",
+        ),
+    ] = None,
     factory: Factory = None,
     json: Json = False,
     overwrite: Overwrite = False,
@@ -39,15 +46,25 @@ def report(
     from robcal.base.storage import load_results
     from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
     from robcal.report import text_table, write_report
+    from robcal.report.flat import wrong_of_results
+    from robcal.report.page import write_page
     from robcal.report.text import findings_text, table_text
     from robcal.results.collect import report_runs
 
     admit_factories(factory)
     check_output(out, overwrite=overwrite)
+    if worst is not None:
+        check_csv(worst, overwrite=overwrite)
     measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
     if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
         if is_comparison(measured):
             record = load_comparison(measured)
+            if worst is not None:
+                refuse(
+                    f"--worst was given beside {measured}, which holds the figures of a comparison",
+                    "the examples are with its runs",
+                    "Name run directories, or audit one: robcal audit RUN --worst FILE.csv",
+                )
             written = write_comparison_report(record, out, overwrite=overwrite)
             if json:
                 show_json(record, [written])
@@ -58,8 +75,13 @@ def report(
     else:
         with open_reporter(quiet=quiet) as reporter:
             results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
-    written, width = write_report(results, out, overwrite=overwrite), min(columns(), MOST_COLUMNS)
+    files = [write_report(results, out, overwrite=overwrite)]
+    if worst is not None:
+        files.insert(0, write_page(lambda: wrong_of_results(results), worst, overwrite=True))
     if json:
-        show_json(results, [written])
+        show_json(results, files)
         return
-    typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n\n{written}")
+    width = min(columns(), MOST_COLUMNS)
+    typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n")
+    for path in files:
+        typer.echo(str(path))

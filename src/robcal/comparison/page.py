@@ -11,6 +11,7 @@ from typing import Any
 from robcal.base.metrics import metric_of
 from robcal.base.types import Results
 from robcal.comparison import page_figures, page_grids
+from robcal.comparison.advice import advice
 from robcal.comparison.blocks import LEGEND, TUNING, head_line, notes, options_text, tuning_texts
 from robcal.comparison.cost import COSTS
 from robcal.comparison.missing import footnotes
@@ -18,6 +19,7 @@ from robcal.comparison.plan import OUTCOMES
 from robcal.report import formatting, sections
 from robcal.report.fidelity import fidelity_section
 from robcal.report.formatting import clean_text
+from robcal.report.gallery import wrong_section
 from robcal.report.grid import Grid
 from robcal.report.layout import Numbers, Panel, Section
 from robcal.report.overall import flat
@@ -63,6 +65,7 @@ def comparison_html(record: Mapping[str, Any], details: Results | None = None) -
         "comparison.html.jinja",
         title=clean_text(record["title"]),
         subtitle=clean_text(head_line(record).partition(": ")[2]),
+        steps=advice(record),
         headline=_headline(record),
         answer=_answer(record),
         missing=[clean_text(line) for line in footnotes(record)],
@@ -216,7 +219,7 @@ def _sections(details: Results | None) -> list[Section]:
         sections.reliability_section,
         sections.levels_section,
         sections.training_section,
-        sections.gallery_section,
+        wrong_section,
         fidelity_section,
     )
     return [section for make in makers if (section := make(details)) is not None]

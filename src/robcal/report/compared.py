@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from robcal.base.types import Estimate, MethodResult, Results
 from robcal.report import formatting
@@ -24,8 +25,8 @@ MOST_TOLD = 3
 def comparison_headline(results: Results) -> str:
     """Return which methods are better calibrated than the first, which worse, and which cannot be told from it."""
     baseline, *others = results.methods
-    known = [method for method in others if _is_known(method)]
-    if not (known and _is_known(baseline)):
+    known = [method for method in others if is_known(method)]
+    if not (known and is_known(baseline)):
         return "No calibration error was measured for both methods, so they cannot be compared."
     by_verdict: dict[Verdict, list[MethodResult]] = {}
     for method in known:
@@ -36,22 +37,23 @@ def comparison_headline(results: Results) -> str:
 def comparisons(results: Results) -> tuple[str, ...]:
     """Write a sentence a pair of methods that is compared: each with the first, then the further pairs."""
     baseline, *others = results.methods
-    told = others if len(others) <= MOST_TOLD else [_lowest_ece(others)]
+    told = others if len(others) <= MOST_TOLD else [lowest_ece(others)]
     pairs = [(method.name, baseline.name) for method in told]
     pairs += [(first, second) for first, rivals in results.pairs.items() for second in rivals][:MOST_TOLD]
     return tuple(sentence for pair in pairs if (sentence := comparison(results, *pair)))
 
 
-def comparison(results: Results, first: str, second: str) -> str:
+def comparison(results: Results, first: str, second: str, metrics: Iterable[str] = tuple(TOLD)) -> str:
     """Return what the first of two methods is better in, what it is worse in, by how much, and what cannot be told.
 
     Args:
         results: both methods, and their paired difference if there is one.
         first: key of a method.
         second: key of another.
+        metrics: which are told, of `TOLD`.
 
     Returns:
-        A sentence, never more certain than the intervals; "" where no metric of `TOLD` was measured of both.
+        A sentence, never more certain than the intervals; "" where none of the metrics was measured of both.
 
     >>> methods = tuple(MethodResult(name, name) for name in "AB")
     >>> found = {"ece": Estimate(-0.03, -0.04, -0.02)}
@@ -59,7 +61,7 @@ def comparison(results: Results, first: str, second: str) -> str:
     'B against A: better in ECE by 0.0300 [0.0200, 0.0400].'
     """
     parts: dict[str, list[str]] = {}
-    for metric in TOLD:
+    for metric in metrics:
         difference = _difference(results, metric, first, second)
         if difference is not None:
             verdict = compare(results, metric, first, second)
@@ -155,9 +157,11 @@ def _with_unit(value: str, ends: str) -> str:
     return " ".join(filter(None, (number, ends, unit)))
 
 
-def _is_known(method: MethodResult) -> bool:
+def is_known(method: MethodResult) -> bool:
+    """Return whether its ECE was measured."""
     return "ece" in method.metrics and math.isfinite(method.metrics["ece"].value)
 
 
-def _lowest_ece(methods: list[MethodResult]) -> MethodResult:
-    return min(methods, key=lambda method: method.metrics["ece"].value if _is_known(method) else math.inf)
+def lowest_ece(methods: list[MethodResult]) -> MethodResult:
+    """Return the method with the lowest ECE."""
+    return min(methods, key=lambda method: method.metrics["ece"].value if is_known(method) else math.inf)

@@ -55,6 +55,11 @@ class Rows:
         """Name several rows as a subject: "level 3 is", "levels 0 to 2 and 5 are", "40 are", "all are"."""
         if len(rows) == len(self.rows) > 1:
             return "all are" if len(rows) > 2 else "both are"
+        names = self.which(rows)
+        return f"{names or len(rows)} {'are' if len(rows) > 1 else 'is'}"
+
+    def which(self, rows: Sequence[GroupRow]) -> str:
+        """Name several rows: "level 3", "levels 0 to 2 and 5"; "" where they are too many."""
         names = [clean_text(row.group) for row in rows]
         if self.words:
             places = [self.rows.index(row) for row in rows]
@@ -62,9 +67,8 @@ class Rows:
         else:
             names = [_quoted(name) for name in names]
         if len(names) > MAX_NAMED:
-            return f"{len(rows)} are"
-        plural, verb = ("s", "are") if len(rows) > 1 else ("", "is")
-        return f"{self.noun}{plural} {joined(names)} {verb}"
+            return ""
+        return f"{self.noun}{'s' if len(rows) > 1 else ''} {joined(names)}"
 
 
 def headline_of_one(method: MethodResult, name: str) -> str:
@@ -206,6 +210,15 @@ def _bin_sentence(point: ReliabilityPoint, name: str, side: Side) -> str:
         f"{formatting.percent(point.upper, 0)} ({formatting.percent(point.share)} of the examples): there it is right "
         f"{formatting.percent(point.accuracy)} of the time instead of {formatting.percent(point.confidence)}."
     )
+
+
+def points_interval(gap: Estimate) -> str:
+    """Write a signed gap and its interval in percentage points.
+
+    >>> points_interval(Estimate(0.282, 0.121, 0.427))
+    '+28.2 [+12.1, +42.7] percentage points'
+    """
+    return f"{_signed_points(gap)} percentage points"
 
 
 def _signed_points(gap: Estimate) -> str:

@@ -1,15 +1,16 @@
-"""Results as flat rows: dictionaries for a data frame, and the wrong examples as CSV."""
+"""Results as flat rows: dictionaries for a data frame, and the wrong predictions as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
 from typing import Any
 
-from robcal.base.types import Estimate, GroupRow, MethodResult, Results, WrongExample
+from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, MethodResult, Results, WrongExample
 from robcal.report.directions import direction_of, examples_of, row_gap
+from robcal.report.verdicts import titles
 
 _VERDICTS = {"over": "over-confident", "under": "under-confident"}
 
@@ -29,18 +30,37 @@ def flat_rows(results: Results) -> list[dict[str, Any]]:
     return [_overall(method), *rows]
 
 
-def wrong_rows_csv(rows: Iterable[WrongExample]) -> str:
-    """Write wrong examples as CSV with a header; scores at full precision, cells without a value empty.
+#: Results list at most so many wrong predictions of a method, those of highest confidence.
+MOST_LISTED = 10_000
 
-    >>> print(wrong_rows_csv([WrongExample(7, 1, 0, 0.75)]), end="")
-    index,label,prediction,confidence,score,level
+
+def wrong_csv(wrong: Mapping[str, Iterable[WrongExample]], score_name: str) -> str:
+    """Write wrong predictions as CSV with a header; numbers at full precision, cells without a value empty.
+
+    Args:
+        wrong: title of a method → its wrong predictions; the titles are a column where there are several.
+        score_name: what the levels are cut by; the column is "distance" for adversarial robustness, else "score".
+
+    >>> print(wrong_csv({"A": [WrongExample(7, 1, 0, 0.75)]}, ROBUSTNESS), end="")
+    index,label,prediction,confidence,distance,level
     7,1,0,0.75,,
     """
+    score, several = "distance" if score_name == ROBUSTNESS else "score", len(wrong) > 1
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([field.name for field in fields(WrongExample)])
-    writer.writerows(["" if value is None else value for value in astuple(row)] for row in rows)
+    names = [score if field.name == "score" else field.name for field in fields(WrongExample)]
+    writer.writerow(["method", *names] if several else names)
+    for title, rows in wrong.items():
+        for row in rows:
+            cells = ["" if value is None else value for value in astuple(row)]
+            writer.writerow([title, *cells] if several else cells)
     return buffer.getvalue()
+
+
+def wrong_of_results(results: Results) -> str:
+    """Write the wrong predictions that results list, of every method, as CSV (see `wrong_csv`)."""
+    names = titles(results)
+    return wrong_csv({names[method.name]: method.worst for method in results.methods}, results.score_name)
 
 
 def _overall(method: MethodResult) -> dict[str, Any]:

@@ -46,6 +46,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file that the page holds, behind a link."""
+
+    text: str
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading, sentences, and what belongs to them: tables, figures with their numbers, images, folded tables."""
 
@@ -57,3 +66,4 @@ class Section:
     galleries: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
     tables: tuple[Numbers, ...] = ()
     folded: tuple[Numbers, ...] = ()
+    download: Download | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 
 from robcal.base.types import GroupRow, MethodResult, Repair, Results
@@ -13,6 +12,9 @@ from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import Numbers
 from robcal.report.verdicts import titles
 from robcal.report.wording import wording
+
+#: So many of the wrong predictions a table shows.
+SHOWN_WORST = 5
 
 _COLUMNS = ("Examples", "Confidence", "Accuracy", "Gap", "ECE", "Verdict")
 _VERDICTS = {"over": "over-confident", "under": "under-confident", "unclear": "cannot be told", "unknown": NOTHING}
@@ -53,17 +55,17 @@ def method_group_numbers(results: Results, grouping: str) -> Numbers:
 
 def worst_numbers(results: Results) -> Numbers:
     """Return the wrong examples of highest confidence as a table; classes by name where they have names."""
-    method, named = results.methods[0], _class_names(results)
-    scored = any(row.score is not None for row in method.worst)
+    method, classes = results.methods[0], _class_names(results)
+    scored = any(row.score is not None for row in method.worst[:SHOWN_WORST])
     rows = tuple(
         (
             str(row.index),
-            named[row.label],
-            named[row.prediction],
+            classes.get(row.label, str(row.label)),
+            classes.get(row.prediction, str(row.prediction)),
             formatting.percent(row.confidence, 2),
             *((formatting.significant(row.score), str(row.level)) if scored else ()),
         )
-        for row in method.worst
+        for row in method.worst[:SHOWN_WORST]
     )
     more = (wording(results).value, "Level") if scored else ()
     return Numbers(
@@ -87,10 +89,10 @@ def span(low: str, high: str) -> str:
     return f"{low}\u00a0to\u00a0{high}"
 
 
-def _class_names(results: Results) -> Sequence[str]:
-    """What every class is called: "ship (8)" where classes have names, else "8"."""
-    names = [clean_text(name) for name in results.dataset["class_names"]]
-    return [name if name == str(k) else f"{name} ({k})" for k, name in enumerate(names)]
+def _class_names(results: Results) -> dict[int, str]:
+    """What classes are called that have a name: "ship (8)"."""
+    names = [clean_text(name) for name in results.dataset.get("class_names", ())]
+    return {k: f"{name} ({k})" for k, name in enumerate(names) if name != str(k)}
 
 
 def _cells(row: GroupRow) -> tuple[str, ...]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from robcal.base.types import Estimate, GalleryItem, MethodResult, Results
+from robcal.base.types import Estimate, MethodResult, Results
 from robcal.report import figures, formatting, plotted
 from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
 from robcal.report.formatting import NOTHING, clean_text
-from robcal.report.layout import LegendItem, Numbers, Panel, Picture, Section
+from robcal.report.gallery import wrong_section
+from robcal.report.layout import LegendItem, Numbers, Panel, Section
 from robcal.report.level_table import floor_sentence
-from robcal.report.row_tables import level_numbers, method_group_numbers, repair_numbers, span, worst_numbers
+from robcal.report.row_tables import level_numbers, method_group_numbers, repair_numbers, span
 from robcal.report.svg import METHOD_COLOURS, method_role
 from robcal.report.verdicts import titles
 from robcal.report.wording import wording
@@ -24,32 +23,21 @@ from robcal.report.wording import wording
 MAX_EPOCH_ROWS = 40
 #: A figure of user-defined groups shows at most so many (the table shows all).
 MAX_GROUPS_DRAWN = 15
-#: Images up to this size are enlarged pixel by pixel.
-SMALL_IMAGE = 96
 
 
 def sections(results: Results) -> tuple[Section, ...]:
     """Every section that has data, in reading order."""
     makers: tuple[Callable[[Results], Section | None], ...] = (
-        worst_section,
         reliability_section,
         levels_section,
         groups_section,
         repair_section,
+        wrong_section,
         training_section,
         shift_section,
-        gallery_section,
         fidelity_section,
     )
     return tuple(section for make in makers if (section := make(results)) is not None)
-
-
-def worst_section(results: Results) -> Section | None:
-    """Return the wrong examples of highest confidence, of an audit."""
-    if len(results.methods) != 1 or not results.methods[0].worst:
-        return None
-    lead = "audit.worst(20) lists more of them, robcal audit --worst FILE.csv writes all."
-    return Section("worst", "Wrong and sure", lead, tables=(worst_numbers(results),))
 
 
 def repair_section(results: Results) -> Section | None:
@@ -241,18 +229,6 @@ def shift_section(results: Results) -> Section | None:
     return Section("shift", "Under distribution shift", lead, panels=tuple(panels)) if panels else None
 
 
-def gallery_section(results: Results) -> Section | None:
-    """Test images that the model got wrong, least robust and most confident."""
-    names = titles(results)
-    galleries = tuple(
-        (names[method.name], tuple(_picture(item) for item in method.gallery))
-        for method in results.methods
-        if method.gallery
-    )
-    lead = "Test images that are easily flipped, and that the model got wrong while being sure."
-    return Section("gallery", "Wrong, fragile and sure", lead, galleries=galleries) if galleries else None
-
-
 def _level_numbers(results: Results, quantity: str, title: str) -> Numbers:
     """One quantity of every level, a column a method."""
     names = titles(results)
@@ -356,29 +332,3 @@ def _shift_numbers(results: Results, quantity: str, title: str, percent: bool, p
                 rows.append((clean_text(corruption), names[method.name], *cells))
     columns = ("Corruption", "Method", *(f"Severity {severity}" for severity in severities))
     return Numbers(title, columns, tuple(rows))
-
-
-def _picture(item: GalleryItem) -> Picture:
-    label, prediction = clean_text(item.label), clean_text(item.prediction)
-    facts = [
-        ("predicted", prediction),
-        ("is", label),
-        ("confidence", formatting.percent(item.confidence)),
-    ]
-    if item.distance is not None:
-        facts.append(("distance", formatting.significant(item.distance)))
-    if item.level is not None:
-        facts.append(("level", str(item.level)))
-    facts.append(("index", str(item.index)))
-    size = _png_size(item.image_png)
-    source = f"data:image/png;base64,{base64.b64encode(item.image_png).decode('ascii')}" if size else ""
-    alt = f"Test image {item.index}: {label}, predicted {prediction}"
-    return Picture(source, alt, bool(size) and max(size) <= SMALL_IMAGE, tuple(facts))
-
-
-def _png_size(data: bytes) -> tuple[int, int] | tuple[()]:
-    """Width and height of a PNG, or () where the bytes are none."""
-    if len(data) < 24 or not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return ()
-    width, height = struct.unpack(">II", data[16:24])
-    return width, height

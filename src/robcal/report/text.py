@@ -53,7 +53,7 @@ def text_report(results: Results, *, width: int = WIDTH) -> str:
 def findings_text(results: Results, *, width: int = WIDTH) -> str:
     """Write the headline, what stands below it, and the next steps as plain text."""
     paragraphs = [_wrapped(text, width) for text in (headline(results), *answer(results))]
-    steps = [_wrapped(step, width, "  - ") for step in next_steps(results)]
+    steps = [_wrapped(str(step), width, "  - ") for step in next_steps(results)]
     return "\n\n".join([*paragraphs, *(["\n".join(["Next:", *steps])] if steps else [])])
 
 

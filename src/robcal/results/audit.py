@@ -16,13 +16,11 @@ from robcal.base.checks import (
     IntArray,
     check_labels,
     check_num_levels,
-    check_output,
     check_positive_int,
     check_scores,
     refuse,
 )
 from robcal.base.encoding import plain
-from robcal.base.files import replacing
 from robcal.base.levels import assign_levels
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import is_scores_file, provenance
@@ -50,15 +48,13 @@ from robcal.calibration.conditional import (
 from robcal.calibration.metrics import checked
 from robcal.calibration.prob_rows import check_rows
 from robcal.report import write_report
-from robcal.report.flat import flat_rows, wrong_rows_csv
+from robcal.report.flat import MOST_LISTED, flat_rows, wrong_csv
 from robcal.report.notebook import notebook_html
+from robcal.report.page import write_page
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
 from robcal.results.repair import Validation, repair_of, why_no_repair
 from robcal.runs.hard_labels import hard_label_remarks
-
-#: Wrong examples of highest confidence that the text and the report show.
-SHOWN_WORST = 5
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,8 @@ class Examples:
         confidence: (N,) top-label confidence.
         prediction: (N,) predicted class.
         label: (N,) true class.
-        score: (N,) score, or None.
-        level: (N,) level, or None.
+        score: (N,) score, NaN where an example has none; or None.
+        level: (N,) level, -1 where an example has none; or None.
     """
 
     confidence: AnyFloatArray
@@ -97,8 +93,8 @@ class Examples:
                 label=int(self.label[at]),
                 prediction=int(self.prediction[at]),
                 confidence=float(self.confidence[at]),
-                score=None if self.score is None else float(self.score[at]),
-                level=None if self.level is None else int(self.level[at]),
+                score=None if self.score is None or np.isnan(self.score[at]) else float(self.score[at]),
+                level=None if self.level is None or self.level[at] < 0 else int(self.level[at]),
             )
             for at in order
         )
@@ -182,10 +178,8 @@ class Audit:
         Raises:
             InputError: if the file exists and `overwrite` is false.
         """
-        target = check_output(Path(path), overwrite=overwrite)
-        with replacing(target) as temporary:
-            temporary.write_text(wrong_rows_csv(self._examples().worst()), encoding="utf-8", newline="")
-        return target
+        wrong = {"": self._examples().worst()}
+        return write_page(lambda: wrong_csv(wrong, self.results.score_name), path, overwrite=overwrite)
 
     def _examples(self) -> Examples:
         if self.examples is None:
@@ -394,7 +388,7 @@ def _audited(
     sizes, lowest = [row.n for row in method.levels], wording_of(score_name).lowest
     basis = _notes(len(top), num_levels, sizes, bins, confidence, options["resamples"], lowest)
     notes = (*basis, _resolution(top.residual, num_levels), *notes)
-    method = dataclasses.replace(method, worst=examples.worst(SHOWN_WORST))
+    method = dataclasses.replace(method, worst=examples.worst(MOST_LISTED))
     results = Results(
         title, dataset, (method,), notes=notes, provenance=provenance(seed=seed), score_name=score_name,
     )  # fmt: skip

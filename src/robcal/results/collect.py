@@ -27,6 +27,7 @@ from robcal.base.types import (
     ReliabilityBin,
     Results,
     ShiftCell,
+    WrongExample,
 )
 from robcal.calibration.binning import bin_index, total
 from robcal.calibration.conditional import joint_confidence, level_table, reliability_bins, trend_tests
@@ -36,6 +37,8 @@ from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.calibration.replicates import RESAMPLES, Replicated, Resampling, over_seeds
 from robcal.calibration.seeds import average_over_seeds, paired_difference, seed_mean, shared_part
 from robcal.calibration.weighted import METRICS
+from robcal.report.flat import MOST_LISTED
+from robcal.results.audit import Examples
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import hard_label_remarks
 from robcal.runs.measure import Measured, gallery, measure_run, told_apart
@@ -168,8 +171,21 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
         history=tuple(runs[0].history),
         gallery=gallery(runs[0], level_of[0]) if levels else (),
         remarks=hard_label_remarks({run.seed: run.history for run in runs}),
+        worst=_wrong(runs[0], level_of[0] if levels else None),
         floors=_floors(probs, shifted),
     )
+
+
+def _wrong(run: Measured, levels: IntArray | None) -> tuple[WrongExample, ...]:
+    """The wrong predictions of a run; score and level are those of the test examples that were scored."""
+    score, level = np.full(len(run), np.nan), np.full(len(run), -1)
+    scored = slice(None) if run.scored is None else run.scored
+    if run.distance is not None:
+        score[scored] = run.distance
+    if levels is not None:
+        level[scored] = levels
+    examples = Examples(run.confidence, run.probs.argmax(1), run.labels, score, level)
+    return examples.worst(MOST_LISTED)
 
 
 def _floors(probs: Sequence[Any], shifted: Sequence[_Shifted]) -> dict[str, float]:
