@@ -74,11 +74,12 @@ evidence: $(VENV)/.wheel
 	$(BIN)/robcal train $(RECIPE) --method ar-adals --scores $(RUNS)/train.parquet --scores $(RUNS)/val.parquet --out $(RUNS)/cifar10-ar-adals
 	$(BIN)/python benchmarks/evidence.py $(RUNS)/cifar10-plain $(RUNS)/cifar10-ar-adals --hardware "$(HARDWARE)" --out docs/evidence/claim.md
 
-# The pages of docs/evidence/real: published networks and the answers of people, from a folder of data (benchmarks/real/networks.py
-# says which): about twenty minutes on two cores; what is measured already is kept.
+# The pages of docs/evidence/real: published networks, natural shifts and the answers of people, from a folder of data
+# (benchmarks/real/networks.py says which): about an hour on two cores; what is measured already is kept.
 DATA ?= ../shared/data
 real: $(VENV)/.wheel
-	$(BIN)/python benchmarks/published.py --data $(DATA) --out docs/evidence/real
+	$(PIP) install -q --no-deps $$(grep -E '^efficientnet' benchmarks/requirements.txt)
+	$(BIN)/python benchmarks/published.py --data $(DATA) --work $(RUNS)/real --out docs/evidence/real
 
 # The comparisons of docs/evidence/small-networks.md: about four hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
 STUDY := --cache $(RUNS)/study --no-report --overwrite

@@ -1,8 +1,9 @@
 """Measure robcal on published networks and against people, and write the pages: `make real`.
 
-Usage: python benchmarks/published.py --data FOLDER [--limit 5000] --out docs/evidence/real
+Usage: python benchmarks/published.py --data FOLDER [--limit 5000] --work runs/real --out docs/evidence/real
 
-A network that claim.json or people.json of the folder holds already is not measured again: a stopped run goes on.
+A network that claim.json, people.json or natural.json of the folder holds already is not measured again, and distances
+are kept as they are found: a run that was stopped (Ctrl-C) goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from real import claim, page, people
+from real import claim, natural, page, people
 from robcal.base.files import replacing
 
 
@@ -26,12 +27,15 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=int, default=5000, help="examples of a network that get an adversarial distance"
     )
-    parser.add_argument("--out", type=Path, required=True, help="the folder of claim.json, people.json and the pages")
+    parser.add_argument("--work", type=Path, required=True, help="adversarial distances are kept here")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the JSON files and the pages")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    for module, stem in ((claim, "claim"), (people, "people")):
-        records = measured(options.out / f"{stem}.json", module.jobs(options.data, options.limit), module.record)
+    for module, stem in ((claim, "claim"), (people, "people"), (natural, "natural")):
+        records = measured(
+            options.out / f"{stem}.json", module.jobs(options.data, options.limit, options.work), module.record
+        )
         text = getattr(page, stem)(records)
         write(options.out / f"{stem}.md", text)
         print(text)

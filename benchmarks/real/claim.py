@@ -1,12 +1,15 @@
 """Measure the paper's first claim on published networks: by which score are inputs miscalibrated, repaired or not?
 
-Every network is repaired on one part of its held-out examples and measured on another. Levels are tenths of a score of
-the measured examples: adversarial distance, the network's own logit margin, the margin of another network (the referee)
-and a random order. The gap is mean confidence minus accuracy.
+Every network is repaired on one part of its held-out examples and measured on another; where there is one small set, by
+cross-fitting. Levels are tenths of a score of the measured examples: adversarial distance, the network's own logit
+margin, the margin of another network (the referee), the loss of the label and a random order. The gap is mean
+confidence minus accuracy.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +17,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import log_softmax
 from scipy.stats import chi2, norm
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
 
+from real import imagenet
 from real.networks import Predictions, cifar10_test, halves, image_jobs, published_logits, published_resnet, run
 from real.tables import Network, adult, sentences
-from robcal import Recalibrator, assign_levels, score
+from robcal import Recalibrator, assign_levels
 from robcal.base.checks import FloatArray, IntArray
+from robcal.base.types import Scores
 from robcal.calibration import calibration_error, calibration_error_interval, negative_log_likelihood
 from robcal.calibration.recalibration.maps import margins
+from robcal.robustness.shards import score_in_shards
 
-LEVELS = 10
+LEVELS, FOLDS = 10, 10
+#: A score that knows the label, so that its lowest level holds wrong predictions by construction.
+LOSS = "loss, largest first"
 VARIANTS = ("none", "temperature", "auto")
 
 
@@ -49,23 +60,62 @@ class Measured:
     passes: float | None = None
 
 
-def jobs(folder: Path, limit: int) -> dict[str, Callable[[], Measured]]:
-    """Name every network whose data the folder holds, with what measures it; `limit` examples get a distance."""
-    found: dict[str, Callable[[], Measured]] = image_jobs(folder, resnet50, resnet, limit)
+def jobs(folder: Path, limit: int, work: Path) -> dict[str, Callable[[], Measured]]:
+    """Name every network whose data the folder holds, with what measures it.
+
+    Args:
+        folder: of the data.
+        limit: examples of a network that get a distance.
+        work: folder that keeps distances, finished or not.
+    """
+    found: dict[str, Callable[[], Measured]] = image_jobs(folder, resnet50, resnet, limit, work)
     if (folder / "tabular/adult.data").is_file():
-        found["network of 100 units, UCI Adult"] = lambda: small(adult(folder), limit)
+        found["network of 100 units, UCI Adult"] = lambda: small(adult(folder), limit, work)
     if (folder / "text/stsa.binary.train").is_file():
-        found["network of 100 units, SST-2"] = lambda: small(sentences(folder), limit)
+        found["network of 100 units, SST-2"] = lambda: small(sentences(folder)[0], limit, work)
+    if imagenet.at_hand(folder):
+        found["EfficientNet-lite0, ImageNet"] = lambda: efficientnet(folder, limit, work)
     return found
 
 
 def repaired(found: Predictions, scores: dict[str, FloatArray], passes: float | None = None) -> Measured:
     """Repair a network on its validation examples, by one temperature and by `auto`."""
-    fitted = {variant: Recalibrator(variant).fit(*found.val) for variant in VARIANTS}
+    fitted = repairs(*found.val)
     probs = {variant: one.predict_proba(found.test[0]) for variant, one in fitted.items()}
-    order = np.random.default_rng(0).random(len(found.test[1]))
-    every = {**scores, "margin": margins(found.test[0]), "random order": order}
-    return Measured(found.name, found.test[1], probs, str(fitted["auto"].method), every, passes)
+    return measured(found.name, *found.test, probs, str(fitted["auto"].method), scores, passes)
+
+
+def repairs(logits: FloatArray, labels: IntArray) -> dict[str, Recalibrator]:
+    """Fit every repair that is compared."""
+    return {variant: Recalibrator(variant).fit(logits, labels) for variant in VARIANTS}
+
+
+def measured(
+    name: str,
+    logits: FloatArray,
+    labels: IntArray,
+    probs: dict[str, FloatArray],
+    chosen: str,
+    scores: dict[str, FloatArray],
+    passes: float | None,
+) -> Measured:
+    """Add the scores that logits and labels give, and a random order."""
+    order = np.random.default_rng(0).random(len(labels))
+    likely = log_softmax(logits.astype(float), axis=1)[np.arange(len(labels)), labels]
+    every = {**scores, "margin": margins(logits), LOSS: likely, "random order": order}
+    return Measured(name, labels, probs, chosen, every, passes)
+
+
+def cross_repaired(logits: FloatArray, labels: IntArray) -> tuple[dict[str, FloatArray], str]:
+    """Repair every tenth of a small set on the other nine; return probabilities by variant, and what `auto` chose."""
+    probs = {variant: np.empty(logits.shape) for variant in VARIANTS}
+    chosen: Counter[str] = Counter()
+    for fit_rows, rows in KFold(FOLDS, shuffle=True, random_state=0).split(logits):
+        fitted = repairs(logits[fit_rows], labels[fit_rows])
+        chosen[str(fitted["auto"].method)] += 1
+        for variant, one in fitted.items():
+            probs[variant][rows] = one.predict_proba(logits[rows])
+    return probs, ", ".join(f"{name} ({count} of {FOLDS} folds)" for name, count in chosen.most_common())
 
 
 def resnet50(folder: Path, name: str, other: str) -> Measured:
@@ -74,32 +124,61 @@ def resnet50(folder: Path, name: str, other: str) -> Measured:
     return repaired(logits[name], {"margin of another network": margins(logits[other].test[0])})
 
 
-def resnet(folder: Path, depth: int, limit: int) -> Measured:
+def resnet(folder: Path, depth: int, limit: int, work: Path) -> Measured:
     """Measure a published ResNet on CIFAR-10 (JPEG): half of the test images repair, `limit` others are measured."""
     images, labels = cifar10_test(folder)
     val, test = halves(len(labels), limit)
     network = published_resnet(folder, depth)
     parts = [(run(network, images[rows]), labels[rows]) for rows in (val, test)]
     referee = margins(run(published_resnet(folder, 32), images[test]))
-    distance, passes = distances(network, images[test], (0.0, 1.0))
-    found = Predictions(f"ResNet-{depth}, CIFAR-10 (JPEG)", *parts)
+    name = f"ResNet-{depth}, CIFAR-10 (JPEG)"
+    distance, passes = distances(network, images[test].numpy(), (0.0, 1.0), work / f"{name}.parquet")
+    found = Predictions(name, *parts)
     return repaired(found, {"adversarial distance": distance, "margin of another network": referee}, passes)
 
 
-def small(found: Network, limit: int) -> Measured:
+def small(found: Network, limit: int, work: Path) -> Measured:
     """Measure a network of a table or of sentences; its inputs have no bounds."""
     inputs, labels = found.test[0][:limit], found.test[1][:limit]
     predictions = Predictions(
         found.name, (run(found.model, found.val[0]), found.val[1]), (run(found.model, inputs), labels)
     )
-    distance, passes = distances(found.model, inputs, None)
+    distance, passes = distances(found.model, inputs.numpy(), None, work / f"{found.name}.parquet")
     return repaired(predictions, {"adversarial distance": distance}, passes)
 
 
-def distances(network: torch.nn.Module, inputs: torch.Tensor, box: Any) -> tuple[FloatArray, float]:
+def efficientnet(folder: Path, limit: int, work: Path) -> Measured:
+    """Measure the published EfficientNet-lite0 on one image of each ImageNet class; there is one set: cross-fitted."""
+    name, (images, labels, logits) = "EfficientNet-lite0, ImageNet", imagenet.read_sample(folder)
+    network = imagenet.published_efficientnet(folder, images, logits)
+    rows = np.random.default_rng(0).permutation(len(labels))[:limit]
+    scores = scored(network, images[rows], (0.0, 1.0), work / f"{name}.parquet", batch_size=32)
+    imagenet.check_alike(scores.margin, margins(logits[rows]))
+    repaired_probs = cross_repaired(logits[rows], labels[rows])
+    found = {"adversarial distance": scores.distance}
+    return measured(name, logits[rows], labels[rows], *repaired_probs, found, float(scores.passes.mean()))
+
+
+def distances(network: torch.nn.Module, inputs: NDArray[Any], box: Any, kept: Path) -> tuple[FloatArray, float]:
     """Return the distance of every input to the nearest one with another label, and the mean passes that it took."""
-    scores = score(network, inputs, method="auto", box=box)
+    scores = scored(network, inputs, box, kept)
     return scores.distance, float(scores.passes.mean())
+
+
+def scored(network: torch.nn.Module, inputs: NDArray[Any], box: Any, kept: Path, batch_size: int = 256) -> Scores:
+    """Score every input by `auto`.
+
+    Args:
+        network: to score.
+        inputs: (N, …) as `robcal.score` takes them.
+        box: of the inputs.
+        kept: file of the finished scores; a scoring that was stopped goes on from the last full batch.
+        batch_size: of `robcal.score`.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(inputs)).hexdigest()[:16]
+    about = {"network": kept.stem, "inputs": digest}
+    return score_in_shards(network, inputs, out=kept, about=about, method="auto", box=box, shard_size=batch_size,
+                           batch_size=batch_size)  # fmt: skip
 
 
 def record(one: Measured) -> dict[str, Any]:
@@ -108,9 +187,13 @@ def record(one: Measured) -> dict[str, Any]:
     for variant, probs in one.probs.items():
         rows[variant] = {
             "accuracy": float((probs.argmax(1) == one.labels).mean()),
+            "confidence": float(probs.max(1).mean()),
             "ece": [float(calibration_error(probs, one.labels)), *calibration_error_interval(probs, one.labels)],
             "nll": float(negative_log_likelihood(probs, one.labels)),
-            "levels": {name: level_gaps(probs, one.labels, values) for name, values in one.scores.items()},
+            "levels": {
+                name: level_gaps(probs, one.labels, assign_levels(values, LEVELS))
+                for name, values in one.scores.items()
+            },
         }
     within = {}
     if "adversarial distance" in one.scores:
@@ -119,25 +202,33 @@ def record(one: Measured) -> dict[str, Any]:
             "within margin": within, "regression": regression(one)}  # fmt: skip
 
 
-def level_gaps(probs: FloatArray, labels: IntArray, values: FloatArray) -> dict[str, Any]:
-    """Measure accuracy, confidence and gap of each tenth of a score, and how far the gaps are from 0 beyond chance.
+def level_gaps(probs: FloatArray, labels: IntArray, level: IntArray) -> dict[str, Any]:
+    """Measure accuracy, confidence and gap of each level, and how far the gaps are from 0 beyond chance.
 
     `rms` is the root mean square of the gaps over the levels with their sampling variance subtracted (0 where the
-    variance is larger); `outside` counts the levels whose 95% interval leaves out 0.
+    variance is larger); `outside` counts the levels whose 95% interval leaves out 0. A level of fewer than two examples
+    has no gap.
     """
-    level = assign_levels(values, LEVELS)
     confidence, correct = probs.max(1), probs.argmax(1) == labels
+    residual = confidence - correct
     rows = [np.flatnonzero(level == number) for number in range(LEVELS)]
-    gap = np.array([(confidence[row] - correct[row]).mean() for row in rows])
-    error = np.array([(confidence[row] - correct[row]).std(ddof=1) / np.sqrt(len(row)) for row in rows])
+    filled = [row for row in rows if len(row) > 1]
+    gap = np.array([residual[row].mean() for row in filled])
+    error = np.array([residual[row].std(ddof=1) / np.sqrt(len(row)) for row in filled])
+    halves = iter((norm.ppf(0.975) * error).tolist())
     return {
-        "accuracy": [float(correct[row].mean()) for row in rows],
-        "confidence": [float(confidence[row].mean()) for row in rows],
-        "gap": gap.tolist(),
-        "half": (norm.ppf(0.975) * error).tolist(),
+        "accuracy": means(correct, rows),
+        "confidence": means(confidence, rows),
+        "gap": means(residual, rows),
+        "half": [next(halves) if len(row) > 1 else None for row in rows],
         "rms": float(np.sqrt(max(0.0, (gap**2 - error**2).mean()))),
         "outside": int((abs(gap) > norm.ppf(0.975) * error).sum()),
     }
+
+
+def means(values: FloatArray, rows: list[IntArray]) -> list[float | None]:
+    """Return the mean of each level, None where it has fewer than two examples."""
+    return [float(values[row].mean()) if len(row) > 1 else None for row in rows]
 
 
 def near_and_far(probs: FloatArray, labels: IntArray, scores: dict[str, FloatArray]) -> list[float]:
@@ -168,7 +259,7 @@ def regression(one: Measured) -> dict[str, list[float]]:
     base = np.stack([np.log(top / (1 - top)), quantiles(one.scores["margin"])], axis=1)
     found = {}
     for name, values in one.scores.items():
-        if name != "margin":
+        if name not in ("margin", LOSS):
             design = np.column_stack([base, quantiles(values)])
             coefficient, less, more = (
                 fit(design, correct)[-1],

@@ -1,7 +1,8 @@
 """Published networks and their inputs, read from a folder of data that is not part of the repository.
 
-A folder holds `resnet50-cifar10-logits`, `pretrained/resnet-cifar10`, `cifar10`, `cifar10h`, `tabular` and `text`; a
-part that is absent is left out of the page.
+A folder holds `resnet50-cifar10-logits`, `pretrained/resnet-cifar10`, `pretrained/efficientnet-lite0`, `cifar10`,
+`cifar10h`, `cifar10-natural-shift`, `tinyimagenet32`, `imagenet-sample1000`, `tabular` and `text`; a part that is
+absent is left out of the pages.
 """
 
 from __future__ import annotations
@@ -112,14 +113,17 @@ def published_logits(folder: Path) -> dict[str, Predictions]:
     return found
 
 
-def image_jobs(folder: Path, resnet50: Callable[..., Any], resnet: Callable[..., Any], limit: int) -> dict[str, Any]:
+def image_jobs(
+    folder: Path, resnet50: Callable[..., Any], resnet: Callable[..., Any], limit: int, work: Path
+) -> dict[str, Any]:
     """Name every network of images whose data the folder holds, with what is done with it: a call without arguments.
 
     Args:
         folder: of the data.
         resnet50: (folder, name, name of the same network trained by the other loss) → result.
-        resnet: (folder, depth, limit) → result.
+        resnet: (folder, depth, limit, work) → result.
         limit: images that are measured.
+        work: folder that keeps distances.
     """
     found: dict[str, Any] = {}
     if (folder / "resnet50-cifar10-logits").is_dir():
@@ -127,7 +131,7 @@ def image_jobs(folder: Path, resnet50: Callable[..., Any], resnet: Callable[...,
             found[name] = partial(resnet50, folder, name, other)
     if (folder / "pretrained/resnet-cifar10").is_dir() and (folder / "cifar10").is_dir():
         for depth in (20, 56):
-            found[f"ResNet-{depth}, CIFAR-10 (JPEG)"] = partial(resnet, folder, depth, limit)
+            found[f"ResNet-{depth}, CIFAR-10 (JPEG)"] = partial(resnet, folder, depth, limit, work)
     return found
 
 

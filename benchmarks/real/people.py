@@ -59,9 +59,9 @@ class Judged:
     scores: dict[str, FloatArray]
 
 
-def jobs(folder: Path, limit: int) -> dict[str, Callable[[], Judged]]:
-    """Name every network whose data the folder holds, with what judges it; `limit` images of a half are measured."""
-    return image_jobs(folder, resnet50, resnet, limit) if (folder / "cifar10h").is_dir() else {}
+def jobs(folder: Path, limit: int, work: Path) -> dict[str, Callable[[], Judged]]:
+    """Name every network whose data the folder holds, with what judges it; arguments are those of `claim.jobs`."""
+    return image_jobs(folder, resnet50, resnet, limit, work) if (folder / "cifar10h").is_dir() else {}
 
 
 def read_votes(folder: Path) -> IntArray:
@@ -84,7 +84,7 @@ def resnet50(folder: Path, name: str, other: str) -> Judged:
     return judged(logits[name], read_votes(folder), scores)
 
 
-def resnet(folder: Path, depth: int, limit: int) -> Judged:
+def resnet(folder: Path, depth: int, limit: int, work: Path) -> Judged:
     """Judge a published ResNet on CIFAR-10 (JPEG); three other published depths may disagree."""
     images, labels = cifar10_test(folder)
     votes = read_votes(folder)[np.load(folder / "cifar10h/index-of-shared-parquet.npy", allow_pickle=False)]
@@ -92,12 +92,15 @@ def resnet(folder: Path, depth: int, limit: int) -> Judged:
     networks = {one: published_resnet(folder, one) for one in PUBLISHED}
     others = [run(network, images[test]) for one, network in networks.items() if one != depth]
     parts = [(run(networks[depth], images[rows]), labels[rows]) for rows in (val, test)]
+    name = f"ResNet-{depth}, CIFAR-10 (JPEG)"
     scores = {
-        "adversarial distance": distances(networks[depth], images[test], (0.0, 1.0))[0],
+        "adversarial distance": distances(networks[depth], images[test].numpy(), (0.0, 1.0), work / f"{name}.parquet")[
+            0
+        ],
         "agreement of other networks": agreement(parts[1][0], others),
         "density of features": -strangeness(folder, networks[depth], images[test]),
     }
-    return judged(Predictions(f"ResNet-{depth}, CIFAR-10 (JPEG)", *parts), votes[test], scores)
+    return judged(Predictions(name, *parts), votes[test], scores)
 
 
 def agreement(logits: FloatArray, others: list[FloatArray]) -> FloatArray:

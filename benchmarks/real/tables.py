@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import train_test_split
@@ -22,6 +24,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import nn
 
 from robcal.base.checks import FloatArray, IntArray
+
+#: Sentences → their inputs (N, D).
+Encode = Callable[[list[str]], NDArray[np.float32]]
 
 NUMBERS = ("age", "education_num", "capital_gain", "capital_loss", "hr_per_week")
 CATEGORIES = ("type_employer", "marital", "occupation", "relationship", "race", "sex", "country")
@@ -61,8 +66,8 @@ def adult(folder: Path) -> Network:
     return fitted("network of 100 units, UCI Adult", inputs, labels, (train, val, test))
 
 
-def sentences(folder: Path) -> Network:
-    """Train a network with one hidden layer on SST-2, on sentences turned into numbers."""
+def sentences(folder: Path) -> tuple[Network, Encode]:
+    """Train a network with one hidden layer on SST-2, on sentences turned into numbers; return also what turns them."""
     files = [folder / f"text/stsa.binary.{part}" for part in ("train", "dev", "test")]
     lines = [file.read_text(encoding="utf-8", errors="replace").splitlines() for file in files]
     texts = [line.split(" ", 1) for part in lines for line in part if " " in line]
@@ -75,9 +80,20 @@ def sentences(folder: Path) -> Network:
         StandardScaler(),
     )
     space.fit([texts[row][1] for row in train])
-    return fitted(
-        "network of 100 units, SST-2", space.transform([text for _, text in texts]), labels, (train, val, test)
-    )
+
+    def encode(lines: list[str]) -> NDArray[np.float32]:
+        return space.transform(lines).astype(np.float32)
+
+    inputs = encode([text for _, text in texts])
+    return fitted("network of 100 units, SST-2", inputs, labels, (train, val, test)), encode
+
+
+def reviews(folder: Path) -> tuple[list[str], IntArray]:
+    """Read reviews of products (CR), in an order drawn at random, and whether they are good (1) or bad (0)."""
+    lines = (folder / "text/custrev.all").read_text(encoding="latin-1").splitlines()
+    pairs = [line.split(" ", 1) for line in lines if " " in line]
+    order = np.random.default_rng(0).permutation(len(pairs))
+    return [pairs[row][1] for row in order], np.array([int(pairs[row][0]) for row in order])
 
 
 def fitted(name: str, inputs: FloatArray, labels: IntArray, parts: tuple[IntArray, IntArray, IntArray]) -> Network:

@@ -1,21 +1,28 @@
 """The measurements of benchmarks/real, on data made here, against closed forms."""
 
+import io
 import sys
+import types
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
+
+from robcal import Recalibrator, TemperatureScaling, assign_levels
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 if not FOLDER.is_dir():
     pytest.skip("benchmarks are not in the wheel", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
-from real import claim, networks, page, people, tables  # noqa: E402
+from real import claim, imagenet, natural, networks, page, people, tables  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -60,9 +67,128 @@ def test_one_temperature_takes_the_gaps_away_where_a_temperature_is_the_truth():
 
 def test_gaps_of_levels_are_confidence_minus_accuracy_of_tenths():
     probs = np.tile([0.75, 0.25], (100, 1))
-    found = claim.level_gaps(probs, np.repeat([0, 1], 50), np.arange(100.0))
+    found = claim.level_gaps(probs, np.repeat([0, 1], 50), assign_levels(np.arange(100.0), 10))
     np.testing.assert_allclose(found["gap"], [-0.25] * 5 + [0.75] * 5)
     np.testing.assert_allclose(found["rms"], np.sqrt((5 * 0.25**2 + 5 * 0.75**2) / 10))
+
+
+def test_a_level_of_one_example_has_no_gap():
+    found = claim.level_gaps(np.tile([0.75, 0.25], (5, 1)), np.array([0, 0, 0, 1, 0]), np.array([0, 0, 9, 9, 5]))
+    assert found["gap"] == [-0.25, *[None] * 8, 0.25]
+    assert found["half"].count(None) == 8
+
+
+def test_a_small_set_is_repaired_on_rows_that_are_not_measured(monkeypatch):
+    monkeypatch.setattr(claim, "FOLDS", 3)
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(size=(150, 3)), rng.integers(0, 3, 150)
+    probs, chosen = claim.cross_repaired(logits, labels)
+    np.testing.assert_allclose(probs["none"], softmax(logits, axis=1))
+    # the temperature of each row must be that of the other folds
+    used = np.log(probs["temperature"][:, 0] / probs["temperature"][:, 1]) / (logits[:, 0] - logits[:, 1])
+    temperatures = np.unique((1 / used).round(6))
+    assert len(temperatures) == 3
+    for value in temperatures:
+        others = (1 / used).round(6) != value
+        assert others.sum() == 100
+        fitted = TemperatureScaling().fit(logits[others], labels[others])
+        np.testing.assert_allclose(fitted.temperature, value, rtol=1e-4)
+    assert sum(int(word[1:]) for word in chosen.split() if word[0] == "(") == 3
+
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    """60 pictures, half of them of the class with the largest logit, and the logits of a network of one layer."""
+
+    class EfficientNet(torch.nn.Sequential):
+        @classmethod
+        def from_name(cls, name):
+            return cls(torch.nn.Flatten(), torch.nn.Linear(12, 60))
+
+    module = types.ModuleType("efficientnet_lite_pytorch")
+    module.EfficientNet, module.__spec__ = EfficientNet, object()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    torch.manual_seed(0)
+    network, rng = EfficientNet.from_name(""), np.random.default_rng(4)
+    pixels = rng.integers(0, 256, (60, 2, 2, 3), dtype=np.uint8)
+    for place in (imagenet.WEIGHTS, f"{imagenet.SAMPLE}/images.parquet"):
+        (tmp_path / place).parent.mkdir(parents=True)
+    torch.save(network.state_dict(), tmp_path / imagenet.WEIGHTS)
+    with torch.no_grad():
+        logits = network((torch.tensor(pixels.transpose(0, 3, 1, 2)).float() - 127) / 128).numpy()
+    labels = np.where(rng.random(60) < 0.5, logits.argmax(1), rng.integers(0, 60, 60))
+    table = pa.table({"image": [png(image) for image in pixels], "label": pa.array(labels, pa.int16())})
+    pq.write_table(table, tmp_path / imagenet.SAMPLE / "images.parquet")
+    row = rng.permutation(60)
+    np.savez(tmp_path / imagenet.SAMPLE / "efficientnet-lite0-logits.npz", logits=logits[row], row=row)
+    return tmp_path
+
+
+def png(image):
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_published_weights_must_give_the_published_logits_and_distances_are_kept(sample, monkeypatch):
+    simple = {"none": "none", "temperature": "temperature", "auto": "temperature"}
+    monkeypatch.setattr(claim, "Recalibrator", lambda variant: Recalibrator(simple[variant]))
+    assert imagenet.at_hand(sample)
+    images, _, logits = imagenet.read_sample(sample)
+    with pytest.raises(ValueError, match="differs by"):
+        imagenet.published_efficientnet(sample, 255 - images, logits)
+    one = claim.efficientnet(sample, 60, sample / "work")
+    assert sorted(one.labels) == sorted(imagenet.read_sample(sample)[1])
+    kept = sample / "work/EfficientNet-lite0, ImageNet.parquet"
+    before = kept.stat().st_mtime_ns
+    again = claim.efficientnet(sample, 60, sample / "work")
+    assert kept.stat().st_mtime_ns == before
+    np.testing.assert_array_equal(again.scores["adversarial distance"], one.scores["adversarial distance"])
+    found = claim.record(one)
+    loss = found["variants"]["none"]["levels"][claim.LOSS]["accuracy"]
+    assert loss[:3] == [0, 0, 0]  # the loss knows who is right
+    assert loss[-1] == 1
+    assert claim.LOSS not in found["regression"]
+    text = page.claim([found])
+    assert "adversarial distance" in text
+    assert "nan" not in text
+
+
+def test_shifted_images_have_the_label_of_their_class_in_the_other_set(tmp_path):
+    (tmp_path / "cifar10-natural-shift").mkdir()
+    (tmp_path / "tinyimagenet32").mkdir()
+    lines = ("tiny_label\ttiny_name\tcifar10_label", "2\tbullfrog\t6", "30\ttabby\t3")
+    (tmp_path / "cifar10-natural-shift/map.tsv").write_text("\n".join(lines) + "\n")
+    for part, labels in (("train", [0, 2, 30, 2]), ("val", [30, 199])):
+        images = [png(np.full((32, 32, 3), label, np.uint8)) for label in labels]
+        table = pa.table({"image": images, "label": pa.array(labels, pa.int16())})
+        pq.write_table(table, tmp_path / f"tinyimagenet32/{part}.parquet")
+    images, labels = natural.read_shifted(tmp_path, 10)
+    assert images.shape == (4, 3, 32, 32)
+    assert sorted(zip(labels, (images[:, 0, 0, 0] * 255).round(), strict=True)) == [(3, 30), (3, 30), (6, 2), (6, 2)]
+    assert len(natural.read_shifted(tmp_path, 3)[1]) == 3
+
+
+def test_levels_without_shift_hold_more_shifted_inputs_where_scores_are_smaller(tmp_path):
+    rng = np.random.default_rng(5)
+    torch.manual_seed(0)
+    network = torch.nn.Linear(2, 2, bias=False)
+    parts = [(rng.normal(size=(400, 2)) * scale).astype(np.float32) for scale in (1, 0.5)]
+    labels = [rng.integers(0, 2, 400) for _ in parts]
+    fitted = claim.repairs(networks.run(network, torch.from_numpy(parts[0])), labels[0])
+    made = (natural.applied(network, fitted, name, *rows, None, tmp_path) for name, rows in
+            zip(("here", "there"), zip(parts, labels, strict=True), strict=True))  # fmt: skip
+    found = natural.record(natural.Shifted("made", *made))
+    weight = (network.weight[0] - network.weight[1]).detach().numpy()
+    margin = [abs(inputs @ weight) for inputs in parts]
+    cuts = np.sort(margin[0])[39:-1:40]  # the last example of every level but the highest
+    wanted = np.bincount(np.searchsorted(cuts, margin[1]), minlength=10) / 400
+    for score in natural.SCORES:  # of a linear network the distance is the margin, divided by a constant
+        np.testing.assert_allclose(found["shares"][score], wanted, atol=0.011)
+    assert sum(found["shares"]["margin"][:3]) > 0.45
+    text = page.natural([found])
+    assert text.count("\n| there") == 3 + 3 + 1
+    assert "nan" not in text
 
 
 def test_a_classifier_that_says_what_people_say_loses_nothing_against_them():
