@@ -40,9 +40,9 @@ from robcal.base.storage import digest_of, digest_of_tensors, load_json, load_pr
 from robcal.base.types import Scores
 from robcal.data import Dataset, load_dataset
 from robcal.data.dataset import Split
+from robcal.robustness.attacks import attack_batch, make_attack
 from robcal.robustness.reference import reference_attacks
-from robcal.robustness.scoring import METHODS, score
-from robcal.robustness.steps import attack_batch
+from robcal.robustness.scoring import score
 from robcal.runs.directory import load_data, load_model, open_run
 
 #: The methods of ours, as far as this version has them.
@@ -231,10 +231,9 @@ def our_distances(task: Task, name: str) -> Scores:
 
 def our_verified(task: Task, name: str) -> Tensor | None:
     """(N,) norms of the points of one of our attacks, checked like the peers'; None where there are no points."""
-    kind = METHODS.get(name)
-    if kind is None or name == "first-order" or not hasattr(kind, "advance"):
+    if name in ("first-order", "auto"):
         return None
-    result = attack_batch(kind(seed=task.seed), task.model, task.x, None, (0.0, 1.0), task.batch_size)
+    result = attack_batch(make_attack(name, seed=task.seed), task.model, task.x, None, (0.0, 1.0), task.batch_size)
     return verify(task.model, task.x, result.point, task.prediction)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.projection import Projection
-from robcal.robustness.steps import attack_batch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are not in the wheel")

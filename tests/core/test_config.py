@@ -1,14 +1,11 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from robcal.base.checks import InputError
 from robcal.base.storage import digest_of
-from robcal.base.types import Scorer
-from robcal.robustness.scoring import METHODS as ATTACKS
 from robcal.runs.directory import open_run
 from robcal.runs.former import settings_of
 from robcal.runs.train import train_run
@@ -105,11 +102,6 @@ def test_the_split_seed_cuts_the_data_and_the_reference_is_plain():
 def test_bad_settings_are_refused_by_the_name_of_the_flag(changed, words):
     with pytest.raises(InputError, match=words):
         settings(**changed)
-
-
-def test_the_choices_of_the_command_line_are_those_of_the_library():
-    """Types of the command line are `Literal`s, which import nothing; what they name stands where it is made."""
-    assert set(get_args(Scorer)) == {"auto", *ATTACKS}
 
 
 def test_sources_of_levels_of_earlier_versions_are_read_and_not_trained():

@@ -13,10 +13,10 @@ from torch import nn
 from robcal.base.checks import InputError
 from robcal.base.levels import assign_levels
 from robcal.robustness import auto
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.auto import cut_bands, draw_rounds, level_tolerance, score_auto
 from robcal.robustness.restarts import Restarts
 from robcal.robustness.scoring import score
-from robcal.robustness.steps import attack_batch
 
 Box = tuple[float, float] | None
 

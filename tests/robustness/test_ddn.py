@@ -6,9 +6,9 @@ import torch
 from oracles import NearestCentroid, linear_distance, linear_model, relu_case
 
 from robcal.base.checks import InputError
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.ddn import DDN
 from robcal.robustness.scoring import score
-from robcal.robustness.steps import attack_batch
 
 Box = tuple[float, float] | None
 

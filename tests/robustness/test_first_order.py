@@ -6,8 +6,8 @@ import torch
 from oracles import NearestCentroid, linear_distance, linear_model
 from torch import nn
 
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.first_order import FirstOrder
-from robcal.robustness.steps import attack_batch
 
 
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])

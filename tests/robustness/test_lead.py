@@ -12,13 +12,13 @@ from oracles import ReluNet, linear_distance, linear_model, relu_case
 from torch import nn
 
 from robcal.base.checks import InputError
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.ddn import DDN
 from robcal.robustness.fidelity import fidelity
 from robcal.robustness.long_projection import LongProjection
 from robcal.robustness.projection import Projection
 from robcal.robustness.scoring import score
-from robcal.robustness.steps import attack_batch
 
 #: By name, with few iterations: on linear models all are exact.
 METHODS: dict[str, Any] = {

@@ -5,11 +5,11 @@ import pytest
 import torch
 from oracles import linear_distance, linear_model, relu_case
 
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.engine import AttackResult
 from robcal.robustness.long_projection import LongProjection
 from robcal.robustness.scoring import score
-from robcal.robustness.starts import example_noise
-from robcal.robustness.steps import attack_batch
+from robcal.robustness.watched import example_noise
 
 Box = tuple[float, float] | None
 

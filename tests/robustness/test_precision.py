@@ -10,11 +10,11 @@ from oracles import linear_distance, linear_model
 from torch import nn
 
 from robcal.base.checks import InputError
+from robcal.robustness.attacks import attack_batch, probed
 from robcal.robustness.box import make_bounds
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.projection import Projection
 from robcal.robustness.scoring import score
-from robcal.robustness.steps import attack_batch, probed
 
 METHODS = ("first-order", "projection")
 

@@ -6,11 +6,11 @@ import torch
 from oracles import ReluNet, curved_cases, linear_distance, linear_model
 from torch import nn
 
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.engine import AttackResult
 from robcal.robustness.projection import Projection
 from robcal.robustness.scoring import score
-from robcal.robustness.steps import attack_batch
 
 Box = tuple[float, float] | None
 BRIEF = {"binary_search_steps": 3, "max_iterations": 60}

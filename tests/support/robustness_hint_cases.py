@@ -20,12 +20,12 @@ from torch import nn
 
 from robcal import score
 from robcal.base.errors import InputError
+from robcal.robustness.attacks import attack_batch
 from robcal.robustness.box import make_bounds
 from robcal.robustness.fidelity import best_of, fidelity
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.network import Network
 from robcal.robustness.shards import score_in_shards
-from robcal.robustness.steps import attack_batch
 
 X = rows()
 LABELS = np.arange(24) % 4
@@ -258,9 +258,23 @@ def _other_model(folder: Path) -> Steps:
     yield _fidelity(scores, {"a": _score(mlp())})
 
 
+def _half_of_a_batch(folder: Path) -> Steps:
+    def points(network: Any, x: Any, label: Any, rng: Any, told: bool) -> Any:
+        at = torch.arange(3)
+        _ = network(x[at], at) if told else network(x[at])
+        return x
+
+    def attack(told: bool) -> Any:
+        return score(mlp(), X, box=None, method=lambda *parts: points(*parts, told))
+
+    yield lambda: attack(False)
+    yield lambda: attack(True)
+
+
 SWAPPED = np.where(np.arange(6) == 2, 2.0, 0.0)
 
 CASES = [
+    Case("an attack that asks about some rows", r"Pass their positions: network\(points, at\)", _half_of_a_batch),
     Case("inputs that are a list", "Convert them with numpy.asarray", in_turn(
         lambda: _score(mlp(), X.tolist()),
         lambda: (_score(mlp(), np.asarray(X.tolist())), _score(mlp(), torch.stack(list(X)))),

@@ -26,8 +26,6 @@ Outputs = Literal["logits", "probs"]
 LmEvalMetric = Literal["acc", "acc_norm"]
 #: Number format of the forward passes that do not decide labels or norms.
 Precision = Literal["float32", "bf16"]
-#: Ways to score the robustness of an example (docs/scoring.md).
-Scorer = Literal["auto", "first-order", "projection", "carlini-wagner"]
 #: Kinds of file that `robcal export` writes.
 ExportFormat = Literal["safetensors", "pt2", "onnx"]
 #: The label that a robustness score is the distance from: the model's own, or the true one.

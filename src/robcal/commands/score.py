@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robcal.base.checks import check_output, refuse
-from robcal.base.types import Precision, Scorer, SplitName
+from robcal.base.types import Precision, SplitName
 from robcal.commands.options import (
     AnyModel,
     Device,
@@ -22,6 +22,7 @@ from robcal.commands.options import (
     admit_factories,
 )
 from robcal.commands.terminal import show, show_json, show_notes
+from robcal.robustness import describe_attacks
 
 
 def score(
@@ -30,13 +31,7 @@ def score(
     weights: Weights = None,
     data: ModelData = None,
     split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
-    method: Annotated[
-        Scorer,
-        typer.Option(
-            help="auto: verified, passes spent where a level may change; projection: the same effort for all; "
-            "first-order: a fast estimate; carlini-wagner: the slow reference."
-        ),
-    ] = "auto",
+    method: Annotated[str, typer.Option(help=f"{describe_attacks()}.")] = "auto",
     levels: Annotated[int, typer.Option(help="auto: number of robustness levels R that will be cut.")] = 10,
     num_rivals: Annotated[int, typer.Option(help="Rival classes looked at.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,

@@ -10,7 +10,7 @@ import typer
 
 from robcal.base.checks import check_positive_int
 from robcal.base.levels import Cut
-from robcal.base.types import Precision, Scorer
+from robcal.base.types import Precision
 from robcal.commands.options import DATA_HELP, Device, Json, Overwrite, Quiet, own_options
 from robcal.commands.terminal import columns, say, show_json, show_notes
 from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
@@ -107,7 +107,8 @@ def train(
     ] = "split",
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
     scorer: Annotated[
-        Scorer | None, typer.Option(help="Levels: how the reference model's robustness is scored. Default: auto.")
+        str | None,
+        typer.Option(help="Levels: --method of the robustness scores of the reference model. Default: auto."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     accumulate: Annotated[

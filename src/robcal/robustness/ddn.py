@@ -10,24 +10,19 @@ import torch
 from torch import Tensor
 
 from robcal.base.checks import check_fraction
-from robcal.robustness.descent import Descent, advance_descent, descent_rows, start_descent
-from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
-from robcal.robustness.network import Linearisation, Network, signed_margin
-from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.starts import next_start, read_starts, start_rows
-from robcal.robustness.steps import is_adversarial, is_flat, keep_best, l2, meet, perturb, select
+from robcal.robustness.descent import descend
+from robcal.robustness.engine import check_settings
+from robcal.robustness.starts import first_starts
+from robcal.robustness.steps import l2, select
+from robcal.robustness.watched import Draws, Watched
 
-#: The closing line search.
-_SEARCH = {"tolerance": 0.001, "max_searches": 12}
-#: Stages of an example: before the first linearisation, DDN steps, descent along the boundary.
-_WAITING, _STEPPING, _DESCENT = 0, 1, 2
 #: The gradient step shrinks to this share of the first, as in the paper.
 _LAST_STEP = 0.01
 
 
 @dataclass(frozen=True)
 class DDN:
-    """Find a near, verified adversarial point by DDN; about (1 + restarts) · max_iterations passes an example.
+    """Find a near adversarial point by DDN; about (1 + restarts) · max_iterations passes an example.
 
     δ ← δ + α g / ‖g‖; ε ← (1 ∓ γ) ε; δ ← clip(ε δ / ‖δ‖), where ε shrinks if x + δ was adversarial and grows if not
     (Rony et al., *Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and Defenses*,
@@ -62,115 +57,41 @@ class DDN:
         check_fraction(self.gamma, "gamma")
         check_fraction(self.final_gamma, "final_gamma")
 
-    @property
-    def num_kinds(self) -> int:
-        """Up to three: the first linearisation, DDN and descent steps, and the closing line search."""
-        return 3
-
-    def open(self, network: Network, index: Tensor, x: Tensor, reference: Tensor) -> Rows:
-        """Return the state of fresh examples, to be evaluated at the clean input."""
-        rows = fresh_rows(index, x, reference, need=self.num_rivals)
-        count, infinite = torch.zeros_like(rows["flat"]), torch.full_like(rows["distance"], torch.inf)
-        return (
-            rows
-            | segment_rows(x)
-            | descent_rows(x)
-            | start_rows(x, min(self.num_rivals, network.num_classes - 1))
-            | {
-                "query": x.clone(),
-                "stage": count.clone(),
-                "iteration": count.clone(),
-                "search": count.clone(),
-                "radius": torch.zeros_like(infinite),
-                "step_size": torch.zeros_like(infinite),
-                "found": x.clone(),
-                "found_distance": infinite.clone(),
-            }
+    @classmethod
+    def as_reference(cls, *, iterations: int, restarts: int, num_rivals: int, seed: int) -> DDN:
+        """Return it as one of the references of `robcal fidelity`: a third of the iterations a start."""
+        return cls(
+            max_iterations=max(40, iterations // 3), num_rivals=num_rivals, restarts=num_rivals + restarts, seed=seed
         )
 
-    def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """Return one DDN or descent step (need >= 1) or one point of the closing line search (need 0) for every row."""
-        if need == 0:
-            return advance_search(network, rows, **_SEARCH)  # type: ignore[arg-type]
-        linear = network.linearise(rows["query"], rows["reference"], need, rows["target"])
-        rows = meet(network, rows, linear)
-        rows["passes"] = rows["passes"] + 0.5 + 0.5 * linear.normal.shape[1]
-        active = rows["need"] != DONE
-        rows, improved = keep_best(rows, linear.logits)
-        rows["f_high"] = torch.where(improved, signed_margin(linear.logits, rows["reference"]), rows["f_high"])
-        waiting = active & (rows["stage"] == _WAITING)
-        stepping, descending = active & (rows["stage"] == _STEPPING), active & (rows["stage"] == _DESCENT)
-        flat = waiting & is_flat(linear)
-        begin = waiting & ~flat
-        over = torch.zeros_like(active)
-        if bool(begin.any()):
-            rows = read_starts(network, rows, begin, linear)
-            rows["need"] = torch.where(begin, 1, rows["need"])
-            rows = self._restart(rows, begin, rows["query"], rows["target"], rows["first_order"])
-        if bool((stepping | begin).any()):
-            rows = self._step(network, rows, stepping | begin, linear)
-            rows, over = self._end_search(rows, stepping | begin)
-        if bool(descending.any()):
-            rows, landed = advance_descent(network, rows, descending, linear, Descent(self.polish_steps))
-            over = over | landed
-        rows = self._next_search(network, rows, over)
-        return perturb(rows, flat, network.bounds, self.seed)
+    def points(self, network: Watched, x: Tensor, label: Tensor, rng: Draws) -> Tensor:
+        """Return (B, D) the nearest point of all searches: from the input, towards each rival, from random points."""
+        starts = first_starts(network, self.num_rivals)
+        self._search(network, network.start, torch.full_like(label, -1), starts.first_order)
+        for number in range(self.restarts):
+            start, target = starts.take(number, network, rng)
+            radius = l2(start, x).clamp_min(1e-12)
+            self._search(network, start, target, torch.where(torch.isfinite(radius), radius, 1.0))
+        return network.point
 
-    @staticmethod
-    def _restart(rows: Rows, mask: Tensor, start: Tensor, target: Tensor, radius: Tensor) -> Rows:
-        """Search from `start` (B, D), with `radius` (B,) the first norm and the first step."""
-        return rows | {
-            "query": select(mask, start, rows["query"]),
-            "target": torch.where(mask, target, rows["target"]),
-            "stage": torch.where(mask, _STEPPING, rows["stage"]),
-            "iteration": torch.where(mask, 0, rows["iteration"]),
-            "radius": torch.where(mask, radius, rows["radius"]),
-            "step_size": torch.where(mask, radius, rows["step_size"]),
-            "found_distance": torch.where(mask, torch.inf, rows["found_distance"]),
-        }
-
-    def _step(self, network: Network, rows: Rows, mask: Tensor, linear: Linearisation) -> Rows:
-        """One iteration of algorithm 1: a step along the gradient, then the norm that the last point asks for."""
-        distance = l2(rows["query"], rows["x"])
-        adversarial = is_adversarial(rows, linear.logits)
-        better = mask & adversarial & (distance < rows["found_distance"])
-        progress = (math.pi * rows["iteration"] / self.max_iterations).cos() / 2 + 0.5  # from 1 to 0
-        gamma = self.final_gamma + (self.gamma - self.final_gamma) * progress
-        step = rows["step_size"] * (_LAST_STEP + (1 - _LAST_STEP) * progress)
-        normal = linear.normal[:, 0]
-        downhill = -normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-30)
-        delta = rows["query"] - rows["x"] + step.unsqueeze(1) * downhill
-        radius = torch.where(adversarial, 1 - gamma, 1 + gamma) * rows["radius"]
-        scaled = radius.unsqueeze(1) * delta / delta.norm(dim=1, keepdim=True).clamp_min(1e-30)
-        return rows | {
-            "found": select(better, rows["query"], rows["found"]),
-            "found_distance": torch.where(better, distance, rows["found_distance"]),
-            "radius": torch.where(mask, radius, rows["radius"]),
-            "query": select(mask, network.bounds.clamp(rows["x"] + scaled), rows["query"]),
-            "iteration": rows["iteration"] + mask.long(),
-        }
-
-    def _end_search(self, rows: Rows, mask: Tensor) -> tuple[Rows, Tensor]:
-        """After the last iteration polish what was found; (B,) bool: whose search is over, with nothing to polish."""
-        over = mask & (rows["iteration"] >= self.max_iterations)
-        polish = over & torch.isfinite(rows["found_distance"]) & (self.polish_steps > 0)
-        if bool(polish.any()):
-            rows = start_descent(rows, polish, rows["found"])
-            rows["stage"] = torch.where(polish, _DESCENT, rows["stage"])
-            rows["target"] = torch.where(polish, -1, rows["target"])
-        return rows, over & ~polish
-
-    def _next_search(self, network: Network, rows: Rows, over: Tensor) -> Rows:
-        """The next restart of the rows in `over`; after the last the closing line search."""
-        if not bool(over.any()):
-            return rows
-        number = rows["search"]
-        again = over & (number < self.restarts)
-        start, target = next_start(network, rows, again, number, self.seed)
-        rows["search"] = number + over.long()
-        radius = l2(start, rows["x"]).clamp_min(1e-12)
-        rows = self._restart(rows, again, start, target, torch.where(torch.isfinite(radius), radius, 1.0))
-        last = over & ~again
-        lost = last & ~rows["verified"]
-        rows["need"] = torch.where(lost, DONE, rows["need"])
-        return start_search(network, rows, last & ~lost, rows["x"], **_SEARCH)  # type: ignore[arg-type]
+    def _search(self, network: Watched, start: Tensor, target: Tensor, radius: Tensor) -> None:
+        """Algorithm 1 from `start` (B, D), with `radius` (B,) the first norm and the first step; then a descent."""
+        query, first_step = start, radius
+        found, found_distance = start.clone(), torch.full_like(radius, torch.inf)
+        for iteration in range(self.max_iterations):
+            linear, beyond = network.linearise(query, target=target)
+            distance = l2(query, network.x)
+            better = beyond & (distance < found_distance)
+            found = select(better, query, found)
+            found_distance = torch.where(better, distance, found_distance)
+            progress = math.cos(math.pi * iteration / self.max_iterations) / 2 + 0.5  # from 1 to 0
+            gamma = self.final_gamma + (self.gamma - self.final_gamma) * progress
+            step = first_step * (_LAST_STEP + (1 - _LAST_STEP) * progress)
+            normal = linear.normal[:, 0]
+            downhill = -normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-30)
+            delta = query - network.x + step.unsqueeze(1) * downhill
+            radius = torch.where(beyond, 1 - gamma, 1 + gamma) * radius
+            scaled = radius.unsqueeze(1) * delta / delta.norm(dim=1, keepdim=True).clamp_min(1e-30)
+            query = network.bounds.clamp(network.x + scaled)
+        polish = torch.nonzero(torch.isfinite(found_distance)).squeeze(1)
+        descend(network, found, max_steps=self.polish_steps, at=polish)

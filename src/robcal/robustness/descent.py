@@ -3,98 +3,75 @@
 At each point the nearest boundary is linearised and the clean input x projected on it, inside the box. A projection
 that is adversarial and nearer than the last becomes the new anchor. One that is not has met a bend: its own halfspace
 is added as a cut, x is projected on all cuts of this anchor at once, and the step is shortened towards the anchor.
-
-State of a row: "anchor" and "anchor_distance" (the best point of this descent), "cuts" and "cut_residuals" (its
-halfspaces as seen from x), "descents" (evaluations so far) and "rejections" (since the last anchor).
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from robcal.robustness.box import Bounds, multiplier_in_box, project_on_halfspaces
 from robcal.robustness.engine import Rows
-from robcal.robustness.network import Linearisation, Network
-from robcal.robustness.steps import is_adversarial, l2, newton_step, select
+from robcal.robustness.network import Linearisation
+from robcal.robustness.steps import l2, newton_step, select
+from robcal.robustness.watched import Watched
 
 #: Halfspaces kept; and projections in a row that may fail before a descent that has an anchor ends.
 _CUTS, _MAX_REJECTIONS = 3, 8
 #: How far a step goes beyond the linearised boundary, as a share of the way: before an anchor is known, and after.
 _OVERSHOOT_FAR, _OVERSHOOT_NEAR = 0.02, 0.002
 _FAR = 1e20
-_STATE = ("query", "anchor", "anchor_distance", "cuts", "cut_residuals", "descents", "rejections")
+#: The relative gain below which a descent ends.
+_TOLERANCE = 5e-4
 
 
-class Descent(NamedTuple):
-    """Settings: evaluations at most, and the relative gain below which a descent ends."""
+def descend(
+    network: Watched, start: Tensor, *, max_steps: int, target: Tensor | None = None, at: Tensor | None = None
+) -> None:
+    """Descend from the starts; `network` keeps what is found.
 
-    max_steps: int
-    tolerance: float = 5e-4
-
-
-def descent_rows(x: Tensor) -> Rows:
-    """Return the state of a descent before it starts; x is (B, D)."""
-    count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    return {
-        "anchor": x.clone(),
-        "anchor_distance": x.new_full((len(x),), torch.inf),
-        "cuts": x.new_zeros(len(x), _CUTS, x.shape[1]),
-        "cut_residuals": x.new_full((len(x), _CUTS), -1.0),
-        "descents": count,
-        "rejections": count.clone(),
-    }
-
-
-def start_descent(rows: Rows, mask: Tensor, point: Tensor) -> Rows:
-    """Let the rows in `mask` (B,) descend from `point` (B, D), which is evaluated next."""
-    return rows | {
-        "query": select(mask, point, rows["query"]),
-        "anchor_distance": torch.where(mask, torch.inf, rows["anchor_distance"]),
-        "cut_residuals": select(mask, torch.full_like(rows["cut_residuals"], -1.0), rows["cut_residuals"]),
-        "cuts": select(mask, torch.zeros_like(rows["cuts"]), rows["cuts"]),
-        "descents": torch.where(mask, 0, rows["descents"]),
-        "rejections": torch.where(mask, 0, rows["rejections"]),
-    }
-
-
-def advance_descent(
-    network: Network, rows: Rows, mask: Tensor, linear: Linearisation, settings: Descent
-) -> tuple[Rows, Tensor]:
-    """Take the linearisation at `query` in, and set the next `query`, of the rows in `mask` (B,).
-
-    Returns:
-        The rows, and (B,) bool: whose descent is over.
+    Args:
+        network: the classifier and its rows.
+        start: (B, D), of every row.
+        max_steps: evaluations of a descent, at most.
+        target: (B,) class whose boundary is kept to until some point is adversarial, -1 for none.
+        at: (n,) positions of the rows that descend; None for all.
     """
-    if bool(mask.all()):
-        return _advance(network.bounds, rows, linear, settings)
-    at = torch.nonzero(mask).squeeze(1)
-    here = {key: rows[key][at] for key in (*_STATE, "x", "reference", "terms")}
-    moved, ended = _advance(network.bounds, here, linear.rows(at), settings)
-    over = torch.zeros_like(mask)
-    over[at] = ended
-    return rows | {key: rows[key].index_copy(0, at, moved[key]) for key in _STATE}, over
+    at = torch.arange(len(start), device=start.device) if at is None else at
+    target = torch.full_like(network.label, -1) if target is None else target
+    state = {
+        "x": network.x[at],
+        "query": start[at],
+        "target": target[at],
+        "anchor": start[at],  # the best point of this descent
+        "anchor_distance": torch.full_like(network.distance[at], torch.inf),
+        "cuts": start.new_zeros(len(at), _CUTS, start.shape[1]),  # its halfspaces as seen from x
+        "cut_residuals": start.new_full((len(at), _CUTS), -1.0),
+        "rejections": torch.zeros_like(at),  # since the last anchor
+    }
+    for _ in range(max_steps):
+        if not len(at):
+            return
+        linear, beyond = network.linearise(state["query"], at, target=state["target"])
+        state, over = _advance(network.bounds, state, linear, beyond)
+        at, state = at[~over], {key: value[~over] for key, value in state.items()}
 
 
-def _advance(bounds: Bounds, rows: Rows, linear: Linearisation, settings: Descent) -> tuple[Rows, Tensor]:
-    """The same for rows that all descend."""
+def _advance(bounds: Bounds, rows: Rows, linear: Linearisation, beyond: Tensor) -> tuple[Rows, Tensor]:
+    """The rows with their next query, and (B,) bool: whose descent is over."""
     distance = l2(rows["query"], rows["x"])
-    accepted = is_adversarial(rows, linear.logits) & (distance < rows["anchor_distance"])
-    stalled = accepted & (distance > (1 - settings.tolerance) * rows["anchor_distance"])
+    accepted = beyond & (distance < rows["anchor_distance"])
+    stalled = accepted & (distance > (1 - _TOLERANCE) * rows["anchor_distance"])
     rows = rows | {
         "anchor": select(accepted, rows["query"], rows["anchor"]),
         "anchor_distance": torch.where(accepted, distance, rows["anchor_distance"]),
-        "descents": rows["descents"] + 1,
         "rejections": torch.where(accepted, 0, rows["rejections"] + 1),
     }
     rows, query = _next_query(bounds, rows, accepted, linear)
     anchored = torch.isfinite(rows["anchor_distance"])
-    gains = l2(query, rows["x"]) < (1 - settings.tolerance) * rows["anchor_distance"]
-    over = stalled | (rows["descents"] >= settings.max_steps)
-    over = over | (anchored & (~gains | (rows["rejections"] > _MAX_REJECTIONS)))
-    return rows | {"query": select(over, rows["query"], query)}, over
+    gains = l2(query, rows["x"]) < (1 - _TOLERANCE) * rows["anchor_distance"]
+    over = stalled | (anchored & (~gains | (rows["rejections"] > _MAX_REJECTIONS)))
+    return rows | {"query": query, "target": torch.where(anchored, -1, rows["target"])}, over
 
 
 def _next_query(bounds: Bounds, rows: Rows, accepted: Tensor, linear: Linearisation) -> tuple[Rows, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ RESULT_KEYS = ("index", "distance", "verified", "prediction", "rival", "margin",
 Fresh = tuple[Tensor, Tensor, Tensor]
 
 
+@runtime_checkable
 class Attack(Protocol):
     """A way to find the nearest input with another label. Attacks are frozen dataclasses of their settings."""
 

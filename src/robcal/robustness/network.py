@@ -119,6 +119,10 @@ class Network:
         outputs: Tensor = self._compiled(shaped.clone() if self.copies else shaped)
         return outputs[:count] if self.fixed_batch else outputs
 
+    def differentiable(self, x: Tensor) -> Tensor:
+        """Return (B, Z) float32 logits of x (B, D), through which gradients flow back to x."""
+        return self.run(self._arranged(x), len(x)).float()
+
     def logits(self, x: Tensor) -> Tensor:
         """Return (B, Z) float32 logits of x (B, D): half a pass each."""
         with torch.no_grad():
@@ -186,7 +190,10 @@ class Network:
 
         Where batches have one size, they are filled up with copies of the first input.
         """
-        x = x.detach()
+        return self._arranged(x.detach())
+
+    def _arranged(self, x: Tensor) -> Tensor:
+        """The same, through which gradients flow back."""
         if len(x) < self.fixed_batch:
             x = torch.cat([x, x[:1].expand(self.fixed_batch - len(x), -1)])
         shaped = x.reshape(-1, *self.input_shape).to(self.dtype)

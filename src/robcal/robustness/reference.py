@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from robcal.base.checks import check_positive_int, check_seed
-from robcal.robustness.carlini_wagner import CarliniWagner
-from robcal.robustness.ddn import DDN
-from robcal.robustness.engine import Attack
-from robcal.robustness.long_projection import LongProjection
+from robcal.robustness import ATTACKS
+from robcal.robustness.attacks import Attack, find_attack
 
 
 def reference_attacks(
     *, iterations: int = 1000, restarts: int = 12, num_rivals: int = 9, seed: int = 0
 ) -> dict[str, Attack]:
-    """Return the three attacks by name, with settings of about equal strength.
+    """Return the attacks of `ATTACKS` that have `as_reference`, by name, with settings of about equal strength.
 
     They share where they start (`robustness.starts`: towards each of the nearest rivals, then random points within the
     best distance) and how they end (a descent along the boundary, a bisection), and differ in how they search: Adam on
@@ -31,14 +29,9 @@ def reference_attacks(
     check_positive_int(iterations, "iterations")
     check_positive_int(restarts, "restarts", minimum=0)
     check_positive_int(num_rivals, "num_rivals")
-    first, rivals = 3 * check_seed(seed), num_rivals
-    seeds = [(first + turn) % 2**63 for turn in range(3)]
+    strong = {name: found for name in ATTACKS if hasattr(found := find_attack(name), "as_reference")}
+    first, settings = len(strong) * check_seed(seed), {"restarts": restarts, "num_rivals": num_rivals}
     return {
-        "carlini-wagner": CarliniWagner(
-            max_iterations=iterations, num_rivals=rivals, restarts=rivals + restarts, seed=seeds[0]
-        ),
-        "long-projection": LongProjection(num_rivals=rivals, restarts=2 * restarts, seed=seeds[1]),
-        "ddn": DDN(
-            max_iterations=max(40, iterations // 3), num_rivals=rivals, restarts=rivals + restarts, seed=seeds[2]
-        ),
+        name: found.as_reference(iterations=iterations, seed=(first + turn) % 2**63, **settings)
+        for turn, (name, found) in enumerate(strong.items())
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
@@ -14,30 +13,21 @@ from torch import Tensor
 from robcal.base.checks import IntArray, check_choice, check_labels, check_positive_int, check_seed, refuse
 from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
+from robcal.robustness.attacks import Attack, describe_attack, make_attack, probed, run
 from robcal.robustness.box import Bounds, make_bounds
-from robcal.robustness.carlini_wagner import CarliniWagner
-from robcal.robustness.engine import RESULT_KEYS, Attack, Fresh, Rows, run
-from robcal.robustness.first_order import FirstOrder
+from robcal.robustness.engine import RESULT_KEYS, Fresh, Rows
 from robcal.robustness.inputs import check_shape, check_values, read
 from robcal.robustness.linear_error import log_error_counts
 from robcal.robustness.network import Model, Network
-from robcal.robustness.projection import Projection
-from robcal.robustness.steps import MAX_PERTURBATIONS, probed
+from robcal.robustness.steps import MAX_PERTURBATIONS
 from robcal.robustness.trial import TRIED
-
-#: The attacks by name.
-METHODS: dict[str, type[FirstOrder] | type[Projection] | type[CarliniWagner]] = {
-    "first-order": FirstOrder,
-    "projection": Projection,
-    "carlini-wagner": CarliniWagner,
-}
 
 
 def score(
     model: Model,
     inputs: Tensor | Inputs,
     *,
-    method: str | Attack = "auto",
+    method: str | Attack | Callable[..., Tensor] = "auto",
     box: Box = (0.0, 1.0),
     num_rivals: int = 3,
     num_levels: int = 10,
@@ -65,8 +55,9 @@ def score(
             `Inputs` protocol; read a few batches at a time ("auto" reads them twice).
         method: "auto" (default: verified, as exact as the level of each example needs), "projection" (a few passes,
             verified, all examples alike), "first-order" (1 forward, K backward passes, an estimate), "carlini-wagner"
-            (thousands of passes, verified), or an attack with settings of its own, for example
-            `CarliniWagner(max_iterations=100)`.
+            (thousands of passes, verified), any other name of `robcal.robustness.ATTACKS`, an attack with settings of
+            its own, for example `CarliniWagner(max_iterations=100)`, or a function `points(network, x, label, rng)`
+            that returns adversarial points (docs/development.md, "Adding an attack").
         box: (lo, hi), numbers or arrays that broadcast to one input, in input units; None for unbounded inputs.
         num_rivals: K >= 1, classes whose boundaries are linearised; more than Z - 1 means all. Used by named methods.
         num_levels: R, the levels that the scores are to be cut into: "auto" spends passes where they may change one.
@@ -146,7 +137,7 @@ class Scorer:
         model: Model,
         inputs: Tensor | Inputs,
         *,
-        method: str | Attack = "projection",
+        method: str | Attack | Callable[..., Tensor] = "projection",
         box: Box = (0.0, 1.0),
         num_rivals: int = 3,
         batch_size: int = 256,
@@ -241,26 +232,6 @@ class Scorer:
         run(attack, network, source, batch_size=self.batch_size, emit=collector.emit)
         settings = {**self.settings, "attack": describe_attack(attack), "torch": torch.__version__}
         return collector.scores(attack.name, self.reference, settings)
-
-
-def make_attack(method: str | Attack, *, num_rivals: int = 3, seed: int = 0) -> Attack:
-    """Return the attack of that name, or the attack itself.
-
-    Raises:
-        InputError: if there is none of that name.
-    """
-    if not isinstance(method, str):
-        return method
-    if check_choice(method, (*METHODS, "auto"), "method") == "auto":
-        from robcal.robustness.restarts import Restarts
-
-        return Restarts(num_rivals=num_rivals, seed=seed)
-    return METHODS[method](num_rivals=num_rivals, seed=seed)
-
-
-def describe_attack(attack: Attack) -> dict[str, Any]:
-    """Name and settings of an attack."""
-    return {"name": attack.name, **asdict(attack)}  # type: ignore[call-overload]
 
 
 def refuse_without_gradients(*scores: Scores) -> None:

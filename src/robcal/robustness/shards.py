@@ -32,10 +32,10 @@ from robcal.base.progress import SILENT, Reporter, StopRequested, stop_at_bounda
 from robcal.base.storage import digest_of, load_arrays, load_scores, save_arrays, save_scores
 from robcal.base.types import STATUSES, Scores
 from robcal.data.dataset import Inputs
-from robcal.robustness.engine import Attack
+from robcal.robustness.attacks import Attack, describe_attack
 from robcal.robustness.linear_error import linear_error
 from robcal.robustness.network import Network
-from robcal.robustness.scoring import Scorer, describe_attack, refuse_without_gradients
+from robcal.robustness.scoring import Scorer, refuse_without_gradients
 
 #: Examples a shard: about what a killed run may lose. The batches of a shard run empty at its end: one of 1,797 digits
 #: filled 74% of the slots of its batches of 256.
@@ -53,7 +53,7 @@ def score_in_shards(
     out: Path,
     about: Mapping[str, Any],
     labels: IntArray | None = None,
-    method: str | Attack = "projection",
+    method: str | Attack | Callable[..., Any] = "projection",
     num_levels: int = 10,
     shard_size: int | None = None,
     overwrite: bool = False,

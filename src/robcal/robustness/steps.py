@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from robcal.base.checks import refuse
-from robcal.base.types import Precision
-from robcal.robustness.box import Bounds, make_bounds
-from robcal.robustness.engine import DONE, Attack, AttackResult, Rows, TensorSource, collect, run
-from robcal.robustness.modes import scoring_mode
-from robcal.robustness.network import (
-    Linearisation,
-    Model,
-    Network,
-    mask_reference,
-    required_lead,
-    signed_margin,
-)
-from robcal.robustness.probe import parameter_dtype, refuse_unfinite
-from robcal.robustness.trial import TRIED, try_model
+from robcal.robustness.box import Bounds
+from robcal.robustness.engine import DONE, Rows
+from robcal.robustness.network import Linearisation, Network, mask_reference, required_lead, signed_margin
+from robcal.robustness.probe import refuse_unfinite
 
 #: A multiplier large enough to reach a corner of any box, small enough not to overflow.
 FAR = 1e20
@@ -75,18 +60,24 @@ def is_adversarial(rows: Rows, logits: Tensor) -> Tensor:
     return other - own > required_lead(own, other, rows["terms"])
 
 
-def keep_best(rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
+def keep_best(rows: Rows, logits: Tensor, beyond: Tensor | None = None) -> tuple[Rows, Tensor]:
     """Keep the `query` just evaluated where it is adversarial and nearer than the best point so far.
 
     A `blind` query, drawn at random because no gradient has led anywhere yet (see `perturb`), is never kept: it is
     there to find a gradient, and the distance of a lucky draw says nothing of how near the boundary is.
+
+    Args:
+        rows: their state.
+        logits: (B, Z) at their queries.
+        beyond: (B,) bool, which queries are adversarial, where that is known.
 
     Returns:
         The rows, and (B,) bool: where the query is the new best point.
     """
     query = rows["query"]
     distance = l2(query, rows["x"])
-    better = (distance < rows["distance"]) & is_adversarial(rows, logits) & ~rows["blind"]
+    beyond = is_adversarial(rows, logits) if beyond is None else beyond
+    better = (distance < rows["distance"]) & beyond & ~rows["blind"]
     rival = mask_reference(logits, rows["reference"]).argmax(1)
     kept = {
         "distance": torch.where(better, distance, rows["distance"]),
@@ -142,90 +133,3 @@ def perturb(rows: Rows, flat: Tensor, bounds: Bounds, seed: int) -> Rows:
         "flat": attempts,
         "need": torch.where(lost, DONE, rows["need"]),
     }
-
-
-def attack_batch(
-    attack: Attack,
-    model: Model,
-    x: Tensor,
-    label: Tensor | None = None,
-    box: Any = (0.0, 1.0),
-    batch_size: int | None = None,
-) -> AttackResult:
-    """Run one attack on inputs in memory.
-
-    Args:
-        attack: the attack with its settings.
-        model: from inputs (B, …) to logits (B, Z).
-        x: (B, …) float32 inputs inside the box, on the model's device.
-        label: (B,) int64 reference labels, or None for the model's own predictions.
-        box: (lo, hi), numbers or arrays that broadcast to one input, or None for unbounded inputs.
-        batch_size: examples an evaluation; None takes all of them at once.
-
-    Raises:
-        InputError: for a bad box, inputs, labels or model.
-
-    Example:
-        >>> from robcal.robustness.projection import Projection
-        >>> linear = torch.nn.Linear(2, 2)
-        >>> with torch.no_grad():
-        ...     _ = linear.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), linear.bias.zero_()
-        >>> result = attack_batch(Projection(), linear, torch.tensor([[0.25, 0.5]]), box=None)
-        >>> round(result.distance.item(), 2), result.rival.item(), result.passes.item()
-        (0.25, 1, 2.5)
-    """
-    if x.ndim < 2 or len(x) == 0 or x.dtype != torch.float32:
-        refuse(
-            f"x has shape {tuple(x.shape)} and dtype {x.dtype}",
-            "inputs are float32 of shape (B, …) with at least one example",
-            "Convert it, or use robcal.score, which takes uint8 images too",
-        )
-    bounds = make_bounds(box, tuple(x.shape[1:]), x.device)
-    flat = x.detach().reshape(len(x), -1)
-    if not bool(torch.isfinite(flat).all()) or bool((bounds.excess(flat) > 0).any()):
-        refuse(
-            "x holds NaN, infinite or out-of-box values",
-            f"every input must lie in box={box}",
-            "Normalise inside the model, not before it, and pass the true box",
-        )
-    reference = torch.full((len(x),), -1, device=x.device) if label is None else label.to(x.device).long()
-    parts: list[Rows] = []
-    with probed(model, flat, tuple(x.shape[1:]), bounds, batch_size=batch_size or len(x)) as network:
-        if label is not None and (
-            label.shape != (len(x),) or bool((reference < 0).any()) or int(reference.max()) >= network.num_classes
-        ):
-            refuse(
-                f"label has shape {tuple(label.shape)} and values {int(reference.min())} to {int(reference.max())}",
-                f"it must be (B,) with integers from 0 to {network.num_classes - 1}",
-                "Number the classes from 0, in the order of the model's outputs",
-            )
-        run(attack, network, TensorSource(flat, reference), batch_size=batch_size or len(x), emit=parts.append)
-    return collect(parts, tuple(x.shape))
-
-
-@contextmanager
-def probed(
-    model: Model,
-    x: Tensor,
-    input_shape: tuple[int, ...],
-    bounds: Bounds,
-    *,
-    batch_size: int,
-    precision: Precision = "float32",
-    compile: bool = False,
-) -> Iterator[Network]:
-    """Open the model in scoring mode as a `Network` that has proved on the first of x (B, D) that it can be scored."""
-    dtype = parameter_dtype(model)
-    with scoring_mode(model):
-        network = Network(
-            model,
-            input_shape,
-            bounds,
-            x.device,
-            precision=precision,
-            dtype=dtype,
-            batch_size=batch_size,
-            compile=compile,
-        )
-        try_model(network, x[: min(TRIED, batch_size)])
-        yield network

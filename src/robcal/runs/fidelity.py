@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 
@@ -27,8 +27,9 @@ from robcal.base.distributed import is_main
 from robcal.base.encoding import sealed
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of, digest_of_tensors, load_json, provenance, save_json
-from robcal.base.types import FidelityRow, Scorer, Scores
+from robcal.base.types import FidelityRow, Scores
 from robcal.data import Dataset
+from robcal.robustness import ATTACKS
 from robcal.robustness.fidelity import Agreement, Fidelity, fidelity, stratified_sample
 from robcal.robustness.reference import reference_attacks
 from robcal.runs.scores import kept_scores, score_split
@@ -86,7 +87,7 @@ def measure_fidelity(
     if not methods and not at_hand:
         refuse("no method was named", "at least one is measured", "Pass --method or --scores")
     for name in methods:
-        check_choice(name, get_args(Scorer), "--method")
+        check_choice(name, ATTACKS, "--method")
     for name, given in at_hand.items():
         _check_at_hand(name, given, methods, split, len(dataset.split(split)))
     check_positive_int(sample, "--sample", minimum=num_levels)

@@ -23,7 +23,7 @@ def score_split(
     split: str,
     out: Path,
     *,
-    method: str = "projection",
+    method: Any = "projection",
     overwrite: bool = False,
     reporter: Reporter = SILENT,
     description: str | None = None,

@@ -23,7 +23,8 @@ from robcal.base.checks import (
 )
 from robcal.base.levels import Cut
 from robcal.base.seals import digest_of_file
-from robcal.base.types import Precision, Scorer
+from robcal.base.types import Precision
+from robcal.robustness import ATTACKS
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +176,7 @@ class TrainSettings(Recipe):
                 check_positive_int(getattr(self, name), self._named(name))
         if self.split_seed is not None:
             check_seed(self.split_seed, "--split-seed")
-        check_choice(self.scorer, get_args(Scorer), "--scorer")
+        check_choice(self.scorer, ATTACKS, "--scorer")
         if self.levels_from not in FORMER_LEVELS_FROM:
             check_choice(self.levels_from, get_args(LevelsFrom), "--levels-from")
         check_choice(self.cut, get_args(Cut), "--cut")
