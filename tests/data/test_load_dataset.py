@@ -73,4 +73,5 @@ def test_options_are_checked_before_any_file_is_opened(tmp_path: Path) -> None:
 
 
 def test_help_names_every_kind() -> None:
-    assert SPEC_HELP == ("digits, cifar10:PATH, cifar100:PATH, svhn:PATH, imagenet:PATH, npz:FILE, folder:PATH")
+    images = "cifar10:PATH, cifar100:PATH, svhn:PATH, fashion-mnist:PATH, idx:PATH, imagenet:PATH"
+    assert f"digits, {images}, npz:FILE, folder:PATH" == SPEC_HELP

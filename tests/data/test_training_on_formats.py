@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from official_files import write_imagenet, write_svhn
+from official_files import write_fashion_mnist, write_imagenet, write_svhn
 
 from robcal.base.storage import load_predictions
 from robcal.data import Dataset, load_dataset
@@ -24,7 +24,11 @@ from robcal.training.settings import Recipe, TrainSettings
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "model", "size", "counts"),
-    [(write_svhn, "preact-resnet-20", None, (30, 20)), (write_imagenet, "resnet-50", 64, (9, 6))],
+    [
+        (write_svhn, "preact-resnet-20", None, (30, 20)),
+        (write_fashion_mnist, "mlp", None, (30, 20)),
+        (write_imagenet, "resnet-50", 64, (9, 6)),
+    ],
 )
 def test_a_run(write: object, model: str, size: int | None, counts: tuple[int, int], tmp_path: Path) -> None:
     assert callable(write)
@@ -45,7 +49,8 @@ def test_a_run(write: object, model: str, size: int | None, counts: tuple[int, i
     assert len(predictions.labels) == counts[1]
     assert len(run.dataset().split("train")) == counts[0]
     network, about = load_model(tmp_path / "run")
-    assert about["input_shape"] == [3, size or 32, size or 32]
+    shape = [1, 28, 28] if write is write_fashion_mnist else [3, size or 32, size or 32]
+    assert about["input_shape"] == shape
     inputs = run.dataset().split("test").batch(np.arange(counts[1]))
     with torch.no_grad():
         logits = network(inputs).numpy()

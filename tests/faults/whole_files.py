@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import importlib.util
 import io
 import pickle
@@ -133,6 +134,13 @@ def _data_sets(folder: Path) -> None:
     np.save(folder / "cifar10c" / "labels.npy", np.tile([1, 7], 5))
     np.save(folder / "cifar10c" / "fog.npy", rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8))
     y = np.array([[1], [10]], np.uint8)
+    for suffix, pack in (("", bytes), (".gz", gzip.compress)):
+        (folder / f"idx{suffix}").mkdir()
+        for stem in ("train", "t10k"):
+            for kind, array in (("images-idx3", images.reshape(24, 16, 16)), ("labels-idx1", np.arange(24) % 8)):
+                header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+                whole = pack(header + array.astype(np.uint8).tobytes())
+                (folder / f"idx{suffix}" / f"{stem}-{kind}-ubyte{suffix}").write_bytes(whole)
     savemat(folder / "train_32x32.mat", {"X": rng.integers(0, 256, (32, 32, 3, 2), dtype=np.uint8), "y": y})
 
 
@@ -171,6 +179,7 @@ def kinds() -> dict[str, Kind]:
     from robcal.calibration.recalibration import load_recalibrator
     from robcal.comparison.plan_file import load_plan
     from robcal.data.cifar import read_cifar10
+    from robcal.data.idx import read_idx
     from robcal.data.npz import read_npz
     from robcal.data.pickles import load_arrays
     from robcal.data.pictures import open_picture
@@ -213,6 +222,9 @@ def kinds() -> dict[str, Kind]:
         Kind("cifar10c/fog.npy", _corrupted),
         Kind("cifar10c/labels.npy", _corrupted),
         Kind("train_32x32.mat", _read_part, share=0.1),
+        Kind("idx/train-images-idx3-ubyte", _part_of(read_idx)),
+        Kind("idx/train-labels-idx1-ubyte", _part_of(read_idx)),
+        Kind("idx.gz/train-images-idx3-ubyte.gz", _part_of(read_idx)),
         Kind("run/run.json", lambda path: open_run(path.parent).settings.relevant(), True),
         Kind("run/history.json", lambda path: open_run(path.parent).history(), True),
         Kind("run/predictions-test.safetensors", lambda path: open_run(path.parent).predictions("test"), True),

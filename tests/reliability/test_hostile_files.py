@@ -415,7 +415,7 @@ def test_a_picture_of_a_hundred_million_pixels_in_a_kilobyte_is_refused(tmp_path
 
 def test_a_data_set_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "p")
-    for spec in ("npz", "cifar10", "cifar100", "svhn", "imagenet", "folder"):
+    for spec in ("npz", "cifar10", "cifar100", "svhn", "fashion-mnist", "idx", "imagenet", "folder"):
         with pytest.raises(InputError):
             load_dataset(f"{spec}:{tmp_path / 'p'}")
 

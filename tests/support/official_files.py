@@ -1,5 +1,6 @@
 """Small data sets of random pixels in the files that the originals are published in; each returns its `--data` text."""
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -19,6 +20,22 @@ def write_svhn(folder: Path) -> str:
         y = np.tile(np.arange(1, 11, dtype=np.uint8), count // 10)[:, None]
         savemat(folder / f"{name}_32x32.mat", {"X": rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8), "y": y})
     return f"svhn:{folder}"
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An array of bytes as an idx file (LeCun et al. 1998)."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(length.to_bytes(4, "big") for length in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_fashion_mnist(folder: Path) -> str:
+    """The training part packed, as it is published, the test part not."""
+    rng = np.random.default_rng(0)
+    for stem, count, suffix, pack in (("train", 40, ".gz", gzip.compress), ("t10k", 20, "", bytes)):
+        images, labels = rng.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            (folder / f"{stem}-{kind}-ubyte{suffix}").write_bytes(pack(idx_bytes(array)))
+    return f"fashion-mnist:{folder}"
 
 
 def write_imagenet(folder: Path) -> str:

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from hint_cases import Case, Steps
-from official_files import write_imagenet, write_shards, write_svhn
+from official_files import idx_bytes, write_fashion_mnist, write_imagenet, write_shards, write_svhn
 from picture_files import write_picture
 from scipy.io import savemat
 
 from robcal.data.cifar import CIFAR10, PIXELS, read_cifar10
+from robcal.data.idx import read_fashion_mnist, read_idx
 from robcal.data.imagenet import read_imagenet
+from robcal.data.npz import read_npz
 from robcal.data.pickles import load_arrays
 from robcal.data.svhn import read_svhn
 
@@ -109,7 +111,46 @@ def _pickle(folder: Path) -> Steps:
     yield lambda: load_arrays(PLAIN, source="a batch")
 
 
+def _idx(name: str, wrong: bytes | None) -> Callable[[Path], Steps]:
+    """Fashion-MNIST with one wrong file (None: none); the advice is to fetch it again."""
+
+    def steps(folder: Path) -> Steps:
+        write_fashion_mnist(folder)
+        right = (folder / name).read_bytes()
+        (folder / name).unlink()
+        if wrong is not None:
+            (folder / name).write_bytes(wrong)
+        yield lambda: read_fashion_mnist(str(folder))
+        (folder / name).write_bytes(right)
+        yield lambda: read_fashion_mnist(str(folder))
+
+    return steps
+
+
+def _idx_of_letters(folder: Path) -> Steps:
+    """Labels from 1, as EMNIST's letters have them: the advice is to save arrays."""
+    write_fashion_mnist(folder)
+    letters = np.arange(1, 41) % 4 + 1
+    (folder / "train-labels-idx1-ubyte.gz").unlink()
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(letters))
+    yield lambda: read_idx(str(folder))
+    np.savez(folder / "mine.npz", x_train=RNG.integers(0, 256, (40, 28, 28), dtype=np.uint8), y_train=letters - 1)
+    yield lambda: read_npz(str(folder / "mine.npz"))
+
+
 CASES = [
+    Case("Fashion-MNIST without a file", "has no t10k-labels-idx1-ubyte;", _idx("t10k-labels-idx1-ubyte", None)),
+    Case(
+        "Fashion-MNIST, cut off",
+        "it is 108 bytes long, and its header tells of 15,696",
+        _idx("t10k-images-idx3-ubyte", idx_bytes(np.zeros((20, 28, 28)))[:108]),
+    ),
+    Case(
+        "Fashion-MNIST with a label too few",
+        r"test \(20, 28, 28\) and 19",
+        _idx("t10k-labels-idx1-ubyte", idx_bytes(np.arange(19) % 10)),
+    ),
+    Case("idx files with labels from 1", "they are 0 to Z - 1", _idx_of_letters),
     Case("ImageNet without val", r"no val/ with class folders", _imagenet(_hide("val"), _bring_back("val"))),
     Case("ImageNet with one class", "has 1 class", _imagenet(_hide("train/n01443537"), _bring_back("train/n01443537"))),
     Case("shards without validation", "no folder val of parquet files", _lost_part_of_shards),

@@ -13,9 +13,9 @@ from typer.core import TyperCommand
 from robcal.base.checks import check_output, refuse
 
 DATA_HELP = (
-    "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | imagenet:PATH (folders or parquet) | npz:FILE (x_train, "
-    "y_train and optional x_val, y_val, x_test, y_test, class_names; or MedMNIST's train_images, train_labels, …) | "
-    "folder:PATH (one folder a class); see docs/data.md"
+    "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | fashion-mnist:PATH | idx:PATH (four files as of MNIST) | "
+    "imagenet:PATH (folders or parquet) | npz:FILE (x_train, y_train and optional x_val, y_val, x_test, y_test, "
+    "class_names; or MedMNIST's train_images, train_labels, …) | folder:PATH (one folder a class); see docs/data.md"
 )
 
 AnyModel = Annotated[

@@ -18,6 +18,7 @@ from robcal.data.cifar import read_cifar10, read_cifar100
 from robcal.data.dataset import Dataset, Split
 from robcal.data.digits import DIGITS_VAL_FRACTION, read_digits
 from robcal.data.folder import read_folder
+from robcal.data.idx import read_fashion_mnist, read_idx
 from robcal.data.imagenet import read_imagenet
 from robcal.data.npz import read_npz
 from robcal.data.splits import VAL_FRACTION, CutOptions, Parts, assemble
@@ -48,6 +49,8 @@ READERS: Mapping[str, _Reader] = {
     "cifar10": _Reader(lambda path, size: read_cifar10(path), "PATH"),
     "cifar100": _Reader(lambda path, size: read_cifar100(path), "PATH"),
     "svhn": _Reader(lambda path, size: read_svhn(path), "PATH"),
+    "fashion-mnist": _Reader(lambda path, size: read_fashion_mnist(path), "PATH"),
+    "idx": _Reader(lambda path, size: read_idx(path), "PATH"),
     "imagenet": _Reader(read_imagenet, "PATH", resizes=True),
     "npz": _Reader(lambda path, size: read_npz(path), "FILE"),
     "folder": _Reader(read_folder, "PATH", resizes=True),
@@ -74,9 +77,10 @@ def load_dataset(
 
     Args:
         spec: "digits" (built in), "cifar10:PATH" or "cifar100:PATH" (official archives, their folders, or parquet),
-            "svhn:PATH" (the folder of the official .mat files), "imagenet:PATH" (train/ and val/ of class folders, or
-            parquet), "npz:FILE" (arrays x_train, y_train, … or MedMNIST's), or "folder:PATH" (one folder of pictures a
-            class). docs/data.md says what is read of each.
+            "svhn:PATH" (the folder of the official .mat files), "fashion-mnist:PATH" or "idx:PATH" (the folder of the
+            four idx files, those of MNIST), "imagenet:PATH" (train/ and val/ of class folders, or parquet), "npz:FILE"
+            (arrays x_train, y_train, … or MedMNIST's), or "folder:PATH" (one folder of pictures a class). docs/data.md
+            says what is read of each.
         val_fraction: share of the training data that becomes validation, in (0, 1); default .3 for digits, else .1.
         train_limit: at most so many training examples, stratified (None: all).
         test_limit: at most so many test examples, stratified, the same for every seed (None: all).

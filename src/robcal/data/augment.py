@@ -21,7 +21,7 @@ CROP_RATIO = (3 / 4, 4 / 3)
 LARGE_SIDE = 64
 
 #: Data sets whose images are shifted by so many pixels, and never mirrored.
-SHIFTS: Mapping[str, int] = {"digits": 1, "SVHN": 4}
+SHIFTS: Mapping[str, int] = {"digits": 1, "SVHN": 4, "idx": 4}
 
 #: Windows drawn for an image until one fits into it; after these the largest central one is taken.
 CROP_TRIALS = 10
@@ -87,8 +87,9 @@ def shift(x: torch.Tensor, max_pixels: int, generator: torch.Generator) -> torch
 def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
     """Return the usual augmentation of a data set's images, as a function of (inputs, generator).
 
-    Digits are never mirrored: shifts of one pixel for the 8x8 ones of "digits", of four for SVHN. Images with sides of
-    `LARGE_SIDE` pixels or more get random resized crops and flips, all others pad-crop and flips.
+    Digits are never mirrored: shifts of one pixel for the 8x8 ones of "digits", of four for SVHN and for idx files,
+    which may hold letters and digits. Images with sides of `LARGE_SIDE` pixels or more get random resized crops and
+    flips, all others pad-crop and flips.
 
     Args:
         name: of the data set, as its reader gives it.

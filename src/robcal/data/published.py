@@ -51,6 +51,16 @@ PUBLISHED: Mapping[str, Publication] = {
             "test_32x32.mat": 64_275_384,
         },
     ),
+    "Fashion-MNIST": Publication(
+        "https://github.com/zalandoresearch/fashion-mnist (apt-get install dataset-fashion-mnist puts it into "
+        "/usr/share/datasets/fashion-mnist)",
+        {
+            "train-images-idx3-ubyte.gz": 26_421_880,
+            "train-labels-idx1-ubyte.gz": 29_515,
+            "t10k-images-idx3-ubyte.gz": 4_422_102,
+            "t10k-labels-idx1-ubyte.gz": 5_148,
+        },
+    ),
     "ImageNet": Publication(
         "https://www.image-net.org/download.php (ILSVRC2012)",
         {
