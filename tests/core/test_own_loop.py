@@ -67,6 +67,7 @@ def test_margins_are_those_of_log_probabilities_and_nan_where_a_logit_is():
     torch.testing.assert_close(logit_margin(logits).double(), two[:, 1] - two[:, 0], rtol=0, atol=1e-5)
     assert logit_margin(torch.tensor([[1.0, float("nan"), 0.0]])).isnan().all()
     assert logit_margin(torch.tensor([[1.0, -torch.inf, -torch.inf]])).item() == float("inf")
+    assert logit_margin(torch.tensor([[2.0, 0.0, 2.0], [-torch.inf, 3.0, 1.0]])).tolist() == [0.0, 2.0]
     assert logit_margin(logits.bfloat16()).dtype == torch.float32
 
 

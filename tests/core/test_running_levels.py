@@ -84,6 +84,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_levels(tmp_path, members, 
     with pytest.raises(Interrupted):
         fit(again, data, method, **options, levels=RunningLevels(R), state_file=state, state_seconds=0,
             reporter=StopAfter(stop))  # fmt: skip
+    assert not any(network._forward_hooks for network in again)
     again, resumed = [model_of(k, dropout=0.3) for k in range(members)], RunningLevels(R)
     assert fit(again, data, method, **options, levels=resumed, state_file=state) == history
     for one, other in zip(whole, again, strict=True):
@@ -156,8 +157,9 @@ def test_a_mixed_input_shows_the_margin_of_the_example_that_it_nearly_is(members
     turned = torch.eye(4)[[1, 2, 3, 0]]
     for _ in range(members):
         for shares in (0.05 * torch.eye(4) + 0.95 * turned, 0.8 * torch.eye(4) + 0.2 * turned):
-            with running.seeing(network, index, shares=shares):
+            with running.watching(network):
                 network(logits if shares[0, 1] > 0.5 else -logits)
+            running.take(index, shares=shares)
     running.measure(np.full((4, 3), 1 / 3) + np.outer(np.arange(4), [0.02, -0.01, -0.01]))
     shown = running.snapshot()["train"]
     assert shown.isfinite().nonzero().squeeze(1).tolist() == [0, 2, 4, 6]

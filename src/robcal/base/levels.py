@@ -65,10 +65,19 @@ def assign_levels(scores: Scores | Any, num_levels: int = 10, *, ties: Ties = "s
         _, group, sizes = np.unique(distance, return_inverse=True, return_counts=True)
         ends = np.cumsum(sizes)
         return np.asarray(level_of_rank[(2 * ends - sizes - 1) // 2][group])
-    draw = np.random.default_rng(check_seed(seed)).permutation(len(distance))
     level = np.empty(len(distance), dtype=np.int64)
-    level[np.lexsort((draw, margin, distance))] = level_of_rank
+    level[_order(distance, margin, check_seed(seed))] = level_of_rank
     return level
+
+
+def _order(distance: FloatArray, margin: FloatArray, seed: int) -> IntArray:
+    """Return the ranking by distance; ties go by margin, then by a draw (which most splits have no need of)."""
+    order = np.argsort(distance)
+    ranked = distance[order]
+    if (ranked[1:] != ranked[:-1]).all():
+        return order
+    draw = np.random.default_rng(seed).permutation(len(distance))
+    return np.lexsort((draw, margin, distance))
 
 
 def levels_by_thresholds(cut: Scores | Any, levels: IntArray, others: Scores | Any) -> IntArray:

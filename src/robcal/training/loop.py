@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,14 +156,15 @@ def fit(
     advance = reporter.task(description, lockstep.num_steps)
     with torch.random.fork_rng(devices=devices), stop_at_boundary() as stop:
         started = saved = time.monotonic()
-        for done in lockstep.steps():
-            advance(done)
-            due = stop or time.monotonic() - saved >= state_seconds
-            if due and state_file is not None and engine.is_main_process:
-                lockstep.check_losses(lockstep.progress.batch)  # a state that is lost does not replace one that is not
-                save_state({"key": key, "training": training, **lockstep.snapshot()}, state_file)
-                saved = time.monotonic()
-            stop.raise_if_set()
+        with closing(lockstep.steps()) as steps:
+            for done in steps:
+                advance(done)
+                due = stop or time.monotonic() - saved >= state_seconds
+                if due and state_file is not None and engine.is_main_process:
+                    lockstep.check_losses(lockstep.progress.batch)  # a lost state does not replace one that is not
+                    save_state({"key": key, "training": training, **lockstep.snapshot()}, state_file)
+                    saved = time.monotonic()
+                stop.raise_if_set()
     if profile is not None:
         profile.total += time.monotonic() - started
     if keep_state is not None:
@@ -228,17 +230,18 @@ class _Lockstep:
         """Optimiser steps of all members in all epochs."""
         return self.info.epochs * len(self.members) * self.first.num_batches
 
-    def steps(self) -> Iterator[int]:
+    def steps(self) -> Generator[int, None, None]:
         """Do what remains, one optimiser step at a time; yields how many are done, over all."""
         at, size = self.progress, self.first.num_batches
         while at.epoch < self.info.epochs:
             while at.member < len(self.members):
                 member = self.members[at.member]
                 member.start_epoch(at.epoch)
-                while at.batch < size:
-                    at.state = member.step(at.state, at.epoch, at.batch, self.levels)
-                    at.batch += 1
-                    yield (at.epoch * len(self.members) + at.member) * size + at.batch
+                with self.levels.watching(member.user_model):
+                    while at.batch < size:
+                        at.state = member.step(at.state, at.epoch, at.batch, self.levels)
+                        at.batch += 1
+                        yield (at.epoch * len(self.members) + at.member) * size + at.batch
                 at.member, at.batch = at.member + 1, 0
             self._end_epoch()
 

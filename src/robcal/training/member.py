@@ -167,8 +167,9 @@ class Member:
             targets, shares = (targets[:, :-size].contiguous(), targets[:, -size:]) if mixed else (targets, None)
             if inputs is not batch.inputs:
                 batch = dataclasses.replace(batch, inputs=inputs)
-            with self.autocast(), levels.seeing(self.user_model, part.everyone, self.rank, self.world, shares):
+            with self.autocast():
                 loss, state = self.method.loss(state, self.model, batch, targets)
+            levels.take(part.everyone, self.rank, self.world, shares)
         weight = len(part.index) / len(self.batches[part.key[0]])
         with self._timed("backward"):  # the processes take the mean of their gradients
             (loss if weight == 1 else loss * (weight * self.world)).backward()

@@ -55,11 +55,12 @@ class FixedLevels:
         """Begin a training run on a device."""
         self.train = None if self.train is None else self.train.to(device)
 
-    def seeing(
-        self, network: nn.Module, index: IntArray, rank: int, world: int, shares: torch.Tensor | None = None
-    ) -> AbstractContextManager[None]:
+    def watching(self, network: nn.Module) -> AbstractContextManager[None]:
         """Look at nothing."""
         return nullcontext()
+
+    def take(self, index: IntArray, rank: int, world: int, shares: torch.Tensor | None = None) -> None:
+        """Take in nothing."""
 
     def measure(self, val_probs: FloatArray) -> None:
         """Learn nothing."""
@@ -114,6 +115,7 @@ class RunningLevels:
             device: where they train.
         """
         self._is_ensemble = num_networks > 1
+        self._latest: torch.Tensor | None = None
         self._passes: list[tuple[IntArray, torch.Tensor]] = []
         self._sums = torch.zeros(num_train, 1 + (num_classes if self._is_ensemble else 1), device=device)
         self.train = torch.zeros(num_train, dtype=torch.int64, device=device)
@@ -121,45 +123,38 @@ class RunningLevels:
         self._train_average, self._val_average = np.full(num_train, np.nan), np.full(num_val, np.nan)
 
     @contextmanager
-    def seeing(
-        self,
-        network: nn.Module,
-        index: IntArray,
-        rank: int = 0,
-        world: int = 1,
-        shares: torch.Tensor | None = None,
-    ) -> Iterator[None]:
-        """Take in the training pass of a batch, which is made in the block.
+    def watching(self, network: nn.Module) -> Iterator[None]:
+        """Look at the training passes of a network that are made in the block; `take` says what each was of."""
+        hook = network.register_forward_hook(self._keep)
+        try:
+            yield
+        finally:
+            hook.remove()
 
-        Of several passes in it, as of a method that attacks the network, the last one with gradients is that of the
-        loss.
+    def _keep(self, module: nn.Module, inputs: Any, logits: torch.Tensor) -> None:
+        if torch.is_grad_enabled():
+            self._latest = logits.detach()
+
+    def take(self, index: IntArray, rank: int = 0, world: int = 1, shares: torch.Tensor | None = None) -> None:
+        """Take in the training pass of a batch that was just made.
+
+        Of several passes, as of a method that attacks the network, the last one with gradients is that of the loss.
 
         Args:
-            network: that is trained.
             index: (B,) positions of the examples of the batch, of all processes.
             rank: of this process, which passes every `world`-th of them, from the one at `rank`.
             world: number of processes.
             shares: (b, b) what share of each input is which example of this process, if inputs are mixed; one that is
                 nearly one example shows the margin of that example, and others show none.
         """
-        passes: list[torch.Tensor] = []
-
-        def keep(module: nn.Module, inputs: Any, logits: torch.Tensor) -> None:
-            if torch.is_grad_enabled():
-                passes[:] = [logits.detach()]
-
-        hook = network.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            hook.remove()
-        assert passes, "the loss passes the batch through the network"
+        logits, self._latest = self._latest, None
+        assert logits is not None, "the loss passes the batch through the network"
         if shares is None and world == 1 and not self._is_ensemble:
-            self._passes.append((index, passes[0]))
+            self._passes.append((index, logits))
             if len(self._passes) == PASSES_AT_ONCE:
                 self._take_in()
         else:
-            self._add(index, self._values(passes[0]), rank, world, shares)
+            self._add(index, self._values(logits), rank, world, shares)
 
     def _take_in(self) -> None:
         """Add to the sums what the passes showed that are not in them yet."""
