@@ -28,6 +28,12 @@ $(VENV)/.test: $(VENV)/.wheel
 	$(PIP) install -q "$$(ls dist/robcal-*.whl)[test]"
 	touch $@
 
+# What checks the pages by keyboard and screen reader; without npm that test is skipped.
+$(VENV)/.axe: $(VENV)/.python tests/report/package-lock.json
+	npm ci --prefix tests/report --ignore-scripts --no-audit --no-fund --loglevel=error \
+	  || echo "no axe-core could be installed: its test will be skipped"
+	touch $@
+
 $(VENV)/.lint: $(VENV)/.wheel
 	$(PIP) install -q "$$(ls dist/robcal-*.whl)[dev]"
 	touch $@
@@ -37,7 +43,7 @@ wheel: $(VENV)/.wheel
 demo: $(VENV)/.wheel
 	$(BIN)/robcal demo
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(VENV)/.axe
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider --doctest-modules --pyargs robcal
 

@@ -1,14 +1,12 @@
-"""The page in a real browser: headless Chromium measures it at 400, 1200 and 1600 px, in light and dark."""
+"""The page in a real browser: headless Chromium measures it at 400, 1200 and 1600 px, dark, and on paper."""
 
-import html
-import json
 import re
-import shutil
 import subprocess
 from functools import cache, partial
 from pathlib import Path
 
 import pytest
+from browser import BROWSER, FLAGS, run_around
 from report_samples import HOSTILE, audit, full, hostile, levelled
 
 from robcal.comparison import comparison_html, load_comparison
@@ -16,14 +14,13 @@ from robcal.report import render_html
 from robcal.report.formatting import clean_text
 from robcal.report.palette import theme_colours
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --enable-logging=stderr --hide-scrollbars
-    --window-size=1800,1000""".split()  # noqa: SIM905
 RESULTS = {"full": partial(full, 3), "pair": partial(full, 2), "hostile": hostile, "audit": audit, "levelled": levelled}
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
 PAGES = (*RESULTS, "comparison")
 WIDTHS = (400, 1200, 1600)
+#: Width of what is printed: A4 without its margins, upright or, for the broad tables, across.
+PAPER = {"full": 695, "levelled": 695, "comparison": 1024}
+PRINTED = tuple(PAPER)
 
 #: Runs in the page around the frames, never in the report itself, which must work without any script.
 MEASURE = """
@@ -40,6 +37,8 @@ for (const frame of document.querySelectorAll('iframe')) {
     panels: [...page.querySelectorAll('figure.panel, .card')].map(box),
     wide: [...page.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > root.clientWidth + 1
       && !e.closest('.scroll')).slice(0, 8).map(e => e.outerHTML.slice(0, 120)),
+    screen_only: [...page.querySelectorAll('.button, .controls, nav, details:not([open])')]
+      .filter(e => e.getClientRects().length).map(e => e.outerHTML.slice(0, 80)),
     images: [...page.images].map(i => [i.complete && i.naturalWidth > 0, ...box(i)]),
     plots: [...page.querySelectorAll('svg.plot')].map(svg => {
       const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
@@ -65,8 +64,7 @@ for (const frame of document.querySelectorAll('iframe')) {
     };
   });
 }
-const out = document.createElement('pre'); out.id = 'found'; out.textContent = JSON.stringify(found);
-document.body.append(out);
+return found;
 """
 
 pytestmark = [
@@ -79,49 +77,51 @@ pytestmark = [
 @cache
 def source(name):
     if name == "comparison":
-        return html.escape(comparison_html(load_comparison(EVIDENCE)))
-    return html.escape(render_html(RESULTS[name]()))
+        return comparison_html(load_comparison(EVIDENCE))
+    return render_html(RESULTS[name]())
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def measured(request, tmp_path_factory):
-    """(theme, what the browser measured, what it logged)."""
-    folder = tmp_path_factory.mktemp("browser")
-    frames = "".join(
-        f'<iframe id="{name}-{width}" style="width:{width}px;height:900px;border:0" srcdoc="{source(name)}"></iframe>'
-        for name in PAGES
-        for width in WIDTHS
-    )
-    outer = folder / "outer.html"
-    script = f"<script>window.onload = () => {{ {MEASURE} }}</script>"
-    outer.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{frames}{script}</body>", encoding="utf-8")
-    scheme = ["--blink-settings=preferredColorScheme=0"] if request.param == "dark" else []
-    command = [BROWSER, *FLAGS, *scheme, f"--user-data-dir={folder / 'profile'}", "--dump-dom", outer.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=600, check=False)
-    shutil.rmtree(folder / "profile", ignore_errors=True)
-    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    return request.param, json.loads(html.unescape(found[1])), done.stderr
+def on_paper(page):
+    """The page as it is printed."""
+    page = page.replace("@media print", "@media all").replace("@media screen", "@media none")
+    return re.sub(r"@media \((min|max)-width", r"@media none and (\1-width", page)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """What the browser measured of every page, and what it logged."""
+    frames = {f"{name}-{width}": (source(name), width) for name in PAGES for width in WIDTHS}
+    frames |= {f"paper-{name}-{PAPER[name]}": (on_paper(source(name)), PAPER[name]) for name in PRINTED}
+    return run_around(frames, MEASURE, tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="module")
+def dark(tmp_path_factory):
+    """The same of a few pages, for a reader who prefers dark colours."""
+    frames = {f"{name}-1200": (source(name), 1200) for name in PRINTED}
+    return run_around(frames, MEASURE, tmp_path_factory.mktemp("dark"), dark=True)
 
 
 @pytest.mark.slow
-def test_the_theme_took(measured):
-    theme, found, _ = measured
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_theme_took(request, theme):
+    found, log = request.getfixturevalue("dark" if theme == "dark" else "measured")
+    assert "CONSOLE" not in log
     colours = theme_colours(int(theme == "dark"))
 
     def rgb(role):
         return "rgb({}, {}, {})".format(*(int(colours[role][i : i + 2], 16) for i in (1, 3, 5)))
 
     for name, page in found.items():
-        series = {rgb("method-0"), rgb("method-1")} if name.startswith("comparison") else set()
-        assert page["background"] == rgb("page")
+        series = {rgb("method-0"), rgb("method-1")} if "comparison" in name else set()
+        assert page["background"] == ("rgba(0, 0, 0, 0)" if name.startswith("paper") else rgb("page"))
         for plot in page["plots"]:
             assert rgb("muted") in plot["fills"]
             assert set(plot["fills"]) <= {rgb(role) for role in ("ink", "muted", "over", "under")} | series
 
 
 def test_no_console_messages_and_no_requests(measured):
-    _, found, log = measured
+    found, log = measured
     assert "CONSOLE" not in log
     for page in found.values():
         assert page["requests"] == []
@@ -129,18 +129,18 @@ def test_no_console_messages_and_no_requests(measured):
 
 
 def test_nothing_scrolls_sideways(measured):
-    _, found, _ = measured
+    found, _ = measured
     for name, page in found.items():
         assert page["client"] == int(name.rsplit("-", 1)[1])
         assert page["scroll"] <= page["client"], (name, page["wide"])
         for left, right, width, _height in page["panels"]:
             assert 0 <= left <= right <= page["client"], name
-            assert width > 0
+            assert width > 0 or name.startswith("paper")  # what is folded away
 
 
 def test_no_table_is_cut_off(measured):
     """All fold-outs open: on a desk every table is seen whole; on a phone a wide one scrolls, and a shadow says so."""
-    _, found, _ = measured
+    found, _ = measured
     for name, page in found.items():
         width = int(name.rsplit("-", 1)[1])
         assert page["opened"] <= width, name
@@ -149,7 +149,7 @@ def test_no_table_is_cut_off(measured):
             assert table["content"] is not None, (name, table)
             assert max(table["width"], table["view"]) <= table["content"], (name, table)
             if table["content"] > table["view"]:
-                assert width == 400 or name.startswith(("hostile", "full")), (name, table)
+                assert width == 400 or name.startswith(("hostile", "full")), (name, table)  # never on paper
                 assert table["overflow"] == "auto"
                 assert table["tab"] == 0
                 assert table["hint"].count("linear-gradient") == 2
@@ -157,7 +157,7 @@ def test_no_table_is_cut_off(measured):
 
 
 def test_every_figure_is_visible_with_legible_text_inside_its_panel(measured):
-    _, found, _ = measured
+    found, _ = measured
     counts = {name: len(page["plots"]) for name, page in found.items()}
     assert counts["full-400"] == counts["full-1600"] == 3 + 5 + 1 + 8 + 2
     assert counts["audit-400"] == 0
@@ -168,7 +168,7 @@ def test_every_figure_is_visible_with_legible_text_inside_its_panel(measured):
             assert width >= 280, name
             assert height >= 100
             assert plot["ink"] > 3
-            assert min(plot["sizes"]) >= 10, name
+            assert min(plot["sizes"]) >= (7 if name.startswith("paper") else 10), name
             assert panel[0] <= left <= right <= panel[1]
             for text, start, end, *_ in plot["texts"]:
                 assert panel[0] <= start, (name, text)
@@ -176,7 +176,7 @@ def test_every_figure_is_visible_with_legible_text_inside_its_panel(measured):
 
 
 def test_images_are_shown(measured):
-    _, found, _ = measured
+    found, _ = measured
     images = found["full-400"]["images"]
     assert len(images) == 6
     for complete, _left, _right, width, height in images:
@@ -186,5 +186,24 @@ def test_images_are_shown(measured):
 
 
 def test_hostile_strings_are_shown_as_text(measured):
-    _, found, _ = measured
+    found, _ = measured
     assert found["hostile-400"]["heading"] == clean_text(" ".join(HOSTILE))
+
+
+def test_on_paper_controls_and_what_is_folded_are_hidden(measured):
+    found, _ = measured
+    for name in PRINTED:
+        assert found[f"paper-{name}-{PAPER[name]}"]["screen_only"] == []
+        assert found[f"{name}-1200"]["screen_only"] != []
+
+
+def test_the_paper_is_a4(tmp_path):
+    page, made = tmp_path / "page.html", tmp_path / "page.pdf"
+    page.write_text(source("levelled"), encoding="utf-8")
+    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={made}", page.as_uri()]
+    subprocess.run(command, capture_output=True, timeout=600, check=False)
+    boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", made.read_bytes())
+    assert len(boxes) >= 2
+    for width, height in boxes:
+        assert float(width) == pytest.approx(210 / 25.4 * 72, abs=1)
+        assert float(height) == pytest.approx(297 / 25.4 * 72, abs=1)
