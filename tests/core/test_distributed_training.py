@@ -26,8 +26,11 @@ def train(out, *more, processes):
 def test_two_processes_train_as_one(tmp_path, source):
     """Same batches, exact weights of the shares and micro-batches; only the order of float32 sums differs."""
     train(tmp_path / "one", "--method", "ar-adals", "--levels-from", source, processes=1)
-    printed = train(tmp_path / "two", "--method", "ar-adals", "--levels-from", source, "--accumulate", "3", processes=2)
-    assert printed.count("model.safetensors") == 1  # one process speaks
+    printed = train(tmp_path / "two", "--method", "ar-adals", "--levels-from", source, "--accumulate", "3",
+                    "--tracker", "tensorboard", processes=2)  # fmt: skip
+    assert printed.count("model.safetensors") == 1  # one process speaks, and tells the tracker
+    assert len(list((tmp_path / "two").glob("tensorboard/events.out.*"))) == 1
+    assert json.loads((tmp_path / "two" / "trackers.json").read_text())["tensorboard"]["epoch"] == 3
     one, two = (load_checkpoint(tmp_path / name / "model.safetensors")[0] for name in ("one", "two"))
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=1e-2, atol=1e-4)

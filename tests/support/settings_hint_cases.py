@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hint_cases import Case, Steps, in_turn
+from hint_cases import Call, Case, Steps, in_turn
 
 from robcal.comparison.plan_file import load_plan, parse_plan
 from robcal.data import load_dataset
 from robcal.methods import parse_options
 from robcal.training.loop import augmentation
 from robcal.training.settings import TrainSettings
+from robcal.training.tracking import Tracking
 
 
 def _settings(**options: Any) -> TrainSettings:
     return TrainSettings(**{"data": "digits", "model": "mlp", "method": "ar-adals", "epochs": 1, **options})
+
+
+def _trackers(*names: str) -> Call:
+    return lambda: Tracking(names, Path(), "run", {})
 
 
 def _both(wrong: dict[str, Any], *right: dict[str, Any]) -> Callable[[Path], Steps]:
@@ -148,6 +153,7 @@ def _other_seeds(folder: Path) -> Steps:
 
 
 CASES = [
+    Case("a tracker twice", "Name it once", in_turn(_trackers("tensorboard", "tensorboard"), _trackers("tensorboard"))),
     Case("a step size of the stable controller", "Drop step_size, or the controller", _both(
         {"options": {"controller": "stable", "step_size": 0.3}}, {"options": {"controller": "stable"}},
     )),

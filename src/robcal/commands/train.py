@@ -124,6 +124,13 @@ def train(
     image_size: Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of the training's forward pass.")] = "float32",
     device: Device = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tell every epoch to an experiment tracker, tensorboard (below --out), wandb or mlflow. Repeatable.",
+        ),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell what the steps' time goes to, such as waiting for data.")
     ] = False,
@@ -166,7 +173,14 @@ def train(
     watched = Profile() if profile else None
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         run = train_run(
-            settings, out, overwrite=overwrite, dataset=dataset, notes=notes, profile=watched, reporter=reporter
+            settings,
+            out,
+            overwrite=overwrite,
+            dataset=dataset,
+            notes=notes,
+            profile=watched,
+            trackers=tracker or (),
+            reporter=reporter,
         )
     if not is_main():
         return

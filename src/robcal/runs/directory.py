@@ -43,7 +43,14 @@ TRAINED = ("model.safetensors", "member-*.safetensors", "history.json", "predict
 #: What is written of a run besides: its record, what is unfinished, what is measured, and files of earlier versions.
 BESIDE = (
     *("state.pt", "scores-*.parquet", "shift-*.safetensors", "ood-*.safetensors", "inference.json", "fidelity.json"),
-    *("results.json", "measurement.safetensors", "levels-history.json", "online-history.json"),
+    *(
+        "trackers.json",
+        "tensorboard/events.out.*",
+        "results.json",
+        "measurement.safetensors",
+        "levels-history.json",
+        "online-history.json",
+    ),
 )
 
 

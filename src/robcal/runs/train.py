@@ -9,6 +9,7 @@ DIR/scores-SPLIT.parquet     adversarial robustness (--levels-from robustness: t
 DIR/levels-SPLIT.parquet     robustness levels of train and val, for methods that have levels (running ones: the last)
 DIR/reference/               run directory of the plain model that levels come from (methods whose levels come from it)
 DIR/folds/                   models that never saw what they score, and their scores (--levels-from cross-fit only)
+DIR/tensorboard/, DIR/wandb/ of trackers (--tracker); DIR/trackers.json holds which epochs they were told
 DIR/state.pt                 the unfinished training, while there is one
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ from robcal.base.storage import (
 )
 from robcal.base.types import EpochRow
 from robcal.data import Dataset
-from robcal.runs.directory import Run, clear, list_files, load_data, load_networks, run_digest
+from robcal.runs.directory import Run, clear, list_files, load_data, load_networks, run_digest, run_title
 from robcal.runs.level_sources import (
     SPLITS,
     levels_of,
@@ -52,6 +53,7 @@ from robcal.training.profile import Profile
 from robcal.training.recipe import build_networks, describe_network
 from robcal.training.running import RunningLevels
 from robcal.training.settings import TrainSettings
+from robcal.training.tracking import Tracking
 
 
 def train_run(
@@ -63,6 +65,7 @@ def train_run(
     reference: Path | None = None,
     notes: list[str] | None = None,
     profile: Profile | None = None,
+    trackers: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
     """Make a run directory, or finish one that was stopped; a finished one is left as it is.
@@ -79,6 +82,8 @@ def train_run(
             has left in it is used.
         notes: what the user should know of the weights that training starts from is appended.
         profile: is told where the time of the training goes, not counting that of a reference model.
+        trackers: "tensorboard", "wandb" or "mlflow", which are told the figures of every epoch (not of a reference
+            model), by the main process; a run that goes on tells none twice.
         reporter: shows progress.
 
     Raises:
@@ -94,11 +99,12 @@ def train_run(
     for network in networks:
         method.check(network, data)
     run = Run(directory, settings)
+    tracking = Tracking(trackers, directory, run_title(settings), dataclasses.asdict(settings))
 
     def plain() -> Run:
         return train_run(settings.reference(), reference or directory / "reference", dataset=data, reporter=reporter)
 
-    with process_group(choose_device(settings.device)) as group:
+    with process_group(choose_device(settings.device)) as group, closing(tracking):
         group.from_main("claim", lambda: _claim(settings, directory, data, overwrite=overwrite))
         if run.is_complete:
             return run
@@ -116,6 +122,7 @@ def train_run(
             key=digest_of(settings.identity()),
             keep_state=state.update,
             profile=profile,
+            track=tracking if trackers else None,
             reporter=reporter,
             description=f"train {method.name}, seed {settings.seed}",
         )

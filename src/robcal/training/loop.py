@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import check_num_levels, refuse
+from robcal.base.checks import FloatArray, check_num_levels, refuse
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.base.storage import decode, load_state, save_state
 from robcal.base.types import EpochRow
@@ -35,6 +35,7 @@ from robcal.training.profile import Profile
 from robcal.training.resume import check_training, training_of
 from robcal.training.running import FixedLevels, Levels, RunningLevels
 from robcal.training.settings import Recipe
+from robcal.training.tracking import epoch_figures
 from robcal.training.trainable import TRIED, check_network
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def fit(
     key: str = "",
     keep_state: Callable[[State], object] | None = None,
     profile: Profile | None = None,
+    track: Callable[[int, Mapping[str, float]], object] | None = None,
     reporter: Reporter = SILENT,
     description: str = "train",
     **settings: Any,
@@ -95,6 +97,8 @@ def fit(
         key: digest of the run's settings; a state of another run is refused.
         keep_state: is handed the method's state after the last epoch.
         profile: is told where the time goes.
+        track: is called after every epoch, in the main process, with its number and its figures by name (those of
+            `robcal.training.tracking.epoch_figures`); of a run that was stopped, the last ones may come again.
         reporter: shows progress in batches, over all networks.
         description: of the progress.
         settings: fields of `Recipe`, in place of `recipe` or of some of its fields.
@@ -135,7 +139,7 @@ def fit(
         num_train=len(train),
         box=dataset.box,
     )
-    lockstep = _Lockstep(members, method, info, used)
+    lockstep = _Lockstep(members, method, info, used, track if engine.is_main_process else None)
     training = training_of(
         dataset,
         method,
@@ -212,9 +216,14 @@ class _Lockstep:
     """Members that advance epoch by epoch under one method state; knows nothing of files, signals or progress bars."""
 
     def __init__(
-        self, members: Sequence[Member], method: Method, info: RunInfo, levels: FixedLevels | RunningLevels
+        self,
+        members: Sequence[Member],
+        method: Method,
+        info: RunInfo,
+        levels: FixedLevels | RunningLevels,
+        track: Callable[[int, Mapping[str, float]], object] | None,
     ) -> None:
-        self.members, self.method, self.info, self.levels = members, method, info, levels
+        self.members, self.method, self.info, self.levels, self.track = members, method, info, levels, track
         self.first = members[0]
         self.progress = _Progress(state=method.init(info))
         levels.begin(
@@ -296,10 +305,12 @@ class _Lockstep:
         at = self.progress
         steps = self.first.num_batches
         self.check_losses(steps)
-        train_loss = float(np.mean([member.train_loss() for member in self.members]))
+        losses = [member.train_loss() for member in self.members]
+        train_loss = float(np.mean(losses))
         if not math.isfinite(train_loss):  # that of another process was not
             self.first.refuse_loss(train_loss, at.epoch, steps)
-        info = self._epoch_info()
+        each = [member.validation_probs() for member in self.members]
+        info = self._epoch_info(mean_probs(each))
         gap = self._gap(info)
         at.state = self.method.after_epoch(at.state, info)
         row = EpochRow(
@@ -312,13 +323,15 @@ class _Lockstep:
             gap=gap,
         )
         at.history.append(row)
+        if self.track is not None:
+            rate = self.first.optimizer.param_groups[0]["lr"]
+            self.track(row.epoch, epoch_figures(row, rate, losses, each, info.labels))
         at.epoch, at.member, at.batch = at.epoch + 1, 0, 0
         for member in self.members:
             member.loss_sum = 0.0
 
-    def _epoch_info(self) -> EpochInfo:
-        """Return the validation split as the ensemble sees it: the mean of its members' probabilities."""
-        probs = mean_probs([member.validation_probs() for member in self.members])
+    def _epoch_info(self, probs: FloatArray) -> EpochInfo:
+        """Return the validation split as the ensemble sees it: by the mean of its members' probabilities."""
         self.levels.measure(probs)
         return EpochInfo(
             epoch=self.progress.epoch + 1,
