@@ -15,8 +15,9 @@ import numpy as np
 
 from robcal.base.checks import FloatArray
 from robcal.base.files import replacing
-from robcal.base.storage import load_json
+from robcal.base.types import VARIANTS, MethodResult, Results, Variant
 from robcal.calibration.seeds import seed_mean_interval
+from robcal.comparison import load_comparison
 
 METHOD = "AR-AdaLS"
 AGAINST = ("Plain", "AdaLS", "Random levels", "Levels by margin")
@@ -36,20 +37,20 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for file in options.results:
-        lines += rows(load_json(file, "the results"), file.parent.name)
+        lines += rows(load_comparison(file), file.parent.name)
     text = "\n".join(lines) + "\n"
     with replacing(options.out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text)
 
 
-def rows(record: dict, name: str) -> list[str]:
+def rows(results: Results, name: str) -> list[str]:
     """A line for each opponent, raw and scaled."""
-    severity = np.array([int(cell.rsplit("-", 1)[1]) for cell in record["cells"]])
-    methods = {one["label"]: one for one in record["methods"]}
+    severity = np.array([cell.severity for cell in results.methods[0].shift])
+    methods = {one.name: one for one in results.methods}
     found = []
     for other in (label for label in AGAINST if label in methods):
-        for variant in ("raw", "scaled"):
+        for variant in VARIANTS:
             ours, theirs = (per_seed(methods[label], variant) for label in (METHOD, other))
             seeds = [seed for seed in ours if seed in theirs]
             difference = np.array([ours[seed] - theirs[seed] for seed in seeds])
@@ -58,9 +59,10 @@ def rows(record: dict, name: str) -> list[str]:
     return found
 
 
-def per_seed(method: dict, variant: str) -> dict[int, FloatArray]:
-    """Seed → ECE of every cell."""
-    return dict(zip(method["seeds"], np.array(method[variant]["cells"]["ece"]), strict=True))
+def per_seed(method: MethodResult, variant: Variant) -> dict[int, FloatArray]:
+    """Return seed → ECE of every cell."""
+    cells = np.array([cell.per_seed["ece"] for cell in method.variant(variant).shift])
+    return dict(zip(method.seeds, cells.T, strict=True))
 
 
 def told(values: FloatArray) -> str:

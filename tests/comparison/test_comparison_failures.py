@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ RAW = {
 
 
 def of(record, label):
-    return next(method for method in record["methods"] if method["label"] == label)
+    return record.method(label)
 
 
 def directory(folder, label, seed):
@@ -68,9 +69,9 @@ def broken(request, tmp_path_factory):
 
 def test_what_fails_is_told_and_the_rest_goes_on(broken):
     _, record, told = broken
-    lost = {(one["label"], one["seed"]) for one in record["missing"]}
+    lost = {(one.label, one.seed) for one in record.study.missing}
     assert lost == {(label, seed) for label in ("Hopeless", "Hopeless ensemble") for seed in (0, 1)} | {("Smooth", 1)}
-    assert {one["part"] for one in record["missing"]} == {"all"}
+    assert {one.part for one in record.study.missing} == {"all"}
     assert len(told) == 2 + 2 + 1  # of the ensemble the other members fail too
     hopeless = [line for line in told if "the training loss became" in line]
     assert len(hopeless) == 4
@@ -78,24 +79,24 @@ def test_what_fails_is_told_and_the_rest_goes_on(broken):
     assert all("tasks that need it are skipped" in line for line in told)
     (blocked,) = set(told) - set(hopeless)
     assert "train: label-smoothing seed 1 in " in blocked
-    assert [of(record, label)["seeds"] for label in ("Hopeless", "Plain", "Smooth")] == [[], [0, 1], [0]]
+    assert [of(record, label).seeds for label in ("Hopeless", "Plain", "Smooth")] == [(), (0, 1), (0,)]
 
 
 def test_means_and_differences_are_over_the_seeds_there_are(broken):
     _, record, _ = broken
-    plain, smooth = (of(record, label)["raw"]["metrics"]["ece"] for label in ("Plain", "Smooth"))
-    assert len(plain["per_seed"]) == 2
-    assert smooth["per_seed"] == [smooth["value"]]
-    difference = record["differences"]["Plain"]["Smooth"]["raw"]["ece"]
-    free, other = (of(record, label)["raw"]["metrics"]["ece_corrected"] for label in ("Plain", "Smooth"))
-    assert difference["per_seed"] == pytest.approx([other["value"] - free["per_seed"][0]])
-    assert record["differences"]["Plain"]["Hopeless"]["raw"]["ece"] is None
-    assert of(record, "Hopeless")["raw"]["metrics"]["ece"] is None
-    assert record["marks"]["raw"]["ece"]["Plain"] == "best"  # the one with the most seeds
-    some, none = record["targets"]
-    assert (some["seeds"], some["lacking"]) == ([0], [1])
-    assert some["difference"] == difference
-    assert (none["seeds"], none["lacking"], none["verdict"]) == ([], [0, 1], "not measured")
+    plain, smooth = (of(record, label).metrics["ece"] for label in ("Plain", "Smooth"))
+    assert len(plain.per_seed) == 2
+    assert smooth.per_seed == (smooth.value,)
+    difference = of(record, "Smooth").minus["Plain"]["ece"]
+    free, other = (of(record, label).metrics["ece_corrected"] for label in ("Plain", "Smooth"))
+    assert difference.per_seed == pytest.approx([other.value - free.per_seed[0]])
+    assert of(record, "Hopeless").minus == {"Plain": {}}
+    assert of(record, "Hopeless").metrics == {}
+    assert of(record, "Plain").marks["ece"] == "best"  # the one with the most seeds
+    some, none = record.study.targets
+    assert (some.seeds, some.lacking) == ((0,), (1,))
+    assert some.difference == difference
+    assert (none.seeds, none.lacking, none.verdict) == ((), (0, 1), "not measured")
 
 
 def test_tables_mark_it_and_say_why(broken):
@@ -120,9 +121,7 @@ def test_tables_mark_it_and_say_why(broken):
     assert "(! on the common seeds 0; without 1)" in flat
     rows = list(csv.DictReader(io.StringIO(csv_rows(record))))
     lacking = [row for row in rows if row["kind"] == "missing"]
-    assert {(row["label"], row["lacks"]) for row in lacking} == {
-        (m["label"], str(m["seed"])) for m in record["missing"]
-    }
+    assert {(row["label"], row["lacks"]) for row in lacking} == {(m.label, str(m.seed)) for m in record.study.missing}
     assert all("failed" in row["why"] for row in lacking)
     for row in rows:
         if row["kind"] != "missing":
@@ -141,18 +140,15 @@ def test_the_next_start_tries_only_what_is_missing(broken, tmp_path):
     told = []
     record = compare(parse_plan(RAW), folder, jobs=1, on_failure=told.append)
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    assert of(record, "Smooth")["seeds"] == [0, 1]
-    assert {(m["label"], m["seed"], m["part"]) for m in record["missing"]} == {
+    assert of(record, "Smooth").seeds == (0, 1)
+    assert {(m.label, m.seed, m.part) for m in record.study.missing} == {
         *(("Hopeless", seed, "all") for seed in (0, 1)),
         *(("Hopeless ensemble", seed, "all") for seed in (0, 1)),
         ("Plain", 0, "inference"),
     }
     assert len(told) == 5
-    assert (
-        of(record, "Plain")["raw"]["metrics"]["ece"]["per_seed"]
-        == of(broken[1], "Plain")["raw"]["metrics"]["ece"]["per_seed"]
-    )
-    smooth, plain = (of(record, label)["inference_seconds"][1] for label in ("Smooth", "Plain"))
+    assert of(record, "Plain").metrics["ece"].per_seed == of(broken[1], "Plain").metrics["ece"].per_seed
+    smooth, plain = (of(record, label).training.inference_seconds[1] for label in ("Smooth", "Plain"))
     assert cost_ratios(record, "inference_seconds")["Smooth"] == pytest.approx(smooth / plain)
     assert "lacks inference time of seed 0" in " ".join(text_tables(record).split())
     page = (folder / "report.html").read_text()
@@ -169,13 +165,13 @@ def test_what_lacks_its_shift_keeps_the_rest(broken, tmp_path):
     block_file = parts if parts.suffix == ".parts" else parts.with_suffix(".parts")
     block_file.write_text("in the way")
     record = compare(parse_plan(RAW), folder, jobs=1, report=False)
-    assert ("Plain", 1, "shift") in {(m["label"], m["seed"], m["part"]) for m in record["missing"]}
-    metrics = of(record, "Plain")["raw"]["metrics"]
-    assert len(metrics["ece"]["per_seed"]) == 2
-    assert len(metrics["shift_ece"]["per_seed"]) == 1
-    cells = of(record, "Plain")["raw"]["cells"]["ece"]
-    assert np.mean(cells[0]) == pytest.approx(metrics["shift_ece"]["value"], abs=1e-5)
-    assert cells[1] == [None] * len(cells[0])
+    assert ("Plain", 1, "shift") in {(m.label, m.seed, m.part) for m in record.study.missing}
+    metrics = of(record, "Plain").metrics
+    assert len(metrics["ece"].per_seed) == 2
+    assert len(metrics["shift_ece"].per_seed) == 1
+    cells = [cell.per_seed["ece"] for cell in of(record, "Plain").shift]
+    assert np.mean([first for first, _ in cells]) == pytest.approx(metrics["shift_ece"].value, abs=1e-5)
+    assert {second for _, second in cells} == {None}
     assert "lacks shift of seed 1" in " ".join(text_tables(record).split())
     lacks = {(r["label"], r["metric"]): r["lacks"] for r in csv.DictReader(io.StringIO(csv_rows(record)))}
     assert lacks["Plain", "ece"] == ""
@@ -204,7 +200,7 @@ def test_the_exit_status_tells(tmp_path, capsys):
     assert shown.err.count("robcal: failed: train: label-smoothing seed") == 2
     assert "tries again what is missing" in shown.err
     assert "! Hopeless lacks seeds 0, 1" in shown.out
-    assert load_comparison(out / "results.json")["missing"]
+    assert load_comparison(out / "results.json").study.missing
     with pytest.raises(SystemExit) as stop:
         main([*command, "--fail-fast"])
     assert stop.value.code == 2
@@ -219,10 +215,10 @@ def test_nothing_measured_is_an_error(tmp_path):
     assert not (tmp_path / "out/results.json").exists()
 
 
-def test_older_results_lack_nothing(broken):
+def test_what_lacks_nothing_has_no_marks(broken):
     _, record, _ = broken
-    methods = [one for one in record["methods"] if one["label"] == "Plain"]
-    old = {name: value for name, value in record.items() if name != "missing"} | {"methods": methods, "targets": []}
-    old["differences"], old["stability"] = {}, {}
-    assert "lacks" not in text_tables(old)
-    assert "†" not in markdown_tables(old)
+    plain = replace(of(record, "Plain"), minus={})
+    study = replace(record.study, missing=(), targets=(), references=())
+    whole = replace(record, methods=(plain,), study=study)
+    assert "lacks" not in text_tables(whole)
+    assert "†" not in markdown_tables(whole)

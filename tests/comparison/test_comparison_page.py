@@ -1,18 +1,18 @@
 """The page and the text table of a comparison of eighteen labels, made from the committed results of eight."""
 
-import copy
 import html
-import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from robcal.base.types import Missing
 from robcal.commands.cli import main
 from robcal.comparison import comparison_html, load_comparison, text_tables
-from robcal.comparison.page_grids import difference_grids, level_grids, main_grids
+from robcal.comparison.tables import difference_grids, level_grids, main_grids
 from robcal.report.formatting import metric
 
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
@@ -26,25 +26,26 @@ def record():
 @pytest.fixture(scope="module")
 def many(record):
     """Ten labels more, each a copy of another; one lacks a seed, one is hostile."""
-    made = copy.deepcopy(record)
-    for number in range(10):
-        source = record["methods"][number % 7 + 1]
-        name = f"Method {number} of the ensemble" if number else "<script>alert(1)</script>"
-        made["methods"].append({**copy.deepcopy(source), "label": name})
-        for labels in made["differences"].values():
-            found = labels.get(source["label"]) or next(iter(labels.values()))
-            labels[name] = copy.deepcopy(found)
-        for marks in made["marks"].values():
-            for by_label in marks.values():
-                by_label[name] = "tied" if by_label[source["label"]] else ""
-    for method in made["methods"]:
-        for variant in ("raw", "scaled"):
-            method[variant]["risk"] = [[0.01 * k for k in range(1, 21)] for _ in method["seeds"]]
-    made["coverages"] = [k / 20 for k in range(1, 21)]
-    made["missing"] = [
-        {"label": "Method 3 of the ensemble", "seed": 2, "part": "shift", "task": "shift: x", "reason": "out of memory"}
-    ]
-    return made
+
+    def like(source, name):
+        """A copy of a label by another name."""
+        others = [one.minus.get("Plain", {}) for one in (source, source.scaled)]
+        raw, scaled = (
+            replace(one, name=name, title=name, minus={**one.minus, "Plain": minus},
+                    marks={metric: "tied" if mark else "" for metric, mark in one.marks.items()})
+            for one, minus in zip((source, source.scaled), others, strict=True)
+        )  # fmt: skip
+        return replace(raw, scaled=scaled)
+
+    def curved(one):
+        return replace(one, risk=tuple(tuple(0.01 * k for k in range(1, 21)) for _ in one.seeds))
+
+    names = ["<script>alert(1)</script>", *(f"Method {number} of the ensemble" for number in range(1, 10))]
+    more = [like(record.methods[number % 7 + 1], name) for number, name in enumerate(names)]
+    methods = (replace(curved(one), scaled=curved(one.scaled)) for one in (*record.methods, *more))
+    lost = Missing("Method 3 of the ensemble", 2, "shift", "shift: x", "out of memory")
+    study = replace(record.study, coverages=tuple(k / 20 for k in range(1, 21)), missing=(lost,))
+    return replace(record, methods=tuple(methods), study=study)
 
 
 @pytest.fixture(scope="module")
@@ -96,25 +97,25 @@ def test_the_page_is_whole_and_needs_nothing_else(large):
 
 def test_every_mean_is_on_the_page_with_its_interval(record, page):
     page = re.sub(r"<[^>]*>", " ", page)
-    assert len(record["methods"]) >= 3
-    assert record["targets"]
-    assert all(len(method[variant]["metrics"]) >= 10 for method in record["methods"] for variant in ("raw", "scaled"))
-    for method in record["methods"]:
+    assert len(record.methods) >= 3
+    assert record.study.targets
+    assert all(len(method.variant(variant).metrics) >= 10 for method in record.methods for variant in ("raw", "scaled"))
+    for method in record.methods:
         for variant in ("raw", "scaled"):
-            for name, found in method[variant]["metrics"].items():
+            for name, found in method.variant(variant).metrics.items():
                 if name != "gap" and found:
-                    assert metric(name, found["value"]) in page, (method["label"], variant, name)
-                    low, high = max(found["low"], 0.0), found["high"]
-                    whole = low == found["low"] and (high <= 1 or name in {"nll", "shift_nll"})
-                    half = f"± {metric(name, high - found['value'])}"
+                    assert metric(name, found.value) in page, (method.name, variant, name)
+                    low, high = max(found.low, 0.0), found.high
+                    whole = low == found.low and (high <= 1 or name in {"nll", "shift_nll"})
+                    half = f"± {metric(name, high - found.value)}"
                     cut = f"[{metric(name, low)}, {metric(name, min(high, 1.0))}]"
-                    assert (half if whole else cut) in page, (method["label"], variant, name)
-    for target in record["targets"]:
-        assert html.escape(target["name"], quote=False).replace("'", "&#39;") in page
+                    assert (half if whole else cut) in page, (method.name, variant, name)
+    for target in record.study.targets:
+        assert html.escape(target.name, quote=False).replace("'", "&#39;") in page
 
 
 def test_results_of_before_call_the_l2_error_what_it_is_and_have_no_floors(record, page):
-    assert "ece_debiased" in record["methods"][0]["raw"]["metrics"]
+    assert "ece_debiased" in record.methods[0].metrics
     text = text_tables(record)
     assert "l2 deb." in text
     assert "another error than the ECE" in " ".join(text.split())
@@ -126,14 +127,14 @@ def test_marks_and_differences_by_hand(record):
     raw, _ = main_grids(record)
     heads = [head for head, _ in raw.columns]
     eces = {name: cells[heads.index("ECE")] for name, cells in raw.rows}
-    least = min(record["methods"], key=lambda one: one["raw"]["metrics"]["ece"]["value"])["label"]
+    least = min(record.methods, key=lambda one: one.metrics["ece"].value).name
     assert [name for name, cell in eces.items() if cell.mark == "best"] == [least]
     for variant, grid in zip(("raw", "scaled"), difference_grids(record, "Plain"), strict=True):
         heads = [head for head, _ in grid.columns]
         for name, cells in grid.rows:
-            found = record["differences"]["Plain"][name][variant]
+            found = record.method(name).variant(variant).minus["Plain"]
             for key, head, lower in (("ece", "ECE", True), ("accuracy", "Accuracy", False)):
-                low, high = found[key]["low"], found[key]["high"]
+                low, high = found[key].low, found[key].high
                 expected = "unclear" if low <= 0 <= high else "better" if (high < 0) == lower else "worse"
                 assert cells[heads.index(head)].mark == expected
 
@@ -141,11 +142,11 @@ def test_marks_and_differences_by_hand(record):
 def test_levels_are_means_over_seeds_shaded_by_their_size(record):
     ece, _, gap, _ = level_grids(record)
     for place, (_, cells) in enumerate(ece.rows):
-        means = np.mean(record["methods"][place]["raw"]["levels"]["ece"], axis=0)
+        means = np.mean(record.methods[place].level_values["ece"], axis=0)
         assert [float(cell.text) for cell in cells] == pytest.approx(means, abs=5e-4)
         assert all(0 <= cell.shade <= 1 for cell in cells)
     for place, (_, cells) in enumerate(gap.rows):
-        means = np.mean(record["methods"][place]["raw"]["levels"]["gap"], axis=0)
+        means = np.mean(record.methods[place].level_values["gap"], axis=0)
         assert [cell.role for cell in cells] == ["over" if mean > 0 else "under" for mean in means]
 
 
@@ -166,9 +167,9 @@ def test_the_text_tables_fit_the_terminal(many, width):
     text = text_tables(many, width=width)
     assert max(map(len, text.splitlines())) <= width
     main = text.split("Without any post-hoc step")[1].split("After temperature scaling")[0]
-    for method in many["methods"]:
+    for method in many.methods:
         for name in ("ece", "nll", "shift_ece"):
-            assert f"{method['raw']['metrics'][name]['value']:.4f}" in main
+            assert f"{method.metrics[name].value:.4f}" in main
 
 
 @pytest.mark.slow
@@ -178,4 +179,3 @@ def test_the_command_writes_the_page_from_the_numbers(page, tmp_path, capsys):
     assert not stop.value.code
     assert (tmp_path / "page.html").read_text() == page
     assert "Without any post-hoc step" in capsys.readouterr().out
-    assert comparison_html(json.loads(EVIDENCE.read_text())) == page

@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from robcal.base.checks import InputError
+from robcal.base.encoding import plain
 from robcal.base.levels import assign_levels
 from robcal.base.metrics import CORRECTED
 from robcal.base.storage import load_levels, load_predictions, load_scores
@@ -24,7 +25,15 @@ from robcal.base.types import Estimate
 from robcal.calibration import calibration_noise_floor, corrected_calibration_error, seed_mean_interval
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.commands.cli import main
-from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
+from robcal.comparison import (
+    compare,
+    comparison_html,
+    csv_rows,
+    load_comparison,
+    markdown_tables,
+    parse_plan,
+    text_tables,
+)
 from robcal.comparison.tasks import Place, Work, seed_of_run
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
@@ -74,8 +83,13 @@ def record(out):
     return load_comparison(out / "results.json")
 
 
+@pytest.fixture(scope="module")
+def page(out):
+    return (out / "report.html").read_text()
+
+
 def of(record, label):
-    return next(method for method in record["methods"] if method["label"] == label)
+    return record.method(label)
 
 
 def logits_of(out, names, split="test"):
@@ -92,20 +106,20 @@ def probs_at(logits, temperature):
 @pytest.mark.parametrize("label", ["Plain", "Smooth <b>", "AR-AdaLS", "Deep"])
 def test_every_number_again_by_other_libraries(record, out, label):
     method = of(record, label)
-    assert method["seeds"] == [0, 1]
-    assert [len(names) for names in method["runs"]] == [2, 2] if label == "Deep" else [1, 1]
-    for place, names in enumerate(method["runs"]):
+    assert method.seeds == (0, 1)
+    assert [len(names) for names in method.training.runs] == [2, 2] if label == "Deep" else [1, 1]
+    for place, names in enumerate(method.training.runs):
         val, val_labels = logits_of(out, names, "val")
 
         def nll(log_t, val=val, val_labels=val_labels):
             return log_loss(val_labels, probs_at(val, np.exp(log_t)), labels=range(10))
 
         best = minimize_scalar(nll, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
-        assert np.log(method["temperature"][place]) == pytest.approx(best.x, abs=1e-5)
+        assert np.log(method.training.temperatures[place]) == pytest.approx(best.x, abs=1e-5)
         logits, labels = logits_of(out, names)
         assert len(labels) == 200
-        for variant, temperature in (("raw", 1.0), ("scaled", method["temperature"][place])):
-            probs, values = probs_at(logits, temperature), method[variant]["metrics"]
+        for variant, temperature in (("raw", 1.0), ("scaled", method.training.temperatures[place])):
+            probs, values = probs_at(logits, temperature), method.variant(variant).metrics
             ece = MulticlassCalibrationError(10, n_bins=15)(torch.from_numpy(probs), torch.from_numpy(labels))
             expected = {
                 "accuracy": accuracy_score(labels, probs.argmax(1)),
@@ -115,14 +129,14 @@ def test_every_number_again_by_other_libraries(record, out, label):
                 "gap": probs.max(1).mean() - (probs.argmax(1) == labels).mean(),
             }
             for metric, value in expected.items():
-                assert values[metric]["per_seed"][place] == pytest.approx(value, abs=1e-5), (variant, metric)
+                assert values[metric].per_seed[place] == pytest.approx(value, abs=1e-5), (variant, metric)
 
 
 def test_levels_are_those_of_the_plain_model_of_the_seed(record, out):
-    plain = of(record, "Plain")["runs"]
+    plain = of(record, "Plain").training.runs
     for label in ("AR-AdaLS", "Deep"):
         method = of(record, label)
-        for place, names in enumerate(method["runs"]):
+        for place, names in enumerate(method.training.runs):
             logits, labels = logits_of(out, names)
             index = stratified_subset(labels, 60, num_classes=10)
             level = assign_levels(load_scores(out / "runs" / plain[place][0] / "scores-test-60.parquet"), 3)
@@ -130,12 +144,12 @@ def test_levels_are_those_of_the_plain_model_of_the_seed(record, out):
             for group in range(3):
                 chosen = torch.from_numpy(probs[level == group]), torch.from_numpy(labels[index][level == group])
                 errors.append(float(MulticlassCalibrationError(10, n_bins=15)(*chosen)))
-            assert method["raw"]["levels"]["ece"][place] == pytest.approx(errors, abs=1e-5)
-            assert method["raw"]["metrics"]["level_ece"]["per_seed"][place] == pytest.approx(np.mean(errors), abs=1e-5)
+            assert method.level_values["ece"][place] == pytest.approx(errors, abs=1e-5)
+            assert method.metrics["level_ece"].per_seed[place] == pytest.approx(np.mean(errors), abs=1e-5)
 
 
 def test_shift_is_that_of_the_corrupted_images(record, out, plan):
-    names = of(record, "Deep")["runs"][1]
+    names = of(record, "Deep").training.runs[1]
     data = open_run(out / "runs" / names[0]).dataset().split("test")
     index = stratified_subset(data.labels, 20, num_classes=10)
     models = [load_model(out / "runs" / name)[0] for name in names]
@@ -148,46 +162,48 @@ def test_shift_is_that_of_the_corrupted_images(record, out, plan):
             accuracies.append((probs.argmax(1).numpy() == data.labels[index]).mean())
             truth = torch.from_numpy(data.labels[index])
             errors.append(float(MulticlassCalibrationError(10, n_bins=15)(probs, truth)))
-    cells = of(record, "Deep")["raw"]["cells"]
-    chosen = [record["cells"].index(f"{kind}-{severity}") for kind in BENCHMARK_KINDS[::7] for severity in (1, 4)]
-    assert np.array(cells["accuracy"][1])[chosen] == pytest.approx(accuracies, abs=1e-5)
-    assert np.array(cells["ece"][1])[chosen] == pytest.approx(errors, abs=1e-5)
-    shift = of(record, "Deep")["raw"]["metrics"]["shift_ece"]["per_seed"][1]
-    assert shift == pytest.approx(np.mean(cells["ece"][1]), abs=1e-5)
+    cells = of(record, "Deep").shift
+    wanted = [(kind, severity) for kind in BENCHMARK_KINDS[::7] for severity in (1, 4)]
+    chosen = [cell for cell in cells if (cell.corruption, cell.severity) in wanted]
+    assert [(cell.corruption, cell.severity) for cell in chosen] == wanted
+    assert [cell.per_seed["accuracy"][1] for cell in chosen] == pytest.approx(accuracies, abs=1e-5)
+    assert [cell.per_seed["ece"][1] for cell in chosen] == pytest.approx(errors, abs=1e-5)
+    assert all(cell.ece == pytest.approx(np.mean(cell.per_seed["ece"]), abs=1e-5) for cell in chosen)
+    shift = of(record, "Deep").metrics["shift_ece"].per_seed[1]
+    assert shift == pytest.approx(np.mean([cell.per_seed["ece"][1] for cell in cells]), abs=1e-5)
 
 
 def test_differences_are_paired(record):
-    labels = {method["label"] for method in record["methods"]}
+    labels = {method.name for method in record.methods}
     for against in ("Plain", "AR-AdaLS"):
-        assert set(record["differences"][against]) == labels - {against}
-        for label, variants in record["differences"][against].items():
-            assert set(variants) == {"raw", "scaled"}
-            assert all(len(metrics) >= 7 for metrics in variants.values())
-            for variant, metrics in variants.items():
+        for label in labels - {against}:
+            for variant in ("raw", "scaled"):
+                metrics = of(record, label).variant(variant).minus[against]
+                assert len(metrics) >= 7
                 for metric, found in metrics.items():
                     name = CORRECTED.get(metric, metric)  # noise biases calibration errors as measured
-                    ours, theirs = (of(record, one)[variant]["metrics"][name]["per_seed"] for one in (label, against))
-                    assert found["per_seed"] == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)])
-                    assert found["value"] == pytest.approx(np.mean(ours) - np.mean(theirs))
-                    assert found["low"] <= found["value"] <= found["high"]
-                    again = seed_mean_interval(found["per_seed"], found["test_variance"], found["bias_left"])
-                    assert (again.low, again.high) == (found["low"], found["high"])
+                    ours, theirs = (of(record, one).variant(variant).metrics[name].per_seed for one in (label, against))
+                    assert found.per_seed == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)])
+                    assert found.value == pytest.approx(np.mean(ours) - np.mean(theirs))
+                    assert found.low <= found.value <= found.high
+                    again = seed_mean_interval(found.per_seed, found.test_variance, found.bias_left)
+                    assert (again.low, again.high) == (found.low, found.high)
 
 
 def test_noise_floors_are_those_of_calibrated_models_and_corrected_errors_stand_beside_the_measured(record, out):
     method = of(record, "AR-AdaLS")
-    probs = [probs_at(logits_of(out, names)[0], 1.0) for names in method["runs"]]
+    probs = [probs_at(logits_of(out, names)[0], 1.0) for names in method.training.runs]
     floors = [calibration_noise_floor(one) for one in probs]
-    assert method["raw"]["floors"]["ece"] == pytest.approx(np.mean(floors), abs=1e-6)
+    assert method.floors["ece"] == pytest.approx(np.mean(floors), abs=1e-6)
     errors = [
         corrected_calibration_error(one, logits_of(out, names)[1])
-        for one, names in zip(probs, method["runs"], strict=True)
+        for one, names in zip(probs, method.training.runs, strict=True)
     ]
-    assert method["raw"]["metrics"]["ece_corrected"]["per_seed"] == pytest.approx(errors, abs=1e-5)
-    levels = method["raw"]["levels"]["ece_floor"]
+    assert method.metrics["ece_corrected"].per_seed == pytest.approx(errors, abs=1e-5)
+    levels = method.level_values["ece_floor"]
     assert np.shape(levels) == (2, 3)
-    assert method["raw"]["floors"]["level_ece"] == pytest.approx(np.mean(levels), abs=1e-5)
-    assert np.mean(levels) > method["raw"]["floors"]["ece"]  # 20 examples a level, 200 in all
+    assert method.floors["level_ece"] == pytest.approx(np.mean(levels), abs=1e-5)
+    assert np.mean(levels) > method.floors["ece"]  # 20 examples a level, 200 in all
     text = text_tables(record)
     assert "noise floor, mean over seeds" in text
     assert "Noise floor, mean" in text
@@ -196,7 +212,7 @@ def test_noise_floors_are_those_of_calibrated_models_and_corrected_errors_stand_
 
 
 def test_hyper_parameters_are_chosen_on_validation_data_of_other_seeds(record, out):
-    (tuned,) = record["tuning"]
+    (tuned,) = record.study.tuning
     assert (tuned["label"], tuned["seeds"], tuned["select"]) == ("Smooth <b>", [50], "val_nll")
     scores = {}
     for directory in (out / "runs").glob("label-smoothing-50-*"):
@@ -204,13 +220,13 @@ def test_hyper_parameters_are_chosen_on_validation_data_of_other_seeds(record, o
         scores[run.settings.options["epsilon"]] = run.history()[-1].val_nll
     assert {c["options"]["epsilon"]: c["mean"] for c in tuned["candidates"]} == pytest.approx(scores)
     assert tuned["chosen"] == {"epsilon": min(scores, key=scores.get)}
-    assert of(record, "Smooth <b>")["settings"]["epsilon"] == tuned["chosen"]["epsilon"]
+    assert of(record, "Smooth <b>").training.settings["epsilon"] == tuned["chosen"]["epsilon"]
 
 
 def test_members_share_the_split_and_the_first_is_the_ordinary_run(record, out):
     plain, deep = of(record, "Plain"), of(record, "Deep")
-    for place, (first, second) in enumerate(deep["runs"]):
-        assert first == plain["runs"][place][0]
+    for place, (first, second) in enumerate(deep.training.runs):
+        assert first == plain.training.runs[place][0]
         other = open_run(out / "runs" / second)
         assert (other.settings.seed, other.settings.split_seed) == (seed_of_run(place, 1), place)
         digests = [json.loads((out / "runs" / name / "run.json").read_text())["data"] for name in (first, second)]
@@ -220,12 +236,12 @@ def test_members_share_the_split_and_the_first_is_the_ordinary_run(record, out):
 def test_the_reference_model_is_trained_and_scored_once(record, out):
     for seed in (0, 1):
         assert len(list((out / "runs").glob(f"vanilla-{seed}-*"))) == 1
-        plain, ours = (out / "runs" / of(record, label)["runs"][seed][0] for label in ("Plain", "AR-AdaLS"))
+        plain, ours = (out / "runs" / of(record, label).training.runs[seed][0] for label in ("Plain", "AR-AdaLS"))
         assert not (ours / "reference").exists()
         assert not (ours / "scores-train.parquet").exists()
         scores = load_scores(plain / "scores-train-auto-3.parquet")
         np.testing.assert_array_equal(load_levels(ours / "levels-train.parquet").level, assign_levels(scores, 3))
-    seconds = {label: of(record, label)["seconds"] for label in ("Plain", "AR-AdaLS", "Deep")}
+    seconds = {label: of(record, label).training.seconds for label in ("Plain", "AR-AdaLS", "Deep")}
     assert all(a > p > 0 for a, p in zip(seconds["AR-AdaLS"], seconds["Plain"], strict=True))
     assert all(d > p for d, p in zip(seconds["Deep"], seconds["Plain"], strict=True))
 
@@ -243,7 +259,7 @@ def test_a_second_start_does_nothing_anew(plan, out, record):
     before = stamps(out)
     again = compare(plan, out, jobs=1, report=False)
     assert stamps(out) == before
-    assert again == record
+    assert plain(again) == plain(record)  # of the numbers, NaN too
 
 
 def plan_file(folder):
@@ -283,7 +299,8 @@ def test_a_killed_comparison_goes_on_where_it_was(out, record, tmp_path):
     assert all(after[name] == stamp for name, stamp in kept.items())
     resumed = load_comparison(tmp_path / "out/results.json")
     for label in ("Plain", "AR-AdaLS"):
-        assert of(resumed, label)["raw"] == of(record, label)["raw"]
+        ours, theirs = of(resumed, label), of(record, label)
+        assert (ours.metrics, ours.shift, ours.level_values) == (theirs.metrics, theirs.shift, theirs.level_values)
 
 
 def test_tables_show_what_the_json_holds(record, out, capsys):
@@ -292,40 +309,41 @@ def test_tables_show_what_the_json_holds(record, out, capsys):
     assert markdown == markdown_tables(record)
     assert text.isascii()
     assert "<b>" not in markdown
-    for method in record["methods"]:
-        assert f"{method['raw']['metrics']['nll']['value']:.4f}" in text
+    for method in record.methods:
+        assert f"{method.metrics['nll'].value:.4f}" in text
     assert max(map(len, text.splitlines())) <= 120
     assert text.count("\n  unclear: better") + text.count("met: better") + text.count("MET: better") == 2
     rows = list(csv.DictReader(io.StringIO((out / "table.csv").read_text())))
     for row in rows:
         if row["kind"] == "mean":
-            source = of(record, row["label"])[row["variant"]]["metrics"][row["metric"]]
+            source = of(record, row["label"]).variant(row["variant"]).metrics[row["metric"]]
         else:
-            source = record["differences"][row["against"]][row["label"]][row["variant"]][row["metric"]]
+            source = of(record, row["label"]).variant(row["variant"]).minus[row["against"]][row["metric"]]
         shown = within_range if row["kind"] == "mean" else difference_within_range  # the ends of [.9, 1.2] at 1
-        ends = shown(row["metric"], Estimate(source["value"], source["low"], source["high"]))
+        ends = shown(row["metric"], Estimate(source.value, source.low, source.high))
         assert [float(row[name]) for name in ("value", "low", "high")] == [ends.value, ends.low, ends.high]
-        assert [float(value) for value in row["per_seed"].split()] == source["per_seed"]
+        assert [float(value) for value in row["per_seed"].split()] == list(source.per_seed)
     means = sum(row["kind"] == "mean" for row in rows)
     assert (means, len(rows) - means) == (2 * 4 * 13, 2 * 2 * 3 * 10)
     assert csv_rows(record) == (out / "table.csv").read_text()
 
 
-def test_the_report_names_the_labels(out):
-    page = (out / "report.html").read_text()
+def test_the_report_names_the_labels_and_is_made_again_from_the_numbers(record, page):
+    assert comparison_html(record) == page
+    assert "Reliability diagram of AR-AdaLS" in page
     for label in ("Plain", "AR-AdaLS", "Deep", "Smooth &lt;b&gt;"):
         assert label in page
 
 
 def test_risk_and_coverage_from_the_predictions(record, out):
-    assert record["coverages"] == pytest.approx(np.arange(1, 21) / 20)
-    for place, names in enumerate(of(record, "Deep")["runs"]):
+    assert record.study.coverages == pytest.approx(np.arange(1, 21) / 20)
+    for place, names in enumerate(of(record, "Deep").training.runs):
         logits, labels = logits_of(out, names)
         probs = probs_at(logits, 1.0)
         order = np.argsort(-probs.max(1), kind="stable")
         wrong = (probs.argmax(1) != labels)[order]
         expected = [wrong[:kept].mean() for kept in range(10, 201, 10)]
-        assert of(record, "Deep")["raw"]["risk"][place] == pytest.approx(expected, abs=1e-5)
+        assert of(record, "Deep").risk[place] == pytest.approx(expected, abs=1e-5)
 
 
 def test_tables_are_made_again_from_the_results(out, tmp_path, capsys):

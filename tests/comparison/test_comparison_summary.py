@@ -5,13 +5,14 @@ import pytest
 from scipy.stats import norm, t
 
 from robcal.base.metrics import CORRECTED
+from robcal.base.types import MethodResult, Results
 from robcal.calibration.replicates import Replicated
 from robcal.comparison import parse_plan
-from robcal.comparison.blocks import level_means
 from robcal.comparison.outcomes import Evidence, Outcome, outcome
 from robcal.comparison.plan import Target
-from robcal.comparison.study import _per_seed, _stable
+from robcal.comparison.study import _level_values, _stable
 from robcal.comparison.summary import Measurements, decide, marks
+from robcal.comparison.tables import level_means
 
 STILL = np.zeros(50)
 
@@ -110,12 +111,12 @@ def test_targets_are_decided_by_the_paired_interval(ours, theirs, target, verdic
         for label, values in (("a", ours), ("b", theirs))
     }
     (decision,) = decide(plan_with(**target), found)
-    assert decision["verdict"] == verdict
+    assert decision.verdict == verdict
 
 
 def test_a_target_that_was_not_measured_says_so():
     found = {label: measured(label, {0: 0.1, 1: 0.2}) for label in "ab"}
-    assert decide(plan_with(metric="shift_ece"), found)[0]["verdict"] == "not measured"
+    assert decide(plan_with(metric="shift_ece"), found)[0].verdict == "not measured"
 
 
 def test_levels_that_equal_distances_leave_empty_are_left_out_of_every_mean():
@@ -128,11 +129,12 @@ def test_levels_that_equal_distances_leave_empty_are_left_out_of_every_mean():
     assert np.isnan(first[1])
     assert found[0].metrics["level_ece"].value == pytest.approx((first[0] + first[2]) / 2)
     one = Measurements("a", {seed: (made, made) for seed, made in found.items()})
-    rows = _per_seed(one, "raw", "levels")["ece"]
+    values = _level_values([made for made, _ in one.by_seed.values()])
+    rows = values["ece"]
     assert [value is None for value in rows[0]] == [False, True, False, True]
-    record = {"methods": [{"label": "a", "seeds": [0, 1], "raw": {"levels": {"ece": rows}}}]}
-    ((_, means),) = level_means(record, "raw", "ece")
+    results = Results("t", {}, (MethodResult("a", "a", (0, 1), level_values=values),))
+    ((_, means),) = level_means(results, "raw", "ece")
     assert means[1] == rows[1][1]
     assert means[0] == pytest.approx((rows[0][0] + rows[1][0]) / 2)
     still = _stable(one, "raw", {seed: (cut, np.arange(60)) for seed, cut in cuts.items()})
-    assert still["levels"] == [0.0] * 4  # both runs predict the same
+    assert still.levels == (0.0,) * 4  # both runs predict the same

@@ -1,6 +1,7 @@
 """Out-of-distribution inputs, costs, stability, shift of tables and official corrupted files: all numbers anew."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ from robcal.base.checks import InputError
 from robcal.base.levels import assign_levels
 from robcal.base.storage import load_predictions, load_scores
 from robcal.commands.cli import main
-from robcal.comparison import compare, load_plan, parse_plan, text_tables
+from robcal.comparison import compare, load_comparison, load_plan, parse_plan, text_tables
 from robcal.comparison.cost import cost_ratios
 from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS
@@ -70,11 +71,11 @@ def out(strange, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def record(out):
-    return json.loads((out / "results.json").read_text())
+    return load_comparison(out / "results.json")
 
 
 def of(record, label):
-    return next(method for method in record["methods"] if method["label"] == label)
+    return record.method(label)
 
 
 def logits_on(out, names, split):
@@ -88,9 +89,9 @@ def logits_on(out, names, split):
 @pytest.mark.parametrize("label", ["Plain", "Deep"])
 def test_out_of_distribution_detection_by_scikit_learn(record, out, strange, label):
     method, each = of(record, label), []
-    for place, names in enumerate(method["runs"]):
+    for place, names in enumerate(method.training.runs):
         test = open_run(out / "runs" / names[0]).dataset().split("test")
-        for variant, scale in (("raw", 1.0), ("scaled", method["temperature"][place])):
+        for variant, scale in (("raw", 1.0), ("scaled", method.training.temperatures[place])):
             inside = softmax(logits_on(out, names, test) / scale, axis=1).max(1)
             for name in ("noise", "turned"):
                 whole = load_dataset(f"npz:{strange / name}.npz", test_limit=30).split("test")
@@ -103,22 +104,22 @@ def test_out_of_distribution_detection_by_scikit_learn(record, out, strange, lab
                     "ood_fpr95": false[np.flatnonzero(true >= 0.95)[0]],
                 }
                 for metric, value in expected.items():
-                    found = method[variant]["ood"][name][metric]
-                    assert found["per_seed"][place] == pytest.approx(value, abs=1e-4), (variant, name, metric)
-                    assert found["low"] <= found["value"] <= found["high"]
+                    found = method.variant(variant).ood[name][metric]
+                    assert found.per_seed[place] == pytest.approx(value, abs=1e-4), (variant, name, metric)
+                    assert found.low <= found.value <= found.high
                     each.append((variant, metric, place, value))
     for variant in ("raw", "scaled"):
         for metric in ("ood_auroc", "ood_aupr", "ood_fpr95"):
             for place in range(3):
                 mean = np.mean([value for *key, value in each if key == [variant, metric, place]])
-                found = method[variant]["metrics"][metric]["per_seed"][place]
+                found = method.variant(variant).metrics[metric].per_seed[place]
                 assert found == pytest.approx(mean, abs=1e-4)
-    assert record["ood"]["noise"]["inputs"] == 30
+    assert record.study.ood["noise"]["inputs"] == 30
 
 
 def test_the_confidence_is_all_that_detection_takes(record):
     """Two classes would keep their order under a temperature; ten do not."""
-    raw, scaled = (of(record, "Plain")[variant]["metrics"]["ood_auroc"]["per_seed"] for variant in ("raw", "scaled"))
+    raw, scaled = (of(record, "Plain").variant(variant).metrics["ood_auroc"].per_seed for variant in ("raw", "scaled"))
     assert raw != scaled
 
 
@@ -126,49 +127,47 @@ def test_the_confidence_is_all_that_detection_takes(record):
 def test_stability_from_the_predictions(record, out, variant):
     for label, runs in (("Plain", 3), ("Smooth", 2)):
         method, true = of(record, label), []
-        for place, (name,) in enumerate(method["runs"]):
+        for place, (name,) in enumerate(method.training.runs):
             kept = load_predictions(out / "runs" / name / "predictions-test.safetensors")
-            scale = 1.0 if variant == "raw" else method["temperature"][place]
+            scale = 1.0 if variant == "raw" else method.training.temperatures[place]
             logs = log_softmax(kept.logits.astype(np.float64) / scale, axis=1)
             true.append(np.exp(logs[np.arange(200), kept.labels]))
         pairs = [(a - b) ** 2 / 2 for i, a in enumerate(true) for b in true[:i]]
         variance = np.mean(pairs, axis=0)  # the unbiased variance is the mean over pairs of half the squared difference
-        found = record["stability"][label][variant]
-        assert found["runs"] == runs
-        assert found["all"] == pytest.approx(variance.mean(), rel=1e-5)
-        test = open_run(out / "runs" / method["runs"][0][0]).dataset().split("test")
+        found = of(record, label).variant(variant).stability
+        assert found.runs == runs
+        assert found.all == pytest.approx(variance.mean(), rel=1e-5)
+        test = open_run(out / "runs" / method.training.runs[0][0]).dataset().split("test")
         index, levels = stratified_subset(test.labels, 60, num_classes=10), []
-        for seed in method["seeds"]:
-            (plain,) = of(record, "Plain")["runs"][seed]
+        for seed in method.seeds:
+            (plain,) = of(record, "Plain").training.runs[seed]
             level = assign_levels(load_scores(out / "runs" / plain / "scores-test-60.parquet"), 3)
             levels.append([variance[index][level == group].mean() for group in range(3)])
-        assert found["levels"] == pytest.approx(np.mean(levels, axis=0), rel=1e-5)
+        assert found.levels == pytest.approx(np.mean(levels, axis=0), rel=1e-5)
 
 
 def test_costs_are_ratios_to_plain_over_shared_seeds(record, out):
     for key in ("seconds", "inference_seconds"):
-        plain, smooth, deep = (of(record, label)[key] for label in ("Plain", "Smooth", "Deep"))
-        ratios = record["cost"][key]
-        assert ratios == cost_ratios(record, key)
+        plain, smooth, deep = (getattr(of(record, label).training, key) for label in ("Plain", "Smooth", "Deep"))
+        ratios = cost_ratios(record, key)
         assert ratios["Plain"] == 1
         assert ratios["Smooth"] == pytest.approx(sum(smooth) / sum(plain[:2]))
         assert ratios["Deep"] == pytest.approx(sum(deep) / sum(plain))
         assert ratios["Deep"] > 1
         assert all(value > 0 for value in (*plain, *smooth, *deep))
-    (name,) = of(record, "Plain")["runs"][0]
+    (name,) = of(record, "Plain").training.runs[0]
     kept = json.loads((out / "runs" / name / "inference.json").read_text())
-    assert kept["seconds"] == of(record, "Plain")["inference_seconds"][0]
+    assert kept["seconds"] == of(record, "Plain").training.inference_seconds[0]
     assert kept["examples"] == 200
 
 
 def test_what_was_not_timed_has_no_ratio(record):
-    old = {
-        **record,
-        "methods": [{k: v for k, v in method.items() if k != "inference_seconds"} for method in record["methods"]],
-    }
-    for name in ("stability", "ood", "cost", "shift"):
-        del old[name]
-    text = text_tables(old)
+    methods = (
+        replace(one, training=replace(one.training, inference_seconds=()), stability=None,
+                scaled=replace(one.scaled, stability=None))
+        for one in record.methods
+    )  # fmt: skip
+    text = text_tables(replace(record, methods=tuple(methods), study=replace(record.study, ood={})))
     assert "Training x" in text
     assert "Inference x" not in text.partition("Training x, inference x:")[0]
     assert "Stability" not in text
@@ -182,7 +181,7 @@ def test_the_tables_show_it(record, out):
     assert "out-of-distribution inputs turned" in text
     assert "stability, variance over runs per robustness level" in text
     assert "noise (30 inputs), turned (30 inputs)" in " ".join(text.split())
-    found = f"{record['stability']['Deep']['raw']['levels'][0]:.4f}"
+    found = f"{of(record, 'Deep').stability.levels[0]:.4f}"
     assert found in text
     assert "Shift:" not in text
 
@@ -231,20 +230,19 @@ def one_method(data, model, tmp_path, **more):
 def test_tables_are_shifted_too(table, tmp_path):
     data, inputs, labels = table
     record = one_method(data, "mlp", tmp_path)
-    assert len(record["cells"]) == 15
-    assert "missing features" in record["shift"]
+    assert len(of(record, "Plain").shift) == 15
+    assert "missing features" in record.study.shift
     plain = of(record, "Plain")
     features = Features.of(inputs)
     for seed in (0, 1):
-        model = load_model(tmp_path / "out/runs" / plain["runs"][seed][0])[0]
+        model = load_model(tmp_path / "out/runs" / plain.training.runs[seed][0])[0]
         right = []
-        for cell in record["cells"]:
-            kind, _, severity = cell.rpartition("-")
-            moved = shift_table(inputs, kind, int(severity), features=features, seed=0)
+        for cell in plain.shift:
+            moved = shift_table(inputs, cell.corruption, cell.severity, features=features, seed=0)
             with torch.no_grad():
                 right.append((model(torch.from_numpy(moved)).argmax(1).numpy() == labels).mean())
-        assert plain["raw"]["cells"]["accuracy"][seed] == pytest.approx(right, abs=1e-5)
-        assert plain["raw"]["metrics"]["shift_accuracy"]["per_seed"][seed] == pytest.approx(np.mean(right), abs=1e-5)
+        assert [cell.per_seed["accuracy"][seed] for cell in plain.shift] == pytest.approx(right, abs=1e-5)
+        assert plain.metrics["shift_accuracy"].per_seed[seed] == pytest.approx(np.mean(right), abs=1e-5)
     assert "missing features" in (tmp_path / "out/report.html").read_text()
     assert "missing features" in (tmp_path / "out/table.md").read_text()
 
@@ -270,18 +268,18 @@ def test_official_corrupted_files_take_the_place_of_our_own(tmp_path):
     images, corrupted = official(tmp_path, labels)
     record = one_method(f"cifar10:{tmp_path}", "cnn-fast", tmp_path, shift=f"cifar10c:{corrupted}", shift_limit=20)
     plain = of(record, "Plain")
-    assert "official files of CIFAR-10-C" in record["shift"]
+    assert "official files of CIFAR-10-C" in record.study.shift
     assert "official files of CIFAR-10-C" in (tmp_path / "out/table.txt").read_text()
     assert not (tmp_path / "out/corrupted").exists()
     index = stratified_subset(labels, 20, num_classes=10)
     for seed in (0, 1):
-        model = load_model(tmp_path / "out/runs" / plain["runs"][seed][0])[0]
+        model = load_model(tmp_path / "out/runs" / plain.training.runs[seed][0])[0]
         right = []
         for severity in range(1, 6):
             shown = torch.from_numpy(images[index] // (severity + 1)).float() / 255
             with torch.no_grad():
                 right.append((model(shown).argmax(1).numpy() == labels[index]).mean())
-        assert plain["raw"]["cells"]["accuracy"][seed] == pytest.approx(right * 15, abs=1e-5)
+        assert [cell.per_seed["accuracy"][seed] for cell in plain.shift] == pytest.approx(right * 15, abs=1e-5)
 
 
 def test_official_files_of_other_images_are_refused(tmp_path):
@@ -289,8 +287,8 @@ def test_official_files_of_other_images_are_refused(tmp_path):
     _, corrupted = official(tmp_path, labels)
     np.save(corrupted / "labels.npy", np.tile((9 - labels).astype(np.uint8), 5))
     record = one_method(f"cifar10:{tmp_path}", "cnn-fast", tmp_path, shift=f"cifar10c:{corrupted}", shift_limit=20)
-    assert {(one["part"], one["seed"]) for one in record["missing"]} == {("shift", 0), ("shift", 1)}
-    assert all("other labels than the test split" in one["reason"] for one in record["missing"])
+    assert {(one.part, one.seed) for one in record.study.missing} == {("shift", 0), ("shift", 1)}
+    assert all("other labels than the test split" in one.reason for one in record.study.missing)
     with pytest.raises(InputError, match="of shape"):
         one_method("digits", "mlp", tmp_path / "other", shift=f"cifar10c:{corrupted}")
 

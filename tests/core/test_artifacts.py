@@ -25,17 +25,22 @@ from robcal.base.storage import (
     save_state,
 )
 from robcal.base.types import (
+    Decision,
     EpochRow,
     Estimate,
     GalleryItem,
     GroupRow,
     Levels,
     MethodResult,
+    Missing,
     Predictions,
     ReliabilityBin,
     Results,
     Scores,
     ShiftCell,
+    Stability,
+    Study,
+    Training,
     TrendTest,
 )
 
@@ -67,8 +72,15 @@ def some_results():
         (ShiftCell("fog", 1, 0.1, 0.9, 0.3, 0.2),),
         (EpochRow(1, 0.5, 0.9, 0.4, 0.02, (0.0, 0.1), (0.2, -0.1)),),
         (GalleryItem(3, b"\x89PNG", "1", "7", 0.9, None, 0),),
+        minus={"x": {"ece": Estimate(-0.1)}},
+        scaled=MethodResult(
+            "vanilla", "Plain", marks={"ece": "best"}, risk=((0.1, None),), stability=Stability(2, 0.1)
+        ),
+        training=Training("vanilla", settings={"epochs": 3}, runs=(("a",),), inference_seconds=(float("nan"),)),
     )
-    return Results("A & B", {"name": "digits", "sizes": {"test": 5}}, (method,), {"x": {"ece": Estimate(-0.1)}}, ("n",))
+    decided = Decision("t", "ece", "a", "b", "below", 0.0, True, None, "not measured", (), (0,))
+    study = Study({"seeds": [0]}, "1f", ("a",), targets=(decided,), missing=(Missing("a", 0, "all", "train", "full"),))
+    return Results("A & B", {"name": "digits", "sizes": {"test": 5}}, (method,), ("n",), study=study)
 
 
 def test_results_come_back_as_they_were(tmp_path):

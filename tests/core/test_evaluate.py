@@ -101,7 +101,9 @@ class TestCollect:
             assert method.metrics["shift_ece"].value == pytest.approx(np.mean(cells), abs=1e-6)
             fog = next(c for c in method.shift if (c.corruption, c.severity) == ("fog", 3))
             number = CELLS.index(("fog", 3))
-            assert fog.accuracy == pytest.approx(np.mean([run.shift.correct[number].mean() for run in part]))
+            each = [run.shift.correct[number].mean() for run in part]
+            assert fog.accuracy == pytest.approx(np.mean(each))
+            assert fog.per_seed["accuracy"] == pytest.approx(each, abs=1e-5)
 
     def test_calibration_errors_have_their_floor_and_are_compared_without_their_bias(self):
         runs = self.runs()
@@ -112,16 +114,16 @@ class TestCollect:
             assert method.floors["shift_ece"] == pytest.approx(np.mean([cell.ece_floor for cell in method.shift]))
             assert all(row.ece_floor > method.floors["ece"] for row in method.levels)  # of a quarter of the examples
         errors = [[corrected_calibration_error(run.probs, run.labels) for run in part] for part in (runs[3:], runs[:3])]
-        difference = results.differences["ar-adals"]["ece"]
+        difference = results.methods[1].minus["vanilla"]["ece"]
         assert difference.per_seed == pytest.approx(np.subtract(*errors))
         assert difference.bias_left > 0
         shifted = [method.metrics["shift_ece_corrected"].per_seed for method in results.methods]
-        assert results.differences["ar-adals"]["shift_ece"].per_seed == pytest.approx(np.subtract(*shifted[::-1]))
+        assert results.methods[1].minus["vanilla"]["shift_ece"].per_seed == pytest.approx(np.subtract(*shifted[::-1]))
         assert any("bias removed" in note for note in results.notes)
 
     def test_differences_are_paired_and_of_the_right_sign(self):
         runs = self.runs()
-        difference = collect(runs).differences["ar-adals"]["nll"]
+        difference = collect(runs).methods[1].minus["vanilla"]["nll"]
         pairs = [robcal.negative_log_likelihood(b.probs, b.labels) - robcal.negative_log_likelihood(a.probs, a.labels)
                  for a, b in zip(runs[:3], runs[3:], strict=True)]  # fmt: skip
         assert difference.per_seed == pytest.approx(pairs)
@@ -132,7 +134,7 @@ class TestCollect:
         same = [
             dataclasses.replace(run, settings=dataclasses.replace(run.settings, method="ar-adals")) for run in plain
         ]
-        differences = dict(collect([*plain, *same]).differences["ar-adals"])
+        differences = dict(collect([*plain, *same]).methods[1].minus["vanilla"])
         assert {"accuracy", "ece", "nll", "brier", "shift_ece"} <= set(differences)
         assert differences.pop("mce").low is None  # a difference of largest gaps has no interval
         for estimate in differences.values():
@@ -201,10 +203,11 @@ class TestCollect:
         """The difference to another method is what it is where that method is the baseline."""
         runs = [*self.runs(), *(scaled(measured("vanilla", seed, sharpness=1.2), 1.5 + seed) for seed in (0, 1, 2))]
         results = collect(runs, against=["Plain + temperature"])
-        assert set(results.differences) == {"ar-adals", "Plain + temperature"}
-        assert {name: set(rivals) for name, rivals in results.pairs.items()} == {"ar-adals": {"Plain + temperature"}}
+        scaled_too = "Plain + temperature"
+        minus = {method.name: set(method.minus) for method in results.methods}
+        assert minus == {"vanilla": set(), "ar-adals": {"vanilla", scaled_too}, scaled_too: {"vanilla"}}
         other = collect([*runs[6:], *runs[:6]])
-        assert results.pairs["ar-adals"]["Plain + temperature"] == other.differences["ar-adals"]
+        assert results.method("ar-adals").minus[scaled_too] == other.method("ar-adals").minus[scaled_too]
         assert results.provenance["runs"] == 6
         assert any("1.50 to 3.50 over the seeds" in note for note in results.notes)
         for metric in ("ece", "nll", "accuracy"):
@@ -247,7 +250,7 @@ def test_intervals_and_differences_of_two_seeds_stay_in_their_ranges():
             cut += estimate.low == least or estimate.high == most
         for row in method.levels:
             assert -1 <= row.joint_gap.low <= row.gap.low <= row.gap.high <= row.joint_gap.high <= 1
-    for name, estimate in results.differences["ar-adals"].items():
+    for name, estimate in results.methods[1].minus["vanilla"].items():
         least, most = metric_range(name)
         if estimate.low is None:
             assert name == "mce"

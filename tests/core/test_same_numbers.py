@@ -135,10 +135,10 @@ def of_comparison(folder):
     command("compare", plan, "--out", out, "--jobs", 1, "--no-report", "--quiet")
     record, found = json.loads((out / "results.json").read_text()), flat({})
     for method in record["methods"]:
-        name = f"compare/{method['label']}"
-        found |= flat({"temperature": method["temperature"]}, name)
-        for variant in ("raw", "scaled"):
-            found |= flat({"metrics": method[variant]["metrics"]}, f"{name}/{variant}")
+        name = f"compare/{method['name']}"
+        found |= flat({"temperature": method["training"]["temperatures"]}, name)
+        for variant, figures in (("raw", method), ("scaled", method["scaled"])):
+            found |= flat({"metrics": figures["metrics"]}, f"{name}/{variant}")
     return found
 
 

@@ -82,9 +82,9 @@ def test_library_command_line_and_file_train_the_same_network_by_it(noisy, tmp_p
     (tmp_path / "plan.toml").write_text(
         f"seeds = [0]\nshift_limit = 0\nscore_limit = 0\n[recipe]\n{recipe}\n[[methods]]\n{method}"
     )
-    record = compare(load_plan(str(tmp_path / "plan.toml")), tmp_path / "compare", report=False)
-    assert (record["methods"][0]["method"], record["methods"][0]["settings"]["share"]) == ("noisy", 0.3)
-    filed = tmp_path / "compare/runs" / record["methods"][0]["runs"][0][0]
+    how = compare(load_plan(str(tmp_path / "plan.toml")), tmp_path / "compare", report=False).methods[0].training
+    assert (how.method, how.settings["share"]) == ("noisy", 0.3)
+    filed = tmp_path / "compare/runs" / how.runs[0][0]
 
     for out in (tmp_path / "option", tmp_path / "flag", filed):
         assert open_run(out).settings == wanted

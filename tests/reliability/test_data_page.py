@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from robcal.base.types import MethodResult, Results, Study
 from robcal.commands.cli import main
-from robcal.comparison.blocks import notes
+from robcal.comparison.tables import notes
 from robcal.data import READERS
 from robcal.data.npz import LAYOUTS, PARTS
 from robcal.data.pictures import FORMATS
@@ -36,5 +37,5 @@ def test_the_help_of_train_says_the_keys(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_a_comparison_says_what_the_data_set_says() -> None:
-    record = {"dataset": {"notes": ["column 3 is constant"]}, "cells": [], "methods": []}
-    assert "Data: column 3 is constant." in notes(record)
+    results = Results("t", {"notes": ["column 3 is constant"]}, (MethodResult("a", "A"),), study=Study({}))
+    assert "Data: column 3 is constant." in notes(results)

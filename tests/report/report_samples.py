@@ -112,22 +112,28 @@ def method(name, title, *, ece=0.05, num_levels=10, epochs=12, seeds=(0, 1, 2), 
     )
 
 
+def differences(one):
+    """Of a method to the first."""
+    return {
+        "ece": around(one.metrics["ece"].value - 0.05, 0.006),
+        "accuracy": around(0.0, 0.004),
+        "shift_ece": around(3 * (one.metrics["ece"].value - 0.05)),
+    }
+
+
+def minus(results, found):
+    """The same results with other paired differences: method → another → metric → estimate."""
+    return replace(results, methods=tuple(replace(one, minus=found.get(one.name, {})) for one in results.methods))
+
+
 def full(num_methods=2, **options):
     names = [("plain", "Plain", 0.05), ("ar-adals", "AR-AdaLS", 0.02), ("adals", "AdaLS", 0.03)][:num_methods]
-    methods = tuple(method(name, title, ece=ece, **options) for name, title, ece in names)
-    differences = {
-        one.name: {
-            "ece": around(one.metrics["ece"].value - 0.05, 0.006),
-            "accuracy": around(0.0, 0.004),
-            "shift_ece": around(3 * (one.metrics["ece"].value - 0.05)),
-        }
-        for one in methods[1:]
-    }
+    first, *others = (method(name, title, ece=ece, **options) for name, title, ece in names)
+    methods = (first, *(replace(one, minus={"plain": differences(one)}) for one in others))
     return Results(
         "Digits",
         {"name": "digits", "num_classes": 10, "class_names": list("0123456789"), "sizes": {"test": 360}},
         methods,
-        differences,
         ("Bins: 15, equal width.",),
         {"robcal": "0.1.0", "settings": {"epochs": 12}, "empty": None, "list": [{"a": 1}]},
     )
@@ -161,11 +167,5 @@ def hostile():
         method(f"{text}{i}", (HOSTILE[0], HOSTILE[7], HOSTILE[8])[i], label=text, group=text, num_levels=3, epochs=2)
         for i in range(3)
     )
-    return Results(
-        text,
-        {text: text, "name": text},
-        methods,
-        {methods[1].name: {"ece": around(-0.01), text: Estimate(0.1)}},
-        (text,),
-        {text: [text, {"a": text}]},
-    )
+    results = Results(text, {text: text, "name": text}, methods, (text,), {text: [text, {"a": text}]})
+    return minus(results, {methods[1].name: {methods[0].name: {"ece": around(-0.01), text: Estimate(0.1)}}})

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from report_samples import NAN, around, audit, full, method
+from report_samples import NAN, around, audit, full, method, minus
 
 from robcal.base.types import ROBUSTNESS, Estimate, MethodResult, Results, TrendTest
 from robcal.report.compared import comparison, comparisons
@@ -15,7 +15,7 @@ from robcal.report.wording import wording_of
 
 def two(first, second, difference=None, metric="ece"):
     methods = (MethodResult("a", "A", metrics={metric: first}), MethodResult("b", "B", metrics={metric: second}))
-    return Results("t", {}, methods, {} if difference is None else {"b": {metric: difference}})
+    return minus(Results("t", {}, methods), {} if difference is None else {"b": {"a": {metric: difference}}})
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_headline_of_many_sorts_them_by_what_the_intervals_tell():
         "AR-AdaLS and AdaLS are better calibrated than Plain: their confidence misses their accuracy by 2.0 and 3.0 "
         "instead of 5.0 percentage points on average."
     )
-    told = {"ar-adals": {"ece": Estimate(-0.03, -0.08, 0.02)}, "adals": {"ece": Estimate(0.02, 0.01, 0.03)}}
-    worse = headline(replace(full(3), differences=told))
+    unclear, higher = {"ece": Estimate(-0.03, -0.08, 0.02)}, {"ece": Estimate(0.02, 0.01, 0.03)}
+    worse = headline(minus(full(3), {"ar-adals": {"plain": unclear}, "adals": {"plain": higher}}))
     assert worse.startswith("AR-AdaLS is not distinguishable from Plain in calibration. AdaLS is worse calibrated ")
 
 
@@ -77,7 +77,7 @@ def with_four_more(ece):
     more = [
         replace(base.methods[1], name=f"m{n}", title=f"M{n}", metrics={"ece": around(ece(n), 0.001)}) for n in range(4)
     ]
-    return replace(base, methods=(base.methods[0], *more, base.methods[2]), differences={})
+    return minus(replace(base, methods=(base.methods[0], *more, base.methods[2])), {})
 
 
 def test_headline_of_more_than_three_is_no_list():
@@ -94,7 +94,8 @@ def test_comparisons_tell_both_directions_and_what_cannot_be_told():
         "nll": Estimate(-0.2, -0.3, -0.1),
         "accuracy": Estimate(0.002, -0.001, 0.005),
     }
-    results = replace(base, pairs={"ar-adals": {"adals": rivals}})
+    first, second, third = base.methods
+    results = replace(base, methods=(first, replace(second, minus={**second.minus, "adals": rivals}), third))
     last = comparisons(results)[-1]
     assert last == (
         "AR-AdaLS against AdaLS: better in NLL by 0.2000 [0.1000, 0.3000] and in ECE under shift by 0.0300; worse in "
@@ -104,7 +105,7 @@ def test_comparisons_tell_both_directions_and_what_cannot_be_told():
     assert "worse in NLL by 0.2000 [0.1000, 0.3000]" in mirrored
     assert "better in ECE by 0.0100 [0.0040, 0.0160]" in mirrored
     higher = {"accuracy": Estimate(-0.02, -0.03, -0.01)}
-    less = comparison(replace(base, differences={"adals": higher}), "adals", "plain")
+    less = comparison(minus(base, {"adals": {"plain": higher}}), "adals", "plain")
     assert "worse in accuracy by 2.00 [1.00, 3.00] pp" in less
 
 
@@ -112,7 +113,7 @@ def test_what_does_not_differ_at_all_is_told_as_the_same():
     """A temperature moves no prediction: nothing is uncertain about the accuracy."""
     base = full(3)
     same = {"ece": Estimate(-0.02, -0.03, -0.01), "accuracy": Estimate(0.0, 0.0, 0.0)}
-    told = comparison(replace(base, differences={"adals": same}), "adals", "plain")
+    told = comparison(minus(base, {"adals": {"plain": same}}), "adals", "plain")
     assert told.endswith("; the same in accuracy.")
 
 

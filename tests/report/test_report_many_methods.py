@@ -12,7 +12,7 @@ from robcal.report.sections import shift_section
 def many(count):
     names = [f"m{number}" for number in range(count)]
     methods = tuple(method(name, f"Method {name}", epochs=1, num_levels=2) for name in names)
-    return replace(full(1), methods=methods, differences={})
+    return replace(full(1), methods=methods)
 
 
 @pytest.mark.parametrize(("methods", "parts"), [(2, 1), (8, 1), (9, 2), (18, 3)])

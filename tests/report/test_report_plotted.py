@@ -114,7 +114,7 @@ def test_shift_boxes_go_by_severity_then_method_and_skip_what_is_not_finite():
     cells = (ShiftCell("fog", 2, 0.4, 0, 0, 0), ShiftCell("fog", 1, 0.1, 0, 0, 0), ShiftCell("ice", 1, 0.3, 0, 0, 0))
     other = (ShiftCell("fog", 1, NAN, 0, 0, 0), ShiftCell("ice", 1, 0.2, 0, 0, 0))
     both = results(MethodResult("a", "A", shift=cells), MethodResult("b", "B", shift=other))
-    boxes = plotted.shift_boxes(both, "ece")
+    boxes = plotted.shift_boxes(both.methods, "ece")
     assert [(box.severity, box.method, box.n) for box in boxes] == [(1, 0, 2), (1, 1, 1), (2, 0, 1)]
     assert [box.median for box in boxes] == pytest.approx([0.2, 0.2, 0.4])
     assert plotted.shift_by_corruption(both.methods[0], "ece") == {"fog": {2: 0.4, 1: 0.1}, "ice": {1: 0.3}}

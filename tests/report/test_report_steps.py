@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_samples import around, audit, full, levelled, method
+from report_samples import around, audit, full, levelled, method, minus
 
 import robcal
 from robcal.base.types import ROBUSTNESS, Estimate, MethodResult, Repair, RepairedLevel, Results, WrongExample
@@ -36,7 +36,7 @@ def several(*differences, ece=0.05):
     others = {chr(66 + k): difference for k, difference in enumerate(differences)}
     methods = [MethodResult("A", "A", metrics={"ece": around(ece)}, seeds=(0, 1, 2))]
     methods += [MethodResult(name, name, metrics={"ece": around(ece + d.value)}) for name, d in others.items()]
-    return Results("t", {}, tuple(methods), {name: {"ece": d} for name, d in others.items()})
+    return minus(Results("t", {}, tuple(methods)), {name: {"A": {"ece": d}} for name, d in others.items()})
 
 
 def test_the_recalibration_that_repairs_is_named_with_what_it_changes():

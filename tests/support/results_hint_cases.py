@@ -12,7 +12,7 @@ from hint_cases import Call, Case, Steps, in_turn, robcal
 from runs_hint_cases import TRAIN, a_run, quick_fidelity, scores_of
 
 from robcal import audit
-from robcal.base.storage import load_scores, save_json
+from robcal.base.storage import load_scores, save_json, save_results
 from robcal.base.types import Results
 from robcal.report import text_table, write_report
 from robcal.results.collect import report_runs
@@ -117,7 +117,7 @@ def _nothing_measured(folder: Path) -> Steps:
 
 
 def _no_comparison(folder: Path) -> Steps:
-    file = save_json({"plan": {}}, folder / "results.json")
+    file = save_results(_results(), folder / "results.json")
     yield robcal("compare", file, "--out", folder / "tables", "--no-report")
     yield robcal("compare", _finished(folder), "--out", folder / "tables", "--no-report")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -75,7 +76,7 @@ def typed(kind: Any, value: Any) -> Any:
             return None
         return typed(next(item for item in arguments if item is not type(None)), value)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         return kind(**{name: typed(hints[name], item) for name, item in _of(dict, value).items()})
     if origin is tuple:
         items = list(value) if isinstance(value, tuple) else value  # the state of a training is not JSON
@@ -87,6 +88,9 @@ def typed(kind: Any, value: Any) -> Any:
     if kind is float:
         return float(_of((int, float), value) if value not in ("nan", "inf", "-inf") else value)
     return _of(kind, value) if kind in (int, str, bool) else value
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _of(kind: Any, value: Any) -> Any:

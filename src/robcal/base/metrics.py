@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -109,3 +109,13 @@ def metric_of(name: str) -> Metric:
     (inf, 'mine')
     """
     return METRIC_LIST.get(name, Metric(name, name, ""))
+
+
+def mean_of(values: Iterable[float | None]) -> float:
+    """Return the mean of what is there (neither None nor NaN), NaN of nothing.
+
+    >>> mean_of([1.0, None, 3.0])
+    2.0
+    """
+    known = [float(value) for value in values if value is not None and not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from robcal.base.checks import InputError, check_file, check_output, refuse
 from robcal.base.encoding import SEAL, plain, sealed, typed, unsealed
 from robcal.base.files import reading, refuse_unwritable, replacing
+from robcal.base.former import of_now
 from robcal.base.npy import check_packing, map_npy, read_npy
 from robcal.base.seals import check_seal, seal_of
 from robcal.base.torch_files import check_torch_file
@@ -103,12 +104,14 @@ def save_results(results: Results, path: Path) -> Path:
 
 
 def load_results(path: Path) -> Results:
-    """Read what `save_results` wrote.
+    """Read what `save_results` wrote, this version or an earlier one.
 
     Raises:
         InputError: if it is missing, truncated or of another shape.
     """
-    return decode(Results, load_json(path, "the results"), path)
+    found = load_json(path, "the results")
+    with reading(path, "the results"):
+        return decode(Results, of_now(found), path)
 
 
 def load_fidelity(path: Path, model: str | None = None) -> tuple[FidelityRow, ...]:

@@ -30,6 +30,9 @@ Precision = Literal["float32", "bf16"]
 ExportFormat = Literal["safetensors", "pt2", "onnx"]
 #: The label that a robustness score is the distance from: the model's own, or the true one.
 Reference = Literal["prediction", "label"]
+#: Figures as runs give them, and after temperature scaling.
+Variant = Literal["raw", "scaled"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 Status = Literal["verified", "estimate", "censored"]
 #: Values of `Scores.status`: the point found changes the label in float32 and lies in the box; a first-order estimate
 #: that was not verified; no adversarial point was found (`distance` is +inf).
@@ -227,7 +230,15 @@ class TrendTest:
 class ShiftCell:
     """Metrics of one corruption at one severity (method, section 6: metrics per cell, then averaged over cells).
 
-    `ece_floor` is the ECE that a perfectly calibrated model measures there; None where it was not computed.
+    Attributes:
+        corruption: its kind.
+        severity: its strength.
+        ece: as measured, like the next ones the mean over seeds.
+        accuracy: share classified right.
+        nll: mean negative log-likelihood.
+        brier: Brier score.
+        ece_floor: the ECE that a perfectly calibrated model measures there; None where it was not computed.
+        per_seed: the same metrics of each seed by name, None where a seed has none (empty where they were not kept).
     """
 
     corruption: str
@@ -237,6 +248,7 @@ class ShiftCell:
     nll: float
     brier: float
     ece_floor: float | None = None
+    per_seed: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -346,6 +358,50 @@ class Repair:
     sentence: str
 
 
+#: Figures of single seeds: a row a seed; None where a seed has none.
+SeedRows = tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the runs of a method of a comparison were made, and what they took.
+
+    Attributes:
+        method: key of `robcal.methods.METHODS`.
+        members: runs whose probabilities are averaged, at each seed.
+        settings: of its first run.
+        runs: for each seed the names of the runs' folders.
+        temperatures: for each seed the temperature that was fitted on validation data.
+        seconds: for each seed the seconds of training, with the reference models.
+        inference_seconds: for each seed the seconds in which it predicts the test split; NaN where not timed.
+        hard_seeds: seeds at which it was trained on hard labels, though its method smooths.
+    """
+
+    method: str
+    members: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[tuple[str, ...], ...] = ()
+    temperatures: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    inference_seconds: tuple[float, ...] = ()
+    hard_seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Hold the variance over independent runs of the probability of the true class.
+
+    Attributes:
+        runs: their number.
+        all: mean over examples.
+        levels: mean over the examples of each robustness level (empty without levels).
+    """
+
+    runs: int
+    all: float
+    levels: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class MethodResult:
     """Everything measured of one method, over its seeds.
@@ -366,6 +422,14 @@ class MethodResult:
         worst: the wrong predictions of the first seed, highest confidence first (10,000 at most).
         repair: what a recalibration would repair, in an audit of enough examples (else None).
         floors: metric → what a perfectly calibrated model with these confidences measures ("ece", "shift_ece").
+        minus: paired differences, this method minus another: the other's name → metric → estimate.
+        scaled: the same figures after temperature scaling of every run (None where that was not measured).
+        marks: metric → "best" of all methods, "tied" (not distinguishable from it) or ""; empty where tables find it.
+        level_values: metric → a row a seed, a figure a robustness level.
+        risk: a row a seed: error rate of the most confident examples, at each of `Study.coverages`.
+        ood: set of out-of-distribution inputs → metric → estimate.
+        stability: over runs (None without several seeds).
+        training: how the runs were made (None outside of a comparison).
     """
 
     name: str
@@ -383,6 +447,18 @@ class MethodResult:
     worst: tuple[WrongExample, ...] = ()
     repair: Repair | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
+    minus: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    scaled: MethodResult | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)
+    level_values: Mapping[str, SeedRows] = field(default_factory=dict)
+    risk: SeedRows = ()
+    ood: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    stability: Stability | None = None
+    training: Training | None = None
+
+    def variant(self, name: Variant) -> MethodResult:
+        """Return the figures as the runs give them ("raw"), or after temperature scaling ("scaled")."""
+        return self if name == "raw" else self.scaled or MethodResult(self.name, self.title)
 
 
 #: What tables say of the noise floor of a calibration error.
@@ -422,6 +498,87 @@ FIDELITY_TITLES: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Figures of one method at one seed that could not be measured.
+
+    Attributes:
+        label: of the method.
+        seed: evaluation seed.
+        part: what is lacking: "all", "levels", "shift", "ood" or "inference".
+        task: what failed, in one line.
+        reason: why, in one line.
+    """
+
+    label: str
+    seed: int
+    part: str
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A target of a comparison against one method, decided (see `robcal.comparison.plan.Target`).
+
+    Attributes:
+        name: of the target.
+        metric: on which it is decided.
+        method: label.
+        against: the other label.
+        kind: "below", "half" or "within".
+        margin: of the target.
+        scaled: whether both are temperature-scaled.
+        difference: the paired difference that decides (None where it was not measured).
+        verdict: "met", "not met", "not distinguishable" or "not measured".
+        seeds: on which it was decided.
+        lacking: planned seeds that could not be used.
+    """
+
+    name: str
+    metric: str
+    method: str
+    against: str
+    kind: str
+    margin: float
+    scaled: bool
+    difference: Estimate | None
+    verdict: str
+    seeds: tuple[int, ...] = ()
+    lacking: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a comparison was to find out, and what it lacks.
+
+    Attributes:
+        plan: `robcal.comparison.Plan`, JSON-able.
+        plan_digest: names it.
+        references: names of the methods that differences are taken to.
+        tuning: what was chosen for each method with a grid among what, JSON-able.
+        targets: decided.
+        coverages: shares of the examples at which `MethodResult.risk` is given.
+        shift: a sentence on what the shift is ("" without).
+        ood: set of out-of-distribution inputs → how many there are, and their digest.
+        missing: what could not be measured.
+        warnings: what a reader should know of the plan.
+        corrected: whether differences of calibration errors are those of the corrected errors.
+    """
+
+    plan: Mapping[str, Any]
+    plan_digest: str = ""
+    references: tuple[str, ...] = ()
+    tuning: tuple[Mapping[str, Any], ...] = ()
+    targets: tuple[Decision, ...] = ()
+    coverages: tuple[float, ...] = ()
+    shift: str = ""
+    ood: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
+    warnings: tuple[str, ...] = ()
+    corrected: bool = True
+
+
+@dataclass(frozen=True)
 class Results:
     """What a report shows; everything in it is a number, a string or PNG bytes.
 
@@ -429,20 +586,22 @@ class Results:
         title: heading of the report.
         dataset: name, num_classes, class_names and sizes of the splits, JSON-able.
         methods: one entry a method, the baseline first.
-        differences: paired differences to the first method: method name → metric → estimate.
         notes: sentences on how the numbers were computed (bins, seeds, intervals, box, reference of the attack, …).
         provenance: versions, settings, digests, hardware; JSON-able.
         fidelity: how far the robustness scores can be trusted (empty where that was not measured).
-        pairs: paired differences to other methods than the first: method name → the other's name → metric → estimate.
         score_name: what the levels are cut by: `ROBUSTNESS`, or the name of the user's own score.
+        study: what only a comparison has (None for others).
     """
 
     title: str
     dataset: Mapping[str, Any]
     methods: tuple[MethodResult, ...]
-    differences: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     fidelity: tuple[FidelityRow, ...] = ()
-    pairs: Mapping[str, Mapping[str, Mapping[str, Estimate]]] = field(default_factory=dict)
     score_name: str = ROBUSTNESS
+    study: Study | None = None
+
+    def method(self, name: str) -> MethodResult:
+        """Return the method of that name."""
+        return next(method for method in self.methods if method.name == name)

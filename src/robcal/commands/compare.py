@@ -82,14 +82,14 @@ def compare(
 
     admit_factories(factory)
     if what.endswith(".json"):
-        record = load_comparison(Path(what))
-        write_tables(record, out)
-        if report and (overwrite or not (out / "report.html").exists()):  # one made by the runs shows more
-            write_comparison_report(record, out / "report.html", overwrite=True)
+        results = load_comparison(Path(what))
+        write_tables(results, out)
+        if report:
+            write_comparison_report(results, out / "report.html", overwrite=True)
         if json:
-            show_json(record)
+            show_json(results)
         else:
-            typer.echo(text_tables(record, width=columns()))
+            typer.echo(text_tables(results, width=columns()))
         return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
     plan = load_plan(
@@ -107,15 +107,15 @@ def compare(
         return
     workers = _cluster(executor, executor_option or [], (cache or out) / "jobs", jobs)
     with open_reporter(quiet=quiet) as reporter:
-        record = run_comparison(
+        results = run_comparison(
             plan, out, cache=cache, jobs=jobs or available_cores(), workers=workers, report=report, overwrite=overwrite,
             fail_fast=fail_fast, on_failure=_tell_failure, reporter=reporter,
         )  # fmt: skip
     if json:
-        show_json(record, [out / "results.json"])
+        show_json(results, [out / "results.json"])
     else:
-        typer.echo(f"{text_tables(record, width=columns())}\n{out / 'results.json'}")
-    if record["missing"]:
+        typer.echo(f"{text_tables(results, width=columns())}\n{out / 'results.json'}")
+    if results.study is not None and results.study.missing:
         typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
         raise typer.Exit(3)
 

@@ -44,7 +44,7 @@ def report(
     """
     from robcal.base.progress import open_reporter
     from robcal.base.storage import load_results
-    from robcal.comparison import is_comparison, load_comparison, text_tables, write_comparison_report
+    from robcal.comparison import text_tables, write_comparison_report
     from robcal.report import text_table, write_report
     from robcal.report.flat import wrong_of_results
     from robcal.report.page import write_page
@@ -57,31 +57,26 @@ def report(
         check_csv(worst, overwrite=overwrite)
     measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
     if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
-        if is_comparison(measured):
-            record = load_comparison(measured)
-            if worst is not None:
-                refuse(
-                    f"--worst was given beside {measured}, which holds the figures of a comparison",
-                    "the examples are with its runs",
-                    "Name run directories, or audit one: robcal audit RUN --worst FILE.csv",
-                )
-            written = write_comparison_report(record, out, overwrite=overwrite)
-            if json:
-                show_json(record, [written])
-            else:
-                typer.echo(f"{text_tables(record, width=columns())}\n{written}")
-            return
         results = load_results(measured)
+        if results.study is not None and worst is not None:
+            refuse(
+                f"--worst was given beside {measured}, which holds the figures of a comparison",
+                "the examples are with its runs",
+                "Name run directories, or audit one: robcal audit RUN --worst FILE.csv",
+            )
     else:
         with open_reporter(quiet=quiet) as reporter:
             results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
-    files = [write_report(results, out, overwrite=overwrite)]
+    files = [(write_report if results.study is None else write_comparison_report)(results, out, overwrite=overwrite)]
     if worst is not None:
         files.insert(0, write_page(lambda: wrong_of_results(results), worst, overwrite=True))
     if json:
         show_json(results, files)
         return
     width = min(columns(), MOST_COLUMNS)
-    typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n")
+    if results.study is not None:
+        typer.echo(text_tables(results, width=columns()))
+    else:
+        typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n")
     for path in files:
         typer.echo(str(path))

@@ -14,14 +14,13 @@ from robcal.comparison.page import comparison_html, write_comparison_report
 from robcal.comparison.plan import Plan
 from robcal.comparison.plan_file import load_plan, parse_plan, preset_names
 from robcal.comparison.study import compare, plan_work
-from robcal.comparison.table import csv_rows, is_comparison, load_comparison, markdown_tables, text_tables, write_tables
+from robcal.comparison.table import csv_rows, load_comparison, markdown_tables, text_tables, write_tables
 
 __all__ = [
     "Plan",
     "compare",
     "comparison_html",
     "csv_rows",
-    "is_comparison",
     "load_comparison",
     "load_plan",
     "markdown_tables",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
-#: Key of a method's seconds in results.json → heading.
-COSTS = {"seconds": "Training x", "inference_seconds": "Inference x"}
+from robcal.base.types import Results
+
+Cost = Literal["seconds", "inference_seconds"]
+#: Field of `Training` → heading.
+COSTS: dict[Cost, str] = {"seconds": "Training x", "inference_seconds": "Inference x"}
 NOTE = (
     "Training x, inference x: seconds relative to {reference}, over the seeds that both have. Training includes the "
     "reference model and its scores where a method needs them, and every member of an ensemble; choosing "
@@ -17,33 +19,28 @@ NOTE = (
 )
 
 
-def reference_label(record: Mapping[str, Any]) -> str | None:
-    """Return the first method that is plain cross-entropy and one network and was measured, or None."""
-    plain = (
-        one["label"] for one in record["methods"] if one["method"] == "vanilla" and one["members"] == 1 and one["seeds"]
-    )
-    return next(plain, None)
+def reference_label(results: Results) -> str | None:
+    """Return the first method that is plain training of one network and was measured, or None."""
+    made = ((one.name, one.training) for one in results.methods if one.seeds)
+    return next((name for name, how in made if how and how.method == "vanilla" and how.members == 1), None)
 
 
-def cost_ratios(record: Mapping[str, Any], key: str) -> dict[str, float]:
+def cost_ratios(results: Results, key: Cost) -> dict[str, float]:
     """Label → seconds of its runs over those of the plain runs of the same seeds; NaN where not measured.
 
     Args:
-        record: results.json.
+        results: of a comparison.
         key: of `COSTS`.
 
     Returns:
         Σ_s seconds_s(label) / Σ_s seconds_s(plain); empty if nothing is plain.
     """
-    label = reference_label(record)
+    label = reference_label(results)
     if label is None:
         return {}
     by_label = {
-        one["label"]: {
-            seed: float("nan") if found is None else float(found)
-            for seed, found in zip(one["seeds"], one.get(key) or [None] * len(one["seeds"]), strict=True)
-        }
-        for one in record["methods"]
+        one.name: dict(zip(one.seeds, getattr(one.training, key, ()) or [math.nan] * len(one.seeds), strict=True))
+        for one in results.methods
     }
     plain, ratios = by_label[label], {}
     for name, times in by_label.items():

@@ -1,4 +1,4 @@
-"""What the fold-out of the report shows of every label: reliability, levels, courses of training, images."""
+"""What the predictions of every label show beside its outcomes: bins, levels, course of training, images."""
 
 from __future__ import annotations
 
@@ -7,48 +7,47 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.progress import SILENT, Reporter
-from robcal.base.types import Results
+from robcal.base.types import MethodResult, Missing
 from robcal.comparison.doing import dataset_of, plain_scores, scored_index
-from robcal.comparison.missing import Missing
-from robcal.comparison.outcomes import gather
+from robcal.comparison.outcomes import Job, gather, levels_of
 from robcal.comparison.tasks import Entry, Work
-from robcal.results.collect import collect
+from robcal.results.collect import looked_into
 from robcal.runs.directory import open_run
 from robcal.runs.measure import Measured
 from robcal.training.predict import softmax
 
 
-def report_results(work: Work, missing: Sequence[Missing] = (), *, reporter: Reporter = SILENT) -> Results | None:
-    """Return what the details of the report show: every label as a method, without temperature scaling.
+def details_of(work: Work, label: str, missing: Sequence[Missing], *, first: bool) -> MethodResult:
+    """Return what the runs of a label show, without temperature scaling; seeds that lack something are left out.
 
-    Labels and seeds that lack something are left out, and what shares no seed with the first label that is left.
+    Args:
+        work: the tasks, done.
+        label: of a method or ensemble.
+        missing: what could not be measured.
+        first: whether it shows the robustness of the test examples, for the plain model, which is the same for all.
     """
-    plan, lost = work.plan, {(one.label, one.seed) for one in missing if one.part != "inference"}
-    data = dataset_of(plan.plain(plan.seeds[0]))
-    test = data.split("test")
-    images = test.inputs if data.kind == "image" else None
-    by_label = {label: [entry for entry in work.entries if entry.label == label] for label in plan.labels}
-    whole = {label: [e for e in entries if (label, e.seed) not in lost] for label, entries in by_label.items()}
-    first = next((label for label, entries in whole.items() if entries), None)
-    if first is None:
-        return None
-    seeds = {entry.seed for entry in whole[first]}
-    shown = [entries for entries in whole.values() if seeds & {entry.seed for entry in entries}]
-    measured = [_measured(work, entry, images, first) for entries in shown for entry in entries]
-    return collect(measured, title=plan.title, reporter=reporter)
+    lost = {one.seed for one in missing if one.label == label and one.part != "inference"}
+    entries = [entry for entry in work.entries if entry.label == label and entry.seed not in lost]
+    if not entries:
+        return MethodResult(label, label)
+    data = dataset_of(work.plan.plain(work.plan.seeds[0]))
+    images = data.split("test").inputs if data.kind == "image" else None
+    cuts = {
+        entry.seed: levels_of(Job(entry, work.place, work.plain.get(entry.seed), None, work.plan.score_limit))
+        for entry in entries
+    }
+    levels = {seed: level for seed, (level, _) in cuts.items() if level is not None}
+    return looked_into([_measured(work, entry, images, first=first) for entry in entries], levels)
 
 
-def _measured(work: Work, entry: Entry, images: Any, first: str) -> Measured:
-    """An entry as the report takes it; the first label's runs bring the robustness of the test examples."""
+def _measured(work: Work, entry: Entry, images: Any, *, first: bool) -> Measured:
+    """An entry as a report takes it."""
     plan, place = work.plan, work.place
-    evidence = gather(entry, place, work.shift)
-    run = open_run(place.of(entry.members[0].settings()))
+    evidence, run = gather(entry, place, None), open_run(place.of(entry.members[0].settings()))
     plain, distance, index = work.plain.get(entry.seed), None, None
     if plain is not None:
-        scores = plain_scores(plain, place, plan.score_limit)
         index = scored_index(plain.settings(), plan.score_limit)
-        distance = scores.distance if entry.label == first else None
+        distance = plain_scores(plain, place, plan.score_limit).distance if first else None
     return Measured(
         directory=run.directory,
         settings=run.settings,
@@ -56,7 +55,7 @@ def _measured(work: Work, entry: Entry, images: Any, first: str) -> Measured:
         probs=softmax(evidence.test).astype(np.float32),
         labels=evidence.test_labels,
         distance=distance,
-        shift=None if evidence.shift is None else evidence.shift.summary(),
+        shift=None,
         history=run.history() if len(entry.members) == 1 else (),
         images=images,
         label=entry.label,

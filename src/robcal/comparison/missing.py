@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from robcal.base.jobs import Failure
+from robcal.base.types import MethodResult, Missing, Results
 from robcal.comparison.tasks import Work
 from robcal.runs.hard_labels import REASON
 
@@ -24,25 +23,6 @@ _OUTCOMES = {"levels": "level_", "shift": "shift_", "ood": "ood_"}
 MARK = "†"
 #: Stands behind a label some of whose runs kept hard labels; plain text has a number sign in its place.
 HARD = "‡"
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Figures of one label at one seed that could not be measured.
-
-    Attributes:
-        label: of a method or ensemble.
-        seed: evaluation seed.
-        part: key of `PARTS`.
-        task: what failed, in one line.
-        reason: why, in one line.
-    """
-
-    label: str
-    seed: int
-    part: str
-    task: str
-    reason: str
 
 
 def missing_parts(work: Work, ended: Sequence[Failure | None]) -> list[Missing]:
@@ -69,47 +49,52 @@ def failure_line(work: Work, number: int, failure: Failure) -> str:
     return f"failed: {work.tasks[number].describe()}: {failure.reason}{skipped}"
 
 
-def lacking(record: Mapping[str, Any], label: str, metric: str | None = None) -> tuple[int, ...]:
-    """Seeds that a label lacks, of one outcome or of any.
+def lacking(results: Results, label: str, metric: str | None = None) -> tuple[int, ...]:
+    """Return the seeds that a label lacks, of one outcome or of any.
 
     Args:
-        record: what results.json holds; older ones lack nothing.
+        results: of a comparison.
         label: of a method or ensemble.
         metric: an outcome; None: any figure.
     """
     found = {
-        one["seed"]
-        for one in record.get("missing", ())
-        if one["label"] == label
-        and (metric is None or one["part"] == "all" or metric.startswith(_OUTCOMES.get(one["part"], "-")))
+        one.seed
+        for one in missing_of(results)
+        if one.label == label
+        and (metric is None or one.part == "all" or metric.startswith(_OUTCOMES.get(one.part, "-")))
     }
     return tuple(sorted(found))
 
 
-def footnotes(record: Mapping[str, Any]) -> list[str]:
+def missing_of(results: Results) -> tuple[Missing, ...]:
+    """Return what could not be measured."""
+    return () if results.study is None else results.study.missing
+
+
+def footnotes(results: Results) -> list[str]:
     """Return one line for each label, part and reason: which seeds are lacking, and why."""
     merged: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
-    for one in record.get("missing", ()):
-        merged.setdefault((one["label"], one["part"], one["reason"]), []).append((one["seed"], one["task"]))
+    for one in missing_of(results):
+        merged.setdefault((one.label, one.part, one.reason), []).append((one.seed, one.task))
     return [_footnote(*key, sorted(found)) for key, found in merged.items()]
 
 
-def hard_labels(record: Mapping[str, Any], label: str) -> tuple[int, ...]:
-    """Seeds at which a label was trained on hard labels, though its method smooths; older records tell none."""
-    return tuple(seed for one in record["methods"] if one["label"] == label for seed in one.get("hard_seeds", ()))
+def hard_labels(method: MethodResult) -> tuple[int, ...]:
+    """Return the seeds at which a label was trained on hard labels, though its method smooths."""
+    return () if method.training is None else method.training.hard_seeds
 
 
-def hard_label_notes(record: Mapping[str, Any]) -> list[str]:
+def hard_label_notes(results: Results) -> list[str]:
     """Return one line a label whose labels stayed hard: at which seeds, and what that means."""
     lines = []
-    for one in record["methods"]:
-        if hard := hard_labels(record, one["label"]):
+    for one in results.methods:
+        if hard := hard_labels(one):
             seeds = (
                 "at every seed"
-                if len(hard) == len(one["seeds"])
+                if len(hard) == len(one.seeds)
                 else f"at seed{'s' * (len(hard) > 1)} {', '.join(map(str, hard))}"
             )
-            lines.append(f"{HARD} {one['label']}: labels stayed hard {seeds}: {REASON}.")
+            lines.append(f"{HARD} {one.title}: labels stayed hard {seeds}: {REASON}.")
     return lines
 
 

@@ -39,7 +39,6 @@ from robcal.training.predict import softmax
 #: Metrics of the test split as a whole.
 _OVERALL = ("accuracy", "nll", "brier", "aurc", "gap")
 _LEVEL = ("ece", "gap", "accuracy")
-_CELL = ("ece", "ece_floor", "accuracy", "nll")
 #: Shares of the test examples at which the risk-coverage curve is kept.
 COVERAGES = tuple(number / 20 for number in range(1, 21))
 #: Outcome → field of OodMetrics; out-of-distribution inputs are the positives of the precision and recall.
@@ -165,7 +164,7 @@ def outcome(
     by_cell: dict[str, FloatArray] = {}
     if evidence.shift is not None:
         summary = evidence.shift.summary(temperature)
-        by_cell = {name: summary.per_cell(name) for name in _CELL}
+        by_cell = summary.by_cell()
         metrics |= summary.metrics(_resampling(summary.correct.shape[1]))
     outside = {
         name: _outside(probs.max(1), softmax(logits / temperature).max(1)) for name, logits in evidence.outside.items()

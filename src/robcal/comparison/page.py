@@ -1,21 +1,19 @@
-"""results.json of a comparison → one HTML page that needs nothing else: no network, no fonts, no script."""
+"""Results of a comparison → one HTML page that needs nothing else: no network, no fonts, no script."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robcal.base.metrics import metric_of
 from robcal.base.types import Results
-from robcal.comparison import page_figures, page_grids
+from robcal.comparison import figure, tables
 from robcal.comparison.advice import advice
-from robcal.comparison.blocks import LEGEND, TUNING, head_line, notes, options_text, tuning_texts
 from robcal.comparison.cost import COSTS
 from robcal.comparison.missing import footnotes
-from robcal.comparison.plan import OUTCOMES
 from robcal.report import formatting, sections
 from robcal.report.fidelity import fidelity_section
 from robcal.report.formatting import clean_text
@@ -32,8 +30,8 @@ _LEGEND = (
 )
 _TARGETS = "What the plan states, decided by the 95% interval of the paired difference."
 _DIFFERENCES = (
-    "Each label minus the one named, seed by seed on the same test examples. ✓ better, ✗ worse, ≈ not distinguishable; "
-    "± half of the 95% interval; accuracies in percentage points (pp)."
+    "Each label minus the one named, seed by seed on the same test examples, with the 95% interval. ✓ better, ✗ worse, "
+    "≈ not distinguishable; accuracies in percentage points."
 )
 
 
@@ -51,45 +49,39 @@ class Part:
     folded: Sequence[tuple[str, Sequence[Grid]]] = ()
 
 
-def comparison_html(record: Mapping[str, Any], details: Results | None = None) -> str:
+def comparison_html(results: Results) -> str:
     """Return the page of a comparison; every string is escaped, and the same input gives the same bytes.
 
     Args:
-        record: what results.json holds, of any age.
-        details: what the runs on disk add (reliability diagrams, courses of training, images); None: left out.
+        results: of a comparison.
 
     Returns:
         The page.
     """
     return render_page(
         "comparison.html.jinja",
-        title=clean_text(record["title"]),
-        subtitle=clean_text(head_line(record).partition(": ")[2]),
-        steps=advice(record),
-        headline=_headline(record),
-        answer=_answer(record),
-        missing=[clean_text(line) for line in footnotes(record)],
-        parts=[part for part in _parts(record) if part.panels or part.grids or part.folded],
-        definitions=_definitions(record),
-        notes=[LEGEND.format(best="●", tied="≈"), *notes(record), *record["warnings"]],
-        provenance=_provenance(record),
-        sections=_sections(details),
+        title=clean_text(results.title),
+        subtitle=clean_text(tables.head_line(results).partition(": ")[2]),
+        steps=advice(results),
+        headline=_headline(results),
+        answer=_answer(results),
+        missing=[clean_text(line) for line in footnotes(results)],
+        parts=[part for part in _parts(results) if part.panels or part.grids or part.folded],
+        definitions=_definitions(results),
+        notes=[
+            tables.LEGEND.format(best="●", tied="≈"), *tables.notes(results), *tables.study_of(results).warnings,
+        ],
+        provenance=_provenance(results),
+        sections=_sections(results),
     )  # fmt: skip
 
 
-def write_comparison_report(
-    record: Mapping[str, Any],
-    path: str | os.PathLike[str],
-    *,
-    details: Results | None = None,
-    overwrite: bool = False,
-) -> Path:
+def write_comparison_report(results: Results, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write the page to `path`, whole or not at all.
 
     Args:
-        record: what results.json holds.
+        results: of a comparison.
         path: the HTML file; missing folders above it are made.
-        details: see `comparison_html`.
         overwrite: whether an existing file may be replaced.
 
     Returns:
@@ -98,22 +90,26 @@ def write_comparison_report(
     Raises:
         InputError: if the file exists and `overwrite` is false, or if the path is a folder.
     """
-    return write_page(lambda: comparison_html(record, details), path, overwrite=overwrite)
+    return write_page(lambda: comparison_html(results), path, overwrite=overwrite)
 
 
-def _parts(record: Mapping[str, Any]) -> list[Part]:
-    references = list(record["differences"])
-    differences = [(name, page_grids.difference_grids(record, name)) for name in references]
-    levels = page_grids.level_grids(record)
-    floors = page_grids.floor_grids(record)
-    targets = [page_grids.target_grid(record)] if record["targets"] else []
-    glance, further = page_grids.glance_grid(record), list(page_grids.further_grids(record))
+def _parts(results: Results) -> list[Part]:
+    references = tables.study_of(results).references
+    differences = [(name, tables.difference_grids(results, name)) for name in references]
+    floors, glance = tables.floor_grids(results), tables.glance_grid(results)
+    targets = [tables.target_grid(results)] if tables.study_of(results).targets else []
+    further = [
+        (f"Out-of-distribution inputs {name}", tables.outside_grids(results, name))
+        for name in tables.outside_sets(results)
+    ]
+    if stability := tables.stability_grids(results):
+        further.append(("Stability: variance over runs of the true class's probability", stability))
     best = [glance] if glance.rows else []
     return [
-        Part("glance", "At a glance", "", page_figures.glance_panels(record), best, paired=False, pairs=False),
+        Part("glance", "At a glance", "", figure.glance_panels(results), best, paired=False, pairs=False),
         Part("targets", "Targets", _TARGETS, (), targets, paired=False),
         Part(
-            "results", "Every outcome", _LEGEND, (), page_grids.main_grids(record), paired=False,
+            "results", "Every outcome", _LEGEND, (), tables.main_grids(results), paired=False,
             folded=[("Noise floor of the calibration errors", floors)] if floors else (),
         ),
         Part(
@@ -125,48 +121,47 @@ def _parts(record: Mapping[str, Any]) -> list[Part]:
             "shift", "Under distribution shift",
             "Box: middle half of the corruptions (each the mean over seeds); bar: median; ring: mean; dots: outliers. "
             "The first method is in every figure.",
-            page_figures.shift_panels(record),
+            figure.shift_panels(results),
         ),
         Part(
             "levels", "Calibration by robustness level",
             "Level 0 holds the least robust test examples. Signed gap: orange is over-confident, blue under-confident.",
-            (), levels,
+            (), tables.level_grids(results),
         ),
         Part(
             "selective", "Selective classification",
             "Error rate when only the most confident examples are kept; its mean over all shares is the AURC above.",
-            page_figures.risk_panels(record),
+            figure.risk_panels(results),
         ),
-        Part("cost", "What it costs", "", (), [page_grids.cost_grid(record)], folded=further),
+        Part("cost", "What it costs", "", (), [tables.cost_grid(results)], folded=further),
     ]  # fmt: skip
 
 
-def _headline(record: Mapping[str, Any]) -> str:
+def _headline(results: Results) -> str:
     """Which label is best calibrated, raw and after temperature scaling, as far as the numbers can tell."""
-    sentences = []
-    for variant, when in (("raw", "Without any post-hoc step"), ("scaled", "after temperature scaling")):
-        best, tied = page_grids.best_of(record, "ece", variant)
+    sentences: list[str] = []
+    for variant, when in tables.TITLES.items():
+        best, tied = tables.best_of(results, "ece", variant)
         if best:
             others = f" ({len(tied)} not distinguishable from it)" if tied else ""
-            sentences.append(f"{when} {best} has the lowest ECE{others}")
+            sentences.append(f"{when.lower() if sentences else when} {clean_text(best)} has the lowest ECE{others}")
     if not sentences:
-        return f"{len(record['methods'])} methods, {len(record['plan']['seeds'])} seeds."
-    text = "; ".join(map(clean_text, sentences))
-    return f"{text[0].upper()}{text[1:]}."
+        return f"{len(results.methods)} methods, {len(tables.study_of(results).plan['seeds'])} seeds."
+    return f"{'; '.join(sentences)}."
 
 
-def _answer(record: Mapping[str, Any]) -> list[str]:
+def _answer(results: Results) -> list[str]:
     lines = []
-    best, tied = page_grids.best_of(record, "shift_ece", "raw")
+    best, tied = tables.best_of(results, "shift_ece", "raw")
     if best:
-        scaled, others = page_grids.best_of(record, "shift_ece", "scaled")
+        scaled, others = tables.best_of(results, "shift_ece", "scaled")
         lines.append(
             clean_text(
                 f"Under distribution shift {best} has the lowest mean ECE ({_others(tied)}), after temperature scaling "
                 f"{scaled or formatting.NOTHING} ({_others(others)})."
             )
         )
-    verdicts = [target["verdict"] for target in record["targets"]]
+    verdicts = [target.verdict for target in tables.study_of(results).targets]
     if verdicts:
         counted = [f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts)]
         lines.append(f"Of {len(verdicts)} targets: {', '.join(counted)}.")
@@ -177,44 +172,41 @@ def _others(tied: Sequence[str]) -> str:
     return f"{len(tied)} not distinguishable from it" if tied else "distinguishable from all others"
 
 
-def _definitions(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    measured = {name for method in record["methods"] for name, found in method["raw"]["metrics"].items() if found}
-    shown = [(metric_of(name).short, metric_of(name).text) for name in OUTCOMES if name in measured]
+def _definitions(results: Results) -> list[tuple[str, str]]:
+    shown = [(metric_of(name).short, metric_of(name).text) for name in tables.measured_outcomes(results, "raw")]
     costs = "times that of the reference, over the seeds that both have"
     return [*shown, *((heading, costs) for heading in COSTS.values())]
 
 
-def _provenance(record: Mapping[str, Any]) -> list[Numbers]:
+def _provenance(results: Results) -> list[Numbers]:
     """Data, settings of every method, what was chosen, and what it ran on, as tables of texts."""
-    plan = record["plan"]
-    seeds = ", ".join(map(str, plan["seeds"]))
-    data = [(name, str(value)) for name, value in flat(record["dataset"]) if name != "class_names"]
+    study = tables.study_of(results)
+    plan = study.plan
+    data = [(name, str(value)) for name, value in flat(results.dataset) if name != "class_names"]
     planned = {one["label"]: one for one in (*plan["methods"], *plan["ensembles"])}
     settings = []
-    for method in record["methods"]:
-        one = planned.get(method["label"], {})
-        chosen: Mapping[str, Any] = next((t["chosen"] for t in record["tuning"] if t["label"] == method["label"]), {})
-        what = f"{method['members']} x {one['of']}" if "of" in one else method["method"]
-        options = options_text({**one.get("options", {}), **chosen})
-        settings.append((method["label"], what, options, ", ".join(map(str, method["seeds"]))))
+    for method in results.methods:
+        one, how = planned.get(method.name, {}), method.training
+        chosen: Mapping[str, Any] = next((t["chosen"] for t in study.tuning if t["label"] == method.name), {})
+        what = "" if how is None else f"{how.members} x {one['of']}" if "of" in one else how.method
+        options = tables.options_text({**one.get("options", {}), **chosen})
+        settings.append((method.title, what, options, ", ".join(map(str, method.seeds))))
     made = [
-        Numbers("Data", ("Entry", "Value"), (*_texts(data), ("seeds", seeds))),
+        Numbers("Data", ("Entry", "Value"), _texts([*data, ("seeds", ", ".join(map(str, plan["seeds"])))])),
         Numbers("Settings of every method", ("Method", "What", "Options", "Seeds"), _texts(settings)),
         Numbers("Settings that all share", ("Entry", "Value"), _texts(flat(plan["recipe"]))),
-        Numbers("Made with", ("Entry", "Value"), _texts(flat(record["provenance"]))),
+        Numbers("Made with", ("Entry", "Value"), _texts(flat(results.provenance))),
     ]
-    if record["tuning"]:
-        made.insert(2, Numbers(TUNING, ("Method", "Chosen"), _texts(tuning_texts(record))))
+    if study.tuning:
+        made.insert(2, Numbers(tables.TUNING, ("Method", "Chosen"), _texts(tables.tuning_texts(results))))
     return made
 
 
-def _texts(rows: Any) -> tuple[tuple[str, ...], ...]:
+def _texts(rows: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(clean_text(cell) for cell in row) for row in rows)
 
 
-def _sections(details: Results | None) -> list[Section]:
-    if details is None or not details.methods:
-        return []
+def _sections(results: Results) -> list[Section]:
     makers = (
         sections.reliability_section,
         sections.levels_section,
@@ -222,4 +214,4 @@ def _sections(details: Results | None) -> list[Section]:
         wrong_section,
         fidelity_section,
     )
-    return [section for make in makers if (section := make(details)) is not None]
+    return [section for make in makers if (section := make(results)) is not None]

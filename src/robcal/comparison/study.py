@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +13,27 @@ from typing import Any
 import numpy as np
 
 from robcal.base.checks import refuse
-from robcal.base.encoding import plain, sealed
+from robcal.base.encoding import plain
 from robcal.base.jobs import Failure, Workers, available_cores, run_tasks
-from robcal.base.metrics import CORRECTED
+from robcal.base.metrics import CORRECTED, mean_of
 from robcal.base.progress import SILENT, Reporter, parts_of
-from robcal.base.storage import load_json, provenance, save_json
+from robcal.base.storage import load_json, provenance, save_results
+from robcal.base.types import (
+    VARIANTS,
+    Estimate,
+    MethodResult,
+    Missing,
+    Results,
+    SeedRows,
+    Stability,
+    Study,
+    Training,
+    Variant,
+)
 from robcal.calibration.stability import group_means, run_variance
-from robcal.comparison.blocks import mean_of
-from robcal.comparison.cost import COSTS, cost_ratios, reference_label
-from robcal.comparison.details import report_results
+from robcal.comparison.details import details_of
 from robcal.comparison.doing import dataset_of, outside_split, run_task, shift_images
-from robcal.comparison.missing import Missing, failure_line, missing_parts
+from robcal.comparison.missing import failure_line, missing_parts
 from robcal.comparison.outcomes import (
     COVERAGES,
     OOD,
@@ -35,9 +46,10 @@ from robcal.comparison.outcomes import (
 )
 from robcal.comparison.page import write_comparison_report
 from robcal.comparison.plan import MEASURED, Plan
-from robcal.comparison.summary import VARIANTS, Measurements, decide, marks
+from robcal.comparison.summary import Measurements, decide, marks
 from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
+from robcal.results.collect import fidelity_of, rounded, shift_cells
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import labels_stayed_hard
 
@@ -56,7 +68,8 @@ def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bo
     """
     if not overwrite and (out / "results.json").exists():
         other = load_json(out / "results.json", "the results")
-        if not isinstance(other, dict) or other.get("plan_digest") != plan.digest():
+        about = other.get("study", other) if isinstance(other, dict) else {}
+        if not isinstance(about, dict) or about.get("plan_digest") != plan.digest():
             refuse(
                 f"{out} holds the results of another comparison",
                 "one folder holds one comparison",
@@ -84,7 +97,7 @@ def compare(
     fail_fast: bool = False,
     on_failure: Callable[[str], None] = lambda line: None,
     reporter: Reporter = SILENT,
-) -> dict[str, Any]:
+) -> Results:
     """Train, choose, score and measure everything a plan names, and put it side by side.
 
     Everything finished is on disk: a comparison that was stopped goes on where it was, one that grew makes what is new.
@@ -104,7 +117,7 @@ def compare(
         reporter: shows progress.
 
     Returns:
-        What results.json holds: see `docs/evidence.md`.
+        What results.json holds.
 
     Raises:
         InputError: on a plan that does not fit the data, or if nothing at all could be measured.
@@ -120,13 +133,12 @@ def compare(
             "a table needs at least one run",
             "Fix the cause and start again; finished work is kept",
         )
-    record: dict[str, Any] = plain(results(work, found, missing))
-    save_json(sealed(record), out / "results.json")
-    write_tables(record, out)
+    made = results(work, found, missing)
+    save_results(made, out / "results.json")
+    write_tables(made, out)
     if report:
-        details = report_results(work, missing, reporter=reporter)
-        write_comparison_report(record, out / "report.html", details=details, overwrite=True)
-    return record
+        write_comparison_report(made, out / "report.html", overwrite=True)
+    return made
 
 
 def _do(
@@ -198,44 +210,104 @@ def _job(work: Work, entry: Entry, lost: set[tuple[str, int, str]]) -> Job:
     )
 
 
-def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = ()) -> dict[str, Any]:
-    """Return everything that results.json holds, as values JSON has."""
-    plan = work.plan
-    labelled = [_label(work, found[label], missing) for label in plan.labels]
-    made = {"methods": labelled}
-    return {
-        "title": plan.title,
-        "plan": plan,
-        "plan_digest": plan.digest(),
-        "dataset": _dataset(work),
-        "tuning": _tuning(work, found),
-        "methods": labelled,
-        "cost": {
-            "relative_to": reference_label(made),
-            **{key: cost_ratios(made, key) for key in COSTS},
-        },
-        "stability": _stability(work, found),
-        "differences": {
-            reference: {
-                label: {variant: _differences(plan, found[label], found[reference], variant) for variant in VARIANTS}
-                for label in plan.labels
-                if label != reference
-            }
-            for reference in plan.reference
-        },
-        "marks": {
-            variant: {metric: marks(found, metric, variant) for metric in _metrics(plan) if metric in MEASURED}
-            for variant in VARIANTS
-        },
-        "targets": decide(plan, found),
-        "coverages": COVERAGES,
-        "corrected_differences": sorted(CORRECTED),
-        **_shift(work),
-        "ood": {name: {"spec": spec.partition(":")[0], **_outside(work, name)} for name, spec in plan.ood.items()},
-        "missing": missing,
-        "warnings": plan.warnings(),
-        "provenance": provenance(hardware=hardware()),
+def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = ()) -> Results:
+    """Return everything that results.json holds."""
+    plan, first = work.plan, next(one for one in work.entries if one.seed in found[one.label].by_seed)
+    data = dataset_of(plan.plain(plan.seeds[0]))
+    shifted = None if work.shift is None else shift_images(plan.plain(plan.seeds[0]), work.shift, work.place)
+    cells = () if shifted is None else shifted.cells
+    marked = {
+        variant: {metric: marks(found, metric, variant) for metric in _metrics(plan) if metric in MEASURED}
+        for variant in VARIANTS
     }
+    stable, methods = _stability(work, found), []
+    for label in plan.labels:
+        raw, scaled = (
+            _figures(plan, found, label, variant, cells, marked[variant], stable[variant]) for variant in VARIANTS
+        )
+        shown = details_of(work, label, missing, first=label == first.label)
+        methods.append(
+            dataclasses.replace(
+                raw, scaled=scaled, training=_training(work, found[label], missing), reliability=shown.reliability,
+                levels=shown.levels, trends=shown.trends, history=shown.history, gallery=shown.gallery,
+            )
+        )  # fmt: skip
+    return Results(
+        title=plan.title,
+        dataset={
+            "name": data.name,
+            "notes": data.notes,
+            "num_classes": data.num_classes,
+            "class_names": data.class_names,
+            "sizes": {name: len(split) for name, split in data.splits.items()},
+            "digest_test": data.digest("test"),
+        },
+        methods=tuple(methods),
+        provenance=provenance(hardware=hardware()),
+        fidelity=fidelity_of(work.place.of(first.members[0].settings())),
+        study=Study(
+            plan=plain(plan),
+            plan_digest=plan.digest(),
+            references=plan.reference,
+            tuning=tuple(_tuning(work, found)),
+            targets=decide(plan, found),
+            coverages=COVERAGES,
+            shift="" if shifted is None else shifted.source.note,
+            ood={name: {"spec": spec.partition(":")[0], **_outside(work, name)} for name, spec in plan.ood.items()},
+            missing=tuple(missing),
+            warnings=plan.warnings(),
+        ),
+    )
+
+
+def _figures(
+    plan: Plan,
+    found: Mapping[str, Measurements],
+    label: str,
+    variant: Variant,
+    cells: Sequence[tuple[str, int]],
+    marked: Mapping[str, Mapping[str, str]],
+    stable: Mapping[str, Stability],
+) -> MethodResult:
+    """Everything measured of one label, raw or after temperature scaling."""
+    one = found[label]
+    made = one.of(variant)
+    shifted = cells if any(outcome.cells for outcome in made.values()) else ()
+    return MethodResult(
+        label,
+        label,
+        seeds=tuple(made),
+        metrics=_known({metric: one.estimate(metric, variant) for metric in _metrics(plan)}),
+        floors=one.floors(variant),
+        level_values=_level_values(list(made.values())),
+        shift=shift_cells(shifted, [outcome.cells for outcome in made.values()]),
+        risk=tuple(rounded(outcome.risk) for outcome in made.values()),
+        ood={name: _known({metric: one.estimate(f"{metric}:{name}", variant) for metric in OOD}) for name in plan.ood},
+        minus={other: _differences(plan, one, found[other], variant) for other in plan.reference if other != label},
+        marks={metric: labels[label] for metric, labels in marked.items()},
+        stability=stable.get(label),
+    )
+
+
+def _training(work: Work, found: Measurements, missing: Sequence[Missing]) -> Training:
+    """How the runs of a label were made; without a measured seed its settings are those before any choice."""
+    planned = [entry for entry in work.entries if entry.label == found.label]
+    entries = [entry for entry in planned if entry.seed in found.by_seed]
+    choice = planned[0].members[0]
+    settings = choice.settings() if entries else choice.candidates[0]
+    untimed = {one.seed for one in missing if one.label == found.label and one.part == "inference"}
+    return Training(
+        method=settings.method,
+        members=len(planned[0].members),
+        settings=settings.relevant(),
+        runs=tuple(tuple(work.place.of(choice.settings()).name for choice in entry.members) for entry in entries),
+        temperatures=tuple(found.by_seed[entry.seed][1].temperature for entry in entries),
+        seconds=tuple(seconds(entry, work.place) for entry in entries),
+        inference_seconds=tuple(
+            math.nan if entry.seed in untimed else inference_seconds(entry, work.place) for entry in entries
+        ),
+        hard_seeds=tuple(entry.seed for entry in entries if _stayed_hard(entry, work.place)),
+    )
 
 
 def hardware() -> dict[str, Any]:
@@ -263,51 +335,25 @@ def _outcomes(job: Job, reporter: Reporter) -> tuple[Outcome, Outcome]:
     return outcomes_of(job)
 
 
-def _dataset(work: Work) -> dict[str, Any]:
-    data = dataset_of(work.plan.plain(work.plan.seeds[0]))
-    return {
-        "name": data.name,
-        "notes": data.notes,
-        "num_classes": data.num_classes,
-        "class_names": data.class_names,
-        "sizes": {name: len(split) for name, split in data.splits.items()},
-        "digest_test": data.digest("test"),
-    }
-
-
-def _stability(work: Work, found: Mapping[str, Measurements]) -> dict[str, Any]:
-    """Label → variant → variance over its runs of the probability of the true class: over all, and per level.
+def _stability(work: Work, found: Mapping[str, Measurements]) -> dict[Variant, dict[str, Stability]]:
+    """Variant → label → variance over its runs of the probability of the true class: over all, and per level.
 
     The level of an example is that for the plain model of a seed; the figures are means over the seeds' levels.
     """
     scored = {seed for one in found.values() for seed in one.seeds("level_ece")}
     levels = {entry.seed: levels_of(_job(work, entry, set())) for entry in work.entries if entry.seed in scored}
     return {
-        label: {variant: _stable(one, variant, levels) for variant in VARIANTS}
-        for label, one in found.items()
-        if len(one.by_seed) > 1
+        variant: {label: _stable(one, variant, levels) for label, one in found.items() if len(one.by_seed) > 1}
+        for variant in VARIANTS
     }
 
 
-def _stable(found: Measurements, variant: str, levels: Mapping[int, Any]) -> dict[str, Any]:
-    runs = [pair[VARIANTS.index(variant)].true_class for pair in found.by_seed.values()]
+def _stable(found: Measurements, variant: Variant, levels: Mapping[int, Any]) -> Stability:
+    runs = [one.true_class for one in found.of(variant).values()]
     variance = run_variance(np.stack(runs))
     cut = [levels.get(seed, (None, None)) for seed in found.by_seed]
     by_seed = [group_means(variance[index], level) for level, index in cut if level is not None]
-    return {
-        "runs": len(runs),
-        "all": float(variance.mean()),
-        "levels": [mean_of(level) for level in zip_longest(*by_seed)],
-    }
-
-
-def _shift(work: Work) -> dict[str, Any]:
-    """The cells of the shift, and a sentence that says what it is."""
-    if work.shift is None:
-        return {"cells": [], "shift": None}
-    images = shift_images(work.plan.plain(work.plan.seeds[0]), work.shift, work.place)
-    cells = [f"{kind}-{severity}" for kind, severity in images.cells]
-    return {"cells": cells, "shift": images.source.note}
+    return Stability(len(runs), float(variance.mean()), tuple(mean_of(level) for level in zip_longest(*by_seed)))
 
 
 def _outside(work: Work, name: str) -> dict[str, Any]:
@@ -346,67 +392,24 @@ def _stayed_hard(entry: Entry, place: Place) -> bool:
     return all(labels_stayed_hard(open_run(place.of(choice.settings())).history()) for choice in entry.members)
 
 
-def _label(work: Work, found: Measurements, missing: Sequence[Missing]) -> dict[str, Any]:
-    """Everything measured of one label; without a measured seed its settings are those before any choice."""
-    planned = [entry for entry in work.entries if entry.label == found.label]
-    entries = [entry for entry in planned if entry.seed in found.by_seed]
-    choice = planned[0].members[0]
-    settings = choice.settings() if entries else choice.candidates[0]
-    timed = {one.seed for one in missing if one.label == found.label and one.part == "inference"}
+def _level_values(outcomes: Sequence[Outcome]) -> dict[str, SeedRows]:
+    """Metric → one row a seed, one figure a level; None where a seed lacks it."""
+    widths: dict[str, int] = {}
+    for one in outcomes:
+        widths |= {name: max(len(row), widths.get(name, 0)) for name, row in one.levels.items()}
     return {
-        "label": found.label,
-        "method": settings.method,
-        "members": len(planned[0].members),
-        "settings": settings.relevant(),
-        "seeds": [entry.seed for entry in entries],
-        "runs": [[work.place.of(choice.settings()).name for choice in entry.members] for entry in entries],
-        "hard_seeds": [entry.seed for entry in entries if _stayed_hard(entry, work.place)],
-        "seconds": [seconds(entry, work.place) for entry in entries],
-        "inference_seconds": [
-            math.nan if entry.seed in timed else inference_seconds(entry, work.place) for entry in entries
-        ],
-        "temperature": [found.by_seed[entry.seed][1].temperature for entry in entries],
-        **{
-            variant: {
-                "metrics": {metric: found.estimate(metric, variant) for metric in _metrics(work.plan)},
-                "floors": found.floors(variant),
-                "levels": _per_seed(found, variant, "levels"),
-                "cells": _per_seed(found, variant, "cells"),
-                "risk": _risks(found, variant),
-                "ood": {
-                    name: {metric: found.estimate(f"{metric}:{name}", variant) for metric in OOD}
-                    for name in work.plan.ood
-                },
-            }
-            for variant in VARIANTS
-        },
+        name: tuple((row := rounded(one.levels.get(name, ()))) + (None,) * (width - len(row)) for one in outcomes)
+        for name, width in widths.items()
     }
 
 
-def _per_seed(found: Measurements, variant: str, part: str) -> dict[str, list[list[float | None]]]:
-    """Metric → one row a seed, one figure a level or cell; nulls where a seed lacks them."""
-    chosen: list[Mapping[str, Any]] = [getattr(pair[VARIANTS.index(variant)], part) for pair in found.by_seed.values()]
-    widths: dict[str, int] = {}
-    for one in chosen:
-        widths |= {name: max(len(row), widths.get(name, 0)) for name, row in one.items()}
-    return {name: [_row(one.get(name, ()), width) for one in chosen] for name, width in widths.items()}
-
-
-def _row(values: Sequence[float], width: int) -> list[float | None]:
-    """Values to six digits, null where there is none: a level without examples, or a seed without levels."""
-    known = [None if math.isnan(value) else float(f"{value:.6g}") for value in values]
-    return known + [None] * (width - len(known))
-
-
-def _risks(found: Measurements, variant: str) -> list[list[float]]:
-    """The risk-coverage curve of each seed at `COVERAGES`."""
-    curves = [pair[VARIANTS.index(variant)].risk for pair in found.by_seed.values()]
-    return [[float(f"{value:.6g}") for value in curve] for curve in curves]
-
-
-def _differences(plan: Plan, one: Measurements, other: Measurements, variant: str) -> dict[str, Any]:
+def _differences(plan: Plan, one: Measurements, other: Measurements, variant: Variant) -> dict[str, Estimate]:
     compared = [metric for metric in _metrics(plan) if metric not in CORRECTED.values()]
-    return {metric: one.difference(other, metric, variant) for metric in compared}
+    return _known({metric: one.difference(other, metric, variant) for metric in compared})
+
+
+def _known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    return {metric: estimate for metric, estimate in estimates.items() if estimate is not None}
 
 
 def _metrics(plan: Plan) -> tuple[str, ...]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from robcal.base.metrics import CORRECTED, metric_of
-from robcal.base.types import Estimate
+from robcal.base.types import VARIANTS, Decision, Estimate, Variant
 from robcal.calibration.replicates import over_seeds
 from robcal.comparison.outcomes import Outcome
 from robcal.comparison.plan import Plan, Target
 from robcal.report.verdicts import negated, side
-
-#: The two halves of every table.
-VARIANTS = ("raw", "scaled")
 
 
 @dataclass(frozen=True)
@@ -24,17 +20,17 @@ class Measurements:
     label: str
     by_seed: Mapping[int, tuple[Outcome, Outcome]]
 
-    def estimate(self, metric: str, variant: str) -> Estimate | None:
+    def estimate(self, metric: str, variant: Variant) -> Estimate | None:
         """Mean over seeds with its interval (seeds and test examples), or None where it was not measured."""
-        runs = [one.metrics[metric] for one in self._of(variant).values() if metric in one.metrics]
+        runs = [one.metrics[metric] for one in self.of(variant).values() if metric in one.metrics]
         return over_seeds(runs) if runs else None
 
-    def difference(self, other: Measurements, metric: str, variant: str, *, weight: float = 1.0) -> Estimate | None:
+    def difference(self, other: Measurements, metric: str, variant: Variant, *, weight: float = 1.0) -> Estimate | None:
         """Paired over the seeds that both have: this minus `weight` times the other; None where there are none.
 
         Differences of calibration errors are those of the corrected errors (`CORRECTED`).
         """
-        ours, theirs, name = self._of(variant), other._of(variant), CORRECTED.get(metric, metric)
+        ours, theirs, name = self.of(variant), other.of(variant), CORRECTED.get(metric, metric)
         both = [s for s in ours if s in theirs and name in ours[s].metrics and name in theirs[s].metrics]
         if not both:
             return None
@@ -44,18 +40,19 @@ class Measurements:
         """Return the seeds at which an outcome was measured."""
         return tuple(seed for seed, (raw, _) in self.by_seed.items() if metric in raw.metrics)
 
-    def floors(self, variant: str) -> dict[str, float]:
+    def floors(self, variant: Variant) -> dict[str, float]:
         """Calibration error → what a perfectly calibrated model with these confidences measures, mean over seeds."""
-        runs = self._of(variant).values()
+        runs = self.of(variant).values()
         gaps = {name: [run.metrics[key].gaps for run in runs if key in run.metrics] for name, key in CORRECTED.items()}
         each = {name: [one.noise_floor for one in found if one is not None] for name, found in gaps.items()}
         return {name: sum(found) / len(found) for name, found in each.items() if found}
 
-    def _of(self, variant: str) -> dict[int, Outcome]:
+    def of(self, variant: Variant) -> dict[int, Outcome]:
+        """Return the outcomes of every seed in one variant."""
         return {seed: pair[VARIANTS.index(variant)] for seed, pair in self.by_seed.items()}
 
 
-def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[str, str]:
+def marks(found: Mapping[str, Measurements], metric: str, variant: Variant) -> dict[str, str]:
     """Label → "best", "tied" (not distinguishably worse: its paired difference to the best may be 0), or "".
 
     The best is one of those with the most seeds: means over different seeds are not compared.
@@ -77,19 +74,19 @@ def marks(found: Mapping[str, Measurements], metric: str, variant: str) -> dict[
     return marked
 
 
-def decide(plan: Plan, found: Mapping[str, Measurements]) -> list[dict[str, Any]]:
+def decide(plan: Plan, found: Mapping[str, Measurements]) -> tuple[Decision, ...]:
     """Each target against each of its labels: "met", "not met", "not distinguishable", or "not measured".
 
     Decided on the seeds that both have; which of those planned are lacking is told too.
     """
-    return [
+    return tuple(
         _decide(plan, target, found[target.method], found[against])
         for target in plan.targets
         for against in target.against
-    ]
+    )
 
 
-def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements) -> dict[str, Any]:
+def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements) -> Decision:
     variant = VARIANTS[target.scaled]
     weight = 0.5 if target.kind == "half" else 1.0
     difference = ours.difference(theirs, target.metric, variant, weight=weight)
@@ -101,16 +98,16 @@ def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements
         loss = difference if metric_of(target.metric).lower or not within else negated(difference)
         sides = {"lower": "met", "higher": "not met", "unclear": "not distinguishable"}
         verdict = sides[side(loss, target.margin if within else -target.margin)]
-    return {
-        "name": target.name,
-        "metric": target.metric,
-        "method": target.method,
-        "against": theirs.label,
-        "kind": target.kind,
-        "margin": target.margin,
-        "scaled": target.scaled,
-        "difference": difference,
-        "verdict": verdict,
-        "seeds": seeds,
-        "lacking": [seed for seed in planned if seed not in seeds],
-    }
+    return Decision(
+        name=target.name,
+        metric=target.metric,
+        method=target.method,
+        against=theirs.label,
+        kind=target.kind,
+        margin=target.margin,
+        scaled=target.scaled,
+        difference=difference,
+        verdict=verdict,
+        seeds=tuple(seeds),
+        lacking=tuple(seed for seed in planned if seed not in seeds),
+    )

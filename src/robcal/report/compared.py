@@ -39,7 +39,8 @@ def comparisons(results: Results) -> tuple[str, ...]:
     baseline, *others = results.methods
     told = others if len(others) <= MOST_TOLD else [lowest_ece(others)]
     pairs = [(method.name, baseline.name) for method in told]
-    pairs += [(first, second) for first, rivals in results.pairs.items() for second in rivals][:MOST_TOLD]
+    rivals = [(one.name, other) for one in results.methods for other in one.minus if other != baseline.name]
+    pairs += rivals[:MOST_TOLD]
     return tuple(sentence for pair in pairs if (sentence := comparison(results, *pair)))
 
 
@@ -55,9 +56,9 @@ def comparison(results: Results, first: str, second: str, metrics: Iterable[str]
     Returns:
         A sentence, never more certain than the intervals; "" where none of the metrics was measured of both.
 
-    >>> methods = tuple(MethodResult(name, name) for name in "AB")
-    >>> found = {"ece": Estimate(-0.03, -0.04, -0.02)}
-    >>> comparison(Results("", {}, methods, {"B": found}), "B", "A")
+    >>> found = {"A": {"ece": Estimate(-0.03, -0.04, -0.02)}}
+    >>> methods = MethodResult("A", "A"), MethodResult("B", "B", minus=found)
+    >>> comparison(Results("", {}, methods), "B", "A")
     'B against A: better in ECE by 0.0300 [0.0200, 0.0400].'
     """
     parts: dict[str, list[str]] = {}

@@ -16,7 +16,9 @@ NOTHING = "–"
 MINUS = "−"
 
 #: Sign of the pages → sign of the terminal.
-_PLAIN = {MINUS: "-", NOTHING: "-", "∞": "inf", "“": '"', "”": '"', "≤": "<=", "\u00a0": " "}
+_PLAIN = {
+    MINUS: "-", NOTHING: "-", "∞": "inf", "“": '"', "”": '"', "≤": "<=", "\u00a0": " ", "±": "+-", "†": "!", "‡": "#",
+}  # fmt: skip
 
 #: Invisible characters that reorder the text around them: an embedded one could make a name read as another.
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -268,11 +268,11 @@ def box_of(values: Sequence[float], *, method: int = 0, severity: int = 0) -> Bo
     )
 
 
-def shift_boxes(results: Results, quantity: ShiftQuantity) -> tuple[Box, ...]:
+def shift_boxes(methods: Sequence[MethodResult], quantity: ShiftQuantity) -> tuple[Box, ...]:
     """Box plots over the corruptions, by severity and then by method; cells that are not finite are left out."""
     boxes = []
-    for severity in sorted({cell.severity for method in results.methods for cell in method.shift}):
-        for position, method in enumerate(results.methods):
+    for severity in sorted({cell.severity for method in methods for cell in method.shift}):
+        for position, method in enumerate(methods):
             values = [getattr(cell, quantity) for cell in method.shift if cell.severity == severity]
             finite = [value for value in values if math.isfinite(value)]
             if finite:

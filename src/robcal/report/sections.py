@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
-from robcal.base.types import Estimate, MethodResult, Results
+from robcal.base.types import Estimate, Results
 from robcal.report import figures, formatting, plotted
 from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
@@ -148,7 +147,7 @@ def groups_section(results: Results) -> Section | None:
                 title,
                 "All groups." if complete else f"The {len(shown)} groups with the largest gap; the table has all.",
                 figures.draw_groups(series, shown, key=f"groups-{position}", title=title),
-                _legend(results, partial(_has_group, grouping)),
+                legend_of(results, (n for n, method in enumerate(results.methods) if grouping in method.groups)),
             )
         )
     lead = "The same by other groups of the examples. To the right of zero: over-confident."
@@ -203,10 +202,9 @@ def shift_section(results: Results) -> Section | None:
         ("ece", "ECE by severity", "ECE", False),
         ("accuracy", "Accuracy by severity", "Accuracy", True),
     ):
-        boxes = plotted.shift_boxes(results, quantity)  # type: ignore[arg-type]
+        boxes = plotted.shift_boxes(results.methods, quantity)  # type: ignore[arg-type]
         parts = plotted.side_by_side(sorted({box.method for box in boxes}), METHOD_COLOURS)
         for number, part in enumerate(parts):
-            shown = {results.methods[position].name for position in part}
             heading = title if len(parts) == 1 else f"{title}, part {number + 1} of {len(parts)}"
             svg = figures.draw_boxes(
                 [box for box in boxes if box.method in part],
@@ -214,10 +212,8 @@ def shift_section(results: Results) -> Section | None:
                 percent=percent,
             )  # fmt: skip
             subtitle = "Box: middle half of the corruptions; bar: median; ring: mean; dots: outliers."
-            legend = _legend(results, lambda method, shown=shown: method.name in shown)  # type: ignore[misc]
-            panels.append(
-                Panel(heading, subtitle, svg, legend, _shift_numbers(results, quantity, heading, percent, part))
-            )
+            numbers = _shift_numbers(results, quantity, heading, percent, part)
+            panels.append(Panel(heading, subtitle, svg, legend_of(results, part), numbers))
     lead = "Corrupted test inputs. Every corruption and severity is measured on its own; nothing is pooled."
     floors = [
         f"{titles(results)[method.name]} {formatting.number(method.floors['shift_ece'], 3)}"
@@ -269,28 +265,27 @@ def _accuracy_panel(
     return Panel(name, "Accuracy and confidence by level.", svg, legend)
 
 
-def _has_group(grouping: str, method: MethodResult) -> bool:
-    return grouping in method.groups
-
-
 def _parts(
     results: Results, series: Sequence[plotted.Series]
 ) -> Iterator[tuple[list[plotted.Series], str, str, tuple[LegendItem, ...]]]:
     """Series of so many methods as have colours: with them a suffix of the key, one of the title, and the legend."""
     parts = plotted.side_by_side(sorted({one.method for one in series}), METHOD_COLOURS)
     for number, part in enumerate(parts):
-        shown = {results.methods[position].name for position in part}
-        legend = _legend(results, lambda method, shown=shown: method.name in shown)  # type: ignore[misc]
         addition = f", part {number + 1} of {len(parts)}" if len(parts) > 1 else ""
-        yield [one for one in series if one.method in part], f"-{number}" if number else "", addition, legend
+        yield (
+            [one for one in series if one.method in part],
+            f"-{number}" if number else "",
+            addition,
+            legend_of(results, part),
+        )
 
 
-def _legend(results: Results, has: Callable[[MethodResult], bool]) -> tuple[LegendItem, ...]:
+def legend_of(results: Results, positions: Iterable[int]) -> tuple[LegendItem, ...]:
+    """Return the legend of the methods at these positions."""
     names = titles(results)
     return tuple(
-        LegendItem(names[method.name], method_role(position), f"marker-{position % len(figures.MARKERS)}")
-        for position, method in enumerate(results.methods)
-        if has(method)
+        LegendItem(names[results.methods[at].name], method_role(at), f"marker-{at % len(figures.MARKERS)}")
+        for at in positions
     )
 
 

@@ -81,8 +81,8 @@ def table_rows(results: Results) -> tuple[TableRow, ...]:
         for position, method in enumerate(results.methods)
     ]
     baseline = results.methods[0].name
-    pairs = [(name, baseline, estimates) for name, estimates in results.differences.items()]
-    pairs += [(name, other, estimates) for name, others in results.pairs.items() for other, estimates in others.items()]
+    pairs = [(one.name, other, found) for one in results.methods for other, found in one.minus.items()]
+    pairs.sort(key=lambda pair: pair[1] != baseline)  # those to the first method come first
     rows += [
         TableRow("difference", name, f"{names[name]} {formatting.MINUS} {names[other]}", dict(estimates), {}, other)
         for name, other, estimates in pairs

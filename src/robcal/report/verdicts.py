@@ -40,9 +40,7 @@ def paired_difference(results: Results, metric: str, first: str, second: str) ->
 
 
 def _held(results: Results, metric: str, first: str, second: str) -> Estimate | None:
-    if second == results.methods[0].name:
-        return results.differences.get(first, {}).get(metric)
-    return results.pairs.get(first, {}).get(second, {}).get(metric)
+    return results.method(first).minus.get(second, {}).get(metric)
 
 
 def compare(results: Results, metric: str, first: str, second: str) -> Verdict:

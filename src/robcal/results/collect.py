@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.levels import assign_levels
-from robcal.base.metrics import CORRECTED
+from robcal.base.metrics import CORRECTED, mean_of
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import provenance
 from robcal.base.types import (
@@ -42,6 +43,7 @@ from robcal.results.audit import Examples
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import hard_label_remarks
 from robcal.runs.measure import Measured, gallery, measure_run, told_apart
+from robcal.runs.shift import CELL_METRICS
 
 
 def report_runs(
@@ -123,20 +125,17 @@ def collect(
     for runs in methods.values():
         results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels))
         advance(len(results))
-    pairs: dict[str, dict[str, dict[str, Estimate]]] = {}
+    minus: dict[str, dict[str, dict[str, Estimate]]] = {}
     for done, (name, rival) in enumerate(compared, start=1):
-        pairs.setdefault(name, {})[rival] = _differences(methods[name], methods[rival], shifted)
+        minus.setdefault(name, {})[rival] = _differences(methods[name], methods[rival], shifted)
         advance(len(results) + done)
-    differences = {name: rivals.pop(first.name) for name, rivals in pairs.items()}
     directories = {run.directory for run in measured}
     return Results(
         title=title or f"{first.dataset['name']}: " + " against ".join(result.title for result in results),
         dataset=first.dataset,
-        methods=tuple(results),
-        differences=differences,
-        pairs={name: rivals for name, rivals in pairs.items() if rivals},
+        methods=tuple(dataclasses.replace(one, minus=minus.get(one.name, {})) for one in results),
         notes=_notes(first, methods, count),
-        fidelity=_fidelity(first.directory),
+        fidelity=fidelity_of(first.directory),
         provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(directories)),
     )
 
@@ -157,22 +156,35 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
     probs, labels = [run.probs for run in runs], runs[0].labels
     metrics = {name: seed_mean(name, probs, labels, resamples=RESAMPLES) for name in METRICS}
     metrics |= {name: over_seeds([one[name] for one in shifted]) for name in shifted[0]}
+    shifts = [run.shift for run in runs if run.shift is not None]
+    return dataclasses.replace(
+        looked_into(runs, levels),
+        metrics={name: within_range(name, estimate) for name, estimate in metrics.items()},
+        shift=shift_cells(shifts[0].cells, [one.by_cell() for one in shifts]) if shifts else (),
+        worst=_wrong(runs[0], levels.get(runs[0].seed, next(iter(levels.values()))) if levels else None),
+        floors=_floors(probs, shifted),
+    )
+
+
+def looked_into(runs: Sequence[Measured], levels: Mapping[int, IntArray]) -> MethodResult:
+    """Return what tables and figures of single methods show: bins, levels, trends, course of training, images.
+
+    Args:
+        runs: of one method, its seeds.
+        levels: seed → (M,) level of each scored test example; empty without levels.
+    """
     level_of = [levels.get(run.seed, next(iter(levels.values()))) for run in runs] if levels else []
     scored = runs[0].on_scored()
     return MethodResult(
         name=runs[0].name,
         title=runs[0].title,
         seeds=tuple(run.seed for run in runs),
-        metrics={name: within_range(name, estimate) for name, estimate in metrics.items()},
         reliability=_reliability(runs),
         levels=_level_rows(runs, level_of) if levels else (),
         trends=trend_tests(scored.confidence, scored.correct, level_of[0]) if levels and np.ptp(level_of[0]) else (),
-        shift=_mean_shift(runs),
         history=tuple(runs[0].history),
         gallery=gallery(runs[0], level_of[0]) if levels else (),
         remarks=hard_label_remarks({run.seed: run.history for run in runs}),
-        worst=_wrong(runs[0], level_of[0] if levels else None),
-        floors=_floors(probs, shifted),
     )
 
 
@@ -197,8 +209,8 @@ def _floors(probs: Sequence[Any], shifted: Sequence[_Shifted]) -> dict[str, floa
     return floors
 
 
-def _fidelity(directory: Path) -> tuple[FidelityRow, ...]:
-    """What was measured of the run's scores, if anything was."""
+def fidelity_of(directory: Path) -> tuple[FidelityRow, ...]:
+    """Return what was measured of the run's scores, if anything was."""
     return open_run(directory).fidelity() if (directory / "fidelity.json").exists() else ()
 
 
@@ -227,7 +239,7 @@ def _differences(
     return {name: difference_within_range(name, estimate) for name, estimate in made.items()}
 
 
-def _level_rows(runs: list[Measured], level_of: list[IntArray]) -> tuple[GroupRow, ...]:
+def _level_rows(runs: Sequence[Measured], level_of: Sequence[IntArray]) -> tuple[GroupRow, ...]:
     """One row a level, each figure averaged over the seeds in which it has examples (equal scores share a level)."""
     by_level: dict[int, list[GroupRow]] = {}
     deviations: dict[int, list[Mapping[str, FloatArray]]] = {}
@@ -282,7 +294,7 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
     return float(np.mean(present)) if present else None
 
 
-def _reliability(runs: list[Measured]) -> tuple[ReliabilityBin, ...]:
+def _reliability(runs: Sequence[Measured]) -> tuple[ReliabilityBin, ...]:
     """Bins over all seeds; the interval counts every test example once, however many seeds predicted it."""
     labels = np.concatenate([run.labels for run in runs])
     bins = reliability_bins(np.concatenate([run.probs for run in runs]), labels)
@@ -300,19 +312,24 @@ def _reliability(runs: list[Measured]) -> tuple[ReliabilityBin, ...]:
     return tuple(rows)
 
 
-def _mean_shift(runs: list[Measured]) -> tuple[ShiftCell, ...]:
-    """Metrics of every cell, mean over seeds."""
-    shifts = [run.shift for run in runs if run.shift is not None]
-    if not shifts:
-        return ()
-    cells = {
-        key: np.mean([shift.per_cell(key) for shift in shifts], axis=0)
-        for key in ("ece", "accuracy", "nll", "brier", "ece_floor")
-    }
-    return tuple(
-        ShiftCell(kind, severity, **{key: float(values[n]) for key, values in cells.items()})
-        for n, (kind, severity) in enumerate(shifts[0].cells)
-    )
+def shift_cells(cells: Sequence[tuple[str, int]], by_seed: Sequence[Mapping[str, FloatArray]]) -> tuple[ShiftCell, ...]:
+    """Return the metrics of every cell, the mean over seeds and each seed's.
+
+    Args:
+        cells: C pairs of corruption and severity.
+        by_seed: for each seed (C,) values by metric; empty where it has none.
+    """
+    made = []
+    for n, (kind, severity) in enumerate(cells):
+        values = {name: [float(one[name][n]) if one else None for one in by_seed] for name in CELL_METRICS}
+        means = {name: mean_of(found) for name, found in values.items()}
+        made.append(ShiftCell(kind, severity, **means, per_seed={k: rounded(found) for k, found in values.items()}))
+    return tuple(made)
+
+
+def rounded(values: Iterable[float | None]) -> tuple[float | None, ...]:
+    """Return values to six digits; None where there is none."""
+    return tuple(None if value is None or math.isnan(value) else float(f"{value:.6g}") for value in values)
 
 
 def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -> tuple[str, ...]:

@@ -39,6 +39,9 @@ from robcal.training.predict import mean_probs, predict_logits, softmax
 #: The (kind, severity) pairs of images in the order of every array of C cells.
 CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
 
+#: What is measured of every cell.
+CELL_METRICS = ("ece", "accuracy", "nll", "brier", "ece_floor")
+
 #: Inputs predicted at once, at most.
 BATCH_SIZE = 500
 
@@ -78,6 +81,10 @@ class Shift:
             return np.array([norm_of_gaps(one, "l1") if metric == "ece" else bin_floors(one).sum() for one in sums])
         values = {"accuracy": self.correct, "nll": self.nll, "brier": self.brier}[metric]
         return np.asarray(values.mean(1, dtype=np.float64))
+
+    def by_cell(self) -> dict[str, FloatArray]:
+        """Return (C,) values of every metric of `CELL_METRICS`."""
+        return {name: self.per_cell(name) for name in CELL_METRICS}
 
     def metrics(self, resampling: Resampling) -> dict[str, Replicated]:
         """Return every metric under shift, the mean over cells; an example is resampled in all cells at once."""
