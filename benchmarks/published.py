@@ -28,14 +28,15 @@ def main() -> None:
         "--limit", type=int, default=5000, help="examples of a network that get an adversarial distance"
     )
     parser.add_argument("--work", type=Path, required=True, help="adversarial distances are kept here")
+    parser.add_argument("--only", nargs="+", default=[], help="measure these networks only")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the JSON files and the pages")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     for module, stem in ((claim, "claim"), (people, "people"), (natural, "natural")):
-        records = measured(
-            options.out / f"{stem}.json", module.jobs(options.data, options.limit, options.work), module.record
-        )
+        jobs = module.jobs(options.data, options.limit, options.work)
+        jobs = {name: job for name, job in jobs.items() if not options.only or name in options.only}
+        records = measured(options.out / f"{stem}.json", jobs, module.record)
         text = getattr(page, stem)(records)
         write(options.out / f"{stem}.md", text)
         print(text)

@@ -3,7 +3,8 @@
 Each function makes one network, or raises `FileNotFoundError` where its data are not at hand. Below a folder are looked
 for: `resnet50-cifar10-logits/*.npz` (published logits), `cifar10/` (as `--data cifar10:` reads it),
 `pretrained/resnet-cifar10/resnet20-*.th` (published weights of He et al. 2015, for CIFAR-10), `tabular/adult.data` (UCI
-Adult, with a header) and `text/` (one `label text` a line). Digits come with scikit-learn.
+Adult, with a header), `text/` (one `label text` a line) and `fashion-mnist/` (which is also looked for where
+`apt-get install dataset-fashion-mnist` puts it). Digits come with scikit-learn.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
 
+from real.networks import published_resnet
 from robcal.data import Split, load_dataset
 from robcal.data.shifts import shift_source
 from robcal.runs.directory import load_data, load_networks
@@ -28,6 +27,9 @@ from robcal.training.predict import predict_logits
 from robcal.training.settings import TrainSettings
 
 Rows = tuple[np.ndarray, np.ndarray]
+
+#: Where `apt-get install dataset-fashion-mnist` puts the files.
+FASHION_PLACE = Path("/usr/share/datasets/fashion-mnist")
 
 #: Severity of the corruptions, of 1 to 5.
 SEVERITY = 3
@@ -71,13 +73,30 @@ def cnn_fast(folder: Path, work: Path) -> Network:
     return _trained("cnn-fast, CIFAR-10 (JPEG)", settings, work)
 
 
+def fashion(folder: Path, work: Path) -> Network:
+    """Train robcal's small convolutional network on 20,000 images of Fashion-MNIST."""
+    if (data := fashion_mnist(folder)) is None:
+        raise FileNotFoundError(FASHION_PLACE)
+    return _trained("cnn-fast, Fashion-MNIST", fashion_settings(data), work)
+
+
+def fashion_mnist(folder: Path) -> str | None:
+    """Return what `--data` is for Fashion-MNIST: in a folder of data, or where a package manager puts it."""
+    places = (place for place in (folder / "fashion-mnist", FASHION_PLACE) if place.is_dir())
+    return next((f"fashion-mnist:{place}" for place in places), None)
+
+
+def fashion_settings(data: str, seed: int = 0) -> TrainSettings:
+    """Return how the network on Fashion-MNIST is trained."""
+    return TrainSettings(data=data, model="cnn-fast", method="vanilla", epochs=10, train_limit=20_000, seed=seed,
+                         device="cpu")  # fmt: skip
+
+
 def resnet20(folder: Path, work: Path) -> Network:
     """Run published weights of a ResNet-20 on the test images of CIFAR-10: one half to fit on, one to measure on."""
-    (file,) = list((folder / "pretrained/resnet-cifar10").glob("resnet20-*.th")) or [folder / "resnet20.th"]
-    stored = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-    network = ResNet20()
-    network.load_state_dict({name.removeprefix("module."): value for name, value in stored.items()})
-    network.eval()
+    if not (folder / "pretrained/resnet-cifar10").is_dir():
+        raise FileNotFoundError(folder / "pretrained/resnet-cifar10")
+    network = published_resnet(folder, 20)
     data = load_dataset(f"cifar10:{folder / 'cifar10'}")
     test = data.split("test")
     order = np.random.default_rng(0).permutation(len(test))
@@ -123,6 +142,7 @@ def networks(folder: Path, work: Path) -> dict[str, Callable[[], Network]]:
         "focal": lambda: published(folder, "focal_loss", "focal loss"),
         "resnet20": lambda: resnet20(folder, work),
         "cnn-fast": lambda: cnn_fast(folder, work),
+        "fashion": lambda: fashion(folder, work),
         "digits": lambda: digits(folder, work),
         "adult": lambda: adult(folder),
         "sentiment": lambda: sentiment(folder),
@@ -147,7 +167,7 @@ def read_text(folder: Path, name: str) -> tuple[list[str], np.ndarray]:
 
 
 def _trained(title: str, settings: TrainSettings, work: Path) -> Network:
-    run = train_run(settings, work / title.split(",")[0])
+    run = train_run(settings, work / title)
     rows = []
     for split in ("val", "test"):
         found = run.predictions(split)
@@ -163,41 +183,3 @@ def _shift(models: list[Any], data: Any, work: Path, limit: int) -> tuple[str, n
     cells = [predict_logits(models[0], images.shifted(kind, SEVERITY)) for kind in images.source.kinds]
     name = f"{len(cells)} corruptions, severity {SEVERITY}"
     return name, np.stack(cells).astype(float), images.split.labels
-
-
-class _Block(nn.Module):
-    """Two convolutions and a shortcut that pads the channels with zeros (He et al. 2015, option A)."""
-
-    def __init__(self, inside: int, outside: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(outside), nn.BatchNorm2d(outside)
-        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
-        self.stride, self.pad = stride, (outside - inside) // 2
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the block's output."""
-        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-        short = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
-        return functional.relu(y + short)
-
-
-class ResNet20(nn.Module):
-    """The ResNet-20 for 32x32 images of the published weights, its normalisation included."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        sizes = ((16, 16, 1), (16, 32, 2), (32, 64, 2))
-        self.layer1, self.layer2, self.layer3 = (
-            nn.Sequential(_Block(i, o, stride), _Block(o, o, 1), _Block(o, o, 1)) for i, o, stride in sizes
-        )
-        self.linear = nn.Linear(64, 10)
-        self.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-        self.std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits of images in [0, 1]."""
-        x = functional.relu(self.bn1(self.conv1((x - self.mean) / self.std)))
-        logits: torch.Tensor = self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
-        return logits

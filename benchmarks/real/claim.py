@@ -26,14 +26,19 @@ from sklearn.model_selection import KFold
 from real import imagenet
 from real.networks import Predictions, cifar10_test, halves, image_jobs, published_logits, published_resnet, run
 from real.tables import Network, adult, sentences
+from recalibration_networks import fashion_mnist, fashion_settings
 from robcal import Recalibrator, assign_levels
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.types import Scores
 from robcal.calibration import calibration_error, calibration_error_interval, negative_log_likelihood
 from robcal.calibration.recalibration.maps import margins
 from robcal.robustness.shards import score_in_shards
+from robcal.runs.directory import load_networks
+from robcal.runs.train import train_run
 
-LEVELS, FOLDS = 10, 10
+LEVELS, FOLDS = 10, 5
+#: Images of ImageNet that get a distance.
+SCORED = 300
 #: A score that knows the label, so that its lowest level holds wrong predictions by construction.
 LOSS = "loss, largest first"
 VARIANTS = ("none", "temperature", "auto")
@@ -48,7 +53,7 @@ class Measured:
         labels: (N,) labels of the measured examples.
         probs: (N, Z) probabilities as they come ("none"), after one temperature, and after what `auto` chose.
         chosen: the method that `auto` chose.
-        scores: (N,) scores by name.
+        scores: scores by name, (N,), or (M,) where only the first M examples have one.
         passes: mean forward-and-backward passes of an adversarial distance; None where there is none.
     """
 
@@ -74,7 +79,9 @@ def jobs(folder: Path, limit: int, work: Path) -> dict[str, Callable[[], Measure
     if (folder / "text/stsa.binary.train").is_file():
         found["network of 100 units, SST-2"] = lambda: small(sentences(folder)[0], limit, work)
     if imagenet.at_hand(folder):
-        found["EfficientNet-lite0, ImageNet"] = lambda: efficientnet(folder, limit, work)
+        found["EfficientNet-lite0, ImageNet"] = lambda: efficientnet(folder, work)
+    if (data := fashion_mnist(folder)) is not None:
+        found["cnn-fast, Fashion-MNIST"] = lambda: fashion(data, limit, work)
     return found
 
 
@@ -107,7 +114,7 @@ def measured(
 
 
 def cross_repaired(logits: FloatArray, labels: IntArray) -> tuple[dict[str, FloatArray], str]:
-    """Repair every tenth of a small set on the other nine; return probabilities by variant, and what `auto` chose."""
+    """Repair every fifth of a small set on the other four; return probabilities by variant, and what `auto` chose."""
     probs = {variant: np.empty(logits.shape) for variant in VARIANTS}
     chosen: Counter[str] = Counter()
     for fit_rows, rows in KFold(FOLDS, shuffle=True, random_state=0).split(logits):
@@ -147,16 +154,31 @@ def small(found: Network, limit: int, work: Path) -> Measured:
     return repaired(predictions, {"adversarial distance": distance}, passes)
 
 
-def efficientnet(folder: Path, limit: int, work: Path) -> Measured:
+def efficientnet(folder: Path, work: Path) -> Measured:
     """Measure the published EfficientNet-lite0 on one image of each ImageNet class; there is one set: cross-fitted."""
     name, (images, labels, logits) = "EfficientNet-lite0, ImageNet", imagenet.read_sample(folder)
     network = imagenet.published_efficientnet(folder, images, logits)
-    rows = np.random.default_rng(0).permutation(len(labels))[:limit]
-    scores = scored(network, images[rows], (0.0, 1.0), work / f"{name}.parquet", batch_size=32)
-    imagenet.check_alike(scores.margin, margins(logits[rows]))
+    rows = np.random.default_rng(0).permutation(len(labels))
+    first = rows[:SCORED]
+    scores = scored(network, images[first], (0.0, 1.0), work / f"{name}.parquet", batch_size=32)
+    imagenet.check_alike(scores.margin, margins(logits[first]))
     repaired_probs = cross_repaired(logits[rows], labels[rows])
     found = {"adversarial distance": scores.distance}
     return measured(name, logits[rows], labels[rows], *repaired_probs, found, float(scores.passes.mean()))
+
+
+def fashion(data: str, limit: int, work: Path) -> Measured:
+    """Train a small network on Fashion-MNIST and measure it; the same network of another seed is its referee."""
+    name = "cnn-fast, Fashion-MNIST"
+    runs = [
+        train_run(fashion_settings(data, seed), work / place) for seed, place in enumerate((name, f"{name}, again"))
+    ]
+    val, test, referee = (runs[run].predictions(part) for run, part in ((0, "val"), (0, "test"), (1, "test")))
+    images = runs[0].dataset().split("test").inputs[np.arange(min(limit, len(test.labels)))]
+    distance, passes = distances(load_networks(runs[0])[0], images, (0.0, 1.0), work / f"{name}.parquet")
+    found = Predictions(name, (val.logits, val.labels), (test.logits[:limit], test.labels[:limit]))
+    scores = {"adversarial distance": distance, "margin of another network": margins(referee.logits[:limit])}
+    return repaired(found, scores, passes)
 
 
 def distances(network: torch.nn.Module, inputs: NDArray[Any], box: Any, kept: Path) -> tuple[FloatArray, float]:
@@ -190,16 +212,19 @@ def record(one: Measured) -> dict[str, Any]:
             "confidence": float(probs.max(1).mean()),
             "ece": [float(calibration_error(probs, one.labels)), *calibration_error_interval(probs, one.labels)],
             "nll": float(negative_log_likelihood(probs, one.labels)),
-            "levels": {
-                name: level_gaps(probs, one.labels, assign_levels(values, LEVELS))
-                for name, values in one.scores.items()
-            },
+            "levels": {name: gaps_by(probs, one.labels, values) for name, values in one.scores.items()},
         }
     within = {}
     if "adversarial distance" in one.scores:
         within = {variant: near_and_far(probs, one.labels, one.scores) for variant, probs in one.probs.items()}
-    return {"name": one.name, "n": len(one.labels), "chosen": one.chosen, "passes": one.passes, "variants": rows,
-            "within margin": within, "regression": regression(one)}  # fmt: skip
+    scored = len(one.scores.get("adversarial distance", ()))
+    return {"name": one.name, "n": len(one.labels), "scored": scored, "chosen": one.chosen, "passes": one.passes,
+            "variants": rows, "within margin": within, "regression": regression(one)}  # fmt: skip
+
+
+def gaps_by(probs: FloatArray, labels: IntArray, values: FloatArray) -> dict[str, Any]:
+    """Measure the tenths of a score, of the examples that have it."""
+    return level_gaps(probs[: len(values)], labels[: len(values)], assign_levels(values, LEVELS))
 
 
 def level_gaps(probs: FloatArray, labels: IntArray, level: IntArray) -> dict[str, Any]:
@@ -236,12 +261,13 @@ def near_and_far(probs: FloatArray, labels: IntArray, scores: dict[str, FloatArr
 
     Is the adversarial distance anything that the margin does not know already?
     """
-    residual = probs.max(1) - (probs.argmax(1) == labels)
-    level = assign_levels(scores["margin"], LEVELS)
+    distance = scores["adversarial distance"]
+    residual = (probs.max(1) - (probs.argmax(1) == labels))[: len(distance)]
+    level = assign_levels(scores["margin"][: len(distance)], LEVELS)
     differences, variances = [], []
     for number in range(LEVELS):
         row = np.flatnonzero(level == number)
-        half = assign_levels(scores["adversarial distance"][row], 2)
+        half = assign_levels(distance[row], 2)
         near, far = residual[row][half == 0], residual[row][half == 1]
         differences.append(near.mean() - far.mean())
         variances.append(near.var(ddof=1) / len(near) + far.var(ddof=1) / len(far))
@@ -254,21 +280,22 @@ def regression(one: Measured) -> dict[str, list[float]]:
 
     The scores enter as normal quantiles of their ranks, so that coefficients compare.
     """
-    correct = (one.probs["temperature"].argmax(1) == one.labels).astype(int)
-    top = np.clip(one.probs["temperature"].max(1), 1e-9, 1 - 1e-9)
-    base = np.stack([np.log(top / (1 - top)), quantiles(one.scores["margin"])], axis=1)
     found = {}
     for name, values in one.scores.items():
         if name not in ("margin", LOSS):
+            base, correct = known(one, len(values))
             design = np.column_stack([base, quantiles(values)])
-            coefficient, less, more = (
-                fit(design, correct)[-1],
-                log_likelihood(base, correct),
-                log_likelihood(design, correct),
-            )
-            ratio = max(0.0, 2 * (more - less))
-            found[name] = [float(coefficient), float(np.sqrt(ratio)), float(chi2.sf(ratio, 1))]
+            ratio = max(0.0, 2 * (log_likelihood(design, correct) - log_likelihood(base, correct)))
+            found[name] = [float(fit(design, correct)[-1]), float(np.sqrt(ratio)), float(chi2.sf(ratio, 1))]
     return found
+
+
+def known(one: Measured, count: int) -> tuple[FloatArray, IntArray]:
+    """Return confidence (as log odds, after one temperature) and margin of the first examples, and who is right."""
+    probs = one.probs["temperature"][:count]
+    top = np.clip(probs.max(1), 1e-9, 1 - 1e-9)
+    base = np.stack([np.log(top / (1 - top)), quantiles(one.scores["margin"][:count])], axis=1)
+    return base, (probs.argmax(1) == one.labels[:count]).astype(int)
 
 
 def quantiles(values: FloatArray) -> FloatArray:

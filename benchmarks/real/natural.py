@@ -31,8 +31,8 @@ from robcal import Recalibrator, assign_levels
 from robcal.base.checks import IntArray
 from robcal.base.levels import levels_by_thresholds
 
-#: Images without and with shift that get a distance.
-HERE, THERE = 2000, 3000
+#: Images without and with shift that are measured, and the first of these that get a distance.
+HERE, THERE = (2000, 500), (3000, 1000)
 SCORES = ("margin", "adversarial distance")
 
 
@@ -66,11 +66,11 @@ def jobs(folder: Path, limit: int, work: Path) -> dict[str, Callable[[], Shifted
 def resnet(folder: Path, depth: int, limit: int, work: Path) -> Shifted:
     """Measure a published ResNet on CIFAR-10 (JPEG) and on Tiny ImageNet."""
     images, labels = cifar10_test(folder)
-    val, test = halves(len(labels), min(limit, HERE))
+    val, test = halves(len(labels), min(limit, HERE[0]))
     network = published_resnet(folder, depth)
     fitted = repairs(run(network, images[val]), labels[val])
-    known = (images[test].numpy(), labels[test])
-    shifted = read_shifted(folder, min(limit, THERE))
+    known = (images[test].numpy(), labels[test], HERE[1])
+    shifted = (*read_shifted(folder, min(limit, THERE[0])), THERE[1])
     names = (f"ResNet-{depth}, CIFAR-10 (JPEG)", f"ResNet-{depth}, Tiny ImageNet")
     parts = zip(names, (known, shifted), strict=True)
     return Shifted(f"ResNet-{depth}", *(applied(network, fitted, name, *part, (0.0, 1.0), work)
@@ -83,8 +83,8 @@ def text(folder: Path, limit: int, work: Path) -> Shifted:
     fitted = repairs(run(found.model, found.val[0]), found.val[1])
     texts, labels = reviews(folder)
     parts = (
-        (found.name, found.test[0][:limit].numpy(), found.test[1][:limit]),
-        ("network of 100 units, CR", encode(texts[:limit]), labels[:limit]),
+        (found.name, found.test[0][:limit].numpy(), found.test[1][:limit], limit),
+        ("network of 100 units, CR", encode(texts[:limit]), labels[:limit], limit),
     )
     return Shifted("network of 100 units", *(applied(found.model, fitted, *part, None, work) for part in parts))
 
@@ -95,13 +95,14 @@ def applied(
     name: str,
     inputs: NDArray[np.float32],
     labels: IntArray,
+    count: int,
     box: Any,
     work: Path,
 ) -> Measured:
-    """Measure a network with its repairs on some inputs."""
+    """Measure a network with its repairs on some inputs, of which the first `count` get a distance."""
     logits = run(network, torch.from_numpy(inputs))
     probs = {variant: one.predict_proba(logits) for variant, one in fitted.items()}
-    distance, passes = distances(network, inputs, box, work / f"natural/{name}.parquet")
+    distance, passes = distances(network, inputs[:count], box, work / f"natural/{name}.parquet")
     chosen, scores = str(fitted["auto"].method), {"adversarial distance": distance}
     return measured(name, logits, labels, probs, chosen, scores, passes)
 
@@ -127,7 +128,10 @@ def record(one: Shifted) -> dict[str, Any]:
     """Reduce a network to the numbers of the page, as JSON."""
     moved = {score: levels_of_here(one, score) for score in SCORES}
     levels = {
-        variant: {score: level_gaps(probs, one.there.labels, level) for score, level in moved.items()}
+        variant: {
+            score: level_gaps(probs[: len(level)], one.there.labels[: len(level)], level)
+            for score, level in moved.items()
+        }
         for variant, probs in one.there.probs.items()
     }
     shares = {score: np.bincount(level, minlength=claim.LEVELS) / len(level) for score, level in moved.items()}
@@ -136,6 +140,6 @@ def record(one: Shifted) -> dict[str, Any]:
 
 
 def levels_of_here(one: Shifted, score: str) -> IntArray:
-    """Give shifted inputs levels by the thresholds of those without shift, (N,)."""
+    """Give shifted inputs that have a score levels by the thresholds of those without shift."""
     known = one.here.scores[score]
     return levels_by_thresholds(known, assign_levels(known, claim.LEVELS), one.there.scores[score])

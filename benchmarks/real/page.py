@@ -15,7 +15,7 @@ CLAIM = """\
 
 Networks that were trained elsewhere (ResNets, EfficientNet) or by the command itself, each repaired on one part of its
 held-out examples and measured on another. EfficientNet-lite0 has one image of each ImageNet class, probably images
-that it was trained on; it is repaired on nine tenths of them and measured on the last, in turn. Levels are tenths of a
+that it was trained on; it is repaired on four fifths of them and measured on the last, in turn. Levels are tenths of a
 score, level 0 the lowest (of the loss the largest, so that its lowest levels hold the wrong predictions by
 construction); gap = mean confidence − accuracy. *rms* is the root mean square of the ten gaps with their sampling
 variance subtracted, *outside* the number of levels whose 95% interval leaves out 0 (a calibrated network shows .5 of 10
@@ -89,7 +89,7 @@ def claim(records: list[dict[str, Any]]) -> str:
     within = []
     for one in (one for one in records if one["within margin"]):
         gaps = (interval(one["within margin"][variant], signed) for variant in VARIANTS)
-        within.append([one["name"], f"{one['n']:,}", f"{one['passes']:.1f}", *gaps])
+        within.append([one["name"], f"{one['scored']:,}", f"{one['passes']:.1f}", *gaps])
     effects = [[one["name"], *(effect(one["regression"].get(score)) for score in REFEREES)] for one in records]
     return "\n".join(
         [
@@ -111,6 +111,7 @@ def level_rows(one: dict[str, Any]) -> Iterator[list[str]]:
         means = num(row["accuracy"]), num(row["confidence"]), interval(row["ece"]), num(row["nll"])
         head = [one["name"], f"{one['n']:,}", repair, *means]
         for score, levels in row["levels"].items():
+            score = counted(score, one)
             gaps = ", ".join(signed(levels["gap"][level]) for level in SHOWN)
             yield [*head, score, gaps, num(levels["rms"]), str(levels["outside"])]
             head = [""] * len(head)
@@ -158,7 +159,7 @@ def natural(records: list[dict[str, Any]]) -> str:
                 overall.append([*head, *measures, interval(row["ece"]), num(row["nll"])])
             effects = effect(found["regression"]["adversarial distance"])
             gaps = interval(found["within margin"]["temperature"], signed)
-            within.append([found["name"], f"{found['n']:,}", f"{found['passes']:.1f}", gaps, effects])
+            within.append([found["name"], f"{found['scored']:,}", f"{found['passes']:.1f}", gaps, effects])
         levels += list(shifted_rows(one))
     return "\n".join(
         [
@@ -183,8 +184,14 @@ def shifted_rows(one: dict[str, Any]) -> Iterator[list[str]]:
             for cut, levels, shares in cuts:
                 cells = (", ".join(write(values[level]) for level in SHOWN)
                          for write, values in ((num2, shares), (gap_or_none, levels["gap"])))  # fmt: skip
-                yield [*head, score, cut, *cells, num(levels["rms"]), str(levels["outside"])]
+                yield [*head, counted(score, found), cut, *cells, num(levels["rms"]), str(levels["outside"])]
                 head = [""] * len(head)
+
+
+def counted(score: str, one: dict[str, Any]) -> str:
+    """Name a score, with the number of examples where not all have it."""
+    few = score == "adversarial distance" and one["scored"] < one["n"]
+    return f"{score} ({one['scored']:,})" if few else score
 
 
 def title(one: dict[str, Any], variant: str) -> str:

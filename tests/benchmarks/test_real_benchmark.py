@@ -1,5 +1,6 @@
 """The measurements of benchmarks/real, on data made here, against closed forms."""
 
+import dataclasses
 import io
 import sys
 import types
@@ -11,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from official_files import idx_bytes
 from PIL import Image
 from scipy.special import softmax
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
@@ -22,6 +25,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 if not FOLDER.is_dir():
     pytest.skip("benchmarks are not in the wheel", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
+import published  # noqa: E402
 from real import claim, imagenet, natural, networks, page, people, tables  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -98,7 +102,7 @@ def test_a_small_set_is_repaired_on_rows_that_are_not_measured(monkeypatch):
 
 @pytest.fixture
 def sample(tmp_path, monkeypatch):
-    """60 pictures, half of them of the class with the largest logit, and the logits of a network of one layer."""
+    """80 pictures, half of them of the class with the largest logit, and the logits of a network of one layer."""
 
     class EfficientNet(torch.nn.Sequential):
         @classmethod
@@ -110,16 +114,16 @@ def sample(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     torch.manual_seed(0)
     network, rng = EfficientNet.from_name(""), np.random.default_rng(4)
-    pixels = rng.integers(0, 256, (60, 2, 2, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (80, 2, 2, 3), dtype=np.uint8)
     for place in (imagenet.WEIGHTS, f"{imagenet.SAMPLE}/images.parquet"):
         (tmp_path / place).parent.mkdir(parents=True)
     torch.save(network.state_dict(), tmp_path / imagenet.WEIGHTS)
     with torch.no_grad():
         logits = network((torch.tensor(pixels.transpose(0, 3, 1, 2)).float() - 127) / 128).numpy()
-    labels = np.where(rng.random(60) < 0.5, logits.argmax(1), rng.integers(0, 60, 60))
+    labels = np.where(rng.random(80) < 0.5, logits.argmax(1), rng.integers(0, 60, 80))
     table = pa.table({"image": [png(image) for image in pixels], "label": pa.array(labels, pa.int16())})
     pq.write_table(table, tmp_path / imagenet.SAMPLE / "images.parquet")
-    row = rng.permutation(60)
+    row = rng.permutation(80)
     np.savez(tmp_path / imagenet.SAMPLE / "efficientnet-lite0-logits.npz", logits=logits[row], row=row)
     return tmp_path
 
@@ -137,21 +141,51 @@ def test_published_weights_must_give_the_published_logits_and_distances_are_kept
     images, _, logits = imagenet.read_sample(sample)
     with pytest.raises(ValueError, match="differs by"):
         imagenet.published_efficientnet(sample, 255 - images, logits)
-    one = claim.efficientnet(sample, 60, sample / "work")
+    monkeypatch.setattr(claim, "SCORED", 40)
+    one = claim.efficientnet(sample, sample / "work")
     assert sorted(one.labels) == sorted(imagenet.read_sample(sample)[1])
     kept = sample / "work/EfficientNet-lite0, ImageNet.parquet"
     before = kept.stat().st_mtime_ns
-    again = claim.efficientnet(sample, 60, sample / "work")
+    again = claim.efficientnet(sample, sample / "work")
     assert kept.stat().st_mtime_ns == before
     np.testing.assert_array_equal(again.scores["adversarial distance"], one.scores["adversarial distance"])
     found = claim.record(one)
     loss = found["variants"]["none"]["levels"][claim.LOSS]["accuracy"]
+    assert found["scored"] == len(one.scores["adversarial distance"]) == 40
     assert loss[:3] == [0, 0, 0]  # the loss knows who is right
     assert loss[-1] == 1
     assert claim.LOSS not in found["regression"]
     text = page.claim([found])
-    assert "adversarial distance" in text
+    assert "adversarial distance (40)" in text
     assert "nan" not in text
+
+
+def test_a_network_on_fashion_mnist_is_trained_twice_and_its_first_images_get_a_distance(tmp_path, monkeypatch):
+    (tmp_path / "fashion-mnist").mkdir()
+    rng = np.random.default_rng(6)
+    for stem, count in (("train", 700), ("t10k", 90)):
+        labels = np.arange(count) % 10
+        images = rng.integers(0, 60, (count, 6, 6)) + 20 * labels[:, None, None]
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            (tmp_path / "fashion-mnist" / f"{stem}-{kind}-ubyte").write_bytes(idx_bytes(array))
+    short = {"model": "mlp", "epochs": 1, "train_limit": 300}
+    made = claim.fashion_settings
+    monkeypatch.setattr(claim, "fashion_settings", lambda *given: dataclasses.replace(made(*given), **short))
+    one = claim.fashion(claim.fashion_mnist(tmp_path), 80, tmp_path / "work")
+    assert (len(one.labels), len(one.scores["adversarial distance"])) == (80, 80)
+    assert spearmanr(one.scores["adversarial distance"], one.scores["margin"])[0] > 0.3
+    assert not np.allclose(one.scores["margin of another network"], one.scores["margin"], rtol=0.01)
+    assert one.labels.tolist() == (np.arange(80) % 10).tolist()
+
+
+def test_what_the_file_holds_is_not_measured_again(tmp_path):
+    asked = []
+    jobs = {name: lambda name=name: asked.append(name) or {"value": name} for name in ("a", "b")}
+    few = published.measured(tmp_path / "x.json", {"b": jobs["b"]}, dict)
+    assert [one["name"] for one in few] == ["b"]
+    every = published.measured(tmp_path / "x.json", jobs, dict)
+    assert asked == ["b", "a"]
+    assert {one["name"]: one["value"] for one in every} == {"a": "a", "b": "b"}
 
 
 def test_shifted_images_have_the_label_of_their_class_in_the_other_set(tmp_path):
@@ -176,7 +210,7 @@ def test_levels_without_shift_hold_more_shifted_inputs_where_scores_are_smaller(
     parts = [(rng.normal(size=(400, 2)) * scale).astype(np.float32) for scale in (1, 0.5)]
     labels = [rng.integers(0, 2, 400) for _ in parts]
     fitted = claim.repairs(networks.run(network, torch.from_numpy(parts[0])), labels[0])
-    made = (natural.applied(network, fitted, name, *rows, None, tmp_path) for name, rows in
+    made = (natural.applied(network, fitted, name, *rows, 400, None, tmp_path) for name, rows in
             zip(("here", "there"), zip(parts, labels, strict=True), strict=True))  # fmt: skip
     found = natural.record(natural.Shifted("made", *made))
     weight = (network.weight[0] - network.weight[1]).detach().numpy()
