@@ -13,7 +13,8 @@ from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.models.average import Average
 from robcal.runs.directory import load_model, load_networks, open_run
-from robcal.runs.measure import gallery, measure_run
+from robcal.runs.gallery import gallery
+from robcal.runs.measure import measure_run
 from robcal.runs.shift import ShiftImages, ShiftLogits, average_logits
 from robcal.runs.train import train_run
 from robcal.training.predict import predict_logits, softmax

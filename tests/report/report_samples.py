@@ -15,6 +15,7 @@ from robcal.base.types import (
     ReliabilityBin,
     Results,
     ShiftCell,
+    SmallestChange,
     TrendTest,
     WrongExample,
 )
@@ -105,7 +106,7 @@ def method(name, title, *, ece=0.05, num_levels=10, epochs=12, seeds=(0, 1, 2), 
         ),
         history=history,
         gallery=(
-            GalleryItem(3, png(), label, "1", 0.99, 0.02, 0),
+            GalleryItem(3, png(), label, "1", 0.99, 0.02, 0, SmallestChange(png(), png(), 12, label, 0.02)),
             GalleryItem(4, png((224, 224)), label, "2", 0.98, None, None),
             GalleryItem(5, b"no png", label, "2", 0.97, INF, 1),
         ),

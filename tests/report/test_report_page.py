@@ -1,5 +1,7 @@
 """The page: structure, escaping, missing parts, files."""
 
+import base64
+import hashlib
 import html
 import os
 import re
@@ -8,6 +10,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
+from importlib import resources
 
 import pytest
 from report_samples import HOSTILE, INF, NAN, around, audit, full, hostile, method
@@ -18,6 +21,7 @@ from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, Result
 from robcal.report import render_html, write_report
 from robcal.report.formatting import clean_text
 
+FILTERS = resources.files("robcal.report").joinpath("gallery.js").read_text(encoding="utf-8")
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -57,6 +61,10 @@ def full_page():
     return render_html(full())
 
 
+def scripts(text):
+    return re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+
+
 def section_ids(text):
     found = [attrs["id"] for attrs in Page(text).of("section")]
     return [name for name in found if name not in ("do", "found", "glossary")]  # of most pages
@@ -66,8 +74,9 @@ def test_full_page_has_every_section_and_every_figure_its_numbers():
     text = full_page()
     page = Page(text)
     assert section_ids(text) == ["overall", "reliability", "levels", "groups", "wrong", "training", "shift", "how"]
-    assert len(page.of("figure")) == text.count('class="plot"') == 2 + 4 + 1 + 6 + 2
-    numbers = len(page.of("figure")) - 2 - 1  # levels and groups have tables of their own
+    panels = text.count('<figure class="panel')
+    assert panels == text.count('class="plot"') == 2 + 4 + 1 + 6 + 2
+    numbers = panels - 2 - 1  # levels and groups have tables of their own
     assert len(page.of("details")) == numbers + len(("seeds", "levels", "levels", "glossary"))
     assert len(page.of("h1")) == 1
     assert len(page.ids()) == len(set(page.ids()))
@@ -83,10 +92,11 @@ def test_the_numbers_of_the_tables():
     assert "nan" not in text.lower().replace("provenance", "")
 
 
-def test_nothing_is_loaded_and_nothing_runs():
+def test_nothing_is_loaded_and_only_the_filters_run():
     text = full_page()
     page = Page(text)
-    assert not page.of("script")
+    assert scripts(text) == [FILTERS]
+    assert "<script" not in render_html(audit())
     for _, attrs in page.tags:
         for name, value in attrs.items():
             assert not name.startswith("on")
@@ -94,16 +104,19 @@ def test_nothing_is_loaded_and_nothing_runs():
                 assert value.startswith(("data:", "#"))
     assert not re.search(r"https?://|@import|url\((?!#)", text)
     (policy,) = [attrs["content"] for attrs in page.of("meta") if "http-equiv" in attrs]
-    assert "default-src 'none'" in policy
+    digest = base64.b64encode(hashlib.sha256(FILTERS.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
 
 
 def test_every_string_is_escaped():
     text = render_html(hostile())
     page = Page(text)
-    assert not page.of("script")
+    assert scripts(text) == [FILTERS]
     assert not [attrs for attrs in page.of("img") if "onerror" in attrs]
     assert len(page.of("svg")) > 9
-    assert len(page.of("img")) == 6
+    assert len(page.of("img")) == 3 * 4
+    values = [attrs["value"] for attrs in page.of("option")]
+    assert all(value == "" or value.isdigit() for value in values)
     assert len(page.ids()) == len(set(page.ids()))
     assert "\x00" not in text
     assert "\x1b" not in text
@@ -118,8 +131,9 @@ def test_every_string_is_escaped():
 def test_each_hostile_string_as_every_title(text):
     one = replace(method(text, text, label=text, group=text), history=(), shift=(), reliability=())
     results = Results(text, {"name": text}, (one,), notes=(text,))
-    page = Page(render_html(results))
-    assert not page.of("script")
+    made = render_html(results)
+    page = Page(made)
+    assert scripts(made) == [FILTERS]
     headings = [data for tag, data in page.texts if tag == "bdi"]
     assert headings[0] == clean_text(text)
 
@@ -147,7 +161,7 @@ def test_each_part_alone_makes_its_section_alone(field, section):
     for methods in ((only,), (MethodResult("a", "A"), only)):
         text = render_html(Results("t", {}, methods))
         assert section_ids(text) == [section]
-        assert ("<figure" in text) == (section != "wrong")
+        assert ('<figure class="panel' in text) == (section != "wrong")
 
 
 def test_undefined_numbers_everywhere():
@@ -244,9 +258,27 @@ def test_bad_results_are_refused():
 def test_gallery_pixels_and_missing_images():
     page = Page(render_html(full(1)))
     classes = [attrs.get("class") for attrs in page.of("img")]
-    assert classes == ["pixelated", None]
-    assert next(attrs["alt"] for attrs in page.of("img")) == "Test image 3: 7, predicted 1"
-    assert ("div", "no image") in page.texts
+    assert classes == ["pixelated"] * 3 + [None]
+    assert [attrs["alt"] for attrs in page.of("img")] == [
+        "Test image 3",
+        "Nearest input to test image 3 with another label",
+        "What changed in test image 3, amplified",
+        "Test image 4",
+    ]
+    assert ("p", "no image") in page.texts
+    assert {"becomes 7", "difference × 12"} <= {text for _, text in page.texts}
+
+
+def test_examples_are_filtered_by_level_and_by_both_classes():
+    page = Page(render_html(full(1)))
+    items = [attrs for attrs in page.of("li") if "data-level" in attrs]
+    names = {"1": "0", "2": "1", "7": "2"}
+    assert [attrs["data-level"] for attrs in items] == ["0", "", "1"]
+    assert [attrs["data-classes"] for attrs in items] == [f"{names['7']} {names[one]}" for one in ("1", "2", "2")]
+    assert [attrs["value"] for attrs in page.of("option")] == ["", "0", "1", "", "0", "1", "2"]
+    assert [text for tag, text in page.texts if tag == "option"] == ["all", "0", "1", "all", "1", "2", "7"]
+    ids = {attrs["id"] for attrs in page.of("select")}
+    assert {attrs["for"] for attrs in page.of("label")} == ids
 
 
 def test_escapes_are_not_doubled():

@@ -275,8 +275,27 @@ class EpochRow:
 
 
 @dataclass(frozen=True)
+class SmallestChange:
+    """Show the nearest input with another label that was found.
+
+    Attributes:
+        image_png: the changed image as PNG bytes.
+        difference_png: what changed: grey where nothing did, lighter or darker by `factor` times the difference.
+        factor: by how much the difference is amplified.
+        prediction: name of the class that the changed image gets.
+        distance: l2 norm of the difference, in input units.
+    """
+
+    image_png: bytes
+    difference_png: bytes
+    factor: int
+    prediction: str
+    distance: float
+
+
+@dataclass(frozen=True)
 class GalleryItem:
-    """One test image of the gallery: among the least robust, a wrong and most confident prediction.
+    """One test image of the gallery: a wrong prediction, among those of highest confidence of its level.
 
     Attributes:
         index: its position in the split.
@@ -286,6 +305,7 @@ class GalleryItem:
         confidence: top-label confidence.
         distance: adversarial distance, None where unknown.
         level: robustness level, None where unknown.
+        change: what flips the label, None where that was not looked for or not found.
     """
 
     index: int
@@ -295,6 +315,7 @@ class GalleryItem:
     confidence: float
     distance: float | None = None
     level: int | None = None
+    change: SmallestChange | None = None
 
 
 @dataclass(frozen=True)

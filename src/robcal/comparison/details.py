@@ -60,4 +60,5 @@ def _measured(work: Work, entry: Entry, images: Any, *, first: bool) -> Measured
         images=images,
         label=entry.label,
         scored=index,
+        networks=tuple(open_run(place.of(choice.settings())).directory for choice in entry.members),
     )

@@ -1,4 +1,4 @@
-"""Results of a comparison → one HTML page that needs nothing else: no network, no fonts, no script."""
+"""Results of a comparison → one HTML page that needs nothing else (see `robcal.report.page`)."""
 
 from __future__ import annotations
 

@@ -1,35 +1,41 @@
-"""The wrong predictions on the page: how many, all of them as CSV, and images of those that the model was surest of."""
+"""The wrong predictions on the page: all of them as CSV, and images, each with its smallest change, to be filtered."""
 
 from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Sequence
 
 from robcal.base.types import GalleryItem, MethodResult, Results
 from robcal.report import formatting
 from robcal.report.flat import MOST_LISTED, wrong_of_results
 from robcal.report.formatting import clean_text, joined
-from robcal.report.layout import Download, Picture, Section
+from robcal.report.layout import Download, Gallery, Image, Picture, Section
 from robcal.report.row_tables import worst_numbers
 from robcal.report.verdicts import titles
 
 #: Images up to this size are enlarged pixel by pixel.
 SMALL_IMAGE = 96
 
+_CHANGES = (
+    "Beside each stands the nearest input found that gets another label, and what changed: grey where nothing did, "
+    "amplified by the factor named."
+)
+
 
 def wrong_section(results: Results) -> Section | None:
     """Return the wrong predictions of highest confidence: a list to download, and images where there are some."""
     if not any(method.worst or method.gallery for method in results.methods):
         return None
-    names = titles(results)
+    names = titles(results) if len(results.methods) > 1 else {}
     galleries = tuple(
-        (names[method.name], tuple(_picture(item) for item in method.gallery))
-        for method in results.methods
-        if method.gallery
+        _gallery(method.gallery, names.get(method.name, "")) for method in results.methods if method.gallery
     )
-    listed = len(results.methods) == 1 and bool(results.methods[0].worst)
-    tables = (worst_numbers(results),) if listed else ()
-    return Section("wrong", "Wrong predictions", _lead(results), (), (), galleries, tables, (), _download(results))
+    listed = len(results.methods) == 1 and bool(results.methods[0].worst) and not galleries
+    return Section(
+        "wrong", "Wrong predictions", _lead(results), galleries=galleries,
+        tables=(worst_numbers(results),) if listed else (), download=_download(results),
+    )  # fmt: skip
 
 
 def _lead(results: Results) -> str:
@@ -37,8 +43,11 @@ def _lead(results: Results) -> str:
     names = titles(results) if len(results.methods) > 1 else {}
     lists = [_count(method, names.get(method.name, "")) for method in results.methods if method.worst]
     parts = [f"The list holds {joined(lists)}, highest confidence first."] if lists else []
-    if any(method.gallery for method in results.methods):
-        parts.append("The images are easily flipped, and the model was sure of them.")
+    pictures = [item for method in results.methods for item in method.gallery]
+    if pictures:
+        parts.append("The images are the surest of each level, the least robust level first.")
+    if any(item.change for item in pictures):
+        parts.append(_CHANGES)
     return " ".join(parts)
 
 
@@ -58,22 +67,60 @@ def _download(results: Results) -> Download | None:
     return Download("Download the list as CSV", "wrong.csv", f"data:text/csv;base64,{data}")
 
 
-def _picture(item: GalleryItem) -> Picture:
+def _gallery(items: Sequence[GalleryItem], name: str) -> Gallery:
+    """The images of a method, and what they can be filtered by: classes by number, as their names may be anything."""
+    classes = sorted({clean_text(one) for item in items for one in (item.label, item.prediction)}, key=_by_number)
+    number = {one: str(at) for at, one in enumerate(classes)}
+    levels = sorted({item.level for item in items if item.level is not None})
+    return Gallery(
+        name,
+        tuple(_picture(item, number) for item in items),
+        tuple((str(level), str(level)) for level in levels),
+        tuple((number[one], one) for one in classes),
+    )
+
+
+def _by_number(name: str) -> tuple[bool, int, str]:
+    return (False, int(name), name) if name.isascii() and name.isdigit() else (True, 0, name)
+
+
+def _picture(item: GalleryItem, number: dict[str, str]) -> Picture:
     label, prediction = clean_text(item.label), clean_text(item.prediction)
-    facts = [
-        ("predicted", prediction),
-        ("is", label),
-        ("confidence", formatting.percent(item.confidence)),
-    ]
-    if item.distance is not None:
-        facts.append(("distance", formatting.significant(item.distance)))
+    facts = [("confidence", formatting.percent(item.confidence))]
+    distance = item.change.distance if item.distance is None and item.change else item.distance
+    if distance is not None:
+        facts.append(("distance", formatting.significant(distance)))
     if item.level is not None:
         facts.append(("level", str(item.level)))
     facts.append(("index", str(item.index)))
     size = _png_size(item.image_png)
-    source = f"data:image/png;base64,{base64.b64encode(item.image_png).decode('ascii')}" if size else ""
-    alt = f"Test image {item.index}: {label}, predicted {prediction}"
-    return Picture(source, alt, bool(size) and max(size) <= SMALL_IMAGE, tuple(facts))
+    return Picture(
+        label,
+        prediction,
+        _images(item) if size else (),
+        bool(size) and max(size) <= SMALL_IMAGE,
+        tuple(facts),
+        "" if item.level is None else str(item.level),
+        tuple(dict.fromkeys((number[label], number[prediction]))),
+    )
+
+
+def _images(item: GalleryItem) -> tuple[Image, ...]:
+    """The image and, where there is one, its smallest change and the difference."""
+    which = f"test image {item.index}"
+    shown = [Image(_source(item.image_png), f"{which[0].upper()}{which[1:]}", "as it is")]
+    if item.change is not None:
+        nearest, difference = f"Nearest input to {which} with another label", f"What changed in {which}, amplified"
+        becomes, factor = f"becomes {clean_text(item.change.prediction)}", f"difference × {item.change.factor:,}"
+        shown += [
+            Image(_source(item.change.image_png), nearest, becomes),
+            Image(_source(item.change.difference_png), difference, factor),
+        ]
+    return tuple(shown)
+
+
+def _source(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}" if _png_size(data) else "data:,"
 
 
 def _png_size(data: bytes) -> tuple[int, int] | tuple[()]:

@@ -36,13 +36,35 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image of the gallery."""
+class Image:
+    """An image that the page holds, with what it shows for those who cannot see it."""
 
     source: str
     alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One example of a gallery: its images, and by what level and classes (numbers) it is filtered."""
+
+    label: str
+    prediction: str
+    shown: tuple[Image, ...]
     pixelated: bool
     facts: tuple[tuple[str, str], ...]
+    level: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Examples of one method, and (value, text) of each level and class that they can be filtered by."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+    levels: tuple[tuple[str, str], ...]
+    classes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +85,7 @@ class Section:
     lead: str = ""
     sentences: tuple[str, ...] = ()
     panels: tuple[Panel, ...] = ()
-    galleries: tuple[tuple[str, tuple[Picture, ...]], ...] = ()
+    galleries: tuple[Gallery, ...] = ()
     tables: tuple[Numbers, ...] = ()
     folded: tuple[Numbers, ...] = ()
     download: Download | None = None

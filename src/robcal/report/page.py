@@ -1,11 +1,14 @@
-"""Results → one HTML file that needs nothing else: no network, no fonts, no script."""
+"""Results → one HTML file that needs nothing else: no network, no fonts, and no script but that of its filters."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import os
 import re
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +72,24 @@ def render_page(template: str, **values: Any) -> str:
     """Render a page with the theme, and a glossary of the words that it uses.
 
     Args:
-        template: name of a template of this package that takes `theme` and `glossary` too.
+        template: name of a template of this package that takes `theme`, `glossary` and `script` too.
         values: everything else it takes.
     """
     page = environment().get_template(template)
-    draft = page.render(**values, theme="", glossary=())
+    draft = page.render(**values, theme="", glossary=(), script="")
     words = re.sub(r"<style>.*?</style>|<[^>]*>", " ", draft, flags=re.DOTALL)
-    return page.render(**values, theme=theme_css(), glossary=terms_in(html.unescape(words)))
+    script = resources.files("robcal.report").joinpath("gallery.js").read_text("utf-8") if _FILTERS in draft else ""
+    return page.render(
+        **values,
+        theme=theme_css(),
+        glossary=terms_in(html.unescape(words)),
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+    )
+
+
+#: In the markup of a page whose galleries can be filtered; text of the results is escaped and cannot hold it.
+_FILTERS = '<form class="controls"'
 
 
 def environment() -> Environment:

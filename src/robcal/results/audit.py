@@ -487,7 +487,8 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
         InputError: if it is no run directory, or the run is not finished.
     """
     from robcal.runs.directory import open_run
-    from robcal.runs.measure import gallery, measure_run
+    from robcal.runs.gallery import gallery
+    from robcal.runs.measure import measure_run
 
     run = measure_run(open_run(directory), shift=False, reporter=reporter)
     title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"

@@ -41,8 +41,9 @@ from robcal.calibration.weighted import METRICS
 from robcal.report.flat import MOST_LISTED
 from robcal.results.audit import Examples
 from robcal.runs.directory import open_run
+from robcal.runs.gallery import gallery
 from robcal.runs.hard_labels import hard_label_remarks
-from robcal.runs.measure import Measured, gallery, measure_run, told_apart
+from robcal.runs.measure import Measured, measure_run, told_apart
 from robcal.runs.shift import CELL_METRICS
 
 

@@ -5,7 +5,6 @@ Everything measured is kept in the run directory, each part written when it is d
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from robcal.base.checks import IntArray, check_same_length, refuse
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of_tensors
-from robcal.base.types import EpochRow, GalleryItem, Predictions
+from robcal.base.types import EpochRow, Predictions
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.data import Dataset, Split
 from robcal.data.dataset import Inputs
@@ -48,6 +47,7 @@ class Measured:
         label: what tables call it, where that is not the method's title.
         scored: (M,) positions of the examples that `distance` is of; None: all.
         temperature: T by which all logits were divided; None where they are as the run gives them.
+        networks: run directories of the networks that predict; of several the probabilities are averaged.
     """
 
     directory: Path
@@ -62,6 +62,7 @@ class Measured:
     label: str | None = None
     scored: IntArray | None = None
     temperature: float | None = None
+    networks: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -165,6 +166,7 @@ def measure_run(
         history=run.history(),
         images=test.inputs if data.kind == "image" else None,
         temperature=scale,
+        networks=(run.directory,),
     )
     return measured if scale is None else replace(measured, label=f"{measured.title} + temperature", history=())
 
@@ -226,46 +228,3 @@ def _scaled(predictions: Predictions, temperature: float) -> npt.NDArray[np.floa
     """Return softmax(z / T)."""
     assert predictions.logits is not None, "a run's predictions hold logits"
     return softmax(predictions.logits / temperature).astype(np.float32)
-
-
-def gallery(run: Measured, levels: IntArray, *, count: int = 12) -> tuple[GalleryItem, ...]:
-    """Return the most over-confident images of the least robust fifth: wrong, and sure of it.
-
-    Args:
-        run: a measured run; without images the gallery is empty.
-        levels: (N,) robustness level of each test example; (M,) of those scored.
-        count: at most so many.
-    """
-    if run.images is None:
-        return ()
-    position = np.arange(len(run)) if run.scored is None else run.scored
-    run = run.on_scored()
-    pictures = run.images
-    assert pictures is not None
-    fragile = levels <= max(0, (int(levels.max()) + 1) // 5 - 1)
-    excess = np.where(fragile & ~run.correct, run.confidence, -1.0)
-    chosen = [int(index) for index in np.argsort(-excess, kind="stable")[:count] if excess[index] > 0]
-    names = run.dataset["class_names"]
-    return tuple(
-        GalleryItem(
-            index=int(position[index]),
-            image_png=_png(pictures[np.array([index])][0]),
-            label=names[run.labels[index]],
-            prediction=names[int(run.probs[index].argmax())],
-            confidence=float(run.confidence[index]),
-            distance=None if run.distance is None else float(run.distance[index]),
-            level=int(levels[index]),
-        )
-        for index in chosen
-    )
-
-
-def _png(image: npt.NDArray[Any]) -> bytes:
-    """Return (C, H, W), floats in [0, 1] or uint8 → PNG bytes."""
-    from PIL import Image
-
-    pixels = image if image.dtype == np.uint8 else (image * 255).round().clip(0, 255).astype(np.uint8)
-    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -1,0 +1,143 @@
+"""Images of wrong predictions for the page: each as it is, changed as little as flips its label, and the difference."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from robcal.base.checks import IntArray
+from robcal.base.distributed import choose_device
+from robcal.base.errors import InputError
+from robcal.base.types import Float32Array, GalleryItem, SmallestChange
+from robcal.models.average import Average
+from robcal.robustness.attacks import attack_batch
+from robcal.robustness.engine import AttackResult
+from robcal.robustness.inputs import read
+from robcal.robustness.projection import Projection
+from robcal.runs.directory import load_networks, open_run
+from robcal.runs.measure import Measured
+from robcal.runs.scores import moved
+
+#: The page shows images at most so large; larger ones are shrunk.
+LARGEST = 128
+#: So many images of small size are shown; of others half as many.
+MOST = 24
+SMALL = 64
+
+
+def gallery(run: Measured, levels: IntArray, *, count: int | None = None) -> tuple[GalleryItem, ...]:
+    """Return images that are wrong and sure, of every level, the least robust level first.
+
+    Args:
+        run: a measured run; without images the gallery is empty.
+        levels: (N,) robustness level of each test example; (M,) of those scored.
+        count: at most so many; levels take turns. Default: 24, of images above 64 pixels 12.
+    """
+    if run.images is None:
+        return ()
+    position = np.arange(len(run)) if run.scored is None else run.scored
+    run = run.on_scored()
+    assert run.images is not None
+    shape = tuple(run.images.shape[1:])
+    chosen = _chosen(run, levels, count or (MOST if max(shape[1:]) <= SMALL else MOST // 2))
+    if not len(chosen):
+        return ()
+    originals = read(run.images, chosen).reshape(-1, *shape)
+    changes = smallest_changes(run.networks, originals, run.dataset["class_names"])
+    names = run.dataset["class_names"]
+    return tuple(
+        GalleryItem(
+            index=int(position[index]),
+            image_png=_png(_shrunk(original.numpy())),
+            label=names[run.labels[index]],
+            prediction=names[int(run.probs[index].argmax())],
+            confidence=float(run.confidence[index]),
+            distance=None if run.distance is None else float(run.distance[index]),
+            level=int(levels[index]),
+            change=change,
+        )
+        for index, original, change in zip(chosen, originals, changes, strict=True)
+    )
+
+
+def _chosen(run: Measured, levels: IntArray, count: int) -> IntArray:
+    """Positions of wrong predictions: the surest of each level, then the second of each, …; in order of the levels."""
+    wrong = np.flatnonzero(~run.correct)
+    wrong = wrong[np.lexsort((-run.confidence[wrong], levels[wrong]))]
+    starts = np.searchsorted(levels[wrong], levels[wrong])
+    turns = np.arange(len(wrong)) - starts
+    return wrong[np.sort(np.argsort(turns, kind="stable")[:count])]
+
+
+def smallest_changes(
+    networks: Sequence[Path], originals: torch.Tensor, class_names: Sequence[str]
+) -> list[SmallestChange | None]:
+    """Change images as little as flips the label that their model gives them, and draw what changed.
+
+    Args:
+        networks: run directories; several are an ensemble, whose probabilities are averaged. Without any: no changes.
+        originals: (n, C, H, W) float32 in [0, 1].
+        class_names: Z names.
+
+    Returns:
+        For each image its change, None where none was found or the model cannot be attacked.
+    """
+    found = _attacked(networks, originals) if networks else None
+    if found is None:
+        return [None] * len(originals)
+    points, rivals = found.point.cpu(), found.rival.tolist()
+    return [
+        _drawn(original.numpy(), point.numpy(), class_names[rival]) if verified else None
+        for original, point, rival, verified in zip(originals, points, rivals, found.verified.tolist(), strict=True)
+    ]
+
+
+def _attacked(networks: Sequence[Path], originals: torch.Tensor) -> AttackResult | None:
+    """The nearest points with another label, found as the scores are; None of a model that cannot be attacked."""
+    members = [network for directory in networks for network in load_networks(open_run(directory))]
+    model = members[0] if len(members) == 1 else Average(members).eval()
+    place = choose_device(None)
+    with moved(model, place):
+        try:
+            return attack_batch(Projection(), model, originals.to(place))
+        except InputError:
+            return None
+
+
+def _drawn(original: Float32Array, changed: Float32Array, becomes: str) -> SmallestChange:
+    """The changed image, and the difference on grey, amplified to the largest whole factor that cuts nothing off."""
+    shrunk = _shrunk(original)
+    difference = _shrunk(changed) - shrunk
+    factor = max(1, math.floor(0.5 / max(float(np.abs(difference).max()), 1e-6)))
+    return SmallestChange(
+        image_png=_png(_shrunk(changed)),
+        difference_png=_png(0.5 + factor * difference),
+        factor=factor,
+        prediction=becomes,
+        distance=float(np.linalg.norm(changed.astype(np.float64) - original)),
+    )
+
+
+def _shrunk(image: Float32Array) -> Float32Array:
+    """(C, H, W) → the same with no side longer than `LARGEST`; every pixel is the mean of those it covers."""
+    height, width = image.shape[1:]
+    scale = LARGEST / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BOX)) for one in image])
+
+
+def _png(image: Float32Array) -> bytes:
+    """(C, H, W) floats in [0, 1] → PNG bytes."""
+    pixels = (image * 255).round().clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
