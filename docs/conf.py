@@ -30,7 +30,7 @@ html_theme = "furo"
 html_title = "robcal"
 html_static_path = ["_static"]
 html_css_files = ["robcal.css"]
-html_copy_source = html_show_sourcelink = html_show_sphinx = False
+html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_copyright = False
 
 myst_heading_anchors = 3
 autosummary_ignore_module_all = False

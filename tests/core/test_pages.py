@@ -1,8 +1,10 @@
 """What the pages show runs: Python, commands, and what these print; every option that a page names exists."""
 
 import functools
+import importlib
 import re
 import shlex
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,7 +21,9 @@ from tool_files import ROOT
 import robcal
 from robcal.commands.cli import app
 from robcal.comparison import load_plan
-from robcal.methods import method_options
+from robcal.data import READERS
+from robcal.methods import METHODS, method_options
+from robcal.robustness import ATTACKS, AttackEntry
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Pages that are run here, each with the pages whose Python it goes on from.
@@ -32,8 +36,8 @@ RUN = {
     "recalibration.md": [],
     "integrations.md": [],
 }
-#: Pages whose blocks other tests run: test_export.py and test_new_method.py.
-ELSEWHERE = {"export.md", "extend.md"}
+#: Pages whose blocks are run by another test: below, and in test_export.py.
+ELSEWHERE = {"extend.md", "export.md"}
 #: Commands that take long: the file is read.
 LONG = {"robcal compare mine.toml --out compare-mine": lambda folder: load_plan(str(folder / "mine.toml"))}
 BLOCK = re.compile(r"^```(python|sh|text|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -133,6 +137,32 @@ def test_what_a_page_shows_runs(page: str, tmp_path: Path, monkeypatch: pytest.M
     _run(page, tmp_path, names)
 
 
+@pytest.mark.slow
+def test_the_method_the_attack_and_the_data_set_of_the_page_are_known_by_one_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = ("own_method", "own_attack", "own_reader")
+    for module, (_, text) in zip(modules, _blocks("extend.md"), strict=True):
+        (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(METHODS, "noisy", "own_method:noisy")
+    monkeypatch.setitem(ATTACKS, "newton", AttackEntry("own_attack:points", "a few Newton steps"))
+    reader = importlib.import_module("own_reader")
+    monkeypatch.setitem(READERS, "table", type(READERS["npz"])(lambda path, size: reader.read_table(path), "FILE"))
+    rows = np.random.default_rng(0).normal(size=(200, 3))
+    labels = (rows.sum(1) > 0).astype(int)
+    np.savetxt("numbers.csv", np.column_stack([rows, labels]), delimiter=",", header="a,b,c,class", comments="")
+    _run_command("robcal train --data table:numbers.csv --model mlp --epochs 8 --method noisy --share .2 --out run")
+    _run_command("robcal score --model run --method newton --out newton.parquet")
+    _run_command("robcal score --model run --out auto.parquet")
+    newton, auto = robcal.load_scores("newton.parquet"), robcal.load_scores("auto.parquet")
+    assert (newton.method, set(newton.status)) == ("newton", {"verified"})
+    np.testing.assert_allclose(np.median(newton.distance / auto.distance), 1, atol=0.1)
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
 def test_no_page_shows_python_that_is_not_run() -> None:
     shown = {page.name for page in PAGES if {kind for kind, _ in _blocks(page.name)} & {"python", "sh"}}
     assert shown - ELSEWHERE == {*RUN}
@@ -142,9 +172,7 @@ def test_no_page_shows_python_that_is_not_run() -> None:
 def _options(name: str) -> set[str]:
     """The options of a command, and of the methods that `train` takes."""
     command = typer.main.get_command(app).commands[name]
-    own = (
-        {f"--{option}" for method in robcal.METHODS for option in method_options(method)} if name == "train" else set()
-    )
+    own = {f"--{option}" for method in METHODS for option in method_options(method)} if name == "train" else set()
     return {"--help", *own, *(flag for option in command.params for flag in option.opts + option.secondary_opts)}
 
 
