@@ -2,7 +2,7 @@
 Hugging Face's Trainer
 ======================
 
-AR-AdaLS in the Trainer of Hugging Face: the lines marked `# robcal` are all that changes.
+AR-AdaLS in the Trainer of Hugging Face: the lines marked `# robcal` are all that changes. Run it by::
 
     python examples/huggingface_trainer.py
 

@@ -2,7 +2,7 @@
 Keras, JAX and other libraries, with plain arrays
 =================================================
 
-AR-AdaLS in Keras, with plain arrays: the lines marked `# robcal` are all that changes.
+AR-AdaLS in Keras, with plain arrays: the lines marked `# robcal` are all that changes. Run it by::
 
     KERAS_BACKEND=torch python examples/keras_arrays.py
 

@@ -2,7 +2,7 @@
 Lightning
 =========
 
-AR-AdaLS in Lightning: the lines marked `# robcal` are what a LightningModule and its Trainer need.
+AR-AdaLS in Lightning: the lines marked `# robcal` are what a LightningModule and its Trainer need. Run it by::
 
     python examples/lightning_loop.py
 

@@ -3,6 +3,7 @@ An ordinary PyTorch loop
 ========================
 
 AR-AdaLS in an ordinary PyTorch loop: `train_with_robcal` is `train` with the lines marked `# robcal` changed.
+Run it by::
 
     python examples/pytorch.py
 

@@ -2,7 +2,7 @@
 scikit-learn
 ============
 
-AR-AdaLS as an estimator of scikit-learn: the lines marked `# robcal` are all that changes.
+AR-AdaLS as an estimator of scikit-learn: the lines marked `# robcal` are all that changes. Run it by::
 
     python examples/scikit_learn.py
 
