@@ -154,6 +154,7 @@ $(VENV)/.docs: $(VENV)/.wheel
 # The pictures of the pages that are made from the code.
 figures: $(VENV)/.wheel
 	$(BIN)/python tools/map.py
+	$(BIN)/python tools/report_picture.py
 
 # The wheel and the source distribution of the last commit, made twice in different folders, with different modes of files and
 # time zones: the same bytes.

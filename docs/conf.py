@@ -2,12 +2,16 @@
 
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
 from sphinx.domains.python import PyObject
 
 import robcal
+
+sys.path.insert(0, str(Path(__file__).parent))
+import public_types
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -105,6 +109,7 @@ def setup(app):
     """Connect these."""
     app.connect("autodoc-process-signature", plain_defaults)
     app.connect("autodoc-skip-member", skip_requests)
+    public_types.write(Path(app.srcdir) / "api.md", Path(app.srcdir) / "generated" / "types.rst")
     app.connect("source-read", adapt)
     app.connect("autodoc-process-docstring", hide_colons, priority=100)  # before napoleon, which has 500
     app.connect("autodoc-process-docstring", show_colons, priority=900)

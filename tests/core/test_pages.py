@@ -19,6 +19,7 @@ from model_files import export, network, save_data
 from tool_files import ROOT
 
 import robcal
+from robcal.base.types import ROBUSTNESS
 from robcal.commands.cli import app
 from robcal.comparison import load_plan
 from robcal.data import READERS
@@ -161,6 +162,18 @@ def test_the_method_the_attack_and_the_data_set_of_the_page_are_known_by_one_lin
     np.testing.assert_allclose(np.median(newton.distance / auto.distance), 1, atol=0.1)
     for module in modules:
         sys.modules.pop(module, None)
+
+
+@pytest.mark.slow
+def test_a_report_has_the_parts_that_its_page_names(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^\| ([A-Z][a-z -]+) \|", page, re.MULTILINE)
+    arrays = _arrays()
+    audit = robcal.audit(arrays["probs"], arrays["labels"], scores=arrays["distances"], score_name=ROBUSTNESS)
+    report = audit.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    headings = [re.sub(r"<.*?>", "", text).strip() for text in re.findall(r"<h2[^>]*>(.*?)</h2>", report, re.DOTALL)]
+    assert len(parts) > 5
+    assert headings[: len(parts)] == parts
 
 
 def test_no_page_shows_python_that_is_not_run() -> None:
