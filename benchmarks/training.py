@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/training.py --model cnn-fast            (synthetic images of 32x32)
        python benchmarks/training.py --model mlp --epochs 60     (synthetic digits of 8x8)
-       python benchmarks/training.py --also augmix mixup batch-ensemble
+       python benchmarks/training.py --also augmix mixup ar-adals+mixup batch-ensemble  (levels of the latter: running)
        python benchmarks/training.py --model wrn-28-10 --device cuda --precision bf16 --augment standard
 
 All train the same network on the same examples in the same order, with the same schedule, and look at the
@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -29,6 +30,7 @@ from torch.nn import functional
 
 import robcal
 from robcal.base.progress import Advance
+from robcal.base.storage import save_json
 from robcal.data.augment import pad_crop_flip
 from robcal.data.dataset import Dataset, Split
 from robcal.methods import make_method
@@ -64,6 +66,10 @@ def main() -> None:
         f"{torch.__version__}\n"
     )
     print(table(loops, seconds, clock))
+    if options.json:
+        save_json(
+            {"machine": place, "clock": clock, "seconds": dict(zip(loops, seconds.tolist(), strict=True))}, options.json
+        )
 
 
 def parse() -> argparse.Namespace:
@@ -83,6 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--also", nargs="*", default=[], metavar="METHOD", help="further methods, beside plain training"
     )
+    parser.add_argument("--json", type=Path, help="write the seconds of every epoch here, too")
     options = parser.parse_args()
     TARGETS.update({(name, "plain"): None for name in options.also})
     small = options.model == "mlp"
@@ -127,7 +134,7 @@ def measure(options: argparse.Namespace, data: Dataset) -> tuple[np.ndarray, lis
         "AdaLS": ours("adals", options, data, drawn_levels(data, 1)),
         "AR-AdaLS": ours("ar-adals", options, data, drawn_levels(data, NUM_LEVELS)),
         "AR-AdaLS, running levels": ours("ar-adals", options, data, RunningLevels(NUM_LEVELS)),
-        **{name: ours(name, options, data) for name in options.also},
+        **{name: ours(name, options, data, levels_of(name)) for name in options.also},
     }
     clock = time.process_time
     if options.device == "cuda":
@@ -147,6 +154,11 @@ def drawn_levels(data: Dataset, num_levels: int) -> dict[str, np.ndarray]:
     """Levels of train and val, drawn at random."""
     rng = np.random.default_rng(0)
     return {name: rng.integers(0, num_levels, len(data.split(name))) for name in ("train", "val")}
+
+
+def levels_of(method: str) -> RunningLevels | None:
+    """Running levels for a method that takes levels of scores."""
+    return RunningLevels(NUM_LEVELS) if make_method(method).levels == "robustness" else None
 
 
 def ours(

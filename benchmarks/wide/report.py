@@ -131,8 +131,8 @@ run and another test split. ECE as measured; differences of ECE are those of the
 def told(one: Section) -> str:
     """Write the tables of a regime."""
     parts = [f"## {one.regime.title}\n", means(one)]
-    parts += [differences(one, other) for other in AGAINST if other in one.found and len(one.found) > 1]
-    parts += [against_scaled(one, other) for other in SCALED if other in one.found and len(one.found) > 1]
+    parts += [differences(one.found, other) for other in AGAINST if other in one.found and len(one.found) > 1]
+    parts += [against_scaled(one.found, other) for other in SCALED if other in one.found and len(one.found) > 1]
     if one.referee is not None:
         parts += [judged(one), scoring(*one.referee)]
     parts += [noise(one), humans(one)]
@@ -165,26 +165,30 @@ def seconds(one: Section, recipe: str) -> float:
     return own + (seconds(one, "plain") if RECIPES[recipe].reference else 0.0)
 
 
-def differences(one: Section, other: str) -> str:
+def differences(found: Mapping[str, Measurements], other: str) -> str:
     """Paired differences of all recipes to one, raw and scaled."""
     scaled = ("shift_ece", "nll")
     columns = [*COLUMNS.values(), *(f"{COLUMNS[key]}, both + T" for key in scaled)]
     rows = []
-    for recipe, runs in one.found.items():
+    for recipe, runs in found.items():
         if recipe != other:
-            cells = [signed(key, runs.difference(one.found[other], key, "raw")) for key in COLUMNS]
-            cells += [signed(key, runs.difference(one.found[other], key, "scaled")) for key in scaled]
+            cells = [signed(key, runs.difference(found[other], key, "raw")) for key in COLUMNS]
+            cells += [signed(key, runs.difference(found[other], key, "scaled")) for key in scaled]
             rows.append([runs.label, *cells])
-    return f"Minus {one.found[other].label}, the same seeds:\n\n" + table(["", *columns], rows)
+    return f"Minus {found[other].label}, the same seeds:\n\n" + table(["", *columns], rows)
 
 
-def against_scaled(one: Section, other: str) -> str:
+def with_temperature(runs: Measurements) -> Measurements:
+    """Return what a recipe reaches after a temperature, in the place of what it reaches as it comes."""
+    return Measurements(f"{runs.label} + T", {seed: (scaled, scaled) for seed, (_, scaled) in runs.by_seed.items()})
+
+
+def against_scaled(found: Mapping[str, Measurements], other: str) -> str:
     """Paired differences of all recipes as they come to one that has a temperature."""
-    pairs = {seed: (scaled, scaled) for seed, (_, scaled) in one.found[other].by_seed.items()}
-    theirs = Measurements(f"{one.found[other].label} + T", pairs)
+    theirs = with_temperature(found[other])
     rows = [
         [runs.label, *(signed(key, runs.difference(theirs, key, "raw")) for key in COLUMNS)]
-        for recipe, runs in one.found.items()
+        for recipe, runs in found.items()
         if recipe != other
     ]
     return f"As they come, minus {theirs.label}:\n\n" + table(["", *COLUMNS.values()], rows)
