@@ -1,8 +1,8 @@
 r"""Is AR-AdaLS by running levels, alone and with mixup, better than what else costs one training? One page of answers.
 
 Usage: robcal compare cifar10-running --data cifar10:PATH --cache runs/study --out docs/evidence/running
-       python benchmarks/training.py --train 512 --epochs 13 --also mixup ar-adals+mixup \
-         --json docs/evidence/running/times.json
+       python benchmarks/training.py --train 1280 --val 1024 --epochs 11 --precision bf16 \
+         --also mixup ar-adals+mixup --json docs/evidence/running/times.json
        python benchmarks/running_levels.py --data cifar10:PATH --cache runs/study
 
 The comparison trains and measures, and writes every number; this reads the same runs, decides each clause of the target
@@ -35,9 +35,12 @@ from turns import median_interval
 from wide.report import COLUMNS, against_scaled, differences, short, signed, table, with_temperature
 
 PAGE = Path("docs/evidence/running-levels.md")
-COMPOSED, RUNNING = "Running levels, mixup", "Running levels"
+RUNNING, COMPOSED = "Running levels", ("Running levels, mixup", "Running levels, mixup, own alpha")
 #: Labels of the comparison → names of the contenders of benchmarks/training.py.
-TIMED = {RUNNING: "AR-AdaLS, running levels", "AdaLS": "AdaLS", "Mixup": "mixup", COMPOSED: "ar-adals+mixup"}
+TIMED = {
+    **{RUNNING: "AR-AdaLS, running levels", "AdaLS": "AdaLS", "Mixup": "mixup"},
+    **dict.fromkeys(COMPOSED, "ar-adals+mixup"),
+}
 
 
 class Clause(NamedTuple):
@@ -74,8 +77,9 @@ def main() -> None:
     plan = load_plan(options.plan, recipe={"data": options.data})
     work = plan_work(plan, options.cache, cache=options.cache, overwrite=True)
     found = by_referee(work)
-    times = ratios(load_json(options.times, "the times")) if options.times.exists() else None
-    clauses = clauses_of(found, times)
+    times = ratios(load_json(options.times, "the times")) if options.times.exists() else {}
+    clauses = {label: composed_clauses(found, label, times) for label in COMPOSED}
+    clauses[RUNNING] = running_clauses(found)
     with replacing(options.out) as temporary:
         temporary.write_text(page(work, found, clauses, times), encoding="utf-8")
     save_json(numbers(found, clauses, times), options.out.with_suffix(".json"))
@@ -103,28 +107,33 @@ def ratios(times: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Esti
     return made
 
 
-def clauses_of(found: Mapping[str, Measurements], times: Mapping[str, Estimate] | None) -> list[Clause]:
-    """List what was to be shown."""
-    ours, alone = found[COMPOSED], found[RUNNING]
-    plain, mixup, one_level = found["Plain"], found["Mixup"], found["AdaLS"]
+def composed_clauses(found: Mapping[str, Measurements], label: str, times: Mapping[str, Estimate]) -> list[Clause]:
+    """List what was to be shown of a composed recipe."""
+    ours, plain, mixup = found[label], found["Plain"], found["Mixup"]
+    scaled = (with_temperature(plain), with_temperature(mixup))
+    return [
+        *([Clause("time at most 1.1 x plain's", times[label], 1.1, "time")] if label in times else []),
+        Clause("accuracy not below Plain", known(plain.difference(ours, "accuracy", "raw")), 0.0, "accuracy"),
+        Clause("ECE at most .02", known(ours.estimate("ece", "raw")), 0.02, "ece"),
+        *(below(ours, other, metric) for other in scaled for metric in ("shift_ece", "shift_nll")),
+        *(below(ours, other, "aurc") for other in (plain, mixup)),
+        below(ours, scaled[1], "nll", 0.01),
+    ]
 
-    def below(runs: Measurements, other: Measurements, metric: str, name: str, bound: float = 0.0) -> Clause:
-        than = f"{COLUMNS[metric]} of {name} " + (f"within {bound:g} of" if bound else "below") + f" {other.label}"
-        return Clause(than, known(runs.difference(other, metric, "raw")), bound, metric)
 
-    both, made = f"{COMPOSED.lower()}", list[Clause]()
-    if times is not None:
-        made.append(Clause(f"training time of {both} at most 1.1 × plain's", times[COMPOSED], 1.1, "times"))
-    made.append(
-        Clause(f"accuracy of {both} not below plain's (plain − it)",
-               known(plain.difference(ours, "accuracy", "raw")), 0.0, "accuracy")
-    )  # fmt: skip
-    made.append(Clause(f"ECE of {both} at most .02", known(ours.estimate("ece", "raw")), 0.02, "ece"))
-    for other in (with_temperature(plain), with_temperature(mixup)):
-        made += [below(ours, other, metric, both) for metric in ("shift_ece", "shift_nll")]
-    made += [below(ours, other, "aurc", both) for other in (plain, mixup)]
-    made.append(below(ours, with_temperature(mixup), "nll", both, 0.01))
-    return [*made, *(below(alone, one_level, metric, RUNNING.lower()) for metric in ("nll", "aurc"))]
+def running_clauses(found: Mapping[str, Measurements]) -> list[Clause]:
+    """List what was to be shown of running levels alone, and what their being the default rests on."""
+    metrics = ("nll", "aurc", "ece", "shift_ece", "shift_nll")
+    against = [found[label] for label in ("AdaLS", "Random levels", "Levels by margin") if label in found]
+    return [below(found[RUNNING], other, metric) for other in against for metric in metrics]
+
+
+def below(runs: Measurements, other: Measurements, metric: str, bound: float = 0.0) -> Clause:
+    """State that a figure lies below another's, or above it by less than the bound."""
+    than = f"within {bound:g} of" if bound else "below"
+    return Clause(
+        f"{COLUMNS[metric]} {than} {other.label}", known(runs.difference(other, metric, "raw")), bound, metric
+    )
 
 
 def known(estimate: Estimate | None) -> Estimate:
@@ -134,21 +143,26 @@ def known(estimate: Estimate | None) -> Estimate:
 
 
 def page(
-    work: Work, found: Mapping[str, Measurements], clauses: Sequence[Clause], times: Mapping[str, Estimate] | None
+    work: Work,
+    found: Mapping[str, Measurements],
+    clauses: Mapping[str, Sequence[Clause]],
+    times: Mapping[str, Estimate],
 ) -> str:
     """Write the page."""
-    verdicts = [one.verdict() for one in clauses]
-    counts = ", ".join(f"{verdicts.count(one)} {one}" for one in ("met", "not met", "not resolved"))
-    head = [
-        "# Running levels, alone and with mixup",
-        f"Of {len(clauses)} clauses of the target {counts}, each by its 95% interval.",
-        told(clauses) + set_up(work),
-    ]
     pairs = [
         *(differences(found, other) for other in work.plan.reference),
         *(against_scaled(found, other) for other in ("Plain", "Mixup")),
     ]
-    return "\n\n".join(head) + "\n" + "\n".join([means(found, times), *pairs, judged(found, work.plan.score_limit)])
+    parts = [
+        "# Running levels, alone and with mixup\n",
+        "Differences as they come, the first minus the second, with 95% intervals; of the accuracy the reverse.\n",
+        *(told(label, some) for label, some in clauses.items()),
+        set_up(work),
+        means(found, times),
+        *pairs,
+        judged(found, work.plan.score_limit),
+    ]
+    return "\n".join(parts)
 
 
 def set_up(work: Work) -> str:
@@ -184,21 +198,23 @@ def chosen(work: Work) -> list[str]:
     return told_of
 
 
-def told(clauses: Sequence[Clause]) -> str:
-    """Write the clauses with their figures."""
-    rows = [[one.text, figure(one), f"**{one.verdict()}**"] for one in clauses]
-    return table(["", "measured (95%)", ""], rows)
+def told(label: str, clauses: Sequence[Clause]) -> str:
+    """Write clauses with their figures and verdicts."""
+    verdicts = [one.verdict() for one in clauses]
+    counts = ", ".join(f"{verdicts.count(one)} {one}" for one in ("met", "not met", "not resolved"))
+    rows = [[one.text, figure(one), verdict] for one, verdict in zip(clauses, verdicts, strict=True)]
+    return f"{label}: {counts}.\n\n" + table(["", "measured", ""], rows)
 
 
 def figure(clause: Clause) -> str:
     """Write what is bounded, with its interval."""
-    if clause.bound == 0 or clause.text.startswith("NLL"):
-        return signed(clause.metric, clause.value).replace("**", "")
     value = clause.value
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    if clause.metric == "time" or clause.text.startswith("ECE at most"):
+        return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    return signed(clause.metric, value).replace("**", "")
 
 
-def means(found: Mapping[str, Measurements], times: Mapping[str, Estimate] | None) -> str:
+def means(found: Mapping[str, Measurements], times: Mapping[str, Estimate]) -> str:
     """Means over seeds, as they come and after a temperature."""
     floors = found["Plain"].floors("scaled")
     heads = [
@@ -210,7 +226,7 @@ def means(found: Mapping[str, Measurements], times: Mapping[str, Estimate] | Non
         cells = [str(len(runs.by_seed)), *(short(key, runs.estimate(key, "raw")) for key in COLUMNS)]
         cells += [short(key, runs.estimate(key, "scaled")) for key in scaled]
         cells.append(f"{np.mean([pair[1].temperature for pair in runs.by_seed.values()]):.2f}")
-        cells.append(f"{times[label].value:.2f}" if times and label in times else "1" if label == "Plain" else "")
+        cells.append(f"{times[label].value:.2f}" if label in times else "1" if label == "Plain" else "")
         rows.append([label, *cells])
     return table(["", "seeds", *heads, *(f"{COLUMNS[key]}, + T" for key in scaled), "T", "time ×"], rows)
 
@@ -231,11 +247,13 @@ def judged(found: Mapping[str, Measurements], limit: int | None) -> str:
 
 
 def numbers(
-    found: Mapping[str, Measurements], clauses: Sequence[Clause], times: Mapping[str, Estimate] | None
+    found: Mapping[str, Measurements], clauses: Mapping[str, Sequence[Clause]], times: Mapping[str, Estimate]
 ) -> dict[str, object]:
     """Return the numbers of the page that results.json of the comparison does not hold."""
     return {
-        "clauses": [{**one._asdict(), "verdict": one.verdict()} for one in clauses],
+        "clauses": {
+            label: [{**one._asdict(), "verdict": one.verdict()} for one in some] for label, some in clauses.items()
+        },
         "times": times,
         "gap by level of the referee": {
             label: {seed: [pair[k].levels["gap"] for k in (0, 1)] for seed, pair in runs.by_seed.items()}

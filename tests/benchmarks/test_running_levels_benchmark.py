@@ -1,0 +1,73 @@
+"""benchmarks/running_levels.py: clauses are decided by their intervals, and the preset has the rows they are about."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robcal.base.types import Estimate
+from robcal.calibration.replicates import Replicated
+from robcal.comparison.outcomes import Outcome
+from robcal.comparison.plan_file import load_plan
+from robcal.comparison.summary import Measurements
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+if not FOLDER.is_dir():
+    pytest.skip("benchmarks are not in the wheel", allow_module_level=True)
+sys.path.insert(0, str(FOLDER))
+import running_levels  # noqa: E402
+
+NAMES = ("accuracy", "ece", "ece_corrected", "nll", "aurc", "shift_ece", "shift_ece_corrected", "shift_nll")
+
+
+def measured(label, raw, scaled=None):
+    """Three seeds whose every figure is about `raw`, and about `scaled` after a temperature."""
+
+    def outcome(level, seed):
+        values = {name: Replicated(level + 1e-4 * seed, np.full(9, level)) for name in NAMES}
+        return Outcome(values, {}, {})
+
+    both = (raw, raw if scaled is None else scaled)
+    return Measurements(label, {seed: tuple(outcome(level, seed) for level in both) for seed in range(3)})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.5, 1.0, "met"), (1.1, 2.0, "not met"), (0.9, 1.1, "not resolved"), (None, None, "not resolved")],
+)
+def test_a_clause_is_decided_by_its_whole_interval(low, high, verdict):
+    assert running_levels.Clause("", Estimate(1.0, low, high), 1.0, "time").verdict() == verdict
+
+
+def test_clauses_say_on_which_side_the_figures_lie():
+    """Every figure of ours is .3, of plain .4 (scaled .2), of mixup .35 (scaled .295): lower is said to be met."""
+    label = running_levels.COMPOSED[0]
+    found = {
+        label: measured(label, 0.3),
+        "Plain": measured("Plain", 0.4, 0.2),
+        "Mixup": measured("Mixup", 0.35, 0.295),
+    }
+    seconds = {"plain": [1.0, 1.0], **{name: [1.05, 1.05] for name in running_levels.TIMED.values()}}
+    times = running_levels.ratios({"seconds": seconds})
+    clauses = running_levels.composed_clauses(found, label, times)
+    assert {one.text: one.verdict() for one in clauses} == {
+        "time at most 1.1 x plain's": "met",
+        "accuracy not below Plain": "not met",
+        "ECE at most .02": "not met",
+        "ECE shift below Plain + T": "not met",
+        "NLL shift below Plain + T": "not met",
+        "ECE shift below Mixup + T": "not met",
+        "NLL shift below Mixup + T": "not met",
+        "AURC below Plain": "met",
+        "AURC below Mixup": "met",
+        "NLL within 0.01 of Mixup + T": "met",
+    }
+    assert f"{label}: 4 met, 6 not met, 0 not resolved." in running_levels.told(label, clauses)
+
+
+def test_the_preset_has_the_rows_that_the_page_is_about():
+    plan = load_plan("cifar10-running", recipe={"data": "digits"})
+    wanted = {running_levels.RUNNING, *running_levels.COMPOSED, *plan.reference, "Plain", "AdaLS", "Mixup"}
+    assert wanted <= set(plan.labels)
+    assert len(plan.seeds) >= 5
