@@ -51,7 +51,7 @@ def test_the_table_is_that_of_the_processes_of_this_machine(tmp_path, monkeypatc
         told[name] = capsys.readouterr()
     here, jobs = (tmp_path / "here", tmp_path / "jobs")
     assert without_times(load_json(here / "results.json", "")) == without_times(load_json(jobs / "results.json", ""))
-    assert "the training loss became" in json.dumps(load_json(jobs / "results.json", "")["missing"])
+    assert "the training loss became" in json.dumps(load_json(jobs / "results.json", "")["study"]["missing"])
     assert told["here"].err == told["jobs"].err  # failures are told alike
     for name in ("runs", "table.csv"):
         assert (here / name).exists() == (jobs / name).exists()

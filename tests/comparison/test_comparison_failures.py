@@ -11,8 +11,8 @@ import pytest
 from robcal.base.checks import InputError
 from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
-from robcal.comparison.cost import cost_ratios
 from robcal.comparison.tasks import Place
+from robcal.report.costs import cost_ratios
 
 pytestmark = [
     pytest.mark.slow,

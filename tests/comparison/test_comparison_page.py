@@ -11,9 +11,10 @@ import pytest
 
 from robcal.base.types import Missing
 from robcal.commands.cli import main
-from robcal.comparison import comparison_html, load_comparison, text_tables
-from robcal.comparison.tables import difference_grids, level_grids, main_grids
+from robcal.comparison import load_comparison, text_tables
+from robcal.report import render_html
 from robcal.report.formatting import metric
+from robcal.report.study_tables import difference_grids, level_grids, main_grids
 
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
 
@@ -50,12 +51,12 @@ def many(record):
 
 @pytest.fixture(scope="module")
 def page(record):
-    return comparison_html(record)
+    return render_html(record)
 
 
 @pytest.fixture(scope="module")
 def large(many):
-    return comparison_html(many)
+    return render_html(many)
 
 
 class Shape(HTMLParser):

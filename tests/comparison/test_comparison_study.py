@@ -27,7 +27,6 @@ from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.commands.cli import main
 from robcal.comparison import (
     compare,
-    comparison_html,
     csv_rows,
     load_comparison,
     markdown_tables,
@@ -37,6 +36,7 @@ from robcal.comparison import (
 from robcal.comparison.tasks import Place, Work, seed_of_run
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
+from robcal.report import render_html
 from robcal.runs.directory import load_model, open_run
 
 pytestmark = [
@@ -329,7 +329,7 @@ def test_tables_show_what_the_json_holds(record, out, capsys):
 
 
 def test_the_report_names_the_labels_and_is_made_again_from_the_numbers(record, page):
-    assert comparison_html(record) == page
+    assert render_html(record) == page
     assert "Reliability diagram of AR-AdaLS" in page
     for label in ("Plain", "AR-AdaLS", "Deep", "Smooth &lt;b&gt;"):
         assert label in page

@@ -12,7 +12,7 @@ from robcal.comparison.outcomes import Evidence, Outcome, outcome
 from robcal.comparison.plan import Target
 from robcal.comparison.study import _level_values, _stable
 from robcal.comparison.summary import Measurements, decide, marks
-from robcal.comparison.tables import level_means
+from robcal.report.study_tables import level_means
 
 STILL = np.zeros(50)
 

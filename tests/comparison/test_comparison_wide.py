@@ -16,11 +16,11 @@ from robcal.base.levels import assign_levels
 from robcal.base.storage import load_predictions, load_scores
 from robcal.commands.cli import main
 from robcal.comparison import compare, load_comparison, load_plan, parse_plan, text_tables
-from robcal.comparison.cost import cost_ratios
 from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import Features, shift_table
+from robcal.report.costs import cost_ratios
 from robcal.runs.directory import load_model, open_run
 
 pytestmark = [

@@ -7,7 +7,7 @@ import pytest
 
 from robcal.base.storage import load_results, save_results
 from robcal.comparison import load_comparison, markdown_tables
-from robcal.comparison.figure import figure_svg
+from robcal.report.study_figures import figure_svg
 
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence"
 COMPARED = [file.parent for file in sorted(EVIDENCE.glob("*/results.json")) if (file.parent / "table.md").exists()]

@@ -7,10 +7,10 @@ import pytest
 
 from robcal.base.types import MethodResult, Results, Study
 from robcal.commands.cli import main
-from robcal.comparison.tables import notes
 from robcal.data import READERS
 from robcal.data.npz import LAYOUTS, PARTS
 from robcal.data.pictures import FORMATS
+from robcal.report.study_tables import notes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

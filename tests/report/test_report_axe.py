@@ -10,7 +10,7 @@ import pytest
 from browser import BROWSER, run_around
 from report_samples import full, levelled
 
-from robcal.comparison import comparison_html, load_comparison
+from robcal.comparison import load_comparison
 from robcal.report import render_html
 
 AXE = Path(__file__).with_name("node_modules") / "axe-core/axe.min.js"
@@ -51,7 +51,7 @@ def checked(tmp_path_factory):
     pages = {
         "audit": render_html(levelled()),
         "report": render_html(full(3)),
-        "comparison": comparison_html(load_comparison(EVIDENCE)),
+        "comparison": render_html(load_comparison(EVIDENCE)),
     }
     frames = {f"{name}-{theme}": (prepared(page, theme), 1200) for name, page in pages.items() for theme in THEMES}
     return run_around(frames, CHECK, tmp_path_factory.mktemp("axe"))[0]

@@ -12,7 +12,7 @@ from browser import BROWSER, FLAGS, run_around
 from report_samples import HOSTILE, audit, full, hostile, levelled
 
 from robcal.base.types import WrongExample
-from robcal.comparison import comparison_html, load_comparison
+from robcal.comparison import load_comparison
 from robcal.report import render_html
 from robcal.report.formatting import clean_text
 from robcal.report.palette import theme_colours
@@ -80,7 +80,7 @@ pytestmark = [
 @cache
 def source(name):
     if name == "comparison":
-        return comparison_html(load_comparison(EVIDENCE))
+        return render_html(load_comparison(EVIDENCE))
     return render_html(RESULTS[name]())
 
 

@@ -10,7 +10,7 @@ from robcal.base.metrics import mean_of
 from robcal.base.types import VARIANTS
 
 #: What results.json of a comparison held of each label beside its figures, and now holds as `Training`.
-_TRAINING = ("method", "members", "settings", "runs", "seconds", "inference_seconds", "hard_seeds")
+_TRAINING = ("method", "members", "settings", "runs", "seconds", "inference_seconds")
 _STUDY = ("plan", "plan_digest", "tuning", "targets", "coverages", "ood", "missing", "warnings")
 
 

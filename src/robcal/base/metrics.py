@@ -98,6 +98,13 @@ METRIC_LIST: Mapping[str, Metric] = {
     "ood_fpr95": Metric("OOD FPR95", "OOD FPR95", "share of OOD inputs accepted where 95% of the test examples are"),
 }
 
+#: Out-of-distribution detection by the confidence.
+OOD_METRICS = ("ood_auroc", "ood_aupr", "ood_fpr95")
+#: What a comparison measures, in the order in which its tables show it; its targets may name these.
+OUTCOMES = (
+    "accuracy", "nll", "brier", "aurc", "ece", "ece_corrected", "level_ece", "level_ece_corrected", "shift_ece",
+    "shift_ece_corrected", "shift_accuracy", "shift_nll", *OOD_METRICS,
+)  # fmt: skip
 #: Calibration errors → the metric whose differences stand for theirs, because noise biases what is measured.
 CORRECTED: Mapping[str, str] = {name: f"{name}_corrected" for name in ("ece", "level_ece", "shift_ece")}
 

@@ -395,7 +395,6 @@ class Training:
         temperatures: for each seed the temperature that was fitted on validation data.
         seconds: for each seed the seconds of training, with the reference models.
         inference_seconds: for each seed the seconds in which it predicts the test split; NaN where not timed.
-        hard_seeds: seeds at which it was trained on hard labels, though its method smooths.
     """
 
     method: str
@@ -405,7 +404,6 @@ class Training:
     temperatures: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     inference_seconds: tuple[float, ...] = ()
-    hard_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -76,16 +76,16 @@ def compare(
         load_plan,
         plan_work,
         text_tables,
-        write_comparison_report,
         write_tables,
     )
+    from robcal.report import write_report
 
     admit_factories(factory)
     if what.endswith(".json"):
         results = load_comparison(Path(what))
         write_tables(results, out)
         if report:
-            write_comparison_report(results, out / "report.html", overwrite=True)
+            write_report(results, out / "report.html", overwrite=True)
         if json:
             show_json(results)
         else:

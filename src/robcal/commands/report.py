@@ -44,10 +44,10 @@ def report(
     """
     from robcal.base.progress import open_reporter
     from robcal.base.storage import load_results
-    from robcal.comparison import text_tables, write_comparison_report
+    from robcal.comparison import text_tables
     from robcal.report import text_table, write_report
     from robcal.report.flat import wrong_of_results
-    from robcal.report.page import write_page
+    from robcal.report.render import write_page
     from robcal.report.text import findings_text, table_text
     from robcal.results.collect import report_runs
 
@@ -67,7 +67,7 @@ def report(
     else:
         with open_reporter(quiet=quiet) as reporter:
             results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
-    files = [(write_report if results.study is None else write_comparison_report)(results, out, overwrite=overwrite)]
+    files = [write_report(results, out, overwrite=overwrite)]
     if worst is not None:
         files.insert(0, write_page(lambda: wrong_of_results(results), worst, overwrite=True))
     if json:

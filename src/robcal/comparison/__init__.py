@@ -10,16 +10,14 @@ Example:
     'Plain'
 """
 
-from robcal.comparison.page import comparison_html, write_comparison_report
 from robcal.comparison.plan import Plan
 from robcal.comparison.plan_file import load_plan, parse_plan, preset_names
-from robcal.comparison.study import compare, plan_work
-from robcal.comparison.table import csv_rows, load_comparison, markdown_tables, text_tables, write_tables
+from robcal.comparison.study import compare, load_comparison, plan_work
+from robcal.report.study_text import csv_rows, markdown_tables, text_tables, write_tables
 
 __all__ = [
     "Plan",
     "compare",
-    "comparison_html",
     "csv_rows",
     "load_comparison",
     "load_plan",
@@ -28,6 +26,5 @@ __all__ = [
     "plan_work",
     "preset_names",
     "text_tables",
-    "write_comparison_report",
     "write_tables",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
-from robcal.base.metrics import CORRECTED
+from robcal.base.metrics import CORRECTED, OOD_METRICS
 from robcal.base.types import Float32Array
 from robcal.calibration.corrected import calibration_noise_floor
 from robcal.calibration.ood import OodRanking
@@ -42,7 +42,7 @@ _LEVEL = ("ece", "gap", "accuracy")
 #: Shares of the test examples at which the risk-coverage curve is kept.
 COVERAGES = tuple(number / 20 for number in range(1, 21))
 #: Outcome → field of OodMetrics; out-of-distribution inputs are the positives of the precision and recall.
-OOD = {"ood_auroc": "auroc", "ood_aupr": "aupr_out", "ood_fpr95": "fpr95"}
+OOD = dict(zip(OOD_METRICS, ("auroc", "aupr_out", "fpr95"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Outcome:
     """Numbers of one entry, raw or after temperature scaling.
 
     Attributes:
-        metrics: outcome → value and replicates: `plan.MEASURED`, "gap", and "ood_auroc:NAME" … of each OOD set.
+        metrics: outcome → value and replicates: `OUTCOMES`, "gap", and "ood_auroc:NAME" … of each OOD set.
         levels: metric → (R,) per robustness level; empty without levels.
         cells: metric → (C,) per corruption and severity; empty without shift.
         temperature: T; 1 where raw.

@@ -12,14 +12,6 @@ from robcal.base.storage import digest_of
 from robcal.methods import method_options
 from robcal.training.settings import TrainSettings
 
-#: Outcomes that targets may name, in the order in which tables show them: keys of `robcal.base.metrics.METRIC_LIST`.
-MEASURED = (
-    "accuracy", "nll", "brier", "aurc", "ece", "ece_corrected", "level_ece", "level_ece_corrected", "shift_ece",
-    "shift_ece_corrected", "shift_accuracy", "shift_nll", "ood_auroc", "ood_aupr", "ood_fpr95",
-)  # fmt: skip
-#: The same with what results of older versions hold too.
-OUTCOMES = (*MEASURED[:6], "ece_debiased", *MEASURED[6:])
-
 
 @dataclass(frozen=True)
 class MethodPlan:
@@ -61,7 +53,7 @@ class Target:
 
     Attributes:
         name: what tables call it.
-        metric: one of `MEASURED`.
+        metric: one of `robcal.base.metrics.OUTCOMES`.
         method: label.
         against: labels, one statement each.
         kind: "below", "half" or "within".

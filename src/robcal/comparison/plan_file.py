@@ -26,7 +26,8 @@ from typing import Any
 
 from robcal.base.checks import MOST_NETWORKS, InputError, check_choice, refuse
 from robcal.base.files import reading
-from robcal.comparison.plan import MEASURED, EnsemblePlan, MethodPlan, Plan, Target
+from robcal.base.metrics import OUTCOMES
+from robcal.comparison.plan import EnsemblePlan, MethodPlan, Plan, Target
 from robcal.data.corrupted import READERS as CORRUPTED_READERS
 from robcal.methods import METHODS, method_options
 from robcal.training.settings import TrainSettings
@@ -216,7 +217,7 @@ def _target(table: Mapping[str, Any], number: int) -> Target:
     }  # fmt: skip
     listed = {**table, "against": [against]} if isinstance(against, str) else table
     values = _take(listed, where, kinds, required=("name", "metric", "method", "against"))
-    check_choice(values["metric"], MEASURED, f"{where}metric")
+    check_choice(values["metric"], OUTCOMES, f"{where}metric")
     check_choice(values.get("kind", "below"), TARGET_KINDS, f"{where}kind")
     if values.get("kind") == "within" and values.get("margin", 0) <= 0:
         refuse(

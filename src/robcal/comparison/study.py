@@ -14,10 +14,11 @@ import numpy as np
 
 from robcal.base.checks import refuse
 from robcal.base.encoding import plain
+from robcal.base.files import reading
 from robcal.base.jobs import Failure, Workers, available_cores, run_tasks
-from robcal.base.metrics import CORRECTED, mean_of
+from robcal.base.metrics import CORRECTED, OUTCOMES, mean_of
 from robcal.base.progress import SILENT, Reporter, parts_of
-from robcal.base.storage import load_json, provenance, save_results
+from robcal.base.storage import load_json, load_results, provenance, save_results
 from robcal.base.types import (
     VARIANTS,
     Estimate,
@@ -44,14 +45,14 @@ from robcal.comparison.outcomes import (
     outcomes_of,
     seconds,
 )
-from robcal.comparison.page import write_comparison_report
-from robcal.comparison.plan import MEASURED, Plan
+from robcal.comparison.plan import Plan
 from robcal.comparison.summary import Measurements, decide, marks
-from robcal.comparison.table import write_tables
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
+from robcal.report import write_report
+from robcal.report.study_text import text_tables, write_tables
 from robcal.results.collect import fidelity_of, rounded, shift_cells
 from robcal.runs.directory import open_run
-from robcal.runs.hard_labels import labels_stayed_hard
+from robcal.runs.hard_labels import labels_stayed_hard, remarks_on
 
 
 def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bool = False) -> Work:
@@ -83,6 +84,21 @@ def plan_work(plan: Plan, out: Path, *, cache: Path | None = None, overwrite: bo
         source = shift_images(settings, ShiftPlan(plan.shift_limit, plan.shift), place).source
         kinds = () if source.stored else source.kinds
     return Work(plan, place, kinds=kinds, overwrite=overwrite)
+
+
+def load_comparison(path: Path) -> Results:
+    """Read results.json of a comparison.
+
+    Raises:
+        InputError: if the file is missing or is of another kind.
+    """
+    results = load_results(path)
+    if results.study is None:
+        fix = "Name the results.json of a comparison, or make one: robcal compare FILE.toml --out DIR"
+        refuse(f"{path} is no comparison", "it must be results.json of `robcal compare`", fix)
+    with reading(path, "the results of a comparison", fix="Start `robcal compare` again: finished work is kept"):
+        text_tables(results)  # whatever lacks is found before anything is written
+    return results
 
 
 def compare(
@@ -137,7 +153,7 @@ def compare(
     save_results(made, out / "results.json")
     write_tables(made, out)
     if report:
-        write_comparison_report(made, out / "report.html", overwrite=True)
+        write_report(made, out / "report.html", overwrite=True)
     return made
 
 
@@ -217,7 +233,7 @@ def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Mis
     shifted = None if work.shift is None else shift_images(plan.plain(plan.seeds[0]), work.shift, work.place)
     cells = () if shifted is None else shifted.cells
     marked = {
-        variant: {metric: marks(found, metric, variant) for metric in _metrics(plan) if metric in MEASURED}
+        variant: {metric: marks(found, metric, variant) for metric in _metrics(plan) if metric in OUTCOMES}
         for variant in VARIANTS
     }
     stable, methods = _stability(work, found), []
@@ -230,6 +246,7 @@ def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Mis
             dataclasses.replace(
                 raw, scaled=scaled, training=_training(work, found[label], missing), reliability=shown.reliability,
                 levels=shown.levels, trends=shown.trends, history=shown.history, gallery=shown.gallery,
+                remarks=_remarks(work, found[label]),
             )
         )  # fmt: skip
     return Results(
@@ -306,7 +323,6 @@ def _training(work: Work, found: Measurements, missing: Sequence[Missing]) -> Tr
         inference_seconds=tuple(
             math.nan if entry.seed in untimed else inference_seconds(entry, work.place) for entry in entries
         ),
-        hard_seeds=tuple(entry.seed for entry in entries if _stayed_hard(entry, work.place)),
     )
 
 
@@ -387,9 +403,12 @@ def _tuning(work: Work, found: Mapping[str, Measurements]) -> list[dict[str, Any
     return records
 
 
-def _stayed_hard(entry: Entry, place: Place) -> bool:
-    """Whether every run of an entry was trained on hard labels, though its method smooths."""
-    return all(labels_stayed_hard(open_run(place.of(choice.settings())).history()) for choice in entry.members)
+def _remarks(work: Work, found: Measurements) -> tuple[str, ...]:
+    """What a reader must know of a label's runs: at which seeds none of them smoothed, though its method does."""
+    entries = [one for one in work.entries if one.label == found.label and one.seed in found.by_seed]
+    runs = {entry.seed: [open_run(work.place.of(choice.settings())) for choice in entry.members] for entry in entries}
+    hard = [seed for seed, made in runs.items() if all(labels_stayed_hard(run.history()) for run in made)]
+    return remarks_on(hard, tuple(runs))
 
 
 def _level_values(outcomes: Sequence[Outcome]) -> dict[str, SeedRows]:
@@ -414,4 +433,4 @@ def _known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
 
 def _metrics(plan: Plan) -> tuple[str, ...]:
     """What differences and tables hold: without out-of-distribution inputs none of their figures."""
-    return (*(metric for metric in MEASURED if metric not in OOD or plan.ood), "gap")
+    return (*(metric for metric in OUTCOMES if metric not in OOD or plan.ood), "gap")

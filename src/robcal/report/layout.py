@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from robcal.report.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,22 @@ class Download:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, sentences, and what belongs to them: tables, figures with their numbers, images, folded tables."""
+    """A heading, sentences, and what belongs to them: tables, figures with their numbers, images, folded tables.
+
+    `layout` is the style sheet's class of what holds the figures, `sheets` that of what holds `grids`; `more` are
+    further grids, folded away, each with its heading.
+    """
 
     key: str
     title: str
     lead: str = ""
     sentences: tuple[str, ...] = ()
-    panels: tuple[Panel, ...] = ()
+    panels: Sequence[Panel] = ()
     galleries: tuple[Gallery, ...] = ()
     tables: tuple[Numbers, ...] = ()
     folded: tuple[Numbers, ...] = ()
     download: Download | None = None
+    grids: Sequence[Grid] = ()
+    more: Sequence[tuple[str, Sequence[Grid]]] = ()
+    layout: str = "grid"
+    sheets: str = "pair"

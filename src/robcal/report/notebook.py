@@ -10,7 +10,7 @@ from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
 from robcal.report.layout import Numbers
 from robcal.report.next_steps import next_steps
-from robcal.report.page import environment
+from robcal.report.render import environment
 from robcal.report.row_tables import group_numbers, level_numbers, repair_numbers, worst_numbers
 from robcal.report.table import measured_metrics, metric_title
 

@@ -36,7 +36,7 @@ class Overall:
     seeds: Numbers | None
 
 
-def overall(results: Results) -> Overall:
+def overall_table(results: Results) -> Overall:
     """Return the over-all table of the page."""
     rows = table_rows(results)
     seeds = {method.name: method.seeds for method in results.methods}

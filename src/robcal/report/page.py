@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 import os
-import re
-from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from robcal.base.checks import check_output, refuse
-from robcal.base.files import replacing
+from robcal.base.checks import refuse
 from robcal.base.metrics import METRIC_LIST
 from robcal.base.types import Results
-from robcal.report import sections
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
-from robcal.report.glossary import terms_in
 from robcal.report.next_steps import next_steps
-from robcal.report.overall import overall, provenance_numbers
-from robcal.report.palette import theme_css
+from robcal.report.overall import overall_table, provenance_numbers
+from robcal.report.render import render_page, write_page
+from robcal.report.sections import all_sections
+from robcal.report.study_page import study_page
 from robcal.report.table import measured_metrics, metric_title
 from robcal.report.verdicts import remarks
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 
 def render_html(results: Results) -> str:
@@ -51,58 +40,20 @@ def render_html(results: Results) -> str:
         (True, False)
     """
     _check(results)
+    if results.study is not None:
+        return study_page(results)
+    measured = measured_metrics(results)
     return render_page(
-        "template.html.jinja",
         title=clean_text(results.title) or "Calibration report",
         subtitle=_subtitle(results),
         headline=headline(results),
         answer=(*answer(results), *(f"{remark}." for remark in remarks(results))),
         steps=next_steps(results),
-        overall=overall(results),
-        sections=sections.sections(results),
+        overall=overall_table(results),
+        sections=all_sections(results),
         notes=tuple(clean_text(note) for note in results.notes),
-        definitions=tuple(
-            (metric_title(name), METRIC_LIST[name].text) for name in measured_metrics(results) if name in METRIC_LIST
-        ),
+        definitions=[(metric_title(name), METRIC_LIST[name].text) for name in METRIC_LIST if name in measured],
         provenance=provenance_numbers(results),
-    )
-
-
-def render_page(template: str, **values: Any) -> str:
-    """Render a page with the theme, and a glossary of the words that it uses.
-
-    Args:
-        template: name of a template of this package that takes `theme`, `glossary` and `script` too.
-        values: everything else it takes.
-    """
-    page = environment().get_template(template)
-    draft = page.render(**values, theme="", glossary=(), script="")
-    words = re.sub(r"<style>.*?</style>|<[^>]*>", " ", draft, flags=re.DOTALL)
-    script = resources.files("robcal.report").joinpath("gallery.js").read_text("utf-8") if _FILTERS in draft else ""
-    return page.render(
-        **values,
-        theme=theme_css(),
-        glossary=terms_in(html.unescape(words)),
-        script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
-    )
-
-
-#: In the markup of a page whose galleries can be filtered; text of the results is escaped and cannot hold it.
-_FILTERS = '<form class="controls"'
-
-
-def environment() -> Environment:
-    """Return what renders the package's templates: everything is escaped, and a name without a value is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("robcal.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
     )
 
 
@@ -122,15 +73,6 @@ def write_report(results: Results, path: str | os.PathLike[str], *, overwrite: b
             shown; nothing is written then.
     """
     return write_page(lambda: render_html(results), path, overwrite=overwrite)
-
-
-def write_page(render: Callable[[], str], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write what `render` gives to `path`, whole or not at all; a path that is taken is refused before it is called."""
-    target = check_output(Path(path), overwrite=overwrite)
-    page = render()
-    with replacing(target) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
-    return target
 
 
 def _check(results: Results) -> None:

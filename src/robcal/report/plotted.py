@@ -20,6 +20,8 @@ CurveQuantity = Literal["val_ece", "val_accuracy", "val_nll", "train_loss"]
 ShiftQuantity = Literal["ece", "accuracy", "nll", "brier"]
 
 NAN = float("nan")
+#: What the parts of a box plot are.
+BOXES = "Box: middle half of the corruptions; bar: median; ring: mean; dots: outliers."
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ MAX_EPOCH_ROWS = 40
 MAX_GROUPS_DRAWN = 15
 
 
-def sections(results: Results) -> tuple[Section, ...]:
-    """Every section that has data, in reading order."""
-    makers: tuple[Callable[[Results], Section | None], ...] = (
+def all_sections(results: Results) -> tuple[Section, ...]:
+    """Return every section that has data, in reading order."""
+    return made_of(
+        results,
         reliability_section,
         levels_section,
         groups_section,
@@ -36,6 +37,10 @@ def sections(results: Results) -> tuple[Section, ...]:
         shift_section,
         fidelity_section,
     )
+
+
+def made_of(results: Results, *makers: Callable[[Results], Section | None]) -> tuple[Section, ...]:
+    """Return those sections that have data."""
     return tuple(section for make in makers if (section := make(results)) is not None)
 
 
@@ -92,9 +97,10 @@ def levels_section(results: Results) -> Section | None:
         ("gap", "Signed gap by level", "Confidence − accuracy"),
     ):
         series = plotted.level_series(results, quantity)  # type: ignore[arg-type]
-        for part, suffix, addition, legend in _parts(results, series):
+        for part, suffix, addition, legend in parts_of(results, series):
+            shown = [one for one in series if one.method in part]
             svg = figures.draw_series(
-                part, key=f"levels-{quantity}{suffix}", title=title + addition, y_label=label, x_label=x_label,
+                shown, key=f"levels-{quantity}{suffix}", title=title + addition, y_label=label, x_label=x_label,
                 ticks=ticks, second_ticks=below,
             )  # fmt: skip
             alone = sum(bool(method.levels) for method in results.methods) == 1  # the table of levels holds them
@@ -172,11 +178,12 @@ def training_section(results: Results) -> Section | None:
         ("val_accuracy", "Validation accuracy", True),
     ):
         series = plotted.curve_series(results, quantity)  # type: ignore[arg-type]
-        for part, suffix, addition, legend in _parts(results, series):
+        for part, suffix, addition, legend in parts_of(results, series):
+            shown = [one for one in series if one.method in part]
             key = f"training-{quantity.replace('_', '-')}{suffix}"
-            svg = figures.draw_curves(part, key=key, title=title + addition, y_label=title, percent=percent)
+            svg = figures.draw_curves(shown, key=key, title=title + addition, y_label=title, percent=percent)
             write = formatting.percent if percent else formatting.number
-            panels.append(Panel(title + addition, "", svg, legend, _curve_numbers(results, part, title, write)))
+            panels.append(Panel(title + addition, "", svg, legend, _curve_numbers(results, shown, title, write)))
     for quantity, what, label in (
         ("gap", "validation gap per level", "Confidence − accuracy"),
         ("epsilon", "label smoothing ε per level", "ε (used in the next epoch)"),
@@ -203,17 +210,12 @@ def shift_section(results: Results) -> Section | None:
         ("accuracy", "Accuracy by severity", "Accuracy", True),
     ):
         boxes = plotted.shift_boxes(results.methods, quantity)  # type: ignore[arg-type]
-        parts = plotted.side_by_side(sorted({box.method for box in boxes}), METHOD_COLOURS)
-        for number, part in enumerate(parts):
-            heading = title if len(parts) == 1 else f"{title}, part {number + 1} of {len(parts)}"
-            svg = figures.draw_boxes(
-                [box for box in boxes if box.method in part],
-                key=f"shift-{quantity}" + (f"-{number}" if number else ""), title=heading, y_label=label,
-                percent=percent,
-            )  # fmt: skip
-            subtitle = "Box: middle half of the corruptions; bar: median; ring: mean; dots: outliers."
+        for part, suffix, addition, legend in parts_of(results, boxes):
+            shown, heading = [box for box in boxes if box.method in part], title + addition
+            key = f"shift-{quantity}{suffix}"
+            svg = figures.draw_boxes(shown, key=key, title=heading, y_label=label, percent=percent)
             numbers = _shift_numbers(results, quantity, heading, percent, part)
-            panels.append(Panel(heading, subtitle, svg, legend_of(results, part), numbers))
+            panels.append(Panel(heading, plotted.BOXES, svg, legend, numbers))
     lead = "Corrupted test inputs. Every corruption and severity is measured on its own; nothing is pooled."
     floors = [
         f"{titles(results)[method.name]} {formatting.number(method.floors['shift_ece'], 3)}"
@@ -265,19 +267,14 @@ def _accuracy_panel(
     return Panel(name, "Accuracy and confidence by level.", svg, legend)
 
 
-def _parts(
-    results: Results, series: Sequence[plotted.Series]
-) -> Iterator[tuple[list[plotted.Series], str, str, tuple[LegendItem, ...]]]:
-    """Series of so many methods as have colours: with them a suffix of the key, one of the title, and the legend."""
-    parts = plotted.side_by_side(sorted({one.method for one in series}), METHOD_COLOURS)
+def parts_of(
+    results: Results, drawn: Sequence[plotted.Series | plotted.Box]
+) -> Iterator[tuple[tuple[int, ...], str, str, tuple[LegendItem, ...]]]:
+    """Yield positions of as many methods as have colours, a suffix of the key, one of the title, and the legend."""
+    parts = plotted.side_by_side(sorted({one.method for one in drawn}), METHOD_COLOURS)
     for number, part in enumerate(parts):
         addition = f", part {number + 1} of {len(parts)}" if len(parts) > 1 else ""
-        yield (
-            [one for one in series if one.method in part],
-            f"-{number}" if number else "",
-            addition,
-            legend_of(results, part),
-        )
+        yield part, f"-{number}" if number else "", addition, legend_of(results, part)
 
 
 def legend_of(results: Results, positions: Iterable[int]) -> tuple[LegendItem, ...]:

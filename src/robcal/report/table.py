@@ -146,7 +146,7 @@ def _legend(rows: Sequence[TableRow], columns: Sequence[str]) -> list[str]:
     return parts
 
 
-def _short_cell(row: TableRow, name: str, *, bold: str = "") -> str:
+def _short_cell(row: TableRow, name: str) -> str:
     """One cell of the short table: value, mark, and for the ECE its interval."""
     estimate = row.estimates.get(name)
     if estimate is None or math.isnan(estimate.value):
@@ -154,10 +154,7 @@ def _short_cell(row: TableRow, name: str, *, bold: str = "") -> str:
     wanted = estimate if name == SHORT_INTERVAL else Estimate(estimate.value)
     if row.kind == "difference":
         return formatting.with_interval(wanted, lambda value: formatting.difference(name, value))
-    mark = row.marks.get(name, "")
-    value = formatting.metric(name, estimate.value)
-    value = f"{bold}{value}{bold}" if mark == "best" and bold else value + {"best": "*", "tied": "~", "": ""}[mark]
-    value += "~" if mark == "tied" and bold and not value.endswith("~") else ""
+    value = formatting.metric(name, estimate.value) + {"best": "*", "tied": "~", "": ""}[row.marks.get(name, "")]
     ends = formatting.interval(wanted, lambda end: formatting.metric(name, end))
     return f"{value} {ends}".rstrip()
 

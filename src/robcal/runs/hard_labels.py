@@ -31,7 +31,16 @@ def hard_label_remarks(histories: Mapping[int, Sequence[EpochRow]]) -> tuple[str
     ('labels stayed hard: no level was found over-confident on validation data, so nothing was smoothed',)
     """
     hard = [seed for seed, history in histories.items() if labels_stayed_hard(history)]
+    return remarks_on(hard, tuple(histories))
+
+
+def remarks_on(hard: Sequence[int], seeds: Sequence[int]) -> tuple[str, ...]:
+    """Return the same, for the seeds at which labels stayed hard among all.
+
+    >>> remarks_on([1], (0, 1))[0].partition(":")[0]
+    'labels stayed hard at seed 1'
+    """
     if not hard:
         return ()
-    seeds = f" at seed{'s' if len(hard) > 1 else ''} {', '.join(map(str, hard))}" if len(hard) < len(histories) else ""
-    return (f"labels stayed hard{seeds}: {REASON}{' there' if seeds else ''}",)
+    where = f" at seed{'s' if len(hard) > 1 else ''} {', '.join(map(str, hard))}" if len(hard) < len(seeds) else ""
+    return (f"labels stayed hard{where}: {REASON}{' there' if where else ''}",)

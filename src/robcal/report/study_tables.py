@@ -1,4 +1,4 @@
-"""Results of a comparison → its tables and the lines below them; `table.py` and the page lay them out."""
+"""Results of a comparison → its tables and the lines below them; `study_text.py` and the page lay them out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from robcal.base.metrics import CORRECTED, mean_of, metric_of
+from robcal.base.metrics import CORRECTED, OOD_METRICS, OUTCOMES, mean_of, metric_of
 from robcal.base.types import FLOOR_NOTE, VARIANTS, Decision, Estimate, MethodResult, Results, Study, Variant
 from robcal.calibration.ranges import difference_within_range, within_range
-from robcal.comparison.cost import COSTS, NOTE, cost_ratios, reference_label
-from robcal.comparison.missing import HARD, MARK, hard_label_notes, hard_labels, lacking
-from robcal.comparison.outcomes import OOD
-from robcal.comparison.plan import OUTCOMES
 from robcal.report import formatting
+from robcal.report.costs import COSTS, NOTE, cost_ratios, reference_label
 from robcal.report.grid import Cell, Grid
+from robcal.report.lacking import HARD, MARK, lacking
 from robcal.report.verdicts import side
 
 TITLES: Mapping[Variant, str] = {"raw": "Without any post-hoc step", "scaled": "After temperature scaling"}
@@ -89,20 +87,22 @@ def all_grids(results: Results) -> Iterator[Grid]:
         yield from difference_grids(results, reference)
 
 
-def main_grids(results: Results) -> list[Grid]:
-    """Return every outcome of every label and its costs, raw and after temperature scaling."""
+def main_grids(results: Results, *, seconds: bool = True) -> list[Grid]:
+    """Return every outcome of every label and its costs, raw and after temperature scaling.
+
+    Args:
+        results: of a comparison.
+        seconds: with the seconds of training, too; a page has them elsewhere, and little room.
+    """
     ratios, made = cost_columns(results), []
     for variant in VARIANTS:
         shown = measured_outcomes(results, variant)
-        rows = [
-            (title_of(one, results), [*(_outcome(one.variant(variant), name) for name in shown), *_costs(one, ratios)])
-            for one in results.methods
-        ]
-        columns = [
-            *_columns(shown),
-            ("Seconds", "of training, mean over seeds"),
-            *((heading, "") for heading in ratios),
-        ]
+        rows = []
+        for one in results.methods:
+            cells = [_outcome(one.variant(variant), name) for name in shown]
+            rows.append((title_of(one, results), [*cells, *_costs(one, ratios)[0 if seconds else 1 :]]))
+        costs = [("Seconds", "of training, mean over seeds")] if seconds else []
+        columns = [*_columns(shown), *costs, *((heading, "") for heading in ratios)]
         made.append(Grid(TITLES[variant], columns, rows, brief=True))
     return made
 
@@ -127,9 +127,9 @@ def outside_grids(results: Results, name: str) -> list[Grid]:
     """Return the detection of one set of out-of-distribution inputs, raw and after temperature scaling."""
 
     def cells(one: MethodResult) -> list[Cell]:
-        return [_outcome(one, key, one.ood.get(name, {})) for key in OOD]
+        return [_outcome(one, key, one.ood.get(name, {})) for key in OOD_METRICS]
 
-    return _both(results, f"out-of-distribution inputs {name}", _columns(OOD), cells, brief=True)
+    return _both(results, f"out-of-distribution inputs {name}", _columns(OOD_METRICS), cells, brief=True)
 
 
 def level_grids(results: Results) -> list[Grid]:
@@ -228,7 +228,8 @@ def best_of(results: Results, metric: str, variant: Variant) -> tuple[str, list[
 def notes(results: Results) -> list[str]:
     """Say what to know of labels and data, and what the figures of shift, OOD inputs, costs and stability mean."""
     study = study_of(results)
-    lines = [*hard_label_notes(results), *_level_sources(results)]
+    lines = [f"{HARD} {one.title}: {remark}." for one in results.methods for remark in one.remarks]
+    lines += _level_sources(results)
     lines += [f"Data: {note}." for note in results.dataset.get("notes", ())]
     lines += [FLOOR_NOTE, _COMPARED] if study.corrected else []
     if "ece_debiased" in measured_outcomes(results, "raw"):
@@ -293,13 +294,14 @@ def title_of(method: MethodResult, results: Results) -> str:
     """Return the label, its number of seeds where others have more, and marks: it lacks some, or stayed plain."""
     most = max(len(one.seeds) for one in results.methods)
     few = "" if len(method.seeds) == most else f" ({len(method.seeds)} of {most} seeds)"
-    marks = [mark for mark, seeds in ((MARK, lacking(results, method.name)), (HARD, hard_labels(method))) if seeds]
+    marks = [mark for mark, has in ((MARK, lacking(results, method.name)), (HARD, method.remarks)) if has]
     return " ".join([f"{method.title}{few}", *marks])
 
 
 def measured_outcomes(results: Results, variant: Variant) -> list[str]:
     """Return the outcomes that any label has."""
-    return [name for name in OUTCOMES if any(name in one.variant(variant).metrics for one in results.methods)]
+    known = (*OUTCOMES[:6], "ece_debiased", *OUTCOMES[6:])  # results of earlier versions hold this, too
+    return [name for name in known if any(name in one.variant(variant).metrics for one in results.methods)]
 
 
 def cost_columns(results: Results) -> dict[str, dict[str, float]]:

@@ -7,11 +7,11 @@ import functools
 from robcal.base.metrics import metric_of
 from robcal.base.types import MethodResult, Results, Variant
 from robcal.calibration.ranges import difference_within_range, within_range
-from robcal.comparison.tables import best_of, study_of
 from robcal.report import formatting
 from robcal.report.compared import MOST_TOLD
 from robcal.report.formatting import clean_text, joined
 from robcal.report.next_steps import Step
+from robcal.report.study_tables import best_of, study_of
 
 _WHEN: dict[tuple[Variant, str], str] = {
     ("raw", "ece"): "Without a recalibration",

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from robcal.base.metrics import mean_of, metric_of
 from robcal.base.types import VARIANTS, Estimate, MethodResult, Results, Variant
 from robcal.calibration.ranges import within_range
-from robcal.comparison.tables import study_of
 from robcal.report import figures
 from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
 from robcal.report.layout import Panel
-from robcal.report.plotted import Box, Series, shift_boxes, side_by_side
+from robcal.report.plotted import Box, Series, shift_boxes
 from robcal.report.risk_coverage import draw_risk_coverage
-from robcal.report.sections import legend_of
-from robcal.report.svg import METHOD_COLOURS
+from robcal.report.sections import parts_of
+from robcal.report.study_tables import study_of
 
 #: The outcomes shown in the file, each a panel.
 PANELS = ("ece", "shift_ece", "nll", "shift_nll", "level_ece", "aurc", "accuracy", "shift_accuracy")
@@ -86,15 +85,14 @@ def _raw_and_scaled(
     title: str,
 ) -> list[Panel]:
     """A panel a variant, all on one scale; of as many methods as have colours, the others in further panels."""
-    every = [one for found in drawn.values() for one in found]
-    made = []
-    for number, part in enumerate(side_by_side(sorted({one.method for one in every}), METHOD_COLOURS)):
+    made, every = [], [one for found in drawn.values() for one in found]
+    for number, (part, _, _, legend) in enumerate(parts_of(results, every)):
         for variant, found in drawn.items():
             shown = [one for one in found if one.method in part]
             heading = f"{title}, {_WHEN[variant]}"
             if shown:
                 svg = draw(shown, key=f"{key}-{variant}-{number}", title=heading, scale=every)
-                made.append(Panel(heading, "", svg, legend_of(results, part)))
+                made.append(Panel(heading, "", svg, legend))
     return made
 
 

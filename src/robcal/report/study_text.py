@@ -8,16 +8,14 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from robcal.base.checks import refuse
-from robcal.base.files import reading, replacing
-from robcal.base.storage import load_results
+from robcal.base.files import replacing
 from robcal.base.types import VARIANTS, Estimate, Results, Variant
 from robcal.calibration.ranges import difference_within_range, within_range
-from robcal.comparison.figure import figure_svg
-from robcal.comparison.missing import footnotes, lacking, missing_of
-from robcal.comparison.tables import LEGEND, all_grids, head_line, notes, study_of, target_lines, tuning_lines
 from robcal.report.formatting import ascii_numbers
 from robcal.report.grid import markdown_grid, text_grid
+from robcal.report.lacking import footnotes, lacking, missing_of
+from robcal.report.study_figures import figure_svg
+from robcal.report.study_tables import LEGEND, all_grids, head_line, notes, study_of, target_lines, tuning_lines
 from robcal.report.table import escape_markdown
 
 #: Columns of table.txt.
@@ -26,21 +24,6 @@ WIDTH = 120
 _HEADS = (
     "kind", "variant", "label", "against", "metric", "value", "low", "high", "seeds", "per_seed", "lacks", "why",
 )  # fmt: skip
-
-
-def load_comparison(path: Path) -> Results:
-    """Read results.json of a comparison.
-
-    Raises:
-        InputError: if the file is missing or is of another kind.
-    """
-    results = load_results(path)
-    if results.study is None:
-        fix = "Name the results.json of a comparison, or make one: robcal compare FILE.toml --out DIR"
-        refuse(f"{path} is no comparison", "it must be results.json of `robcal compare`", fix)
-    with reading(path, "the results of a comparison", fix="Start `robcal compare` again: finished work is kept"):
-        text_tables(results)  # whatever lacks is found before anything is written
-    return results
 
 
 def write_tables(results: Results, out: Path) -> None:

@@ -1,0 +1,157 @@
+"""Results of a comparison → its page: what to do, what was found, and the sections that only a comparison has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from robcal.base.metrics import metric_of
+from robcal.base.types import Results
+from robcal.report import formatting
+from robcal.report import study_figures as figures
+from robcal.report import study_tables as tables
+from robcal.report.costs import COSTS
+from robcal.report.fidelity import fidelity_section
+from robcal.report.formatting import clean_text
+from robcal.report.gallery import wrong_section
+from robcal.report.lacking import footnotes
+from robcal.report.layout import Numbers, Section
+from robcal.report.overall import flat, provenance_numbers
+from robcal.report.plotted import BOXES
+from robcal.report.render import render_page
+from robcal.report.sections import levels_section, made_of, reliability_section, training_section
+from robcal.report.study_advice import advice
+
+_LEGEND = (
+    "● best of its column; ≈ not distinguishable from it (the 95% interval of the paired difference contains 0); "
+    "± half of the 95% interval over seeds and test examples, [low, high] where the range of the figure cuts it off. "
+    "Hover over a heading for what it means."
+)
+_SHIFT = f"{BOXES} Each corruption is the mean over seeds. The first method is in every figure."
+_LEVELS = "Level 0 holds the least robust test examples. Signed gap: orange is over-confident, blue under-confident."
+_RISK = "Error rate when only the most confident examples are kept; its mean over all shares is the AURC above."
+_TARGETS = "What the plan states, decided by the 95% interval of the paired difference."
+_DIFFERENCES = (
+    "Each label minus the one named, seed by seed on the same test examples, with the 95% interval. ✓ better, ✗ worse, "
+    "≈ not distinguishable; accuracies in percentage points."
+)
+
+
+def study_page(results: Results) -> str:
+    """Return the page of a comparison."""
+    study = tables.study_of(results)
+    return render_page(
+        title=clean_text(results.title),
+        subtitle=clean_text(tables.head_line(results).partition(": ")[2]),
+        headline=_headline(results),
+        answer=_answer(results),
+        steps=advice(results),
+        missing=[clean_text(line) for line in footnotes(results)],
+        sections=[part for part in _sections(results) if part.panels or part.grids or part.more],
+        definitions=_definitions(results),
+        notes=[tables.LEGEND.format(best="●", tied="≈"), *tables.notes(results), *study.warnings],
+        provenance=[*_settings(results), *provenance_numbers(results)],
+        details=made_of(
+            results, reliability_section, levels_section, training_section, wrong_section, fidelity_section
+        ),
+        wide=True,
+    )  # fmt: skip
+
+
+def _sections(results: Results) -> list[Section]:
+    references = tables.study_of(results).references
+    differences = [(name, tables.difference_grids(results, name)) for name in references]
+    floors, glance = tables.floor_grids(results), tables.glance_grid(results)
+    targets = [tables.target_grid(results)] if tables.study_of(results).targets else []
+    further = [
+        (f"Out-of-distribution inputs {name}", tables.outside_grids(results, name))
+        for name in tables.outside_sets(results)
+    ]
+    if stability := tables.stability_grids(results):
+        further.append(("Stability: variance over runs of the true class's probability", stability))
+    first = references[0] if references else ""
+    return [
+        Section(
+            "glance", "At a glance", panels=figures.glance_panels(results), grids=[glance] if glance.rows else [],
+            layout="grid small", sheets="grids",
+        ),
+        Section("targets", "Targets", _TARGETS, grids=targets, sheets="grids"),
+        Section(
+            "results", "Every outcome", _LEGEND, grids=tables.main_grids(results, seconds=False), sheets="grids",
+            more=[("Noise floor of the calibration errors", floors)] if floors else [],
+        ),
+        Section(
+            "differences", f"Paired differences to {first}", _DIFFERENCES,
+            grids=differences[0][1] if differences else [],
+            more=[(f"Paired differences to {name}", grids) for name, grids in differences[1:]], sheets="grids",
+        ),
+        Section("shift", "Under distribution shift", _SHIFT, panels=figures.shift_panels(results), layout="pair"),
+        Section("levels", "Calibration by robustness level", _LEVELS, grids=tables.level_grids(results)),
+        Section("selective", "Selective classification", _RISK, panels=figures.risk_panels(results), layout="pair"),
+        Section("cost", "What it costs", grids=[tables.cost_grid(results)], more=further),
+    ]  # fmt: skip
+
+
+def _headline(results: Results) -> str:
+    """Which label is best calibrated, raw and after temperature scaling, as far as the numbers can tell."""
+    sentences: list[str] = []
+    for variant, when in tables.TITLES.items():
+        best, tied = tables.best_of(results, "ece", variant)
+        if best:
+            others = f" ({len(tied)} not distinguishable from it)" if tied else ""
+            sentences.append(f"{when.lower() if sentences else when} {clean_text(best)} has the lowest ECE{others}")
+    if not sentences:
+        return f"{len(results.methods)} methods, {len(tables.study_of(results).plan['seeds'])} seeds."
+    return f"{'; '.join(sentences)}."
+
+
+def _answer(results: Results) -> list[str]:
+    lines = []
+    best, tied = tables.best_of(results, "shift_ece", "raw")
+    if best:
+        scaled, others = tables.best_of(results, "shift_ece", "scaled")
+        lines.append(
+            clean_text(
+                f"Under distribution shift {best} has the lowest mean ECE ({_others(tied)}), after temperature scaling "
+                f"{scaled or formatting.NOTHING} ({_others(others)})."
+            )
+        )
+    verdicts = [target.verdict for target in tables.study_of(results).targets]
+    if verdicts:
+        counted = [f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts)]
+        lines.append(f"Of {len(verdicts)} targets: {', '.join(counted)}.")
+    return lines
+
+
+def _others(tied: Sequence[str]) -> str:
+    return f"{len(tied)} not distinguishable from it" if tied else "distinguishable from all others"
+
+
+def _definitions(results: Results) -> list[tuple[str, str]]:
+    shown = [(metric_of(name).short, metric_of(name).text) for name in tables.measured_outcomes(results, "raw")]
+    costs = "times that of the reference, over the seeds that both have"
+    return [*shown, *((heading, costs) for heading in COSTS.values())]
+
+
+def _settings(results: Results) -> list[Numbers]:
+    """Settings of every method, what was chosen, and what all share, as tables of texts."""
+    study = tables.study_of(results)
+    planned = {one["label"]: one for one in (*study.plan["methods"], *study.plan["ensembles"])}
+    settings = []
+    for method in results.methods:
+        one, how = planned.get(method.name, {}), method.training
+        chosen: Mapping[str, Any] = next((t["chosen"] for t in study.tuning if t["label"] == method.name), {})
+        what = "" if how is None else f"{how.members} x {one['of']}" if "of" in one else how.method
+        options = tables.options_text({**one.get("options", {}), **chosen})
+        settings.append((method.title, what, options, ", ".join(map(str, method.seeds))))
+    tuned = tables.tuning_texts(results)
+    made = (
+        ("Settings of every method", ("Method", "What", "Options", "Seeds"), settings),
+        (tables.TUNING, ("Method", "Chosen"), tuned),
+        ("Settings that all share", ("Entry", "Value"), flat(study.plan["recipe"])),
+    )
+    return [
+        Numbers(caption, heads, tuple(tuple(map(clean_text, row)) for row in rows))
+        for caption, heads, rows in made
+        if rows
+    ]
