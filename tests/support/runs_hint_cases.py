@@ -62,6 +62,13 @@ def _trained_by(folder: Path, *files: Path, **options: object) -> Call:
     return robcal("train", *SMALL, "--method", "ar-adals", "--levels", 2, *scores, *more, "--out", out, "--quiet")
 
 
+def _examples_of_a_comparison(folder: Path) -> Steps:
+    evidence = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
+    yield robcal("report", evidence, "--worst", folder / "w.csv", "--out", folder / "r.html")
+    run = a_run(folder)
+    yield robcal("audit", run, "--levels", 2, "--resamples", 20, "--worst", folder / "w.csv", "--quiet")
+
+
 def _other_settings(folder: Path) -> Steps:
     run = a_run(folder)
     yield robcal(*TRAIN, "--seed", 1, "--out", run)
@@ -376,6 +383,7 @@ ARRAYS, OUT = ("--logits", "z.npy", "--labels", "y.npy"), ("--out", "r.json")
 
 CASES = [
     Case("a run of other settings", "Pass --overwrite to replace it, or choose another --out", _other_settings),
+    Case("the examples of a comparison", "audit RUN --worst FILE.csv", _examples_of_a_comparison),
     Case("a folder of other things", "Choose another --out", _taken_folder),
     Case("the folder around a run", "Name one, such as", _named(lambda run: run.parent)),
     Case("a folder inside a run", "Name one, such as", _named(_inside)),

@@ -30,7 +30,7 @@ def flat_rows(results: Results) -> list[dict[str, Any]]:
     return [_overall(method), *rows]
 
 
-#: Results list at most so many wrong predictions of a method, those of highest confidence.
+#: Results list at most so many wrong predictions, of all methods together: those of highest confidence of each.
 MOST_LISTED = 10_000
 
 

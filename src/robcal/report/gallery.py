@@ -41,7 +41,8 @@ def wrong_section(results: Results) -> Section | None:
 def _lead(results: Results) -> str:
     """What is listed, and what the images show."""
     names = titles(results) if len(results.methods) > 1 else {}
-    lists = [_count(method, names.get(method.name, "")) for method in results.methods if method.worst]
+    most = MOST_LISTED // len(results.methods)
+    lists = [_count(method, names.get(method.name, ""), most) for method in results.methods if method.worst]
     parts = [f"The list holds {joined(lists)}, highest confidence first."] if lists else []
     pictures = [item for method in results.methods for item in method.gallery]
     if pictures:
@@ -51,12 +52,12 @@ def _lead(results: Results) -> str:
     return " ".join(parts)
 
 
-def _count(method: MethodResult, name: str) -> str:
+def _count(method: MethodResult, name: str, most: int) -> str:
     """Say how many wrong predictions of a method are listed."""
     of = f" of {name}" + (f" (seed {method.seeds[0]})" if len(method.seeds) > 1 else "") if name else ""
-    if len(method.worst) < MOST_LISTED:
+    if len(method.worst) < most:
         return f"all {len(method.worst):,} wrong predictions{of}"
-    return f"the {MOST_LISTED:,} wrong predictions{of} that it was most sure of"
+    return f"the {len(method.worst):,} wrong predictions{of} that it was most sure of"
 
 
 def _download(results: Results) -> Download | None:

@@ -46,6 +46,9 @@ from robcal.runs.hard_labels import hard_label_remarks
 from robcal.runs.measure import Measured, measure_run, told_apart
 from robcal.runs.shift import CELL_METRICS
 
+#: Images of wrong predictions of each method.
+MOST_IMAGES = 12
+
 
 def report_runs(
     directories: Sequence[Path],
@@ -124,7 +127,7 @@ def collect(
     advance = reporter.task("intervals", len(methods) + len(compared))
     results: list[MethodResult] = []
     for runs in methods.values():
-        results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels))
+        results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels, MOST_LISTED // len(methods)))
         advance(len(results))
     minus: dict[str, dict[str, dict[str, Estimate]]] = {}
     for done, (name, rival) in enumerate(compared, start=1):
@@ -152,8 +155,10 @@ _COMPARED = (
 _Shifted = Mapping[str, Replicated]
 
 
-def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Mapping[int, IntArray]) -> MethodResult:
-    """Everything measured of one method."""
+def _method_result(
+    runs: list[Measured], shifted: Sequence[_Shifted], levels: Mapping[int, IntArray], listed: int
+) -> MethodResult:
+    """Everything measured of one method; at most so many wrong predictions are listed."""
     probs, labels = [run.probs for run in runs], runs[0].labels
     metrics = {name: seed_mean(name, probs, labels, resamples=RESAMPLES) for name in METRICS}
     metrics |= {name: over_seeds([one[name] for one in shifted]) for name in shifted[0]}
@@ -162,7 +167,7 @@ def _method_result(runs: list[Measured], shifted: Sequence[_Shifted], levels: Ma
         looked_into(runs, levels),
         metrics={name: within_range(name, estimate) for name, estimate in metrics.items()},
         shift=shift_cells(shifts[0].cells, [one.by_cell() for one in shifts]) if shifts else (),
-        worst=_wrong(runs[0], levels.get(runs[0].seed, next(iter(levels.values()))) if levels else None),
+        worst=_wrong(runs[0], levels.get(runs[0].seed, next(iter(levels.values()))) if levels else None, listed),
         floors=_floors(probs, shifted),
     )
 
@@ -184,12 +189,12 @@ def looked_into(runs: Sequence[Measured], levels: Mapping[int, IntArray]) -> Met
         levels=_level_rows(runs, level_of) if levels else (),
         trends=trend_tests(scored.confidence, scored.correct, level_of[0]) if levels and np.ptp(level_of[0]) else (),
         history=tuple(runs[0].history),
-        gallery=gallery(runs[0], level_of[0]) if levels else (),
+        gallery=gallery(runs[0], level_of[0], count=MOST_IMAGES) if levels else (),
         remarks=hard_label_remarks({run.seed: run.history for run in runs}),
     )
 
 
-def _wrong(run: Measured, levels: IntArray | None) -> tuple[WrongExample, ...]:
+def _wrong(run: Measured, levels: IntArray | None, most: int) -> tuple[WrongExample, ...]:
     """The wrong predictions of a run; score and level are those of the test examples that were scored."""
     score, level = np.full(len(run), np.nan), np.full(len(run), -1)
     scored = slice(None) if run.scored is None else run.scored
@@ -198,7 +203,7 @@ def _wrong(run: Measured, levels: IntArray | None) -> tuple[WrongExample, ...]:
     if levels is not None:
         level[scored] = levels
     examples = Examples(run.confidence, run.probs.argmax(1), run.labels, score, level)
-    return examples.worst(MOST_LISTED)
+    return examples.worst(most)
 
 
 def _floors(probs: Sequence[Any], shifted: Sequence[_Shifted]) -> dict[str, float]:
