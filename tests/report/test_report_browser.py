@@ -164,7 +164,7 @@ def test_every_figure_is_visible_with_legible_text_inside_its_panel(measured):
     counts = {name: len(page["plots"]) for name, page in found.items()}
     assert counts["full-400"] == counts["full-1600"] == 3 + 5 + 1 + 8 + 2
     assert counts["audit-400"] == 0
-    assert counts["comparison-400"] == counts["comparison-1600"] == 4 + 2
+    assert counts["comparison-400"] == counts["comparison-1600"] == 4 + 3 * 2
     for name, page in found.items():
         for plot in page["plots"]:
             (left, right, width, height), panel = plot["box"], plot["panel"]

@@ -75,6 +75,7 @@ def draw_series(
     ticks: Sequence[str],
     second_ticks: Sequence[str] = (),
     percent: bool = False,
+    scale: Sequence[Series] = (),
 ) -> str:
     """Return a quantity over named positions, methods side by side, with the intervals as bars.
 
@@ -87,6 +88,7 @@ def draw_series(
         ticks: names of positions 0, 1, …
         second_ticks: a second row of names below the first (as many), or none.
         percent: whether the values are shares.
+        scale: further values that the vertical axis must hold (other figures', so that they compare).
     """
     rows = 1 + bool(second_ticks)
 
@@ -96,7 +98,7 @@ def draw_series(
             offset = dodge(len(series), position, 0.6)
             _draw_estimates(axes, [x + offset for x in one.x], one)
         named_ticks(axes, ticks, second_ticks)
-        value_axis(axes, series, percent=percent)
+        value_axis(axes, (*series, *scale), percent=percent)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 8, 7, x_label, align="right")
 
@@ -147,8 +149,10 @@ def draw_accuracy_confidence(
     return draw_svg(draw, key=key, height=254, title=title, description=description, names=tick_names(ticks))
 
 
-def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, title: str) -> str:
-    """Return the signed gap of named groups, one row a group, methods side by side."""
+def draw_groups(
+    series: Sequence[Series], names: Sequence[str], *, key: str, title: str, scale: Sequence[Series] = ()
+) -> str:
+    """Return the signed gap of named groups, one row a group, methods side by side; the axis holds `scale` too."""
     shown = [shortened(formatting.clean_text(name), 16) for name in names]
     height = 56 + 22.0 * len(names)
 
@@ -162,7 +166,8 @@ def draw_groups(series: Sequence[Series], names: Sequence[str], *, key: str, tit
             _draw_estimates(axes, [y + offset for y in one.x], one, horizontal=True)
         axes.set_yticks(range(len(names)), [placeholder(at) for at in range(len(names))], color=colour("ink"))
         axes.set_ylim(len(names) - 0.5, -0.5)
-        ends = [v for one in series for values in (one.y, one.low, one.high) for v in values if math.isfinite(v)]
+        ends = [v for one in (*series, *scale) for values in (one.y, one.low, one.high) for v in values]
+        ends = [end for end in ends if math.isfinite(end)]
         low, high = min([*ends, 0.0]), max([*ends, 0.0])
         step = nice_step(low, high, 5)
         places = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
@@ -209,8 +214,10 @@ def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scal
     return draw_svg(draw, key=key, height=254, title=title, description=description)
 
 
-def draw_curves(series: Sequence[Series], *, key: str, title: str, y_label: str, percent: bool = False) -> str:
-    """Return a quantity over the epochs, one line a method."""
+def draw_curves(
+    series: Sequence[Series], *, key: str, title: str, y_label: str, percent: bool = False, scale: Sequence[Series] = ()
+) -> str:
+    """Return a quantity over the epochs, one line a method; the vertical axis holds `scale` too."""
     epochs = sorted({int(x) for one in series for x in one.x})
 
     def draw(figure: Figure) -> None:
@@ -222,7 +229,7 @@ def draw_curves(series: Sequence[Series], *, key: str, title: str, y_label: str,
                 np.array(one.x)[some], np.array(one.y)[some], linestyle="none", markersize=5, clip_on=False,
                 marker=MARKERS[one.method % len(MARKERS)], color=colour(method_role(one.method)),
             )  # fmt: skip
-        value_axis(axes, series, percent=percent, from_zero=not percent)
+        value_axis(axes, (*series, *scale), percent=percent, from_zero=not percent)
         epoch_axis(axes, epochs)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 12, 7, "epoch", align="right")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from robcal.base.metrics import metric_of
@@ -12,6 +12,7 @@ from robcal.base.types import Results
 from robcal.report import formatting
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import Numbers
+from robcal.report.plotted import MOST_TOGETHER, side_by_side
 from robcal.report.table import TableRow, measured_metrics, metric_title, table_rows
 from robcal.report.verdicts import better, compare, titles
 
@@ -27,8 +28,18 @@ class OverallCell:
 
 @dataclass(frozen=True)
 class Overall:
-    """The over-all table: metrics in rows, methods and paired differences in columns."""
+    """The over-all table, or a part of it: metrics in rows, methods and paired differences in columns.
 
+    Attributes:
+        title: which part it is, "" of the whole.
+        heads: (title, seeds) of each column; "paired" for the seeds of a difference.
+        rows: (metric, what it is, cells).
+        marked: whether best values are marked.
+        paired: whether there are differences.
+        seeds: of the last part, the values of the single seeds.
+    """
+
+    title: str
     heads: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, str, tuple[OverallCell, ...]], ...]
     marked: bool
@@ -36,9 +47,36 @@ class Overall:
     seeds: Numbers | None
 
 
-def overall_table(results: Results) -> Overall:
-    """Return the over-all table of the page."""
-    rows = table_rows(results)
+#: A table of more columns is cut into methods and differences.
+_BROADEST = 6
+
+
+def overall_tables(results: Results) -> tuple[Overall, ...]:
+    """Return the over-all tables of the page; of more methods than stand side by side in parts, the first in each."""
+    rows, names = table_rows(results), [method.name for method in results.methods]
+    parts = [{names[at] for at in part} for part in side_by_side(range(len(names)))]
+    made = []
+    for number, part in enumerate(parts):
+        title = f"{len(names)} methods, at most {MOST_TOGETHER} side by side: part {number + 1} of {len(parts)}"
+        shown = [row for row in rows if {row.name, row.minus or row.name} <= part]
+        made += _tables(title if parts[1:] else "", shown)
+    across = [row for row in rows if not any({row.name, row.minus or row.name} <= part for part in parts)]
+    for at in range(0, len(across), MOST_TOGETHER):
+        made.append(("Further paired differences", across[at : at + MOST_TOGETHER]))
+    *first, last = (_part(results, *one) for one in made)
+    return (*first, replace(last, seeds=_seed_numbers(results)))
+
+
+def _tables(title: str, rows: Sequence[TableRow]) -> list[tuple[str, Sequence[TableRow]]]:
+    """One table of a part, or two: its methods, then its differences."""
+    if len(rows) <= _BROADEST:
+        return [(title, rows)]
+    methods, differences = ([row for row in rows if row.kind == kind] for kind in ("method", "difference"))
+    return [(title, methods), (f"{title}, paired differences" if title else "Paired differences", differences)]
+
+
+def _part(results: Results, title: str, rows: Sequence[TableRow]) -> Overall:
+    """Return the columns of these rows of the table of results."""
     seeds = {method.name: method.seeds for method in results.methods}
     heads = tuple((row.title, _seed_text(seeds[row.name]) if row.kind == "method" else "paired") for row in rows)
     lines = tuple(
@@ -50,7 +88,7 @@ def overall_table(results: Results) -> Overall:
         for name in measured_metrics(results)
     )
     marked = any(cell.mark in {"best", "tied"} for line in lines for cell in line[2])
-    return Overall(heads, lines, marked, any(row.kind == "difference" for row in rows), _seed_numbers(results))
+    return Overall(title, heads, lines, marked, any(row.kind == "difference" for row in rows), None)
 
 
 def provenance_numbers(results: Results) -> tuple[Numbers, ...]:

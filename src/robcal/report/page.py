@@ -11,7 +11,7 @@ from robcal.base.types import Results
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
 from robcal.report.next_steps import next_steps
-from robcal.report.overall import overall_table, provenance_numbers
+from robcal.report.overall import overall_tables, provenance_numbers
 from robcal.report.render import render_page, write_page
 from robcal.report.sections import all_sections
 from robcal.report.study_page import study_page
@@ -49,7 +49,7 @@ def render_html(results: Results) -> str:
         headline=headline(results),
         answer=(*answer(results), *(f"{remark}." for remark in remarks(results))),
         steps=next_steps(results),
-        overall=overall_table(results),
+        overall=overall_tables(results),
         sections=all_sections(results),
         notes=tuple(clean_text(note) for note in results.notes),
         definitions=[(metric_title(name), METRIC_LIST[name].text) for name in METRIC_LIST if name in measured],

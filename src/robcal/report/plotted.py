@@ -20,6 +20,8 @@ CurveQuantity = Literal["val_ece", "val_accuracy", "val_nll", "train_loss"]
 ShiftQuantity = Literal["ece", "accuracy", "nll", "brier"]
 
 NAN = float("nan")
+#: At most so many methods stand side by side in a figure or a table; more come in parts.
+MOST_TOGETHER = 4
 #: What the parts of a box plot are.
 BOXES = "Box: middle half of the corruptions; bar: median; ring: mean; dots: outliers."
 
@@ -282,8 +284,8 @@ def shift_boxes(methods: Sequence[MethodResult], quantity: ShiftQuantity) -> tup
     return tuple(boxes)
 
 
-def side_by_side(positions: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
-    """Methods cut into figures of at most `most`, so that boxes stay readable; the first is in each, to compare with.
+def side_by_side(positions: Sequence[int], most: int = MOST_TOGETHER) -> tuple[tuple[int, ...], ...]:
+    """Methods cut into parts of at most `most`, so that figures stay readable; the first is in each, to compare with.
 
     Example:
         >>> side_by_side(range(6), 3), side_by_side(range(3), 3), side_by_side([], 3)

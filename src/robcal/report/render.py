@@ -35,7 +35,7 @@ def render_page(
     notes: Sequence[str],
     definitions: Sequence[tuple[str, str]],
     provenance: Sequence[Numbers],
-    overall: Overall | None = None,
+    overall: Sequence[Overall] = (),
     missing: Sequence[str] = (),
     details: Sequence[Section] = (),
     wide: bool = False,
@@ -52,7 +52,7 @@ def render_page(
         notes: how the figures were computed.
         definitions: (metric, what it is).
         provenance: tables of texts.
-        overall: the over-all table of a few methods.
+        overall: the over-all table of methods, or its parts.
         missing: what could not be measured.
         details: further sections, folded away.
         wide: whether tables need the whole width of the screen.

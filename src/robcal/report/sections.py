@@ -14,7 +14,7 @@ from robcal.report.gallery import wrong_section
 from robcal.report.layout import LegendItem, Numbers, Panel, Section
 from robcal.report.level_table import floor_sentence
 from robcal.report.row_tables import level_numbers, method_group_numbers, repair_numbers, span
-from robcal.report.svg import METHOD_COLOURS, method_role
+from robcal.report.svg import method_role
 from robcal.report.verdicts import titles
 from robcal.report.wording import wording
 
@@ -101,10 +101,10 @@ def levels_section(results: Results) -> Section | None:
             shown = [one for one in series if one.method in part]
             svg = figures.draw_series(
                 shown, key=f"levels-{quantity}{suffix}", title=title + addition, y_label=label, x_label=x_label,
-                ticks=ticks, second_ticks=below,
+                ticks=ticks, second_ticks=below, scale=series,
             )  # fmt: skip
             alone = sum(bool(method.levels) for method in results.methods) == 1  # the table of levels holds them
-            numbers = None if suffix or alone else _level_numbers(results, quantity, title)
+            numbers = None if alone else _level_numbers(results, part, quantity, title + addition)
             subtitle = _LEVEL_SUBTITLES[quantity] + (_level_floor(results) if quantity == "ece" else "")
             panels.append(Panel(title + addition, subtitle, svg, legend, numbers))
     confidence = {series.method: series for series in plotted.level_series(results, "confidence")}
@@ -148,14 +148,11 @@ def groups_section(results: Results) -> Section | None:
             continue
         title = f"Signed gap by {clean_text(grouping)}"
         tables.append(method_group_numbers(results, grouping))
-        panels.append(
-            Panel(
-                title,
-                "All groups." if complete else f"The {len(shown)} groups with the largest gap; the table has all.",
-                figures.draw_groups(series, shown, key=f"groups-{position}", title=title),
-                legend_of(results, (n for n, method in enumerate(results.methods) if grouping in method.groups)),
-            )
-        )
+        subtitle = "All groups." if complete else f"The {len(shown)} groups with the largest gap; the table has all."
+        for part, suffix, addition, legend in parts_of(results, series):
+            drawn, key = [one for one in series if one.method in part], f"groups-{position}{suffix}"
+            svg = figures.draw_groups(drawn, shown, key=key, title=title + addition, scale=series)
+            panels.append(Panel(title + addition, subtitle, svg, legend))
     lead = "The same by other groups of the examples. To the right of zero: over-confident."
     if not panels:
         return None
@@ -180,8 +177,10 @@ def training_section(results: Results) -> Section | None:
         series = plotted.curve_series(results, quantity)  # type: ignore[arg-type]
         for part, suffix, addition, legend in parts_of(results, series):
             shown = [one for one in series if one.method in part]
-            key = f"training-{quantity.replace('_', '-')}{suffix}"
-            svg = figures.draw_curves(shown, key=key, title=title + addition, y_label=title, percent=percent)
+            svg = figures.draw_curves(
+                shown, key=f"training-{quantity.replace('_', '-')}{suffix}", title=title + addition, y_label=title,
+                percent=percent, scale=series,
+            )  # fmt: skip
             write = formatting.percent if percent else formatting.number
             panels.append(Panel(title + addition, "", svg, legend, _curve_numbers(results, shown, title, write)))
     for quantity, what, label in (
@@ -213,7 +212,7 @@ def shift_section(results: Results) -> Section | None:
         for part, suffix, addition, legend in parts_of(results, boxes):
             shown, heading = [box for box in boxes if box.method in part], title + addition
             key = f"shift-{quantity}{suffix}"
-            svg = figures.draw_boxes(shown, key=key, title=heading, y_label=label, percent=percent)
+            svg = figures.draw_boxes(shown, key=key, title=heading, y_label=label, percent=percent, scale=boxes)
             numbers = _shift_numbers(results, quantity, heading, percent, part)
             panels.append(Panel(heading, plotted.BOXES, svg, legend, numbers))
     lead = "Corrupted test inputs. Every corruption and severity is measured on its own; nothing is pooled."
@@ -227,10 +226,10 @@ def shift_section(results: Results) -> Section | None:
     return Section("shift", "Under distribution shift", lead, panels=tuple(panels)) if panels else None
 
 
-def _level_numbers(results: Results, quantity: str, title: str) -> Numbers:
+def _level_numbers(results: Results, part: Sequence[int], quantity: str, title: str) -> Numbers:
     """One quantity of every level, a column a method."""
     names = titles(results)
-    methods = [method for method in results.methods if method.levels]
+    methods = [results.methods[position] for position in part]
     write = formatting.signed if quantity == "gap" else formatting.number
     rows = []
     for place, level in enumerate(plotted.level_ticks(results)):
@@ -270,8 +269,8 @@ def _accuracy_panel(
 def parts_of(
     results: Results, drawn: Sequence[plotted.Series | plotted.Box]
 ) -> Iterator[tuple[tuple[int, ...], str, str, tuple[LegendItem, ...]]]:
-    """Yield positions of as many methods as have colours, a suffix of the key, one of the title, and the legend."""
-    parts = plotted.side_by_side(sorted({one.method for one in drawn}), METHOD_COLOURS)
+    """Yield methods that stand side by side, a suffix of the key, one of the title, and the legend."""
+    parts = plotted.side_by_side(sorted({one.method for one in drawn}))
     for number, part in enumerate(parts):
         addition = f", part {number + 1} of {len(parts)}" if len(parts) > 1 else ""
         yield part, f"-{number}" if number else "", addition, legend_of(results, part)

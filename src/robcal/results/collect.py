@@ -135,13 +135,22 @@ def collect(
         advance(len(results) + done)
     directories = {run.directory for run in measured}
     return Results(
-        title=title or f"{first.dataset['name']}: " + " against ".join(result.title for result in results),
+        title=title or f"{first.dataset['name']}: {_against([result.title for result in results])}",
         dataset=first.dataset,
         methods=tuple(dataclasses.replace(one, minus=minus.get(one.name, {})) for one in results),
         notes=_notes(first, methods, count),
         fidelity=fidelity_of(first.directory),
         provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(directories)),
     )
+
+
+def _against(names: Sequence[str]) -> str:
+    """Name what is compared; of more than three the first and how many others.
+
+    >>> _against(["A", "B"]), _against(["A", "B", "C", "D"])
+    ('A against B', 'A against 3 others')
+    """
+    return " against ".join(names) if len(names) <= 3 else f"{names[0]} against {len(names) - 1} others"
 
 
 _COMPARED = (
