@@ -26,8 +26,8 @@ from robcal.base.files import replacing
 from robcal.calibration.binning import BinSums, TopLabel, bin_index, bin_sums, total
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
-from robcal.calibration.replicates import Replicated, Resampling, over_seeds
-from robcal.calibration.seeds import seed_mean_interval
+from robcal.calibration.replicates import Resampling
+from robcal.calibration.seeds import Replicated, over_seeds, seed_mean_interval
 
 Gap = Callable[[FloatArray], FloatArray]
 BINS = 15

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robcal.base.types import Estimate
-from robcal.calibration.replicates import Replicated
+from robcal.calibration.seeds import Replicated
 from robcal.comparison.outcomes import Outcome
 from robcal.comparison.plan_file import load_plan
 from robcal.comparison.summary import Measurements

@@ -6,7 +6,7 @@ from scipy.stats import norm, t
 
 from robcal.base.metrics import CORRECTED
 from robcal.base.types import MethodResult, Results
-from robcal.calibration.replicates import Replicated
+from robcal.calibration.seeds import Replicated
 from robcal.comparison import parse_plan
 from robcal.comparison.outcomes import Evidence, Outcome, outcome
 from robcal.comparison.plan import Target

@@ -61,13 +61,13 @@ def two_seeds():
 
 
 def test_a_comparison_prints_no_impossible_number(two_seeds):
-    for text in (text_tables(two_seeds), markdown_tables(two_seeds)(two_seeds)):
+    for text in (text_tables(two_seeds), markdown_tables(two_seeds), render_html(two_seeds)):
         assert max(percentages(text)) <= 100
     markdown = markdown_tables(two_seeds)
     assert "95.00% [80.00%, 100.00%]" in markdown
     assert "0.0200 [0.0000, 0.0700]" in markdown
     assert "+10.00 [−100.00, +100.00]" in markdown.replace("\\", "")
-    page = re.sub(r"<[^>]*>", " "(two_seeds))
+    page = re.sub(r"<[^>]*>", " ", render_html(two_seeds))
     assert "[80.00%, 100.00%]" in page
     assert "± 15.00%" not in page
     for row in csv.DictReader(io.StringIO(csv_rows(two_seeds))):

@@ -7,7 +7,7 @@ whose differences between methods are paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,49 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, check_positive_int
-from robcal.base.types import Estimate
 from robcal.calibration.binning import TopLabel, bin_index, bin_sums
 from robcal.calibration.corrected import BinGaps, corrected_mean
-from robcal.calibration.seeds import seed_mean_interval, shared_variance
+from robcal.calibration.seeds import Replicated
 
 #: Resamples of the test split behind every interval over seeds.
 RESAMPLES = 200
 
 #: Confidence and correctness, (N,) each, of a set of the shared test examples, and which of these count.
 Diagram = tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]
-
-
-@dataclass(frozen=True)
-class Replicated:
-    """A metric of one run with what its interval needs.
-
-    Attributes:
-        value: the metric.
-        replicates: (B,) the metric on resampled test examples.
-        gaps: the bins of an error whose bias was removed, else None.
-    """
-
-    value: float
-    replicates: FloatArray
-    gaps: BinGaps | None = None
-
-
-def over_seeds(runs: Sequence[Replicated], others: Sequence[Replicated] = (), weight: float = 1.0) -> Estimate:
-    """Return the mean over seeds of a metric, or of its difference to `weight` times another method's, seed by seed.
-
-    Args:
-        runs: a metric of each seed, all on the same resamples.
-        others: the same of another method, in the same order of seeds; empty for no difference.
-        weight: factor of the other.
-    """
-    pairs = list(zip(runs, others, strict=True)) if others else []
-    values = [a.value - weight * b.value for a, b in pairs] if pairs else [run.value for run in runs]
-    replicates = [a.replicates - weight * b.replicates for a, b in pairs] or [run.replicates for run in runs]
-    if pairs:
-        left = [a.gaps.bias_left_of_difference(b.gaps, weight) if a.gaps and b.gaps else 0.0 for a, b in pairs]
-    else:
-        left = [run.gaps.bias_left if run.gaps else 0.0 for run in runs]
-    return seed_mean_interval(values, shared_variance(replicates), float(np.mean(left)))
 
 
 @dataclass(frozen=True)

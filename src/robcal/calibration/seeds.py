@@ -19,6 +19,7 @@ Welch-Satterthwaite degrees of freedom for the sum are narrower by up to a tenth
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy.special import ndtri, stdtrit
 
 from robcal.base.checks import FloatArray, IntArray, check_fraction, check_positive_int, refuse
 from robcal.base.types import Estimate
+from robcal.calibration.corrected import BinGaps
 from robcal.calibration.row_order import canonical_order
 from robcal.calibration.weighted import RunMetric, compared_metric, run_metric
 
@@ -163,6 +165,49 @@ def shared_part(replicates: Any) -> float:
     return min(1.0, shared_variance(values) / whole) if whole > 0 else 1.0
 
 
+@dataclass(frozen=True)
+class Replicated:
+    """A metric of one run with what its interval needs.
+
+    Attributes:
+        value: the metric.
+        replicates: (B,) the metric on resampled test examples; of a mean over examples (N,) their values will do.
+        gaps: the bins of an error whose bias was removed, else None.
+        examples: N in the latter case, by which the variance of the values is divided.
+    """
+
+    value: float
+    replicates: FloatArray
+    gaps: BinGaps | None = None
+    examples: int = 1
+
+
+def over_seeds(
+    runs: Sequence[Replicated],
+    others: Sequence[Replicated] = (),
+    weight: float = 1.0,
+    *,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Return the mean over seeds of a metric, or of its difference to `weight` times another method's, seed by seed.
+
+    Args:
+        runs: a metric of each seed, all on the same resamples.
+        others: the same of another method, in the same order of seeds; empty for no difference.
+        weight: factor of the other.
+        confidence: nominal coverage.
+    """
+    pairs = list(zip(runs, others, strict=True)) if others else []
+    values = [a.value - weight * b.value for a, b in pairs] if pairs else [run.value for run in runs]
+    replicates = [a.replicates - weight * b.replicates for a, b in pairs] or [run.replicates for run in runs]
+    if pairs:
+        left = [a.gaps.bias_left_of_difference(b.gaps, weight) if a.gaps and b.gaps else 0.0 for a, b in pairs]
+    else:
+        left = [run.gaps.bias_left if run.gaps else 0.0 for run in runs]
+    variance = shared_variance(replicates) / runs[0].examples
+    return seed_mean_interval(values, variance, float(np.mean(left)), confidence=confidence)
+
+
 def seed_mean(
     metric: str,
     probs_per_seed: Sequence[Any],
@@ -196,9 +241,7 @@ def seed_mean(
     """
     probs = _runs(probs_per_seed, "probs_per_seed")
     runs = [run_metric(metric, one, labels, bins=bins) for one in probs]
-    variance = _test_variance(runs, (), [labels, *probs], resamples, seed)
-    bias = float(np.mean([0.0 if run.gaps is None else run.gaps.bias_left for run in runs]))
-    return seed_mean_interval([run.value for run in runs], variance, bias, confidence=confidence)
+    return over_seeds(_replicated(runs, [labels, *probs], resamples, seed), confidence=confidence)
 
 
 def paired_difference(
@@ -242,35 +285,23 @@ def paired_difference(
             "seeds are compared in pairs",
             "Pass the arrays of the seeds that both have, in one order",
         )
-    ours = [compared_metric(metric, one, labels, bins=bins) for one in first]
-    theirs = [compared_metric(metric, one, labels, bins=bins) for one in second]
-    differences = [a.value - b.value for a, b in zip(ours, theirs, strict=True)]
+    runs = [compared_metric(metric, one, labels, bins=bins) for one in (*first, *second)]
     if metric == "mce":
+        differences = [a.value - b.value for a, b in zip(runs[: len(first)], runs[len(first) :], strict=True)]
         return Estimate(float(np.mean(differences)), per_seed=tuple(differences))
-    variance = _test_variance(ours, theirs, [labels, *first, *second], resamples, seed)
-    bias = float(np.mean([_bias_of_difference(a, b) for a, b in zip(ours, theirs, strict=True)]))
-    return seed_mean_interval(differences, variance, bias, confidence=confidence)
+    made = _replicated(runs, [labels, *first, *second], resamples, seed)
+    return over_seeds(made[: len(first)], made[len(first) :], confidence=confidence)
 
 
-def _bias_of_difference(first: RunMetric, second: RunMetric) -> float:
-    """Return how far the difference of two runs may be off by what is left of their bias."""
-    if first.gaps is None or second.gaps is None:
-        return 0.0
-    return first.gaps.bias_left_of_difference(second.gaps)
-
-
-def _test_variance(
-    ours: Sequence[RunMetric], theirs: Sequence[RunMetric], rows: Sequence[Any], resamples: int, seed: int
-) -> float:
-    """Return the variance that the runs, or their differences to others, share; `rows`: arrays of a row an example."""
+def _replicated(runs: Sequence[RunMetric], rows: Sequence[Any], resamples: int, seed: int) -> list[Replicated]:
+    """Return the runs with what their interval needs; `rows`: arrays with a row an example."""
     check_positive_int(resamples, "resamples", minimum=20)
-    examples, others = _examples(ours), _examples(theirs)
-    if examples is not None:
-        values = examples if others is None else examples - others
-        return shared_variance(values) / int(values.shape[1])
+    if all(run.examples is not None for run in runs):
+        return [
+            Replicated(run.value, run.examples, run.gaps, len(run.examples)) for run in runs if run.examples is not None
+        ]
     order = canonical_order(*rows)
-    first, second = (np.array([run.at(_counts(order, resamples, seed)) for run in runs]) for runs in (ours, theirs))
-    return shared_variance(first - second if len(second) else first)
+    return [Replicated(run.value, run.at(_counts(order, resamples, seed)), run.gaps) for run in runs]
 
 
 def _counts(order: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
@@ -278,12 +309,6 @@ def _counts(order: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
     rng, n = np.random.default_rng(seed), len(order)
     for _ in range(resamples):
         yield np.bincount(order[rng.integers(n, size=n)], minlength=n).astype(np.float64)
-
-
-def _examples(runs: Sequence[RunMetric]) -> FloatArray | None:
-    """Return (S, N) values of a metric that is a mean over examples."""
-    kept = [run.examples for run in runs if run.examples is not None]
-    return np.stack(kept) if kept else None
 
 
 def _runs(probs_per_seed: Sequence[Any], name: str) -> list[Any]:

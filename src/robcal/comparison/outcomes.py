@@ -18,7 +18,8 @@ from robcal.base.metrics import CORRECTED, OOD_METRICS
 from robcal.base.types import Float32Array
 from robcal.calibration.corrected import calibration_noise_floor
 from robcal.calibration.ood import OodRanking
-from robcal.calibration.replicates import Diagram, Replicated, Resampling
+from robcal.calibration.replicates import Diagram, Resampling
+from robcal.calibration.seeds import Replicated
 from robcal.calibration.selective import risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric

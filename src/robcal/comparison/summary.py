@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from robcal.base.metrics import CORRECTED, metric_of
 from robcal.base.types import VARIANTS, Decision, Estimate, Variant
-from robcal.calibration.replicates import over_seeds
+from robcal.calibration.seeds import over_seeds
 from robcal.comparison.outcomes import Outcome
 from robcal.comparison.plan import Plan, Target
 from robcal.report.verdicts import negated, side

@@ -35,8 +35,15 @@ from robcal.calibration.conditional import joint_confidence, level_table, reliab
 from robcal.calibration.corrected import calibration_noise_floor
 from robcal.calibration.intervals import jeffreys_interval
 from robcal.calibration.ranges import difference_within_range, within_range
-from robcal.calibration.replicates import RESAMPLES, Replicated, Resampling, over_seeds
-from robcal.calibration.seeds import average_over_seeds, paired_difference, seed_mean, shared_part
+from robcal.calibration.replicates import RESAMPLES, Resampling
+from robcal.calibration.seeds import (
+    Replicated,
+    average_over_seeds,
+    over_seeds,
+    paired_difference,
+    seed_mean,
+    shared_part,
+)
 from robcal.calibration.weighted import METRICS
 from robcal.report.flat import MOST_LISTED
 from robcal.results.audit import Examples

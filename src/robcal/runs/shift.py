@@ -26,7 +26,8 @@ from robcal.base.types import Float32Array
 from robcal.calibration.binning import BinSums, TopLabel, bin_sums
 from robcal.calibration.corrected import bin_floors
 from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
-from robcal.calibration.replicates import Replicated, Resampling
+from robcal.calibration.replicates import Resampling
+from robcal.calibration.seeds import Replicated
 from robcal.data import Split
 from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
 from robcal.data.corruptions import SEVERITIES
