@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,32 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for module, stem in ((claim, "claim"), (people, "people"), (natural, "natural")):
         jobs = module.jobs(options.data, options.limit, options.work)
-        jobs = {name: job for name, job in jobs.items() if not options.only or name in options.only}
-        records = measured(options.out / f"{stem}.json", jobs, module.record)
+        records = measured(options.out / f"{stem}.json", jobs, module.record, options.only)
         text = getattr(page, stem)(records)
         write(options.out / f"{stem}.md", text)
         print(text)
 
 
 def measured(
-    file: Path, jobs: dict[str, Callable[[], Any]], record: Callable[[Any], dict[str, Any]]
+    file: Path, jobs: dict[str, Callable[[], Any]], record: Callable[[Any], dict[str, Any]], only: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Measure every job that the file does not hold, keeping the file after each."""
-    found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """Measure every job, or those in `only`, that the file does not hold, keeping the file after each.
+
+    Returns:
+        What the file holds then, in the order of the jobs.
+    """
     for name, job in jobs.items():
-        if name not in found:
+        if name not in held(file) and (not only or name in only):
             print(f"measuring {name}", flush=True)
-            found[name] = {**record(job()), "name": name}
-            write(file, json.dumps(found, indent=1) + "\n")
-    return list(found.values())
+            row = {**record(job()), "name": name}
+            write(file, json.dumps({**held(file), name: row}, indent=1) + "\n")
+    found = held(file)
+    return [found[name] for name in dict.fromkeys((*jobs, *found)) if name in found]
+
+
+def held(file: Path) -> dict[str, dict[str, Any]]:
+    """Read what was measured before, also by another process since."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def write(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,21 @@ from robcal.base.checks import FloatArray, IntArray
 WEIGHTS, SAMPLE = "pretrained/efficientnet-lite0/efficientnet-lite0-57934424.pth", "imagenet-sample1000"
 #: Images whose logits are compared in full, before any work.
 FEW = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Hold the images.
+
+    Attributes:
+        images: (1000, 3, 224, 224) uint8.
+        labels: (1000,) one of each class.
+        logits: (1000, 1000) of the published network.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: IntArray
+    logits: FloatArray
 
 
 class ScaledNetwork(nn.Module):
@@ -43,23 +59,19 @@ def at_hand(folder: Path) -> bool:
     return files and importlib.util.find_spec("efficientnet_lite_pytorch") is not None
 
 
-def read_sample(folder: Path) -> tuple[npt.NDArray[np.uint8], IntArray, FloatArray]:
-    """Read the images, (1000, 3, 224, 224) uint8, their labels, (1000,), and their published logits, (1000, 1000)."""
+def read_sample(folder: Path) -> Sample:
+    """Read the images with their labels and published logits, in an order drawn at random."""
     rows = pq.read_table(folder / SAMPLE / "images.parquet")
     pictures = [Image.open(io.BytesIO(row)).convert("RGB") for row in rows["image"].to_pylist()]
     images = np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
     with np.load(folder / SAMPLE / "efficientnet-lite0-logits.npz", allow_pickle=False) as data:
         logits = data["logits"][np.argsort(data["row"])]
-    return images, rows["label"].to_numpy().astype(np.int64), logits
+    order = np.random.default_rng(0).permutation(len(images))
+    return Sample(images[order], rows["label"].to_numpy().astype(np.int64)[order], logits[order])
 
 
-def published_efficientnet(folder: Path, images: npt.NDArray[np.uint8], logits: FloatArray) -> nn.Module:
+def published_efficientnet(folder: Path, sample: Sample) -> nn.Module:
     """Read the published weights, in eval mode and channels-last.
-
-    Args:
-        folder: of the data.
-        images: those of `read_sample`.
-        logits: their published logits.
 
     Raises:
         ValueError: if the network gives other logits for the first images.
@@ -69,8 +81,8 @@ def published_efficientnet(folder: Path, images: npt.NDArray[np.uint8], logits: 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
     model = ScaledNetwork(network).eval().to(memory_format=torch.channels_last)
-    few = torch.from_numpy(images[:FEW]).float() / 255
-    check_alike(run(model, few), logits[:FEW])
+    few = torch.from_numpy(sample.images[:FEW]).float() / 255
+    check_alike(run(model, few), sample.logits[:FEW])
     return model
 
 

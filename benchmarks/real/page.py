@@ -7,7 +7,7 @@ from typing import Any
 
 VARIANTS = {"none": "as it comes", "temperature": "one temperature", "auto": "`auto`"}
 LOSSES = {"nll": "NLL", "kl": "KL", "kl of shared votes": "KL of shared votes", "brier": "Brier"}
-SHOWN = (0, 1, 2, 5, 9)
+SHOWN, SHOWN_SHIFTED = (0, 1, 2, 5, 9), (0, 1, 3, 5, 7, 9)
 REFEREES = ("adversarial distance", "margin of another network", "random order")
 
 CLAIM = """\
@@ -157,17 +157,18 @@ def natural(records: list[dict[str, Any]]) -> str:
                 measures = (num(row["accuracy"]), num(row["confidence"]), signed(row["confidence"] - row["accuracy"]))
                 head = [found["name"], f"{found['n']:,}", title(found, variant)]
                 overall.append([*head, *measures, interval(row["ece"]), num(row["nll"])])
-            effects = effect(found["regression"]["adversarial distance"])
-            gaps = interval(found["within margin"]["temperature"], signed)
-            within.append([found["name"], f"{found['scored']:,}", f"{found['passes']:.1f}", gaps, effects])
+            if found["scored"]:
+                effects = effect(found["regression"]["adversarial distance"])
+                gaps = interval(found["within margin"]["temperature"], signed)
+                within.append([found["name"], f"{found['scored']:,}", f"{found['passes']:.1f}", gaps, effects])
         levels += list(shifted_rows(one))
     return "\n".join(
         [
             NATURAL,
             table(["network, inputs", "n", "repair", "accuracy", "confidence", "gap", "ECE", "NLL"], overall),
             BY_LEVEL,
-            table(["network, inputs", "repair", "levels by", "tenths of", "share at levels 0, 1, 2, 5, 9",
-                   "gap at levels 0, 1, 2, 5, 9", "rms", "outside"], levels),
+            table(["network, inputs", "repair", "levels by", "tenths of", "share at levels 0, 1, 3, 5, 7, 9",
+                   "gap at levels 0, 1, 3, 5, 7, 9", "rms", "outside"], levels),
             NATURAL_WITHIN,
             table(["network, inputs", "n", "passes an example", "nearer − farther half", "distance"], within),
         ]
@@ -182,7 +183,7 @@ def shifted_rows(one: dict[str, Any]) -> Iterator[list[str]]:
         for score, moved in one["levels of here"][variant].items():
             cuts = (("own", row["levels"][score], [0.1] * 10), ("without shift", moved, one["shares"][score]))
             for cut, levels, shares in cuts:
-                cells = (", ".join(write(values[level]) for level in SHOWN)
+                cells = (", ".join(write(values[level]) for level in SHOWN_SHIFTED)
                          for write, values in ((num2, shares), (gap_or_none, levels["gap"])))  # fmt: skip
                 yield [*head, counted(score, found), cut, *cells, num(levels["rms"]), str(levels["outside"])]
                 head = [""] * len(head)

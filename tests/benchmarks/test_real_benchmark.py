@@ -138,25 +138,24 @@ def test_published_weights_must_give_the_published_logits_and_distances_are_kept
     simple = {"none": "none", "temperature": "temperature", "auto": "temperature"}
     monkeypatch.setattr(claim, "Recalibrator", lambda variant: Recalibrator(simple[variant]))
     assert imagenet.at_hand(sample)
-    images, _, logits = imagenet.read_sample(sample)
+    read = imagenet.read_sample(sample)
     with pytest.raises(ValueError, match="differs by"):
-        imagenet.published_efficientnet(sample, 255 - images, logits)
-    monkeypatch.setattr(claim, "SCORED", 40)
-    one = claim.efficientnet(sample, sample / "work")
-    assert sorted(one.labels) == sorted(imagenet.read_sample(sample)[1])
-    kept = sample / "work/EfficientNet-lite0, ImageNet.parquet"
+        imagenet.published_efficientnet(sample, dataclasses.replace(read, images=255 - read.images))
+    monkeypatch.setattr(claim, "SCORED", 60)
+    one = claim.efficientnet_near(sample, sample / "work")
+    kept = sample / "work/EfficientNet-lite0, some images.parquet"
     before = kept.stat().st_mtime_ns
-    again = claim.efficientnet(sample, sample / "work")
+    again = claim.efficientnet_near(sample, sample / "work")
     assert kept.stat().st_mtime_ns == before
     np.testing.assert_array_equal(again.scores["adversarial distance"], one.scores["adversarial distance"])
-    found = claim.record(one)
-    loss = found["variants"]["none"]["levels"][claim.LOSS]["accuracy"]
-    assert found["scored"] == len(one.scores["adversarial distance"]) == 40
+    every, found = claim.record(claim.efficientnet(sample)), claim.record(one)
+    loss = every["variants"]["none"]["levels"][claim.LOSS]["accuracy"]
     assert loss[:3] == [0, 0, 0]  # the loss knows who is right
     assert loss[-1] == 1
+    assert (every["n"], every["scored"], found["n"], found["scored"]) == (80, 0, 60, 60)
     assert claim.LOSS not in found["regression"]
-    text = page.claim([found])
-    assert "adversarial distance (40)" in text
+    text = page.claim([every, found])
+    assert text.count("adversarial distance") == 3 + 1 + 1
     assert "nan" not in text
 
 
@@ -181,11 +180,11 @@ def test_a_network_on_fashion_mnist_is_trained_twice_and_its_first_images_get_a_
 def test_what_the_file_holds_is_not_measured_again(tmp_path):
     asked = []
     jobs = {name: lambda name=name: asked.append(name) or {"value": name} for name in ("a", "b")}
-    few = published.measured(tmp_path / "x.json", {"b": jobs["b"]}, dict)
+    few = published.measured(tmp_path / "x.json", jobs, dict, ["b"])
     assert [one["name"] for one in few] == ["b"]
     every = published.measured(tmp_path / "x.json", jobs, dict)
     assert asked == ["b", "a"]
-    assert {one["name"]: one["value"] for one in every} == {"a": "a", "b": "b"}
+    assert [(one["name"], one["value"]) for one in every] == [("a", "a"), ("b", "b")]
 
 
 def test_shifted_images_have_the_label_of_their_class_in_the_other_set(tmp_path):
@@ -220,6 +219,9 @@ def test_levels_without_shift_hold_more_shifted_inputs_where_scores_are_smaller(
     for score in natural.SCORES:  # of a linear network the distance is the margin, divided by a constant
         np.testing.assert_allclose(found["shares"][score], wanted, atol=0.011)
     assert sum(found["shares"]["margin"][:3]) > 0.45
+    few = natural.Shifted("few", *(natural.applied(network, fitted, f"few {count}", part, rows, count, None, tmp_path)
+                                   for part, rows, count in zip(parts, labels, (100, 50), strict=True)))  # fmt: skip
+    assert "adversarial distance (50)" in page.natural([natural.record(few)])
     text = page.natural([found])
     assert text.count("\n| there") == 3 + 3 + 1
     assert "nan" not in text
