@@ -145,7 +145,7 @@ def worker() -> None:
 @pytest.mark.slow
 def test_two_processes_give_the_number_of_one(tmp_path: Path):
     """400 examples in one process, 100 in the other; and all in one, none in the other."""
-    in_two_processes(worker, Path(__file__), tmp_path)
+    in_two_processes(Path(__file__), tmp_path)
     probs, labels, levels = examples(torch.float64)
     gaps = [row.gap.value for row in level_table(probs, labels, levels, resamples=20)]
     for rank in (0, 1):

@@ -1,12 +1,14 @@
 """The Lightning callback against the real library: the same numbers as a loop by hand, also over a checkpoint."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from two_processes import in_two_processes
 
 import robcal
 from robcal.base.checks import InputError
@@ -119,6 +121,49 @@ def test_a_validation_without_training_is_no_update(tmp_path: Path) -> None:
     np.testing.assert_array_equal(smoothing.epsilon, before)
 
 
+def of_share(smoothing: robcal.ARAdaLS, **options) -> nn.Module:
+    """Fit; validation examples are numbered, for a sampler that shares them out repeats some."""
+    import lightning
+
+    from robcal.integrations.lightning import ARAdaLSCallback
+
+    train, val = data()
+    val = TensorDataset(val.tensors[0], torch.stack([val.tensors[1], torch.arange(len(val))], 1))
+    trainer = lightning.Trainer(
+        max_epochs=EPOCHS, callbacks=[ARAdaLSCallback(smoothing)], accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+    made = module(smoothing, lambda logits, both: {"logits": logits, "labels": both[:, 0], "index": both[:, 1]})
+    count, rank = trainer.world_size, trainer.global_rank
+    share = DistributedSampler(train, num_replicas=count, rank=rank, shuffle=False)
+    trainer.fit(made, DataLoader(train, 20 // count, sampler=share), DataLoader(val, 20 // count))
+    return made
+
+
+def worker() -> None:
+    """One process of two."""
+    smoothing = robcal.ARAdaLS(**OPTIONS)
+    made = of_share(smoothing, strategy="ddp", devices=2)
+    if torch.distributed.is_initialized():
+        assert torch.distributed.get_world_size() == 2
+        torch.distributed.destroy_process_group()
+    rank = os.environ["RANK"]
+    torch.save((smoothing.state_dict(), smoothing.levels, made.network.state_dict()), f"{os.environ['OUT']}/{rank}.pt")
+
+
+def test_two_processes_smooth_as_one(tmp_path: Path) -> None:
+    """The same batches, of which each process has every other example; 45 validation examples, one of them twice."""
+    in_two_processes(Path(__file__), tmp_path)
+    smoothing = robcal.ARAdaLS(**OPTIONS)
+    made = of_share(smoothing)
+    assert smoothing.epsilon.max() > 0.01
+    for rank in (0, 1):
+        state, levels, weights = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        np.testing.assert_array_equal(levels, smoothing.levels)
+        torch.testing.assert_close(state, smoothing.state_dict(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weights, made.network.state_dict(), rtol=1e-4, atol=1e-5)
+
+
 def test_what_validation_step_must_return(tmp_path: Path) -> None:
     from robcal.integrations.lightning import ARAdaLSCallback
 
@@ -129,3 +174,7 @@ def test_what_validation_step_must_return(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'Let it return {"logits": logits, "labels": labels}'):
         callback.on_validation_batch_end(State(), None, None, None, 0)
     callback.on_validation_batch_end(State(), None, {"logits": torch.zeros(2, 3), "labels": torch.zeros(2)}, None, 0)
+
+
+if __name__ == "__main__":
+    worker()

@@ -77,8 +77,8 @@ class ARAdaLSCallback(Callback):  # type: ignore[misc]
         pl_module.log_dict({f"robcal/{name}": float(value) for name, value in figures.items()})
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the state of the smoothing, which Lightning writes into its checkpoints."""
-        return self.smoothing.state_dict()
+        """Return the state of the smoothing, which Lightning asks all processes for and writes into its checkpoints."""
+        return self.smoothing.state_dict(joined=True)
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
         """Go on where a checkpoint was written."""

@@ -77,7 +77,8 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
         Args:
             outputs: of the model, with logits (B, Z).
             labels: (B,) of `indexed` in training, plain ones in evaluation; -100 is ignored.
-            num_items_in_batch: labels of all batches whose gradients are accumulated, by which their sum is divided.
+            num_items_in_batch: labels of all processes and of all batches whose gradients are accumulated, by which
+                the sum of the losses is divided.
 
         Raises:
             InputError: if training labels hold no positions.
@@ -85,7 +86,10 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
         classes, index = self._decoded(labels)
         if not torch.is_grad_enabled():
-            return cross_entropy(logits.float(), classes)
+            if num_items_in_batch is None:
+                return cross_entropy(logits.float(), classes)
+            mean: Tensor = cross_entropy(logits.float(), classes, reduction="sum") / num_items_in_batch
+            return mean
         if not self._checked:
             _check_indexed(labels, index)
             self._checked = True
@@ -138,11 +142,12 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
         self.smoothing.load_state_dict(load_file(file))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the state into the checkpoint."""
+        """Write the state of all processes into the checkpoint."""
+        tensors = {name: values.contiguous() for name, values in self.smoothing.state_dict(joined=True).items()}
         if state.is_world_process_zero:
             from safetensors.torch import save_file
 
-            save_file({name: t.contiguous() for name, t in self.smoothing.state_dict().items()}, _file(args, state))
+            save_file(tensors, _file(args, state))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End: later evaluations update nothing."""

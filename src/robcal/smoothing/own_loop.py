@@ -18,7 +18,7 @@ from robcal.base.checks import (
     check_positive_int,
     refuse,
 )
-from robcal.smoothing.passes import Shown, check_positions, in_all_processes, measured, positions
+from robcal.smoothing.passes import Shown, check_positions, in_all_processes, joined_columns, measured, positions
 from robcal.smoothing.running import (
     DEFAULT_DECAY,
     NOT_SEEN,
@@ -269,13 +269,17 @@ class ARAdaLS:
         self._table = self._new_table(levels)
         return EpochUpdate(int(self.smoother.state_dict()["updates"]), self.epochs, *figures, self.epsilon)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self, *, joined: bool = False) -> dict[str, torch.Tensor]:
         """Return the whole state as a flat dictionary of tensors, also in the middle of an epoch.
 
-        With `torch.distributed` the margins of an unfinished epoch are those of this process: save after `end_epoch`,
-        or in every process.
+        Args:
+            joined: with `torch.distributed`, called in all processes: with the margins that all of them have shown of
+                an unfinished epoch, so that one state is that of all. By default they are those of this process, and
+                one state is that of all after `end_epoch` only.
         """
         shown = self._shown_so_far()
+        if joined:
+            shown = Shown(*joined_columns(shown))
         arrays = (self._train.copy(), self._val.copy(), shown.place, shown.margin)
         return {
             **{_SMOOTHER + name: values for name, values in self.smoother.state_dict().items()},

@@ -107,18 +107,23 @@ def in_all_processes(shown: Shown, val: Measured, *, numbered: bool) -> tuple[Sh
         numbered: whether their positions were given, and an example of several processes counts once; else they are
             numbered anew, one rank after the other.
     """
-    from torch import distributed
-
-    parts: list[Any] = [(shown, val)]
-    if distributed.is_available() and distributed.is_initialized():
-        parts = parts * distributed.get_world_size()
-        distributed.all_gather_object(parts, (shown, val))
-    all_shown = Shown(*_columns([part for part, _ in parts]))
-    all_val = Measured(*_columns([part for _, part in parts]))
+    columns = joined_columns((*shown, *val))
+    all_shown, all_val = Shown(*columns[: len(shown)]), Measured(*columns[len(shown) :])
     if not numbered:
         return all_shown, all_val._replace(place=np.arange(len(all_val.place)))
     _, once = np.unique(all_val.place, return_index=True)
     return all_shown, Measured(*_columns([all_val], once))
+
+
+def joined_columns(arrays: tuple[npt.NDArray[Any], ...]) -> list[npt.NDArray[Any]]:
+    """Return the arrays of all processes of `torch.distributed`, each one joined in the order of the ranks."""
+    from torch import distributed
+
+    parts: list[Any] = [arrays]
+    if distributed.is_available() and distributed.is_initialized():
+        parts = parts * distributed.get_world_size()
+        distributed.all_gather_object(parts, arrays)
+    return _columns(parts)
 
 
 def _columns(parts: list[Any], rows: Any = slice(None)) -> list[Any]:
