@@ -76,9 +76,11 @@ sphinx_gallery_conf = {
 
 
 def adapt(app, docname, source):
-    """Give bare tables, as `robcal compare` writes them, a title and no place in the navigation; find examples here."""
-    if docname.startswith("evidence/") and not source[0].startswith("# "):
-        source[0] = f"---\norphan: true\n---\n# Table: {Path(docname.removesuffix('/table')).name}\n\n{source[0]}"
+    """Give bare tables, as `robcal compare` writes them, a title; let pages of evidence be found by links alone."""
+    if docname.startswith("evidence/"):
+        title = "" if source[0].startswith("# ") else f"# Table: {Path(docname.removesuffix('/table')).name}\n\n"
+        source[0] = f"---\norphan: true\n---\n{title}{source[0]}"
+    source[0] = re.sub(r"\[[\w/-]+\.md\]\(([\w/.-]+\.md)\)", r"[](\1)", source[0])  # the title of the page it leads to
     source[0] = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](gallery/\1.rst)", source[0])
 
 
