@@ -277,11 +277,12 @@ def test_other_commands_refuse_bad_input_with_code_2(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.slow
-def test_levels_are_by_margin_unless_scores_or_a_scorer_say_robustness(table, tmp_path):
-    for name, more in {"margin": (), "robustness": ("--scorer", "first-order")}.items():
+def test_levels_are_by_running_margins_unless_scores_or_a_scorer_say_robustness(table, tmp_path):
+    for name, more in {"running": (), "robustness": ("--scorer", "first-order")}.items():
         run(*TRAIN, "--data", table, "--method", "ar-adals", "--levels", "4", *more, "--out", tmp_path / name)
         assert json.loads((tmp_path / name / "run.json").read_text())["settings"]["levels_from"] == name
         assert (tmp_path / name / "scores-train.parquet").exists() == (name == "robustness")
+        assert (tmp_path / name / "reference").exists() == (name == "robustness")
 
 
 def test_train_takes_an_ensemble_its_split_and_a_source_of_levels(table, tmp_path, capsys):

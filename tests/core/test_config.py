@@ -118,6 +118,18 @@ def test_settings_survive_a_round_trip():
     assert hash(one) == hash(TrainSettings(**dataclasses.asdict(one)))
 
 
+def test_runs_by_the_former_default_of_levels_are_read_and_do_not_mix_with_those_by_the_present_one(tmp_path):
+    """Its record says "margin"; the same command now means other levels, is told so, and has another name."""
+    wanted = TrainSettings(**{**SMALL, "epochs": 1}, method="ar-adals", levels=3)
+    former = dataclasses.replace(wanted, levels_from="margin")
+    assert (wanted.levels_from, digest(wanted) == digest(former)) == ("running", False)
+    run = train_run(former, tmp_path / "run")
+    assert open_run(run.directory).settings == former
+    with pytest.raises(InputError, match=r"other settings or data \(levels_from: margin there, running here\)"):
+        train_run(wanted, run.directory)
+    assert train_run(former, run.directory).is_complete
+
+
 # runs of earlier versions --------------------------------------------------------------------------------------------
 
 SMALL = {
@@ -147,7 +159,8 @@ MEANT = {
 @pytest.mark.parametrize("method", MEANT)
 def test_runs_of_the_version_before_options_open(method, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(FORMER[method]))
-    assert open_run(tmp_path).settings == TrainSettings(**SMALL, method=method, **MEANT[method])
+    meant = {"levels_from": "margin", **MEANT[method]}  # which was the default
+    assert open_run(tmp_path).settings == TrainSettings(**SMALL, method=method, **meant)
     assert set(MEANT) == set(FORMER)
 
 
@@ -171,5 +184,5 @@ def test_a_finished_run_of_the_version_before_options_is_found_by_the_same_comma
     assert train_run(wanted, run.directory).is_complete
     assert (run.directory / "run.json").read_text() == kept
     assert (run.directory / "model.safetensors").stat().st_mtime_ns == weights
-    with pytest.raises(InputError, match="holds a run with other settings"):
+    with pytest.raises(InputError, match=r"holds a run with other settings or data \(epochs: 4 there, 5 here\)"):
         train_run(dataclasses.replace(wanted, epochs=5), run.directory)

@@ -33,9 +33,13 @@ RECIPE = {
 }  # fmt: skip
 TRAINED = {
     "vanilla": ("--method", "vanilla"),
-    "ar-adals by margin": ("--method", "ar-adals", "--gain", "40"),
+    "ar-adals": ("--method", "ar-adals", "--gain", "40"),
+    "ar-adals by margin": ("--method", "ar-adals", "--levels-from", "margin", "--gain", "40"),
     "ar-adals by robustness": ("--method", "ar-adals", "--levels-from", "robustness", "--gain", "40"),
-    "ar-adals of the ensemble": ("--method", "ar-adals", "--members", "2", "--gain", "40", "--learning-rate", "0.2"),
+    "ar-adals of the ensemble": (
+        *("--method", "ar-adals", "--levels-from", "margin", "--gain", "40"),
+        *("--members", "2", "--learning-rate", "0.2"),
+    ),
 }
 PLAN = """
 title = "The same numbers"

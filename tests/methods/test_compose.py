@@ -229,9 +229,9 @@ def test_command_line_and_file_train_a_composed_method(tmp_path):
     run = open_run(tmp_path / "run")
     wanted = TrainSettings(**RECIPE, method="ar-adals+mixup", options={"gain": 40.0, "alpha": 0.4}, levels=5)
     assert run.settings == wanted
-    assert run_title(wanted) == "AR-AdaLS + Mixup (margin levels)"
+    assert run_title(wanted) == "AR-AdaLS + Mixup (running levels)"
     assert len(run.history()[-1].epsilon) == 5
-    assert (tmp_path / "run/reference/run.json").exists()
+    assert not (tmp_path / "run/reference").exists()
     plan = parse_plan({
         "seeds": [0], "recipe": {**RECIPE, "levels": 5},
         "methods": [{"label": "Ours", "method": "ar-adals+mixup", "options": {"mixup": {"alpha": 0.4}},

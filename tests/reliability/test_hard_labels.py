@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hard_labels")]  # its f
 
 HARD = f"labels stayed hard: {REASON}"
 TRAIN = ["train", "--model", "mlp", "--batch-size", "32", "--device", "cpu", "--quiet"]
+BY_MARGIN = ["--method", "ar-adals", "--levels-from", "margin"]
 
 
 def robcal(*words):
@@ -55,7 +56,7 @@ def runs(data, tmp_path_factory):
     out, made = tmp_path_factory.mktemp("runs"), {}
     for name, epochs in {"hard": 1, "soft": 40}.items():
         printed = robcal(
-            *TRAIN, "--data", data, "--method", "ar-adals", "--levels", 2, "--epochs", epochs, "--val-fraction", 0.3,
+            *TRAIN, "--data", data, *BY_MARGIN, "--levels", 2, "--epochs", epochs, "--val-fraction", 0.3,
             "--out", out / name,
         )  # fmt: skip
         made[name] = (out / name, printed)
@@ -87,7 +88,7 @@ def test_audit_and_report_say_it(runs, tmp_path):
 def test_a_report_says_at_which_seeds(runs, data, tmp_path):
     other = tmp_path / "other"
     robcal(
-        *TRAIN, "--data", data, "--method", "ar-adals", "--levels", 2, "--epochs", 40, "--val-fraction", 0.3,
+        *TRAIN, "--data", data, *BY_MARGIN, "--levels", 2, "--epochs", 40, "--val-fraction", 0.3,
         "--split-seed", 0, "--seed", 1, "--out", other,
     )  # fmt: skip
     hard = tmp_path / "hard"
@@ -107,7 +108,7 @@ def test_a_report_says_at_which_seeds(runs, data, tmp_path):
 
 def test_runs_of_one_method_by_other_settings_are_no_seeds_of_it(runs, data, tmp_path):
     """Margin and robustness levels were averaged as two seeds of "AR-AdaLS", with an interval over them."""
-    words = [*TRAIN, "--data", data, "--method", "ar-adals", "--epochs", 2, "--val-fraction", 0.3]
+    words = [*TRAIN, "--data", data, *BY_MARGIN, "--epochs", 2, "--val-fraction", 0.3]
     robcal(*words, "--levels", 2, "--out", tmp_path / "margin")
     robcal(*words, "--levels", 3, "--out", tmp_path / "three")
     robcal(*words, "--levels", 2, "--levels-from", "loss", "--out", tmp_path / "loss")
@@ -150,6 +151,7 @@ method = "vanilla"
 [[methods]]
 label = "Ours"
 method = "ar-adals"
+options = {{ levels_from = "margin" }}
 [[methods]]
 label = "Theirs"
 method = "ar-adals"

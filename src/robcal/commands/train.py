@@ -92,10 +92,10 @@ def train(
     levels_from: Annotated[
         LevelsFrom | None,
         typer.Option(
-            help="Levels of ar-adals: difficulty for a reference model (margin, loss), or distance to the nearest "
-            "adversarial example of it (robustness), or of models that never saw the example (cross-fit); or the "
-            "margins that the training's own passes show, without a reference model (running). Default: margin; "
-            "robustness with --scores or --scorer."
+            help="Levels of ar-adals: the margins that the training's own passes show (running); or, of a reference "
+            "model that is trained first, difficulty (margin, loss) or distance to the nearest adversarial example "
+            "(robustness; cross-fit: of models that never saw the example). Default: running; robustness with "
+            "--scores or --scorer."
         ),
     ] = None,
     cut: Annotated[
@@ -139,10 +139,10 @@ def train(
 ) -> None:
     """Train a classifier by one method; `ar-adals` alone does the whole pipeline.
 
-    The pipeline of AR-AdaLS: a plain reference model by the same recipe, how near its training and validation images
-    are to its boundaries, levels, then the training whose labels are softened per level. The validation split steers
-    the smoothing; the test split is only ever measured on. Levels by adversarial distance, as published:
-    --levels-from robustness.
+    AR-AdaLS cuts the training and validation images into levels by their margins, which the training's own passes
+    show, and softens the labels of each level as far as its calibration on validation images asks for; the test split
+    is only ever measured on. The pipeline as published, with a plain reference model by the same recipe whose
+    adversarial distances cut the levels: --levels-from robustness.
 
     Example: robcal train --data digits --method mixup --option alpha=0.4 --epochs 30 --out runs/mixup
     """

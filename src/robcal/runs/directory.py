@@ -151,7 +151,7 @@ def run_title(settings: TrainSettings) -> str:
     """Return what tables call a run: the method, and what its levels are cut by if it takes them from scores.
 
     >>> [run_title(TrainSettings("digits", "mlp", method, epochs=1)) for method in ("vanilla", "ar-adals")]
-    ['Plain', 'AR-AdaLS (margin levels)']
+    ['Plain', 'AR-AdaLS (running levels)']
     """
     title = settings.training_method().title
     return f"{title} ({settings.levels_from} levels)" if settings.takes_scores else title
@@ -249,6 +249,16 @@ def run_digest(record: Any) -> str | None:
     if "scores" in identity:  # a run is opened without them; their files may be gone
         identity["scores"] = record["settings"].get("scores")
     return digest_of({"settings": identity, "data": record.get("data")})
+
+
+def what_differs(record: Any, settings: TrainSettings) -> str:
+    """Return the settings in which the run of a record differs from others, " (epochs: 3 there, 5 here)", or ""."""
+    if not isinstance(record, dict) or run_digest(record) is None:
+        return ""
+    there, here = _settings_of(record).identity(), settings.identity()
+    names = [name for name in dict.fromkeys((*there, *here)) if there.get(name) != here.get(name) and name != "scores"]
+    told = [f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here" for name in names]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _settings_of(record: Mapping[str, Any]) -> TrainSettings:

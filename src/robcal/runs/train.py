@@ -38,7 +38,16 @@ from robcal.base.storage import (
 )
 from robcal.base.types import EpochRow
 from robcal.data import Dataset
-from robcal.runs.directory import Run, clear, list_files, load_data, load_networks, run_digest, run_title
+from robcal.runs.directory import (
+    Run,
+    clear,
+    list_files,
+    load_data,
+    load_networks,
+    run_digest,
+    run_title,
+    what_differs,
+)
 from robcal.runs.level_sources import (
     SPLITS,
     levels_of,
@@ -181,11 +190,12 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
     key = digest_of({"settings": settings.identity(), "data": digests})
     file = directory / "run.json"
     if file.exists():
-        if run_digest(load_json(file, "the run")) == key:
+        found = load_json(file, "the run")
+        if run_digest(found) == key:
             return
         if not overwrite:
             refuse(
-                f"{directory} holds a run with other settings or data",
+                f"{directory} holds a run with other settings or data{what_differs(found, settings)}",
                 "a run directory holds one run",
                 "Pass --overwrite to replace it, or choose another --out",
             )

@@ -41,8 +41,8 @@ Augmentation = Literal["none", "standard"]
 LevelsFrom = Literal["robustness", "cross-fit", "margin", "loss", "running"]
 #: Sources of earlier versions: runs that have them are read, and no new ones are trained.
 FORMER_LEVELS_FROM = ("online",)
-#: The cheapest that no other was seen to beat (docs/evidence/small-networks.md): one forward pass an image.
-DEFAULT_LEVELS_FROM: LevelsFrom = "margin"
+#: The cheapest that no other was seen to beat (docs/evidence.md): no pass but those of the training itself.
+DEFAULT_LEVELS_FROM: LevelsFrom = "running"
 #: What a run is named by has this version: where it changes, kept runs are made anew and not mixed with others.
 VERSION = 2
 
