@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     ("method", "more", "runs"),
     [
         ("vanilla", {}, ["."]),
-        ("ar-adals", {"levels": 2}, [".", "reference"]),
+        ("ar-adals", {"levels": 2, "levels_from": "margin"}, [".", "reference"]),
         ("ar-adals", {"levels": 2, "levels_from": "cross-fit", "folds": 2, "scorer": "first-order"}, ["."]),
     ],
 )
