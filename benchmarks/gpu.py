@@ -61,7 +61,7 @@ def work(options: argparse.Namespace, left: Callable[[], float], log: Callable[[
     import torch
 
     from robcal.base.storage import digest_of
-    from robcal.comparison.study import hardware
+    from robcal.comparison.hardware import hardware
     from robcal.data import load_dataset, read_parts
     from wide.measure import CorruptedTest
     from wide.noise import NoisyLabels

@@ -8,9 +8,9 @@ from robcal.base.metrics import CORRECTED
 from robcal.base.types import MethodResult, Results
 from robcal.calibration.seeds import Replicated
 from robcal.comparison import parse_plan
+from robcal.comparison.assemble import _level_values, _stable
 from robcal.comparison.outcomes import Evidence, Outcome, outcome
 from robcal.comparison.plan import Target
-from robcal.comparison.study import _level_values, _stable
 from robcal.comparison.summary import Measurements, decide, marks
 from robcal.report.study_tables import level_means
 

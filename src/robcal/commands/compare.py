@@ -84,7 +84,7 @@ def compare(
     if what.endswith(".json"):
         results = load_comparison(Path(what))
         write_tables(results, out)
-        if report:
+        if report and (overwrite or not (out / "report.html").exists()):
             write_report(results, out / "report.html", overwrite=True)
         if json:
             show_json(results)
