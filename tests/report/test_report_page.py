@@ -138,6 +138,13 @@ def test_each_hostile_string_as_every_title(text):
     assert headings[0] == clean_text(text)
 
 
+def test_links_lead_to_every_section():
+    page = Page(full_page())
+    links = [attrs["href"].removeprefix("#") for attrs in page.of("a") if attrs["href"].startswith("#")]
+    assert links == [name for name in section_ids(full_page()) if name != "how"]
+    assert "<nav" not in render_html(audit())
+
+
 def test_an_audit_shows_only_what_it_has():
     text = render_html(audit())
     assert section_ids(text) == ["overall", "how"]
