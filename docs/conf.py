@@ -75,11 +75,19 @@ sphinx_gallery_conf = {
 }
 
 
+def _linked(row):
+    """Let the modules that a row of a table names lead to their pages."""
+    return re.sub(r"`(robcal[\w.]*)`", r"[`\1`](generated/\1.rst)", row)
+
+
 def adapt(app, docname, source):
     """Give bare tables, as `robcal compare` writes them, a title; let pages of evidence be found by links alone."""
     if docname.startswith("evidence/"):
         title = "" if source[0].startswith("# ") else f"# Table: {Path(docname.removesuffix('/table')).name}\n\n"
         source[0] = f"---\norphan: true\n---\n{title}{source[0]}"
+    if docname == "api":
+        table, fence, listing = source[0].partition("```{eval-rst}")
+        source[0] = re.sub(r"^\|.*", lambda row: _linked(row[0]), table, flags=re.MULTILINE) + fence + listing
     source[0] = re.sub(r"\[[\w/-]+\.md\]\(([\w/.-]+\.md)\)", r"[](\1)", source[0])  # the title of the page it leads to
     source[0] = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](gallery/\1.rst)", source[0])
 

@@ -189,6 +189,13 @@ def _options(name: str) -> set[str]:
     return {"--help", *own, *(flag for option in command.params for flag in option.opts + option.secondary_opts)}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_of_the_source_that_a_page_names_exist(page: Path) -> None:
+    named = set(re.findall(r"(?<![\w/.-])((?:[\w-]+/)+[\w-]+\.(?:py|toml))\b", page.read_text(encoding="utf-8")))
+    homes = [ROOT, ROOT / "src" / "robcal"]
+    assert [file for file in named if "NAME" not in file and not any((home / file).exists() for home in homes)] == []
+
+
 def _unknown(text: str) -> list[tuple[str, str]]:
     """Commands and options of robcal that a text names and that do not exist."""
     text = re.sub(r"\\\n\s*", " ", text)
