@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -259,7 +260,9 @@ def test_a_second_start_does_nothing_anew(plan, out, record):
     before = stamps(out)
     again = compare(plan, out, jobs=1, report=False)
     assert stamps(out) == before
-    assert plain(again) == plain(record)  # of the numbers, NaN too
+    shown = (replace(one, gallery=()) for one in record.methods)  # images are made for a page alone
+    assert plain(again) == plain(replace(record, methods=tuple(shown)))  # NaN is no equal of NaN
+    assert any(one.gallery for one in record.methods)
 
 
 def plan_file(folder):

@@ -22,6 +22,7 @@ def test_there_are_such_results():
     assert {"digits", "small", "overfit", "sources"} <= {folder.name for folder in COMPARED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", COMPARED, ids=lambda folder: folder.name)
 def test_tables_and_figures_of_the_docs_are_those_of_the_results(folder):
     results = load_comparison(folder / "results.json")
@@ -31,6 +32,7 @@ def test_tables_and_figures_of_the_docs_are_those_of_the_results(folder):
     assert (folder / "figure.svg").read_text() == figure_svg(results)
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_version_say_the_same_when_they_are_written_anew(tmp_path):
     """They were one mapping a label; now they are what every report is made of."""
     file = EVIDENCE / "overfit/results.json"

@@ -43,8 +43,17 @@ from robcal.training.predict import softmax
 Cuts = Mapping[int, tuple[IntArray | None, IntArray | None]]
 
 
-def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = ()) -> Results:
-    """Return everything that results.json holds."""
+def results(
+    work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = (), *, images: bool = False
+) -> Results:
+    """Return everything that results.json holds.
+
+    Args:
+        work: the tasks, done.
+        found: outcomes of every label.
+        missing: what could not be measured.
+        images: with images of wrong predictions, for which the networks are run again.
+    """
     plan, first = work.plan, next(one for one in work.entries if one.seed in found[one.label].by_seed)
     data = dataset_of(plan.plain(plan.seeds[0]))
     shifted = None if work.shift is None else shift_images(plan.plain(plan.seeds[0]), work.shift, work.place)
@@ -59,7 +68,7 @@ def results(work: Work, found: Mapping[str, Measurements], missing: Sequence[Mis
         raw, scaled = (
             _figures(plan, found, label, variant, cells, marked[variant], stable[variant]) for variant in VARIANTS
         )
-        shown = _details(work, label, missing, cuts, first=label == first.label)
+        shown = _details(work, label, missing, cuts, first=label == first.label, images=images)
         methods.append(
             dataclasses.replace(
                 raw, scaled=scaled, training=_training(work, found[label], missing), reliability=shown.reliability,
@@ -238,7 +247,9 @@ def _metrics(plan: Plan) -> tuple[str, ...]:
     return (*(metric for metric in OUTCOMES if metric not in OOD or plan.ood), "gap")
 
 
-def _details(work: Work, label: str, missing: Sequence[Missing], cuts: Cuts, *, first: bool) -> MethodResult:
+def _details(
+    work: Work, label: str, missing: Sequence[Missing], cuts: Cuts, *, first: bool, images: bool
+) -> MethodResult:
     """What the runs of a label show, without temperature scaling; seeds that lack something are left out.
 
     The first label shows the robustness of the test examples, for the plain model, which is the same for all.
@@ -248,10 +259,10 @@ def _details(work: Work, label: str, missing: Sequence[Missing], cuts: Cuts, *, 
     if not entries:
         return MethodResult(label, label)
     data = dataset_of(work.plan.plain(work.plan.seeds[0]))
-    images = data.split("test").inputs if data.kind == "image" else None
+    shown = data.split("test").inputs if images and data.kind == "image" else None
     found = {entry.seed: cuts.get(entry.seed, (None, None))[0] for entry in entries}
     levels = {seed: level for seed, level in found.items() if level is not None}
-    return looked_into([_measured(work, entry, images, first=first) for entry in entries], levels)
+    return looked_into([_measured(work, entry, shown, first=first) for entry in entries], levels)
 
 
 def _measured(work: Work, entry: Entry, images: Any, *, first: bool) -> Measured:

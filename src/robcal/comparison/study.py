@@ -100,7 +100,7 @@ def compare(
         cache: folder of the runs, default `out`; several comparisons may share it.
         jobs: tasks side by side.
         workers: what does the tasks in place of `jobs` processes of this machine: see `robcal.comparison.cluster`.
-        report: write report.html too.
+        report: write report.html too; images of wrong predictions are in it and in the results then.
         overwrite: replace the results of another comparison, and runs made on other data.
         fail_fast: stop at the first task that fails.
         on_failure: called at once with a line on each task that fails.
@@ -123,7 +123,7 @@ def compare(
             "a table needs at least one run",
             "Fix the cause and start again; finished work is kept",
         )
-    made = results(work, found, missing)
+    made = results(work, found, missing, images=report)
     save_results(made, out / "results.json")
     write_tables(made, out)
     if report:
