@@ -13,14 +13,14 @@ from importlib.metadata import Distribution, distribution
 MEGABYTE = 1e6
 
 
-def needed(requirements: Iterable[str], extra: str = "") -> Iterator[str]:
-    """Yield the names of requirements without their versions, but for those of other extras and other systems."""
+def needed(requirements: Iterable[str], extra: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names of requirements, each with "" and with each extra it names; not those of other extras or systems."""
     from packaging.requirements import Requirement
 
     for text in requirements:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-            yield normal(requirement.name)
+            yield from ((normal(requirement.name), one) for one in ("", *sorted(requirement.extras)))
 
 
 def normal(name: str) -> str:
@@ -30,13 +30,13 @@ def normal(name: str) -> str:
 
 def closure(root: str, extra: str = "") -> dict[str, Distribution]:
     """Return the installed packages that one needs with an extra, by name."""
-    found: dict[str, Distribution] = {}
-    waiting = list(needed(distribution(root).requires or (), extra))
+    found: dict[tuple[str, str], Distribution] = {}
+    waiting = [(root, ""), (root, extra)]
     while waiting:
-        if (name := waiting.pop()) not in found:
-            found[name] = distribution(name)
-            waiting += needed(found[name].requires or ())
-    return {name: found[name] for name in sorted(found) if name != root}
+        if (one := waiting.pop()) not in found:
+            found[one] = distribution(one[0])
+            waiting += needed(found[one].requires or (), one[1])
+    return {name: package for (name, _), package in sorted(found.items()) if name != root}
 
 
 def size(package: Distribution) -> int:

@@ -1,4 +1,4 @@
-"""Without the extra `train`, arrays are audited and recalibrated, and errors name the extra."""
+"""Without any extra, arrays are audited and recalibrated, and errors name the extra that something needs."""
 
 import os
 import subprocess
@@ -15,7 +15,10 @@ BLOCKED = """
 import sys
 from importlib.machinery import PathFinder
 
-ABSENT = ("torch", "accelerate", "probmetrics", "numba")
+ABSENT = (
+    "torch", "accelerate", "sklearn", "scikit-learn", "PIL", "pillow", "pyarrow", "matplotlib", "pandas", "joblib",
+    "torchmetrics", "evaluate", "datasets", "probmetrics", "numba",
+)
 
 class Core(PathFinder):
     @classmethod
@@ -41,6 +44,7 @@ def folder(tmp_path_factory):
     arrays = {"logits": logits, "probs": probs, "labels": rng.integers(0, 3, 400), "scores": rng.uniform(size=400)}
     for name, array in arrays.items():
         np.save(place / f"{name}.npy", array)
+        np.savetxt(place / f"{name}.csv", array, delimiter=",", fmt="%d" if name == "labels" else "%.17g")
     return place
 
 
@@ -78,10 +82,20 @@ print("torch" in sys.modules)
 
 
 def test_files_are_audited_on_the_command_line(folder):
-    files = ["--probs", "probs.npy", "--labels", "labels.npy", "--scores", "scores.npy", "--out", "page.html"]
+    """The page has its tables, and says of every figure what it is drawn by."""
+    files = ["--probs", "probs.csv", "--labels", "labels.csv", "--scores", "scores.csv", "--out", "page.html"]
     done = _child(folder, COMMAND, "audit", *files)
     assert done.returncode == 0, done.stderr
-    assert (folder / "page.html").stat().st_size > 10_000
+    page = (folder / "page.html").read_text()
+    assert page.count("<table") > 4
+    assert page.count("is drawn by matplotlib, which is not installed: pip install 'robcal[report]'") > 2
+
+
+def test_the_error_of_a_parquet_file_names_the_extra(folder):
+    (folder / "probs.parquet").touch()
+    done = _child(folder, COMMAND, "audit", "--probs", "probs.parquet", "--labels", "labels.npy")
+    assert done.returncode == 2
+    assert "pip install 'robcal[parquet]'" in done.stderr
 
 
 def test_files_are_recalibrated_on_the_command_line(folder):
@@ -123,5 +137,10 @@ for arguments in {commands}:
 def test_the_extra_installs_what_the_core_leaves_out():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     core = {Requirement(entry).name for entry in project["dependencies"]}
-    assert {Requirement(entry).name for entry in project["optional-dependencies"]["train"]} == {"torch", "accelerate"}
-    assert not core & {"torch", "accelerate"}
+    extras = {name: {Requirement(entry).name for entry in group}
+              for name, group in project["optional-dependencies"].items()}  # fmt: skip
+    assert extras["train"] == {"robcal", "torch", "accelerate", "scikit-learn", "pillow"}
+    assert {name for entry in project["optional-dependencies"]["train"] for name in Requirement(entry).extras} == {
+        "parquet", "report"
+    }  # fmt: skip
+    assert not core & {*extras["train"], *extras["parquet"], *extras["report"]}

@@ -28,15 +28,15 @@ def import_extra(package: str, extra: str, what: str) -> Any:
         refuse_without(package, extra, what, error)
 
 
-#: Packages of the extra `train`, which everything needs that makes or runs a network.
-TRAINING = ("torch", "accelerate")
+#: Packages of the extra `train`, which everything needs that reads data sets, or makes or runs a network.
+TRAINING = ("torch", "accelerate", "sklearn", "PIL", "pyarrow", "matplotlib")
 
 
 def refuse_untrainable(error: ModuleNotFoundError, what: str, extra: str = "train") -> NoReturn:
     """Name the extra `train`, or one that brings it, where one of its packages is missing; raise any other error again.
 
     Raises:
-        InputError: if torch or accelerate is missing.
+        InputError: if one of `TRAINING` is missing.
     """
     if error.name not in TRAINING:
         raise error

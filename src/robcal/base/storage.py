@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from robcal.base.checks import InputError, check_file, check_output, refuse
 from robcal.base.encoding import SEAL, plain, sealed, typed, unsealed
+from robcal.base.extras import import_extra
 from robcal.base.files import reading, refuse_unwritable, replacing
 from robcal.base.former import of_now
 from robcal.base.npy import check_packing, map_npy, read_npy
@@ -237,14 +238,20 @@ def load_levels(path: Path) -> Levels:
 
 def is_scores_file(path: Path) -> bool:
     """Tell whether a file is one that `save_scores` wrote."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    if path.suffix != ".parquet":
+        return False
+    pa, pq = _arrow(path)
     try:
         schema = pq.read_schema(check_file(path, "the scores"))
         return set(Scores.columns()) <= set(schema.names) and b"robcal" in (schema.metadata or {})
     except (pa.ArrowException, OSError, InputError):
         return False
+
+
+def _arrow(path: Path) -> tuple[Any, Any]:
+    """What parquet files are read and written by."""
+    what = f"a parquet file ({path})"
+    return tuple(import_extra(name, "parquet", what) for name in ("pyarrow", "pyarrow.parquet"))
 
 
 def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[Any]:
@@ -269,9 +276,7 @@ def save_array(array: npt.NDArray[Any], path: Path) -> Path:
 
 
 def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any], path: Path) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = _arrow(path)
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     table = table.replace_schema_metadata(_sealed(about, columns))
     with replacing(path) as temporary:
@@ -285,15 +290,13 @@ def check_table(path: Path) -> None:
     Raises:
         InputError: above the bounds of `robcal.base.npy.check_packing`.
     """
-    import pyarrow.parquet as pq
-
+    _, pq = _arrow(path)
     about = pq.read_metadata(path)
     check_packing(about.num_rows * about.num_columns * 8, path.stat().st_size, str(path))
 
 
 def _load_table(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    import pyarrow.parquet as pq
-
+    _, pq = _arrow(path)
     with reading(path, what):
         check_table(path)
         table = pq.read_table(path, partitioning=None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, as_numbers, is_there, refuse
+from robcal.base.extras import import_extra
 from robcal.base.files import reading
 from robcal.base.npy import map_npy, npz_arrays, npz_headers, read_npy
 from robcal.base.storage import check_table
+from robcal.base.text_tables import MISSING, json_columns, text_columns
 
 AnyArray = npt.NDArray[Any]
 
@@ -157,8 +158,7 @@ def _may_stand_with(values: AnyArray, fractions: bool) -> bool:
 
 
 def _of_parquet(file: Path) -> dict[str, AnyArray]:
-    import pyarrow.parquet as pq
-
+    pq = import_extra("pyarrow.parquet", "parquet", f"a parquet file ({file})")
     check_table(file)
     table = pq.read_table(file, partitioning=None)
     return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
@@ -166,10 +166,7 @@ def _of_parquet(file: Path) -> dict[str, AnyArray]:
 
 def _of_lines(file: Path) -> dict[str, AnyArray]:
     """Read columns of JSON objects, one a line."""
-    from pyarrow import json
-
-    table = json.read_json(file)
-    return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
+    return json_columns(file)
 
 
 def _of_text(file: Path) -> dict[str, AnyArray]:
@@ -181,24 +178,10 @@ def _of_text(file: Path) -> dict[str, AnyArray]:
         return _numbered(list(np.loadtxt(file, ndmin=2, encoding="utf-8-sig").T))
     fields = [field.strip() for field in next(csv.reader([first.removeprefix("# ")], delimiter=separator), [""])]
     point = "," if separator == ";" and "," in more else "."
-    below = _parsed(file, separator, point, skip=1) if more else []
+    below = text_columns(file, separator, point, skip=1) if more else []
     if more and _are_names(fields, below, point):
         return _named(fields, below)
-    source = file if more else io.BytesIO(f"{first}\n".encode())  # the parser wants the end of a single line
-    return _numbered(_parsed(source, separator, point, skip=0))
-
-
-def _parsed(source: Path | io.BytesIO, separator: str, point: str, *, skip: int) -> list[AnyArray]:
-    """Return the columns of a text file below its first `skip` lines."""
-    from pyarrow import csv as reader
-
-    table = reader.read_csv(
-        source,
-        read_options=reader.ReadOptions(autogenerate_column_names=True, skip_rows=skip),
-        parse_options=reader.ParseOptions(delimiter=separator),
-        convert_options=reader.ConvertOptions(decimal_point=point),
-    )
-    return [_plain(column) for column in table.itercolumns()]
+    return _numbered(text_columns(file, separator, point))
 
 
 def _separator(line: str) -> str:
@@ -232,7 +215,7 @@ def _is_number(field: str, point: str) -> bool:
     try:
         float(field.replace(point, "."))
     except ValueError:
-        return field.lower() in ("", "na", "n/a", "null", "none")
+        return field.lower() in MISSING
     return True
 
 

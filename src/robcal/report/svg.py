@@ -2,11 +2,13 @@
 
 Figures are drawn with sentinel colours, one for each role in `ROLES`; here each becomes `var(--role)`, so the page's
 style sheet decides what it looks like in light, dark and print. Text stays text, in the page's font. matplotlib is
-imported when the first figure is drawn, not before; no global setting of it is left changed.
+imported when the first figure is drawn, not before, and without it a page has its tables only; no global setting of it
+is left changed.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -86,11 +88,15 @@ def draw_svg(
         names: texts from the user, drawn as `placeholder(0)`, `placeholder(1)`, …
 
     Returns:
-        The SVG element; the same input gives the same bytes.
+        The SVG element; the same input gives the same bytes. Without matplotlib a paragraph that says what is missing.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        told = f"“{title}” is drawn by matplotlib, which is not installed: pip install 'robcal[report]'."
+        return f'<p class="note">{html.escape(told, quote=False)}</p>'
 
     with matplotlib.rc_context(_settings()):
         figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression, minimize
 from scipy.special import log_softmax, softmax
 
 from robcal.base.checks import FloatArray, IntArray, refuse
@@ -56,21 +57,28 @@ def fit_dirichlet(logits: FloatArray, labels: IntArray, width: float) -> Affine:
 
 
 def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
-    """Fit one isotonic regression a class, one against the rest (scikit-learn), normalised.
+    """Fit one isotonic regression a class, one against the rest, normalised.
 
     Values are kept within 1 / (N + 2) of 0 and 1 (Laplace's rule), for a class that the rows do not show is not
     impossible.
     """
-    from sklearn.isotonic import IsotonicRegression
-
     probs, floor = softmax(logits, axis=1), 1 / (len(labels) + 2)
     inputs, outputs = [], []
     for number in range(probs.shape[1]):
-        fitted = IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip")
-        fitted.fit(probs[:, number], labels == number)
-        inputs.append(np.asarray(fitted.X_thresholds_, float))
-        outputs.append(np.asarray(fitted.y_thresholds_, float))
+        x, y = _isotonic(probs[:, number], labels == number)
+        inputs.append(x)
+        outputs.append(np.clip(y, floor, 1 - floor))
     return Isotonic(tuple(inputs), tuple(outputs))
+
+
+def _isotonic(x: FloatArray, y: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of the steps of an isotonic regression of y on x, (K,) each, x increasing."""
+    places, group, counts = np.unique(x, return_inverse=True, return_counts=True)
+    means = np.bincount(group, weights=y) / counts
+    fitted: FloatArray = isotonic_regression(means, weights=counts).x
+    ends = np.ones(len(places), dtype=bool)
+    ends[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
+    return places[ends], fitted[ends]
 
 
 def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
