@@ -113,7 +113,7 @@ def _figures(
     marked: Mapping[str, Mapping[str, str]],
     stable: Mapping[str, Stability],
 ) -> MethodResult:
-    """Everything measured of one label, raw or after temperature scaling."""
+    """Return everything measured of one label, raw or after temperature scaling."""
     one = found[label]
     made = one.of(variant)
     shifted = cells if any(outcome.cells for outcome in made.values()) else ()
@@ -134,7 +134,7 @@ def _figures(
 
 
 def _training(work: Work, found: Measurements, missing: Sequence[Missing]) -> Training:
-    """How the runs of a label were made; without a measured seed its settings are those before any choice."""
+    """Tell how the runs of a label were made; without a measured seed its settings are those before any choice."""
     planned = [entry for entry in work.entries if entry.label == found.label]
     entries = [entry for entry in planned if entry.seed in found.by_seed]
     choice = planned[0].members[0]
@@ -154,7 +154,7 @@ def _training(work: Work, found: Measurements, missing: Sequence[Missing]) -> Tr
 
 
 def _cuts(work: Work, found: Mapping[str, Measurements]) -> Cuts:
-    """The levels of every seed that has some."""
+    """Return the levels of every seed that has some."""
     scored = {seed for one in found.values() for seed in one.seeds("level_ece")}
     entries = {entry.seed: entry for entry in work.entries if entry.seed in scored}
     jobs = {
@@ -184,14 +184,14 @@ def _stable(found: Measurements, variant: Variant, cuts: Cuts) -> Stability:
 
 
 def _outside(work: Work, name: str) -> dict[str, Any]:
-    """How many inputs a set of out-of-distribution inputs has, and their digest."""
+    """Tell how many inputs a set of out-of-distribution inputs has, and their digest."""
     (one,) = (one for one in work.outside if one.name == name)
     split, digest = outside_split(work.plan.plain(work.plan.seeds[0]), one)
     return {"inputs": len(split), "digest": digest}
 
 
 def _tuning(work: Work, found: Mapping[str, Measurements]) -> list[dict[str, Any]]:
-    """What was chosen for each measured method with a grid, and what the others would have given."""
+    """Return what was chosen for each measured method with a grid, and what the others would have given."""
     records, entries = [], {entry.label: entry for entry in reversed(work.entries)}
     for method in work.plan.methods:
         choice = entries[method.label].members[0]
@@ -215,7 +215,7 @@ def _tuning(work: Work, found: Mapping[str, Measurements]) -> list[dict[str, Any
 
 
 def _remarks(work: Work, found: Measurements) -> tuple[str, ...]:
-    """What a reader must know of a label's runs: at which seeds none of them smoothed, though its method does."""
+    """Return what a reader must know of a label: at which seeds no run of it smoothed, though its method does."""
     entries = [one for one in work.entries if one.label == found.label and one.seed in found.by_seed]
     runs = {entry.seed: [open_run(work.place.of(choice.settings())) for choice in entry.members] for entry in entries}
     hard = [seed for seed, made in runs.items() if all(labels_stayed_hard(run.history()) for run in made)]
@@ -243,14 +243,14 @@ def _known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
 
 
 def _metrics(plan: Plan) -> tuple[str, ...]:
-    """What differences and tables hold: without out-of-distribution inputs none of their figures."""
+    """Return what differences and tables hold: without out-of-distribution inputs none of their figures."""
     return (*(metric for metric in OUTCOMES if metric not in OOD or plan.ood), "gap")
 
 
 def _details(
     work: Work, label: str, missing: Sequence[Missing], cuts: Cuts, *, first: bool, images: bool
 ) -> MethodResult:
-    """What the runs of a label show, without temperature scaling; seeds that lack something are left out.
+    """Return what the runs of a label show, without temperature scaling; seeds that lack something are left out.
 
     The first label shows the robustness of the test examples, for the plain model, which is the same for all.
     """
@@ -266,7 +266,7 @@ def _details(
 
 
 def _measured(work: Work, entry: Entry, images: Any, *, first: bool) -> Measured:
-    """An entry as a report takes it."""
+    """Return an entry as a report takes it."""
     plan, place = work.plan, work.place
     evidence, run = gather(entry, place, None), open_run(place.of(entry.members[0].settings()))
     plain, distance, index = work.plain.get(entry.seed), None, None

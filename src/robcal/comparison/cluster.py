@@ -58,7 +58,7 @@ def open_cluster(name: str, folder: Path, *, options: Sequence[str] = (), jobs: 
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE; what looks like a whole number is one."""
+    """Read NAME=VALUE; what looks like a whole number is one."""
     name, _, value = text.partition("=")
     if not name or not value:
         refuse(
@@ -152,7 +152,7 @@ def _is_done(job: Any) -> bool:
 
 
 def _outcome(job: Any) -> tuple[Any, BaseException | None]:
-    """The result of a job, or why there is none."""
+    """Return the result of a job, or why there is none."""
     try:
         return job.result(), None
     except Exception as error:  # of submitit: the job's own failures are results, unless the first one ends all

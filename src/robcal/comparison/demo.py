@@ -85,7 +85,7 @@ class _Task:
 
 
 def _one_seed(task: _Task, reporter: Reporter) -> tuple[Measured, Measured, Measured]:
-    """The plain model of a seed, which AR-AdaLS refers to; AR-AdaLS; and the plain model with a temperature."""
+    """Measure the plain model of a seed, which AR-AdaLS refers to; AR-AdaLS; and the plain model with a temperature."""
     plain = dataclasses.replace(SETTINGS, seed=task.seed)
     ours = dataclasses.replace(plain, method="ar-adals", levels_from="robustness")
     data = load_data(plain)

@@ -58,7 +58,7 @@ def run_task(task: Task, reporter: Reporter) -> None:
 
 
 def seconds_of(directory: Path, kind: str = "train") -> float:
-    """Seconds that a task of a run took, over all its starts; NaN if it was not measured."""
+    """Return the seconds that a task of a run took, over all its starts; NaN if it was not measured."""
     file = directory / "seconds.json"
     seconds = load_json(file, "the times").get(kind) if file.exists() else None
     return float("nan") if seconds is None else float(seconds)
@@ -70,7 +70,7 @@ def scoring_kind(settings: TrainSettings) -> str:
 
 
 def scored_index(settings: TrainSettings, limit: int | None) -> IntArray:
-    """Positions of the test examples whose robustness is scored: the same for every run on this data."""
+    """Return the positions of the test examples whose robustness is scored: the same for every run on this data."""
     data = dataset_of(settings)
     return stratified_subset(data.split("test").labels, limit, num_classes=data.num_classes, name="score_limit")
 
@@ -112,7 +112,7 @@ def _parts(spec: str, size: int | None) -> Parts:
 
 
 def _scored(directory: Path, scoring: TrainSettings) -> bool:
-    """Whether a reference model's train and val images are scored."""
+    """Tell whether a reference model's train and val images are scored."""
     return all(shared_scores(open_run(directory), scoring, split).exists() for split in ("train", "val"))
 
 
@@ -160,7 +160,7 @@ def _corrupt(task: Task, settings: TrainSettings) -> None:
 
 
 def shift_of(run: Run, shift: ShiftPlan, place: Place, *, reporter: Reporter = SILENT) -> ShiftLogits:
-    """Logits of a finished run under shift, on the inputs that all runs of the comparisons share."""
+    """Return the logits of a finished run under shift, on the inputs that all runs of the comparisons share."""
     models, device = _networks(run)
     images = shift_images(run.settings, shift, place)
     return measure_shift(run, models, images, device=device, reporter=reporter)
@@ -184,7 +184,7 @@ def shift_images(settings: TrainSettings, shift: ShiftPlan, place: Place) -> Shi
 
 
 def outside_of(run: Run, outside: Outside, *, reporter: Reporter = SILENT) -> Float32Array:
-    """Logits of a finished run on out-of-distribution inputs."""
+    """Return the logits of a finished run on out-of-distribution inputs."""
     split, digest = outside_split(run.settings, outside)
     return measure_outside(run, lambda: _networks(run), split, digest, reporter=reporter)
 
@@ -205,7 +205,7 @@ def outside_split(settings: TrainSettings, outside: Outside) -> tuple[Split, str
 
 @functools.lru_cache(maxsize=8)
 def _outside(spec: str, size: int | None, limit: int | None) -> tuple[Split, str]:
-    """Some or all of the test split of a data set, stratified, and its digest."""
+    """Return some or all of the test split of a data set, stratified, and its digest."""
     data = load_dataset(spec, image_size=size)
     test = data.split("test")
     split = test.subset(stratified_subset(test.labels, limit, num_classes=data.num_classes, name="ood_limit"))
@@ -213,12 +213,12 @@ def _outside(spec: str, size: int | None, limit: int | None) -> tuple[Split, str
 
 
 def inference_of(run: Run) -> float:
-    """Seconds in which a finished run predicts its test split."""
+    """Return the seconds in which a finished run predicts its test split."""
     test = dataset_of(run.settings).split("test")
     return float(measure_inference(run, lambda: _networks(run), test)["seconds"])
 
 
 def _networks(run: Run) -> tuple[list[nn.Module], str]:
-    """The networks that predict, on the device of the run."""
+    """Return the networks that predict, on the device of the run."""
     device = choose_device(run.settings.device)
     return [network.to(device) for network in load_networks(run)], device

@@ -34,7 +34,7 @@ def failure_line(work: Work, number: int, failure: Failure) -> str:
 
 
 def _failed(parts: Mapping[str, Sequence[int]], ended: Sequence[Failure | None]) -> Iterator[tuple[str, Failure]]:
-    """Parts of one entry that lack a task; if the run itself is lacking, that says all."""
+    """Return the parts of one entry that lack a task; if the run itself is lacking, that says all."""
     found = {
         part: failure
         for part, numbers in parts.items()

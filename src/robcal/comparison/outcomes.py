@@ -124,7 +124,7 @@ def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence
 
 
 def outcomes_of(job: Job) -> tuple[Outcome, Outcome]:
-    """Outcomes of an entry, raw and after temperature scaling fitted on its validation split."""
+    """Return the outcomes of an entry, raw and after temperature scaling fitted on its validation split."""
     evidence = gather(job.entry, job.place, job.shift, job.outside)
     temperature = TemperatureScaling().fit(evidence.val, evidence.val_labels).temperature
     levels, index = levels_of(job)
@@ -146,7 +146,7 @@ def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
 def outcome(
     evidence: Evidence, temperature: float, *, levels: IntArray | None = None, index: IntArray | None = None
 ) -> Outcome:
-    """Every number of one entry at a temperature.
+    """Return every number of one entry at a temperature.
 
     Args:
         evidence: what it predicts.
@@ -179,30 +179,30 @@ def outcome(
 
 
 def _resampled(name: str, probs: FloatArray, labels: IntArray) -> Replicated:
-    """A metric of the test split as a whole."""
+    """Return a metric of the test split as a whole."""
     metric, counts = weighted_metric(name, probs, labels), _resampling(len(labels)).counts.astype(np.float64)
     return Replicated(metric(np.ones(len(labels))), np.array([metric(one) for one in counts]))
 
 
 def _errors(name: str, diagrams: Sequence[Diagram]) -> dict[str, Replicated]:
-    """A calibration error, mean over reliability diagrams, as measured and corrected."""
+    """Return a calibration error, mean over reliability diagrams, as measured and corrected."""
     measured, corrected = _resampling(len(diagrams[0][0])).errors(diagrams)
     return {name: measured, CORRECTED[name]: corrected}
 
 
 def _risk(probs: FloatArray, labels: IntArray) -> FloatArray:
-    """The risk-coverage curve at `COVERAGES`."""
+    """Return the risk-coverage curve at `COVERAGES`."""
     _, risk = risk_coverage_curve(probs, labels)
     return risk[[max(math.ceil(share * len(risk) - 1e-9), 1) - 1 for share in COVERAGES]]
 
 
 def seconds(entry: Entry, place: Place) -> float:
-    """Seconds of everything behind an entry's predictions: its runs, and the reference models and their scores."""
+    """Return the seconds of everything behind an entry's predictions: its runs, reference models and their scores."""
     return float(sum(_seconds(choice, place) for choice in entry.members))
 
 
 def inference_seconds(entry: Entry, place: Place) -> float:
-    """Seconds in which an entry predicts the test split, one member after the other."""
+    """Return the seconds in which an entry predicts the test split, one member after the other."""
     return float(sum(inference_of(open_run(place.of(choice.settings()))) for choice in entry.members))
 
 
@@ -224,7 +224,7 @@ def _logits(predictions: object) -> Float32Array:
 
 
 def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> dict[str, FloatArray]:
-    """Metrics of each level, NaN where it has no examples, and the noise floor of its ECE."""
+    """Return the metrics of each level, NaN where it has no examples, and the noise floor of its ECE."""
     masks = {level: levels == level for level in np.unique(levels)}
     by_level = {name: np.full(int(levels.max()) + 1, np.nan) for name in _LEVEL}
     for name, values in by_level.items():

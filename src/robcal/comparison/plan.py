@@ -128,7 +128,7 @@ class Plan:
     def settings(
         self, method: MethodPlan, seed: int, *, point: Mapping[str, Any] | None = None, split_seed: int | None = None
     ) -> TrainSettings:
-        """Settings of one run.
+        """Return the settings of one run.
 
         Raises:
             InputError: if they cannot be run; the message names the label.
@@ -143,11 +143,11 @@ class Plan:
             raise InputError(f"method {method.label!r}: {error}") from None
 
     def plain(self, seed: int) -> TrainSettings:
-        """Settings of the plain model of a seed, whose robustness cuts the test split into levels."""
+        """Return the settings of the plain model of a seed, whose robustness cuts the test split into levels."""
         return self.settings(MethodPlan("plain model of the levels", "vanilla", (seed,)), seed)
 
     def digest(self) -> str:
-        """Names what is compared; the title and the order of labels in tables aside."""
+        """Name what is compared; the title and the order of labels in tables aside."""
         record = dataclasses.asdict(self)
         for name in ("title", "reference", "targets"):
             del record[name]

@@ -42,7 +42,7 @@ _RECIPE = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.
 
 
 def preset_names() -> tuple[str, ...]:
-    """Names of the comparisons that come with robcal."""
+    """Return the names of the comparisons that come with robcal."""
     found = (item.name for item in files("robcal.comparison").joinpath("presets").iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
@@ -229,7 +229,7 @@ def _target(table: Mapping[str, Any], number: int) -> Target:
 
 
 def _check(plan: Plan) -> None:
-    """What must hold between the parts of a plan."""
+    """Check what must hold between the parts of a plan."""
     _distinct(plan.labels, "the labels")
     if overlap := sorted(set(plan.tuning_seeds) & set(plan.seeds)):
         refuse(
@@ -268,7 +268,7 @@ def _seeds_within(seeds: tuple[int, ...], allowed: tuple[int, ...], name: str) -
 
 
 def _settings(values: Mapping[str, Any], where: str, known: Sequence[str]) -> dict[str, Any]:
-    """Settings, their names checked; their values are checked where `TrainSettings` are made of them."""
+    """Return settings, their names checked; their values are checked where `TrainSettings` are made of them."""
     found = _flat(values)
     for name in found:
         if name in RESERVED:
@@ -300,7 +300,7 @@ def _distinct(values: tuple[Any, ...], name: str) -> tuple[Any, ...]:
 def _take(
     table: Mapping[str, Any], where: str, kinds: Mapping[str, Any], *, required: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The table's values, lists as tuples; unknown, missing and mistyped keys are refused."""
+    """Return the table's values, lists as tuples; unknown, missing and mistyped keys are refused."""
     for name in table:
         check_choice(name, kinds, f"a key of {where.rstrip('.') or 'the file'}")
     for name in required:

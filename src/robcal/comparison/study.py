@@ -161,7 +161,7 @@ def measure(
     on_failure: Callable[[str], None] = lambda line: None,
     reporter: Reporter = SILENT,
 ) -> tuple[dict[str, Measurements], list[Missing]]:
-    """Outcomes of every label, from what the finished tasks left on disk; and what is missing after that."""
+    """Return the outcomes of every label, from what the finished tasks left on disk; and what is missing after that."""
     lost = {(one.label, one.seed, one.part) for one in missing}
     entries = [_job(work, one, lost) for one in work.entries if (one.label, one.seed, "all") not in lost]
     if len(entries) <= 8:
@@ -185,7 +185,7 @@ def measure(
 
 
 def _job(work: Work, entry: Entry, lost: set[tuple[str, int, str]]) -> Job:
-    """What the outcomes of an entry are computed from, without the parts that are lost."""
+    """Return what the outcomes of an entry are computed from, without the parts that are lost."""
 
     def has(part: str) -> bool:
         return (entry.label, entry.seed, part) not in lost

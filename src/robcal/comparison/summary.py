@@ -21,12 +21,12 @@ class Measurements:
     by_seed: Mapping[int, tuple[Outcome, Outcome]]
 
     def estimate(self, metric: str, variant: Variant) -> Estimate | None:
-        """Mean over seeds with its interval (seeds and test examples), or None where it was not measured."""
+        """Return the mean over seeds with its interval (seeds and test examples), or None where it was not measured."""
         runs = [one.metrics[metric] for one in self.of(variant).values() if metric in one.metrics]
         return over_seeds(runs) if runs else None
 
     def difference(self, other: Measurements, metric: str, variant: Variant, *, weight: float = 1.0) -> Estimate | None:
-        """Paired over the seeds that both have: this minus `weight` times the other; None where there are none.
+        """Return this minus `weight` times the other, paired over the seeds that both have; None where there are none.
 
         Differences of calibration errors are those of the corrected errors (`CORRECTED`).
         """
@@ -75,7 +75,7 @@ def marks(found: Mapping[str, Measurements], metric: str, variant: Variant) -> d
 
 
 def decide(plan: Plan, found: Mapping[str, Measurements]) -> tuple[Decision, ...]:
-    """Each target against each of its labels: "met", "not met", "not distinguishable", or "not measured".
+    """Decide each target against each of its labels: "met", "not met", "not distinguishable", or "not measured".
 
     Decided on the seeds that both have; which of those planned are lacking is told too.
     """

@@ -207,7 +207,7 @@ class Work:
         self.parts[entry.label, entry.seed] = parts
 
     def _choice(self, label: str, seed: int, member: int) -> Choice:
-        """What the run of a method at a seed (as a member of an ensemble) is chosen from."""
+        """Return what the run of a method at a seed (as a member of an ensemble) is chosen from."""
         plan, method = self.plan, self.plan.method(label)
         tuned, points = plan.grid_of(method)
         run_seed, split_seed = (seed, None) if member == 0 else (seed_of_run(seed, member), seed)
@@ -243,7 +243,7 @@ class Work:
         return made
 
     def _add(self, task: Task, needs: tuple[int, ...], *, key: Any = None) -> int:
-        """The number of the task; one that is there already is not added again."""
+        """Return the number of the task; one that is there already is not added again."""
         candidates = task.choice.candidates
         run: Any = self.place.of(candidates[0]) if len(candidates) == 1 else tuple(map(self.place.of, candidates))
         identity = (task.kind, run) if key is None else (task.kind, run if task.kind != "corrupt" else "", key)

@@ -100,7 +100,7 @@ def markdown_grid(grid: Grid) -> str:
 
 
 def _laid_out(table: Sequence[Sequence[str]], width: int) -> str:
-    """Columns beside each other as far as they fit, then the next ones below, the first column before them again."""
+    """Lay columns out beside each other as far as they fit, then the next ones below, each time behind the first."""
     longest = max(len(row[0]) for row in table)
     names = [textwrap.wrap(row[0], min(longest, max(width // 3, 20)), subsequent_indent="  ") or [""] for row in table]
     first = max(len(line) for name in names for line in name)

@@ -35,7 +35,7 @@ def advice(results: Results) -> list[Step]:
 
 
 def _figures(results: Results, best: MethodResult, metric: str) -> str:
-    """Its outcome, and its difference to the first reference, where it is not that itself."""
+    """Return its outcome, and its difference to the first reference, where it is not that itself."""
     found, write = best.metrics.get(metric), functools.partial(formatting.metric, metric)
     known = None if found is None else within_range(metric, found)
     text = f"{metric_of(metric).title} {formatting.with_interval(known, write)}"

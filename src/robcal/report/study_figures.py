@@ -51,7 +51,7 @@ def risk_panels(results: Results) -> list[Panel]:
 
 
 def _panels(results: Results, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
-    """(metric, inline SVG of its means with intervals, height) of those outcomes that were measured."""
+    """Draw the outcomes that were measured: (metric, inline SVG of its means with intervals, height) of each."""
     labels, made = [one.title for one in results.methods], []
     for metric in metrics:
         known = metric_of(metric)
@@ -84,7 +84,7 @@ def _raw_and_scaled(
     key: str,
     title: str,
 ) -> list[Panel]:
-    """A panel a variant, all on one scale; of as many methods as have colours, the others in further panels."""
+    """Draw a panel a variant, all on one scale; of as many methods as have colours, the others in further panels."""
     made, every = [], [one for found in drawn.values() for one in found]
     for number, (part, _, _, legend) in enumerate(parts_of(results, every)):
         for variant, found in drawn.items():

@@ -93,7 +93,7 @@ def _sections(results: Results) -> list[Section]:
 
 
 def _headline(results: Results) -> str:
-    """Which label is best calibrated, raw and after temperature scaling, as far as the numbers can tell."""
+    """Tell which label is best calibrated, raw and after temperature scaling, as far as the numbers can tell."""
     sentences: list[str] = []
     for variant, when in tables.TITLES.items():
         best, tied = tables.best_of(results, "ece", variant)
@@ -134,7 +134,7 @@ def _definitions(results: Results) -> list[tuple[str, str]]:
 
 
 def _settings(results: Results) -> list[Numbers]:
-    """Settings of every method, what was chosen, and what all share, as tables of texts."""
+    """Return the settings of every method, what was chosen, and what all share, as tables of texts."""
     study = tables.study_of(results)
     planned = {one["label"]: one for one in (*study.plan["methods"], *study.plan["ensembles"])}
     settings = []

@@ -347,7 +347,7 @@ def _both(
     *,
     brief: bool = False,
 ) -> list[Grid]:
-    """A table a variant, of the labels that have what it shows; none where no label has."""
+    """Return a table a variant, of the labels that have what it shows; none where no label has."""
     made = []
     for variant in VARIANTS:
         rows = [
@@ -369,14 +369,14 @@ def _levels(count: int) -> list[tuple[str, str]]:
 
 
 def _costs(method: MethodResult, ratios: Mapping[str, Mapping[str, float]]) -> list[Cell]:
-    """Seconds of training a seed, and the ratios to the plain method."""
+    """Return the seconds of training a seed, and the ratios to the plain method."""
     seconds = mean_of(method.training.seconds) if method.training else math.nan
     each = [formatting.number(found[method.name], 2) for found in ratios.values()]
     return [Cell(text) for text in (formatting.significant(seconds), *each)]
 
 
 def _outcome(method: MethodResult, name: str, metrics: Mapping[str, Estimate] | None = None) -> Cell:
-    """An outcome with its interval, kept where the outcome can be, and its mark; of a set of inputs without one."""
+    """Return an outcome with its interval, kept where it can be, and its mark; of a set of inputs without one."""
     found = (method.metrics if metrics is None else metrics).get(name)
     if found is None or math.isnan(found.value):
         return _NOTHING
@@ -386,7 +386,7 @@ def _outcome(method: MethodResult, name: str, metrics: Mapping[str, Estimate] | 
 
 
 def _difference(minus: Mapping[str, Estimate], name: str) -> Cell:
-    """A difference with its interval, and whether it is for the better; accuracies in percentage points."""
+    """Return a difference with its interval, and whether it is for the better; accuracies in percentage points."""
     if name not in minus or math.isnan(minus[name].value):
         return _NOTHING
     found = difference_within_range(name, minus[name])
@@ -413,7 +413,7 @@ def _best(results: Results, metric: str, variant: Variant) -> Cell:
 
 
 def _level_sources(results: Results) -> list[str]:
-    """What cut the levels of each method that takes them from robustness or difficulty, whatever it is called."""
+    """Return what cut the levels of each method that takes them from robustness or difficulty, whatever its name."""
     labels: dict[str, list[str]] = {}
     for one in results.methods:
         if source := one.training and one.training.settings.get("levels_from"):
@@ -423,7 +423,7 @@ def _level_sources(results: Results) -> list[str]:
 
 
 def _on_seeds(target: Decision) -> str:
-    """Which seeds decided, where some of those planned are lacking."""
+    """Tell which seeds decided, where some of those planned are lacking."""
     if not target.lacking:
         return ""
     lost, seeds = (", ".join(map(str, found)) for found in (target.lacking, target.seeds))

@@ -470,7 +470,7 @@ def _read_validation(files: tuple[Path, ...], column: str | None) -> tuple[Any, 
 
 
 def _score_name(path: Path, column: str | None) -> str | None:
-    """What a file's scores are called: adversarial robustness if robcal measured it, else the column's name, if any."""
+    """Return what a file's scores are called: adversarial robustness if robcal measured it, else the column's name."""
     file, name = named_column(path, column)
     return ROBUSTNESS if name == "distance" and is_scores_file(file) else name
 
@@ -545,7 +545,7 @@ def _resolution(residual: FloatArray, num_levels: int) -> str:
 def _notes(
     n: int, num_levels: int, sizes: Sequence[int], bins: int, confidence: float, resamples: int, lowest: str
 ) -> tuple[str, ...]:
-    """What the figures rest on, and how the levels came about."""
+    """Return what the figures rest on, and how the levels came about."""
     lines = [
         f"{n} examples; {confidence:.0%} intervals of {resamples} resamples; {bins} bins for every ECE. Verdicts on "
         "single levels, groups or ranges of confidence are taken from wider intervals, which hold for all at once.",

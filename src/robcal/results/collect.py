@@ -174,7 +174,7 @@ _Shifted = Mapping[str, Replicated]
 def _method_result(
     runs: list[Measured], shifted: Sequence[_Shifted], levels: Mapping[int, IntArray], listed: int
 ) -> MethodResult:
-    """Everything measured of one method; at most so many wrong predictions are listed."""
+    """Return everything measured of one method; at most so many wrong predictions are listed."""
     probs, labels = [run.probs for run in runs], runs[0].labels
     metrics = {name: seed_mean(name, probs, labels, resamples=RESAMPLES) for name in METRICS}
     metrics |= {name: over_seeds([one[name] for one in shifted]) for name in shifted[0]}
@@ -211,7 +211,7 @@ def looked_into(runs: Sequence[Measured], levels: Mapping[int, IntArray]) -> Met
 
 
 def _wrong(run: Measured, levels: IntArray | None, most: int) -> tuple[WrongExample, ...]:
-    """The wrong predictions of a run; score and level are those of the test examples that were scored."""
+    """Return the wrong predictions of a run; score and level are those of the test examples that were scored."""
     score, level = np.full(len(run), np.nan), np.full(len(run), -1)
     scored = slice(None) if run.scored is None else run.scored
     if run.distance is not None:
@@ -223,7 +223,7 @@ def _wrong(run: Measured, levels: IntArray | None, most: int) -> tuple[WrongExam
 
 
 def _floors(probs: Sequence[Any], shifted: Sequence[_Shifted]) -> dict[str, float]:
-    """What a perfectly calibrated model measures, mean over seeds."""
+    """Return what a perfectly calibrated model measures, mean over seeds."""
     floors = {"ece": float(np.mean([calibration_noise_floor(one) for one in probs]))}
     gaps = [one["shift_ece_corrected"].gaps for one in shifted if one]
     if gaps:
@@ -239,7 +239,7 @@ def fidelity_of(directory: Path) -> tuple[FidelityRow, ...]:
 def _differences(
     runs: list[Measured], baseline: list[Measured], shifted: Mapping[int, _Shifted]
 ) -> dict[str, Estimate]:
-    """Paired differences to the baseline, seed by seed, on the same test examples.
+    """Return the paired differences to the baseline, seed by seed, on the same test examples.
 
     Raises:
         InputError: if the two share no seed.
@@ -262,7 +262,7 @@ def _differences(
 
 
 def _level_rows(runs: Sequence[Measured], level_of: Sequence[IntArray]) -> tuple[GroupRow, ...]:
-    """One row a level, each figure averaged over the seeds in which it has examples (equal scores share a level)."""
+    """Return one row a level, its figures averaged over the seeds in which it has examples (equal scores share one)."""
     by_level: dict[int, list[GroupRow]] = {}
     deviations: dict[int, list[Mapping[str, FloatArray]]] = {}
     for run, levels in zip([run.on_scored() for run in runs], level_of, strict=True):
@@ -273,7 +273,7 @@ def _level_rows(runs: Sequence[Measured], level_of: Sequence[IntArray]) -> tuple
 
 
 def _mean_row(rows: Sequence[GroupRow], deviations: Sequence[Mapping[str, FloatArray]], num_levels: int) -> GroupRow:
-    """One level, mean over seeds; what the test examples do to a single seed is in the spread of seeds already."""
+    """Return a level's mean over seeds; what the test examples do to a single seed is in the seeds' spread already."""
 
     def mean(name: str) -> Estimate:
         shared = shared_part([one[name] for one in deviations])
@@ -294,13 +294,13 @@ def _mean_row(rows: Sequence[GroupRow], deviations: Sequence[Mapping[str, FloatA
 
 
 def _joint_gap(rows: Sequence[GroupRow], shared: float, num_levels: int) -> Estimate:
-    """The gap of a level over seeds, with an interval that holds for all levels at once."""
+    """Return the gap of a level over seeds, with an interval that holds for all levels at once."""
     gaps = [row.joint_gap for row in rows if row.joint_gap is not None]
     return within_range("gap", average_over_seeds(gaps, shared=shared, confidence=joint_confidence(0.95, num_levels)))
 
 
 def _deviations(run: Measured, inside: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
-    """By how much each test example moves the figures of a level, to first order and up to a factor, (N,)."""
+    """Tell by how much each test example moves the figures of a level, to first order and up to a factor, (N,)."""
     sure = run.confidence[inside]
     index, residual = bin_index(sure), sure.astype(np.float64) - run.correct[inside]
     signs = np.sign(total(index, residual, 15))[index]
@@ -317,7 +317,7 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 
 
 def _reliability(runs: Sequence[Measured]) -> tuple[ReliabilityBin, ...]:
-    """Bins over all seeds; the interval counts every test example once, however many seeds predicted it."""
+    """Return the bins over all seeds; the interval counts every test example once, however many seeds predicted it."""
     labels = np.concatenate([run.labels for run in runs])
     bins = reliability_bins(np.concatenate([run.probs for run in runs]), labels)
     jointly = joint_confidence(0.95, sum(row.count > 0 for row in bins))
@@ -384,7 +384,7 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
 
 
 def _temperatures(runs: Sequence[Measured]) -> str:
-    """What was fitted for a temperature-scaled method."""
+    """Return what was fitted for a temperature-scaled method."""
     found = [run.temperature for run in runs if run.temperature is not None]
     size = runs[0].dataset.get("sizes", {}).get("val")
     split = "the validation split" + (f" of {size} labelled examples" if size else "")
