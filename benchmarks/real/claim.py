@@ -164,11 +164,12 @@ def efficientnet(folder: Path) -> Measured:
 
 def efficientnet_near(folder: Path, work: Path) -> Measured:
     """Measure the same network on some of the images, which get a distance."""
-    name, (sample, probs, chosen) = "EfficientNet-lite0, some images", efficientnet_repaired(folder)
+    name, sample = "EfficientNet-lite0, some images", imagenet.read_sample(folder)
     network = imagenet.published_efficientnet(folder, sample)
     scores = scored(network, sample.images[:SCORED], (0.0, 1.0), work / f"{name}.parquet", batch_size=32)
     logits, labels = sample.logits[:SCORED], sample.labels[:SCORED]
     imagenet.check_alike(scores.margin, margins(logits))
+    _, probs, chosen = efficientnet_repaired(folder)
     few = {variant: rows[:SCORED] for variant, rows in probs.items()}
     found = {"adversarial distance": scores.distance}
     return measured(name, logits, labels, few, chosen, found, float(scores.passes.mean()))
