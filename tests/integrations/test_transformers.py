@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from two_processes import in_two_processes
 
 from robcal.base.checks import InputError
 
@@ -133,10 +132,10 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         trainer(tmp_path / "parts", smoother(), epochs=EPOCHS + 1).train(resume_from_checkpoint=True)
 
 
-def state_of(smoothing, trained) -> dict[str, torch.Tensor]:
+def told(smoothing, trained) -> dict[str, torch.Tensor]:
     """All that two processes must agree on."""
-    levels = torch.from_numpy(smoothing.smoothing.levels)
-    return {**smoothing.smoothing.state_dict(), "levels": levels, **weights(trained)}
+    levels, loss = torch.from_numpy(smoothing.smoothing.levels), trained.state.log_history[-2]["eval_loss"]
+    return {**smoothing.smoothing.state_dict(), **weights(trained), "levels": levels, "eval_loss": torch.tensor(loss)}
 
 
 def worker() -> None:
@@ -144,35 +143,13 @@ def worker() -> None:
     folder, rank = Path(os.environ["OUT"]), os.environ["RANK"]
     for part, options in (("whole", {}), ("resumed", {"resume_from_checkpoint": str(folder / f"checkpoint-{STOP}")})):
         smoothing = smoother()
-        one = trainer(folder, smoothing, batch=4, save_steps=STOP, **SHARED)
+        one = trainer(folder, smoothing, batch=4, save_strategy="steps", save_steps=STOP)
         one.train(**options)
-        told = {"eval_loss": torch.tensor(one.state.log_history[-2]["eval_loss"])}
-        torch.save({**state_of(smoothing, one), **told}, folder / f"{part}-{rank}.pt")
-    torch.distributed.destroy_process_group()
+        torch.save(told(smoothing, one), folder / f"transformers-{part}-{rank}.pt")
 
 
 #: Steps of the Trainer before a checkpoint, which is in the second epoch of six steps.
 STOP = 8
-SHARED: dict = {"save_strategy": "steps"}
-
-
-def test_two_processes_smooth_as_one(tmp_path: Path) -> None:
-    in_two_processes(Path(__file__), tmp_path)
-    smoothing = smoother()
-    one = trainer(tmp_path / "one", smoothing, batch=8)
-    one.train()
-    assert smoothing.smoothing.epsilon.max() > 0.01
-    told = {"eval_loss": torch.tensor(one.state.log_history[-2]["eval_loss"])}
-    expected = {**state_of(smoothing, one), **told}
-    for part in ("whole", "resumed"):
-        for rank in (0, 1):
-            found = torch.load(tmp_path / f"{part}-{rank}.pt", weights_only=True)
-            for name, values in expected.items():
-                if name.endswith("key.bias"):  # moves no output: its gradient is rounding alone
-                    continue
-                torch.testing.assert_close(
-                    found[name], values, rtol=1e-3, atol=1e-4, msg=f"{part}, rank {rank}: {name}"
-                )
 
 
 def test_training_labels_without_positions_are_refused(tmp_path: Path) -> None:
@@ -193,7 +170,3 @@ def test_ignored_labels_are_not_counted() -> None:
     expected = torch.nn.functional.cross_entropy(logits, torch.tensor([1, -100, 0]))
     torch.testing.assert_close(smoothing.loss({"logits": logits}, labels), expected)
     torch.testing.assert_close(smoothing.loss((logits,), labels, num_items_in_batch=4), expected / 2)
-
-
-if __name__ == "__main__":
-    worker()

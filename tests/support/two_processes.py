@@ -10,24 +10,31 @@ from pathlib import Path
 PATIENCE = 240
 
 PROGRAM = f"""
-import faulthandler, runpy, sys
+import faulthandler, importlib, sys
+import torch
 faulthandler.dump_traceback_later({PATIENCE}, exit=True)
-runpy.run_path(sys.argv[1], run_name="__main__")
+torch.distributed.init_process_group("gloo")
+for name in sys.argv[1:]:
+    importlib.import_module(name).worker()
+torch.distributed.destroy_process_group()
 """
 
 
-def in_two_processes(file: Path, out: Path) -> None:
-    """Run a file of tests as a program in two processes, which find their rank in RANK and the folder `out` in OUT."""
+def in_two_processes(modules: list[str], folder: Path, out: Path) -> None:
+    """Call `worker()` of each module of tests in `folder`, in two processes of one group.
+
+    They find their rank in the environment, RANK, and the folder `out` in OUT.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, **meeting, "OUT": str(out), "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    paths = [str(folder), str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **meeting, "OUT": str(out), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, str(file)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            [sys.executable, "-W", "ignore", "-c", PROGRAM, *modules],
+            env={**environment, "PYTHONPATH": os.pathsep.join(paths), "RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=out,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,8 +2,6 @@
 
 import os
 import pickle
-from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ import torch
 from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
-from two_processes import in_two_processes
 
 from robcal import metrics
 from robcal.calibration import (
@@ -127,7 +124,6 @@ def test_in_a_collection_as_torchmetrics_uses_it():
 
 def worker() -> None:
     """One process of two: the second sees no example in one of the metrics; float64, which nothing may round."""
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
     rank = torch.distributed.get_rank()
     probs, labels, levels = (array[: [400, None][rank]][[0, 400][rank] :] for array in examples(torch.float64))
     found = {}
@@ -138,23 +134,4 @@ def worker() -> None:
     if rank == 0:
         alone.update(probs, labels)
     found["alone"] = alone.compute().numpy()
-    np.savez(f"{os.environ['OUT']}/{rank}.npz", **found)
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_number_of_one(tmp_path: Path):
-    """400 examples in one process, 100 in the other; and all in one, none in the other."""
-    in_two_processes(Path(__file__), tmp_path)
-    probs, labels, levels = examples(torch.float64)
-    gaps = [row.gap.value for row in level_table(probs, labels, levels, resamples=20)]
-    for rank in (0, 1):
-        found = np.load(tmp_path / f"{rank}.npz")
-        for number, (_, function, options) in enumerate(PAIRS):
-            assert found[str(number)] == pytest.approx(function(probs, labels, **options), rel=1e-14), (rank, function)
-        assert found["levels"] == pytest.approx(gaps)
-        assert found["alone"] == pytest.approx(classwise_calibration_error(probs[:400], labels[:400]), rel=1e-14)
-
-
-if __name__ == "__main__":
-    worker()
+    np.savez(f"{os.environ['OUT']}/torchmetrics-{rank}.npz", **found)
