@@ -50,7 +50,7 @@ def prepared(page, theme):
 def checked(tmp_path_factory):
     pages = {
         "audit": render_html(levelled()),
-        "report": render_html(full(3)),
+        "report": render_html(full(2, num_levels=3, epochs=2)),
         "comparison": render_html(load_comparison(EVIDENCE)),
     }
     frames = {f"{name}-{theme}": (prepared(page, theme), 1200) for name, page in pages.items() for theme in THEMES}

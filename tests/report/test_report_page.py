@@ -138,6 +138,12 @@ def test_each_hostile_string_as_every_title(text):
     assert headings[0] == clean_text(text)
 
 
+def test_a_data_set_that_gave_the_title_is_not_named_twice():
+    named, other = (replace(audit(), dataset={"name": name, "num_classes": 5}) for name in ("Audit", "digits"))
+    assert '<p class="meta"><bdi>5 classes</bdi></p>' in render_html(named)
+    assert '<p class="meta"><bdi>digits · 5 classes</bdi></p>' in render_html(other)
+
+
 def test_links_lead_to_every_section():
     page = Page(full_page())
     links = [attrs["href"].removeprefix("#") for attrs in page.of("a") if attrs["href"].startswith("#")]

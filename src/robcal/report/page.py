@@ -86,9 +86,8 @@ def _check(results: Results) -> None:
 
 def _subtitle(results: Results) -> str:
     """The data set in a line: name, classes, and how many examples were measured."""
-    parts = []
-    if results.dataset.get("name"):
-        parts.append(clean_text(results.dataset["name"]))
+    name = results.dataset.get("name")
+    parts = [clean_text(name)] if name and name != results.title else []
     if results.dataset.get("num_classes"):
         parts.append(f"{clean_text(results.dataset['num_classes'])} classes")
     first = results.methods[0]
