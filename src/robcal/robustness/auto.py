@@ -37,6 +37,8 @@ PILOT, BEFORE_LAST = 64, 4096
 #: Values read at a time while the rounds are drawn.
 _BLOCK_VALUES = 1 << 20
 _LARGEST = float(np.finfo(np.float32).max)
+#: By how many tolerances a step goes beyond a linearised boundary; the closing search takes it back.
+_OVERSHOOT = 5
 #: The finest relative precision that is asked for.
 _LEAST_TOLERANCE = 0.002
 
@@ -179,7 +181,8 @@ def attack_of_round(
     known = np.concatenate(distances)
     precise = level_tolerance(known, num_levels, most=base.tolerance)
     fitted = base.for_error(linear_error(log_errors))
-    return dataclasses.replace(fitted, cuts=cut_bands(known, total, num_levels), tolerance=precise)
+    bands = cut_bands(known, total, num_levels)
+    return dataclasses.replace(fitted, cuts=bands, tolerance=precise, overshoot=_OVERSHOOT * precise)
 
 
 def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> float:

@@ -64,7 +64,7 @@ class Projection:
 
     num_rivals: int = 3
     later_rivals: int = 1
-    memory: int = 2
+    memory: int = 3
     max_steps: int = 8
     max_searches: int = 4
     tolerance: float = 0.01

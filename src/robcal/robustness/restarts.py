@@ -12,17 +12,20 @@ from torch import Tensor
 
 from robcal.base.checks import check_fraction
 from robcal.robustness.engine import DONE, Rows, check_settings
-from robcal.robustness.network import Linearisation, Network, mask_classes
+from robcal.robustness.network import Linearisation, Network, mask_classes, signed_margin
 from robcal.robustness.projection import Projection, Reach
 from robcal.robustness.segment import resume_search, start_search
-from robcal.robustness.steps import FAR, l2, select
+from robcal.robustness.steps import FAR, keep_best, l2, rows_at, rows_put, select
 
+#: What a row is at: a descent on a boundary, the line search that lengthens one which found no point, a forward that
+#: screens another start, a linearisation of more rivals at the clean input, or the closing line search.
+DESCENT, LENGTHENING, SCREENING, LOOKING, CLOSING = range(5)
 #: The ends of a band of distances in which a cut between two levels lies.
 Band = tuple[float, float]
 
 #: How many standard errors of the linear picture are doubted: about the next step of a descent, another boundary whose
 #: gradient is known, one whose gradient is not, and how much farther than the nearest a boundary may seem.
-_STEP, _START, _RIVAL, _SLACK = 0.65, 3.2, 6.5, 3.5
+_STEP, _START, _RIVAL, _SLACK, _SCREEN = 0.65, 3.2, 6.5, 3.5, 2.0
 #: The least and largest standard error taken into account.
 _ERRORS = (0.02, 0.25)
 
@@ -61,13 +64,14 @@ class Restarts(Projection):
     step_doubt: float = 0.1
     start_doubt: float = 0.4
     rival_doubt: float = 0.6
+    screen_doubt: float = 0.3
     name: ClassVar[str] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
         super().__post_init__()
         check_settings(self, more_rivals=0, looks=0)
-        for doubt in ("step_doubt", "start_doubt", "rival_doubt"):
+        for doubt in ("step_doubt", "start_doubt", "rival_doubt", "screen_doubt"):
             check_fraction(getattr(self, doubt), doubt)
 
     def for_error(self, error: float | None) -> Restarts:
@@ -89,6 +93,7 @@ class Restarts(Projection):
             step_doubt=doubt(_STEP),
             start_doubt=doubt(_START),
             rival_doubt=doubt(_RIVAL),
+            screen_doubt=doubt(_SCREEN),
         )
 
     @property
@@ -102,31 +107,31 @@ class Restarts(Projection):
         first, more = self._counts(network)
         infinite, kept = torch.full_like(rows["distance"], torch.inf), first - 1 + max(more, default=0)
         return rows | {
+            "stage": torch.full_like(rows["flat"], DESCENT),
             "starts": x.new_zeros(len(x), kept, x.shape[1]),
             "start_distance": x.new_full((len(x), kept), torch.inf),
             "first_distance": infinite.clone(),
             "log_error": torch.full_like(infinite, torch.nan),
             "rivals": torch.full((len(x), first + sum(more)), -1, dtype=torch.int64, device=x.device),
             "unseen": infinite.clone(),
-            "looking": torch.zeros_like(rows["verified"]),
             "looks": torch.zeros_like(rows["flat"]),
-            "lengthening": torch.zeros_like(rows["verified"]),
-            "lengthened": torch.zeros_like(rows["verified"]),
         }
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """As of the projection; a row whose first descent was lengthened goes on with the other boundaries."""
-        rows = super().advance(network, rows, need)
+        """As of the projection, but for the rows that screen a start, or whose descent was lengthened: these go on."""
         if need:
+            return super().advance(network, rows, need)
+        screening = rows["stage"] == SCREENING
+        if bool(screening.all()):
+            return self._screen(network, rows)
+        if bool(screening.any()):
+            parts = [(at, rows_at(rows, at)) for at in (torch.nonzero(screening).squeeze(1), torch.nonzero(~screening).squeeze(1))]
+            for at, part in parts:
+                rows = rows_put(rows, at, self.advance(network, part, need))
             return rows
-        back = rows["lengthening"] & (rows["need"] == DONE)
-        if not bool(back.any()):
-            return rows
-        fresh = {
-            "lengthening": rows["lengthening"] & ~back,
-            "lengthened": rows["lengthened"] | back,
-        }
-        return self._conclude(network, rows | fresh, back, rows["query"])
+        rows = super().advance(network, rows, need)
+        back = (rows["stage"] == LENGTHENING) & (rows["need"] == DONE)
+        return self._conclude(network, rows, back, rows["query"])
 
     def _counts(self, network: Network) -> tuple[int, list[int]]:
         """How many rivals are linearised first, and how many more at each look."""
@@ -136,14 +141,14 @@ class Restarts(Projection):
 
     def _linear(self, network: Network, rows: Rows, need: int) -> tuple[Linearisation, Tensor]:
         """The linearisation at the queries; rows that look at more rivals are told apart and get unseen ones."""
-        looking = rows["looking"]
+        looking = rows["stage"] == LOOKING
         seen = torch.where(looking.unsqueeze(1), rows["rivals"], -1)
         return network.linearise(rows["query"], rows["reference"], need, without=seen), looking
 
     def _note(self, network: Network, linear: Linearisation, rows: Rows, reach: Reach, going: Tensor) -> Rows:
         """Keep the nearest points of the boundaries that are not descended on at once, and where unseen ones may be."""
         first = going & torch.isinf(rows["first_distance"]) & (rows["step"] == 0)
-        looking = going & rows["looking"]
+        looking = going & (rows["stage"] == LOOKING)
         fresh = first | looking
         if not bool(fresh.any()):
             return rows
@@ -162,7 +167,6 @@ class Restarts(Projection):
             "first_distance": torch.where(first, reach.distance.amin(1), rows["first_distance"]),
             "rivals": seen,
             "unseen": torch.where(fresh, _unseen(linear, reach, rows["reference"], seen), rows["unseen"]),
-            "looking": rows["looking"] & ~looking,
         }
 
     def _worth_a_step(self, rows: Rows, query: Tensor) -> Tensor:
@@ -172,17 +176,19 @@ class Restarts(Projection):
         return nearer & self._matters(hope * (1 - self.step_doubt), rows["distance"])
 
     def _conclude(self, network: Network, rows: Rows, ended: Tensor, query: Tensor) -> Rows:
-        """Start on the next boundary where there is one that matters, look for more; the line search where not."""
+        """What follows where a descent, a search or a look has ended: another start, another look, or the closing search.
+
+        A first descent that has found nothing is lengthened first.
+        """
         if not bool(ended.any()):
             return rows
-        short = ended & ~rows["verified"] & ~rows["lengthened"] & (self.max_searches > 0)
-        rows["lengthening"] = rows["lengthening"] | short
-        ended = ended & ~short
+        short = ended & ~rows["verified"] & (rows["stage"] == DESCENT) & (self.max_searches > 0)
+        short = short & (rows["searches"] == 0)
         known = ended & rows["verified"] & torch.isnan(rows["log_error"])
         rows["log_error"] = torch.where(known, self._scale(rows).log(), rows["log_error"])
-        again, rows = self._restart(network, rows, ended)
-        look, rows = self._look(network, rows, ended & ~again)
-        return self._search(network, rows, ended & ~again & ~look, short, query)
+        again, rows = self._restart(network, rows, ended & ~short)
+        look, rows = self._look(network, rows, ended & ~short & ~again)
+        return self._search(network, rows, ended & ~short & ~again & ~look, short, query)
 
     def _search(self, network: Network, rows: Rows, last: Tensor, short: Tensor, query: Tensor) -> Rows:
         """The closing line search of the rows in `last`, and the one that lengthens the descent of those in `short`.
@@ -191,15 +197,20 @@ class Restarts(Projection):
         two more unless it is settled.
         """
         settled = rows["verified"] & ~self._matters(rows["distance"] * (1 - self.step_doubt), rows["distance"])
-        onward = last & rows["verified"] & (rows["need"] == DONE)
+        onward = last & rows["verified"] & (rows["stage"] == LENGTHENING)
         left = torch.where(onward, torch.where(settled, 0, 2), torch.where(settled, 2, self.max_searches))
         rows["searches"] = torch.where(last, (self.max_searches - left).clamp_min(0), rows["searches"])
+        stage = torch.where(last, CLOSING, rows["stage"])
+        rows["stage"] = torch.where(short, LENGTHENING, stage)
         limits: dict[str, Any] = {"tolerance": self.tolerance, "max_searches": self.max_searches}
         rows = start_search(network, rows, (last & ~onward) | short, query, **limits)
         return resume_search(network, rows, onward, **limits)
 
     def _restart(self, network: Network, rows: Rows, ended: Tensor) -> tuple[Tensor, Rows]:
-        """(B,) bool: which rows start again, on the nearest boundary that is left and may matter; and the rows."""
+        """(B,) bool: which rows start again, on the nearest boundary that is left and may matter; and the rows.
+
+        Where a point is known, the start is screened first: at the best distance so far, by a forward alone.
+        """
         if not rows["starts"].shape[1]:
             return torch.zeros_like(ended), rows
         linear, best = rows["start_distance"], rows["distance"].unsqueeze(1)
@@ -210,13 +221,38 @@ class Restarts(Projection):
         open_ = near & matters & ended.unsqueeze(1)
         again, place = open_.any(1), torch.where(open_, linear, torch.inf).argmin(1, keepdim=True)
         start = rows["starts"].gather(1, place.unsqueeze(2).expand(-1, 1, rows["x"].shape[1])).squeeze(1)
-        return again, rows | {
+        screen = again & rows["verified"]
+        share = (1 - self.tolerance) * rows["distance"] / linear.gather(1, place).squeeze(1)
+        scaled = network.bounds.clamp(rows["x"] + share.unsqueeze(1) * (start - rows["x"]))
+        rows = rows | {
             "start_distance": select(again, linear.scatter(1, place, torch.inf), linear),
-            "query": select(again, start, rows["query"]),
-            "step": torch.where(again, 1, rows["step"]),
-            "residuals": select(again, torch.full_like(rows["residuals"], -1.0), rows["residuals"]),
-            "normals": select(again, torch.zeros_like(rows["normals"]), rows["normals"]),
-            "need": torch.where(again, min(self.later_rivals, network.num_classes - 1), rows["need"]),
+            "query": select(again, select(screen, scaled, start), rows["query"]),
+            "stage": torch.where(screen, SCREENING, rows["stage"]),
+            "need": torch.where(screen, 0, rows["need"]),
+        }
+        return again, self._descend(network, rows, again & ~screen)
+
+    def _screen(self, network: Network, rows: Rows) -> Rows:
+        """Look at the margin where a start is as far as the best point: descend on it where it has nearly fallen to 0."""
+        logits = network.logits(rows["query"])
+        rows, better = keep_best(rows | {"passes": rows["passes"] + 0.5}, logits)
+        margin = signed_margin(logits, rows["reference"])
+        rows["f_high"] = torch.where(better, margin, rows["f_high"])
+        share = (margin / rows["margin"].clamp_min(1e-30)).clamp(max=1)
+        hope = rows["distance"] / (1 - share).clamp_min(1e-3) * (1 - self.screen_doubt)
+        near = better | ((hope < (1 - self.tolerance) * rows["distance"]) & self._matters(hope, rows["distance"]))
+        rows = self._descend(network, rows, near)
+        rows["need"] = torch.where(near, rows["need"], DONE)
+        return self._conclude(network, rows, ~near, rows["query"])
+
+    def _descend(self, network: Network, rows: Rows, mask: Tensor) -> Rows:
+        """Let the rows in `mask` descend anew, from their query."""
+        return rows | {
+            "stage": torch.where(mask, DESCENT, rows["stage"]),
+            "step": torch.where(mask, 1, rows["step"]),
+            "residuals": select(mask, torch.full_like(rows["residuals"], -1.0), rows["residuals"]),
+            "normals": select(mask, torch.zeros_like(rows["normals"]), rows["normals"]),
+            "need": torch.where(mask, min(self.later_rivals, network.num_classes - 1), rows["need"]),
         }
 
     def _look(self, network: Network, rows: Rows, ended: Tensor) -> tuple[Tensor, Rows]:
@@ -229,7 +265,7 @@ class Restarts(Projection):
         near = near & self._matters(hope, rows["distance"])
         look = ended & (rows["looks"] < len(more)) & (near | ~rows["verified"])
         return look, rows | {
-            "looking": look,
+            "stage": torch.where(look, LOOKING, rows["stage"]),
             "looks": rows["looks"] + look.long(),
             "query": select(look, rows["x"], rows["query"]),
             "need": torch.where(look, counts[rows["looks"]], rows["need"]),

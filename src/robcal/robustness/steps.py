@@ -28,6 +28,16 @@ def select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(mask.reshape(-1, *([1] * (yes.ndim - 1))), yes, no)
 
 
+def rows_at(rows: Rows, at: Tensor) -> Rows:
+    """Return the rows at the positions (n,)."""
+    return {key: value[at] for key, value in rows.items()}
+
+
+def rows_put(rows: Rows, at: Tensor, some: Rows) -> Rows:
+    """Return the rows with those at the positions (n,) replaced."""
+    return {key: value.index_copy(0, at, some[key]) for key, value in rows.items()}
+
+
 def meet(network: Network, rows: Rows, linear: Linearisation) -> Rows:
     """Note the size of the gap's terms; at the clean input, fill in prediction, reference label and margin too.
 
