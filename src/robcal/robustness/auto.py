@@ -5,10 +5,12 @@
    linear picture errs on this network (`robcal.robustness.linear_error`): the pilot, and then every round, measures it.
    On a network that is nearly linear around its inputs hardly anything is looked at twice, on a strongly curved one
    much is.
-2. Round after round, three times the pilot, then each as large as all before it up to 4,096 examples, then all the
-   rest, is scored by the attack with these doubts and with bands in which the R - 1 cuts lie, as far as a sample of the
-   distances tells: an example is done as soon as no band reaches into the interval between its best verified distance
-   and the distance still hoped for. Finer bands follow from every round.
+2. The rest is scored with these doubts and with bands in which the R - 1 cuts lie: an example is done as soon as no
+   band reaches into the interval between its best verified distance and the distance still hoped for. Examples that fit
+   into memory are judged together (`Judging`): all are linearised, the cuts follow from all linear distances, all first
+   descents end, and the cuts follow from what they found. Larger data sets come in rounds, each as large as all before
+   it up to 4,096 examples, then all the rest; where a round does not fit into memory, its bands are those that the
+   distances of the rounds before tell.
 
 So nothing is computed twice, nothing of the inputs is kept, and the state between rounds is the distances alone. Which
 examples belong to a round is drawn by a hash of their content: neither their order nor a repetition changes a score.
@@ -23,24 +25,27 @@ from typing import Any
 import numpy as np
 from torch import Tensor, device
 
-from robcal.base.checks import FloatArray, IntArray, check_positive_int, check_scores, check_seed
+from robcal.base.checks import FloatArray, IntArray, check_positive_int, check_seed
 from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
+from robcal.robustness.cuts import cut_bands, level_tolerance
 from robcal.robustness.inputs import read
-from robcal.robustness.linear_error import linear_error
+from robcal.robustness.linear_error import linear_bias, linear_error
 from robcal.robustness.network import Model
-from robcal.robustness.restarts import Band, Restarts
+from robcal.robustness.restarts import DEFAULT_ERROR, Judging, Restarts
 from robcal.robustness.scoring import Scorer, refuse_without_gradients
 
 #: Examples of the pilot, and of all rounds before the last one.
 PILOT, BEFORE_LAST = 64, 4096
 #: Values read at a time while the rounds are drawn.
 _BLOCK_VALUES = 1 << 20
-_LARGEST = float(np.finfo(np.float32).max)
-#: By how many tolerances a step goes beyond a linearised boundary; the closing search takes it back.
+#: By how many tolerances a step goes beyond a linearised boundary at most, and by half the error of the linear picture;
+#: the closing search takes it back.
 _OVERSHOOT = 5
-#: The finest relative precision that is asked for.
-_LEAST_TOLERANCE = 0.002
+#: A last round of at most this many values is judged together, as all of it is held in memory.
+GATHERED_VALUES = 1 << 22
+#: By how many errors of the linear picture a cut may lie elsewhere than linear distances say.
+_BLUR = 0.5
 
 
 def score_auto(
@@ -120,7 +125,9 @@ def score_auto(
     with scorer.opened() as network:
         for positions in rounds:
             errors, distances = [part.provenance["log_errors"] for part in parts], [part.distance for part in parts]
-            attack = attack_of_round(base, errors, distances, len(scorer), num_levels)
+            attack = attack_of_round(
+                base, errors, distances, len(scorer), num_levels, gathered=gathered_of(scorer.inputs, positions)
+            )
             done = sum(len(part) for part in parts)
             parts.append(scorer.run(network, positions, attack=attack, progress=_onward(progress, done, len(scorer))))
     refuse_without_gradients(*parts)
@@ -143,12 +150,23 @@ def draw_rounds(inputs: Tensor | Inputs, *, seed: int = 0) -> list[IntArray]:
     """
     keys = np.concatenate(list(_keys(inputs, seed)))
     order = np.argsort(keys, kind="stable")
-    total, ends = len(keys), [PILOT, 4 * PILOT]
+    total, most = len(keys), _most_gathered(inputs)
+    ends = [PILOT, min(PILOT + most, BEFORE_LAST) if most >= 3 * PILOT else 4 * PILOT]
     while ends[-1] < min(total, BEFORE_LAST):
         ends.append(2 * ends[-1])
     # equal keys are never parted
     places = {int(np.searchsorted(keys[order], keys[order[end - 1]], side="right")) for end in ends if end < total}
     return [np.sort(part) for part in np.split(order, sorted(places - {total})) if len(part)]
+
+
+def _most_gathered(inputs: Tensor | Inputs) -> int:
+    """How many examples are judged together at most."""
+    return GATHERED_VALUES // max(1, int(np.prod([int(size) for size in inputs.shape[1:]])))
+
+
+def gathered_of(inputs: Tensor | Inputs, positions: IntArray) -> int:
+    """Return how many examples of a round are judged together: all, or none where they are too large for memory."""
+    return len(positions) if len(positions) <= _most_gathered(inputs) else 0
 
 
 def _keys(inputs: Tensor | Inputs, seed: int) -> Iterator[FloatArray]:
@@ -163,7 +181,13 @@ def _keys(inputs: Tensor | Inputs, seed: int) -> Iterator[FloatArray]:
 
 
 def attack_of_round(
-    base: Restarts, log_errors: Sequence[Sequence[int]], distances: Sequence[Any], total: int, num_levels: int
+    base: Restarts,
+    log_errors: Sequence[Sequence[int]],
+    distances: Sequence[Any],
+    total: int,
+    num_levels: int,
+    *,
+    gathered: int = 0,
 ) -> Restarts:
     """Choose the attack of the next round by what those before have shown: doubts, bands of the cuts, precision.
 
@@ -173,6 +197,7 @@ def attack_of_round(
         distances: (n_i,) distances of the rounds before.
         total: N.
         num_levels: R.
+        gathered: how many examples of the round are judged together.
     """
     import dataclasses
 
@@ -180,64 +205,20 @@ def attack_of_round(
         return base
     known = np.concatenate(distances)
     precise = level_tolerance(known, num_levels, most=base.tolerance)
-    fitted = base.for_error(linear_error(log_errors))
-    bands = cut_bands(known, total, num_levels)
-    return dataclasses.replace(fitted, cuts=bands, tolerance=precise, overshoot=_OVERSHOOT * precise)
-
-
-def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> float:
-    """Say how precise distances must be for their levels: a sixteenth of a level's width, where these are narrow.
-
-    Args:
-        distance: (n,) distances, +inf where censored.
-        num_levels: R.
-        most: what is precise enough in any case.
-
-    Returns:
-        A sixteenth of the median of log(upper cut / lower cut) over all levels between two cuts, but no less than .002
-        and no more than `most`, which it is with fewer than two cuts.
-
-    Example:
-        >>> round(level_tolerance(np.exp(np.linspace(0, 0.8, 1000)), 10), 4)
-        0.005
-    """
-    cuts = np.quantile(distance, np.arange(1, num_levels) / num_levels, method="lower")
-    cuts = cuts[(cuts > 0) & np.isfinite(cuts)]
-    if len(cuts) < 2:
-        return most
-    return min(most, max(_LEAST_TOLERANCE, float(np.median(np.diff(np.log(cuts)))) / 16))
-
-
-def cut_bands(distance: Any, total: int, num_levels: int = 10, *, errors: float = 1.0) -> tuple[Band, ...]:
-    """Return where the cuts between the levels of a whole data set lie, judged by a random sample of it.
-
-    The share p of examples below a cut is known; in a sample of n of N (drawn without replacement) the share below the
-    same distance has a standard error of √(p (1 − p) / n · (1 − n / N)).
-
-    Args:
-        distance: (n,) distances of the sample, +inf where censored.
-        total: N >= n.
-        num_levels: R.
-        errors: half the width of a band, in standard errors.
-
-    Returns:
-        R - 1 bands (low, high), ascending; those that lie among censored examples end at the largest float32.
-
-    Raises:
-        InputError: NaN distances.
-
-    Example:
-        >>> cut_bands([0.1, 0.2, 0.3, 0.4], total=4, num_levels=2)
-        ((0.2, 0.3),)
-    """
-    ordered = np.minimum(np.sort(check_scores(distance, name="distances")), _LARGEST)
-    n = len(ordered)
-    sizes = [len(part) for part in np.array_split(np.arange(total), num_levels)]
-    below = np.cumsum(sizes)[:-1] / total
-    error = errors * np.sqrt(below * (1 - below) / n * max(0.0, 1 - n / total))
-    low = np.clip(np.floor(n * (below - error) + 1e-9).astype(int) - 1, 0, n - 1)
-    high = np.clip(np.ceil(n * (below + error) - 1e-9).astype(int), 0, n - 1)
-    return tuple((float(ordered[a]), float(ordered[b])) for a, b in zip(low, high, strict=True))
+    error = linear_error(log_errors)
+    beyond = max(base.overshoot, min(_OVERSHOOT * precise, (error or 0.0) / 2))
+    fitted = dataclasses.replace(base.for_error(error), tolerance=precise, overshoot=beyond)
+    if not gathered:
+        return dataclasses.replace(fitted, cuts=cut_bands(known, total, num_levels))
+    judging = Judging(
+        size=gathered,
+        total=total,
+        num_levels=num_levels,
+        known=tuple(float(distance) for distance in known),
+        bias=linear_bias(log_errors),
+        blur=_BLUR * (error or DEFAULT_ERROR),
+    )
+    return dataclasses.replace(fitted, judging=judging)
 
 
 def join_rounds(rounds: Sequence[IntArray], parts: Sequence[Scores], num_levels: int) -> Scores:
@@ -254,6 +235,7 @@ def join_rounds(rounds: Sequence[IntArray], parts: Sequence[Scores], num_levels:
     about = {**parts[-1].provenance, **counts, "num_levels": num_levels, "rounds": [len(part) for part in parts]}
     about["linear_error"] = linear_error([part.provenance["log_errors"] for part in parts])
     del about["log_errors"]
+    about["attack"] = {**about["attack"], "judging": None}  # holds the distances of all rounds before
     return Scores(**columns, method=Restarts.name, reference=parts[-1].reference, provenance=about)
 
 

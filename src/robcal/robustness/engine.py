@@ -24,6 +24,9 @@ Rows = dict[str, Tensor]
 #: `need` of an example whose result stands; otherwise `need` is the number of rivals to back-propagate (0: none).
 DONE = -1
 
+#: `need` of an example that waits until all others wait, too, or are DONE: the attack then judges them together.
+WAITING = -2
+
 #: What a finished example hands out, beside "point" (the adversarial input).
 RESULT_KEYS = ("index", "distance", "verified", "prediction", "rival", "margin", "passes", "flat")
 
@@ -87,6 +90,23 @@ def fresh_rows(index: Tensor, x: Tensor, reference: Tensor, need: int) -> Rows:
     }
 
 
+@runtime_checkable
+class Gathering(Attack, Protocol):
+    """An attack that judges examples together; `gathered` of them at most, all of which are in the pool at once."""
+
+    gathered: int
+
+    def judge(self, network: Network, rows: Rows, finished: Tensor) -> tuple[Attack, Rows]:
+        """Return how to go on with the rows, all of which wait, and their new state.
+
+        Args:
+            network: the classifier.
+            rows: the examples that wait, as they came.
+            finished: (n,) distances of those that are DONE already.
+        """
+        ...
+
+
 class Source(Protocol):
     """Where fresh examples come from."""
 
@@ -105,8 +125,18 @@ def run(attack: Attack, network: Network, source: Source, *, batch_size: int, em
         batch_size: examples an evaluation; the pool holds `attack.num_kinds` times as many.
         emit: called with the rows of examples as they finish, in no particular order.
     """
-    pool = _Pool(attack.num_kinds * batch_size)
+    together = attack.gathered + 1 if isinstance(attack, Gathering) else 0  # one more slot tells that none is left
+    pool = _Pool(max(attack.num_kinds * batch_size, together))
     exhausted = False
+    distances: list[Tensor] = []
+
+    def settle(slots: Tensor, rows: Rows) -> None:
+        finished = rows["need"] == DONE
+        if bool(finished.any()):
+            emit({key: value[finished] for key, value in rows.items()})
+            distances.append(rows["distance"][finished])
+        pool.put(slots, rows)
+
     while True:
         free = pool.free()
         if len(free) and not exhausted:
@@ -116,16 +146,18 @@ def run(attack: Attack, network: Network, source: Source, *, batch_size: int, em
                 pool.put(free[: len(fresh[0])], attack.open(network, *fresh))
         need, chosen = pool.fullest(batch_size)
         if not len(chosen):
-            if exhausted:
+            waiting = pool.gathered()
+            if exhausted and isinstance(attack, Gathering) and len(waiting):
+                finished = torch.cat([*distances, pool.rows["distance"][:0]])
+                attack, rows = attack.judge(network, pool.get(waiting), finished)
+                settle(waiting, rows)
+            elif exhausted:
                 return
             continue
         rows = attack.advance(network, pool.get(chosen), need)
         if need > 0 and network.surcharge:
             rows["passes"] = rows["passes"] + network.surcharge
-        finished = rows["need"] == DONE
-        if bool(finished.any()):
-            emit({key: value[finished] for key, value in rows.items()})
-        pool.put(chosen, rows)
+        settle(chosen, rows)
 
 
 class _Pool:
@@ -140,11 +172,15 @@ class _Pool:
 
     def fullest(self, batch_size: int) -> tuple[int, Tensor]:
         """Return the evaluation that most slots wait for, and up to batch_size of those slots."""
-        waiting = self.need[self.need != DONE]
+        waiting = self.need[self.need >= 0]
         if not len(waiting):
             return DONE, waiting
         need = int(waiting.bincount().argmax())
         return need, torch.nonzero(self.need == need).squeeze(1)[:batch_size]
+
+    def gathered(self) -> Tensor:
+        """Return the slots of examples that wait for all others."""
+        return torch.nonzero(self.need == WAITING).squeeze(1)
 
     def get(self, slots: Tensor) -> Rows:
         if len(slots) == len(self.need):

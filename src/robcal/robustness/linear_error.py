@@ -57,6 +57,17 @@ def linear_error(parts: Sequence[Sequence[int]]) -> float | None:
     return float(high - low) / _WIDTH
 
 
+def linear_bias(parts: Sequence[Sequence[int]]) -> float:
+    """Return the median of the logarithms: how much farther a descent ends than its linear picture said; 0 of none.
+
+    Example:
+        >>> round(linear_bias([log_error_counts([0.1, 0.2, 0.3])]), 2)
+        0.2
+    """
+    counts = np.sum([np.asarray(part) for part in parts], axis=0)
+    return float(_quantiles(counts, np.array([0.5]))[0]) if np.sum(counts) else 0.0
+
+
 def _quantiles(counts: FloatArray, shares: FloatArray) -> FloatArray:
     """The quantiles at these shares, taking the values of a bin to be spread evenly over it."""
     below = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()

@@ -7,11 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from robcal.base.checks import check_fraction
-from robcal.robustness.engine import DONE, Rows, check_settings
+from robcal.robustness.cuts import Band, cut_bands
+from robcal.robustness.engine import DONE, WAITING, Rows, check_settings
 from robcal.robustness.network import Linearisation, Network, mask_classes, signed_margin
 from robcal.robustness.projection import Projection, Reach
 from robcal.robustness.segment import resume_search, start_search
@@ -20,14 +22,44 @@ from robcal.robustness.steps import FAR, keep_best, l2, rows_at, rows_put, selec
 #: What a row is at: a descent on a boundary, the line search that lengthens one which found no point, a forward that
 #: screens another start, a linearisation of more rivals at the clean input, or the closing line search.
 DESCENT, LENGTHENING, SCREENING, LOOKING, CLOSING = range(5)
-#: The ends of a band of distances in which a cut between two levels lies.
-Band = tuple[float, float]
 
 #: How many standard errors of the linear picture are doubted: about the next step of a descent, another boundary whose
-#: gradient is known, one whose gradient is not, and how much farther than the nearest a boundary may seem.
-_STEP, _START, _RIVAL, _SLACK, _SCREEN = 0.65, 3.2, 6.5, 3.5, 2.0
+#: gradient is known, one whose gradient is not, how much farther than the nearest a boundary may seem, and the secant
+#: of a start.
+_STEP, _START, _RIVAL, _SLACK, _SCREEN = 0.65, 3.2, 5.0, 3.5, 2.0
+#: How often an example is judged together with the others of its round: by its linear distance, and by its descent's.
+_JUDGED = 2
+#: The standard error of the linear picture that the defaults are for.
+DEFAULT_ERROR = 0.15
 #: The least and largest standard error taken into account.
 _ERRORS = (0.02, 0.25)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Say how the cuts of a round are judged by all of its examples together: after a look at each, and a descent.
+
+    Attributes:
+        size: examples of the round.
+        total: N, of the whole data set.
+        num_levels: R.
+        known: (n,) distances of the rounds before.
+        bias: by how much farther than its linear picture said a descent ends, as a logarithm.
+        blur: by how much the cuts of linear distances may be off, as a logarithm; a quarter of it after the descents.
+    """
+
+    size: int
+    total: int
+    num_levels: int
+    known: tuple[float, ...]
+    bias: float
+    blur: float
+
+    def bands(self, distance: Tensor, finished: Tensor, blur: float) -> tuple[Band, ...]:
+        """Return the bands of the cuts by distances of the round, of those that are DONE, and of the rounds before."""
+        known = np.concatenate([self.known, finished.cpu().numpy(), distance.cpu().numpy()])
+        bands = cut_bands(known, max(self.total, len(known)), self.num_levels)
+        return tuple((low / math.exp(blur), high * math.exp(blur)) for low, high in bands)
 
 
 @dataclass(frozen=True)
@@ -39,10 +71,12 @@ class Restarts(Projection):
     ends short of the boundary is lengthened by a line search; if even that finds nothing, all other boundaries are
     descended on, until one yields a verified point.) Of the classes behind the first K rivals the logits tell how near
     their boundaries may be, if they are as steep as those seen: where that is near enough, `more_rivals` of them are
-    linearised at x as well, and then as many again, up to `looks` times. With `cuts`, a step, a start or a look at more
-    rivals is made only where it may change the level: where some band of `cuts` reaches into the interval from the
-    distance hoped for, less its uncertainty, to the best verified one; a settled example is left two evaluations of the
-    line search, which take the overshoot back. Without, wherever it may shorten the distance.
+    linearised at x as well, and then as many again, up to `looks` times. A start is screened before it is descended on:
+    a forward where it is as far away as the best point tells by the secant how far its boundary may be. With `cuts`, a
+    step, a start or a look at more rivals is made only where it may change the level: where some band of `cuts` reaches
+    into the interval from the distance hoped for, less its uncertainty, to the best verified one; a settled example is
+    left two evaluations of the line search, which take the overshoot back. Without, wherever it may shorten the
+    distance.
 
     How far the linear picture can be trusted depends on the network: `for_error` sets slack and doubts by its standard
     error, which "auto" measures on the way (`robcal.robustness.linear_error`). The defaults are for an error of .15.
@@ -55,6 +89,8 @@ class Restarts(Projection):
         step_doubt: by how much a descent may end nearer than the next linear picture says, relatively.
         start_doubt: the same for the descent on another boundary.
         rival_doubt: the same for the boundary of a rival whose gradient is not known yet.
+        screen_doubt: by how much a descent may end nearer than the secant of a forward at its start says.
+        judging: of a round whose examples are judged together: how; `cuts` then follow on the way.
     """
 
     slack: float = 0.7
@@ -63,8 +99,9 @@ class Restarts(Projection):
     cuts: tuple[Band, ...] = ()
     step_doubt: float = 0.1
     start_doubt: float = 0.4
-    rival_doubt: float = 0.6
-    screen_doubt: float = 0.3
+    rival_doubt: float = 0.53
+    screen_doubt: float = 0.26
+    judging: Judging | None = None
     name: ClassVar[str] = "auto"
 
     def __post_init__(self) -> None:
@@ -115,23 +152,47 @@ class Restarts(Projection):
             "rivals": torch.full((len(x), first + sum(more)), -1, dtype=torch.int64, device=x.device),
             "unseen": infinite.clone(),
             "looks": torch.zeros_like(rows["flat"]),
+            "judged": torch.full_like(rows["flat"], 0 if self.judging else _JUDGED),
         }
 
     def advance(self, network: Network, rows: Rows, need: int) -> Rows:
-        """As of the projection, but for the rows that screen a start, or whose descent was lengthened: these go on."""
+        """As of the projection, but for rows that are to be judged, screen a start, or had their descent lengthened."""
         if need:
-            return super().advance(network, rows, need)
+            before = rows["step"]
+            rows = super().advance(network, rows, need)
+            begins = (before == 0) & (rows["step"] > 0) & (rows["judged"] == 0)
+            return rows | {"need": torch.where(begins, WAITING, rows["need"])}
         screening = rows["stage"] == SCREENING
         if bool(screening.all()):
             return self._screen(network, rows)
         if bool(screening.any()):
-            parts = [(at, rows_at(rows, at)) for at in (torch.nonzero(screening).squeeze(1), torch.nonzero(~screening).squeeze(1))]
-            for at, part in parts:
-                rows = rows_put(rows, at, self.advance(network, part, need))
+            for some in (screening, ~screening):
+                at = torch.nonzero(some).squeeze(1)
+                rows = rows_put(rows, at, self.advance(network, rows_at(rows, at), need))
             return rows
         rows = super().advance(network, rows, need)
         back = (rows["stage"] == LENGTHENING) & (rows["need"] == DONE)
         return self._conclude(network, rows, back, rows["query"])
+
+    @property
+    def gathered(self) -> int:
+        """Examples that are judged together; 0 for none."""
+        return self.judging.size if self.judging else 0
+
+    def judge(self, network: Network, rows: Rows, finished: Tensor) -> tuple[Restarts, Rows]:
+        """Say where the cuts lie, by the linear distances of all at first, then by what their descents have found."""
+        assert self.judging is not None
+        how, first = self.judging, int(rows["judged"].min()) == 0
+        if first:
+            bands = how.bands(rows["first_distance"] * math.exp(how.bias), finished, how.blur)
+        else:
+            bands = how.bands(rows["distance"], finished, how.blur / 4)
+        attack = dataclasses.replace(self, cuts=bands)
+        need = min(self.later_rivals, network.num_classes - 1) if first else DONE
+        rows = rows | {"judged": rows["judged"] + 1, "need": torch.full_like(rows["need"], need)}
+        if first:
+            return attack, rows
+        return attack, attack._conclude(network, rows, torch.ones_like(rows["verified"]), rows["query"])
 
     def _counts(self, network: Network) -> tuple[int, list[int]]:
         """How many rivals are linearised first, and how many more at each look."""
@@ -176,7 +237,7 @@ class Restarts(Projection):
         return nearer & self._matters(hope * (1 - self.step_doubt), rows["distance"])
 
     def _conclude(self, network: Network, rows: Rows, ended: Tensor, query: Tensor) -> Rows:
-        """What follows where a descent, a search or a look has ended: another start, another look, or the closing search.
+        """What follows where a descent, a search or a look has ended: another start, a look, or the closing search.
 
         A first descent that has found nothing is lengthened first.
         """
@@ -186,6 +247,9 @@ class Restarts(Projection):
         short = short & (rows["searches"] == 0)
         known = ended & rows["verified"] & torch.isnan(rows["log_error"])
         rows["log_error"] = torch.where(known, self._scale(rows).log(), rows["log_error"])
+        waits = ended & ~short & (rows["judged"] < _JUDGED)
+        rows["need"] = torch.where(waits, WAITING, rows["need"])
+        ended = ended & ~waits
         again, rows = self._restart(network, rows, ended & ~short)
         look, rows = self._look(network, rows, ended & ~short & ~again)
         return self._search(network, rows, ended & ~short & ~again & ~look, short, query)
@@ -233,7 +297,7 @@ class Restarts(Projection):
         return again, self._descend(network, rows, again & ~screen)
 
     def _screen(self, network: Network, rows: Rows) -> Rows:
-        """Look at the margin where a start is as far as the best point: descend on it where it has nearly fallen to 0."""
+        """Look at the margin where a start is as far as the best point: descend on it where it has nearly gone."""
         logits = network.logits(rows["query"])
         rows, better = keep_best(rows | {"passes": rows["passes"] + 0.5}, logits)
         margin = signed_margin(logits, rows["reference"])

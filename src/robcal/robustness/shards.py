@@ -120,20 +120,24 @@ def _score_alike(work: _Work) -> Scores:
 
 def _score_by_level(work: _Work, num_levels: int) -> Scores:
     """The cascade of `robcal.robustness.auto`, round after round; every process knows the distances of all rounds."""
-    from robcal.robustness.auto import attack_of_round, draw_rounds
+    from robcal.robustness.auto import attack_of_round, draw_rounds, gathered_of
+    from robcal.robustness.cuts import cut_bands
     from robcal.robustness.restarts import Restarts
 
     base = work.scorer.attack
     assert isinstance(base, Restarts)
     rounds = work.remember("rounds", lambda: draw_rounds(work.scorer.inputs, seed=base.seed))
     distances: list[Any] = []
-    attack = base
     for number, positions in enumerate(rounds):
-        attack = attack_of_round(base, work.log_errors, distances, len(work.scorer), num_levels)
-        work.phase(f"round-{number}", positions, attack)
+        together = gathered_of(work.scorer.inputs, positions)
+        attack = attack_of_round(
+            base, work.log_errors, distances, len(work.scorer), num_levels, gathered=together if distances else 0
+        )
+        work.phase(f"round-{number}", positions, attack, together=bool(distances and together))
         distances.append(work.columns["distance"][positions])
+    cuts = cut_bands(np.concatenate(distances), len(work.scorer), num_levels)
     return work.joined(
-        rounds=[len(positions) for positions in rounds], cuts=attack.cuts, linear_error=linear_error(work.log_errors)
+        rounds=[len(positions) for positions in rounds], cuts=cuts, linear_error=linear_error(work.log_errors)
     )
 
 
@@ -229,15 +233,17 @@ class _Work:
         arrays = load_arrays(file)[0]
         return [arrays[number] for number in sorted(arrays)]
 
-    def phase(self, name: str, positions: IntArray, attack: Attack | None = None) -> None:
+    def phase(self, name: str, positions: IntArray, attack: Attack | None = None, *, together: bool = False) -> None:
         """Score the examples at these positions, together with the other processes, and put them into `columns`.
 
         Args:
             name: of the phase; its shards are called after it.
             positions: (n,) int64; the same on all processes.
             attack: another one than the scorer's own.
+            together: whether all of them are one shard, however large.
         """
-        blocks = [positions[start : start + self.size] for start in range(0, len(positions), self.size)]
+        size = len(positions) if together else self.size
+        blocks = [positions[start : start + size] for start in range(0, len(positions), size)]
         files = [self.parts / f"{name}-{number:06d}.parquet" for number in range(len(blocks))]
         keys = [self._key(block, attack) for block in blocks]
         missing = self.group.from_main(
