@@ -39,7 +39,7 @@ from robcal.runs.train import train_run
 
 LEVELS, FOLDS = 10, 5
 #: Images of ImageNet that get a distance.
-SCORED = 300
+SCORED = 200
 #: A score that knows the label, so that its lowest level holds wrong predictions by construction.
 LOSS = "loss, largest first"
 VARIANTS = ("none", "temperature", "auto")
@@ -166,7 +166,7 @@ def efficientnet_near(folder: Path, work: Path) -> Measured:
     """Measure the same network on some of the images, which get a distance."""
     name, sample = "EfficientNet-lite0, some images", imagenet.read_sample(folder)
     network = imagenet.published_efficientnet(folder, sample)
-    scores = scored(network, sample.images[:SCORED], (0.0, 1.0), work / f"{name}.parquet", batch_size=32)
+    scores = scored(network, sample.images[:SCORED], (0.0, 1.0), work / f"{name}.parquet", batch_size=16)
     logits, labels = sample.logits[:SCORED], sample.labels[:SCORED]
     imagenet.check_alike(scores.margin, margins(logits))
     _, probs, chosen = efficientnet_repaired(folder)

@@ -19,7 +19,8 @@ that it was trained on; it is repaired on four fifths of them and measured on th
 score, level 0 the lowest (of the loss the largest, so that its lowest levels hold the wrong predictions by
 construction); gap = mean confidence − accuracy. *rms* is the root mean square of the ten gaps with their sampling
 variance subtracted, *outside* the number of levels whose 95% interval leaves out 0 (a calibrated network shows .5 of 10
-on average). `make real` writes this page; raw numbers with all levels lie beside it (claim.json). 2 CPU cores.
+on average, and more where a level has no wrong prediction: its interval is too narrow). `make real` writes this page;
+raw numbers with all levels lie beside it (claim.json). 2 CPU cores.
 """
 WITHIN = """
 ## Does the distance know more than the margin?
