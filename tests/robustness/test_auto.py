@@ -24,7 +24,7 @@ Box = tuple[float, float] | None
 
 @pytest.fixture
 def small_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pilot of 16 and a last round after 64, so that small data sets see three rounds."""
+    """A pilot of 16 and a last round after 64, so that small data sets see two rounds."""
     monkeypatch.setattr(auto, "PILOT", 16)
     monkeypatch.setattr(auto, "BEFORE_LAST", 64)
 
@@ -40,7 +40,7 @@ def test_linear_models_and_inputs_on_the_ends_of_the_box(box: Box, tolerance: fl
     assert ((x == 0) | (x == 1)).any(1).float().mean() > 0.9
     exact = linear_distance(model, x, box)
     scores = score_auto(model, x, box=box, num_rivals=99)
-    assert scores.provenance["rounds"] == [16, 48, 136]
+    assert scores.provenance["rounds"] == [64, 136]
     reachable = np.isfinite(exact)
     np.testing.assert_array_equal(scores.status == "verified", reachable)
     np.testing.assert_array_equal(scores.status == "censored", ~reachable)
@@ -398,13 +398,13 @@ class Curved(nn.Module):
 
 
 def test_a_round_that_fits_into_memory_is_judged_together_in_fewer_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without, the second of three rounds knows the cuts by 64 distances only."""
+    """Without, the second of four rounds knows the cuts by 32 distances only."""
     model, x = Curved(), torch.rand(300, 8, generator=torch.Generator().manual_seed(0))
     together = score_auto(model, x)
-    assert together.provenance["rounds"] == [64, 236]
+    assert together.provenance["rounds"] == [300]
     monkeypatch.setattr(auto, "GATHERED_VALUES", 100)
     apart = score_auto(model, x)
-    assert apart.provenance["rounds"] == [64, 192, 44]
+    assert apart.provenance["rounds"] == [32, 96, 128, 44]
     assert together.passes.mean() < apart.passes.mean()
     whole = score(model, x, method=Restarts()).distance
     assert (assign_levels(together) == assign_levels(whole)).mean() >= 0.9

@@ -20,6 +20,7 @@ from torch import nn
 from robcal.base.checks import InputError
 from robcal.base.storage import load_scores, save_checkpoint
 from robcal.models import build_model
+from robcal.robustness import auto
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.projection import Projection
 from robcal.robustness.scoring import Scorer, score
@@ -204,7 +205,11 @@ def test_a_resumed_run_reads_what_is_left_only_and_ends_in_the_same_bytes(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("done", [40, 250, 300, 390])
-def test_the_cascade_resumes_in_any_round_and_ends_in_the_same_bytes(tmp_path: Path, done: int) -> None:
+def test_the_cascade_resumes_in_any_round_and_ends_in_the_same_bytes(
+    tmp_path: Path, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of inputs too large to be judged together in memory."""
+    monkeypatch.setattr(auto, "GATHERED_VALUES", 100)
     model, x = case(400)
     whole = in_shards(tmp_path, model, x, name="whole", method="auto", shard_size=32, num_levels=4)
     interrupt(tmp_path, model, x, done, method="auto", shard_size=32, num_levels=4)
@@ -214,10 +219,21 @@ def test_the_cascade_resumes_in_any_round_and_ends_in_the_same_bytes(tmp_path: P
     assert (tmp_path / "s.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     at_once = score(model, x, method="auto", num_levels=4)
     np.testing.assert_allclose(whole.distance, at_once.distance, rtol=1e-4)
-    assert whole.provenance["rounds"] == at_once.provenance["rounds"] == [64, 336]
+    assert whole.provenance["rounds"] == at_once.provenance["rounds"] == [32, 96, 128, 144]
     assert whole.provenance["linear_error"] == at_once.provenance["linear_error"] > 0
     assert whole.method == at_once.method == "auto"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.parquet", "whole.parquet"]
+
+
+def test_examples_that_are_judged_together_are_one_shard(tmp_path: Path) -> None:
+    model, x = case(100)
+    made = in_shards(tmp_path, model, x, method="auto", shard_size=8, num_levels=4)
+    at_once = score(model, x, method="auto", num_levels=4)
+    np.testing.assert_array_equal(made.distance, at_once.distance)
+    assert made.provenance["rounds"] == at_once.provenance["rounds"] == [100]
+    interrupt(tmp_path, model, x, 100, name="t", method="auto", shard_size=8, num_levels=4)
+    in_shards(tmp_path, model, x, name="t", method="auto", shard_size=8, num_levels=4)
+    assert (tmp_path / "t.parquet").read_bytes() == (tmp_path / "s.parquet").read_bytes()
 
 
 def test_more_levels_than_examples_are_refused_before_any_work(tmp_path: Path) -> None:
@@ -282,7 +298,7 @@ def test_finished_scores_of_the_same_work_are_left_as_they_are(tmp_path: Path, m
 def test_any_positions_of_a_data_set_score_as_in_the_whole() -> None:
     model, x = case()
     scorer = Scorer(model, x, method="projection", batch_size=4)
-    whole = score(model, x, batch_size=4)
+    whole = score(model, x, method="projection", batch_size=4)
     positions = np.array([3, 4, 11, 40])
     with scorer.opened() as network:
         part = scorer.run(network, positions)

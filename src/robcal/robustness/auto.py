@@ -1,16 +1,17 @@
 """Score in a cascade: a pilot finds the cuts between levels, passes go where they may change one (method, section 1).
 
-1. A pilot of 64 examples is scored by `Restarts`: first order, projection, line search, further starts on the
+1. A pilot of 32 examples is scored by `Restarts`: first order, projection, line search, further starts on the
    boundaries that may be as near, and looks at more rivals where one may be. What "may" means depends on how far the
    linear picture errs on this network (`robcal.robustness.linear_error`): the pilot, and then every round, measures it.
    On a network that is nearly linear around its inputs hardly anything is looked at twice, on a strongly curved one
    much is.
 2. The rest is scored with these doubts and with bands in which the R - 1 cuts lie: an example is done as soon as no
-   band reaches into the interval between its best verified distance and the distance still hoped for. Examples that fit
-   into memory are judged together (`Judging`): all are linearised, the cuts follow from all linear distances, all first
-   descents end, and the cuts follow from what they found. Larger data sets come in rounds, each as large as all before
-   it up to 4,096 examples, then all the rest; where a round does not fit into memory, its bands are those that the
-   distances of the rounds before tell.
+   band reaches into the interval between its best verified distance and the distance still hoped for.
+
+Examples that fit into memory, the pilot among them, are judged together (`Judging`): all are linearised; the first
+descents of the pilot end; the cuts follow from the linear distances of all; all other first descents end; the cuts
+follow from what they found. Larger data sets come in rounds, each as large as all before it up to 4,096 examples, then
+all the rest; where a round does not fit into memory, its bands are those that the distances of the rounds before tell.
 
 So nothing is computed twice, nothing of the inputs is kept, and the state between rounds is the distances alone. Which
 examples belong to a round is drawn by a hash of their content: neither their order nor a repetition changes a score.
@@ -18,6 +19,7 @@ examples belong to a round is drawn by a hash of their content: neither their or
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,24 +30,20 @@ from torch import Tensor, device
 from robcal.base.checks import FloatArray, IntArray, check_positive_int, check_seed
 from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
-from robcal.robustness.cuts import cut_bands, level_tolerance
+from robcal.robustness.attacks import describe_attack
+from robcal.robustness.cuts import cut_bands
 from robcal.robustness.inputs import read
-from robcal.robustness.linear_error import linear_bias, linear_error
+from robcal.robustness.linear_error import linear_error
 from robcal.robustness.network import Model
-from robcal.robustness.restarts import DEFAULT_ERROR, Judging, Restarts
+from robcal.robustness.restarts import Judging, Restarts
 from robcal.robustness.scoring import Scorer, refuse_without_gradients
 
 #: Examples of the pilot, and of all rounds before the last one.
-PILOT, BEFORE_LAST = 64, 4096
+PILOT, BEFORE_LAST = 32, 4096
 #: Values read at a time while the rounds are drawn.
 _BLOCK_VALUES = 1 << 20
-#: By how many tolerances a step goes beyond a linearised boundary at most, and by half the error of the linear picture;
-#: the closing search takes it back.
-_OVERSHOOT = 5
 #: A last round of at most this many values is judged together, as all of it is held in memory.
 GATHERED_VALUES = 1 << 22
-#: By how many errors of the linear picture a cut may lie elsewhere than linear distances say.
-_BLUR = 0.5
 
 
 def score_auto(
@@ -65,9 +63,9 @@ def score_auto(
     first_index: int | IntArray = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Scores:
-    """Adversarial robustness of every example, as exact as its level needs: verified, in six passes as a rule.
+    """Adversarial robustness of every example, as exact as its level needs: verified, in 5 to 7 passes as a rule.
 
-    On strongly curved networks, where other boundaries are often nearer than they seem, it spends about twenty.
+    On strongly curved networks, where other boundaries are often nearer than they seem, it spends about fourteen.
     The distances are upper bounds of d(x) by verified points, as those of "projection"; near a cut between two of
     `num_levels` levels they are tighter, and in the middle of a level looser, by some per cent.
 
@@ -120,18 +118,19 @@ def score_auto(
     )
     num_levels = min(check_positive_int(num_levels, "num_levels"), max(1, len(scorer)))
     scorer.check_inputs()
-    rounds = draw_rounds(scorer.inputs, seed=seed)
+    rounds, pilot = with_pilot(scorer.inputs, draw_rounds(scorer.inputs, seed=seed))
     parts: list[Scores] = []
     with scorer.opened() as network:
         for positions in rounds:
             errors, distances = [part.provenance["log_errors"] for part in parts], [part.distance for part in parts]
             attack = attack_of_round(
-                base, errors, distances, len(scorer), num_levels, gathered=gathered_of(scorer.inputs, positions)
-            )
+                base, errors, distances, len(scorer), num_levels,
+                gathered=gathered_of(scorer.inputs, positions), pilot=scorer.index[pilot].tolist(),
+            )  # fmt: skip
             done = sum(len(part) for part in parts)
             parts.append(scorer.run(network, positions, attack=attack, progress=_onward(progress, done, len(scorer))))
     refuse_without_gradients(*parts)
-    return join_rounds(rounds, parts, num_levels)
+    return join_rounds(rounds, parts, num_levels, base)
 
 
 def draw_rounds(inputs: Tensor | Inputs, *, seed: int = 0) -> list[IntArray]:
@@ -146,12 +145,12 @@ def draw_rounds(inputs: Tensor | Inputs, *, seed: int = 0) -> list[IntArray]:
 
     Example:
         >>> [len(positions) for positions in draw_rounds(np.random.default_rng(0).random((2000, 3)))]
-        [64, 192, 256, 512, 976]
+        [32, 1968]
     """
     keys = np.concatenate(list(_keys(inputs, seed)))
     order = np.argsort(keys, kind="stable")
     total, most = len(keys), _most_gathered(inputs)
-    ends = [PILOT, min(PILOT + most, BEFORE_LAST) if most >= 3 * PILOT else 4 * PILOT]
+    ends = [PILOT, min(most, BEFORE_LAST) if most >= 4 * PILOT else 4 * PILOT]
     while ends[-1] < min(total, BEFORE_LAST):
         ends.append(2 * ends[-1])
     # equal keys are never parted
@@ -162,6 +161,14 @@ def draw_rounds(inputs: Tensor | Inputs, *, seed: int = 0) -> list[IntArray]:
 def _most_gathered(inputs: Tensor | Inputs) -> int:
     """How many examples are judged together at most."""
     return GATHERED_VALUES // max(1, int(np.prod([int(size) for size in inputs.shape[1:]])))
+
+
+def with_pilot(inputs: Tensor | Inputs, rounds: list[IntArray]) -> tuple[list[IntArray], IntArray]:
+    """Return the rounds with the pilot in the second, if both fit into memory together, and the pilot's positions."""
+    both = np.sort(np.concatenate(rounds[:2]))
+    if len(both) > _most_gathered(inputs):
+        return rounds, both[:0]
+    return [both, *rounds[2:]], rounds[0]
 
 
 def gathered_of(inputs: Tensor | Inputs, positions: IntArray) -> int:
@@ -188,6 +195,7 @@ def attack_of_round(
     num_levels: int,
     *,
     gathered: int = 0,
+    pilot: Sequence[int] = (),
 ) -> Restarts:
     """Choose the attack of the next round by what those before have shown: doubts, bands of the cuts, precision.
 
@@ -197,45 +205,35 @@ def attack_of_round(
         distances: (n_i,) distances of the rounds before.
         total: N.
         num_levels: R.
-        gathered: how many examples of the round are judged together.
+        gathered: how many examples of the round are judged together; 0 for none.
+        pilot: indices of the pilot, in the first round, if it is judged together.
     """
-    import dataclasses
-
-    if not distances:
-        return base
-    known = np.concatenate(distances)
-    precise = level_tolerance(known, num_levels, most=base.tolerance)
-    error = linear_error(log_errors)
-    beyond = max(base.overshoot, min(_OVERSHOOT * precise, (error or 0.0) / 2))
-    fitted = dataclasses.replace(base.for_error(error), tolerance=precise, overshoot=beyond)
-    if not gathered:
-        return dataclasses.replace(fitted, cuts=cut_bands(known, total, num_levels))
-    judging = Judging(
-        size=gathered,
-        total=total,
-        num_levels=num_levels,
-        known=tuple(float(distance) for distance in known),
-        bias=linear_bias(log_errors),
-        blur=_BLUR * (error or DEFAULT_ERROR),
-    )
-    return dataclasses.replace(fitted, judging=judging)
+    known = np.concatenate(distances) if distances else np.zeros(0)
+    attack = base.fitted(linear_error(log_errors), known, num_levels) if distances else base
+    if gathered:
+        counts = tuple(tuple(int(count) for count in part) for part in log_errors)
+        judging = Judging(gathered, total, num_levels, tuple(known.tolist()), () if distances else tuple(pilot), counts)
+        return dataclasses.replace(attack, judging=judging)
+    return dataclasses.replace(attack, cuts=cut_bands(known, total, num_levels)) if distances else base
 
 
-def join_rounds(rounds: Sequence[IntArray], parts: Sequence[Scores], num_levels: int) -> Scores:
-    """Return the scores of all rounds in the order of the data set, with the provenance of the last.
+def join_rounds(rounds: Sequence[IntArray], parts: Sequence[Scores], num_levels: int, base: Restarts) -> Scores:
+    """Return the scores of all rounds in the order of the data set.
 
     Args:
         rounds: positions of every round.
         parts: their scores.
         num_levels: R, kept in the provenance.
+        base: the attack of the pilot; the provenance names it as a further round would run it.
     """
     back = np.argsort(np.concatenate(list(rounds)))
     columns = {name: np.concatenate([getattr(part, name) for part in parts])[back] for name in Scores.columns()}
     counts = {name: sum(part.provenance[name] for part in parts) for name in ("zero_gradient", "no_gradient")}
+    errors = [part.provenance["log_errors"] for part in parts]
     about = {**parts[-1].provenance, **counts, "num_levels": num_levels, "rounds": [len(part) for part in parts]}
-    about["linear_error"] = linear_error([part.provenance["log_errors"] for part in parts])
+    attack = attack_of_round(base, errors, [columns["distance"]], len(back), num_levels)
+    about |= {"linear_error": linear_error(errors), "attack": describe_attack(attack)}
     del about["log_errors"]
-    about["attack"] = {**about["attack"], "judging": None}  # holds the distances of all rounds before
     return Scores(**columns, method=Restarts.name, reference=parts[-1].reference, provenance=about)
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from robcal.base.checks import check_fraction
-from robcal.robustness.cuts import Band, cut_bands
+from robcal.robustness.cuts import Band, cut_bands, level_tolerance
 from robcal.robustness.engine import DONE, WAITING, Rows, check_settings
+from robcal.robustness.linear_error import linear_bias, linear_error, log_error_counts
 from robcal.robustness.network import Linearisation, Network, mask_classes, signed_margin
 from robcal.robustness.projection import Projection, Reach
 from robcal.robustness.segment import resume_search, start_search
@@ -27,6 +28,12 @@ DESCENT, LENGTHENING, SCREENING, LOOKING, CLOSING = range(5)
 #: gradient is known, one whose gradient is not, how much farther than the nearest a boundary may seem, and the secant
 #: of a start.
 _STEP, _START, _RIVAL, _SLACK, _SCREEN = 0.65, 3.2, 5.0, 3.5, 2.0
+#: By how many errors of the linear picture a cut may lie elsewhere than linear distances say; a quarter of it after the
+#: descents.
+BLUR = 0.5
+#: By how many tolerances a step goes beyond a linearised boundary at most, and by half the error of the linear picture;
+#: the closing search takes it back.
+_OVERSHOOT = 5
 #: How often an example is judged together with the others of its round: by its linear distance, and by its descent's.
 _JUDGED = 2
 #: The standard error of the linear picture that the defaults are for.
@@ -44,16 +51,17 @@ class Judging:
         total: N, of the whole data set.
         num_levels: R.
         known: (n,) distances of the rounds before.
-        bias: by how much farther than its linear picture said a descent ends, as a logarithm.
-        blur: by how much the cuts of linear distances may be off, as a logarithm; a quarter of it after the descents.
+        pilot: indices of the examples whose first descents come before all others', to tell how far the linear picture
+            errs; none where earlier rounds have told.
+        log_errors: counts of `robcal.robustness.linear_error` of the rounds before.
     """
 
     size: int
     total: int
     num_levels: int
-    known: tuple[float, ...]
-    bias: float
-    blur: float
+    known: tuple[float, ...] = ()
+    pilot: tuple[int, ...] = ()
+    log_errors: tuple[tuple[int, ...], ...] = ()
 
     def bands(self, distance: Tensor, finished: Tensor, blur: float) -> tuple[Band, ...]:
         """Return the bands of the cuts by distances of the round, of those that are DONE, and of the rounds before."""
@@ -180,19 +188,41 @@ class Restarts(Projection):
         return self.judging.size if self.judging else 0
 
     def judge(self, network: Network, rows: Rows, finished: Tensor) -> tuple[Restarts, Rows]:
-        """Say where the cuts lie, by the linear distances of all at first, then by what their descents have found."""
+        """Go on with a pilot, with all others when it has ended, and with all where their descents leave a doubt.
+
+        The cuts lie where the linear distances of all say, then where their descents have ended.
+        """
         assert self.judging is not None
-        how, first = self.judging, int(rows["judged"].min()) == 0
-        if first:
-            bands = how.bands(rows["first_distance"] * math.exp(how.bias), finished, how.blur)
-        else:
-            bands = how.bands(rows["distance"], finished, how.blur / 4)
-        attack = dataclasses.replace(self, cuts=bands)
-        need = min(self.later_rivals, network.num_classes - 1) if first else DONE
-        rows = rows | {"judged": rows["judged"] + 1, "need": torch.full_like(rows["need"], need)}
-        if first:
-            return attack, rows
-        return attack, attack._conclude(network, rows, torch.ones_like(rows["verified"]), rows["query"])
+        how, fresh = self.judging, rows["judged"] == 0
+        need = min(self.later_rivals, network.num_classes - 1)
+        if bool(fresh.all()) and how.pilot:
+            pilot = torch.isin(rows["index"], torch.tensor(how.pilot, device=fresh.device))
+            if bool(pilot.any()):
+                return self, _released(rows, pilot, need)
+        counts = [*how.log_errors, log_error_counts(rows["log_error"].tolist())]
+        error = linear_error(counts)
+        blur = BLUR * (error or DEFAULT_ERROR)
+        if bool(fresh.any()):
+            linear = rows["first_distance"] * math.exp(linear_bias(counts))
+            distance = torch.where(rows["verified"], rows["distance"], linear)
+            known = np.concatenate([how.known, finished.cpu().numpy(), distance.cpu().numpy()])
+            attack = self.fitted(error, known, how.num_levels)
+            return dataclasses.replace(attack, cuts=how.bands(distance, finished, blur)), _released(rows, fresh, need)
+        attack = dataclasses.replace(self, cuts=how.bands(rows["distance"], finished, blur / 4))
+        rows = _released(rows, ~fresh, DONE)
+        return attack, attack._conclude(network, rows, ~fresh, rows["query"])
+
+    def fitted(self, error: float | None, known: Any, num_levels: int) -> Restarts:
+        """Return the same attack with the doubts, the precision and the overshoot that fit a network and its levels.
+
+        Args:
+            error: standard error of the linear picture; None where it is not known.
+            known: (n,) distances, as far as they are known.
+            num_levels: R.
+        """
+        precise = level_tolerance(known, num_levels, most=self.tolerance)
+        beyond = max(self.overshoot, min(_OVERSHOOT * precise, (error or 0.0) / 2))
+        return dataclasses.replace(self.for_error(error), tolerance=precise, overshoot=beyond)
 
     def _counts(self, network: Network) -> tuple[int, list[int]]:
         """How many rivals are linearised first, and how many more at each look."""
@@ -347,6 +377,14 @@ class Restarts(Projection):
         bands = torch.tensor(self.cuts, dtype=high.dtype, device=high.device)
         between = (low.unsqueeze(-1) <= bands[:, 1]) & (high.unsqueeze(-1) >= bands[:, 0])
         return between.any(-1) | torch.isinf(high)
+
+
+def _released(rows: Rows, mask: Tensor, need: int) -> Rows:
+    """The rows, of which those in the mask wait no longer."""
+    return rows | {
+        "judged": rows["judged"] + mask.long(),
+        "need": torch.where(mask, need, rows["need"]),
+    }
 
 
 def _unseen(linear: Linearisation, reach: Reach, reference: Tensor, seen: Tensor) -> Tensor:

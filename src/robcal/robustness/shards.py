@@ -120,20 +120,22 @@ def _score_alike(work: _Work) -> Scores:
 
 def _score_by_level(work: _Work, num_levels: int) -> Scores:
     """The cascade of `robcal.robustness.auto`, round after round; every process knows the distances of all rounds."""
-    from robcal.robustness.auto import attack_of_round, draw_rounds, gathered_of
+    from robcal.robustness.auto import attack_of_round, draw_rounds, gathered_of, with_pilot
     from robcal.robustness.cuts import cut_bands
     from robcal.robustness.restarts import Restarts
 
     base = work.scorer.attack
     assert isinstance(base, Restarts)
-    rounds = work.remember("rounds", lambda: draw_rounds(work.scorer.inputs, seed=base.seed))
+    drawn = work.remember("rounds", lambda: draw_rounds(work.scorer.inputs, seed=base.seed))
+    rounds, pilot = with_pilot(work.scorer.inputs, drawn)
+    index = work.scorer.index[pilot].tolist()
     distances: list[Any] = []
     for number, positions in enumerate(rounds):
         together = gathered_of(work.scorer.inputs, positions)
         attack = attack_of_round(
-            base, work.log_errors, distances, len(work.scorer), num_levels, gathered=together if distances else 0
+            base, work.log_errors, distances, len(work.scorer), num_levels, gathered=together, pilot=index
         )
-        work.phase(f"round-{number}", positions, attack, together=bool(distances and together))
+        work.phase(f"round-{number}", positions, attack, together=bool(together))
         distances.append(work.columns["distance"][positions])
     cuts = cut_bands(np.concatenate(distances), len(work.scorer), num_levels)
     return work.joined(
