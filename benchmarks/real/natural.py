@@ -33,8 +33,6 @@ from robcal.base.levels import levels_by_thresholds
 
 #: Images without and with shift that are measured, and the first of these that get a distance.
 HERE, THERE = (2000, 500), (3000, 1000)
-#: The networks whose images get a distance.
-SCORED = (20, 56)
 SCORES = ("margin", "adversarial distance")
 
 
@@ -71,8 +69,8 @@ def resnet(folder: Path, depth: int, limit: int, work: Path) -> Shifted:
     val, test = halves(len(labels), min(limit, HERE[0]))
     network = published_resnet(folder, depth)
     fitted = repairs(run(network, images[val]), labels[val])
-    known = (images[test].numpy(), labels[test], HERE[1] * (depth in SCORED))
-    shifted = (*read_shifted(folder, min(limit, THERE[0])), THERE[1] * (depth in SCORED))
+    known = (images[test].numpy(), labels[test], HERE[1])
+    shifted = (*read_shifted(folder, min(limit, THERE[0])), THERE[1])
     names = (f"ResNet-{depth}, CIFAR-10 (JPEG)", f"ResNet-{depth}, Tiny ImageNet")
     parts = zip(names, (known, shifted), strict=True)
     return Shifted(f"ResNet-{depth}", *(applied(network, fitted, name, *part, (0.0, 1.0), work)
@@ -104,11 +102,9 @@ def applied(
     """Measure a network with its repairs on some inputs, of which the first `count` get a distance."""
     logits = run(network, torch.from_numpy(inputs))
     probs = {variant: one.predict_proba(logits) for variant, one in fitted.items()}
-    chosen = str(fitted["auto"].method)
-    if not count:
-        return measured(name, logits, labels, probs, chosen, {}, None)
     distance, passes = distances(network, inputs[:count], box, work / f"natural/{name}.parquet")
-    return measured(name, logits, labels, probs, chosen, {"adversarial distance": distance}, passes)
+    chosen, scores = str(fitted["auto"].method), {"adversarial distance": distance}
+    return measured(name, logits, labels, probs, chosen, scores, passes)
 
 
 def read_shifted(folder: Path, limit: int) -> tuple[NDArray[np.float32], IntArray]:
@@ -130,7 +126,7 @@ def read_shifted(folder: Path, limit: int) -> tuple[NDArray[np.float32], IntArra
 
 def record(one: Shifted) -> dict[str, Any]:
     """Reduce a network to the numbers of the page, as JSON."""
-    moved = {score: levels_of_here(one, score) for score in SCORES if score in one.here.scores}
+    moved = {score: levels_of_here(one, score) for score in SCORES}
     levels = {
         variant: {
             score: level_gaps(probs[: len(level)], one.there.labels[: len(level)], level)

@@ -158,10 +158,9 @@ def natural(records: list[dict[str, Any]]) -> str:
                 measures = (num(row["accuracy"]), num(row["confidence"]), signed(row["confidence"] - row["accuracy"]))
                 head = [found["name"], f"{found['n']:,}", title(found, variant)]
                 overall.append([*head, *measures, interval(row["ece"]), num(row["nll"])])
-            if found["scored"]:
-                effects = effect(found["regression"]["adversarial distance"])
-                gaps = interval(found["within margin"]["temperature"], signed)
-                within.append([found["name"], f"{found['scored']:,}", f"{found['passes']:.1f}", gaps, effects])
+            effects = effect(found["regression"]["adversarial distance"])
+            gaps = interval(found["within margin"]["temperature"], signed)
+            within.append([found["name"], f"{found['scored']:,}", f"{found['passes']:.1f}", gaps, effects])
         levels += list(shifted_rows(one))
     return "\n".join(
         [
