@@ -153,6 +153,7 @@ def _other_seeds(folder: Path) -> Steps:
 
 
 CASES = [
+    Case("a file without its methods", r"plan\.toml: methods is missing", _raw("", METHOD)),
     Case("a tracker twice", "Name it once", in_turn(_trackers("tensorboard", "tensorboard"), _trackers("tensorboard"))),
     Case("a step size of the stable controller", "Drop step_size, or the controller", _both(
         {"options": {"controller": "stable", "step_size": 0.3}}, {"options": {"controller": "stable"}},
