@@ -89,11 +89,11 @@ class _OfExamples(Metric):  # type: ignore[misc]
         return torch.as_tensor(np.asarray(self._measure(), dtype=np.float64), device=self.device)
 
     def _columns_of(self, probs: ProbRows, labels: IntArray) -> dict[str, Any]:
-        """What is kept of a batch."""
+        """Return what is kept of a batch."""
         raise NotImplementedError
 
     def _measure(self) -> Any:
-        """The metric of what was kept."""
+        """Return the metric of what was kept."""
         raise NotImplementedError
 
     def _keep(self, name: str, values: Any) -> None:

@@ -165,7 +165,7 @@ def _cuts(work: Work, found: Mapping[str, Measurements]) -> Cuts:
 
 
 def _stability(found: Mapping[str, Measurements], cuts: Cuts) -> dict[Variant, dict[str, Stability]]:
-    """Variant → label → variance over its runs of the probability of the true class: over all, and per level.
+    """Return variant → label → variance over its runs of the probability of the true class: over all, and per level.
 
     The level of an example is that for the plain model of a seed; the figures are means over the seeds' levels.
     """
@@ -223,7 +223,7 @@ def _remarks(work: Work, found: Measurements) -> tuple[str, ...]:
 
 
 def _level_values(outcomes: Sequence[Outcome]) -> dict[str, SeedRows]:
-    """Metric → one row a seed, one figure a level; None where a seed lacks it."""
+    """Return metric → one row a seed, one figure a level; None where a seed lacks it."""
     widths: dict[str, int] = {}
     for one in outcomes:
         widths |= {name: max(len(row), widths.get(name, 0)) for name, row in one.levels.items()}

@@ -65,7 +65,7 @@ def seconds_of(directory: Path, kind: str = "train") -> float:
 
 
 def scoring_kind(settings: TrainSettings) -> str:
-    """Under which name the seconds of scoring a reference model are kept: other levels are other work."""
+    """Name the seconds of scoring a reference model: other levels are other work."""
     return f"score train, {settings.scorer}, {settings.levels} levels"
 
 

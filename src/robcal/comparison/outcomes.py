@@ -135,7 +135,7 @@ def outcomes_of(job: Job) -> tuple[Outcome, Outcome]:
 
 
 def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
-    """Robustness levels, for the plain model of the same seed, of the test examples scored; and which these are."""
+    """Return robustness levels, for the plain model of the same seed, of the test examples scored, and which."""
     if job.plain is None:
         return None, None
     settings = job.plain.settings()
@@ -237,7 +237,7 @@ def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> dict[str, 
 
 
 def _outside(inside: FloatArray, outside: FloatArray) -> dict[str, Replicated]:
-    """OOD detection, with replicates over test examples and foreign inputs, each resampled on its own."""
+    """Measure OOD detection, with replicates over test examples and foreign inputs, each resampled on its own."""
     ranking = OodRanking(inside, outside)
     counts = zip(_resampling(len(inside)).counts, _resampling(len(outside), seed=1).counts, strict=True)
     drawn, found = [ranking.metrics(*pair) for pair in counts], ranking.metrics()

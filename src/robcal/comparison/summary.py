@@ -41,7 +41,7 @@ class Measurements:
         return tuple(seed for seed, (raw, _) in self.by_seed.items() if metric in raw.metrics)
 
     def floors(self, variant: Variant) -> dict[str, float]:
-        """Calibration error → what a perfectly calibrated model with these confidences measures, mean over seeds."""
+        """Return, for each calibration error, what a perfectly calibrated model of these confidences measures."""
         runs = self.of(variant).values()
         gaps = {name: [run.metrics[key].gaps for run in runs if key in run.metrics] for name, key in CORRECTED.items()}
         each = {name: [one.noise_floor for one in found if one is not None] for name, found in gaps.items()}

@@ -36,11 +36,11 @@ class Choice:
     select: str = "val_nll"
 
     def scores(self) -> list[list[float]]:
-        """For each candidate the validation figure of its finished tuning runs."""
+        """Return for each candidate the validation figure of its finished tuning runs."""
         return [[getattr(open_run(one).history()[-1], self.select) for one in runs] for runs in self.trials]
 
     def best(self) -> int:
-        """Position of the chosen candidate: the least mean, the first among equals.
+        """Return the position of the chosen candidate: the least mean, the first among equals.
 
         Raises:
             InputError: if a tuning run is missing.

@@ -103,7 +103,7 @@ def _chosen(path: Path) -> tuple[Path, str | None]:
 
 
 def _task(file: Path) -> str:
-    """The task by the name of its file, samples_TASK_2026-01-31T10-11-12.131415.jsonl."""
+    """Return the task by the name of its file, samples_TASK_2026-01-31T10-11-12.131415.jsonl."""
     return re.sub(r"_\d{4}-\d\d-\d\dT[\d.-]+$", "", file.stem).removeprefix("samples_")
 
 
@@ -126,7 +126,7 @@ def _samples(file: Path) -> list[_Sample]:
 
 
 def _rows(text: str) -> Iterator[Any]:
-    """The objects of a file: one a line, or all in one list, as version 0.4.0 wrote them."""
+    """Yield the objects of a file: one a line, or all in one list, as version 0.4.0 wrote them."""
     if text.lstrip().startswith("["):
         yield from json.loads(text)
     else:
@@ -155,7 +155,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _one_task(samples: list[_Sample], file: Path, name: str | None) -> list[_Sample]:
-    """The samples of one filter, each question once."""
+    """Return the samples of one filter, each question once."""
     filters = sorted({sample.filter for sample in samples})
     if name is None and len(filters) > 1:
         refuse(
@@ -177,7 +177,7 @@ def _one_task(samples: list[_Sample], file: Path, name: str | None) -> list[_Sam
 
 
 def _scaled(sample: _Sample, metric: LmEvalMetric, file: Path) -> FloatArray:
-    """The numbers whose largest is the prediction of the metric."""
+    """Return the numbers whose largest is the prediction of the metric."""
     if metric == "acc":
         return sample.likelihoods
     lengths = _lengths(sample.choices)
@@ -192,26 +192,26 @@ def _scaled(sample: _Sample, metric: LmEvalMetric, file: Path) -> FloatArray:
 
 
 def _lengths(choices: Sequence[str]) -> list[int]:
-    """Characters of the choices, without the blank that the harness puts between question and choice."""
+    """Return the characters of the choices, without the blank that the harness puts between question and choice."""
     blank = all(choice.startswith(" ") for choice in choices)
     return [len(choice) - blank for choice in choices]
 
 
 def _index(sample: _Sample) -> int | None:
-    """The target as the number of the choice."""
+    """Return the target as the number of the choice."""
     text = str(sample.target).strip()
     return int(text) if text.isdecimal() and int(text) < len(sample.likelihoods) else None
 
 
 def _by_text(sample: _Sample) -> int | None:
-    """The target as the text of the choice."""
+    """Return the target as the text of the choice."""
     texts = [choice.strip() for choice in sample.choices]
     text = str(sample.target).strip()
     return texts.index(text) if texts.count(text) == 1 else None
 
 
 def _by_accuracy(sample: _Sample) -> int | None:
-    """The choice that the harness counts as right, of which it says no more than whether it is the one predicted."""
+    """Return the choice that the harness counts as right, where it says only whether the prediction is."""
     predicted = int(sample.likelihoods.argmax())
     if sample.acc is None or str(sample.target).startswith("["):
         return None
@@ -225,7 +225,7 @@ _READINGS: tuple[Callable[[_Sample], int | None], ...] = (_index, _by_text, _by_
 
 
 def _labels(samples: list[_Sample], file: Path) -> list[int]:
-    """The right choice of each sample: by the first reading of the targets that agrees with the logged accuracy."""
+    """Return the right choice of each sample, by the first reading that agrees with the logged accuracy."""
     for read in _READINGS:
         found = [read(sample) for sample in samples]
         labels = [label for label in found if label is not None]
@@ -242,7 +242,7 @@ def _labels(samples: list[_Sample], file: Path) -> list[int]:
 
 
 def _agree(samples: list[_Sample], labels: Sequence[int], metric: LmEvalMetric, values: Sequence[FloatArray]) -> bool:
-    """Whether predictions and labels give the accuracy that the log states, wherever it states one."""
+    """Tell whether predictions and labels give the accuracy that the log states, wherever it states one."""
     stated = [getattr(sample, metric) for sample in samples]
     return all(
         said is None or said == (int(one.argmax()) == label)

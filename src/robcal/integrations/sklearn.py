@@ -137,7 +137,7 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_fraction(self.validation_fraction, "validation_fraction")
 
     def _built(self, inputs: Tensor, num_classes: int) -> nn.Module:
-        """An untrained network that standardises by the training inputs."""
+        """Return an untrained network that standardises by the training inputs."""
         features = inputs.shape[1]
         network = mlp((features,), num_classes) if self.network is None else self.network(features, num_classes)
         scale = inputs.std(0, correction=0)
@@ -165,7 +165,7 @@ def _validate(estimator: ARAdaLSClassifier, *arrays: Any) -> Any:
 
 
 def _held_out(labels: IntArray, fraction: float, random: Any) -> Any:
-    """(N,) bool: a part of every class, of which one example at least trains; never none."""
+    """Return (N,) bool: a part of every class, of which one example at least trains; never none."""
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels == label))

@@ -150,11 +150,11 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
             save_file(tensors, _file(args, state))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """End: later evaluations update nothing."""
+        """End the training: later evaluations update nothing."""
         self._training = False
 
     def _decoded(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes, -100 where ignored, and positions, -1 where there is none."""
+        """Return classes, -100 where ignored, and positions, -1 where there is none."""
         ignored = labels == IGNORED
         return (
             (labels % self.num_classes).masked_fill(ignored, IGNORED),
@@ -163,7 +163,7 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
 
 
 def _file(args: Any, state: Any) -> Path:
-    """The file in the folder that the Trainer writes, and resumes from, at a step."""
+    """Return the file in the folder that the Trainer writes, and resumes from, at a step."""
     return Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
 
 

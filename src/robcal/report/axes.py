@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def named_ticks(axes: Axes, ticks: Sequence[str], second: Sequence[str]) -> None:
-    """Placeholders of the names below the axis, and a second row of numbers, thinned where they would touch."""
+    """Put placeholders of the names below the axis, and a second row of numbers, thinned where they would touch."""
     longest = max((len(name) for name in (*tick_names(ticks), *second)), default=1)
     places = thinned_evenly(len(ticks), max(int(300 / (6.5 * longest + 8)), 2))
     axes.set_xticks(list(places), [placeholder(at) for at in places])
@@ -35,7 +35,7 @@ def named_ticks(axes: Axes, ticks: Sequence[str], second: Sequence[str]) -> None
 
 
 def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
-    """Whole epochs, the first one named."""
+    """Name whole epochs, the first one too."""
     first, last = min(epochs), max(epochs)
     step = max(round(nice_step(0, last, 6)), 1)
     places = sorted({first, *range(step, last + 1, step)})
@@ -48,7 +48,7 @@ def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
 def value_axis(
     axes: Axes, series: Sequence[Series], *, percent: bool, from_zero: bool = True, zero_line: bool = False
 ) -> None:
-    """Limits and ticks that hold every value and interval."""
+    """Set limits and ticks that hold every value and interval."""
     found = [v for one in series for values in (one.y, one.low, one.high) for v in values if math.isfinite(v)]
     low, high = min(found), max(found)
     if from_zero:
@@ -69,7 +69,7 @@ def value_axis(
 
 
 def unit_axis(axes: Axes, which: str) -> None:
-    """Ticks of a share from 0 to 1, on the axis "x" or "y"."""
+    """Set ticks of a share from 0 to 1, on the axis "x" or "y"."""
     places = [0, 0.25, 0.5, 0.75, 1]
     names = ["0", "25%", "50%", "75%", "100%"]
     if which == "x":
@@ -80,14 +80,14 @@ def unit_axis(axes: Axes, which: str) -> None:
 
 
 def bar_ticks(num_levels: int) -> tuple[int, ...]:
-    """Levels to name: evenly spaced, with the first and the last where that gives three to six of them."""
+    """Return the levels to name: evenly spaced, with the first and the last where that gives three to six of them."""
     steps = (step for step in range(1, num_levels) if (num_levels - 1) % step == 0)
     step = next((step for step in steps if 2 <= (num_levels - 1) / step <= 5), 0)
     return tuple(range(0, num_levels, step)) if step else thinned_evenly(num_levels, 6)
 
 
 def thinned_evenly(count: int, limit: int) -> tuple[int, ...]:
-    """Positions 0, s, 2s, … with the smallest step s that gives at most `limit` of them.
+    """Return positions 0, s, 2s, … with the smallest step s that gives at most `limit` of them.
 
     Example:
         >>> thinned_evenly(10, 5), thinned_evenly(10, 10)[-1]
@@ -104,7 +104,7 @@ def nice_step(low: float, high: float, count: int) -> float:
 
 
 def step_decimals(step: float) -> int:
-    """Decimals that tell multiples of `step` apart."""
+    """Return decimals that tell multiples of `step` apart."""
     return next((d for d in range(9) if abs(round(step, d) - step) < 1e-9 * abs(step)), 9)
 
 

@@ -86,7 +86,7 @@ _OPENINGS = {
 
 
 def _told(results: Results, methods: list[MethodResult], verdict: Verdict) -> str:
-    """One sentence on the methods whose ECE compares alike with that of the first."""
+    """Tell in one sentence of the methods whose ECE compares alike with that of the first."""
     names, baseline, many = titles(results), results.methods[0], len(methods) > 1
     shown = [names[method.name] for method in methods[:MOST_TOLD]]
     if len(methods) > MOST_TOLD:
@@ -107,7 +107,7 @@ def _told(results: Results, methods: list[MethodResult], verdict: Verdict) -> st
 
 
 def _points(methods: list[MethodResult]) -> str:
-    """The ECE of some methods in percentage points: each, or of many the range."""
+    """Return the ECE of some methods in percentage points: each, or of many the range."""
     values = [method.metrics["ece"].value for method in methods]
     if len(values) > MOST_TOLD:
         return f"{formatting.number(100 * min(values), 1)} to {formatting.number(100 * max(values), 1)}"
@@ -115,7 +115,7 @@ def _points(methods: list[MethodResult]) -> str:
 
 
 def _difference(results: Results, metric: str, first: str, second: str) -> Estimate | None:
-    """The paired difference where there is one, else that of the two values; None where there is none to tell."""
+    """Return the paired difference, else that of the two values; None where there is none to tell."""
     found = paired_difference(results, metric, first, second)
     if found is None:
         values = {method.name: method.metrics.get(metric) for method in results.methods}
@@ -129,7 +129,7 @@ def _side(metric: str, verdict: Verdict) -> str:
 
 
 def _is_none(difference: Estimate) -> bool:
-    """Whether nothing differs, as the accuracy under a temperature."""
+    """Tell whether nothing differs, as the accuracy under a temperature."""
     return difference.value == difference.low == difference.high == 0
 
 
@@ -146,14 +146,14 @@ def _phrase(metric: str, side: str, difference: Estimate) -> str:
 
 
 def _magnitude(difference: Estimate) -> Estimate:
-    """The difference without its sign, which is that of both ends."""
+    """Return the difference without its sign, which is that of both ends."""
     ends = (difference.low, difference.high)
     low, high = sorted(abs(end) for end in ends if end is not None) if None not in ends else (None, None)
     return Estimate(abs(difference.value), low, high)
 
 
 def _with_unit(value: str, ends: str) -> str:
-    """'+0.50 [−0.10, +1.10] pp' of '+0.50 pp' and the interval; the value alone without one."""
+    """Return '+0.50 [−0.10, +1.10] pp' of '+0.50 pp' and the interval; the value alone without one."""
     number, _, unit = value.partition(" ")
     return " ".join(filter(None, (number, ends, unit)))
 

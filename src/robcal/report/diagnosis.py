@@ -230,7 +230,7 @@ def _percent_points(value: float | None) -> str:
 
 
 def _stretches(places: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last index of each stretch of neighbours, of which there are at least three; else each alone.
+    """Return the first and last index of each stretch of at least three neighbours; else each alone.
 
     >>> _stretches([0, 1, 2, 5, 7, 8])
     [(0, 2), (3, 3), (4, 4), (5, 5)]

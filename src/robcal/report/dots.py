@@ -33,7 +33,7 @@ class Dots:
 
 
 def draw_dots(rows: Sequence[str], series: Sequence[Dots], *, key: str, title: str, percent: bool = False) -> str:
-    """Rows of dots with their intervals; one or two series.
+    """Draw rows of dots with their intervals; one or two series.
 
     Args:
         rows: names, the first on top.
@@ -77,12 +77,12 @@ def draw_dots(rows: Sequence[str], series: Sequence[Dots], *, key: str, title: s
 
 
 def dots_height(count: int) -> float:
-    """Height in user units of a figure with so many rows."""
+    """Return the height in user units of a figure with so many rows."""
     return _TOP + _BOTTOM + _ROW * count
 
 
 def svg_file(figures: Sequence[tuple[str, float]], *, columns: int = 2) -> str:
-    """Inline figures in rows, as one SVG file in the light theme that needs nothing else.
+    """Put inline figures in rows, as one SVG file in the light theme that needs nothing else.
 
     Args:
         figures: (SVG element of a figure, its height in user units) each, at least one.

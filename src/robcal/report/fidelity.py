@@ -65,7 +65,7 @@ def _cell(name: str, estimate: Estimate | None) -> str:
 
 
 def _bare(estimate: Estimate | None) -> Estimate | None:
-    """The value without its interval: a terminal has room for one interval a row."""
+    """Return the value without its interval: a terminal has room for one interval a row."""
     return None if estimate is None else Estimate(estimate.value)
 
 

@@ -33,7 +33,7 @@ _LEFT, _TOP = 40.0, 26.0
 
 
 def draw_reliability(points: Sequence[ReliabilityPoint], *, key: str, title: str) -> str:
-    """Reliability diagram: accuracy against mean confidence with intervals, over a histogram of the confidence.
+    """Draw accuracy against mean confidence with intervals, over a histogram of the confidence.
 
     The gap is the line from the diagonal to the point at the bin's mean confidence, not at the bin's middle.
 
@@ -116,7 +116,7 @@ def draw_accuracy_confidence(
     ticks: Sequence[str],
     scale: Sequence[Series] = (),
 ) -> str:
-    """Accuracy and confidence of one method over the levels, with the gap between them shaded by its sign.
+    """Draw accuracy and confidence of one method over the levels, with the gap between them shaded by its sign.
 
     Args:
         accuracy: of every level.
@@ -240,7 +240,7 @@ def draw_curves(
 def draw_boxes(
     boxes: Sequence[Box], *, key: str, title: str, y_label: str, percent: bool = False, scale: Sequence[Box] = ()
 ) -> str:
-    """Box plots over the corruptions by severity, methods side by side; a ring marks the mean.
+    """Draw box plots over the corruptions by severity, methods side by side; a ring marks the mean.
 
     Args:
         boxes: at least one.
@@ -285,7 +285,7 @@ def _draw_bin(axes: Axes, point: ReliabilityPoint) -> None:
 
 
 def _draw_histogram(figure: Figure, points: Sequence[ReliabilityPoint]) -> None:
-    """Share of the examples in each bin, below the diagram, on the same horizontal axis."""
+    """Draw the share of the examples in each bin, below the diagram, on the same horizontal axis."""
     axes = add_axes(figure, left=_LEFT, bottom=36, top=336 - 80, right=12)
     for point in points:
         inset = 0.06 * (point.upper - point.lower)
@@ -299,7 +299,7 @@ def _draw_histogram(figure: Figure, points: Sequence[ReliabilityPoint]) -> None:
 
 
 def _draw_estimates(axes: Axes, places: Sequence[float], one: Series, *, horizontal: bool = False) -> None:
-    """Points with interval bars, joined by a thin line where they follow an order."""
+    """Draw points with interval bars, joined by a thin line where they follow an order."""
     tint = colour(method_role(one.method))
     values, low, high = (np.array(part) for part in (one.y, one.low, one.high))
     known = np.isfinite(low) & np.isfinite(high)
@@ -320,7 +320,7 @@ def _course_lines(course: LevelCourse) -> list[Series]:
 
 
 def _draw_line(axes: Axes, one: Series, role: str) -> None:
-    """A line; a single point where there is but one epoch."""
+    """Draw a line; a single point where there is but one epoch."""
     lonely = len(one.x) == 1
     axes.plot(one.x, one.y, color=colour(role), linewidth=1.6, marker="o" if lonely else "", markersize=5)
 
@@ -336,7 +336,7 @@ def _draw_box(axes: Axes, box: Box, x: float, width: float) -> None:
 
 
 def _draw_level_bar(figure: Figure, num_levels: int) -> None:
-    """The legend of the levels: a colour bar from the least robust (bottom) to the most robust."""
+    """Draw the legend of the levels: a colour bar from the least robust (bottom) to the most robust."""
     bottom, height, left = 62.0, 130.0, WIDTH - 30
     axes = add_axes(figure, left=left, bottom=bottom, top=254 - bottom - height, right=20)
     axes.set_axis_off()
@@ -350,7 +350,7 @@ def _draw_level_bar(figure: Figure, num_levels: int) -> None:
 
 
 def _describe(series: Sequence[Series], name: str, *, percent: bool) -> str:
-    """The range of the values, for those who do not see the figure."""
+    """Describe the range of the values, for those who do not see the figure."""
     found = [value for one in series for value in one.y if math.isfinite(value)]
     write = formatting.percent if percent else formatting.number
     plural = "method" if len(series) == 1 else "methods"

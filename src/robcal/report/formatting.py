@@ -77,7 +77,7 @@ def short(value: float | None, digits: int = 3, write: Callable[[float | None, i
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """As `number`, with a plus before positive values.
+    """Format as `number`, with a plus before positive values.
 
     Example:
         >>> signed(0.5, 1), signed(-0.5, 1), signed(0.0, 1)

@@ -39,7 +39,7 @@ def wrong_section(results: Results) -> Section | None:
 
 
 def _lead(results: Results) -> str:
-    """What is listed, and what the images show."""
+    """Return what is listed, and what the images show."""
     names = titles(results) if len(results.methods) > 1 else {}
     most = MOST_LISTED // len(results.methods)
     lists = [_count(method, names.get(method.name, ""), most) for method in results.methods if method.worst]
@@ -61,7 +61,7 @@ def _count(method: MethodResult, name: str, most: int) -> str:
 
 
 def _download(results: Results) -> Download | None:
-    """All wrong predictions that the results list, as a file that the page holds."""
+    """Return all wrong predictions that the results list, as a file that the page holds."""
     if not any(method.worst for method in results.methods):
         return None
     data = base64.b64encode(wrong_of_results(results).encode()).decode("ascii")
@@ -69,7 +69,7 @@ def _download(results: Results) -> Download | None:
 
 
 def _gallery(items: Sequence[GalleryItem], name: str) -> Gallery:
-    """The images of a method, and what they can be filtered by: classes by number, as their names may be anything."""
+    """Return the images of a method, and what they can be filtered by: classes by number, names may be anything."""
     classes = sorted({clean_text(one) for item in items for one in (item.label, item.prediction)}, key=_by_number)
     number = {one: str(at) for at, one in enumerate(classes)}
     levels = sorted({item.level for item in items if item.level is not None})
@@ -107,7 +107,7 @@ def _picture(item: GalleryItem, number: dict[str, str]) -> Picture:
 
 
 def _images(item: GalleryItem) -> tuple[Image, ...]:
-    """The image and, where there is one, its smallest change and the difference."""
+    """Return the image and, where there is one, its smallest change and the difference."""
     which = f"test image {item.index}"
     shown = [Image(_source(item.image_png), f"{which[0].upper()}{which[1:]}", "as it is")]
     if item.change is not None:
@@ -125,7 +125,7 @@ def _source(data: bytes) -> str:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | tuple[()]:
-    """Width and height of a PNG, or () where the bytes are none."""
+    """Return the width and height of a PNG, or () where the bytes are none."""
     if len(data) < 24 or not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return ()
     width, height = struct.unpack(">II", data[16:24])

@@ -55,7 +55,7 @@ def next_steps(results: Results) -> tuple[Step, ...]:
 
 
 def _recalibration(method: MethodResult, words: Wording) -> Step | None:
-    """Which recalibration to take: by what it would repair; where that was not measured, by the signs of the gaps."""
+    """Tell which recalibration to take: by what it would repair; else by the signs of the gaps."""
     found = {overall_direction(method), *map(row_direction, method.levels)}
     signs = "both" if "both" in found or found >= {*SIDES} else next((side for side in SIDES if side in found), "")
     repair = method.repair
@@ -92,7 +92,7 @@ def _by_repair(repair: Repair, what: str, hint: str) -> Step:
 
 
 def _by_signs(method: MethodResult, words: Wording, signs: str) -> Step:
-    """What the signs of the gaps, over all and of the levels, ask for."""
+    """Tell what the signs of the gaps, over all and of the levels, ask for."""
     what, gap = "one temperature", method.metrics.get("gap")
     if signs == "both":
         score = f"the score ({words.value.lower()})" if method.levels else "a score of the example"
@@ -106,7 +106,7 @@ def _by_signs(method: MethodResult, words: Wording, signs: str) -> Step:
 
 
 def _left(repair: Repair) -> str:
-    """What the recalibration leaves of the gaps of levels."""
+    """Tell what the recalibration leaves of the gaps of levels."""
     left = [row for row in repair.levels if direction_of(row.after) in SIDES]
     if not left:
         return "No level's gap can then be told from 0."

@@ -68,7 +68,7 @@ def overall_tables(results: Results) -> tuple[Overall, ...]:
 
 
 def _tables(title: str, rows: Sequence[TableRow]) -> list[tuple[str, Sequence[TableRow]]]:
-    """One table of a part, or two: its methods, then its differences."""
+    """Return one table of a part, or two: its methods, then its differences."""
     if len(rows) <= _BROADEST:
         return [(title, rows)]
     methods, differences = ([row for row in rows if row.kind == kind] for kind in ("method", "difference"))
@@ -92,7 +92,7 @@ def _part(results: Results, title: str, rows: Sequence[TableRow]) -> Overall:
 
 
 def provenance_numbers(results: Results) -> tuple[Numbers, ...]:
-    """Data set and provenance as two-column tables."""
+    """Return data set and provenance as two-column tables."""
     made = []
     for caption, mapping in (("Data", results.dataset), ("Provenance", results.provenance)):
         rows = tuple((clean_text(name), clean_text(value)) for name, value in flat(mapping) if value)
@@ -123,7 +123,7 @@ def _seed_text(seeds: Sequence[int]) -> str:
 
 
 def _seed_numbers(results: Results) -> Numbers | None:
-    """The value of every seed, where there are several."""
+    """Return the value of every seed, where there are several."""
     names = titles(results)
     rows = []
     for method in results.methods:

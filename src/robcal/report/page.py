@@ -85,7 +85,7 @@ def _check(results: Results) -> None:
 
 
 def _subtitle(results: Results) -> str:
-    """The data set in a line: name, classes, and how many examples were measured."""
+    """Return the data set in a line: name, classes, and how many examples were measured."""
     name = results.dataset.get("name")
     parts = [clean_text(name)] if name and name != results.title else []
     if results.dataset.get("num_classes"):

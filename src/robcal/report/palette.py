@@ -47,7 +47,7 @@ def theme_css() -> str:
 
 
 def theme_colours(theme: int) -> dict[str, str]:
-    """Role → colour of the light (0) or dark (1) theme."""
+    """Return role → colour of the light (0) or dark (1) theme."""
     start, end = _LEVEL_ENDS[theme]
     levels = {f"level-{step}": _along(start + (end - start) * step / (LEVEL_STEPS - 1)) for step in range(LEVEL_STEPS)}
     return {role: pair[theme] for role, pair in PALETTE.items()} | levels
@@ -58,7 +58,7 @@ def _properties(theme: int) -> str:
 
 
 def _along(place: float) -> str:
-    """The colour at `place` in [0, 1] of the map, interpolated in sRGB."""
+    """Return the colour at `place` in [0, 1] of the map, interpolated in sRGB."""
     scaled = min(max(place, 0.0), 1.0) * (len(_PLASMA) - 1)
     below = min(int(scaled), len(_PLASMA) - 2)
     weight = scaled - below

@@ -157,7 +157,7 @@ def level_series(results: Results, quantity: GroupQuantity) -> tuple[Series, ...
 
 
 def level_ticks(results: Results) -> tuple[str, ...]:
-    """Names of the levels: those of the method with the most of them."""
+    """Return the names of the levels: those of the method with the most of them."""
     longest = max((method.levels for method in results.methods), key=len, default=())
     return tuple(clean_text(row.group) for row in longest)
 
@@ -229,7 +229,7 @@ def curve_series(results: Results, quantity: CurveQuantity) -> tuple[Series, ...
 
 
 def thinned(count: int, limit: int) -> tuple[int, ...]:
-    """At most `limit` of the positions 0 … count - 1, evenly spread, always with the first and the last.
+    """Return at most `limit` of the positions 0 … count - 1, evenly spread, always with the first and the last.
 
     Example:
         >>> thinned(10, 4), thinned(3, 4)
@@ -273,7 +273,7 @@ def box_of(values: Sequence[float], *, method: int = 0, severity: int = 0) -> Bo
 
 
 def shift_boxes(methods: Sequence[MethodResult], quantity: ShiftQuantity) -> tuple[Box, ...]:
-    """Box plots over the corruptions, by severity and then by method; cells that are not finite are left out."""
+    """Return box plots over the corruptions, by severity and then by method; cells must be finite."""
     boxes = []
     for severity in sorted({cell.severity for method in methods for cell in method.shift}):
         for position, method in enumerate(methods):
@@ -285,7 +285,7 @@ def shift_boxes(methods: Sequence[MethodResult], quantity: ShiftQuantity) -> tup
 
 
 def side_by_side(positions: Sequence[int], most: int = MOST_TOGETHER) -> tuple[tuple[int, ...], ...]:
-    """Methods cut into parts of at most `most`, so that figures stay readable; the first is in each, to compare with.
+    """Cut methods into parts of at most `most`, for readable figures; the first is in each, to compare with.
 
     Example:
         >>> side_by_side(range(6), 3), side_by_side(range(3), 3), side_by_side([], 3)
@@ -298,7 +298,7 @@ def side_by_side(positions: Sequence[int], most: int = MOST_TOGETHER) -> tuple[t
 
 
 def shift_by_corruption(method: MethodResult, quantity: ShiftQuantity) -> dict[str, dict[int, float]]:
-    """Corruption → severity → value, in the results' order."""
+    """Return corruption → severity → value, in the results' order."""
     cells: dict[str, dict[int, float]] = {}
     for cell in method.shift:
         cells.setdefault(cell.corruption, {})[cell.severity] = getattr(cell, quantity)
@@ -306,7 +306,7 @@ def shift_by_corruption(method: MethodResult, quantity: ShiftQuantity) -> dict[s
 
 
 def dodge(count: int, position: int, width: float) -> float:
-    """Offset of one of `count` marks that stand side by side within `width`, centred on 0.
+    """Return the offset of one of `count` marks that stand side by side within `width`, centred on 0.
 
     Example:
         >>> [dodge(2, i, 0.5) for i in range(2)]
@@ -316,7 +316,7 @@ def dodge(count: int, position: int, width: float) -> float:
 
 
 def _estimates(rows: Sequence[GroupRow], quantity: GroupQuantity) -> list[Estimate]:
-    """A quantity of every row, its interval kept where the quantity can be."""
+    """Return a quantity of every row, its interval kept where the quantity can be."""
     return [within_range(quantity, getattr(row, quantity)) for row in rows]
 
 
@@ -331,5 +331,5 @@ def _series(method: int, x: Sequence[float], estimates: Sequence[Estimate]) -> S
 
 
 def _end(value: float | None) -> float:
-    """An end of an interval, NaN where unknown."""
+    """Return an end of an interval, NaN where unknown."""
     return NAN if value is None else float(value)

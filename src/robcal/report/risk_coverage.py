@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw_risk_coverage(series: Sequence[Series], *, key: str, title: str, scale: Sequence[Series] = ()) -> str:
-    """Error rate of the most confident examples against their share (Geifman & El-Yaniv 2017), one line a method.
+    """Draw the error rate of the most confident examples against their share (Geifman & El-Yaniv 2017).
 
     Args:
         series: x: coverage, y: risk, both shares.

@@ -90,7 +90,7 @@ def span(low: str, high: str) -> str:
 
 
 def _class_names(results: Results) -> dict[int, str]:
-    """What classes are called that have a name: "ship (8)"."""
+    """Return what classes are called that have a name: "ship (8)"."""
     names = [clean_text(name) for name in results.dataset.get("class_names", ())]
     return {k: f"{name} ({k})" for k, name in enumerate(names) if name != str(k)}
 

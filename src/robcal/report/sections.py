@@ -55,7 +55,7 @@ def repair_section(results: Results) -> Section | None:
 
 
 def reliability_section(results: Results) -> Section | None:
-    """Reliability diagrams, one a method."""
+    """Return reliability diagrams, one a method."""
     names = titles(results)
     panels = []
     for position, method in enumerate(results.methods):
@@ -84,7 +84,7 @@ def reliability_section(results: Results) -> Section | None:
 
 
 def levels_section(results: Results) -> Section | None:
-    """Calibration by robustness level, all methods side by side, then accuracy and confidence of each."""
+    """Return calibration by robustness level, all methods side by side, then accuracy and confidence of each."""
     names, words = titles(results), wording(results)
     ticks = plotted.level_ticks(results)
     ranges = plotted.shared_score_ranges(results)
@@ -130,7 +130,7 @@ def levels_section(results: Results) -> Section | None:
 
 
 def _level_floor(results: Results) -> str:
-    """What a perfectly calibrated model measures within a level; "" where it was not computed."""
+    """Return what a perfectly calibrated model measures within a level; "" where it was not computed."""
     return floor_sentence([row for method in results.methods for row in method.levels])
 
 
@@ -160,7 +160,7 @@ def groups_section(results: Results) -> Section | None:
 
 
 def _with_tables(section: Section, tables: Sequence[Numbers]) -> Section:
-    """The section with its tables: one in front of the figures, several folded away below them."""
+    """Put tables into a section: one in front of the figures, several folded away below them."""
     if len(tables) == 1:
         return replace(section, tables=tuple(tables))
     return replace(section, folded=tuple(tables))
@@ -202,7 +202,7 @@ def training_section(results: Results) -> Section | None:
 
 
 def shift_section(results: Results) -> Section | None:
-    """ECE and accuracy against the severity of corruptions."""
+    """Return the ECE and accuracy against the severity of corruptions."""
     panels = []
     for quantity, title, label, percent in (
         ("ece", "ECE by severity", "ECE", False),
@@ -227,7 +227,7 @@ def shift_section(results: Results) -> Section | None:
 
 
 def _level_numbers(results: Results, part: Sequence[int], quantity: str, title: str) -> Numbers:
-    """One quantity of every level, a column a method."""
+    """Return one quantity of every level, a column a method."""
     names = titles(results)
     methods = [results.methods[position] for position in part]
     write = formatting.signed if quantity == "gap" else formatting.number

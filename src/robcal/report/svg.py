@@ -108,7 +108,7 @@ def draw_svg(
 
 
 def add_axes(figure: Figure, *, left: float, bottom: float, top: float, right: float = 8.0) -> Axes:
-    """Axes with margins in user units, in the report's style: light horizontal grid, no box."""
+    """Add axes with margins in user units, in the report's style: light horizontal grid, no box."""
     width, height = figure.get_size_inches() * 72
     axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
@@ -132,7 +132,7 @@ def label(figure: Figure, x: float, y: float, text: str, *, role: str = "muted",
 
 
 def _settings() -> dict[Any, Any]:
-    """Matplotlib's own defaults, whatever the user's are, plus what makes the SVG text, small and reproducible."""
+    """Return Matplotlib's own defaults, plus what makes the SVG text, small and reproducible."""
     import matplotlib
 
     style_keys = {key: value for key, value in matplotlib.rcParamsDefault.items() if key.split(".")[0] in _STYLE_GROUPS}
@@ -153,7 +153,7 @@ _STYLE_GROUPS = frozenset(
 
 
 def _for_page(source: bytes, *, key: str, title: str, description: str, names: Sequence[str]) -> str:
-    """The SVG without namespaces, metadata and style sheet, with themed colours, prefixed ids and a description."""
+    """Return the SVG without namespaces, metadata and style sheet, with colours of the theme and prefixed ids."""
     root = ET.fromstring(source)
     for parent in root.iter():
         for child in list(parent):
@@ -176,7 +176,7 @@ def _for_page(source: bytes, *, key: str, title: str, description: str, names: S
 
 
 def _themed(name: str, value: str, key: str) -> str:
-    """An attribute's value with its ids prefixed and its colours and fonts left to the page."""
+    """Return an attribute's value with its ids prefixed and its colours and fonts left to the page."""
     local = _local(name)
     if local == "id":
         return f"{key}-{value}"
@@ -191,5 +191,5 @@ def _themed(name: str, value: str, key: str) -> str:
 
 
 def _local(tag: str) -> str:
-    """A tag's or attribute's name without its namespace."""
+    """Return a tag's or attribute's name without its namespace."""
     return tag.rsplit("}", 1)[-1]

@@ -63,7 +63,7 @@ def metric_title(name: str) -> str:
 
 
 def table_rows(results: Results) -> tuple[TableRow, ...]:
-    """All methods, the first one (the baseline) first, then the paired differences: to it, and those of other pairs.
+    """Return all methods, the first one (the baseline) first, then the paired differences.
 
     Raises:
         InputError: if the results hold no method.
@@ -147,7 +147,7 @@ def _legend(rows: Sequence[TableRow], columns: Sequence[str]) -> list[str]:
 
 
 def _short_cell(row: TableRow, name: str) -> str:
-    """One cell of the short table: value, mark, and for the ECE its interval."""
+    """Return one cell of the short table: value, mark, and for the ECE its interval."""
     estimate = row.estimates.get(name)
     if estimate is None or math.isnan(estimate.value):
         return formatting.NOTHING

@@ -97,7 +97,7 @@ def text_numbers(numbers: Numbers) -> Table:
 
 
 def _row_tables(results: Results, width: int) -> list[str]:
-    """The tables of one classifier: levels, every grouping, and the wrong examples of highest confidence."""
+    """Return the tables of one classifier: levels, every grouping, and the wrong examples of highest confidence."""
     if len(results.methods) != 1:
         return []
     (method,) = results.methods
@@ -118,7 +118,7 @@ def _row_tables(results: Results, width: int) -> list[str]:
 
 
 def _repair(repair: Repair, width: int) -> str:
-    """What a recalibration would repair: a sentence, and the table where there is something to repair."""
+    """Return what a recalibration would repair: a sentence, and the table where there is something to repair."""
     heading = _wrapped(clean_text(f"What a recalibration would repair, judged on {repair.judged}"), width)
     sentence = _wrapped(clean_text(repair.sentence), width)
     if repair.method == "none":

@@ -44,7 +44,7 @@ def _held(results: Results, metric: str, first: str, second: str) -> Estimate | 
 
 
 def compare(results: Results, metric: str, first: str, second: str) -> Verdict:
-    """Is the metric of `first` lower or higher than that of `second`?
+    """Tell whether the metric of `first` is lower or higher than that of `second`.
 
     The interval of the paired difference decides where there is one; else whether the two intervals overlap
     (stricter: overlapping intervals may still differ); without intervals nothing is known.
@@ -84,7 +84,7 @@ def best_method(results: Results, metric: str) -> MethodResult | None:
 
 
 def marks(results: Results, metric: str) -> tuple[Mark, ...]:
-    """For each method: "best", "tied" (not distinguishable from the best), or ""."""
+    """Mark each method: "best", "tied" (not distinguishable from the best), or ""."""
     best = best_method(results, metric)
     if best is None:
         return tuple("" for _ in results.methods)
