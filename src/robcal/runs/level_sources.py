@@ -1,7 +1,7 @@
 """Where the levels of a run come from (method, section 3).
 
 "single" and "random" need no score. What ar-adals cuts is `TrainSettings.levels_from`: plain difficulty for a reference
-model, its logit margin ("margin", the default) or its loss ("loss"), one forward pass and no attack; or adversarial
+model, its logit margin ("margin") or its loss ("loss"), one forward pass and no attack; or adversarial
 distance to a reference model that was trained on the examples ("robustness", as published), to models that were not
 ("cross-fit", `robcal.runs.cross_fit`); or the margins of the training's own passes ("running",
 `robcal.training.running`), which need no reference model.
