@@ -111,8 +111,8 @@ def _pickle(folder: Path) -> Steps:
     yield lambda: load_arrays(PLAIN, source="a batch")
 
 
-def _idx(name: str, wrong: bytes | None) -> Callable[[Path], Steps]:
-    """Fashion-MNIST with one wrong file (None: none); the advice is to fetch it again."""
+def _idx(name: str, wrong: bytes | None, read: Callable[[str], object] = read_fashion_mnist) -> Callable[[Path], Steps]:
+    """Fashion-MNIST, or files of its form, with one wrong file (None: none); the advice is to fetch it again."""
 
     def steps(folder: Path) -> Steps:
         write_fashion_mnist(folder)
@@ -120,9 +120,9 @@ def _idx(name: str, wrong: bytes | None) -> Callable[[Path], Steps]:
         (folder / name).unlink()
         if wrong is not None:
             (folder / name).write_bytes(wrong)
-        yield lambda: read_fashion_mnist(str(folder))
+        yield lambda: read(str(folder))
         (folder / name).write_bytes(right)
-        yield lambda: read_fashion_mnist(str(folder))
+        yield lambda: read(str(folder))
 
     return steps
 
@@ -150,6 +150,7 @@ CASES = [
         r"test \(20, 28, 28\) and 19",
         _idx("t10k-labels-idx1-ubyte", idx_bytes(np.arange(19) % 10)),
     ),
+    Case("three idx files", "Put the four whole files", _idx("t10k-labels-idx1-ubyte", None, read_idx)),
     Case("idx files with labels from 1", "they are 0 to Z - 1", _idx_of_letters),
     Case("ImageNet without val", r"no val/ with class folders", _imagenet(_hide("val"), _bring_back("val"))),
     Case("ImageNet with one class", "has 1 class", _imagenet(_hide("train/n01443537"), _bring_back("train/n01443537"))),
