@@ -105,7 +105,8 @@ def test_an_audit_of_a_file_tells_its_time_its_memory_and_the_size_of_its_report
         assert record["seconds"] > 0
         assert record["megabytes"] > 50
         assert 10_000 < record["report"] < 500_000
-    assert records[1]["report"] < 1.1 * records[0]["report"]  # nothing in it grows with the examples
+    # Nothing in it grows with the examples but the list of wrong predictions, which ends at 10,000 lines.
+    assert records[1]["report"] < 1.1 * records[0]["report"] + 40 * 4000
     lines = bench.large_table([*records, {"sizes": (1, 2, 3), "error": "no"}]).splitlines()
     assert lines[2].startswith("| 400 | 5 | 3 | ")
     assert lines[-1] == "| 1 | 2 | 3 | failed: no |"
