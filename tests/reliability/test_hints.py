@@ -111,6 +111,13 @@ def test_names_of_cases_tell_them_apart() -> None:
     assert {name: count for name, count in Counter(name for name, _ in all_cases()).items() if count > 1} == {}
 
 
+def test_groups_of_xdist_are_honoured(request: pytest.FixtureRequest) -> None:
+    """Else each worker carries out every case for the laws; some pytest and pytest-xdist do not go together."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("tests are not spread by group")
+    assert request.node.nodeid.endswith("@hints")
+
+
 def test_the_harness_sees_advice_that_does_not_help(tmp_path: Path) -> None:
     def steps(folder: Path):  # type: ignore[no-untyped-def]
         yield lambda: refuse("it is so", "it must not be", "Change nothing")
