@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from robcal.runs.fidelity import measure_fidelity
 from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trust")]
 
 OPTIONS = {"methods": ("first-order", "projection"), "sample": 30, "num_levels": 5, "iterations": 20, "restarts": 1}
 
@@ -24,13 +25,27 @@ def run(tmp_path_factory):
     return train_run(settings, tmp_path_factory.mktemp("runs") / "plain")
 
 
+@pytest.fixture(scope="module")
+def measured(run, tmp_path_factory):
+    """A folder with what `OPTIONS` measure of the run, and these rows."""
+    folder = tmp_path_factory.mktemp("measured")
+    model, _ = load_model(run.checkpoint)
+    return folder, measure_fidelity(model, run.dataset(), "test", folder / "f.json", **OPTIONS)
+
+
+@pytest.fixture
+def copied(measured, tmp_path):
+    """The rows of `measured`, whose files lie in `tmp_path`."""
+    shutil.copytree(measured[0], tmp_path, dirs_exist_ok=True)
+    return measured[1]
+
+
 def scores_of(folder, name):
     return [load_scores(file) for file in (folder / "f.json.scores").glob(f"{name}-*.parquet")]
 
 
-def test_candidates_ceiling_and_references(run, tmp_path):
-    model, _ = load_model(run.checkpoint)
-    rows = measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", **OPTIONS)
+def test_candidates_ceiling_and_references(copied, tmp_path):
+    rows = copied
     assert [(row.name, row.kind) for row in rows[:2]] == [("first-order", "candidate"), ("projection", "candidate")]
     assert [row.kind for row in rows[2:]] == ["ceiling", "reference", "reference", "reference"]
     assert rows[1].metrics["verified"].value == 1
@@ -42,22 +57,20 @@ def test_candidates_ceiling_and_references(run, tmp_path):
     assert len(scores_of(tmp_path, "first-order")[0]) == 60
 
 
-def test_finished_scores_are_used_again_and_those_of_other_data_are_not(run, tmp_path):
+def test_finished_scores_are_used_again_and_those_of_other_data_are_not(run, copied, tmp_path):
     model, _ = load_model(run.checkpoint)
     out = tmp_path / "f.json"
-    first = measure_fidelity(model, run.dataset(), "test", out, **OPTIONS)
     kept = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "f.json.scores").iterdir()}
     again = measure_fidelity(model, run.dataset(), "test", out, overwrite=True, **OPTIONS)
-    assert again == first
+    assert again == copied
     assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "f.json.scores").iterdir()} == kept
     measure_fidelity(model, run.dataset(), "test", out, overwrite=True, **{**OPTIONS, "seed": 5})
     assert len(scores_of(tmp_path, "reference-ddn")) == 2  # another sample
     assert len(scores_of(tmp_path, "first-order")) == 1  # the same split
 
 
-def test_other_settings_of_the_references_are_computed_anew(run, tmp_path):
+def test_other_settings_of_the_references_are_computed_anew(run, copied, tmp_path):
     model, _ = load_model(run.checkpoint)
-    measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", **OPTIONS)
     more = {**OPTIONS, "restarts": 3}
     measure_fidelity(model, run.dataset(), "test", tmp_path / "f.json", overwrite=True, **more)
     before, after = sorted(scores_of(tmp_path, "reference-ddn"), key=lambda scores: scores.passes.mean())
