@@ -10,10 +10,11 @@ from pathlib import Path
 PATIENCE = 240
 
 PROGRAM = f"""
-import faulthandler, importlib, sys
+import faulthandler, importlib, os, sys
 import torch
 faulthandler.dump_traceback_later({PATIENCE}, exit=True)
-torch.distributed.init_process_group("gloo")
+meeting = f"file://{{os.environ['OUT']}}/meeting"  # a port that is free now may be another's by then
+torch.distributed.init_process_group("gloo", init_method=meeting, rank=int(os.environ["RANK"]), world_size=2)
 for name in sys.argv[1:]:
     importlib.import_module(name).worker()
 torch.distributed.destroy_process_group()
@@ -50,3 +51,5 @@ def in_two_processes(modules: list[str], folder: Path, out: Path) -> None:
         for process in started:
             process.kill()
             process.wait()
+            if process.stdout:
+                process.stdout.close()
