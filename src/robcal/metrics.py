@@ -9,6 +9,7 @@ float64, which Apple's MPS lacks: keep a metric on the CPU there.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,13 @@ class _OfExamples(Metric):  # type: ignore[misc]
 
 
 class _OfTopLabel(_OfExamples):
-    """Keep the confidence of every example and whether it is right."""
+    """Keep the confidence of every example and whether it is right.
+
+    Attributes:
+        _function: the metric as a function of a top-label summary, and of labels, which are in it.
+    """
+
+    _function: Callable[[TopLabel, None], float]
 
     def __init__(self, *more: str, **options: Any) -> None:
         super().__init__("confidence", "correct", *more, **options)
@@ -134,6 +141,9 @@ class _OfTopLabel(_OfExamples):
     def _top(self) -> TopLabel:
         correct = self._kept("correct")
         return TopLabel(self._as_it_came("confidence"), np.full(len(correct), -1), correct)
+
+    def _measure(self) -> Any:
+        return self._function(self._top(), None)
 
 
 class CalibrationError(_OfTopLabel):
@@ -158,10 +168,7 @@ class CalibrationError(_OfTopLabel):
         check_binning(bins, scheme, edges)
         check_choice(norm, NORMS, "norm")
         super().__init__(**options)
-        self._error = functools.partial(metrics.calibration_error, bins=bins, scheme=scheme, edges=edges, norm=norm)
-
-    def _measure(self) -> float:
-        return self._error(self._top(), None)
+        self._function = functools.partial(metrics.calibration_error, bins=bins, scheme=scheme, edges=edges, norm=norm)
 
 
 class CorrectedCalibrationError(_OfTopLabel):
@@ -177,10 +184,7 @@ class CorrectedCalibrationError(_OfTopLabel):
     def __init__(self, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo", **options: Any) -> None:
         check_binning(bins, scheme, edges)
         super().__init__(**options)
-        self._error = functools.partial(corrected_calibration_error, bins=bins, scheme=scheme, edges=edges)
-
-    def _measure(self) -> float:
-        return self._error(self._top(), None)
+        self._function = functools.partial(corrected_calibration_error, bins=bins, scheme=scheme, edges=edges)
 
 
 class DebiasedCalibrationError(_OfTopLabel):
@@ -195,10 +199,7 @@ class DebiasedCalibrationError(_OfTopLabel):
     def __init__(self, *, bins: int = 15, scheme: Scheme = "mass", **options: Any) -> None:
         check_binning(bins, scheme, "guo")
         super().__init__(**options)
-        self._error = functools.partial(metrics.debiased_calibration_error, bins=bins, scheme=scheme)
-
-    def _measure(self) -> float:
-        return self._error(self._top(), None)
+        self._function = functools.partial(metrics.debiased_calibration_error, bins=bins, scheme=scheme)
 
 
 class Accuracy(_OfTopLabel):
@@ -206,8 +207,7 @@ class Accuracy(_OfTopLabel):
 
     higher_is_better = True
 
-    def _measure(self) -> float:
-        return metrics.accuracy(self._top(), None)
+    _function = staticmethod(metrics.accuracy)
 
 
 class SignedGap(_OfTopLabel):
@@ -215,15 +215,13 @@ class SignedGap(_OfTopLabel):
 
     higher_is_better = None
 
-    def _measure(self) -> float:
-        return metrics.signed_gap(self._top(), None)
+    _function = staticmethod(metrics.signed_gap)
 
 
 class AURC(_OfTopLabel):
     """Area under the risk-coverage curve: the mean over i of the error rate of the i most confident examples."""
 
-    def _measure(self) -> float:
-        return selective.aurc(self._top(), None)
+    _function = staticmethod(selective.aurc)
 
 
 class _MeanLoss(_OfExamples):

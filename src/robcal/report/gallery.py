@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from robcal.base.types import GalleryItem, MethodResult, Results
 from robcal.report import formatting
@@ -33,14 +33,13 @@ def wrong_section(results: Results) -> Section | None:
     )
     listed = len(results.methods) == 1 and bool(results.methods[0].worst) and not galleries
     return Section(
-        "wrong", "Wrong predictions", _lead(results), galleries=galleries,
+        "wrong", "Wrong predictions", _lead(results, names), galleries=galleries,
         tables=(worst_numbers(results),) if listed else (), download=_download(results),
     )  # fmt: skip
 
 
-def _lead(results: Results) -> str:
-    """Return what is listed, and what the images show."""
-    names = titles(results) if len(results.methods) > 1 else {}
+def _lead(results: Results, names: Mapping[str, str]) -> str:
+    """Return what is listed, and what the images show; `names` of methods, where there are several."""
     most = MOST_LISTED // len(results.methods)
     lists = [_count(method, names.get(method.name, ""), most) for method in results.methods if method.worst]
     parts = [f"The list holds {joined(lists)}, highest confidence first."] if lists else []

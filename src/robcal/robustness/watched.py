@@ -8,7 +8,7 @@ evaluated on the way, and a closing search of the segment from the input to that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from robcal.base.checks import refuse
 from robcal.robustness.engine import DONE, Rows, Source, fresh_rows
 from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.steps import is_adversarial, is_flat, keep_best, meet, perturb
+from robcal.robustness.steps import is_adversarial, is_flat, keep_best, meet, perturb, rows_at, rows_put
 
 #: The closing line search.
 _SEARCH: dict[str, Any] = {"tolerance": 0.001, "max_searches": 12}
@@ -130,7 +130,7 @@ class Watched:
                 "Pass their positions: network(points, at)",
             )
         self._count(at)
-        rows = {**_taken(self.rows, at), "query": points}
+        rows = {**(self.rows if at is None else rows_at(self.rows, at)), "query": points}
         beyond = is_adversarial(rows, logits) & (self.bounds.excess(points) == 0)
         if bool(beyond.any()):
             kept, improved = keep_best(rows, logits, beyond)
@@ -207,13 +207,13 @@ def _opened(network: Network, rows: Rows, seed: int) -> Rows:
     rows = rows | segment_rows(rows["x"]) | {"query": rows["x"].clone()}
     waiting = torch.arange(len(rows["x"]), device=rows["x"].device)
     while len(waiting):
-        here = _taken(rows, waiting)
+        here = rows_at(rows, waiting)
         linear = network.linearise(here["query"], here["reference"], 1)
         here = meet(network, here, linear)
         here["passes"] = here["passes"] + 1 + network.surcharge
         flat = is_flat(linear) & (here["need"] != DONE)
         here = perturb(here, flat, network.bounds, seed)
-        rows = {key: value.index_copy(0, waiting, here[key]) for key, value in rows.items()}
+        rows = rows_put(rows, waiting, here)
         waiting = waiting[flat & (here["need"] != DONE)]
     return rows
 
@@ -223,11 +223,10 @@ def _attack(attack: PointAttack | Function, network: Network, rows: Rows) -> Row
     at = torch.nonzero(rows["need"] != DONE).squeeze(1)
     if not len(at):
         return rows
-    watched = Watched(network, _taken(rows, at))
+    watched = Watched(network, rows_at(rows, at))
     x, draws = watched.x, Draws(attack.seed, rows["index"][at], rows["x"].shape[1], rows["x"].device)
     _verify(watched, attack.points(watched, x, watched.label, draws))
-    here = _closed(network, watched.rows)
-    return {key: value.index_copy(0, at, here[key]) for key, value in rows.items()}
+    return rows_put(rows, at, _closed(network, watched.rows))
 
 
 def _verify(watched: Watched, points: Tensor) -> None:
@@ -243,17 +242,6 @@ def _closed(network: Network, rows: Rows) -> Rows:
     """The rows after a search of the segment from the input to the best point, where there is one."""
     rows["need"] = torch.full_like(rows["need"], DONE)
     rows = start_search(network, rows, rows["verified"], rows["x"], **_SEARCH)
-    for at in _waiting(rows):
-        here = advance_search(network, _taken(rows, at), **_SEARCH)
-        rows |= {key: value.index_copy(0, at, here[key]) for key, value in rows.items()}
-    return rows
-
-
-def _waiting(rows: Rows) -> Iterator[Tensor]:
-    """Positions of the rows that are not DONE, until there are none."""
     while len(at := torch.nonzero(rows["need"] != DONE).squeeze(1)):
-        yield at
-
-
-def _taken(rows: Rows, at: Tensor | None) -> Rows:
-    return rows if at is None else {key: value[at] for key, value in rows.items()}
+        rows = rows_put(rows, at, advance_search(network, rows_at(rows, at), **_SEARCH))
+    return rows

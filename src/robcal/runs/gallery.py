@@ -112,11 +112,11 @@ def _attacked(networks: Sequence[Path], originals: torch.Tensor) -> AttackResult
 
 def _drawn(original: Float32Array, changed: Float32Array, becomes: str) -> SmallestChange:
     """The changed image, and the difference on grey, amplified to the largest whole factor that cuts nothing off."""
-    shrunk = _shrunk(original)
-    difference = _shrunk(changed) - shrunk
+    shrunk = _shrunk(changed)
+    difference = shrunk - _shrunk(original)
     factor = max(1, math.floor(0.5 / max(float(np.abs(difference).max()), 1e-6)))
     return SmallestChange(
-        image_png=_png(_shrunk(changed)),
+        image_png=_png(shrunk),
         difference_png=_png(0.5 + factor * difference),
         factor=factor,
         prediction=becomes,
