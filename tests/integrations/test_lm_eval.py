@@ -72,6 +72,19 @@ def test_targets_are_read_as_the_log_counts_them(tmp_path: Path) -> None:
     assert read_answers(write(tmp_path / "contexts.jsonl", same)).labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_targets_that_are_a_number_and_a_text_need_the_accuracy(tmp_path: Path, stated: bool) -> None:
+    """Choices 1, 2, 3 with the target "1": the first by its text, the second by its number."""
+    rows = [sample(n, [-1.0, -2.0, -3.0], str(k + 1), right=k, choices=("1", "2", "3")) for n, k in enumerate((0, 1))]
+    kept = rows if stated else [{key: value for key, value in row.items() if key != "acc"} for row in rows]
+    file = write(tmp_path / "samples_x.jsonl", kept)
+    if stated:
+        assert read_answers(file).labels.tolist() == [0, 1]
+        return
+    with pytest.raises(InputError, match=r"question 0 is '1', the number of one choice and the text of another"):
+        read_answers(file)
+
+
 def test_likelihoods_without_the_question_are_left_out(tmp_path: Path) -> None:
     """acc_mutual_info asks for every choice twice, the second time without a context."""
     row = sample(0, [-1.0, -2.0, -3.0], 1)

@@ -225,16 +225,25 @@ _READINGS: tuple[Callable[[_Sample], int | None], ...] = (_index, _by_text, _by_
 
 
 def _labels(samples: list[_Sample], file: Path) -> list[int]:
-    """Return the right choice of each sample, by the first reading that agrees with the logged accuracy."""
-    for read in _READINGS:
-        found = [read(sample) for sample in samples]
-        labels = [label for label in found if label is not None]
-        if len(labels) == len(samples) and _agree(samples, labels, "acc", [one.likelihoods for one in samples]):
-            return labels
-    missing = [sample for sample in samples if _index(sample) is None and _by_text(sample) is None] or samples
+    """Return the right choice of each sample, by the readings of the targets that agree with the logged accuracy.
+
+    Where choices are digits, the log may state too little to tell a number from a text: such a file is refused.
+    """
+    likelihoods = [one.likelihoods for one in samples]
+    read_each = ([read(sample) for sample in samples] for read in _READINGS)
+    whole = [[label for label in found if label is not None] for found in read_each]
+    possible = [
+        labels for labels in whole if len(labels) == len(samples) and _agree(samples, labels, "acc", likelihoods)
+    ]
+    if possible and all(labels == possible[0] for labels in possible):
+        return possible[0]
+    if possible:
+        doubted = [one for one, *labels in zip(samples, *possible, strict=True) if len(set(labels)) > 1]
+    else:
+        doubted = [one for one in samples if _index(one) is None and _by_text(one) is None] or samples
     refuse(
-        f"the targets of {file} do not say which choice is right: that of question {missing[0].doc_id} is "
-        f"{missing[0].target!r}",
+        f"the targets of {file} do not say which choice is right: that of question {doubted[0].doc_id} is "
+        f"{doubted[0].target!r}" + (", the number of one choice and the text of another" if possible else ""),
         "a target is the number or the text of one choice, and agrees with the accuracy in the log",
         "Tasks with several right choices have no true class; audit what is right by --confidence and --correct, made "
         "by yourself",
