@@ -13,7 +13,7 @@ from pathlib import Path
 from robcal.base.files import replacing
 from robcal.base.types import MethodResult, Results, TrendTest
 from robcal.report.level_table import markdown_levels
-from robcal.results.audit import audit_run
+from robcal.runs.audit import audit_run
 from robcal.runs.directory import open_run
 from robcal.training.settings import TrainSettings
 

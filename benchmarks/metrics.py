@@ -247,7 +247,7 @@ def start_audit(sizes: tuple[int, int, int], options: argparse.Namespace) -> dic
 def run_audit(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: what `robcal audit --probs FILE.npy …` does, with the report."""
     begin, cpu = time.perf_counter(), time.process_time()
-    from robcal.results.audit import audit_files
+    from robcal.runs.audit import audit_files
 
     files = {name: folder / f"{name}.npy" for name in ("values", "truth", "scores")}
     made = audit_files(

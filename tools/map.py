@@ -18,8 +18,7 @@ PICTURE = ROOT / "docs" / "figures" / "rooms.svg"
 COLUMNS = {
     "commands": 2,
     "comparison": 2,
-    "results": 2,
-    "runs": 0,
+    "runs": 2,
     "report": 4,
     "training": 0,
     "integrations": 2,

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from robcal.data import Dataset, load_dataset
     from robcal.methods import METHODS, Method, make_method
     from robcal.models import build_model
-    from robcal.results.against import compare_models
-    from robcal.results.audit import Audit, audit, audit_confidence
     from robcal.robustness.scoring import score
+    from robcal.runs.against import compare_models
+    from robcal.runs.audit import Audit, audit, audit_confidence
     from robcal.runs.directory import open_run
     from robcal.runs.export import export
     from robcal.runs.train import train_run
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ARAdaLS": "robcal.smoothing.own_loop",
     "AdaptiveLabelSmoother": "robcal.smoothing.smoother",
-    "Audit": "robcal.results.audit",
+    "Audit": "robcal.runs.audit",
     "Dataset": "robcal.data",
     "InputError": "robcal.base.checks",
     "METHODS": "robcal.methods",
@@ -56,8 +56,8 @@ _HOMES = {
     "TrainSettings": "robcal.training.settings",
     "accuracy": "robcal.calibration.metrics",
     "assign_levels": "robcal.base.levels",
-    "audit": "robcal.results.audit",
-    "audit_confidence": "robcal.results.audit",
+    "audit": "robcal.runs.audit",
+    "audit_confidence": "robcal.runs.audit",
     "audit_sets": "robcal.calibration.prediction_sets",
     "aurc": "robcal.calibration.selective",
     "brier_score": "robcal.calibration.metrics",
@@ -65,7 +65,7 @@ _HOMES = {
     "calibration_error": "robcal.calibration.metrics",
     "calibration_error_interval": "robcal.calibration.intervals",
     "calibration_noise_floor": "robcal.calibration.corrected",
-    "compare_models": "robcal.results.against",
+    "compare_models": "robcal.runs.against",
     "export": "robcal.runs.export",
     "fit": "robcal.training.loop",
     "level_statistics": "robcal.smoothing.soft_labels",

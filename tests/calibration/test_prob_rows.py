@@ -11,7 +11,7 @@ from robcal.calibration import brier_score, negative_log_likelihood, overall_met
 from robcal.calibration.binning import summarise
 from robcal.calibration.metrics import checked, class_bins
 from robcal.calibration.prob_rows import ProbRows
-from robcal.results.audit import audit
+from robcal.runs.audit import audit
 
 N, Z, BINS = 230, 4, 15
 
@@ -63,7 +63,7 @@ def test_an_audit_does_not_depend_on_the_size_of_the_blocks(entries, scored, val
     given = {"scores": scores if scored else None, "num_levels": 3, "resamples": 30}
     if validated:
         given["validation"] = (probs[::2], labels[::2], scores[::2]) if scored else (probs[::2], labels[::2])
-    monkeypatch.setattr("robcal.results.repair.MOST_LOGITS", 200 * Z)  # a sample of the rows is drawn as well
+    monkeypatch.setattr("robcal.runs.repair.MOST_LOGITS", 200 * Z)  # a sample of the rows is drawn as well
     whole = numbers(plain(audit(probs, labels, **given).results))
     monkeypatch.setattr(prob_rows, "ENTRIES", entries)
     blocks = numbers(plain(audit(np.load(tmp_path / "probs.npy", mmap_mode="r"), labels, **given).results))

@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax
 import robcal
 from robcal.base.checks import InputError
 from robcal.commands.cli import main
-from robcal.results.against import compare_models
+from robcal.runs.against import compare_models
 
 
 def drawn(seed: int, n: int = 4000, temperature: object = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from robcal.calibration.ranges import metric_range
 from robcal.calibration.replicates import Resampling
 from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
 from robcal.report.verdicts import paired_difference
-from robcal.results.collect import collect
+from robcal.runs.collect import collect
 from robcal.runs.gallery import gallery
 from robcal.runs.measure import Measured
 from robcal.runs.shift import Shift

@@ -26,6 +26,11 @@ def test_the_table_names_every_package():
     assert [name for name in ROOMS if f"`{name}/`" not in table] == []
 
 
+def test_there_are_at_most_fourteen_packages_and_modules():
+    found = [entry.name for entry in (ROOT / "src/robcal").iterdir() if not entry.name.startswith(("_", "py.typed"))]
+    assert len(found) <= 14
+
+
 def _closure(graph):
     """Everything reached, by Warshall's algorithm."""
     reached = {a: set(graph[a]) for a in graph}

@@ -21,8 +21,8 @@ from robcal.models import external
 from robcal.models.file_kinds import kind_of_file
 from robcal.models.programs import load_program
 from robcal.models.weights import load_weights, read_weights
-from robcal.results.model_audit import audit_model
 from robcal.runs.any_model import open_any
+from robcal.runs.model_audit import audit_model
 
 
 @pytest.fixture

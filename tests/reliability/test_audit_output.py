@@ -24,7 +24,7 @@ from robcal.calibration.intervals import gap_interval
 from robcal.commands.cli import main
 from robcal.report import render_html
 from robcal.report.glossary import GLOSSARY, glossary_markdown, terms_in
-from robcal.results.audit import Audit, audit_files
+from robcal.runs.audit import Audit, audit_files
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOLDEN = Path(__file__).with_name("audit.txt")

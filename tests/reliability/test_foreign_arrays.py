@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import robcal
-import robcal.results.audit
+import robcal.runs.audit
 from robcal.base.checks import InputError, as_array, check_labels, check_probs, precision_of
 from robcal.base.encoding import plain
 from robcal.base.types import Results
@@ -90,7 +90,7 @@ def takes(function: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robcal.results.audit, "trend_tests", functools.partial(trends.trend_tests, permutations=20))
+    monkeypatch.setattr(robcal.runs.audit, "trend_tests", functools.partial(trends.trend_tests, permutations=20))
 
 
 def tensors(dtype: torch.dtype) -> Callable[[np.ndarray], Any]:

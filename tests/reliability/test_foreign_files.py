@@ -19,8 +19,8 @@ from robcal.commands.recalibrate import recalibrate
 from robcal.comparison.doing import plain_scores, scores_file
 from robcal.comparison.outcomes import gather
 from robcal.comparison.tasks import Choice, Entry, Place
-from robcal.results.audit import audit_run
-from robcal.results.collect import report_runs
+from robcal.runs.audit import audit_run
+from robcal.runs.collect import report_runs
 from robcal.runs.directory import load_model, load_networks, open_run
 from robcal.runs.extra_measures import measure_inference
 from robcal.runs.measure import measure_run

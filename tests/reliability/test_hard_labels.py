@@ -16,7 +16,7 @@ from robcal.base.storage import load_checkpoint
 from robcal.commands.cli import app
 from robcal.comparison import load_comparison, load_plan, markdown_tables, preset_names, text_tables
 from robcal.report import render_html
-from robcal.results.collect import report_runs
+from robcal.runs.collect import report_runs
 from robcal.runs.hard_labels import REASON, remarks_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hard_labels")]  # its fixtures are dear: one process makes them

@@ -38,9 +38,9 @@ from robcal.calibration import (
     trends,
     weighted,
 )
-from robcal.results.audit import Audit, audit, audit_confidence
 from robcal.robustness import fidelity
 from robcal.robustness.scoring import score
+from robcal.runs.audit import Audit, audit, audit_confidence
 
 N, Z = 160, 4
 
@@ -282,7 +282,7 @@ ROW_ARGUMENTS = {
     *("distance", "distances", "true_class", "values", "top", "probs_per_seed", "candidate", "references", "columns"),
     *("confidence_in", "confidence_out", "first", "second", "index", "inputs", "prediction", "rows", "margin"),
 }
-PLACES = ["robcal.results.audit", "robcal.robustness.fidelity", "robcal.base.levels"]
+PLACES = ["robcal.runs.audit", "robcal.robustness.fidelity", "robcal.base.levels"]
 
 
 def class_bins(r: Rows) -> metrics.ClassBins:

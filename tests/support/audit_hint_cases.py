@@ -17,7 +17,7 @@ from runs_hint_cases import a_run
 from robcal import audit
 from robcal.base import checks
 from robcal.base.user_files import read_array
-from robcal.results.audit import Audit, audit_files
+from robcal.runs.audit import Audit, audit_files
 
 TABLE = "p0,p1,label\n" + "0.5,0.5,1\n0.25,0.75,0\n" * 10
 

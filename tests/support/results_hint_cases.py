@@ -15,7 +15,7 @@ from robcal import audit
 from robcal.base.storage import load_scores, save_json, save_results
 from robcal.base.types import Results
 from robcal.report import text_table, write_report
-from robcal.results.collect import report_runs
+from robcal.runs.collect import report_runs
 from robcal.runs.directory import load_data, load_model, open_run
 from robcal.runs.fidelity import measure_fidelity
 

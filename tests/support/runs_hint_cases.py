@@ -242,7 +242,7 @@ def _unfinished(folder: Path) -> Steps:
 
 
 def _one_run_twice(folder: Path) -> Steps:
-    from robcal.results.collect import report_runs
+    from robcal.runs.collect import report_runs
 
     run = a_run(folder)
     yield lambda: report_runs([run, run], shift=False)

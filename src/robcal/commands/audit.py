@@ -135,7 +135,7 @@ def audit(
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
     from robcal.base.progress import open_reporter
-    from robcal.results.audit import audit_confidence_files, audit_files, audit_run
+    from robcal.runs.audit import audit_confidence_files, audit_files, audit_run
 
     admit_factories(factory)
     options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
@@ -204,7 +204,7 @@ def audit(
         )  # fmt: skip
         if out is not None:
             check_output(out, overwrite=overwrite)
-        from robcal.results.answers_audit import audit_answers
+        from robcal.runs.answers_audit import audit_answers
 
         result = audit_answers(
             lm_eval, metric=lm_eval_metric or "acc", scores=scores, column=column, score_name=score_name,
@@ -313,8 +313,8 @@ def _audit_model(
 ) -> Any:
     """Audit any model on data; only this needs torch."""
     from robcal.base.progress import open_reporter
-    from robcal.results.model_audit import audit_model
     from robcal.runs.any_model import open_any
+    from robcal.runs.model_audit import audit_model
 
     opened = open_any(model, weights=weights, data=data, image_size=image_size, gradients=False)
     show_notes(opened.notes)
@@ -347,7 +347,7 @@ def _validation(
 def _differences(probs: Path, other: Path, labels: Path, bins: int, resamples: int, seed: int) -> Mapping[str, Any]:
     """Return the paired differences of two models."""
     from robcal.base.user_files import read_array
-    from robcal.results.against import compare_models
+    from robcal.runs.against import compare_models
 
     first, second = read_array(probs, "the probabilities"), read_array(other, "the other probabilities")
     truth = read_array(labels, "the labels")

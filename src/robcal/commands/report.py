@@ -49,7 +49,7 @@ def report(
     from robcal.report.flat import wrong_of_results
     from robcal.report.render import write_page
     from robcal.report.text import findings_text, table_text
-    from robcal.results.collect import report_runs
+    from robcal.runs.collect import report_runs
 
     admit_factories(factory)
     check_output(out, overwrite=overwrite)

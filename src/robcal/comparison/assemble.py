@@ -33,7 +33,7 @@ from robcal.comparison.outcomes import COVERAGES, OOD, Job, Outcome, gather, inf
 from robcal.comparison.plan import Plan
 from robcal.comparison.summary import Measurements, decide, marks
 from robcal.comparison.tasks import Entry, Work
-from robcal.results.collect import fidelity_of, looked_into, rounded, shift_cells
+from robcal.runs.collect import fidelity_of, looked_into, rounded, shift_cells
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import labels_stayed_hard, remarks_on
 from robcal.runs.measure import Measured

@@ -16,7 +16,7 @@ from robcal.base.storage import save_results
 from robcal.base.types import Results
 from robcal.report.compared import comparison
 from robcal.report.findings import worst_place
-from robcal.results.collect import collect
+from robcal.runs.collect import collect
 from robcal.runs.directory import load_data
 from robcal.runs.measure import Measured, measure_run
 from robcal.runs.train import train_run

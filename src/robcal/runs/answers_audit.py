@@ -8,7 +8,7 @@ from typing import Any
 
 from robcal.base.types import LmEvalMetric
 from robcal.integrations.lm_eval import read_answers
-from robcal.results.audit import Audit, audit, read_beside
+from robcal.runs.audit import Audit, audit, read_beside
 
 #: What tables call the margin of the answers: of log-likelihoods, in nats.
 MARGIN = "log-likelihood margin"

@@ -15,8 +15,8 @@ from robcal.base.progress import SILENT, Reporter
 from robcal.base.types import Float32Array, Outputs
 from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset, Split
-from robcal.results.audit import Audit, audit, read_beside
 from robcal.robustness.probe import are_probabilities, differing_rows
+from robcal.runs.audit import Audit, audit, read_beside
 from robcal.runs.scores import moved
 from robcal.training.predict import predict_logits, softmax
 
@@ -48,7 +48,7 @@ def audit_model(
         dataset: the data.
         split: "train", "val" or "test".
         outputs: what the model returns: "logits", or "probs" (rows sum to 1).
-        scores: a file of scores, as of `robcal.results.audit.audit_files`; default: the model's own margin, the largest
+        scores: a file of scores, as of `robcal.runs.audit.audit_files`; default: the model's own margin, the largest
             logit minus the second largest, of probabilities the difference of their logarithms.
         column: of a table of scores.
         score_name: what tables call the scores.

@@ -46,7 +46,7 @@ from robcal.calibration.seeds import (
 )
 from robcal.calibration.weighted import METRICS
 from robcal.report.flat import MOST_LISTED
-from robcal.results.audit import Examples
+from robcal.runs.audit import Examples
 from robcal.runs.directory import open_run
 from robcal.runs.gallery import gallery
 from robcal.runs.hard_labels import hard_label_remarks

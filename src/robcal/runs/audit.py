@@ -53,8 +53,8 @@ from robcal.report.notebook import notebook_html
 from robcal.report.render import write_page
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
-from robcal.results.repair import Validation, repair_of, why_no_repair
 from robcal.runs.hard_labels import hard_label_remarks
+from robcal.runs.repair import Validation, repair_of, why_no_repair
 
 
 @dataclass(frozen=True)
