@@ -190,9 +190,9 @@ CASES = [
         "robcal audit TABLE.csv",
         _command(f"{TWO} --score-column p0", f"{LABELLED} --score-column p0"),
     ),
-    Case("probabilities and what is right", "Drop --correct", _command(f"{TWO} --correct r.npy", TWO)),
+    Case("probabilities and what is right", "Drop it, or pass --confidence", _command(f"{TWO} --correct r.npy", TWO)),
     Case(
-        "options of a model beside predictions", "Leave them out, or name a model", _command(f"{TWO} --split val", TWO)
+        "options of a model beside predictions", "Leave them out, or use --model", _command(f"{TWO} --split val", TWO)
     ),
     Case(
         "a part of the validation",

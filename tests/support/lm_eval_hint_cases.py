@@ -97,5 +97,5 @@ CASES = [
         {**row, "acc_norm": 1 - row["acc_norm"]} for row in task(40)
     ])),
     Case("labels beside samples", "Leave them out", _together("--labels", "y.npy", without="--labels")),
-    Case("a metric without samples", "or name the samples by --lm-eval", _metric_alone),
+    Case("a metric without samples", "or use --lm-eval", _metric_alone),
 ]  # fmt: skip

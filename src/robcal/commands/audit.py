@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.metrics import Metric
-from robcal.base.types import LmEvalMetric, Outputs, SplitName
+from robcal.base.types import Estimate, LmEvalMetric, Outputs, SplitName
 from robcal.base.user_files import MODELS, READABLE
 from robcal.commands.options import (
     DATA_HELP,
@@ -25,6 +26,9 @@ from robcal.commands.options import (
     check_csv,
 )
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_json, show_notes
+
+if TYPE_CHECKING:
+    from robcal.runs.audit import Audit
 
 
 def audit(
@@ -134,120 +138,17 @@ def audit(
 
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
-    from robcal.base.progress import open_reporter
-    from robcal.runs.audit import audit_confidence_files, audit_files, audit_run
-
+    given = dict(locals())  # every option by its name
     admit_factories(factory)
-    options: dict[str, Any] = {"num_levels": levels, "bins": bins, "resamples": resamples, "seed": seed}
-    files = {
-        "probs": probs, "labels": labels, "confidence": confidence, "correct": correct,
-        "scores": scores, "groups": groups,
-    }  # fmt: skip
-    columns_of = {
-        "probs": prob_columns, "labels": label_column, "confidence": confidence_column, "correct": correct_column,
-        "scores": score_column, "groups": group_column,
-    }  # fmt: skip
-    if any(columns_of.values()):
-        files = _of_table(run, columns_of, files)
-        probs, labels, confidence, correct, scores, groups = files.values()
-        run = None
-    lm_eval = lm_eval or None
-    if [run, probs, confidence, model, lm_eval].count(None) != 4:
-        several = any(one is not None for one in (run, probs, confidence, model, lm_eval))
-        refuse(
-            "more than one of a run directory, --probs, --confidence, --model and --lm-eval was given"
-            if several
-            else "neither a run directory nor --probs, --confidence, --model or --lm-eval was given",
-            "audit takes one of them",
-            "See robcal audit --help",
-        )
+    given |= _of_table(given)
+    way = _way_of(given)
     if worst is not None:
         check_csv(worst, overwrite=overwrite)
-    if model is None:
-        _refuse_beside(
-            "predictions or a run", "these options are of --model", "Leave them out, or name a model by --model",
-            weights=weights, data=data, split=split, outputs=outputs, image_size=image_size, device=device,
-        )  # fmt: skip
-    if lm_eval is None:
-        _refuse_beside(
-            "no --lm-eval", "this option goes with it", "Leave it out, or name the samples by --lm-eval",
-            lm_eval_metric=lm_eval_metric,
-        )  # fmt: skip
-    if run is not None:
-        _check_run(run)
-        _refuse_beside(
-            "a run directory",
-            "a run brings its own labels and scores; these options go with --probs",
-            "Leave them out, or pass --probs and --labels instead of the run",
-            labels=labels, correct=correct, scores=scores, column=column, score_name=score_name, groups=groups,
-            against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
-        )  # fmt: skip
-        out = out or run / "audit.html"
-        check_output(out, overwrite=overwrite or out == run / "audit.html")
-        with open_reporter(quiet=quiet) as reporter:
-            result = audit_run(run, reporter=reporter, **options)
-    elif model is not None:
-        _refuse_beside(
-            "--model", "it predicts by itself, and the data hold its labels", "Leave them out", labels=labels,
-            correct=correct, against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
-        )  # fmt: skip
-        if out is not None:
-            check_output(out, overwrite=overwrite)
-        result = _audit_model(
-            model, weights, data, image_size, quiet=quiet, split=split or "test", outputs=outputs or "logits",
-            scores=scores, column=column, score_name=score_name, groups=groups, device=device, **options,
-        )  # fmt: skip
-    elif lm_eval is not None:
-        _refuse_beside(
-            "--lm-eval", "the samples hold predictions and labels", "Leave them out", labels=labels, correct=correct,
-            against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
-        )  # fmt: skip
-        if out is not None:
-            check_output(out, overwrite=overwrite)
-        from robcal.runs.answers_audit import audit_answers
-
-        result = audit_answers(
-            lm_eval, metric=lm_eval_metric or "acc", scores=scores, column=column, score_name=score_name,
-            groups=groups, **options,
-        )  # fmt: skip
-    elif confidence is not None:
-        if correct is None:
-            refuse("--correct was not given", "--confidence and --correct go together", "Pass --correct FILE")
-        _refuse_beside(
-            "--confidence",
-            "these options need the probabilities of all classes",
-            "Leave them out, or pass --probs and --labels in place of --confidence and --correct",
-            labels=labels, against=against, val_probs=val_probs, val_labels=val_labels, val_scores=val_scores,
-        )  # fmt: skip
-        if out is not None:
-            check_output(out, overwrite=overwrite)
-        result = audit_confidence_files(
-            confidence, correct, scores=scores, column=column, score_name=score_name, groups=groups, **options
-        )
-    else:
-        if labels is None or probs is None:
-            refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes: --labels FILE")
-        if correct is not None:
-            refuse(
-                "--probs and --correct were given",
-                "probabilities are held against the true classes",
-                "Drop --correct, or pass --confidence in place of --probs and --labels",
-            )
-        if out is not None:
-            check_output(out, overwrite=overwrite)
-        result = audit_files(
-            probs,
-            labels,
-            scores=scores,
-            column=column,
-            score_name=score_name,
-            groups=groups,
-            validation=_validation(val_probs, val_labels, val_scores, scored=scores is not None),
-            **options,
-        )
-    differences: Mapping[str, Any] = {}
-    if against is not None and probs is not None and labels is not None:
-        differences = _differences(probs, against, labels, bins, resamples, seed)
+    own = run / "audit.html" if run is not None and way == "run" else None
+    out = out or own
+    if out is not None:
+        check_output(out, overwrite=overwrite or out == own)
+    result, differences = _audited(way, given), _differences(given)
     written = (
         None if worst is None else result.write_worst(worst, overwrite=True),
         None if out is None else result.to_html(out, overwrite=True),
@@ -256,105 +157,206 @@ def audit(
         show_json({**result.to_dict(), **({"against": differences} if differences else {})}, written)
         return
     typer.echo(f"{result.to_text(min(columns(), MOST_COLUMNS))}\n")
-    if differences and probs is not None and against is not None:
-        typer.echo(f"{_text_of(differences, probs, against)}\n")
+    if differences:
+        typer.echo(f"{_text_of(differences, given['probs'], given['against'])}\n")
     for path in written:
         if path is not None:
             typer.echo(str(path))
 
 
-#: What the audit takes → the option that names its columns in one table.
-_COLUMN_OPTIONS = {
-    "probs": "--prob-columns", "labels": "--label-column", "confidence": "--confidence-column",
-    "correct": "--correct-column", "scores": "--score-column", "groups": "--group-column",
+@dataclass(frozen=True)
+class _Way:
+    """One kind of what is audited.
+
+    Attributes:
+        title: what a refusal calls it.
+        takes: options that go with it, besides those of every audit.
+        why: why no others go with it.
+        fix: what to do with those.
+    """
+
+    title: str
+    takes: tuple[str, ...]
+    why: str
+    fix: str = "Leave them out"
+
+
+_BESIDE = ("scores", "column", "score_name", "groups")
+_VALIDATION = ("val_probs", "val_labels", "val_scores")
+#: By the option that names it.
+_WAYS = {
+    "run": _Way(
+        "a run directory",
+        (),
+        "a run brings its own labels and scores; these options go with --probs",
+        "Leave them out, or pass --probs and --labels instead of the run",
+    ),
+    "probs": _Way(
+        "--probs",
+        ("labels", "against", *_BESIDE, *_VALIDATION),
+        "probabilities are held against the true classes",
+        "Drop it, or pass --confidence in place of --probs and --labels",
+    ),
+    "confidence": _Way(
+        "--confidence",
+        ("correct", *_BESIDE),
+        "these options need the probabilities of all classes",
+        "Leave them out, or pass --probs and --labels in place of --confidence and --correct",
+    ),
+    "model": _Way(
+        "--model",
+        ("weights", "data", "split", "outputs", "image_size", "device", *_BESIDE),
+        "it predicts by itself, and the data hold its labels",
+    ),
+    "lm_eval": _Way("--lm-eval", ("lm_eval_metric", *_BESIDE), "the samples hold predictions and labels"),
+}
+#: Options that go with some kinds only: those of a single kind say so in their refusal.
+_OPTIONS = tuple(dict.fromkeys(name for way in _WAYS.values() for name in way.takes))
+#: Columns of one table → what they hold.
+_COLUMNS = {
+    "prob_columns": "probs", "label_column": "labels", "confidence_column": "confidence", "correct_column": "correct",
+    "score_column": "scores", "group_column": "groups",
 }  # fmt: skip
+#: Columns that a table must name, and how.
+_EXAMPLES = {"prob_columns": "p0,p1", "label_column": "label", "confidence_column": "confidence",
+             "correct_column": "correct"}  # fmt: skip
 
 
-def _of_table(
-    table: Path | None, columns_of: Mapping[str, str | None], files: Mapping[str, Path | None]
-) -> dict[str, Path | None]:
-    """Return the files of an audit, those whose columns are named as FILE:NAME,NAME of one table."""
-    named = {what: names for what, names in columns_of.items() if names}
-    options = ", ".join(_COLUMN_OPTIONS[what] for what in named)
+def _flags(names: Iterable[str]) -> str:
+    """Write options as the user does."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _way_of(given: Mapping[str, Any]) -> str:
+    """Return what is audited, by the option that names it; what does not go with it is refused."""
+    ways = [name for name in _WAYS if given[name]]
+    if len(ways) != 1:
+        refuse(
+            "more than one of a run directory, --probs, --confidence, --model and --lm-eval was given"
+            if ways
+            else "neither a run directory nor --probs, --confidence, --model or --lm-eval was given",
+            "audit takes one of them",
+            "See robcal audit --help",
+        )
+    (main,) = ways
+    way = _WAYS[main]
+    for name in ("model", "lm_eval"):
+        own = [option for option in _WAYS[name].takes if option not in _BESIDE and given[option] is not None]
+        if own and name != main:
+            flag = _WAYS[name].title
+            refuse(
+                f"{way.title} and {_flags(own)} were given", f"these go with {flag}", f"Leave them out, or use {flag}"
+            )
+    if main == "run":
+        _check_run(given["run"])
+    if other := [name for name in _OPTIONS if given[name] is not None and name not in way.takes]:
+        refuse(f"{way.title} and {_flags(other)} were given", way.why, way.fix)
+    if main == "confidence" and given["correct"] is None:
+        refuse("--correct was not given", "--confidence and --correct go together", "Pass --correct FILE")
+    if main == "probs" and given["labels"] is None:
+        refuse("--labels was not given", "--probs and --labels go together", "Pass the true classes: --labels FILE")
+    return main
+
+
+def _of_table(given: Mapping[str, Any]) -> dict[str, Path | None]:
+    """Return what the named columns of one table hold, as FILE:NAME,NAME, in place of the run; {} without columns."""
+    named = {column: given[column] for column in _COLUMNS if given[column]}
+    table = given["run"]
+    if not named:
+        return {}
     if table is None:
         refuse(
-            f"{options} came without a table",
+            f"{_flags(named)} came without a table",
             "columns are of one table of predictions, the first argument",
             "Name it: robcal audit TABLE.csv --prob-columns p0,p1 --label-column label",
         )
-    if twice := [what for what in named if files[what] is not None]:
+    if twice := [column for column in named if given[_COLUMNS[column]] is not None]:
         refuse(
-            f"{_COLUMN_OPTIONS[twice[0]]} and --{twice[0]} were both given",
+            f"{_flags([twice[0], _COLUMNS[twice[0]]])} were both given",
             "each array comes from the table or from a file of its own",
             "Drop one of them",
         )
-    wanted = ("confidence", "correct") if {"confidence", "correct"} & set(named) else ("probs", "labels")
-    if missing := [what for what in wanted if what not in named]:
-        both = " and ".join(_COLUMN_OPTIONS[what] for what in wanted)
-        names = " ".join(f"{_COLUMN_OPTIONS[what]} {named.get(what, _EXAMPLES[what])}" for what in wanted)
+    top = {"confidence_column", "correct_column"}
+    wanted = [column for column in _EXAMPLES if (column in top) == bool(top & set(named))]
+    if missing := [column for column in wanted if column not in named]:
         refuse(
-            f"{_COLUMN_OPTIONS[missing[0]]} was not given",
-            f"a table of predictions needs {both}",
-            f"Name them: robcal audit {table} {names}",
+            f"{_flags(missing[:1])} was not given",
+            f"a table of predictions needs {' and '.join(_flags([column]) for column in wanted)}",
+            f"Name them: robcal audit {table} "
+            + " ".join(f"{_flags([column])} {named.get(column, _EXAMPLES[column])}" for column in wanted),
         )
-    return {**files, **{what: Path(f"{table}:{names}") for what, names in named.items()}}
+    return {"run": None} | {_COLUMNS[column]: Path(f"{table}:{names}") for column, names in named.items()}
 
 
-_EXAMPLES = {"probs": "p0,p1", "labels": "label", "confidence": "confidence", "correct": "correct"}
+def _audited(way: str, given: Mapping[str, Any]) -> Audit:
+    """Audit what was given."""
+    from robcal.base.progress import open_reporter
+    from robcal.runs.audit import audit_confidence_files, audit_files, audit_run
+
+    options = {name: given[name] for name in ("bins", "resamples", "seed")} | {"num_levels": given["levels"]}
+    beside = {name: given[name] for name in _BESIDE}
+    if way == "model":
+        return _audited_model(given, **beside, **options)
+    if way == "probs":
+        return audit_files(given["probs"], given["labels"], **beside, validation=_validation(given), **options)
+    if way == "confidence":
+        return audit_confidence_files(given["confidence"], given["correct"], **beside, **options)
+    if way == "lm_eval":
+        from robcal.runs.answers_audit import audit_answers
+
+        return audit_answers(given["lm_eval"], metric=given["lm_eval_metric"] or "acc", **beside, **options)
+    with open_reporter(quiet=given["quiet"]) as reporter:
+        return audit_run(given["run"], reporter=reporter, **options)
 
 
-def _given(**options: Any) -> str:
-    """Return the options that were given, as they are written."""
-    return ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
-
-
-def _audit_model(
-    model: str, weights: Path | None, data: str | None, image_size: int | None, *, quiet: bool, **options: Any
-) -> Any:
+def _audited_model(given: Mapping[str, Any], **options: Any) -> Audit:
     """Audit any model on data; only this needs torch."""
     from robcal.base.progress import open_reporter
     from robcal.runs.any_model import open_any
     from robcal.runs.model_audit import audit_model
 
-    opened = open_any(model, weights=weights, data=data, image_size=image_size, gradients=False)
+    opened = open_any(
+        given["model"], weights=given["weights"], data=given["data"], image_size=given["image_size"], gradients=False
+    )
     show_notes(opened.notes)
-    with open_reporter(quiet=quiet) as reporter:
-        return audit_model(opened.network, opened.dataset, reporter=reporter, **options)
+    with open_reporter(quiet=given["quiet"]) as reporter:
+        return audit_model(
+            opened.network, opened.dataset, given["split"] or "test", outputs=given["outputs"] or "logits",
+            device=given["device"], reporter=reporter, **options,
+        )  # fmt: skip
 
 
-def _refuse_beside(main: str, why: str, fix: str, **given: Any) -> None:
-    """Refuse options that were given beside what has no use for them."""
-    if names := _given(**given):
-        refuse(f"{main} and {names} were given", why, fix)
-
-
-def _validation(
-    probs: Path | None, labels: Path | None, scores: Path | None, *, scored: bool
-) -> tuple[Path, ...] | None:
-    if scores is not None and not scored:
+def _validation(given: Mapping[str, Any]) -> tuple[Path, ...] | None:
+    """Return the files of the validation data: all that an audit with or without scores needs, or none."""
+    scored = given["scores"] is not None
+    if given["val_scores"] is not None and not scored:
         refuse("--val-scores came without --scores", "validation scores go with scores", "Pass --scores, or drop them")
-    given = [probs, labels, *([scores] if scored else [])]
-    present = tuple(path for path in given if path is not None)
-    if present and len(present) != len(given):
+    files = [given[name] for name in (_VALIDATION if scored else _VALIDATION[:2])]
+    if None in files and any(files):
         refuse(
             "some of --val-probs, --val-labels and --val-scores are missing",
             "validation data need probabilities and labels, and scores where --scores are given",
             "Pass all of them, or none",
         )
-    return present or None
+    return None if None in files else tuple(files)
 
 
-def _differences(probs: Path, other: Path, labels: Path, bins: int, resamples: int, seed: int) -> Mapping[str, Any]:
-    """Return the paired differences of two models."""
+def _differences(given: Mapping[str, Any]) -> Mapping[str, Estimate]:
+    """Return the paired differences to another model, where one was named."""
     from robcal.base.user_files import read_array
     from robcal.runs.against import compare_models
 
-    first, second = read_array(probs, "the probabilities"), read_array(other, "the other probabilities")
-    truth = read_array(labels, "the labels")
-    return compare_models(first, second, truth, bins=bins, resamples=resamples, seed=seed)
+    if given["against"] is None:
+        return {}
+    first, second = (
+        read_array(given["probs"], "the probabilities"),
+        read_array(given["against"], "the other probabilities"),
+    )
+    truth = read_array(given["labels"], "the labels")
+    return compare_models(first, second, truth, **{name: given[name] for name in ("bins", "resamples", "seed")})
 
 
-def _text_of(found: Mapping[str, Any], probs: Path, other: Path) -> str:
+def _text_of(found: Mapping[str, Estimate], probs: Path, other: Path) -> str:
     """Write paired differences, a line each."""
     from robcal.base.metrics import metric_of
     from robcal.base.user_files import title_of
@@ -367,7 +369,7 @@ def _text_of(found: Mapping[str, Any], probs: Path, other: Path) -> str:
     return "\n".join(lines)
 
 
-def _verdict(estimate: Any, metric: Metric) -> str:
+def _verdict(estimate: Estimate, metric: Metric) -> str:
     if estimate.low is None or estimate.high is None or not metric.ranked:
         return ""
     if estimate.low <= 0 <= estimate.high:
