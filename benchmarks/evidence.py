@@ -12,7 +12,8 @@ from pathlib import Path
 
 from robcal.base.files import replacing
 from robcal.base.types import MethodResult, Results, TrendTest
-from robcal.report.level_table import markdown_levels
+from robcal.report.grid import markdown_rows
+from robcal.report.level_table import HEADINGS, level_cells
 from robcal.runs.audit import audit_run
 from robcal.runs.directory import open_run
 from robcal.training.settings import TrainSettings
@@ -71,7 +72,8 @@ def section(results: Results, settings: TrainSettings, hardware: str) -> str:
 {sizes["train"]:,} training, {sizes["val"]:,} validation and {sizes["test"]:,} test images; seed {settings.seed};
 {hardware}. {figures}.
 
-{markdown_levels(method)}
+{markdown_rows([("level", *HEADINGS), *map(level_cells, method.levels)])}
+
 Trend over the levels, statistic of a permutation test (negative: falls as robustness grows): {trends}.
 
 {verdict(method)}

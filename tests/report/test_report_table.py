@@ -1,11 +1,9 @@
 """The table for terminals."""
 
-import io
 from dataclasses import replace
 
 import pytest
 from report_samples import HOSTILE, NAN, full, hostile
-from rich.console import Console
 
 from robcal.base.checks import InputError
 from robcal.base.types import Estimate, MethodResult, Results
@@ -13,16 +11,14 @@ from robcal.report import text_table
 from robcal.report.table import measured_metrics
 
 
-def printed(results, width=80, *, differences=True, **options):
-    console = Console(width=width, file=io.StringIO(), color_system=None, **options)
-    console.print(text_table(results, differences=differences))
-    return console.file.getvalue()
+def printed(results, *, differences=True):
+    return text_table(results, differences=differences)
 
 
 def test_text_table_golden():
-    assert [line.rstrip() for line in printed(full()).splitlines()] == [
+    assert printed(full()).splitlines() == [
         "Method            Accuracy                         ECE  NLL  Brier  ECE shift",
-        "─" * 77,
+        "-" * 77,
         "Plain              95.00%*     0.0500 [0.0450, 0.0550]  inf      -     0.1500",
         "AR-AdaLS           95.00%~    0.0200* [0.0150, 0.0250]  inf      -    0.0600*",
         "",
@@ -68,8 +64,8 @@ def test_text_table_without_differences():
     assert "-0.0300" not in text
 
 
-def test_text_table_is_ascii_apart_from_rules():
-    assert set(printed(full())) - set("─") <= set(map(chr, range(128)))
+def test_text_table_is_ascii():
+    assert set(printed(full())) <= set(map(chr, range(128)))
 
 
 def test_text_table_does_not_interpret_names():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from robcal.base.checks import FloatArray, IntArray, check_output, refuse
 from robcal.commands.options import Json, Overwrite
-from robcal.commands.terminal import columns, show, show_json
+from robcal.commands.terminal import columns, say, show_json
 
 if TYPE_CHECKING:
     from robcal.calibration.recalibration import Recalibrator
@@ -88,18 +87,14 @@ def recalibrate(
         found = {name: getattr(recalibrator, name) for name in ("method", "comparison", "notes")}
         show_json(found, files)
         return
-    show(text_comparison(recalibrator.comparison))
-    _tell(_EXPLAINED, *recalibrator.notes, "", *advice(recalibrator.comparison))
+    typer.echo(f"\n{text_comparison(recalibrator.comparison, columns())}\n")
+    for sentence in (_EXPLAINED, *recalibrator.notes, "", *advice(recalibrator.comparison)):
+        say(sentence)
     if run is not None and scores is None:
-        _tell(_on_test(recalibrator, *_predictions(run, "test")))
+        say(_on_test(recalibrator, *_predictions(run, "test")))
     for file in files:
         if file is not None:
             typer.echo(str(file))
-
-
-def _tell(*sentences: str) -> None:
-    for sentence in sentences:
-        typer.echo(textwrap.fill(sentence, columns()))
 
 
 def _check_options(

@@ -48,7 +48,7 @@ def report(
     from robcal.report import text_table, write_report
     from robcal.report.flat import wrong_of_results
     from robcal.report.render import write_page
-    from robcal.report.text import findings_text, table_text
+    from robcal.report.text import findings_text
     from robcal.runs.collect import report_runs
 
     admit_factories(factory)
@@ -77,6 +77,6 @@ def report(
     if results.study is not None:
         typer.echo(text_tables(results, width=columns()))
     else:
-        typer.echo(f"{table_text(text_table(results), width)}\n\n{findings_text(results, width=width)}\n")
+        typer.echo(f"{text_table(results, width=width)}\n\n{findings_text(results, width=width)}\n")
     for path in files:
         typer.echo(str(path))

@@ -21,7 +21,7 @@ from robcal.commands.options import (
     Weights,
     admit_factories,
 )
-from robcal.commands.terminal import show, show_json, show_notes
+from robcal.commands.terminal import columns, show_json, show_notes
 from robcal.robustness import describe_attacks
 
 
@@ -155,7 +155,7 @@ def fidelity(
     if is_main() and json:
         show_json({"rows": rows}, [out])
     elif is_main():
-        show(text_fidelity(rows))
+        typer.echo(text_fidelity(rows, columns()))
         typer.echo(str(out))
 
 

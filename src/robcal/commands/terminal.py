@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from robcal.report.formatting import ascii_numbers
+from robcal.report.formatting import wrapped
 
 #: Sentences are not spread over more columns than this.
 MOST_COLUMNS = 120
@@ -21,16 +20,9 @@ def columns() -> int:
     return max(shutil.get_terminal_size((120, 24)).columns, 60)
 
 
-def show(text: Any) -> None:
-    """Show a table on standard output, whatever it is made of."""
-    from rich.console import Console
-
-    Console().print(text)
-
-
 def say(paragraph: str) -> None:
     """Tell a paragraph on standard output, in lines no wider than the terminal."""
-    typer.echo(textwrap.fill(ascii_numbers(paragraph), columns(), break_on_hyphens=False))
+    typer.echo(wrapped(paragraph, columns()))
 
 
 def show_notes(notes: Iterable[str]) -> None:

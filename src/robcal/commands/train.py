@@ -39,7 +39,6 @@ def demo(
     from robcal.base.progress import open_reporter
     from robcal.comparison.demo import BRIEFLY, NEXT, found, run_demo
     from robcal.report import text_table, write_report
-    from robcal.report.text import table_text
 
     check_positive_int(seeds, "--seeds", minimum=2)
     if not (quiet or json):
@@ -52,7 +51,7 @@ def demo(
     if json:
         show_json(results, [written])
         return
-    typer.echo(f"\n{table_text(text_table(results, differences=False), columns())}\n")
+    typer.echo(f"\n{text_table(results, differences=False, width=columns())}\n")
     for paragraph in found(results):
         say(paragraph)
     typer.echo(f"\n{NEXT}")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from robcal.base.types import FIDELITY_TITLES, Estimate, FidelityRow, Results
 from robcal.report import formatting
+from robcal.report.grid import text_rows
 from robcal.report.layout import Numbers, Section
 
 #: What the terminal shows: 80 columns hold no more.
@@ -36,21 +33,19 @@ def fidelity_section(results: Results) -> Section | None:
     )
 
 
-def text_fidelity(rows: Sequence[FidelityRow]) -> Table:
-    """Return the table for a terminal of 80 columns.
+def text_fidelity(rows: Sequence[FidelityRow], width: int = 80) -> str:
+    """Return the table for a terminal; with the interval of the first figure alone, 80 columns hold it.
 
     Args:
         rows: candidates, references and ceilings, in the order to show.
+        width: columns.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column("Scores", min_width=15)
-    for name in SHORT:
-        table.add_column(_SHORT_TITLES.get(name, FIDELITY_TITLES[name][0]), justify="right", no_wrap=True)
+    table = [["Scores", *(_SHORT_TITLES.get(name, FIDELITY_TITLES[name][0]) for name in SHORT)]]
     for row in rows:
-        estimates = {name: row.metrics.get(name) for name in SHORT}
-        cells = (_cell(name, found if name == "same_level" else _bare(found)) for name, found in estimates.items())
-        table.add_row(Text(_name(row)), *(Text(cell.replace("0.", ".")) for cell in cells))
-    return table
+        found = {name: row.metrics.get(name) for name in SHORT}
+        bare = {name: one and Estimate(one.value) for name, one in found.items() if name != "same_level"}
+        table.append([_name(row), *(_cell(name, one).replace("0.", ".") for name, one in (found | bare).items())])
+    return text_rows(table, width)
 
 
 def _name(row: FidelityRow) -> str:
@@ -62,11 +57,6 @@ def _cell(name: str, estimate: Estimate | None) -> str:
     if estimate is None:
         return formatting.NOTHING
     return formatting.with_interval(estimate, lambda value: formatting.number(value, digits))
-
-
-def _bare(estimate: Estimate | None) -> Estimate | None:
-    """Return the value without its interval: a terminal has room for one interval a row."""
-    return None if estimate is None else Estimate(estimate.value)
 
 
 def _sentences(rows: Sequence[FidelityRow]) -> tuple[str, ...]:

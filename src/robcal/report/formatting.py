@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -189,3 +190,22 @@ def ascii_numbers(text: str) -> str:
     for fancy, plain in _PLAIN.items():
         text = text.replace(fancy, plain)
     return text
+
+
+def wrapped(text: str, width: int, first: str = "", then: str = "") -> str:
+    """Break a sentence into lines for a terminal, in signs that every terminal has; words are not broken.
+
+    Args:
+        text: the sentence.
+        width: columns.
+        first: in front of the first line.
+        then: in front of the others.
+    """
+    return textwrap.fill(
+        ascii_numbers(text),
+        width,
+        initial_indent=first,
+        subsequent_indent=then,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robcal.report.formatting import ascii_numbers
-from robcal.report.table import escape_markdown
+from rich.cells import cell_len
+
+from robcal.report.formatting import ascii_numbers, wrapped
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,10 @@ class Grid:
 
 
 #: What marks are in plain text.
-_SIGNS = {"best": "*", "tied": "~"}
+SIGNS = {"best": "*", "tied": "~"}
 _LEGEND = "*: best of its column. ~: not distinguishable from it (what that rests on is told below the tables)."
+#: Names are broken into no fewer columns, so that all numbers stand beside them.
+_SHORTEST_NAMES = 10
 
 
 def text_grid(grid: Grid, width: int) -> str:
@@ -62,49 +66,56 @@ def text_grid(grid: Grid, width: int) -> str:
 
     Args:
         grid: the table.
-        width: columns of the terminal; a table that is wider goes on below, its labels again in front.
+        width: columns of the terminal.
     """
     rows = [
         [
             name,
-            *(f"{cell.text} {'' if grid.brief else cell.sub}".rstrip() + _SIGNS.get(cell.mark, "") for cell in cells),
+            *(f"{cell.text} {'' if grid.brief else cell.sub}".rstrip() + SIGNS.get(cell.mark, "") for cell in cells),
         ]
         for name, cells in grid.rows
     ]
-    table = [
-        [ascii_numbers(text) for text in row] for row in ([grid.corner, *(head for head, _ in grid.columns)], *rows)
-    ]
-    marked = any(cell.mark in _SIGNS for _, cells in grid.rows for cell in cells)
-    lines = [*textwrap.wrap(ascii_numbers(grid.caption), width), _laid_out(table, width)]
-    return "\n".join([*lines, *(textwrap.wrap(_LEGEND, width) if marked else [])])
+    marked = any(cell.mark in SIGNS for _, cells in grid.rows for cell in cells)
+    table = text_rows([[grid.corner, *(head for head, _ in grid.columns)], *rows], width)
+    return "\n".join([wrapped(grid.caption, width), table, *([wrapped(_LEGEND, width)] if marked else [])])
 
 
 def markdown_grid(grid: Grid) -> str:
     """Write a table as GitHub-flavoured Markdown with its intervals: the best in bold, a tilde as in plain text."""
-    wrapped = {"best": "**{}**", "tied": "{} ~"}
+    marked = {"best": "**{}**", "tied": "{} ~"}
     rows = [
         [
             escape_markdown(name),
-            *(wrapped.get(cell.mark, "{}").format(f"{cell.text} {cell.sub}".rstrip()) for cell in cells),
+            *(marked.get(cell.mark, "{}").format(f"{cell.text} {cell.sub}".rstrip()) for cell in cells),
         ]
         for name, cells in grid.rows
     ]
-    lines = [
-        f"**{escape_markdown(grid.caption)}**",
-        "",
-        "| " + " | ".join([grid.corner, *(head for head, _ in grid.columns)]) + " |",
-        "|---|" + "---:|" * len(grid.columns),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-    return "\n".join(lines)
+    heads = [grid.corner, *(head for head, _ in grid.columns)]
+    return f"**{escape_markdown(grid.caption)}**\n\n{markdown_rows([heads, *rows])}"
 
 
-def _laid_out(table: Sequence[Sequence[str]], width: int) -> str:
-    """Lay columns out beside each other as far as they fit, then the next ones below, each time behind the first."""
-    longest = max(len(row[0]) for row in table)
-    names = [textwrap.wrap(row[0], min(longest, max(width // 3, 20)), subsequent_indent="  ") or [""] for row in table]
-    first = max(len(line) for name in names for line in name)
-    widths = [max(map(len, column)) for column in zip(*(row[1:] for row in table), strict=True)]
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows of texts, the headings first, as a table of GitHub-flavoured Markdown: names left, numbers right."""
+    head, *others = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *others])
+
+
+def text_rows(rows: Sequence[Sequence[str]], width: int) -> str:
+    """Lay out rows of texts, the headings first, names on the left and numbers on the right, in plain signs.
+
+    Names are broken where they are long; columns that do not fit go on below, each time behind the names. No number is
+    cut.
+
+    Args:
+        rows: all as long as the first, except that an empty one leaves a gap.
+        width: columns of the terminal.
+    """
+    table = [[ascii_numbers(text) for text in row] for row in rows]
+    longest, *widths = (max(map(cell_len, column)) for column in zip(*filter(None, table), strict=True))
+    room = width - sum(2 + wide for wide in widths)
+    limit = max(min(longest, room if room >= _SHORTEST_NAMES else max(width // 3, 20)), 1)
+    names = [textwrap.wrap(row[0], limit, subsequent_indent="  ") if row else [] for row in table]
+    first = max((cell_len(line) for name in names for line in name), default=0)
     pieces, start = [], 0
     while start < len(widths):
         end, used = start + 1, first + 2 + widths[start]
@@ -112,10 +123,21 @@ def _laid_out(table: Sequence[Sequence[str]], width: int) -> str:
             used, end = used + 2 + widths[end], end + 1
         lines = []
         for number, (name, row) in enumerate(zip(names, table, strict=True)):
-            cells = [row[1 + place].rjust(widths[place]) for place in range(start, end)]
-            lines += [line.ljust(first) for line in name[:-1]]
-            lines.append("  ".join([name[-1].ljust(first), *cells]))
+            *above, last = name or [""]
+            cells = [_aligned(row[1 + place], widths[place]) for place in range(start, end) if row]
+            lines += [*above, "  ".join([last + " " * (first - cell_len(last)), *cells])]
             lines += ["-" * used] if number == 0 else []
         pieces.append("\n".join(line.rstrip() for line in lines))
         start = end
     return "\n\n".join(pieces)
+
+
+def _aligned(text: str, width: int) -> str:
+    """Put a text on the right; letters of some scripts take two columns."""
+    return " " * (width - cell_len(text)) + text
+
+
+def escape_markdown(text: str) -> str:
+    """Return `text` with everything that Markdown or HTML would interpret made literal."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)

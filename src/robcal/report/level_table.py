@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from robcal.base.types import GroupRow, MethodResult
+from robcal.base.types import GroupRow
 from robcal.report import formatting
 from robcal.report.directions import row_direction
+from robcal.report.grid import text_rows
 
 HEADINGS = ("n", "up to", "acc.", "conf.", "gap, conf. - acc.", "ECE")
 #: Direction of a row → what the last column says.
@@ -31,26 +28,20 @@ def level_cells(row: GroupRow) -> tuple[str, ...]:
     )
 
 
-def text_levels(rows: Iterable[GroupRow], *, heading: str = "level") -> Table:
+def text_levels(rows: Sequence[GroupRow], width: int, *, heading: str = "level") -> str:
     """Lay the table out for a terminal, lowest level first; intervals in brackets, verdicts in the last column.
 
     Args:
         rows: levels or groups.
+        width: columns.
         heading: what a row is.
     """
-    rows = list(rows)
-    table = plain_table()
-    scored = any(row.score_high is not None for row in rows)
-    table.add_column(formatting.clean_text(heading), justify="right", overflow="fold")
-    shown = [place for place, name in enumerate(HEADINGS, start=1) if scored or name != "up to"]
-    for place in shown:
-        table.add_column(HEADINGS[place - 1], justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for row in rows:
-        cells = level_cells(row)
-        numbers = (Text(formatting.ascii_numbers(cells[place])) for place in shown)
-        table.add_row(Text(cells[0]), *numbers, SAYS[row_direction(row)])
-    return table
+    heads = [formatting.clean_text(heading), *HEADINGS, ""]
+    table = [heads, *([*level_cells(row), SAYS[row_direction(row)]] for row in rows)]
+    if all(row.score_high is None for row in rows):
+        place = heads.index("up to", 1)
+        table = [line[:place] + line[place + 1 :] for line in table]
+    return text_rows(table, width)
 
 
 def levels_legend(rows: Sequence[GroupRow]) -> str:
@@ -72,15 +63,3 @@ _TOGETHER = (
     "over, under: over- or under-confident even when all {count} rows are looked at together (Bonferroni); the "
     "intervals shown are of each row alone."
 )
-
-
-def plain_table() -> Table:
-    """Make an empty table whose columns stand two spaces apart, without colours and frames."""
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-
-
-def markdown_levels(method: MethodResult) -> str:
-    """Return the same table as GitHub-flavoured Markdown."""
-    lines = ["| level | " + " | ".join(HEADINGS) + " |", "|" + "---:|" * (1 + len(HEADINGS))]
-    lines += ["| " + " | ".join(level_cells(row)) + " |" for row in method.levels]
-    return "\n".join(lines) + "\n"

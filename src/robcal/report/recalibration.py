@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from rich.table import Table
-from rich.text import Text
-
 from robcal.base.types import Estimate
 from robcal.calibration.recalibration import CandidateResult
 from robcal.report import formatting
-from robcal.report.level_table import plain_table
+from robcal.report.grid import text_rows
 
 HEADINGS = ("method", "NLL", "above best", "ECE", "worst gap")
 
@@ -28,15 +25,10 @@ def method_cells(row: CandidateResult) -> tuple[str, ...]:
     )
 
 
-def text_comparison(rows: Sequence[CandidateResult]) -> Table:
+def text_comparison(rows: Sequence[CandidateResult], width: int = 80) -> str:
     """Return the table for a terminal; the method in use is marked by an arrow."""
-    table = plain_table()
-    table.add_column("", min_width=1)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(Text(">" if row.chosen else ""), *(Text(cell) for cell in method_cells(row)))
-    return table
+    table = [("", *HEADINGS), *((">" if row.chosen else "", *method_cells(row)) for row in rows)]
+    return text_rows([(f"{mark or ' '} {name}", *cells) for mark, name, *cells in table], width)
 
 
 def advice(rows: Sequence[CandidateResult]) -> tuple[str, ...]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from robcal.base.files import replacing
 from robcal.base.types import VARIANTS, Estimate, Results, Variant
 from robcal.calibration.ranges import difference_within_range, within_range
-from robcal.report.formatting import ascii_numbers
-from robcal.report.grid import markdown_grid, text_grid
+from robcal.report.formatting import wrapped
+from robcal.report.grid import escape_markdown, markdown_grid, text_grid
 from robcal.report.lacking import footnotes, lacking, missing_of
 from robcal.report.study_figures import figure_svg
 from robcal.report.study_tables import LEGEND, all_grids, head_line, notes, study_of, target_lines, tuning_lines
-from robcal.report.table import escape_markdown
 
 #: Columns of table.txt.
 WIDTH = 120
@@ -46,11 +44,11 @@ def text_tables(results: Results, *, width: int = WIDTH) -> str:
         results: of a comparison.
         width: columns of the terminal; a table that is wider goes on below, its labels again in front.
     """
-    parts = [_wrapped(head_line(results), width), *(text_grid(grid, width) for grid in all_grids(results))]
+    parts = [wrapped(head_line(results), width), *(text_grid(grid, width) for grid in all_grids(results))]
     below = (LEGEND.format(best="*", tied="~"), *footnotes(results), *notes(results))
-    parts += [_wrapped(line, width) for line in below]
+    parts += [wrapped(line, width) for line in below]
     for lines in (target_lines(results), tuning_lines(results)):
-        parts += ["\n".join(_wrapped(line, width, " " * 6) for line in lines)] if lines else []
+        parts += ["\n".join(wrapped(line, width, then=" " * 6) for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,7 +92,3 @@ def _numbers(results: Results) -> Iterator[tuple[str, Variant, str, str, str, Es
             for one in results.methods:
                 for metric, found in one.variant(variant).minus.get(against, {}).items():
                     yield "difference", variant, one.name, against, metric, difference_within_range(metric, found)
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> str:
-    return "\n".join(textwrap.wrap(ascii_numbers(text), width, subsequent_indent=indent))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from itertools import pairwise
 
 from robcal.base.checks import refuse
 from robcal.base.metrics import METRIC_LIST, metric_of
 from robcal.base.types import Estimate, Results
 from robcal.report import formatting
+from robcal.report.formatting import wrapped
+from robcal.report.grid import SIGNS, text_rows
 from robcal.report.verdicts import Mark, marks, remarks, titles
 
 #: Metrics of the short table: 80 columns hold no more.
@@ -91,17 +89,15 @@ def table_rows(results: Results) -> tuple[TableRow, ...]:
     return tuple(rows)
 
 
-def text_table(results: Results, *, differences: bool = True) -> Table:
-    """Return the table for a terminal of 80 columns, in plain ASCII apart from the user's own names.
+def text_table(results: Results, *, differences: bool = True, width: int = 80) -> str:
+    """Return the table as plain text, in ASCII apart from the user's own names.
 
     A star marks the best value of a column, a tilde one that is not distinguishable from it; a line below says so.
 
     Args:
         results: at least one method.
         differences: with the rows of the paired differences.
-
-    Returns:
-        A rich table: print it with `rich.console.Console().print`.
+        width: columns; long names are broken, and numbers that do not fit stand below. 80 hold all.
 
     Raises:
         InputError: if the results hold no method.
@@ -109,25 +105,20 @@ def text_table(results: Results, *, differences: bool = True) -> Table:
     Example:
         >>> from robcal.base.types import MethodResult
         >>> one = MethodResult("a", "Plain", metrics={"accuracy": Estimate(0.9), "ece": Estimate(0.02, 0.01, 0.03)})
-        >>> text_table(Results("Audit", {}, (one,))).row_count
-        1
+        >>> print(text_table(Results("Audit", {}, (one,))))
+        Method  Accuracy                      ECE
+        -----------------------------------------
+        Plain     90.00%  0.0200 [0.0100, 0.0300]
     """
     rows = [row for row in table_rows(results) if differences or row.kind == "method"]
     columns = [name for name in SHORT_METRICS if name in measured_metrics(results)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, collapse_padding=True)
-    table.add_column("Method", overflow="fold")
-    for name in columns:
-        table.add_column(metric_of(name).short, justify="right", no_wrap=name != "shift_ece")
-    for position, row in enumerate(rows):
-        cells = [formatting.ascii_numbers(_short_cell(row, name)) for name in columns]
-        last_method = position + 1 < len(rows) and row.kind != rows[position + 1].kind
-        title = row.title.replace(formatting.MINUS, "-") if row.kind == "difference" else row.title
-        style = "dim" if row.kind == "difference" else None
-        table.add_row(Text(title), *(Text(cell) for cell in cells), style=style, end_section=last_method)
-    below = [*remarks(results), *_legend(rows, columns)]
-    if below:
-        table.caption, table.caption_justify = Text("\n".join(below), style="not italic not dim"), "left"
-    return table
+    lines = [["Method", *(metric_of(name).short for name in columns)]]
+    for before, row in pairwise([None, *rows]):
+        assert row is not None
+        lines += [[]] if before is not None and before.kind != row.kind else []
+        lines.append([row.title, *(_short_cell(row, name) for name in columns)])
+    below = (wrapped(line, width) for line in (*remarks(results), *_legend(rows, columns)))
+    return "\n".join([text_rows(lines, width), *below])
 
 
 def _legend(rows: Sequence[TableRow], columns: Sequence[str]) -> list[str]:
@@ -154,12 +145,6 @@ def _short_cell(row: TableRow, name: str) -> str:
     wanted = estimate if name == SHORT_INTERVAL else Estimate(estimate.value)
     if row.kind == "difference":
         return formatting.with_interval(wanted, lambda value: formatting.difference(name, value))
-    value = formatting.metric(name, estimate.value) + {"best": "*", "tied": "~", "": ""}[row.marks.get(name, "")]
+    value = formatting.metric(name, estimate.value) + SIGNS.get(row.marks.get(name, ""), "")
     ends = formatting.interval(wanted, lambda end: formatting.metric(name, end))
     return f"{value} {ends}".rstrip()
-
-
-def escape_markdown(text: str) -> str:
-    """Return `text` with everything that Markdown or HTML would interpret made literal."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)

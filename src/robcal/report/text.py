@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import textwrap
-
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from robcal.base.types import Repair, Results
 from robcal.report import formatting
 from robcal.report.directions import examples_of, overall_direction
 from robcal.report.findings import answer, headline
-from robcal.report.formatting import clean_text
+from robcal.report.formatting import clean_text, wrapped
+from robcal.report.grid import text_rows
 from robcal.report.layout import Numbers
-from robcal.report.level_table import levels_legend, plain_table, text_levels
+from robcal.report.level_table import levels_legend, text_levels
 from robcal.report.next_steps import next_steps
 from robcal.report.row_tables import repair_numbers, worst_numbers
 from robcal.report.table import text_table
 
 #: Columns of the text where nobody says how many.
 WIDTH = 100
-#: Names in the first column of a table are folded to no fewer columns.
-SHORTEST_NAMES = 10
-#: More columns than any table needs.
-_WIDE = 10_000
 _SIDES = {"over": "over-confident", "under": "under-confident", "both": "over- and under-confident"}
 
 
@@ -44,16 +33,16 @@ def text_report(results: Results, *, width: int = WIDTH) -> str:
     Raises:
         InputError: if the results hold no method.
     """
-    parts = [_wrapped(clean_text(results.title), width), table_text(text_table(results), width)]
-    notes = "\n".join(_wrapped(clean_text(note), width) for note in results.notes)
+    parts = [wrapped(clean_text(results.title), width), text_table(results, width=width)]
+    notes = "\n".join(wrapped(clean_text(note), width) for note in results.notes)
     parts += [*_row_tables(results, width), notes, findings_text(results, width=width)]
     return "\n\n".join(filter(None, parts))
 
 
 def findings_text(results: Results, *, width: int = WIDTH) -> str:
     """Write the headline, what stands below it, and the next steps as plain text."""
-    paragraphs = [_wrapped(text, width) for text in (headline(results), *answer(results))]
-    steps = [_wrapped(str(step), width, "  - ") for step in next_steps(results)]
+    paragraphs = [wrapped(text, width) for text in (headline(results), *answer(results))]
+    steps = [wrapped(str(step), width, "  - ", "    ") for step in next_steps(results)]
     return "\n\n".join([*paragraphs, *(["\n".join(["Next:", *steps])] if steps else [])])
 
 
@@ -70,30 +59,9 @@ def summary_line(results: Results) -> str:
     )
 
 
-def table_text(table: Table, width: int = WIDTH) -> str:
-    """Write a table as plain text of at most so many columns, or as many as its numbers need beside folded names."""
-    whole = Console(width=_WIDE, color_system=None).measure(table).maximum
-    names = [str(table.columns[0].header), *map(str, table.columns[0].cells)]
-    least = whole - max(max(map(cell_len, names)) - SHORTEST_NAMES, 0)
-    file = io.StringIO()
-    Console(width=max(width, least), file=file, color_system=None, highlight=False, markup=False).print(table)
-    lines = (line.rstrip() for line in file.getvalue().splitlines())
-    return "\n".join(line.replace("─", "-") if set(line) <= {"─", " "} else line for line in lines)
-
-
-def text_worst(results: Results) -> Table:
-    """Lay out the wrong examples of highest confidence."""
-    return text_numbers(worst_numbers(results))
-
-
-def text_numbers(numbers: Numbers) -> Table:
+def text_numbers(numbers: Numbers, width: int = WIDTH) -> str:
     """Lay out a table of the page for a terminal."""
-    table = plain_table()
-    for head in numbers.columns:
-        table.add_column(head.lower(), justify="right", overflow="fold")
-    for row in numbers.rows:
-        table.add_row(*(Text(formatting.ascii_numbers(cell.replace("∞", "inf"))) for cell in row))
-    return table
+    return text_rows([[head.lower() for head in numbers.columns], *numbers.rows], width)
 
 
 def _row_tables(results: Results, width: int) -> list[str]:
@@ -104,8 +72,8 @@ def _row_tables(results: Results, width: int) -> list[str]:
     tables = [(f"Levels of {results.score_name}", "level", method.levels)]
     tables += [(f"Groups by {name}", name, rows) for name, rows in method.groups.items()]
     parts = [
-        f"{_wrapped(clean_text(title), width)}:\n{table_text(text_levels(rows, heading=heading), width)}\n"
-        f"{_wrapped(levels_legend(rows), width)}"
+        f"{wrapped(clean_text(title), width)}:\n{text_levels(rows, width, heading=heading)}\n"
+        f"{wrapped(levels_legend(rows), width)}"
         for title, heading, rows in tables
         if rows
     ]
@@ -113,25 +81,14 @@ def _row_tables(results: Results, width: int) -> list[str]:
         parts.append(_repair(method.repair, width))
     if method.worst:
         heading = "The wrong examples that it is most sure of"
-        parts.append(f"{heading}:\n{table_text(text_worst(results), width)}")
+        parts.append(f"{heading}:\n{text_numbers(worst_numbers(results), width)}")
     return parts
 
 
 def _repair(repair: Repair, width: int) -> str:
     """Return what a recalibration would repair: a sentence, and the table where there is something to repair."""
-    heading = _wrapped(clean_text(f"What a recalibration would repair, judged on {repair.judged}"), width)
-    sentence = _wrapped(clean_text(repair.sentence), width)
+    heading = wrapped(clean_text(f"What a recalibration would repair, judged on {repair.judged}"), width)
+    sentence = wrapped(clean_text(repair.sentence), width)
     if repair.method == "none":
         return f"{heading}:\n{sentence}"
-    return f"{heading}:\n{table_text(text_numbers(repair_numbers(repair)), width)}\n{sentence}"
-
-
-def _wrapped(text: str, width: int, bullet: str = "") -> str:
-    return textwrap.fill(
-        formatting.ascii_numbers(text),
-        width,
-        initial_indent=bullet,
-        subsequent_indent=" " * len(bullet),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return f"{heading}:\n{text_numbers(repair_numbers(repair), width)}\n{sentence}"
