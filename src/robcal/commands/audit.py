@@ -272,7 +272,7 @@ def _of_table(given: Mapping[str, Any]) -> dict[str, Path | None]:
         )
     if twice := [column for column in named if given[_COLUMNS[column]] is not None]:
         refuse(
-            f"{_flags([twice[0], _COLUMNS[twice[0]]])} were both given",
+            f"{_flags(twice[:1])} and --{_COLUMNS[twice[0]]} were both given",
             "each array comes from the table or from a file of its own",
             "Drop one of them",
         )
