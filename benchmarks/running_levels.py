@@ -1,46 +1,87 @@
-r"""Is AR-AdaLS by running levels, alone and with mixup, better than what else costs one training? One page of answers.
+r"""Is AR-AdaLS by running levels, alone, with mixup and with AugMix, better than what else costs one training?
 
-Usage: robcal compare cifar10-running --data cifar10:PATH --cache runs/study --out docs/evidence/running
+Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-mnist:PATH --cache runs/study \
+         --out runs/running
        python benchmarks/training.py --train 1280 --val 1024 --epochs 11 --precision bf16 \
          --also mixup ar-adals+mixup --json docs/evidence/running/times.json
-       python benchmarks/running_levels.py --data cifar10:PATH --cache runs/study
+       python benchmarks/running_levels.py --results runs/running
 
-The comparison trains and measures, and writes every number; this reads the same runs, decides each clause of the target
-by its paired interval, also those that compare a network as it comes with one that has a temperature, and cuts the
-levels it judges by with a referee: the plain network of the next seed, which no method of the seed has seen.
+The first trains and measures; this reads its results and writes one page of answers and every number beside it: it
+decides each clause of the target by its paired interval, also those that compare a network as it comes with one that
+has a temperature. Rows and comparisons without a result are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kept_outcomes import from_arrays
 from robcal.base.files import replacing
-from robcal.base.jobs import available_cores
 from robcal.base.storage import load_json, save_json
-from robcal.base.types import Estimate
-from robcal.comparison.doing import dataset_of
-from robcal.comparison.outcomes import Job, outcomes_of
+from robcal.base.types import VARIANTS, Estimate
+from robcal.comparison.outcomes import Outcome
+from robcal.comparison.plan import Plan
 from robcal.comparison.plan_file import load_plan
-from robcal.comparison.study import plan_work
 from robcal.comparison.summary import Measurements
-from robcal.comparison.tasks import Work
 from robcal.report import formatting
 from turns import median_interval
 from wide.report import COLUMNS, against_scaled, differences, short, signed, table, with_temperature
+from wide.store import Results
 
 PAGE = Path("docs/evidence/running-levels.md")
 RUNNING, COMPOSED = "Running levels", ("Running levels, mixup", "Running levels, mixup, own alpha")
+AUGMENTED, INTEGRAL = "Running levels, AugMix", "Running levels, integral update"
+#: Preset → heading of its part of the page, the main comparison first.
+HEADINGS = {
+    "cifar10-running": "CIFAR-10 (JPEG), 5,000 images, no augmentation",
+    "cifar10-running-seeds": "Two controllers of running levels",
+    "fashion-running": "Fashion-MNIST, 5,000 images, no augmentation",
+    "cifar10-running-regularised": "CIFAR-10 (JPEG), 12,000 images, pad-crop and flip",
+}
+#: Preset → recipe → those that it is to be below in likelihood, ranking and calibration.
+CONTESTS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "cifar10-running": {
+        RUNNING: ("AdaLS", "Random levels", "Levels by margin", "Levels by distance"),
+        COMPOSED[0]: (
+            "AdaLS, mixup",
+            "Random levels, mixup",
+            "Label smoothing, mixup",
+            "Levels by margin, mixup",
+            "Levels by distance, mixup",
+        ),
+        AUGMENTED: ("AugMix", "AdaLS, AugMix", COMPOSED[0]),
+    },
+    "cifar10-running-seeds": {INTEGRAL: (RUNNING,)},
+    "fashion-running": {RUNNING: ("AdaLS",), COMPOSED[0]: ("AdaLS, mixup",)},
+    "cifar10-running-regularised": {RUNNING: ("AdaLS",), COMPOSED[0]: ("AdaLS, mixup",)},
+}
 #: Labels of the comparison → names of the contenders of benchmarks/training.py.
 TIMED = {
     **{RUNNING: "AR-AdaLS, running levels", "AdaLS": "AdaLS", "Mixup": "mixup"},
     **dict.fromkeys(COMPOSED, "ar-adals+mixup"),
 }
+
+
+class Arm(NamedTuple):
+    """What was measured of a comparison.
+
+    Attributes:
+        plan: the preset.
+        found: label → its runs, in the order of the preset; those without a run are left out.
+        facts: label → seed → what else is known of the run.
+        chosen: label → the points of its grid, the mean figure of each on the tuning seeds, and the one chosen.
+    """
+
+    plan: Plan
+    found: Mapping[str, Measurements]
+    facts: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    chosen: Mapping[str, Mapping[str, Any]]
 
 
 class Clause(NamedTuple):
@@ -65,36 +106,38 @@ class Clause(NamedTuple):
         return "met" if self.value.high <= self.bound else "not met" if self.value.low > self.bound else "not resolved"
 
 
-def main() -> None:
-    """Read the runs, decide, write the page and its numbers."""
+def main(arguments: list[str] | None = None) -> None:
+    """Read the results, decide, write the page and its numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", default="cifar10-running", help="a preset or a TOML file")
-    parser.add_argument("--data", required=True, help="as `robcal compare` was given it")
-    parser.add_argument("--cache", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--results", type=Path, required=True, help="folder that running_study.py wrote")
     parser.add_argument("--times", type=Path, default=PAGE.parent / "running" / "times.json", help="of training.py")
     parser.add_argument("--out", type=Path, default=PAGE)
-    options = parser.parse_args()
-    plan = load_plan(options.plan, recipe={"data": options.data})
-    work = plan_work(plan, options.cache, cache=options.cache, overwrite=True)
-    found = by_referee(work)
+    options = parser.parse_args(arguments)
+    results = Results(options.results)
+    arms = {name: arm for name in HEADINGS if (arm := arm_of(results, name)).found}
     times = ratios(load_json(options.times, "the times")) if options.times.exists() else {}
-    clauses = {label: composed_clauses(found, label, times) for label in COMPOSED}
-    clauses[RUNNING] = running_clauses(found)
+    clauses = {name: decided(name, arm, times) for name, arm in arms.items()}
     with replacing(options.out) as temporary:
-        temporary.write_text(page(work, found, clauses, times), encoding="utf-8")
-    save_json(numbers(found, clauses, times), options.out.with_suffix(".json"))
+        temporary.write_text(page(arms, clauses, times, results.about), encoding="utf-8")
+    save_json(numbers(arms, clauses, times, results.about), options.out.with_suffix(".json"))
 
 
-def by_referee(work: Work) -> dict[str, Measurements]:
-    """Compute the outcomes of all runs; test levels are those of the plain network of the next seed."""
-    seeds = work.plan.seeds
-    found: dict[str, Measurements] = {label: Measurements(label, {}) for label in work.plan.labels}
-    for entry in work.entries:
-        referee = work.plain.get(seeds[(seeds.index(entry.seed) + 1) % len(seeds)])
-        job = Job(entry, work.place, referee, work.shift, work.plan.score_limit)
-        one = found[entry.label]
-        found[entry.label] = dataclasses.replace(one, by_seed={**one.by_seed, entry.seed: outcomes_of(job)})
-    return found
+def arm_of(results: Results, name: str) -> Arm:
+    """Return what was measured of a comparison."""
+    plan, facts = load_plan(name, recipe={"data": "cifar10:"}), dict[str, dict[int, Mapping[str, Any]]]()
+    for run in sorted(results.facts, key=lambda one: int(one.rpartition("/")[2])):
+        preset, label, seed = run.split("/")
+        if preset == name:
+            facts.setdefault(label, {})[int(seed)] = results.facts[run]
+    found = {
+        label: Measurements(
+            label,
+            {seed: from_arrays(results.arrays[f"{name}/{label}/{seed}"], fact) for seed, fact in facts[label].items()},
+        )
+        for label in plan.labels
+        if label in facts
+    }
+    return Arm(plan, found, facts, results.about["plans"].get(name, {}).get("chosen", {}))
 
 
 def ratios(times: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Estimate]:
@@ -104,6 +147,20 @@ def ratios(times: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Esti
     for label, name in TIMED.items():
         each = (seconds[name] / seconds["plain"]).tolist()
         made[label] = Estimate(*median_interval(each), tuple(each))
+    return made
+
+
+def decided(name: str, arm: Arm, times: Mapping[str, Estimate]) -> dict[str, list[Clause]]:
+    """Return all clauses of a comparison, by what they are about."""
+    found = arm.found
+    made = {}
+    if {"Plain", "Mixup"} <= set(found):
+        own = times if name == next(iter(HEADINGS)) else {}
+        made = {label: composed_clauses(found, label, own) for label in COMPOSED if label in found}
+    for label, others in CONTESTS[name].items():
+        against = [other for other in others if other in found]
+        if label in found and against:
+            made[f"{label}, against other levels" if label in made else label] = contest(found, label, against)
     return made
 
 
@@ -121,11 +178,10 @@ def composed_clauses(found: Mapping[str, Measurements], label: str, times: Mappi
     ]
 
 
-def running_clauses(found: Mapping[str, Measurements]) -> list[Clause]:
-    """List what was to be shown of running levels alone, and what their being the default rests on."""
+def contest(found: Mapping[str, Measurements], label: str, others: Sequence[str]) -> list[Clause]:
+    """List whether a recipe is below others in likelihood, ranking and calibration, as they come."""
     metrics = ("nll", "aurc", "ece", "shift_ece", "shift_nll")
-    against = [found[label] for label in ("AdaLS", "Random levels", "Levels by margin") if label in found]
-    return [below(found[RUNNING], other, metric) for other in against for metric in metrics]
+    return [below(found[label], found[other], metric) for other in others for metric in metrics]
 
 
 def below(runs: Measurements, other: Measurements, metric: str, bound: float = 0.0) -> Clause:
@@ -143,61 +199,66 @@ def known(estimate: Estimate | None) -> Estimate:
 
 
 def page(
-    work: Work,
-    found: Mapping[str, Measurements],
-    clauses: Mapping[str, Sequence[Clause]],
+    arms: Mapping[str, Arm],
+    clauses: Mapping[str, Mapping[str, Sequence[Clause]]],
     times: Mapping[str, Estimate],
+    about: Mapping[str, Any],
 ) -> str:
     """Write the page."""
-    pairs = [
-        *(differences(found, other) for other in work.plan.reference),
-        *(against_scaled(found, other) for other in ("Plain", "Mixup")),
-    ]
     parts = [
-        "# Running levels, alone and with mixup\n",
-        "The target, clause by clause. Figures are paired differences to the other recipe, as they come (of the "
-        "accuracy: the other's minus this one's), with 95% intervals.\n",
-        *(told(label, some) for label, some in clauses.items()),
-        set_up(work),
-        means(found, times),
-        *pairs,
-        judged(found, work.plan.score_limit),
+        "# Running levels, alone, with mixup and with AugMix\n",
+        "Every clause is decided by its interval. Figures are paired differences to the other recipe, as they come (of "
+        "the accuracy: the other's minus this one's), with 95% intervals.\n",
+        set_up(arms, about),
     ]
+    for name, arm in arms.items():
+        parts += [f"## {HEADINGS[name]}\n", described(arm)]
+        parts += [told(label, some) for label, some in clauses[name].items()]
+        parts += [means(arm.found, times if name == next(iter(HEADINGS)) else {})]
+        parts += [differences(arm.found, other) for other in arm.plan.reference if other in arm.found]
+        parts += [against_scaled(arm.found, other) for other in ("Plain", "Mixup") if other in arm.found]
+        parts += [judged(arm.found, arm.plan.score_limit)]
     return "\n".join(parts)
 
 
-def set_up(work: Work) -> str:
+def set_up(arms: Mapping[str, Arm], about: Mapping[str, Any]) -> str:
     """Say how the figures came about."""
-    plan, data = work.plan, dataset_of(work.plan.plain(work.plan.seeds[0]))
-    train, val, test = (f"{len(data.split(name)):,}" for name in ("train", "val", "test"))
-    seeds, tuning = (formatting.joined([str(seed) for seed in some]) for some in (plan.seeds, plan.tuning_seeds))
-    return f"""Made by `robcal compare cifar10-running` and `python benchmarks/running_levels.py`, whose head says how:
-[every number](running/results.json), [all tables](running/table.md), [numbers of this page alone](running-levels.json).
-{data.name}, `{plan.recipe["model"]}`, {train} training images without augmentation (it over-fits),
-{plan.recipe["epochs"]} epochs, {val} validation and {test} test images, seeds {seeds}, {available_cores()} CPU cores.
+    plan = next(iter(arms.values())).plan
+    hardware = about["hardware"]
+    return f"""Made by `python benchmarks/running_study.py` and `python benchmarks/running_levels.py`, whose heads say
+how: [every number](running-levels.json). `{plan.recipe["model"]}`, {hardware["cpu"]}, {hardware["cores"]} CPU cores,
+one thread a run, torch {about["torch"]}. Rows of one table are of one machine.
 
 - Shift: 15 corruptions at severities 1 to 5 of {plan.shift_limit:,} test images, the mean over these cells.
 - "+ T": after one temperature, fitted on the validation images, by which AdaLS and AR-AdaLS steer too.
-- Chosen by validation ECE among three points, on seed {tuning}: {"; ".join(chosen(work))}. Nothing else was varied;
-  the constants of the controller that AdaLS and AR-AdaLS share were set by hand on this recipe before.
+- A row with something to choose takes, of three points, the one with the least validation ECE on tuning seed
+  {formatting.joined([str(seed) for seed in plan.tuning_seeds])}. The controller that AdaLS and AR-AdaLS share was set
+  by hand before, on the recipe of the first table.
 - "Own alpha" was planned. The row with the alpha of mixup was added after the test figures of the planned one were
   seen: one tuning seed hardly tells two points of the grid apart, and with equal alpha the levels are all that differs.
+- AugMix and mixup both change the inputs, so they do not compose.
+- Levels by margin and by distance take a plain network before, whose margins or adversarial distances cut the levels.
 - Differences of ECE are those of the error with most of its bias removed. No correction for the number of comparisons
   was made.
-- Time: CPU seconds of an epoch over plain's, of loops that take turns on a busy machine. Levels by margin need a plain
-  training before, and cost 2.
+- Time: CPU seconds of an epoch over plain's, of loops that take turns on a busy machine with 2 CPU cores.
 """
 
 
-def chosen(work: Work) -> list[str]:
-    """Say which point each method with a grid took."""
-    told_of = []
-    for method in work.plan.methods:
-        choice = next(entry.members[0] for entry in work.entries if entry.label == method.label)
-        if method.grid:
-            point = method.grid[choice.best()]
-            told_of.append(f"{method.label}: {', '.join(f'{name} = {value:g}' for name, value in point.items())}")
-    return told_of
+def described(arm: Arm) -> str:
+    """Say what the runs of a comparison were trained and measured on."""
+    recipe, one = arm.plan.recipe, next(fact for facts in arm.facts.values() for fact in facts.values())
+    sizes = {name: f"{count:,}" for name, count in one["data"]["sizes"].items()}
+    points = [f"{label}: {point(choice['chosen'])}" for label, choice in arm.chosen.items()]
+    chosen = f" Chosen: {'; '.join(points)}." if points else ""
+    return (
+        f"{one['data']['name']}, {sizes['train']} training images, augmentation: {recipe['augment']}, "
+        f"{recipe['epochs']} epochs; {sizes['val']} validation and {sizes['test']} test images.{chosen}\n"
+    )
+
+
+def point(settings: Mapping[str, float]) -> str:
+    """Write the point of a grid."""
+    return ", ".join(f"{name} = {value:g}" for name, value in settings.items())
 
 
 def told(label: str, clauses: Sequence[Clause]) -> str:
@@ -249,18 +310,52 @@ def judged(found: Mapping[str, Measurements], limit: int | None) -> str:
 
 
 def numbers(
-    found: Mapping[str, Measurements], clauses: Mapping[str, Sequence[Clause]], times: Mapping[str, Estimate]
-) -> dict[str, object]:
-    """Return the numbers of the page that results.json of the comparison does not hold."""
+    arms: Mapping[str, Arm],
+    clauses: Mapping[str, Mapping[str, Sequence[Clause]]],
+    times: Mapping[str, Estimate],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return every number of every run, and the clauses."""
     return {
-        "clauses": {
-            label: [{**one._asdict(), "verdict": one.verdict()} for one in some] for label, some in clauses.items()
-        },
+        "hardware": about["hardware"],
+        "torch": about["torch"],
         "times": times,
-        "gap by level of the referee": {
-            label: {seed: [pair[k].levels["gap"] for k in (0, 1)] for seed, pair in runs.by_seed.items()}
-            for label, runs in found.items()
+        "comparisons": {
+            name: {
+                "plan": asdict(arm.plan),
+                "chosen": arm.chosen,
+                "clauses": {
+                    label: [{**one._asdict(), "verdict": one.verdict()} for one in some]
+                    for label, some in clauses[name].items()
+                },
+                "runs": {label: dict(run_numbers(arm, label)) for label in arm.found},
+            }
+            for name, arm in arms.items()
         },
+    }
+
+
+def run_numbers(arm: Arm, label: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Return seed → the numbers of that run."""
+    for seed, pair in arm.found[label].by_seed.items():
+        fact = arm.facts[label][seed]
+        yield (
+            seed,
+            {
+                "seconds": fact["seconds"],
+                "epsilon": fact["epsilon"],
+                **{variant: outcome_numbers(one) for variant, one in zip(VARIANTS, pair, strict=True)},
+            },
+        )
+
+
+def outcome_numbers(one: Outcome) -> dict[str, Any]:
+    """Return the values of an outcome, rounded."""
+    return {
+        "temperature": round(one.temperature, 6),
+        **{name: round(metric.value, 6) for name, metric in one.metrics.items()},
+        "levels": {name: np.round(row, 5) for name, row in one.levels.items()},
+        "cells": {name: np.round(one.cells[name], 5) for name in ("accuracy", "ece", "nll")},
     }
 
 

@@ -42,12 +42,20 @@ class Results:
 
     def add(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> None:
         """Keep the results of a run, on disk when this returns."""
-        size = sum(array.nbytes for array in arrays.values())
-        if not self._packs or self._bytes(self._packs[-1]) + size > PACK_BYTES:
-            self._packs.append([])
-        self.arrays[name], self.facts[name] = dict(arrays), dict(facts)
-        self._packs[-1].append(name)
-        self._write(len(self._packs) - 1)
+        self.add_all({name: (arrays, facts)})
+
+    def add_all(self, runs: Mapping[str, tuple[Mapping[str, npt.NDArray[Any]], Mapping[str, Any]]]) -> None:
+        """Keep the arrays and facts of several runs, each file written once."""
+        changed = set()
+        for name, (arrays, facts) in runs.items():
+            size = sum(array.nbytes for array in arrays.values())
+            if not self._packs or self._bytes(self._packs[-1]) + size > PACK_BYTES:
+                self._packs.append([])
+            self.arrays[name], self.facts[name] = dict(arrays), dict(facts)
+            self._packs[-1].append(name)
+            changed.add(len(self._packs) - 1)
+        for number in sorted(changed):
+            self._write(number)
 
     def _bytes(self, names: list[str]) -> int:
         return sum(array.nbytes for name in names for array in self.arrays[name].values())

@@ -17,6 +17,7 @@ if not FOLDER.is_dir():
     pytest.skip("benchmarks are not in the wheel", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
 import running_levels  # noqa: E402
+import running_study  # noqa: E402
 
 NAMES = ("accuracy", "ece", "ece_corrected", "nll", "aurc", "shift_ece", "shift_ece_corrected", "shift_nll")
 
@@ -66,8 +67,19 @@ def test_clauses_say_on_which_side_the_figures_lie():
     assert f"{label}: 4 met, 6 not met, 0 not resolved." in running_levels.told(label, clauses)
 
 
-def test_the_preset_has_the_rows_that_the_page_is_about():
+def test_the_presets_have_the_rows_that_the_page_is_about():
+    for name, contests in running_levels.CONTESTS.items():
+        plan = load_plan(name, recipe={"data": "digits"})
+        wanted = {
+            "Plain",
+            "AdaLS",
+            running_levels.RUNNING,
+            *contests,
+            *(one for some in contests.values() for one in some),
+        }
+        assert wanted <= set(plan.labels)
+        assert set(plan.reference) <= set(plan.labels)
+        assert len(plan.seeds) >= 5
     plan = load_plan("cifar10-running", recipe={"data": "digits"})
-    wanted = {running_levels.RUNNING, *running_levels.COMPOSED, *plan.reference, "Plain", "AdaLS", "Mixup"}
-    assert wanted <= set(plan.labels)
-    assert len(plan.seeds) >= 5
+    assert set(running_levels.COMPOSED) <= set(plan.labels)
+    assert set(running_levels.HEADINGS) == set(running_levels.CONTESTS) == set(running_study.PRESETS)

@@ -9,7 +9,7 @@ from robcal.base.storage import save_json
 from robcal.comparison import load_plan, parse_plan, preset_names
 from robcal.comparison.doing import scoring_kind
 from robcal.comparison.outcomes import seconds
-from robcal.comparison.tasks import Choice, Entry, Place
+from robcal.comparison.tasks import Choice, Entry, Place, Work
 from robcal.training.settings import TrainSettings
 
 RAW = {
@@ -184,3 +184,15 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(InputError, match=r"empty\.toml: seeds is missing"):
         load_plan(str(file))
+
+
+def test_rows_of_equal_settings_that_choose_by_other_runs_are_trained_each(tmp_path):
+    """One takes the point that label smoothing alone chose, the other one of its own: they may differ in it."""
+    both, grid = {"method": "label-smoothing+mixup"}, {"epsilon": [0.05, 0.1]}
+    rows = [{"label": "Taken", **both, "tuned_as": "LS"}, {"label": "Own", **both, "grid": grid}]
+    work = Work(parse_plan({**RAW, "methods": [*RAW["methods"], *rows]}), Place(tmp_path), kinds=())
+    trained = {work.parts[label, 0]["all"] for label in ("Taken", "Own")}
+    assert len(trained) == 2
+    for entry in (entry for entry in work.entries if len(entry.members) == 1):
+        (number,) = work.parts[entry.label, entry.seed]["all"]
+        assert work.tasks[number].choice == entry.members[0]

@@ -244,8 +244,8 @@ class Work:
 
     def _add(self, task: Task, needs: tuple[int, ...], *, key: Any = None) -> int:
         """Return the number of the task; one that is there already is not added again."""
-        candidates = task.choice.candidates
-        run: Any = self.place.of(candidates[0]) if len(candidates) == 1 else tuple(map(self.place.of, candidates))
+        directories = tuple(map(self.place.of, task.choice.candidates))
+        run: Any = directories[0] if len(directories) == 1 else (directories, task.choice.trials)
         identity = (task.kind, run) if key is None else (task.kind, run if task.kind != "corrupt" else "", key)
         if identity not in self._number:
             self._number[identity] = len(self.tasks)

@@ -1,0 +1,97 @@
+"""benchmarks/running_study.py: the most wanted first, nothing begun too late; what is packed gives the same figures."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robcal.base.types import VARIANTS
+from robcal.comparison.outcomes import outcomes_of
+from robcal.comparison.summary import Measurements
+from robcal.comparison.tasks import Task
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+if not FOLDER.is_dir():
+    pytest.skip("benchmarks are not in the wheel", allow_module_level=True)
+sys.path.insert(0, str(FOLDER))
+import running_levels  # noqa: E402
+import running_study  # noqa: E402
+from kept_outcomes import from_arrays  # noqa: E402
+from wide.store import Results  # noqa: E402
+
+ORDER = (("cifar10-running", ("Running levels, mixup",)), ("cifar10-running", ("Plain", "Levels by distance")))
+
+
+@pytest.fixture
+def options(tmp_path):
+    """A few tiny pictures, so that a run takes a moment."""
+    rng = np.random.default_rng(0)
+    labels = {"train": np.arange(120) % 3, "test": np.arange(30) % 3}
+    images = {name: rng.integers(0, 90, (len(y), 8, 8, 3)) + 60 * y[:, None, None, None] for name, y in labels.items()}
+    arrays = {f"x_{name}": one.astype(np.uint8) for name, one in images.items()}
+    np.savez(tmp_path / "tiny.npz", **arrays, **{f"y_{name}": one for name, one in labels.items()})
+    trial = [
+        "--seeds",
+        "0",
+        "1",
+        *(word for one in ("epochs=1", "train_limit=60", "levels=3") for word in ("--set", one)),
+    ]
+    names = [str(tmp_path / name) for name in ("cache", "out")]
+    return ["--data", f"npz:{tmp_path / 'tiny.npz'}", "--cache", names[0], "--out", names[1], *trial]
+
+
+def test_the_most_wanted_rows_come_first_each_after_what_it_needs(options):
+    work = running_study.work_of("cifar10-running", running_study.parse(options))
+    pieces = running_study.laid_out({"cifar10-running": work}, ORDER, 100.0, 40.0)
+    assert all(need < number for number, piece in enumerate(pieces) for need in piece.needs)
+    lines = [piece.describe() for piece in pieces]
+    measured = [line.removeprefix("outcomes: ") for line in lines if line.startswith("outcomes")]
+    assert measured[:3] == ["Running levels, mixup seed 0", "Running levels, mixup seed 1", "Plain seed 0"]
+    assert len(measured) == 6
+    assert sum(line.startswith("train: mixup seed 100") for line in lines) == 3
+    assert not any(line.startswith("inference") for line in lines)
+    assert {piece.until for piece in pieces if piece.kind in ("train", "score train")} == {40.0}
+    assert {piece.until for piece in pieces if piece.kind == "outcomes"} == {100.0 - running_study.LAST_SECONDS}
+    assert sum(isinstance(piece.what, Task) and piece.kind == "score train" for piece in pieces) == 2
+
+
+@pytest.mark.slow
+def test_what_is_packed_gives_the_same_figures_and_a_page(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(running_study, "ORDER", (("cifar10-running", ("Running levels, mixup", "Plain")),))
+    running_study.main([*options, "--minutes", "0"])
+    assert "0 of" in capsys.readouterr().out
+    running_study.main(options)
+    assert "failed" not in capsys.readouterr().out
+    results = Results(tmp_path / "out")
+    assert sum(name.startswith("cifar10-running/") for name in results.facts) == 4
+    work = running_study.work_of("cifar10-running", running_study.parse(options))
+    for entry in (one for one in work.entries if f"cifar10-running/{one.label}/{one.seed}" in results):
+        name = f"cifar10-running/{entry.label}/{entry.seed}"
+        job = running_study.job_of(work, entry)
+        assert job.plain.settings().seed == 1 - entry.seed
+        kept, made = from_arrays(results.arrays[name], results.facts[name]), outcomes_of(job)
+        for variant, ours, theirs in zip(VARIANTS, kept, made, strict=True):
+            assert ours.temperature == theirs.temperature
+            assert set(ours.metrics) == set(theirs.metrics)
+            pair = [Measurements("", {0: (one, one), 1: (one, one)}) for one in (ours, theirs)]
+            for metric in ours.metrics:
+                assert pair[0].estimate(metric, variant) == pair[1].estimate(metric, variant)
+            for table in ("levels", "cells"):
+                mine, other = (getattr(one, table) for one in (ours, theirs))
+                assert set(mine) == set(other)
+                for key, row in mine.items():
+                    np.testing.assert_array_equal(row, other[key])
+    running_levels.main(["--results", str(tmp_path / "out"), "--out", str(tmp_path / "page.md")])
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| Running levels, mixup | 2 |" in page
+    assert "Random levels" not in page
+    assert (tmp_path / "page.json").exists()
+
+
+def test_a_piece_that_comes_too_late_is_not_begun(options):
+    work = running_study.work_of("cifar10-running", running_study.parse(options))
+    piece = running_study.laid_out({"cifar10-running": work}, ORDER, 100.0, 40.0)[0]
+    with pytest.raises(running_study.NoTimeError):
+        running_study.do(dataclasses.replace(piece, until=0.0))
