@@ -14,8 +14,8 @@ from robcal.base.files import replacing
 from robcal.base.types import MethodResult, Results, TrendTest
 from robcal.report.grid import markdown_rows
 from robcal.report.level_table import HEADINGS, level_cells
-from robcal.runs.audit import audit_run
 from robcal.runs.directory import open_run
+from robcal.runs.model_audit import audit_run
 from robcal.training.settings import TrainSettings
 
 

@@ -247,13 +247,14 @@ def start_audit(sizes: tuple[int, int, int], options: argparse.Namespace) -> dic
 def run_audit(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: what `robcal audit --probs FILE.npy …` does, with the report."""
     begin, cpu = time.perf_counter(), time.process_time()
-    from robcal.runs.audit import audit_files
+    from robcal.base.user_files import read_array
+    from robcal.runs.audit import audit
+    from robcal.runs.audit_files import read_beside
 
-    files = {name: folder / f"{name}.npy" for name in ("values", "truth", "scores")}
-    made = audit_files(
-        files["values"],
-        files["truth"],
-        scores=files["scores"],
+    made = audit(
+        read_array(folder / "values.npy", "the probabilities", mapped=True),
+        read_array(folder / "truth.npy", "the labels"),
+        **read_beside(folder / "scores.npy"),
         num_levels=options.levels,
         resamples=options.resamples,
         seed=options.seed,

@@ -24,7 +24,8 @@ from robcal.calibration.intervals import gap_interval
 from robcal.commands.cli import main
 from robcal.report import render_html
 from robcal.report.glossary import GLOSSARY, glossary_markdown, terms_in
-from robcal.runs.audit import Audit, audit_files
+from robcal.runs.audit import Audit
+from robcal.runs.audit_files import read_beside
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOLDEN = Path(__file__).with_name("audit.txt")
@@ -258,17 +259,14 @@ def test_robcals_own_scores_are_called_robustness_from_arrays_and_from_files(tmp
     probs, labels, score = sample(300)
     scores = scores_of(score)
     save_scores(scores, tmp_path / "s.parquet")
-    np.save(tmp_path / "p.npy", probs)
-    np.save(tmp_path / "y.npy", labels)
-    files = tmp_path / "p.npy", tmp_path / "y.npy"
     mine = robcal.audit(probs, labels, scores=scores, **FAST)
-    for audit in (mine, audit_files(*files, scores=tmp_path / "s.parquet", **FAST)):
+    for audit in (mine, robcal.audit(probs, labels, **read_beside(tmp_path / "s.parquet"), **FAST)):
         assert "robustness levels" in str(audit)
         assert "the least robust" in told(audit)
-    other = audit_files(*files, scores=tmp_path / "s.parquet", column="margin", **FAST)
+    other = robcal.audit(probs, labels, **read_beside(tmp_path / "s.parquet", "margin"), **FAST)
     assert "robust" not in str(other)
     assert other.results.score_name == "margin"
-    named = audit_files(*files, scores=tmp_path / "s.parquet", score_name="distance to the boundary", **FAST)
+    named = robcal.audit(probs, labels, **read_beside(tmp_path / "s.parquet", None, "distance to the boundary"), **FAST)
     assert "robust" not in str(named)
     assert "distance to the boundary" in str(named)
 
@@ -279,9 +277,7 @@ def test_a_parquet_column_gives_its_name(tmp_path):
 
     probs, labels, score = sample(300)
     pq.write_table(pa.table({"entropy": score}), tmp_path / "s.parquet")
-    np.save(tmp_path / "p.npy", probs)
-    np.save(tmp_path / "y.npy", labels)
-    audit = audit_files(tmp_path / "p.npy", tmp_path / "y.npy", scores=tmp_path / "s.parquet", **FAST)
+    audit = robcal.audit(probs, labels, **read_beside(tmp_path / "s.parquet"), **FAST)
     assert "Levels of entropy:" in str(audit)
 
 

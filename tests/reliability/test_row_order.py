@@ -252,8 +252,6 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "running.logit_margin": lambda r: PerRow(robcal.logit_margin(torch.tensor(r.logits)).numpy()),
     "audit.audit": audited,
     "audit.audit_confidence": audited_confidence,
-    "audit.audit_confidence_files": lambda r: None,  # reads files and calls audit_confidence
-    "audit.audit_files": lambda r: None,  # reads files and calls audit
     "scoring.score": lambda r: PerRow(
         *(getattr(scored(r), name) for name in Scores.columns() if name != "status"), scored(r).status == "verified"
     ),
@@ -263,7 +261,6 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
 NO_ROWS = {
     "storage.save_scores": "a file of the rows in their order",
     "audit.Examples": "what Audit.worst lists, which audit.audit holds",
-    "audit.read_beside": "reads files",
     "binning.BinSums": "sums over rows",
     "binning.check_binning": "options only",
     "binning.width_edges": "options only",

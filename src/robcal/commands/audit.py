@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robcal.base.checks import check_output, refuse
-from robcal.base.metrics import Metric
 from robcal.base.types import Estimate, LmEvalMetric, Outputs, SplitName
 from robcal.base.user_files import MODELS, READABLE
 from robcal.commands.options import (
@@ -139,6 +138,9 @@ def audit(
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
     given = dict(locals())  # every option by its name
+    from robcal.base.user_files import title_of
+    from robcal.report.text import text_differences
+
     admit_factories(factory)
     given |= _of_table(given)
     way = _way_of(given)
@@ -158,7 +160,8 @@ def audit(
         return
     typer.echo(f"{result.to_text(min(columns(), MOST_COLUMNS))}\n")
     if differences:
-        typer.echo(f"{_text_of(differences, given['probs'], given['against'])}\n")
+        first, second = (title_of(given[name]) for name in ("probs", "against"))
+        typer.echo(f"{text_differences(differences, first, second)}\n")
     for path in written:
         if path is not None:
             typer.echo(str(path))
@@ -290,27 +293,36 @@ def _of_table(given: Mapping[str, Any]) -> dict[str, Path | None]:
 
 def _audited(way: str, given: Mapping[str, Any]) -> Audit:
     """Audit what was given."""
-    from robcal.base.progress import open_reporter
-    from robcal.runs.audit import audit_confidence_files, audit_files, audit_run
+    from robcal.base.user_files import read_array
+    from robcal.runs.audit import audit, audit_confidence
+    from robcal.runs.audit_files import audit_answers, read_beside
 
     options = {name: given[name] for name in ("bins", "resamples", "seed")} | {"num_levels": given["levels"]}
-    beside = {name: given[name] for name in _BESIDE}
+    if way == "run":
+        return _audited_run(given, **options)
+    options |= read_beside(*(given[name] for name in _BESIDE))
     if way == "model":
-        return _audited_model(given, **beside, **options)
-    if way == "probs":
-        return audit_files(given["probs"], given["labels"], **beside, validation=_validation(given), **options)
-    if way == "confidence":
-        return audit_confidence_files(given["confidence"], given["correct"], **beside, **options)
+        return _audited_model(given, **options)
     if way == "lm_eval":
-        from robcal.runs.answers_audit import audit_answers
+        return audit_answers(given["lm_eval"], metric=given["lm_eval_metric"] or "acc", **options)
+    if way == "confidence":
+        right = read_array(given["correct"], "the outcomes")
+        return audit_confidence(read_array(given["confidence"], "the confidences"), right, **options)
+    validation, labels = _validation(given), read_array(given["labels"], "the labels")
+    return audit(read_array(given["probs"], "the probabilities", mapped=True), labels, validation=validation, **options)
 
-        return audit_answers(given["lm_eval"], metric=given["lm_eval_metric"] or "acc", **beside, **options)
+
+def _audited_run(given: Mapping[str, Any], **options: Any) -> Audit:
+    """Audit a run; this and a model need torch."""
+    from robcal.base.progress import open_reporter
+    from robcal.runs.model_audit import audit_run
+
     with open_reporter(quiet=given["quiet"]) as reporter:
         return audit_run(given["run"], reporter=reporter, **options)
 
 
 def _audited_model(given: Mapping[str, Any], **options: Any) -> Audit:
-    """Audit any model on data; only this needs torch."""
+    """Audit any model on data."""
     from robcal.base.progress import open_reporter
     from robcal.runs.any_model import open_any
     from robcal.runs.model_audit import audit_model
@@ -326,8 +338,10 @@ def _audited_model(given: Mapping[str, Any], **options: Any) -> Audit:
         )  # fmt: skip
 
 
-def _validation(given: Mapping[str, Any]) -> tuple[Path, ...] | None:
-    """Return the files of the validation data: all that an audit with or without scores needs, or none."""
+def _validation(given: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Read the validation data: all that an audit with or without scores needs, or none."""
+    from robcal.base.user_files import read_array, read_scores
+
     scored = given["scores"] is not None
     if given["val_scores"] is not None and not scored:
         refuse("--val-scores came without --scores", "validation scores go with scores", "Pass --scores, or drop them")
@@ -338,7 +352,11 @@ def _validation(given: Mapping[str, Any]) -> tuple[Path, ...] | None:
             "validation data need probabilities and labels, and scores where --scores are given",
             "Pass all of them, or none",
         )
-    return None if None in files else tuple(files)
+    if None in files:
+        return None
+    probs, labels, *scores = files
+    arrays = read_array(probs, "the validation probabilities"), read_array(labels, "the validation labels")
+    return (*arrays, *(read_scores(file, given["column"]) for file in scores))
 
 
 def _differences(given: Mapping[str, Any]) -> Mapping[str, Estimate]:
@@ -354,27 +372,6 @@ def _differences(given: Mapping[str, Any]) -> Mapping[str, Estimate]:
     )
     truth = read_array(given["labels"], "the labels")
     return compare_models(first, second, truth, **{name: given[name] for name in ("bins", "resamples", "seed")})
-
-
-def _text_of(found: Mapping[str, Estimate], probs: Path, other: Path) -> str:
-    """Write paired differences, a line each."""
-    from robcal.base.metrics import metric_of
-    from robcal.base.user_files import title_of
-
-    lines = [f"{title_of(probs)} minus {title_of(other)}, on the same examples, with 95% intervals:"]
-    for name, estimate in found.items():
-        ends = "" if estimate.low is None else f" [{estimate.low:+.4f}, {estimate.high:+.4f}]"
-        title, verdict = metric_of(name).title, _verdict(estimate, metric_of(name))
-        lines.append(f"  {title:22} {estimate.value:+.4f}{ends}  {verdict}".rstrip())
-    return "\n".join(lines)
-
-
-def _verdict(estimate: Estimate, metric: Metric) -> str:
-    if estimate.low is None or estimate.high is None or not metric.ranked:
-        return ""
-    if estimate.low <= 0 <= estimate.high:
-        return "cannot be told apart"
-    return "better" if (estimate.value < 0) == metric.lower else "worse"
 
 
 def _check_run(run: Path) -> None:

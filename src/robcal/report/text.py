@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from robcal.base.types import Repair, Results
+from collections.abc import Mapping
+
+from robcal.base.metrics import metric_of
+from robcal.base.types import Estimate, Repair, Results
 from robcal.report import formatting
 from robcal.report.directions import examples_of, overall_direction
 from robcal.report.findings import answer, headline
-from robcal.report.formatting import clean_text, wrapped
+from robcal.report.formatting import clean_text, has_interval, wrapped
 from robcal.report.grid import text_rows
 from robcal.report.layout import Numbers
 from robcal.report.level_table import levels_legend, text_levels
 from robcal.report.next_steps import next_steps
 from robcal.report.row_tables import repair_numbers, worst_numbers
-from robcal.report.table import text_table
+from robcal.report.table import metric_title, text_table
+from robcal.report.verdicts import better, side
 
 #: Columns of the text where nobody says how many.
 WIDTH = 100
@@ -57,6 +61,24 @@ def summary_line(results: Results) -> str:
     return ", ".join(
         filter(None, [clean_text(results.title), f"{examples_of(method):,} examples", error, side, *tables])
     )
+
+
+def text_differences(found: Mapping[str, Estimate], first: str, second: str, width: int = WIDTH) -> str:
+    """Write the paired differences of two models, a line a metric.
+
+    Args:
+        found: metric → difference, the first minus the second.
+        first: name of a model.
+        second: name of the other.
+        width: columns.
+    """
+    rows = [("metric", "difference, 95% interval", "")]
+    for name, estimate in found.items():
+        verdict = side(estimate)
+        told = "cannot be told apart" if verdict == "unclear" else "better" if better(name, verdict) else "worse"
+        number = formatting.with_interval(estimate, formatting.signed)
+        rows.append((metric_title(name), number, told if metric_of(name).ranked and has_interval(estimate) else ""))
+    return f"{first} minus {second}, on the same examples, with 95% intervals:\n{text_rows(rows, width)}"
 
 
 def text_numbers(numbers: Numbers, width: int = WIDTH) -> str:

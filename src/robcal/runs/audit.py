@@ -22,8 +22,7 @@ from robcal.base.checks import (
 )
 from robcal.base.encoding import plain
 from robcal.base.levels import assign_levels
-from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import is_scores_file, provenance
+from robcal.base.storage import provenance
 from robcal.base.types import (
     FLOOR_NOTE,
     ROBUSTNESS,
@@ -35,7 +34,6 @@ from robcal.base.types import (
     TrendTest,
     WrongExample,
 )
-from robcal.base.user_files import named_column, read_array, read_scores, title_of
 from robcal.calibration.binning import AnyFloatArray, TopLabel, summarise, top_from
 from robcal.calibration.conditional import (
     group_table,
@@ -53,7 +51,6 @@ from robcal.report.notebook import notebook_html
 from robcal.report.render import write_page
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
-from robcal.runs.hard_labels import hard_label_remarks
 from robcal.runs.repair import Validation, repair_of, why_no_repair
 
 
@@ -393,119 +390,6 @@ def _audited(
         title, dataset, (method,), notes=notes, provenance=provenance(seed=seed), score_name=score_name,
     )  # fmt: skip
     return Audit(results, examples)
-
-
-def audit_files(
-    probs: Path,
-    labels: Path,
-    *,
-    scores: Path | None = None,
-    column: str | None = None,
-    score_name: str | None = None,
-    groups: Path | None = None,
-    validation: tuple[Path, ...] | None = None,
-    **options: Any,
-) -> Audit:
-    """Audit plain files (see `audit`).
-
-    Args:
-        probs: (N, Z), in a file that `robcal.base.user_files.read_array` reads: .npy, .npz, .csv, .parquet.
-        labels: (N,), in such a file.
-        scores: one number an example, in such a file.
-        column: of a table of scores; default "distance".
-        score_name: as of `audit`; default "adversarial robustness" for a file of `robcal score`, else the column's
-            name, or "score".
-        groups: (N,) integers or strings, in such a file.
-        validation: files of validation probabilities and labels (and scores, where `scores` are given).
-        options: of `audit`.
-
-    Raises:
-        InputError: on an unreadable file or bad contents.
-    """
-    return audit(
-        read_array(probs, "the probabilities", mapped=True),
-        read_array(labels, "the labels"),
-        **read_beside(scores, column, score_name, groups),
-        validation=None if validation is None else _read_validation(validation, column),
-        **options,
-    )
-
-
-def audit_confidence_files(
-    confidence: Path,
-    correct: Path,
-    *,
-    scores: Path | None = None,
-    column: str | None = None,
-    score_name: str | None = None,
-    groups: Path | None = None,
-    **options: Any,
-) -> Audit:
-    """Audit files of confidences and outcomes (see `audit_confidence` and `audit_files`).
-
-    Raises:
-        InputError: on an unreadable file or bad contents.
-    """
-    return audit_confidence(
-        read_array(confidence, "the confidences"),
-        read_array(correct, "the outcomes"),
-        **read_beside(scores, column, score_name, groups),
-        **options,
-    )
-
-
-def read_beside(scores: Path | None, column: str | None, score_name: str | None, groups: Path | None) -> dict[str, Any]:
-    """Return the arguments of an audit that stand beside its predictions."""
-    return {
-        "scores": None if scores is None else read_scores(scores, column),
-        "groups": None if groups is None else {title_of(groups): read_array(groups, "the groups")},
-        "score_name": score_name or (None if scores is None else _score_name(scores, column)),
-    }
-
-
-def _read_validation(files: tuple[Path, ...], column: str | None) -> tuple[Any, ...]:
-    probs, labels, *scores = files
-    arrays = (read_array(probs, "the validation probabilities"), read_array(labels, "the validation labels"))
-    return (*arrays, *(read_scores(file, column) for file in scores))
-
-
-def _score_name(path: Path, column: str | None) -> str | None:
-    """Return what a file's scores are called: adversarial robustness if robcal measured it, else the column's name."""
-    file, name = named_column(path, column)
-    return ROBUSTNESS if name == "distance" and is_scores_file(file) else name
-
-
-def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -> Audit:
-    """Audit a finished run's test split, by the robustness of its own model, which is scored if it was not yet.
-
-    Args:
-        directory: run directory.
-        reporter: shows progress.
-        options: of `audit`.
-
-    Raises:
-        InputError: if it is no run directory, or the run is not finished.
-    """
-    from robcal.runs.directory import open_run
-    from robcal.runs.gallery import gallery
-    from robcal.runs.measure import measure_run
-
-    run = measure_run(open_run(directory), shift=False, reporter=reporter)
-    title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"
-    made = audit(run.probs, run.labels, scores=run.distance, score_name=ROBUSTNESS, title=title, **options)
-    assert made.examples is not None
-    assert made.examples.level is not None
-    method = dataclasses.replace(
-        made.results.methods[0],
-        name=run.name,
-        title=run.title,
-        history=tuple(run.history),
-        gallery=gallery(run, made.examples.level),
-        remarks=hard_label_remarks({run.seed: run.history}),
-    )
-    trusted = open_run(directory).fidelity()
-    results = dataclasses.replace(made.results, dataset=run.dataset, methods=(method,), fidelity=trusted)
-    return Audit(results, made.examples)
 
 
 def _check_validation(given: Any, classes: int, scored: bool) -> Validation:

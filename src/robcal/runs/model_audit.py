@@ -1,7 +1,11 @@
-"""Audit of any model on a split of a data set: it predicts, and levels are cut by its margin or by scores at hand."""
+"""Audit of a run, or of any model on a split of a data set: what needs torch.
+
+A run's levels are cut by its robustness, those of another model by its margin or by scores at hand.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,15 @@ from torch import nn
 from robcal.base.checks import check_probs, refuse
 from robcal.base.distributed import choose_device
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.types import Float32Array, Outputs
+from robcal.base.types import ROBUSTNESS, Float32Array, Outputs
 from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset, Split
 from robcal.robustness.probe import are_probabilities, differing_rows
-from robcal.runs.audit import Audit, audit, read_beside
+from robcal.runs.audit import Audit, audit
+from robcal.runs.directory import open_run
+from robcal.runs.gallery import gallery
+from robcal.runs.hard_labels import hard_label_remarks
+from robcal.runs.measure import measure_run
 from robcal.runs.scores import moved
 from robcal.training.predict import predict_logits, softmax
 
@@ -27,16 +35,41 @@ MARGIN = "logit margin"
 _ASKED, _TWICE, _ALONE = 16, 1e-4, 0.1
 
 
+def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -> Audit:
+    """Audit a finished run's test split, by the robustness of its own model, which is scored if it was not yet.
+
+    Args:
+        directory: run directory.
+        reporter: shows progress.
+        options: of `audit`.
+
+    Raises:
+        InputError: if it is no run directory, or the run is not finished.
+    """
+    run = measure_run(open_run(directory), shift=False, reporter=reporter)
+    title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"
+    made = audit(run.probs, run.labels, scores=run.distance, score_name=ROBUSTNESS, title=title, **options)
+    assert made.examples is not None
+    assert made.examples.level is not None
+    method = dataclasses.replace(
+        made.results.methods[0],
+        name=run.name,
+        title=run.title,
+        history=tuple(run.history),
+        gallery=gallery(run, made.examples.level),
+        remarks=hard_label_remarks({run.seed: run.history}),
+    )
+    trusted = open_run(directory).fidelity()
+    results = dataclasses.replace(made.results, dataset=run.dataset, methods=(method,), fidelity=trusted)
+    return Audit(results, made.examples)
+
+
 def audit_model(
     network: nn.Module,
     dataset: Dataset,
     split: str = "test",
     *,
     outputs: Outputs = "logits",
-    scores: Path | None = None,
-    column: str | None = None,
-    score_name: str | None = None,
-    groups: Path | None = None,
     device: str | None = None,
     reporter: Reporter = SILENT,
     **options: Any,
@@ -48,23 +81,18 @@ def audit_model(
         dataset: the data.
         split: "train", "val" or "test".
         outputs: what the model returns: "logits", or "probs" (rows sum to 1).
-        scores: a file of scores, as of `robcal.runs.audit.audit_files`; default: the model's own margin, the largest
-            logit minus the second largest, of probabilities the difference of their logarithms.
-        column: of a table of scores.
-        score_name: what tables call the scores.
-        groups: a file of a grouping.
         device: where the model runs; None takes a GPU where there is one.
         reporter: shows progress.
-        options: of `robcal.audit`.
+        options: of `robcal.audit`; without scores, levels are cut by the model's own margin, the largest logit minus
+            the second largest, of probabilities the difference of their logarithms.
 
     Raises:
-        InputError: if the outputs are not what `outputs` says or change when it is asked again, or on bad files.
+        InputError: if the outputs are not what `outputs` says or change when it is asked again, or on bad options.
     """
     part, place = dataset.split(split), choose_device(device)
     with moved(network, place):
         values = predict_logits(network, part, device=place, reporter=reporter)
         _refuse_other_answers(network, part, values, place)
-    beside = read_beside(scores, column, score_name, groups)
     if outputs == "probs":
         probs = np.asarray(check_probs(values, name="the model's outputs"), dtype=np.float64)
         logits = np.log(np.maximum(probs, np.finfo(np.float32).tiny)).astype(np.float32)
@@ -76,9 +104,9 @@ def audit_model(
                 "Pass --outputs probs",
             )
         probs, logits = softmax(values), values
-    if scores is None:
-        beside |= {"scores": margins(logits), "score_name": MARGIN}
-    return audit(probs, part.labels, **beside, title=f"Calibration on {dataset.name}, {split} split", **options)
+    if options.get("scores") is None:
+        options |= {"scores": margins(logits), "score_name": MARGIN}
+    return audit(probs, part.labels, title=f"Calibration on {dataset.name}, {split} split", **options)
 
 
 def _refuse_other_answers(network: nn.Module, split: Split, values: Float32Array, device: str) -> None:
