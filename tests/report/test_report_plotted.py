@@ -16,25 +16,23 @@ def results(*methods):
     return Results("t", {}, methods)
 
 
-def test_reliability_points_by_hand():
+def test_the_bins_drawn_by_hand():
     bins = (
         ReliabilityBin(0.0, 0.5, 0, NAN, Estimate(NAN)),
         ReliabilityBin(0.5, 0.75, 1, 0.6, Estimate(1.0, 0.2, 1.0)),
         ReliabilityBin(0.75, 1.0, 3, 0.9, Estimate(0.8)),
     )
-    low, high = plotted.reliability_points(MethodResult("a", "A", reliability=bins))
-    assert (low.share, high.share) == (0.25, 0.75)
-    assert (low.low, low.high, low.confidence) == (0.2, 1.0, 0.6)
-    assert low.gap == pytest.approx(-0.4)
-    assert high.gap == pytest.approx(0.1)
-    assert math.isnan(high.low)
+    assert plotted.filled_bins(MethodResult("a", "A", reliability=bins)) == bins[1:]
+    assert plotted.shares(bins) == (0, 0.25, 0.75)
+    assert [one.gap for one in bins[1:]] == pytest.approx([-0.4, 0.1])
 
 
 def test_reliability_shares_and_gaps_give_the_ece():
-    one = method("a", "A", ece=0.05)
-    points = plotted.reliability_points(one)
-    assert sum(point.share for point in points) == pytest.approx(1)
-    assert sum(point.share * abs(point.gap) for point in points) == pytest.approx(0.05)
+    bins = plotted.filled_bins(method("a", "A", ece=0.05))
+    assert sum(plotted.shares(bins)) == pytest.approx(1)
+    assert sum(share * abs(one.gap) for one, share in zip(bins, plotted.shares(bins), strict=True)) == pytest.approx(
+        0.05
+    )
 
 
 def test_level_series_keep_order_and_mark_what_is_missing():
@@ -92,31 +90,14 @@ def test_curves_are_taken_from_the_history():
     assert one.y == pytest.approx((0.1, 0.05, 0.1 / 3))
 
 
-def test_box_by_hand():
-    box = plotted.box_of([0, 1, 2, 3, 4, 100])
-    assert (box.q1, box.median, box.q3) == (1.25, 2.5, 3.75)
-    assert (box.low, box.high, box.outliers, box.n) == (0, 4, (100,), 6)
-    assert box.mean == pytest.approx(110 / 6)
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
-def test_box_agrees_with_matplotlib(values):
-    from matplotlib.cbook import boxplot_stats
-
-    box, (peer,) = plotted.box_of(values), boxplot_stats(values)
-    mine = (box.q1, box.median, box.q3, box.low, box.high, box.mean)
-    theirs = [peer[key] for key in ("q1", "med", "q3", "whislo", "whishi", "mean")]
-    np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(box.outliers, sorted(peer["fliers"]))
-
-
 def test_shift_boxes_go_by_severity_then_method_and_skip_what_is_not_finite():
     cells = (ShiftCell("fog", 2, 0.4, 0, 0, 0), ShiftCell("fog", 1, 0.1, 0, 0, 0), ShiftCell("ice", 1, 0.3, 0, 0, 0))
     other = (ShiftCell("fog", 1, NAN, 0, 0, 0), ShiftCell("ice", 1, 0.2, 0, 0, 0))
     both = results(MethodResult("a", "A", shift=cells), MethodResult("b", "B", shift=other))
     boxes = plotted.shift_boxes(both.methods, "ece")
-    assert [(box.severity, box.method, box.n) for box in boxes] == [(1, 0, 2), (1, 1, 1), (2, 0, 1)]
-    assert [box.median for box in boxes] == pytest.approx([0.2, 0.2, 0.4])
+    assert [(box.severity, box.method, box.values) for box in boxes] == [
+        (1, 0, (0.1, 0.3)), (1, 1, (0.2,)), (2, 0, (0.4,)),
+    ]  # fmt: skip
     assert plotted.shift_by_corruption(both.methods[0], "ece") == {"fog": {2: 0.4, 1: 0.1}, "ice": {1: 0.3}}
 
 

@@ -16,7 +16,7 @@ from robcal.report.svg import LEVEL_STEPS, ROLES, colour, draw_svg, level_role
 
 
 def reliability(key="r", title="A"):
-    return figures.draw_reliability(plotted.reliability_points(method("a", "A")), key=key, title=title)
+    return figures.draw_reliability(plotted.filled_bins(method("a", "A")), key=key, title=title)
 
 
 def luminance(colour_):
@@ -100,14 +100,14 @@ def test_a_failing_drawing_leaves_the_settings_as_they_were():
 
 def test_points_are_drawn_at_the_mean_confidence():
     """Every marker of the diagram lies at (mean confidence, accuracy): read back from the SVG's coordinates."""
-    points = plotted.reliability_points(method("a", "A", ece=0.1))
+    points = plotted.filled_bins(method("a", "A", ece=0.1))
     root = ET.fromstring(reliability_of(points))
     uses = [(float(u.get("x")), float(u.get("y"))) for u in root.iter("use") if "--ink" in (u.get("style") or "")]
     assert len(uses) == len(points)
     # axes: left 40, right 12, bottom 96, top 26 of a 360 x 336 figure; accuracy runs over [-0.02, 1.02]
     for (x, y), point in zip(uses, points, strict=True):
         assert x == pytest.approx(40 + 308 * point.confidence, abs=0.01)
-        assert y == pytest.approx(336 - 96 - 214 * (point.accuracy + 0.02) / 1.04, abs=0.01)
+        assert y == pytest.approx(336 - 96 - 214 * (point.accuracy.value + 0.02) / 1.04, abs=0.01)
 
 
 def reliability_of(points):

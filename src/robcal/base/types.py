@@ -178,6 +178,11 @@ class ReliabilityBin:
     accuracy: Estimate
     joint: Estimate | None = None
 
+    @property
+    def gap(self) -> float:
+        """Mean confidence - accuracy."""
+        return self.confidence - self.accuracy.value
+
 
 @dataclass(frozen=True)
 class GroupRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,14 +55,11 @@ def value_axis(
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low < 1e-9:
         low, high = (low - 0.01, low) if percent and low >= 1 else (low, low + (0.01 if low < 1 else abs(low) * 0.1))
-    step = nice_step(low, high, 5)
-    bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    if percent:
-        top = min(top, 1.0)
-    places = np.arange(round(bottom / step), math.floor(top / step + 1e-9) + 1) * step
-    decimals = step_decimals(100 * step if percent else step)
-    names = [formatting.percent(p, decimals) if percent else formatting.number(p, decimals) for p in places]
-    axes.set_yticks(list(places), names)
+    places, names = nice_ticks(low, high, 5, formatting.percent if percent else formatting.number)
+    bottom, top = places[0], places[-1]
+    if percent and top > 1 + 1e-9:
+        places, names, top = places[:-1], names[:-1], 1.0
+    axes.set_yticks(places, names)
     axes.set_ylim(bottom - 0.02 * (top - bottom), top + 0.02 * (top - bottom))
     if bottom < 0 or zero_line:
         axes.axhline(0, color=colour("muted"), linewidth=1)
@@ -94,6 +91,20 @@ def thinned_evenly(count: int, limit: int) -> tuple[int, ...]:
         ((0, 2, 4, 6, 8), 9)
     """
     return tuple(range(0, count, max(-(-count // max(limit, 1)), 1)))
+
+
+def nice_ticks(
+    low: float, high: float, count: int, write: Callable[[float | None, int], str]
+) -> tuple[list[float], list[str]]:
+    """Return places that hold a range in about `count` steps of 1, 2, 2.5 or 5 times a power of ten, and their names.
+
+    >>> nice_ticks(0, 0.24, 5, formatting.percent)[1]
+    ['0%', '5%', '10%', '15%', '20%', '25%']
+    """
+    step = nice_step(low, high, count)
+    places = np.arange(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1) * step
+    decimals = step_decimals(100 * step if write is formatting.percent else step)
+    return places.tolist(), [write(place, decimals) for place in places]
 
 
 def nice_step(low: float, high: float, count: int) -> float:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from robcal.base.types import Estimate, GroupRow, MethodResult
+from robcal.base.types import Estimate, GroupRow, MethodResult, ReliabilityBin
 from robcal.report import formatting
 from robcal.report.directions import (
     SIDES,
     Side,
+    bin_direction,
     examples_of,
     extreme_row,
     half_width,
     overall_direction,
-    point_direction,
     row_direction,
     row_gap,
     typical_half_width,
 )
 from robcal.report.formatting import clean_text, joined
-from robcal.report.plotted import ReliabilityPoint, reliability_points
+from robcal.report.plotted import filled_bins, shares
 from robcal.report.wording import Wording, level_name
 
 #: So many rows are named one by one.
@@ -161,15 +161,15 @@ def row_sentences(table: Rows) -> list[str]:
 
 def bin_sentences(method: MethodResult, name: str) -> list[str]:
     """Say where on the scale of the confidence the classifier is over- and where it is under-confident."""
-    found = reliability_points(method)
-    clear = {side: [point for point in found if point_direction(point) == side] for side in SIDES}
+    found = dict(zip(bins := filled_bins(method), shares(bins), strict=True))
+    clear = {side: {one: share for one, share in found.items() if bin_direction(one) == side} for side in SIDES}
     if any(clear.values()):
         return [
-            _bin_sentence(max(some, key=lambda point: point.share * abs(point.gap)), name, side)
+            _bin_sentence(max(some, key=lambda one: some[one] * abs(one.gap)), found, name, side)
             for side, some in clear.items()
             if some
         ]
-    if any(point_direction(point) == "unclear" for point in found):
+    if any(bin_direction(one) == "unclear" for one in found):
         return [
             f"{name} shows no range of confidence that is over- or under-confident beyond chance; the {len(found)} "
             "ranges were looked at together."
@@ -204,11 +204,11 @@ def _worst(table: Rows, side: Side, row: GroupRow) -> str:
     )
 
 
-def _bin_sentence(point: ReliabilityPoint, name: str, side: Side) -> str:
+def _bin_sentence(one: ReliabilityBin, found: Mapping[ReliabilityBin, float], name: str, side: Side) -> str:
     return (
-        f"{name} is most clearly {side}-confident where it states {formatting.percent(point.lower, 0)} to "
-        f"{formatting.percent(point.upper, 0)} ({formatting.percent(point.share)} of the examples): there it is right "
-        f"{formatting.percent(point.accuracy)} of the time instead of {formatting.percent(point.confidence)}."
+        f"{name} is most clearly {side}-confident where it states {formatting.percent(one.lower, 0)} to "
+        f"{formatting.percent(one.upper, 0)} ({formatting.percent(found[one])} of the examples): there it is right "
+        f"{formatting.percent(one.accuracy.value)} of the time instead of {formatting.percent(one.confidence)}."
     )
 
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
-from robcal.base.types import Estimate, GroupRow, MethodResult
+from robcal.base.types import Estimate, GroupRow, MethodResult, ReliabilityBin
 from robcal.report.formatting import has_interval
-from robcal.report.plotted import ReliabilityPoint
 
 Side = Literal["over", "under"]
 Direction = Literal["over", "under", "unclear", "unknown"]
@@ -44,10 +43,12 @@ def row_direction(row: GroupRow) -> Direction:
     return direction_of(row_gap(row))
 
 
-def point_direction(point: ReliabilityPoint) -> Direction:
+def bin_direction(one: ReliabilityBin) -> Direction:
     """Tell whether a bin of the confidence is over- or under-confident, looked at together with the others."""
-    gap = Estimate(point.gap, point.confidence - point.joint_high, point.confidence - point.joint_low)
-    return direction_of(gap)
+    joint = one.joint or one.accuracy
+    if joint.low is None or joint.high is None:
+        return "unknown"
+    return direction_of(Estimate(one.gap, one.confidence - joint.high, one.confidence - joint.low))
 
 
 def extreme_row(rows: Sequence[GroupRow], side: Side) -> GroupRow | None:

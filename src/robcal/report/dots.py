@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from robcal.base.types import Estimate
 from robcal.report import formatting
-from robcal.report.axes import nice_step, shortened, step_decimals
+from robcal.report.axes import nice_ticks, shortened
 from robcal.report.palette import theme_colours
 from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, method_role, placeholder
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _ROW, _TOP, _BOTTOM, _LEFT = 17.0, 40.0, 30.0, 158.0
@@ -105,18 +104,15 @@ def svg_file(figures: Sequence[tuple[str, float]], *, columns: int = 2) -> str:
     )
 
 
-def _value_ticks(axes: object, series: Sequence[Dots], *, percent: bool) -> None:
+def _value_ticks(axes: Axes, series: Sequence[Dots], *, percent: bool) -> None:
     present = [one for dots in series for one in dots.estimates if one is not None and math.isfinite(one.value)]
     ends = [end for one in present for end in (one.low, one.high, one.value) if end is not None and math.isfinite(end)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     low = min(low, 0.0) if low < 0.5 * high else low
     high = high if high - low > 1e-9 else low + 0.01
-    step = nice_step(low, high, 4)
-    places = np.arange(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1) * step
-    decimals = step_decimals(100 * step if percent else step)
-    write = formatting.percent if percent else formatting.number
-    axes.set_xticks(list(places), [write(place, decimals) for place in places])  # type: ignore[attr-defined]
-    axes.set_xlim(places[0], places[-1])  # type: ignore[attr-defined]
+    places, names = nice_ticks(low, high, 4, formatting.percent if percent else formatting.number)
+    axes.set_xticks(places, names)
+    axes.set_xlim(places[0], places[-1])
 
 
 def _words(estimate: Estimate | None, percent: bool) -> str:

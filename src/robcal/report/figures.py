@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robcal.base.checks import FloatArray
+from robcal.base.types import ReliabilityBin
 from robcal.report import formatting
 from robcal.report.axes import (
     bar_ticks,
     epoch_axis,
     named_ticks,
-    nice_step,
+    nice_ticks,
     shortened,
-    step_decimals,
     tick_names,
     unit_axis,
     value_axis,
 )
-from robcal.report.plotted import Box, LevelCourse, ReliabilityPoint, Series, dodge, thinned
+from robcal.report.plotted import Box, LevelCourse, Series, dodge, shares, thinned
 from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, level_role, method_role, placeholder
 
 if TYPE_CHECKING:
@@ -32,13 +34,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _LEFT, _TOP = 40.0, 26.0
 
 
-def draw_reliability(points: Sequence[ReliabilityPoint], *, key: str, title: str) -> str:
+def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) -> str:
     """Draw accuracy against mean confidence with intervals, over a histogram of the confidence.
 
     The gap is the line from the diagonal to the point at the bin's mean confidence, not at the bin's middle.
 
     Args:
-        points: the non-empty bins, at least one.
+        bins: the non-empty ones, at least one.
         key: prefix of the ids, unique on the page.
         title: the method's title.
     """
@@ -46,8 +48,8 @@ def draw_reliability(points: Sequence[ReliabilityPoint], *, key: str, title: str
     def draw(figure: Figure) -> None:
         axes = add_axes(figure, left=_LEFT, bottom=96, top=_TOP, right=12)
         axes.plot([0, 1], [0, 1], color=colour("muted"), linewidth=1, dashes=(3, 3))
-        for point in points:
-            _draw_bin(axes, point)
+        for one in bins:
+            _draw_bin(axes, one)
         for side, name in (("under", "under-confident"), ("over", "over-confident")):
             x, y, align = (0.03, 0.93, "left") if side == "under" else (0.98, 0.04, "right")
             axes.text(x, y, name, color=colour(side), fontsize=FONT_SIZE, ha=align)
@@ -55,11 +57,11 @@ def draw_reliability(points: Sequence[ReliabilityPoint], *, key: str, title: str
         axes.set(xlim=(0, 1.0), ylim=(-0.02, 1.02), xticks=[])
         axes.spines["bottom"].set_visible(False)
         label(figure, 4, 318, "Accuracy")
-        _draw_histogram(figure, points)
+        _draw_histogram(figure, bins)
 
-    gaps = sum(point.share * abs(point.gap) for point in points)
+    gaps = sum(share * abs(one.gap) for one, share in zip(bins, shares(bins), strict=True))
     description = (
-        f"{len(points)} non-empty bins; the gap between confidence and accuracy, weighted by the bins' shares, is "
+        f"{len(bins)} non-empty bins; the gap between confidence and accuracy, weighted by the bins' shares, is "
         f"{formatting.number(gaps)}."
     )
     return draw_svg(draw, key=key, height=336, title=f"Reliability diagram of {title}", description=description)
@@ -169,10 +171,9 @@ def draw_groups(
         ends = [v for one in (*series, *scale) for values in (one.y, one.low, one.high) for v in values]
         ends = [end for end in ends if math.isfinite(end)]
         low, high = min([*ends, 0.0]), max([*ends, 0.0])
-        step = nice_step(low, high, 5)
-        places = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
+        places, signed = nice_ticks(low, high, 5, formatting.signed)
         axes.set_xlim(places[0], places[-1])
-        axes.set_xticks(places, [formatting.signed(place, step_decimals(step)) for place in places])
+        axes.set_xticks(places, signed)
         label(figure, WIDTH - 14, 7, "Confidence − accuracy", align="right")
 
     description = _describe(series, "gap", percent=False)
@@ -206,19 +207,35 @@ def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scal
 
     first, last = course.values[0], course.values[-1]
     description = (
-        f"After epoch {course.epochs[0]} from {formatting.number(_least(first), 3)} to "
-        f"{formatting.number(_most(first), 3)} over {num_levels} levels; after epoch {course.epochs[-1]} from "
-        f"{formatting.number(_least(last), 3)} to {formatting.number(_most(last), 3)}; level 0, the least robust, ends "
-        f"at {formatting.number(float(last[0]), 3)}."
+        f"After epoch {course.epochs[0]} from {_ends(first)} over {num_levels} levels; after epoch {course.epochs[-1]} "
+        f"from {_ends(last)}; level 0, the least robust, ends at {formatting.number(float(last[0]), 3)}."
     )
     return draw_svg(draw, key=key, height=254, title=title, description=description)
 
 
 def draw_curves(
-    series: Sequence[Series], *, key: str, title: str, y_label: str, percent: bool = False, scale: Sequence[Series] = ()
+    series: Sequence[Series],
+    *,
+    key: str,
+    title: str,
+    y_label: str,
+    x_label: str = "epoch",
+    percent: bool = False,
+    from_zero: bool = False,
+    scale: Sequence[Series] = (),
 ) -> str:
-    """Return a quantity over the epochs, one line a method; the vertical axis holds `scale` too."""
-    epochs = sorted({int(x) for one in series for x in one.x})
+    """Return a quantity over the epochs, or over shares, one line a method; the vertical axis holds `scale` too.
+
+    Args:
+        series: one a method.
+        key: prefix of the ids.
+        title: what it shows.
+        y_label: name of the quantity.
+        x_label: "epoch", or the name of what the positions are shares of.
+        percent: whether the values are shares.
+        from_zero: whether the axis of shares begins at 0, as that of other values does.
+        scale: further values that the vertical axis must hold (other figures', so that they compare).
+    """
 
     def draw(figure: Figure) -> None:
         axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP, right=12)
@@ -229,10 +246,14 @@ def draw_curves(
                 np.array(one.x)[some], np.array(one.y)[some], linestyle="none", markersize=5, clip_on=False,
                 marker=MARKERS[one.method % len(MARKERS)], color=colour(method_role(one.method)),
             )  # fmt: skip
-        value_axis(axes, (*series, *scale), percent=percent, from_zero=not percent)
-        epoch_axis(axes, epochs)
+        value_axis(axes, (*series, *scale), percent=percent, from_zero=from_zero or not percent)
+        if x_label == "epoch":
+            epoch_axis(axes, sorted({int(x) for one in series for x in one.x}))
+        else:
+            unit_axis(axes, "x")
+            axes.set_xlim(0, 1)
         label(figure, 4, 236, y_label)
-        label(figure, WIDTH - 12, 7, "epoch", align="right")
+        label(figure, WIDTH - 12, 7, x_label, align="right")
 
     return draw_svg(draw, key=key, height=254, title=title, description=_describe(series, y_label, percent=percent))
 
@@ -260,12 +281,12 @@ def draw_boxes(
             x = severities.index(box.severity) + dodge(len(methods), methods.index(box.method), 0.76)
             _draw_box(axes, box, x, 0.6 / len(methods))
         named_ticks(axes, names, ())
-        ends = [Series(0, (), (box.low, box.high, box.mean, *box.outliers), (), ()) for box in (*boxes, *scale)]
-        value_axis(axes, ends, percent=percent, from_zero=not percent)
+        every = [Series(0, (), box.values, (), ()) for box in (*boxes, *scale)]
+        value_axis(axes, every, percent=percent, from_zero=not percent)
         label(figure, 4, 236, y_label)
         label(figure, WIDTH - 8, 7, "severity of the corruption", align="right")
 
-    means = [box.mean for box in boxes]
+    means = [mean(box.values) for box in boxes]
     write = formatting.percent if percent else formatting.number
     description = (
         f"Means over the corruptions lie between {write(min(means))} and {write(max(means))}, "
@@ -274,24 +295,24 @@ def draw_boxes(
     return draw_svg(draw, key=key, height=254, title=title, description=description, names=names)
 
 
-def _draw_bin(axes: Axes, point: ReliabilityPoint) -> None:
-    role = "over" if point.gap > 0 else "under"
-    if math.isfinite(point.low) and math.isfinite(point.high):
-        axes.fill_between([point.lower, point.upper], point.low, point.high, color=colour(role), alpha=0.16, lw=0)
-    x = point.confidence
-    axes.plot([x, x], [x, point.accuracy], color=colour(role), linewidth=2, solid_capstyle="butt")
-    axes.plot([x], [point.accuracy], marker="o", markersize=5.5, color=colour("ink"), clip_on=False,
+def _draw_bin(axes: Axes, one: ReliabilityBin) -> None:
+    role = "over" if one.gap > 0 else "under"
+    accuracy, x = one.accuracy, one.confidence
+    if accuracy.low is not None and accuracy.high is not None:
+        axes.fill_between([one.lower, one.upper], accuracy.low, accuracy.high, color=colour(role), alpha=0.16, lw=0)
+    axes.plot([x, x], [x, accuracy.value], color=colour(role), linewidth=2, solid_capstyle="butt")
+    axes.plot([x], [accuracy.value], marker="o", markersize=5.5, color=colour("ink"), clip_on=False,
               markeredgecolor=colour("surface"), markeredgewidth=0.8)  # fmt: skip
 
 
-def _draw_histogram(figure: Figure, points: Sequence[ReliabilityPoint]) -> None:
+def _draw_histogram(figure: Figure, bins: Sequence[ReliabilityBin]) -> None:
     """Draw the share of the examples in each bin, below the diagram, on the same horizontal axis."""
     axes = add_axes(figure, left=_LEFT, bottom=36, top=336 - 80, right=12)
-    for point in points:
-        inset = 0.06 * (point.upper - point.lower)
-        width = point.upper - point.lower - 2 * inset
-        axes.bar([point.lower + inset], [point.share], width, align="edge", color=colour("muted"), alpha=0.75)
-    top = max(point.share for point in points)
+    for one, share in zip(bins, shares(bins), strict=True):
+        inset = 0.06 * (one.upper - one.lower)
+        width = one.upper - one.lower - 2 * inset
+        axes.bar([one.lower + inset], [share], width, align="edge", color=colour("muted"), alpha=0.75)
+    top = max(shares(bins))
     axes.set(xlim=(0, 1.0), ylim=(0, top * 1.05))
     axes.set_yticks([0, top], ["0", formatting.percent(top, 0)])
     unit_axis(axes, "x")
@@ -326,13 +347,16 @@ def _draw_line(axes: Axes, one: Series, role: str) -> None:
 
 
 def _draw_box(axes: Axes, box: Box, x: float, width: float) -> None:
-    tint = colour(method_role(box.method))
-    for start, end in ((box.low, box.q1), (box.q3, box.high)):
+    """Draw a box plot after Tukey: quartiles, whiskers within 1.5 interquartile ranges, outliers, and the mean."""
+    from matplotlib.cbook import boxplot_stats
+
+    tint, (stats,) = colour(method_role(box.method)), boxplot_stats(box.values)
+    for start, end in ((stats["whislo"], stats["q1"]), (stats["q3"], stats["whishi"])):
         axes.plot([x, x], [start, end], color=tint, linewidth=1.2)
-    axes.bar([x], [box.q3 - box.q1], width, bottom=box.q1, color=tint, alpha=0.28, linewidth=0)
-    axes.plot([x - width / 2, x + width / 2], [box.median] * 2, color=tint, linewidth=2.2, solid_capstyle="butt")
-    axes.plot([x], [box.mean], marker="o", markersize=4.5, color=colour("surface"), markeredgecolor=tint)
-    axes.plot([x] * len(box.outliers), box.outliers, linestyle="none", marker=".", markersize=4, color=tint)
+    axes.bar([x], [stats["q3"] - stats["q1"]], width, bottom=stats["q1"], color=tint, alpha=0.28, linewidth=0)
+    axes.plot([x - width / 2, x + width / 2], [stats["med"]] * 2, color=tint, linewidth=2.2, solid_capstyle="butt")
+    axes.plot([x], [stats["mean"]], marker="o", markersize=4.5, color=colour("surface"), markeredgecolor=tint)
+    axes.plot([x] * len(stats["fliers"]), stats["fliers"], linestyle="none", marker=".", markersize=4, color=tint)
 
 
 def _draw_level_bar(figure: Figure, num_levels: int) -> None:
@@ -357,10 +381,8 @@ def _describe(series: Sequence[Series], name: str, *, percent: bool) -> str:
     return f"{name} of {len(series)} {plural}, between {write(min(found))} and {write(max(found))}."
 
 
-def _least(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+def _ends(values: FloatArray) -> str:
+    """Write the least and the largest finite value."""
     finite = values[np.isfinite(values)]
-    return float(finite.min()) if finite.size else float("nan")
-
-
-def _most(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    return -_least(-values)
+    ends = (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
+    return " to ".join(formatting.number(end, 3) for end in ends)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from robcal.base.checks import FloatArray
-from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, Results
+from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, ReliabilityBin, Results
 from robcal.calibration.ranges import within_range
 from robcal.report.formatting import clean_text
 
@@ -24,37 +24,6 @@ NAN = float("nan")
 MOST_TOGETHER = 4
 #: What the parts of a box plot are.
 BOXES = "Box: middle half of the corruptions; bar: median; ring: mean; dots: outliers."
-
-
-@dataclass(frozen=True)
-class ReliabilityPoint:
-    """One non-empty bin of a reliability diagram.
-
-    Attributes:
-        lower: lower edge of the bin.
-        upper: upper edge.
-        count: number of examples, summed over seeds.
-        share: count over the sum of all counts.
-        confidence: mean confidence of the bin: where the point is drawn, and what its gap is measured against.
-        accuracy: share classified right.
-        low: lower end of the accuracy's interval (NaN where unknown).
-        high: upper end.
-        gap: confidence - accuracy.
-        joint_low: lower end of the accuracy's interval that holds for all bins at once (NaN where unknown).
-        joint_high: its upper end.
-    """
-
-    lower: float
-    upper: float
-    count: int
-    share: float
-    confidence: float
-    accuracy: float
-    low: float
-    high: float
-    gap: float
-    joint_low: float = NAN
-    joint_high: float = NAN
 
 
 @dataclass(frozen=True)
@@ -91,60 +60,36 @@ class LevelCourse:
 
 @dataclass(frozen=True)
 class Box:
-    """A box plot of one method at one severity, over the corruptions.
+    """What a box plot shows: the values of one method at one severity, a corruption each.
 
     Attributes:
         method: position of the method in `Results.methods`.
         severity: of the corruptions, 1 … 5.
-        n: number of corruptions.
-        mean: their mean.
-        q1: lower quartile (linear interpolation).
-        median: of the values.
-        q3: upper quartile.
-        low: end of the lower whisker: the smallest value within 1.5 interquartile ranges of the box.
-        high: end of the upper whisker.
-        outliers: values beyond the whiskers, increasing.
+        values: at least one finite number.
     """
 
     method: int
     severity: int
-    n: int
-    mean: float
-    q1: float
-    median: float
-    q3: float
-    low: float
-    high: float
-    outliers: tuple[float, ...]
+    values: tuple[float, ...]
 
 
-def reliability_points(method: MethodResult) -> tuple[ReliabilityPoint, ...]:
-    """Return the non-empty bins of the reliability diagram, each with the gap at the bin's mean confidence.
-
-    Example:
-        >>> from robcal.base.types import ReliabilityBin
-        >>> bins = (ReliabilityBin(0.5, 1.0, 4, 0.9, Estimate(0.75)), ReliabilityBin(0, 0.5, 0, NAN, Estimate(NAN)))
-        >>> [(p.share, round(p.gap, 2)) for p in reliability_points(MethodResult("a", "A", reliability=bins))]
-        [(1.0, 0.15)]
-    """
-    total = sum(bin_.count for bin_ in method.reliability)
+def filled_bins(method: MethodResult) -> tuple[ReliabilityBin, ...]:
+    """Return the non-empty bins of the reliability diagram."""
     return tuple(
-        ReliabilityPoint(
-            lower=bin_.lower,
-            upper=bin_.upper,
-            count=bin_.count,
-            share=bin_.count / total,
-            confidence=bin_.confidence,
-            accuracy=bin_.accuracy.value,
-            low=_end(bin_.accuracy.low),
-            high=_end(bin_.accuracy.high),
-            gap=bin_.confidence - bin_.accuracy.value,
-            joint_low=_end((bin_.joint or bin_.accuracy).low),
-            joint_high=_end((bin_.joint or bin_.accuracy).high),
-        )
-        for bin_ in method.reliability
-        if bin_.count > 0 and math.isfinite(bin_.confidence) and math.isfinite(bin_.accuracy.value)
+        one
+        for one in method.reliability
+        if one.count > 0 and math.isfinite(one.confidence) and math.isfinite(one.accuracy.value)
     )
+
+
+def shares(bins: Sequence[ReliabilityBin]) -> tuple[float, ...]:
+    """Return the share of the examples in each bin.
+
+    >>> shares([ReliabilityBin(0.5, 1.0, 3, 0.9, Estimate(0.75)), ReliabilityBin(0, 0.5, 1, 0.4, Estimate(0.5))])
+    (0.75, 0.25)
+    """
+    total = sum(one.count for one in bins)
+    return tuple(one.count / total for one in bins)
 
 
 def level_series(results: Results, quantity: GroupQuantity) -> tuple[Series, ...]:
@@ -240,47 +185,15 @@ def thinned(count: int, limit: int) -> tuple[int, ...]:
     return tuple(int(position) for position in np.linspace(0, count - 1, limit).round())
 
 
-def box_of(values: Sequence[float], *, method: int = 0, severity: int = 0) -> Box:
-    """Return the statistics of a box plot after Tukey: quartiles, whiskers within 1.5 interquartile ranges, outliers.
-
-    Args:
-        values: at least one finite number.
-        method: position of the method.
-        severity: of the corruptions.
-
-    Example:
-        >>> box = box_of([1, 2, 3, 4, 100])
-        >>> box.q1, box.median, box.q3, box.low, box.high, box.outliers
-        (2.0, 3.0, 4.0, 1.0, 4.0, (100.0,))
-    """
-    array = np.sort(np.asarray(values, dtype=np.float64))
-    q1, median, q3 = (float(q) for q in np.quantile(array, [0.25, 0.5, 0.75]))
-    reach = 1.5 * (q3 - q1)
-    inside = array[(array >= q1 - reach) & (array <= q3 + reach)]
-    outside = array[(array < q1 - reach) | (array > q3 + reach)]
-    return Box(
-        method=method,
-        severity=severity,
-        n=len(array),
-        mean=float(array.mean()),
-        q1=q1,
-        median=median,
-        q3=q3,
-        low=min(float(inside[0]), q1),
-        high=max(float(inside[-1]), q3),
-        outliers=tuple(float(value) for value in outside),
-    )
-
-
 def shift_boxes(methods: Sequence[MethodResult], quantity: ShiftQuantity) -> tuple[Box, ...]:
     """Return box plots over the corruptions, by severity and then by method; cells must be finite."""
     boxes = []
     for severity in sorted({cell.severity for method in methods for cell in method.shift}):
         for position, method in enumerate(methods):
             values = [getattr(cell, quantity) for cell in method.shift if cell.severity == severity]
-            finite = [value for value in values if math.isfinite(value)]
+            finite = tuple(value for value in values if math.isfinite(value))
             if finite:
-                boxes.append(box_of(finite, method=position, severity=severity))
+                boxes.append(Box(position, severity, finite))
     return tuple(boxes)
 
 

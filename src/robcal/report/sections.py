@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from robcal.base.types import Estimate, Results
+from robcal.base.types import Results
 from robcal.report import figures, formatting, plotted
 from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence
@@ -59,21 +59,21 @@ def reliability_section(results: Results) -> Section | None:
     names = titles(results)
     panels = []
     for position, method in enumerate(results.methods):
-        points = plotted.reliability_points(method)
-        if points:
+        bins = plotted.filled_bins(method)
+        if bins:
             name = names[method.name]
             rows = tuple(
                 (
-                    span(formatting.number(p.lower, 3), formatting.number(p.upper, 3)),
-                    f"{p.count:,}",
-                    formatting.percent(p.confidence, 2),
-                    formatting.signed(p.gap, 4),
-                    formatting.with_interval(Estimate(p.accuracy, p.low, p.high), formatting.percent),
+                    span(formatting.number(one.lower, 3), formatting.number(one.upper, 3)),
+                    f"{one.count:,}",
+                    formatting.percent(one.confidence, 2),
+                    formatting.signed(one.gap, 4),
+                    formatting.with_interval(one.accuracy, formatting.percent),
                 )
-                for p in points
+                for one in bins
             )
             columns = ("Bin", "Examples", "Mean confidence", "Gap", "Accuracy")
-            svg = figures.draw_reliability(points, key=f"reliability-{position}", title=name)
+            svg = figures.draw_reliability(bins, key=f"reliability-{position}", title=name)
             panels.append(Panel(name, "", svg, (), Numbers(f"Reliability bins of {name}", columns, rows)))
     lead = (
         "When the model says 80%, is it right 80% of the time? Points on the diagonal say yes; points below it are "

@@ -12,7 +12,6 @@ from robcal.report import figures
 from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
 from robcal.report.layout import Panel
 from robcal.report.plotted import Box, Series, shift_boxes
-from robcal.report.risk_coverage import draw_risk_coverage
 from robcal.report.sections import parts_of
 from robcal.report.study_tables import study_of
 
@@ -45,9 +44,16 @@ def shift_panels(results: Results) -> list[Panel]:
 
 
 def risk_panels(results: Results) -> list[Panel]:
-    """Return risk-coverage curves, mean over seeds, raw and scaled; none in results without them."""
+    """Return risk-coverage curves (Geifman & El-Yaniv 2017), mean over seeds, raw and scaled, where there are some."""
     curves = {variant: _curves(results, variant) for variant in VARIANTS}
-    return _raw_and_scaled(results, curves, draw_risk_coverage, key="risk", title="Risk and coverage")
+    draw = functools.partial(
+        figures.draw_curves,
+        y_label="Error rate of the examples kept",
+        x_label="share kept, the most confident first",
+        percent=True,
+        from_zero=True,
+    )
+    return _raw_and_scaled(results, curves, draw, key="risk", title="Risk and coverage")
 
 
 def _panels(results: Results, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
