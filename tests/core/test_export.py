@@ -12,6 +12,7 @@ import torch
 from hint_cases import robcal as command
 from model_files import CODE, save_data
 from network_hint_cases import code_of
+from scipy.special import softmax
 from torch import nn
 
 import robcal
@@ -28,7 +29,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
 #: Maps of recalibrators, as their files have them.
 POINTS = [*np.linspace(0, 2, 33), *np.linspace(2, 9, 32)]
-SCORED = {"kind": "score-temperature", "points": POINTS, "coefficients": [1.2, 0.9, 0.4, 0.8, 0.1, -0.3, 0.2, 0.0]}
+SCORED = {"kind": "score-temperature", "points": POINTS, "coefficients": [1.2, 0.9, 0.4, 0.8, 0.1, -0.3, 0.2, 0.0],
+          "tail": 0.4}  # fmt: skip
 MAPS = {"temperature": [{"kind": "temperature", "temperature": 2.5}], "score-temperature": [SCORED]}
 
 
@@ -144,9 +146,9 @@ def test_networks_that_depend_on_values_cannot_be_graphs(monkeypatch: pytest.Mon
 
 def test_the_graph_of_a_score_temperature_is_its_function() -> None:
     """At ties, beyond both ends and for a class that is masked off, in float64."""
-    fitted = ScoreTemperature(ScoreScale(np.array([0.5, 1.0, 1.0, 1.0, 4.0])), np.array(SCORED["coefficients"]))
+    fitted = ScoreTemperature(ScoreScale(np.array([0.5, 1.0, 1.0, 1.0, 4.0])), np.array(SCORED["coefficients"]), 0.4)
     margin = np.array([0.0, 0.5, 0.7, 1.0, 1.5, 3.9, 4.0, 50.0, np.inf])
-    logits = np.stack([margin, np.zeros(len(margin))], 1)
-    logits[-1] = [0.0, -np.inf]
+    logits = np.stack([margin, np.zeros(len(margin)), np.full(len(margin), -0.3)], 1)
+    logits[-1] = [0.0, -np.inf, -np.inf]
     found = module._as_module(fitted)(torch.from_numpy(logits), torch.from_numpy(margin[:, None]))
-    np.testing.assert_allclose(found.numpy(), fitted(logits, margin), rtol=1e-12)
+    np.testing.assert_allclose(found.softmax(1).numpy(), softmax(fitted(logits, margin), axis=1), rtol=1e-12)

@@ -19,7 +19,7 @@ from robcal.base.extras import import_extra
 from robcal.base.files import reason_of, replacing
 from robcal.base.types import ExportFormat
 from robcal.calibration.recalibration import Recalibrator, load_recalibrator
-from robcal.calibration.recalibration.maps import Map, Temperature
+from robcal.calibration.recalibration.maps import MASKED, Map, Temperature
 from robcal.calibration.recalibration.recalibrator import digest_of_data
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 from robcal.models.onnx_file import load_onnx
@@ -199,7 +199,7 @@ class _Divide(nn.Module):
 
 
 class _DivideByScore(nn.Module):
-    """Divide by T(margin): log T is a spline of u, and u a broken line of the margin.
+    """Divide by T(margin), below the second largest by τ too: log T is a spline of u, u a broken line of the margin.
 
     Both are sums over their pieces, each a polynomial of how much of the piece lies below the argument: clamp(v - a, 0,
     length). So the graph holds sums and products only.
@@ -215,6 +215,7 @@ class _DivideByScore(nn.Module):
 
     def __init__(self, fitted: ScoreTemperature) -> None:
         super().__init__()
+        self.tail = fitted.tail
         points = np.unique(fitted.scale.points)
         places = fitted.scale(points)
         spline = fitted.spline()
@@ -238,7 +239,9 @@ class _DivideByScore(nn.Module):
         t = torch.minimum((u - self.knots).clamp_min(0), self.widths)
         first, second, third = self.cubic
         log_temperature = self.ends[1] + (((first * t + second) * t + third) * t).sum(1, keepdim=True)
-        scaled: Tensor = logits / log_temperature.exp()
+        shifted = (logits - logits.amax(1, keepdim=True)).clamp_min(MASKED)
+        apart = shifted - shifted.topk(2, dim=1).values[:, 1:]
+        scaled: Tensor = (apart.clamp_min(0) + apart.clamp_max(0) / self.tail) / log_temperature.exp()
         return scaled
 
 

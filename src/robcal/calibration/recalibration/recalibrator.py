@@ -68,7 +68,8 @@ MOST_LOGITS, MOST_PRODUCTS, SAMPLE = 10_000_000, 50_000_000, 1 << 22
 #: What to do with probabilities: zeros would be logits of -inf.
 LOGARITHMS = "Pass their logarithms, `np.log(np.maximum(logits, 1e-30))`"
 
-_FORMAT, _VERSION = "robcal recalibrator", 1
+#: Version 1 had no `tail` in a score temperature.
+_FORMAT, _VERSIONS = "robcal recalibrator", (1, 2)
 
 
 class Recalibrator:
@@ -214,7 +215,7 @@ class Recalibrator:
             )
         file = check_output(Path(path), overwrite=overwrite)
         contents = {
-            "format": _FORMAT, "version": _VERSION, "method": self.method, "score": self.score, "seed": self.seed,
+            "format": _FORMAT, "version": _VERSIONS[-1], "method": self.method, "score": self.score, "seed": self.seed,
             "monotone": self.monotone, "classes": self._classes, "data": self.data, "notes": self.notes,
             "comparison": plain(self.comparison),
             "maps": [stored(one) for one in self._maps],
@@ -319,10 +320,10 @@ def load_recalibrator(path: str | Path) -> Recalibrator:
     Raises:
         InputError: if it is no such file, or damaged.
     """
-    file, rule = Path(path), f"a file of Recalibrator.save, version {_VERSION}, is expected"
+    file, rule = Path(path), f"a file of Recalibrator.save, version {_VERSIONS[-1]} or older, is expected"
     with reading(file, "the recalibrator", rule=rule, fix="Fit it again and save it"):
         found = unsealed(json.loads(file.read_text(encoding="utf-8")), file)
-        if found["format"] != _FORMAT or found["version"] != _VERSION:
+        if found["format"] != _FORMAT or found["version"] not in _VERSIONS:
             raise ValueError(f"format {found['format']!r}, version {found['version']!r}")
         loaded = Recalibrator(found["method"], score=found["score"], monotone=found["monotone"], seed=found["seed"])
         loaded.notes = tuple(str(note) for note in found["notes"])

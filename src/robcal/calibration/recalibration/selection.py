@@ -23,6 +23,7 @@ from robcal.calibration.recalibration.maps import Map, Temperature, apply
 from robcal.calibration.recalibration.score_temperature import (
     Monotone,
     ScoreTemperature,
+    divided,
     fit_score_temperature,
     refit_score_temperature,
 )
@@ -304,12 +305,13 @@ def _second_stage(
             continue
         plain = Temperature(float(np.exp(temperatures[-1])))
         if method == "temperature":
-            fitted.append(Candidate(method, (plain,), _divided(held, temperatures[rows.folds])))
+            fitted.append(Candidate(method, (plain,), _divided(held, temperatures[rows.folds], np.zeros(1))))
             continue
         fit = fit_score_temperature(
             held, rows.labels, rows.scores, rows.folds, log_plain=temperatures, monotone=monotone
         )
-        fitted.append(Candidate(method, (*stage, fit.map or plain), _divided(held, fit.log_temperature), fit.penalty))
+        outputs = _divided(held, fit.log_temperature, fit.log_tail)
+        fitted.append(Candidate(method, (*stage, fit.map or plain), outputs, fit.penalty))
     return fitted
 
 
@@ -324,8 +326,8 @@ def _temperatures(held: FloatArray, rows: Rows) -> FloatArray:
     return np.log([*(optimal_temperature(held[kept], rows.labels[kept], near=whole) for kept in parts), whole])
 
 
-def _divided(logits: FloatArray, log_temperature: FloatArray) -> FloatArray:
-    return apply((), logits / np.exp(log_temperature)[:, None], log_temperature)
+def _divided(logits: FloatArray, log_temperature: FloatArray, log_tail: FloatArray) -> FloatArray:
+    return apply((), divided(logits, log_temperature, log_tail), log_temperature)
 
 
 def _losses(logs: FloatArray, labels: IntArray) -> FloatArray:
