@@ -8,7 +8,7 @@ confidence minus accuracy.
 
 from __future__ import annotations
 
-import functools
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable
@@ -38,8 +38,6 @@ from robcal.runs.directory import load_networks
 from robcal.runs.train import train_run
 
 LEVELS, FOLDS = 10, 5
-#: Images of ImageNet that get a distance.
-SCORED = 200
 #: A score that knows the label, so that its lowest level holds wrong predictions by construction.
 LOSS = "loss, largest first"
 VARIANTS = ("none", "temperature", "auto")
@@ -80,8 +78,7 @@ def jobs(folder: Path, limit: int, work: Path) -> dict[str, Callable[[], Measure
     if (folder / "text/stsa.binary.train").is_file():
         found["network of 100 units, SST-2"] = lambda: small(sentences(folder)[0], limit, work)
     if imagenet.at_hand(folder):
-        found["EfficientNet-lite0, ImageNet"] = lambda: efficientnet(folder)
-        found["EfficientNet-lite0, some images"] = lambda: efficientnet_near(folder, work)
+        found["EfficientNet-lite0, ImageNet"] = lambda: efficientnet(folder, work)
     if (data := fashion_mnist(folder)) is not None:
         found["cnn-fast, Fashion-MNIST"] = lambda: fashion(data, limit, work)
     return found
@@ -156,30 +153,15 @@ def small(found: Network, limit: int, work: Path) -> Measured:
     return repaired(predictions, {"adversarial distance": distance}, passes)
 
 
-def efficientnet(folder: Path) -> Measured:
+def efficientnet(folder: Path, work: Path) -> Measured:
     """Measure the published EfficientNet-lite0 on one image of each ImageNet class; there is one set: cross-fitted."""
-    sample, probs, chosen = efficientnet_repaired(folder)
-    return measured("EfficientNet-lite0, ImageNet", sample.logits, sample.labels, probs, chosen, {}, None)
-
-
-def efficientnet_near(folder: Path, work: Path) -> Measured:
-    """Measure the same network on some of the images, which get a distance."""
-    name, sample = "EfficientNet-lite0, some images", imagenet.read_sample(folder)
+    name, sample = "EfficientNet-lite0, ImageNet", imagenet.read_sample(folder)
     network = imagenet.published_efficientnet(folder, sample)
-    scores = scored(network, sample.images[:SCORED], (0.0, 1.0), work / f"{name}.parquet", batch_size=16)
-    logits, labels = sample.logits[:SCORED], sample.labels[:SCORED]
-    imagenet.check_alike(scores.margin, margins(logits))
-    _, probs, chosen = efficientnet_repaired(folder)
-    few = {variant: rows[:SCORED] for variant, rows in probs.items()}
+    scores = scored(network, sample.images, (0.0, 1.0), work / f"{name}.parquet", batch_size=64)
+    imagenet.check_alike(scores.margin, margins(sample.logits))
+    probs, chosen = cross_repaired(sample.logits, sample.labels)
     found = {"adversarial distance": scores.distance}
-    return measured(name, logits, labels, few, chosen, found, float(scores.passes.mean()))
-
-
-@functools.cache
-def efficientnet_repaired(folder: Path) -> tuple[imagenet.Sample, dict[str, FloatArray], str]:
-    """Return the images, cross-fitted probabilities of all, and what `auto` chose."""
-    sample = imagenet.read_sample(folder)
-    return sample, *cross_repaired(sample.logits, sample.labels)
+    return measured(name, sample.logits, sample.labels, probs, chosen, found, float(scores.passes.mean()))
 
 
 def fashion(data: str, limit: int, work: Path) -> Measured:
@@ -203,7 +185,7 @@ def distances(network: torch.nn.Module, inputs: NDArray[Any], box: Any, kept: Pa
 
 
 def scored(network: torch.nn.Module, inputs: NDArray[Any], box: Any, kept: Path, batch_size: int = 256) -> Scores:
-    """Score every input by `auto`.
+    """Score every input by `auto`, on a GPU where there is one.
 
     Args:
         network: to score.
@@ -214,8 +196,9 @@ def scored(network: torch.nn.Module, inputs: NDArray[Any], box: Any, kept: Path,
     """
     digest = hashlib.sha256(np.ascontiguousarray(inputs)).hexdigest()[:16]
     about = {"network": kept.stem, "inputs": digest}
-    return score_in_shards(network, inputs, out=kept, about=about, method="auto", box=box, shard_size=batch_size,
-                           batch_size=batch_size)  # fmt: skip
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    return score_in_shards(copy.deepcopy(network).to(place), inputs, out=kept, about=about, method="auto", box=box,
+                           shard_size=batch_size, batch_size=batch_size)  # fmt: skip
 
 
 def record(one: Measured) -> dict[str, Any]:

@@ -13,8 +13,8 @@ network instead (`wide.speed`) turns convolutions into grouped ones.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -264,6 +264,17 @@ def capture(step: Callable[[], object], rewind: Callable[[], object] = lambda: N
     with torch.cuda.graph(graph):
         step()
     return graph.replay
+
+
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """Let cuDNN take algorithms by its rules: the search that `capture` asks for takes a second a size of batch."""
+    found = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = found
 
 
 def as_inputs(images: torch.Tensor) -> torch.Tensor:

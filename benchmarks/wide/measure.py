@@ -24,8 +24,11 @@ from robcal.data import Dataset
 from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.data.splits import stratified_subset
 from robcal.runs.shift import ShiftImages
-from wide.engine import Engine
+from wide.engine import Engine, unsearched
 from wide.plan import Plan
+
+#: Processes that make corrupted images: there are minutes until the first network is measured.
+WORKERS = 4
 
 Half = npt.NDArray[np.float16]
 
@@ -52,7 +55,7 @@ class CorruptedTest:
             limit=plan.shift_images,
             folder=folder,
         )
-        workers = max(1, min(available_cores() - 1, len(self.cells)))
+        workers = max(1, min(available_cores() - 1, WORKERS))
         self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         self._jobs: list[Future[None]] = [self._pool.submit(_make, self.images, cell) for cell in self.cells]
         self._ready: list[torch.Tensor] = []
@@ -76,22 +79,27 @@ def _make(images: ShiftImages, cell: tuple[str, int]) -> None:
     images.cell(*cell)
 
 
-def predictions(engine: Engine, member: int, data: Dataset, shifted: Sequence[torch.Tensor]) -> dict[str, Any]:
+def predictions(
+    engine: Engine, member: int, data: Dataset, shifted: Sequence[torch.Tensor], kept_val: int | None = None
+) -> dict[str, Any]:
     """Predict what tables are made of.
 
     Args:
         engine: holds the trained network.
         member: which.
         data: whose validation and test images are predicted in float32.
-        shifted: cells of corrupted test images, predicted in TF32.
+        shifted: cells of corrupted test images, predicted in TF32; "shift" is left out without any.
+        kept_val: at most so many validation images, stratified; None for all.
     """
     found: dict[str, Any] = {}
-    for name in ("val", "test"):
+    for name, limit in (("val", kept_val), ("test", None)):
         split = data.split(name)
-        images = torch.from_numpy(split.inputs).to(engine.device)
+        index = stratified_subset(split.labels, limit, num_classes=data.num_classes)
+        images = torch.from_numpy(split.inputs[index]).to(engine.device)
         found[name] = halved(engine.predict(member, images, "float32"))
-        found[f"{name}_labels"] = split.labels.astype(np.uint8)
-    found["shift"] = halved(np.stack([engine.predict(member, cell, "tf32") for cell in shifted]))
+        found[f"{name}_labels"] = split.labels[index].astype(np.uint8)
+    if shifted:
+        found["shift"] = halved(np.stack([engine.predict(member, cell, "tf32") for cell in shifted]))
     return found
 
 
@@ -116,7 +124,8 @@ def distances(network: nn.Module, data: Dataset, split: str, limit: int | None, 
     part = data.split(split)
     index = stratified_subset(part.labels, limit, num_classes=data.num_classes)
     started = time.monotonic()
-    scores = robcal.score(network, part.inputs[index], method="auto", num_levels=num_levels)
+    with unsearched():
+        scores = robcal.score(network, part.inputs[index], method="auto", num_levels=num_levels)
     return {
         "scored": index,
         "distance": scores.distance,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from robcal.base.checks import check_choice, refuse
 from wide.recipes import RECIPES
+
+#: Training images of a trial.
+TRIAL = 5000
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Regime:
         augment: whether images are padded by 4 pixels, cropped and mirrored at random.
         referee: seed of one more plain network, by whose distances test images are cut into levels; None for none.
         noise: name of the labels that the training split gets in place of its own (`wide.noise`); None for none.
+        judge: run whose distances cut the test images into levels where `referee` is None; of the folder that
+            `--judges` names.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Regime:
     augment: bool = False
     referee: int | None = None
     noise: str | None = None
+    judge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class Plan:
         shift_images: test images that are corrupted.
         severities: of each of the 15 kinds of corruption.
         scored_images: test images of the referee's that are scored.
+        test_images: at most so many test images, None for all.
+        kept_val: at most so many validation images of which logits are kept, None for all; methods learn from all.
+        title: of the page.
     """
 
     model: str
@@ -71,6 +80,9 @@ class Plan:
     shift_images: int = 1000
     severities: tuple[int, ...] = (2, 4)
     scored_images: int = 2000
+    test_images: int | None = None
+    kept_val: int | None = None
+    title: str = "Wide ResNets on one GPU"
 
 
 @dataclass(frozen=True, order=True)
@@ -114,6 +126,15 @@ def parse_plan(text: str) -> Plan:
     for regime in plan.regimes:
         _check(regime)
     return plan
+
+
+def trial_of(plan: Plan) -> Plan:
+    """Return the plan with everything in it as small as it can be: it shows whether all of it works on a device."""
+    regimes = (
+        replace(one, epochs=2, train_limit=min(one.train_limit or TRIAL, TRIAL), seeds=one.seeds[:1])
+        for one in plan.regimes
+    )
+    return replace(plan, regimes=tuple(regimes), shift_images=200, scored_images=200)
 
 
 def _check(regime: Regime) -> None:

@@ -61,28 +61,34 @@ class Section:
     people: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 
 
-def write_page(folder: Path, page: Path, people: Path | None = None) -> None:
+def write_page(folder: Path, page: Path, people: Path | None = None, judges: Path | None = None) -> None:
     """Write the page, and the numbers beside it.
 
     Args:
         folder: of the results.
         page: a Markdown file.
         people: folder of CIFAR-10H, to compare probabilities with the answers of people as well.
+        judges: folder of results of the same test images, for regimes whose `judge` is in it.
     """
     votes = None if people is None else read_votes(people)
     results = Results(folder)
+    others = results if judges is None else Results(judges)
     plan = parse_plan(results.about["plan"])
-    sections = [one for regime in plan.regimes if (one := section(results, plan, regime, votes)).found]
+    sections = [one for regime in plan.regimes if (one := section(results, plan, regime, votes, others)).found]
     page.parent.mkdir(parents=True, exist_ok=True)
+    text = "\n".join([head(results, plan, page.stem), *map(told, sections)])
     with replacing(page) as temporary:
-        temporary.write_text("\n".join([head(results, plan), *map(told, sections)]), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     save_json({**results.about, "regimes": [numbers(one) for one in sections]}, page.with_suffix(".json"))
 
 
-def section(results: Results, plan: Plan, regime: Regime, votes: IntArray | None = None) -> Section:
-    """Compute every outcome of a regime."""
-    name, judge = regime.name, f"{regime.name}/plain/{regime.referee}"
-    referee = (results.arrays[judge], results.facts[judge]) if judge in results else None
+def section(
+    results: Results, plan: Plan, regime: Regime, votes: IntArray | None = None, others: Results | None = None
+) -> Section:
+    """Compute every outcome of a regime; `others` hold the run that its `judge` names."""
+    name, judge = regime.name, regime.judge or f"{regime.name}/plain/{regime.referee}"
+    judges = results if others is None or regime.judge is None else others
+    referee = (judges.arrays[judge], judges.facts[judge]) if judge in judges else None
     levels, index = (None, None)
     if referee is not None:
         levels = assign_levels(referee[0]["distance"], plan.levels, ties="share")
@@ -111,19 +117,21 @@ def outcomes(arrays: Arrays, plan: Plan, levels: Any, index: Any) -> tuple[Outco
     return raw, scaled
 
 
-def head(results: Results, plan: Plan) -> str:
+def head(results: Results, plan: Plan, stem: str) -> str:
     """Say what the page is, and how it was made."""
     about = results.about
     kinds = len(cells_of(plan.severities)) // len(plan.severities)
-    return f"""# Wide ResNets on one GPU
+    val = "the validation split" if plan.kept_val is None else f"{plan.kept_val:,} images of the validation split"
+    return f"""# {plan.title}
 
-`make gpu` trains and measures, `python benchmarks/gpu.py --report DIR` writes this page and [every number](gpu.json);
-[docs/gpu.md](../gpu.md) says how. {about["data"]}, {plan.model}, batches of {plan.batch_size}, SGD, {plan.precision};
+`make gpu` trains and measures, `python benchmarks/gpu.py --report DIR` writes this page and
+[every number]({stem}.json); [docs/gpu.md](../gpu.md) says how. {about["data"]}, {plan.model},
+batches of {plan.batch_size}, SGD, {plan.precision};
 {about["test_images"]:,} test images; {about["hardware"]["gpu"] or about["hardware"]["cpu"]}, torch {about["torch"]}.
 
 Shift: {kinds} corruptions at severities {formatting.joined([str(one) for one in plan.severities])} of
-{plan.shift_images:,} test images; the mean over these cells. "+ T": after one temperature, fitted on the validation
-split, which AdaLS and AR-AdaLS use too (plain and mixup alone use none of it). Intervals are 95%, of another training
+{plan.shift_images:,} test images; the mean over these cells. "+ T": after one temperature, fitted on {val},
+which AdaLS and AR-AdaLS use too (plain and mixup alone use none of it). Intervals are 95%, of another training
 run and another test split. ECE as measured; differences of ECE are those of the error with most of its bias removed.
 """
 
@@ -131,10 +139,12 @@ run and another test split. ECE as measured; differences of ECE are those of the
 def told(one: Section) -> str:
     """Write the tables of a regime."""
     parts = [f"## {one.regime.title}\n", means(one)]
+    if max(len(runs.by_seed) for runs in one.found.values()) == 1:
+        parts.append("One seed: these intervals hold for another test split, not for another training run.\n")
     parts += [differences(one.found, other) for other in AGAINST if other in one.found and len(one.found) > 1]
     parts += [against_scaled(one.found, other) for other in SCALED if other in one.found and len(one.found) > 1]
     if one.referee is not None:
-        parts += [judged(one), scoring(*one.referee)]
+        parts += [judged(one), scoring(*one.referee) if one.regime.judge is None else ""]
     parts += [noise(one), humans(one)]
     return "\n".join(parts)
 
@@ -202,9 +212,10 @@ def judged(one: Section) -> str:
             gaps = np.mean([pair[variant].levels["gap"] for pair in runs.by_seed.values()], axis=0)
             rows.append([runs.label + suffix, *(formatting.short(float(gap), 3, formatting.signed) for gap in gaps)])
     count = len(one.referee[0]["scored"]) if one.referee else 0
+    judge = f"seed {one.regime.referee}" if one.regime.judge is None else f"`{one.regime.judge}` of another page"
     return (
-        f"Confidence minus accuracy by level of adversarial distance to a plain network that no recipe uses (seed "
-        f"{one.regime.referee}; {count:,} test images; level 0 is the least robust), mean over the seeds:\n\n"
+        f"Confidence minus accuracy by level of adversarial distance to a plain network that no recipe uses ({judge}; "
+        f"{count:,} test images; level 0 is the least robust), mean over the seeds:\n\n"
         + table(["", *map(str, range(len(rows[0]) - 1))], rows)
     )
 

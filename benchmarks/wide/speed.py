@@ -118,7 +118,12 @@ def ways(plan: Plan) -> list[Way]:
 
 
 def measure_speed(
-    spec: str, file: Path, device: str, seconds_left: Callable[[], float], log: Callable[[str], None]
+    spec: str,
+    file: Path,
+    device: str,
+    seconds_left: Callable[[], float],
+    log: Callable[[str], None],
+    only: str = "",
 ) -> None:
     """Measure way after way until the time is over, and print a row of each; a way that fails says why.
 
@@ -128,6 +133,7 @@ def measure_speed(
         device: where.
         seconds_left: no way is begun when it is 0.
         log: prints.
+        only: part of the names of the ways that are measured.
     """
     plan, place = load_plan(file), torch.device(device)
     data = load_dataset(spec)
@@ -136,7 +142,7 @@ def measure_speed(
     log(f"{plan.model}: {flops / 1e9:.3f} GFLOP an image forward, {3 * flops / 1e9:.2f} forward and backward")
     log(f"{'way':44} images/s  ms/step  TFLOP/s  first s    GB  loss")
     for way in ways(plan):
-        if seconds_left() > 0 and (place.type == "cuda" or not way.captured):
+        if only in way.name and seconds_left() > 0 and (place.type == "cuda" or not way.captured):
             try:
                 log(row(way, measure(way, network, data, plan, place), flops))
             except Exception as error:  # a way that this machine cannot go is a result too

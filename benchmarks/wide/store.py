@@ -12,7 +12,7 @@ from robcal.base.checks import refuse
 from robcal.base.storage import load_arrays, save_arrays
 
 #: Bytes of arrays after which the next file is begun.
-PACK_BYTES = 12 * 2**20
+PACK_BYTES = 15 * 2**20
 
 Arrays = dict[str, npt.NDArray[Any]]
 

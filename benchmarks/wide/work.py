@@ -85,7 +85,9 @@ class Worker:
                 self._group(group)
             except OutOfTimeError:
                 return False
-            except Exception as error:  # one recipe that fails costs no other its minutes
+            except Exception as error:  # one recipe that fails costs no other its minutes, nor its memory
+                self.engines.clear()
+                torch.cuda.empty_cache()
                 self.log(f"{', '.join(group.names)} failed: {error}\n{traceback.format_exc()}")
                 complete = False
         return complete
@@ -125,7 +127,7 @@ class Worker:
         """The splits of a seed, which cuts validation and the limited training split."""
         if (regime.name, seed) not in self.cut:
             options: dict[str, Any] = {"seed": seed, "train_limit": regime.train_limit}
-            data = load_dataset(self.spec, parts=self.parts, **options)
+            data = load_dataset(self.spec, parts=self.parts, test_limit=self.plan.test_images, **options)
             if regime.noise is not None and self.noisy is not None:
                 self.clean[regime.name, seed] = data.split("train").labels
                 data = self.noisy.train_on(regime.noise, data, self.parts, **options)
@@ -160,7 +162,8 @@ class Worker:
     def _keep(self, group: Group, name: str, run: Run, engine: Engine, member: int, seconds: float) -> None:
         """Measure a trained network and keep what was found."""
         started = time.monotonic()
-        arrays = predictions(engine, member, run.data, self.shifted.on(self.device))
+        shifted = [] if group.referee else self.shifted.on(self.device)
+        arrays = predictions(engine, member, run.data, shifted, self.plan.kept_val)
         facts: dict[str, Any] = {"seconds": seconds, "history": run.history}
         if run.recipe.source == "none" and run.recipe.alpha is None and group.recipe == "plain":
             self._keep_reference(group, run, engine, member)
@@ -175,8 +178,10 @@ class Worker:
         facts["measuring_seconds"] = time.monotonic() - started
         self.results.add(name, arrays, facts)
         right = float((arrays["test"].argmax(1) == arrays["test_labels"]).mean())
+        speed = engine.shape.num_train * len(run.history) / seconds
         self.log(
-            f"{name}: accuracy {right:.4f}, trained in {seconds:.1f} s, measured in {facts['measuring_seconds']:.1f} s"
+            f"{name}: accuracy {right:.4f}, trained in {seconds:.1f} s ({speed:,.0f} images/s with all around the "
+            f"steps), measured in {facts['measuring_seconds']:.1f} s"
         )
 
     def _keep_reference(self, group: Group, run: Run, engine: Engine, member: int) -> None:

@@ -1,6 +1,7 @@
 """benchmarks/gpu.py on a CPU: it trains as robcal does, side by side as alone, and goes on where it was stopped."""
 
 import dataclasses
+import io
 import signal
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from one_thread import one_thread  # noqa: F401
+from PIL import Image
 
 from robcal.base.checks import InputError
 from robcal.base.storage import load_arrays
@@ -34,15 +38,16 @@ if not FOLDER.is_dir():
 sys.path.insert(0, str(FOLDER))
 import gpu  # noqa: E402
 from wide import speed  # noqa: E402
-from wide.engine import Engine, Shape, as_inputs, mixed_loss  # noqa: E402
+from wide.engine import Engine, Shape, as_inputs, mixed_loss, unsearched  # noqa: E402
+from wide.images import read_images  # noqa: E402
 from wide.inputs import draw_epoch, steps_of  # noqa: E402
 from wide.levels import make_levels  # noqa: E402
 from wide.measure import halved  # noqa: E402
 from wide.noise import NoisyLabels, noise_of_levels, rows_of  # noqa: E402
 from wide.people import against_people, noise_rows, read_votes  # noqa: E402
-from wide.plan import Plan, Regime, groups, load_plan  # noqa: E402
+from wide.plan import Plan, Regime, groups, load_plan, parse_plan, trial_of  # noqa: E402
 from wide.recipes import RECIPES, Recipe  # noqa: E402
-from wide.report import outcomes  # noqa: E402
+from wide.report import outcomes, section, told  # noqa: E402
 from wide.store import Results  # noqa: E402
 from wide.training import OutOfTimeError, Trainer, make_run  # noqa: E402
 
@@ -303,14 +308,92 @@ def check_page(folder, arrays):
 def test_without_time_nothing_is_done_and_a_failing_recipe_costs_no_other(spec, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("wide.measure.ProcessPoolExecutor", threads)
     plan = tmp_path / "plan.toml"
-    plan.write_text(PLAN.format(members=2).replace("epochs = 3", "epochs = 1"), encoding="utf-8")
+    fewer = "test_images = 30\nkept_val = 12\ntitle = 'Few'\n"
+    plan.write_text(fewer + PLAN.format(members=2).replace("epochs = 3", "epochs = 1"), encoding="utf-8")
     gpu.main(command(spec, tmp_path / "out", plan, "--minutes", "0"))
     assert not list((tmp_path / "out").glob("results-*"))
     monkeypatch.setitem(RECIPES, "mixup-running", Recipe("x", lambda: make_method("crl")))
-    gpu.main(command(spec, tmp_path / "out", plan))
+    gpu.main(command(spec, tmp_path / "out", plan, "--turn", str(tmp_path / "turn")))
     said = capsys.readouterr().out
     assert "few/mixup-running/0, few/mixup-running/1 failed: x has a loss of its own" in said
-    assert len(Results(tmp_path / "out").facts) == 5
+    results = Results(tmp_path / "out")
+    assert len(results.facts) == 5
+    check_fewer(results)
+    gpu.main(["--report", str(tmp_path / "out"), "--page", str(tmp_path / "few.md"), "--judges", str(tmp_path / "out")])
+    text = (tmp_path / "few.md").read_text(encoding="utf-8")
+    assert text.startswith("# Few\n")
+    assert "fitted on 12 images of the validation split" in text
+    assert "[every number](few.json)" in text
+
+
+def check_fewer(results):
+    """Fewer images are kept, no corrupted ones of the referee, whose distances judge other regimes as well."""
+    run, referee = results.arrays["few/plain/0"], results.arrays["few/plain/9"]
+    assert {name: run[name].shape for name in ("val", "val_labels", "test", "shift")} == {
+        "val": (12, 3), "val_labels": (12,), "test": (30, 3), "shift": (15, 8, 3),
+    }  # fmt: skip
+    assert "shift" not in referee
+    plan = parse_plan(results.about["plan"])
+    regime = dataclasses.replace(plan.regimes[0], referee=None, judge="few/plain/9")
+    other, own = (section(results, plan, one, None, results) for one in (regime, plan.regimes[0]))
+    assert other.referee is not None
+    assert "`few/plain/9` of another page" in told(other)
+    gaps = [one.found["plain"].by_seed[0][0].levels["gap"] for one in (other, own)]
+    np.testing.assert_array_equal(*gaps)
+
+
+def test_one_process_trains_at_a_time(tmp_path):
+    file, order = tmp_path / "turn", []
+
+    def work(name):
+        with gpu.turn(file):
+            order.append(f"{name} begins")
+            time.sleep(0.05)
+            order.append(f"{name} ends")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, "ab"))
+    assert [line.split()[1] for line in order] == ["begins", "ends"] * 2
+    with gpu.turn(None):
+        pass
+
+
+def test_tiny_imagenet_is_read_at_the_size_that_it_is_stored_in(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 30), ("val", 6)):
+        pixels, labels = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 3
+        cells = []
+        for image in pixels:
+            stream = io.BytesIO()
+            Image.fromarray(image).save(stream, "PNG")
+            cells.append(stream.getvalue())
+        pq.write_table(pa.table({"image": cells, "label": pa.array(labels, pa.int16())}), tmp_path / f"{name}.parquet")
+    spec = f"imagenet:{tmp_path}"
+    found = read_images(spec)
+    assert np.array_equal(found.parts["test"].inputs, pixels.transpose(0, 3, 1, 2))
+    data = load_dataset(spec, parts=found, seed=1)
+    assert (data.num_classes, len(data.split("train")), len(data.split("val"))) == (3, 27, 3)
+    assert np.array_equal(data.split("test").labels, labels)
+
+
+def test_sizes_that_occur_once_are_not_searched_for():
+    torch.backends.cudnn.benchmark = True
+    try:
+        with unsearched():
+            assert not torch.backends.cudnn.benchmark
+        assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
+def test_one_way_of_a_step_can_be_measured_alone(spec, tmp_path, monkeypatch):
+    plan, lines = tmp_path / "plan.toml", []
+    plan.write_text(PLAN.format(members=1), encoding="utf-8")
+    found = {"step": 0.01, "first": 1.0, "memory": 0.0, "loss": 2.0}
+    monkeypatch.setattr(speed, "measure", lambda way, *given: found)
+    speed.measure_speed(spec, plan, "cpu", lambda: 1.0, lines.append, "float32")
+    assert len(lines) == 3
+    assert lines[2].split()[:5] == ["float32,", "nothing", "fused", "1600", "10.00"]
 
 
 def test_results_fill_several_files_and_are_read_back(tmp_path, monkeypatch):
@@ -353,10 +436,13 @@ def test_batches_that_differ_in_size_are_refused_with_one_that_fits():
 
 
 def test_plans_are_done_seed_by_seed_and_references_come_first(tmp_path):
-    for name in ("plan.toml", "trial.toml"):
+    for name in ("deep.toml", "aggregate.toml", "tiny.toml", "plan.toml"):
         plan = load_plan(FOLDER / "wide" / name)
-        for regime in plan.regimes:
-            assert steps_of(regime.train_limit or 45_000, plan.batch_size) >= 10
+        for one in (plan, trial_of(plan)):
+            for regime in one.regimes:
+                assert steps_of(regime.train_limit or 45_000, one.batch_size) >= 20
+        assert {(regime.epochs, len(regime.seeds)) for regime in one.regimes} == {(2, 1)}
+    assert load_plan(FOLDER / "wide/deep.toml").regimes[0].judge in {f"{one.name}/plain/100" for one in plan.regimes}
     done = [(group.regime, group.recipe, group.seeds) for group in groups(plan)]
     assert done[0] == ("overfit", "plain", (0,))
     assert done.index(("overfit", "plain", (100,))) < done.index(("full", "plain", (0,)))
