@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args(arguments)
     results = Results(options.results)
-    arms = {name: arm for name in HEADINGS if (arm := arm_of(results, name)).found}
+    arms = {name: arm for name in HEADINGS if "Plain" in (arm := arm_of(results, name)).found}
     times = ratios(load_json(options.times, "the times")) if options.times.exists() else {}
     clauses = {name: decided(name, arm, times) for name, arm in arms.items()}
     with replacing(options.out) as temporary:

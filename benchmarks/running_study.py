@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ ORDER: tuple[tuple[str, tuple[str, ...]], ...] = (
 PRESETS = tuple(dict.fromkeys(name for name, _ in ORDER))
 #: Seconds before the end from which on nothing else is begun.
 LAST_SECONDS = 15.0
+#: Seconds after which what is measured is packed again.
+SAVE_SECONDS = 60.0
 
 
 class NoTimeError(Exception):
@@ -106,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     pieces = laid_out(works, ORDER, end, end - options.training_seconds)
     say(started, f"{len(pieces)} pieces; {hardware()['cpu']}, torch {torch.__version__}")
     try:
-        report(started, pieces, do_all(started, pieces, options.jobs))
+        report(started, pieces, do_all(started, pieces, options.jobs, lambda: pack(works, options.out)))
     finally:
         pack(works, options.out)
         say(started, "results are packed")
@@ -182,14 +184,15 @@ def job_of(work: Work, entry: Entry) -> Job:
     return Job(entry, work.place, work.plain[referee_of(work.plan, entry)], work.shift, work.plan.score_limit)
 
 
-def do_all(started: float, pieces: Sequence[Piece], jobs: int) -> list[Any]:
-    """Do the pieces; for each its seconds, or why it was not done."""
+def do_all(started: float, pieces: Sequence[Piece], jobs: int, save: Callable[[], None]) -> list[Any]:
+    """Do the pieces, and save what is measured from time to time; for each its seconds, or why it was not done."""
     told = [started]
 
     def done(count: int) -> None:
-        if time.time() - told[0] > 20:
-            told[0] = time.time()
+        if time.time() - told[0] > SAVE_SECONDS:
             say(started, f"{count} pieces have ended")
+            save()
+            told[0] = time.time()
 
     def failed(number: int, failure: Failure) -> None:
         if NoTimeError.__name__ not in failure.reason:
@@ -252,18 +255,15 @@ def report(started: float, pieces: Sequence[Piece], ended: Sequence[Any]) -> Non
 
 
 def pack(works: Mapping[str, Work], out: Path) -> None:
-    """Write what is measured of all comparisons into a few files."""
+    """Write what is measured of all comparisons into a few files; what they hold already stays."""
     results = Results(out)
     results.about = {
         "hardware": hardware(),
         "torch": torch.__version__,
         "plans": {name: {"digest": work.plan.digest(), "chosen": dict(chosen(work))} for name, work in works.items()},
     }
-    found = {}
-    for name, work in works.items():
-        for entry, file in measured(work):
-            found[f"{name}/{entry.label}/{entry.seed}"] = load_arrays(file)
-    results.add_all(found)
+    files = {f"{name}/{one.label}/{one.seed}": file for name, work in works.items() for one, file in measured(work)}
+    results.add_all({name: load_arrays(file) for name, file in files.items() if name not in results})
 
 
 def measured(work: Work) -> Iterator[tuple[Entry, Path]]:

@@ -60,10 +60,14 @@ def test_the_most_wanted_rows_come_first_each_after_what_it_needs(options):
 @pytest.mark.slow
 def test_what_is_packed_gives_the_same_figures_and_a_page(options, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(running_study, "ORDER", (("cifar10-running", ("Running levels, mixup", "Plain")),))
+    monkeypatch.setattr(running_study, "SAVE_SECONDS", 1.0)
     running_study.main([*options, "--minutes", "0"])
     assert "0 of" in capsys.readouterr().out
     running_study.main(options)
     assert "failed" not in capsys.readouterr().out
+    packed = (tmp_path / "out" / "results-00.safetensors").read_bytes()
+    running_study.main(options)
+    assert (tmp_path / "out" / "results-00.safetensors").read_bytes() == packed
     results = Results(tmp_path / "out")
     assert sum(name.startswith("cifar10-running/") for name in results.facts) == 4
     work = running_study.work_of("cifar10-running", running_study.parse(options))
