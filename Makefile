@@ -3,12 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip
+# Python compiles the files of a package when it first imports them; most are never imported.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 $(BIN)/pip
+# The extras that come with the wheel.
+EXTRAS ?= train
 SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 WORKERS ?= 2
 export PYTHONWARNINGS ?=
 
-.PHONY: demo test test-fast reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics bench-recalibration wheel clean real
+.PHONY: set-up demo test test-fast reliability fuzz rank-loss lint evidence study gpu bench-training bench-metrics bench-recalibration wheel clean real
 .DEFAULT_GOAL := demo
 
 $(VENV)/.python: constraints.txt
@@ -20,7 +23,7 @@ $(VENV)/.wheel: $(VENV)/.python $(SOURCES)
 	rm -rf dist
 	@echo "setting up: building the wheel and installing it with its pinned dependencies (a few minutes the first time)"
 	$(PIP) wheel -q --no-deps -w dist .
-	$(PIP) install -q "$$(ls dist/robcal-*.whl)[train]"
+	$(PIP) install -q "$$(ls dist/robcal-*.whl)[$(EXTRAS)]"
 	$(PIP) install -q --no-deps --force-reinstall dist/robcal-*.whl
 	touch $@
 
@@ -39,6 +42,11 @@ $(VENV)/.lint: $(VENV)/.wheel
 	touch $@
 
 wheel: $(VENV)/.wheel
+
+# What all checks need, for .ci/run: pip resolves it once, where one target after the other resolves it four times.
+set-up:
+	$(MAKE) -j2 EXTRAS=dev,docs $(VENV)/.wheel $(VENV)/.axe
+	touch $(VENV)/.test $(VENV)/.lint $(VENV)/.docs
 
 demo: $(VENV)/.wheel
 	$(BIN)/robcal demo
