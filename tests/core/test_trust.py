@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -8,7 +9,9 @@ import pytest
 from robcal.base.checks import InputError
 from robcal.base.storage import load_fidelity, load_scores, save_scores
 from robcal.commands.cli import main
+from robcal.robustness.fidelity import fidelity
 from robcal.robustness.scoring import score
+from robcal.runs import fidelity as runs_fidelity
 from robcal.runs.directory import load_model
 from robcal.runs.fidelity import measure_fidelity
 from robcal.runs.train import train_run
@@ -17,6 +20,14 @@ from robcal.training.settings import TrainSettings
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trust")]
 
 OPTIONS = {"methods": ("first-order", "projection"), "sample": 30, "num_levels": 5, "iterations": 20, "restarts": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples():
+    """Intervals are no matter of this file (tests/robustness/test_fidelity.py), and take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs_fidelity, "fidelity", functools.partial(fidelity, resamples=20))
+        yield
 
 
 @pytest.fixture(scope="module")
