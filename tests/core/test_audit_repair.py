@@ -148,6 +148,23 @@ def test_one_table_gives_what_the_arrays_give(kind: str, tmp_path: Path, capsys:
     assert text.strip() == expected.to_text(120).strip()
 
 
+@pytest.mark.parametrize("start", ["", "prob_", "p."])
+def test_labels_of_a_table_may_be_the_names_of_its_columns(
+    start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (probs, labels), names = drawn(3, 300), np.array(["dog", "cat", "cow"])  # not in sorted order
+    other = np.roll(probs, 1, axis=1)
+    for file, values in {"t.csv": probs, "other.csv": other}.items():
+        rows = zip(*values.T.tolist(), names[labels], strict=True)
+        head = ",".join([*(start + name for name in names), "y"])
+        (tmp_path / file).write_text("\n".join([head, *(",".join(map(str, row)) for row in rows)]))
+    columns = ",".join(start + name for name in names)
+    words = [tmp_path / "t.csv", "--prob-columns", columns, "--label-column", "y", "--resamples", 50, "--levels", 3]
+    assert run(capsys, *words).strip() == robcal.audit(probs, labels, num_levels=3, resamples=50).to_text(120).strip()
+    against = run(capsys, *words, "--against", f"{tmp_path / 'other.csv'}:{columns}")
+    assert f"{(other.argmax(1) == labels).mean() - (probs.argmax(1) == labels).mean():+.4f}" in against
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_confidences_alone_give_the_figures_of_the_probabilities(binary: bool) -> None:
     probs, labels = drawn(3, 500, temperature=2.0)

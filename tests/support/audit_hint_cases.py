@@ -33,6 +33,8 @@ def _write(folder: Path) -> None:
         "mixed.csv": "name,a,b\nx,0.5,0.5\ny,0.25,0.75\n",
         "index.csv": "Unnamed: 0\n0\n1\n",
         "t.csv": TABLE,
+        "names.csv": "p0,p1,label\n" + "0.5,0.5,cat\n0.25,0.75,dog\n" * 10,
+        "called.csv": "cat,dog,label\n" + "0.5,0.5,cat\n0.25,0.75,dog\n" * 10,
         "model.onnx": "x",
         "there.html": "kept",
     }.items():
@@ -150,6 +152,14 @@ LABELLED = f"{SCORED} --label-column label"
 VALIDATED = f"{TWO} --val-probs p.npy --val-labels y.npy"
 
 CASES = [
+    Case(
+        "names of classes that no column of a table has",
+        "Call the columns of the probabilities",
+        _command(
+            "names.csv --prob-columns p0,p1 --label-column label",
+            "called.csv --prob-columns cat,dog --label-column label",
+        ),
+    ),
     Case(
         "a validation without labels",
         r"validation=\(val_probs, val_labels\)",

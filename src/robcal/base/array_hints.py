@@ -100,8 +100,8 @@ def of_kind(array: AnyArray, code: str, num_classes: int | None) -> str:
         return f"They are numbers written as text: `np.asarray({code}, dtype=int)`"
     if kind in "US":
         return (
-            "With `classes` the names in the order of the columns of the probabilities, where that is sorted, as "
-            f"scikit-learn's `classes_` are: `np.searchsorted(classes, {code})`"
+            "Put the index of each name in its place. If the columns of the probabilities stand in the sorted order of "
+            f"the names (scikit-learn's `classes_`), with `classes` these names: `np.searchsorted(classes, {code})`"
         )
     if kind == "b" and num_classes is None:
         return f"For two classes: `np.asarray({code}, dtype=int)`"

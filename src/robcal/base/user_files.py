@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,6 +80,33 @@ def read_scores(path: Path, column: str | None = None) -> FloatArray:
             _refuse_names([wanted], columns, file, "--column")
         return as_numbers(columns[wanted], f"column {wanted!r} of {file}")
     return as_numbers(read_array(path, "the scores"), f"what {path} holds")
+
+
+def read_labels(path: Path, columns: Sequence[str] = ()) -> AnyArray:
+    """Read the true class of each example: its index, or the name of its column of probabilities.
+
+    Args:
+        path: as of `read_array`.
+        columns: names of the columns of the probabilities, where labels may be names: `cat` is the class of a column
+            `cat`, and of `p_cat` beside `p_dog`.
+
+    Raises:
+        InputError: as `read_array`, or if labels are names of which no column is called so.
+    """
+    labels = read_array(path, "the labels")
+    if not columns or labels.dtype.kind != "U":
+        return labels
+    starts = {found[0] for name in columns if (found := re.match(r"[A-Za-z0-9]*[^A-Za-z0-9]|", name))}
+    start = starts.pop() if len(starts) == 1 else ""
+    index = {name.removeprefix(start): number for number, name in enumerate(columns)}
+    index |= {name: number for number, name in enumerate(columns)}
+    if unknown := sorted(set(labels.tolist()) - set(index)):
+        refuse(
+            f"{path} holds {', '.join(map(repr, unknown[:3]))}, and the probabilities are of {', '.join(columns)}",
+            "a label is the index of a column of the probabilities, counted from 0, or the name of one",
+            "Call the columns of the probabilities in the first line of the table as its labels call the classes",
+        )
+    return np.array([index[name] for name in labels.tolist()])
 
 
 def named_column(path: Path, column: str | None = None) -> tuple[Path, str | None]:

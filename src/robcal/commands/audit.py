@@ -71,7 +71,9 @@ def audit(
     ] = None,
     confidence_column: Annotated[str | None, typer.Option(help="Of one table: its column of confidences.")] = None,
     correct_column: Annotated[str | None, typer.Option(help="Of one table: whether the prediction was right.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Of one table: its column of true classes.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of one table: its column of true classes, as integers or names of columns.")
+    ] = None,
     score_column: Annotated[str | None, typer.Option(help="Of one table: its column of scores.")] = None,
     group_column: Annotated[str | None, typer.Option(help="Of one table: its column of a grouping.")] = None,
     model: Annotated[
@@ -308,8 +310,15 @@ def _audited(way: str, given: Mapping[str, Any]) -> Audit:
     if way == "confidence":
         right = read_array(given["correct"], "the outcomes")
         return audit_confidence(read_array(given["confidence"], "the confidences"), right, **options)
-    validation, labels = _validation(given), read_array(given["labels"], "the labels")
+    validation, labels = _validation(given), _labels(given)
     return audit(read_array(given["probs"], "the probabilities", mapped=True), labels, validation=validation, **options)
+
+
+def _labels(given: Mapping[str, Any]) -> Any:
+    """Read the true classes; those of a table may be names of its columns."""
+    from robcal.base.user_files import read_labels
+
+    return read_labels(given["labels"], given["prob_columns"].split(",") if given["prob_columns"] else ())
 
 
 def _audited_run(given: Mapping[str, Any], **options: Any) -> Audit:
@@ -370,8 +379,9 @@ def _differences(given: Mapping[str, Any]) -> Mapping[str, Estimate]:
         read_array(given["probs"], "the probabilities"),
         read_array(given["against"], "the other probabilities"),
     )
-    truth = read_array(given["labels"], "the labels")
-    return compare_models(first, second, truth, **{name: given[name] for name in ("bins", "resamples", "seed")})
+    return compare_models(
+        first, second, _labels(given), **{name: given[name] for name in ("bins", "resamples", "seed")}
+    )
 
 
 def _check_run(run: Path) -> None:
