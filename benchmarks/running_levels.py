@@ -61,6 +61,8 @@ CONTESTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "fashion-running": {RUNNING: ("AdaLS",), COMPOSED[0]: ("AdaLS, mixup",)},
     "cifar10-running-regularised": {RUNNING: ("AdaLS",), COMPOSED[0]: ("AdaLS, mixup",)},
 }
+#: Behind a label that has clauses of its own: those of its contest.
+AGAINST = ", against others"
 #: Labels of the comparison → names of the contenders of benchmarks/training.py.
 TIMED = {
     **{RUNNING: "AR-AdaLS, running levels", "AdaLS": "AdaLS", "Mixup": "mixup"},
@@ -92,18 +94,22 @@ class Clause(NamedTuple):
         value: what is bounded from above.
         bound: the most that it may be.
         metric: whose.
+        other: the recipe that it is compared with, or nothing.
     """
 
     text: str
     value: Estimate
     bound: float
     metric: str
+    other: str = ""
 
     def verdict(self) -> str:
         """Tell on which side of the bound the whole interval lies."""
         if self.value.low is None or self.value.high is None:
             return "not resolved"
-        return "met" if self.value.high <= self.bound else "not met" if self.value.low > self.bound else "not resolved"
+        if self.value.high < self.bound or (self.value.high == self.bound and not self.other):
+            return "met"
+        return "not met" if self.value.low > self.bound else "not resolved"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -116,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = Results(options.results)
     arms = {name: arm for name in HEADINGS if "Plain" in (arm := arm_of(results, name)).found}
     times = ratios(load_json(options.times, "the times")) if options.times.exists() else {}
-    clauses = {name: decided(name, arm, times) for name, arm in arms.items()}
+    clauses = {name: clauses_of(name, arm, times) for name, arm in arms.items()}
     with replacing(options.out) as temporary:
         temporary.write_text(page(arms, clauses, times, results.about), encoding="utf-8")
     save_json(numbers(arms, clauses, times, results.about), options.out.with_suffix(".json"))
@@ -150,7 +156,7 @@ def ratios(times: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Esti
     return made
 
 
-def decided(name: str, arm: Arm, times: Mapping[str, Estimate]) -> dict[str, list[Clause]]:
+def clauses_of(name: str, arm: Arm, times: Mapping[str, Estimate]) -> dict[str, list[Clause]]:
     """Return all clauses of a comparison, by what they are about."""
     found = arm.found
     made = {}
@@ -160,7 +166,7 @@ def decided(name: str, arm: Arm, times: Mapping[str, Estimate]) -> dict[str, lis
     for label, others in CONTESTS[name].items():
         against = [other for other in others if other in found]
         if label in found and against:
-            made[f"{label}, against other levels" if label in made else label] = contest(found, label, against)
+            made[f"{label}{AGAINST}" if label in made else label] = contest(found, label, against)
     return made
 
 
@@ -187,9 +193,8 @@ def contest(found: Mapping[str, Measurements], label: str, others: Sequence[str]
 def below(runs: Measurements, other: Measurements, metric: str, bound: float = 0.0) -> Clause:
     """State that a figure lies below another's, or above it by less than the bound."""
     than = f"within {bound:g} of" if bound else "below"
-    return Clause(
-        f"{COLUMNS[metric]} {than} {other.label}", known(runs.difference(other, metric, "raw")), bound, metric
-    )
+    value = known(runs.difference(other, metric, "raw"))
+    return Clause(f"{COLUMNS[metric]} {than} {other.label}", value, bound, metric, other.label)
 
 
 def known(estimate: Estimate | None) -> Estimate:
@@ -209,6 +214,7 @@ def page(
         "# Running levels, alone, with mixup and with AugMix\n",
         "Every clause is decided by its interval. Figures are paired differences to the other recipe, as they come (of "
         "the accuracy: the other's minus this one's), with 95% intervals.\n",
+        *(answers(HEADINGS[name], CONTESTS[name], clauses[name]) for name in arms),
         set_up(arms, about),
     ]
     for name, arm in arms.items():
@@ -219,6 +225,39 @@ def page(
         parts += [against_scaled(arm.found, other) for other in ("Plain", "Mixup") if other in arm.found]
         parts += [judged(arm.found, arm.plan.score_limit)]
     return "\n".join(parts)
+
+
+def answers(heading: str, contests: Mapping[str, Sequence[str]], clauses: Mapping[str, Sequence[Clause]]) -> str:
+    """Say in sentences what the intervals decide between the recipes of a comparison and those beside them."""
+    every = {label: clauses.get(f"{label}{AGAINST}", clauses.get(label, ())) for label in contests}
+    pairs = [
+        (label, other, some)
+        for label, others in contests.items()
+        for other in others
+        if (some := [one for one in every[label] if one.other == other])
+    ]
+    return (
+        f"{heading}:\n\n"
+        + "\n".join(f"- **{label}** compared with **{other}**: {verdicts(some)}." for label, other, some in pairs)
+        + "\n"
+    )
+
+
+def verdicts(clauses: Sequence[Clause]) -> str:
+    """Say which figures are lower, which are higher, and which are not told apart.
+
+    >>> near, far = Estimate(-0.1, -0.2, 0.1), Estimate(-0.1, -0.2, -0.05)
+    >>> verdicts([Clause("", near, 0.0, "nll"), Clause("", far, 0.0, "ece"), Clause("", far, 0.0, "aurc")])
+    'ECE and AURC are lower; no difference is seen in NLL'
+    """
+    decided = [(one.verdict(), COLUMNS[one.metric]) for one in clauses]
+    told_of = []
+    for verdict, word in (("met", "lower"), ("not met", "higher")):
+        if names := [name for one, name in decided if one == verdict]:
+            told_of.append(f"{formatting.joined(names)} {'is' if len(names) == 1 else 'are'} {word}")
+    if names := [name for one, name in decided if one == "not resolved"]:
+        told_of.append(f"no difference is seen in {formatting.joined(names)}")
+    return "; ".join(told_of)
 
 
 def set_up(arms: Mapping[str, Arm], about: Mapping[str, Any]) -> str:
@@ -232,8 +271,8 @@ one thread a run, torch {about["torch"]}. Rows of one table are of one machine.
 - Shift: 15 corruptions at severities 1 to 5 of {plan.shift_limit:,} test images, the mean over these cells.
 - "+ T": after one temperature, fitted on the validation images, by which AdaLS and AR-AdaLS steer too.
 - A row with something to choose takes, of three points, the one with the least validation ECE on tuning seed
-  {formatting.joined([str(seed) for seed in plan.tuning_seeds])}. The controller that AdaLS and AR-AdaLS share was set
-  by hand before, on the recipe of the first table.
+  {formatting.joined([str(seed) for seed in plan.tuning_seeds])}. The constants of the controller that AdaLS and
+  AR-AdaLS share were set by hand before, on the recipe of the first table.
 - "Own alpha" was planned. The row with the alpha of mixup was added after the test figures of the planned one were
   seen: one tuning seed hardly tells two points of the grid apart, and with equal alpha the levels are all that differs.
 - AugMix and mixup both change the inputs, so they do not compose.

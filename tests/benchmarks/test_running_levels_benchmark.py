@@ -67,6 +67,20 @@ def test_clauses_say_on_which_side_the_figures_lie():
     assert f"{label}: 4 met, 6 not met, 0 not resolved." in running_levels.told(label, clauses)
 
 
+def test_sentences_say_what_the_intervals_decide():
+    """Equal figures are not told apart, also where the interval is the point 0."""
+    names = ("Running levels", "Plain", "AdaLS", "Random levels")
+    found = {label: measured(label, level) for label, level in zip(names, (0.3, 0.4, 0.2, 0.3), strict=True)}
+    clauses = running_levels.contest(found, "Running levels", names[1:])
+    every = "NLL, AURC, ECE, ECE shift and NLL shift"
+    said = running_levels.answers("Data", {"Running levels": names[1:]}, {"Running levels": clauses})
+    assert said.splitlines()[2:] == [
+        f"- **Running levels** compared with **Plain**: {every} are lower.",
+        f"- **Running levels** compared with **AdaLS**: {every} are higher.",
+        f"- **Running levels** compared with **Random levels**: no difference is seen in {every}.",
+    ]
+
+
 def test_the_presets_have_the_rows_that_the_page_is_about():
     for name, contests in running_levels.CONTESTS.items():
         plan = load_plan(name, recipe={"data": "digits"})
