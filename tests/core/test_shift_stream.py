@@ -13,7 +13,7 @@ from robcal.base.checks import InputError
 from robcal.data import Split, load_dataset, shifts
 from robcal.data.corrupted import load_corrupted
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
-from robcal.data.shifts import ImageCorruptions, OfficialFiles, TableCorruptions
+from robcal.data.shifts import IMAGE_CORRUPTIONS, official_files, table_corruptions
 from robcal.data.table_shift import TABLE_KINDS, Features, shift_table
 from robcal.models import build_model
 from robcal.runs import shift as shift_module
@@ -74,7 +74,7 @@ def test_kept_files_are_those_of_earlier_versions(tmp_path):
 def test_neither_batch_nor_order_nor_threads_change_an_image(kind, monkeypatch):
     test = colour(9, side=16)
     whole = at_once(test, kind, 2)
-    lazy = ImageCorruptions().shifted(test, np.arange(9), kind, 2).inputs
+    lazy = IMAGE_CORRUPTIONS.shifted(test, np.arange(9), kind, 2).inputs
     assert (lazy.shape, lazy.dtype) == (whole.shape, whole.dtype)
     for index in (np.arange(9), np.arange(4, 9), np.array([7, 2, 3, 3, 0]), np.array([-1]), np.array([], int)):
         np.testing.assert_array_equal(lazy[index], whole[index])
@@ -99,7 +99,7 @@ def test_large_images_are_corrupted_by_several_threads_and_small_ones_are_not(mo
     for side, alone in ((32, True), (148, False)):
         workers.clear()
         test = colour(20, side)
-        ImageCorruptions().shifted(test, np.arange(20), "brightness", 1).inputs[np.arange(20)]
+        IMAGE_CORRUPTIONS.shifted(test, np.arange(20), "brightness", 1).inputs[np.arange(20)]
         assert (threading.get_ident() in workers) is alone
 
 
@@ -109,7 +109,7 @@ def test_rows_of_tables_are_those_of_the_whole_table(kind):
     features = Features.of(rows)
     test = Split(rows, np.arange(600) % 3)
     for box in (None, (-1.0, 1.5)):
-        images = ShiftImages.of(test, "digest", num_classes=3, source=TableCorruptions(features, box))
+        images = ShiftImages.of(test, "digest", num_classes=3, source=table_corruptions(features, box))
         whole = shift_table(rows, kind, 4, features=features, seed=0)
         whole = whole if box is None else np.clip(whole, *box)
         for index in (np.arange(600), np.arange(500, 600), np.array([17, 4])):
@@ -160,7 +160,7 @@ def test_official_arrays_stay_on_disk(tmp_path, monkeypatch):
     np.save(tmp_path / "labels.npy", labels)
     shape = (50_000, 32, 32, 3)
     np.lib.format.open_memmap(tmp_path / "fog.npy", mode="w+", dtype=np.uint8, shape=shape).flush()  # a sparse file
-    source = OfficialFiles(load_corrupted(f"cifar10c:{tmp_path}", kinds=kinds))
+    source = official_files(load_corrupted(f"cifar10c:{tmp_path}", kinds=kinds))
     index = np.arange(9_000)
     test = Split(np.broadcast_to(np.uint8(0), (9_000, 3, 32, 32)), labels[:9_000].astype(np.int64))
     tracemalloc.start()
@@ -191,7 +191,7 @@ import numpy as np, torch
 from pathlib import Path
 from PIL import Image
 from robcal.data import load_dataset
-from robcal.data.shifts import OfficialFiles, ImageCorruptions, shift_source
+from robcal.data.shifts import IMAGE_CORRUPTIONS, official_files
 from robcal.data.corrupted import load_corrupted
 from robcal.runs.shift import ShiftImages, _logits
 torch.set_num_threads(1)
@@ -202,7 +202,7 @@ class Mean(torch.nn.Module):
 data = load_dataset(f"imagenet:{root / 'imagenet'}", val_fraction=0.5)
 test = data.split("test")
 cells = load_corrupted(f"imagenetc:{root / 'imagenet-c'}", kinds=("fog",), class_names=data.class_names)
-for source, kind in ((ImageCorruptions(), "contrast"), (OfficialFiles(cells), "fog")):
+for source, kind in ((IMAGE_CORRUPTIONS, "contrast"), (official_files(cells), "fog")):
     peaks = []
     for limit in (130, None):
         images = ShiftImages.of(test, data.digest("test"), num_classes=2, limit=limit, source=source)

@@ -12,7 +12,7 @@ from official_files import write_fashion_mnist, write_imagenet, write_svhn
 
 from robcal.base.storage import load_predictions
 from robcal.data import Dataset, load_dataset
-from robcal.data.augment import crop_large, pad_crop_flip
+from robcal.data.augment import pad_crop_flip, random_resized_crop
 from robcal.methods import make_method
 from robcal.runs.directory import load_model
 from robcal.runs.train import train_run
@@ -72,9 +72,9 @@ def test_training_cuts_large_pictures_out_at_their_own_resolution(tmp_path: Path
     """The window comes out of the stored 80x100 pixels, not out of the 32x32 that the test shows."""
     data = load_dataset(write_imagenet(tmp_path), val_fraction=0.25, image_size=32)
     split, index = data.split("train"), np.array([3, 0, 2])
-    got = _first_batch(data, crop_large)
+    got = _first_batch(data, random_resized_crop)
     assert torch.equal(got, split.random_crops(index, torch.Generator().manual_seed(5)))
-    coarse = crop_large(split.batch(index), torch.Generator().manual_seed(5))
+    coarse = random_resized_crop(split.batch(index), torch.Generator().manual_seed(5))
     assert (got - coarse).abs().mean() > 0.01
     assert torch.equal(_first_batch(data, None), split.batch(index))
 

@@ -65,25 +65,6 @@ def draw_windows(
     return offsets, torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
 
 
-def shift(x: torch.Tensor, max_pixels: int, generator: torch.Generator) -> torch.Tensor:
-    """Move each image by up to `max_pixels` in each direction, uniformly; what comes in is zero.
-
-    For digits and other images that a flip would turn into something else.
-
-    Args:
-        x: (B, C, H, W) floats or uint8.
-        max_pixels: largest shift, in pixels.
-        generator: a CPU generator.
-
-    Returns:
-        (B, C, H, W) of the same dtype and device; `x` is not changed.
-
-    Raises:
-        InputError: as `pad_crop_flip`.
-    """
-    return pad_crop_flip(x, padding=max_pixels, flip=False, generator=generator)
-
-
 def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
     """Return the usual augmentation of a data set's images, as a function of (inputs, generator).
 
@@ -99,20 +80,10 @@ def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[.
         (B, C, H, W) floats in [0, 1] and a CPU generator → the same, augmented, on the same device.
     """
     if name in SHIFTS:
-        return lambda inputs, generator: shift(inputs, SHIFTS[name], generator)
+        return lambda inputs, generator: pad_crop_flip(inputs, padding=SHIFTS[name], flip=False, generator=generator)
     if min(input_shape[1:]) >= LARGE_SIDE:
-        return crop_large
+        return random_resized_crop
     return lambda inputs, generator: pad_crop_flip(inputs, generator=generator)
-
-
-def crop_large(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Crop large images as `standard_augmentation` does; training cuts those decoded on access by `random_crops`.
-
-    Args:
-        inputs: (B, C, H, W) floats in [0, 1].
-        generator: a CPU generator.
-    """
-    return random_resized_crop(inputs, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -134,12 +105,8 @@ class CropDraws:
     def windows(self, heights: IntArray, widths: IntArray) -> IntArray:
         """Return the window of each image: the first of its ten that fits, else the largest central one.
 
-        Args:
-            heights: (B,) heights of the images in pixels.
-            widths: (B,) widths.
-
         Returns:
-            (B, 4) int64: top, left, height, width.
+            (B, 4) int64: top, left, height, width, of images of these (B,) heights and widths in pixels.
         """
         areas = self.shares * (heights * widths)[:, None]
         wide, high = np.rint(np.sqrt(areas * self.ratios)), np.rint(np.sqrt(areas / self.ratios))
@@ -158,16 +125,11 @@ class CropDraws:
         return CropDraws(self.shares[part], self.ratios[part], self.corners[part], self.mirrored[part])
 
 
-def draw_crops(count: int, generator: torch.Generator, *, flip: bool = True) -> CropDraws:
-    """Draw the random resized crops of `count` images.
+def draw_crops(count: int, generator: torch.Generator) -> CropDraws:
+    """Draw the random resized crops of `count` images; the generator advances by the same amount for every size.
 
     The area is uniform on `CROP_SHARE`, the ratio log-uniform on `CROP_RATIO`, the place uniform; a flip has
     probability 1/2.
-
-    Args:
-        count: number of images.
-        generator: a CPU generator; it advances by the same amount for every size of image.
-        flip: whether to flip.
     """
     draws = torch.rand(count, 2 * CROP_TRIALS + 3, generator=generator, dtype=torch.float64).numpy()
     low, high = (math.log(ratio) for ratio in CROP_RATIO)
@@ -175,20 +137,19 @@ def draw_crops(count: int, generator: torch.Generator, *, flip: bool = True) -> 
         shares=CROP_SHARE[0] + (CROP_SHARE[1] - CROP_SHARE[0]) * draws[:, :CROP_TRIALS],
         ratios=np.exp(low + (high - low) * draws[:, CROP_TRIALS : 2 * CROP_TRIALS]),
         corners=draws[:, -3:-1],
-        mirrored=draws[:, -1] < (0.5 if flip else 0.0),
+        mirrored=draws[:, -1] < 0.5,
     )
 
 
-def random_resized_crop(x: torch.Tensor, *, flip: bool = True, generator: torch.Generator) -> torch.Tensor:
+def random_resized_crop(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Cut a random window out of each image and bring it back to the old size, bilinear; flip at random.
 
     The standard augmentation of large images (Szegedy et al. 2015, section 6; He et al. 2016). This is its form for
     images that are decoded and have one size; it only ever enlarges, so it needs no anti-aliasing. Images that are
-    decoded on access are better cut out of the stored picture: `Split.random_crops`.
+    decoded on access are better cut out of the stored picture, as training does: `Split.random_crops`.
 
     Args:
         x: (B, C, H, W) floats, sides of 2 pixels or more.
-        flip: whether to flip.
         generator: a CPU generator; it advances by the same amount on every device.
 
     Returns:
@@ -206,7 +167,7 @@ def random_resized_crop(x: torch.Tensor, *, flip: bool = True, generator: torch.
         fix = "Divide by 255: `x / 255`" if x.ndim == 4 and not x.is_floating_point() else _batch_hint(x)
         refuse(f"x is {x.dtype} of shape {tuple(x.shape)}", "it must be floats (B, C, H, W), sides of 2 or more", fix)
     batch, _, height, width = x.shape
-    draws = draw_crops(batch, generator, flip=flip)
+    draws = draw_crops(batch, generator)
     windows = torch.from_numpy(draws.windows(np.full(batch, height), np.full(batch, width))).to(x.device)
     rows = _places(windows[:, 0], windows[:, 2], height, x.dtype)
     columns = _places(windows[:, 1], windows[:, 3], width, x.dtype)

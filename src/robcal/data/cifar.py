@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -46,7 +46,7 @@ class Variant:
 
     Attributes:
         title: its name.
-        classes: names of the classes, in the order of the labels.
+        classes: in the order of the labels.
         batches: stems of the official files of each part.
         folders: names of the official folders, as the archives unpack.
         label_bytes: bytes before the pixels of a record of the binary version; the last of them is the label.
@@ -121,37 +121,22 @@ def read_cifar10(path: str) -> Parts:
     Raises:
         InputError: if nothing readable is there (the error says where it is published), or a file is damaged.
     """
-    return read_cifar(path, CIFAR10)
+    return _read(path, CIFAR10)
 
 
 def read_cifar100(path: str) -> Parts:
-    """Read CIFAR-100 with its 100 fine classes: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8.
-
-    Args:
-        path: as for `read_cifar10`.
-
-    Returns:
-        The parts "train" and "test".
-
-    Raises:
-        InputError: as `read_cifar10`.
-    """
-    return read_cifar(path, CIFAR100)
+    """Read CIFAR-100 with its 100 fine classes, of the same numbers and shapes; see `read_cifar10`."""
+    return _read(path, CIFAR100)
 
 
-def read_cifar(path: str, variant: Variant) -> Parts:
-    """Read either of the two; see `read_cifar10`.
-
-    Raises:
-        InputError: as `read_cifar10`.
-    """
-    places = [check_place(Path(part.strip()).expanduser(), variant.title) for part in path.split(",")]
+def _read(path: str, variant: Variant) -> Parts:
+    places = [check_place(part.strip(), variant.title) for part in path.split(",")]
     if len(places) > 1 or places[0].suffix == ".parquet":
         return _read_parquet(places, None, path, variant)
     official = _official_place(places[0], variant)
     if official is None:
         return _read_parquet(parquet_files(places[0]), places[0], path, variant)
-    return Parts(variant.title, _read_official(official, variant), variant.classes, box=(0.0, 1.0), kind="image")
+    return Parts(variant.title, _read_official(official, variant), variant.classes)
 
 
 def _read_parquet(files: Sequence[Path], root: Path | None, path: str, variant: Variant) -> Parts:
@@ -172,8 +157,6 @@ def _read_parquet(files: Sequence[Path], root: Path | None, path: str, variant: 
         name=f"{variant.title} (JPEG)" if jpeg else variant.title,
         parts={name: Split(part.images, _numbered(part.labels, classes, name)) for name, part in found.items()},
         class_names=classes,
-        box=(0.0, 1.0),
-        kind="image",
         notes=(*note, *partial),
     )
 
@@ -212,7 +195,7 @@ def _read_official(path: Path, variant: Variant) -> dict[str, Split]:
     python = {stem for stems in variant.batches.values() for stem in stems}
     binary = {f"{stem}.bin" for stem in python}
     if path.is_dir():
-        members = _folder_members(path, binary | python)
+        members = {name: (path / name).read_bytes() for name in binary | python if (path / name).is_file()}
     else:
         members = _archive_members(path, binary | python, variant)
     suffix = ".bin" if members.keys() & binary else ""
@@ -230,14 +213,9 @@ def _read_official(path: Path, variant: Variant) -> dict[str, Split]:
     return splits
 
 
-def _folder_members(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
-    """Return the bytes of the wanted files of a folder."""
-    return {name: (path / name).read_bytes() for name in wanted if (path / name).is_file()}
-
-
-def _archive_members(path: Path, wanted: Iterable[str], variant: Variant) -> dict[str, bytes]:
-    """Return the bytes of the wanted files of a tar archive, in any folder; nothing is written to disk."""
-    names, members = set(wanted), {}
+def _archive_members(path: Path, names: Set[str], variant: Variant) -> dict[str, bytes]:
+    """Return the bytes of files of a tar archive, in any folder; nothing is written to disk."""
+    members = {}
     try:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:

@@ -71,17 +71,17 @@ class ChannelsLast:
 
     Attributes:
         array: the stored images, uint8, mapped into memory.
-        rows: positions in `array` of the images, None for all of them.
+        rows: positions in `array` of the images.
     """
 
     array: npt.NDArray[np.uint8]
-    rows: IntArray | None = None
+    rows: IntArray
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
-        count, height, width, channels = self.array.shape
-        return (count if self.rows is None else len(self.rows), channels, height, width)
+        _, height, width, channels = self.array.shape
+        return (len(self.rows), channels, height, width)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -90,12 +90,11 @@ class ChannelsLast:
 
     def __getitem__(self, index: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images at these positions, (len(index), C, H, W)."""
-        rows = index if self.rows is None else self.rows[index]
-        return np.ascontiguousarray(self.array[rows].transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(self.array[self.rows[index]].transpose(0, 3, 1, 2))
 
     def select(self, index: IntArray) -> ChannelsLast:
         """Return the images at these positions, still unread."""
-        return ChannelsLast(self.array, index if self.rows is None else self.rows[index])
+        return ChannelsLast(self.array, self.rows[index])
 
 
 def load_corrupted(
@@ -133,11 +132,11 @@ def load_corrupted(
         check_choice(kind, CORRUPTIONS, "the corruption")
     if test_limit is not None:
         check_positive_int(test_limit, "test_limit")
-    return READERS[form](Path(path).expanduser(), tuple(kinds), class_names, test_limit, image_size)
+    return READERS[form](path, tuple(kinds), class_names, test_limit, image_size)
 
 
 def _read_arrays(
-    title: str, num_classes: int, path: Path, kinds: tuple[str, ...], test_limit: int | None
+    title: str, num_classes: int, path: str, kinds: tuple[str, ...], test_limit: int | None
 ) -> CorruptedCells:
     """Read CIFAR-10-C or CIFAR-100-C."""
     root = check_place(path, title)
@@ -159,8 +158,8 @@ def _read_arrays(
         array = _load(root / f"{kind}.npy", title)
         if array.dtype != np.uint8 or array.shape != (len(stored), 32, 32, 3):
             _refuse_array(root / f"{kind}.npy", f"{array.dtype} of shape {array.shape}", title)
-        block = slice((severity - 1) * size, severity * size)
-        whole = Split(inputs=ChannelsLast(array[block]), labels=stored[block])
+        rows = np.arange((severity - 1) * size, severity * size)
+        whole = Split(inputs=ChannelsLast(array, rows), labels=stored[rows])
         return limit(whole, test_limit, FIXED_SEED, num_classes, "test_limit")
 
     return CorruptedCells(title, kinds, open_cell)
@@ -178,7 +177,7 @@ def _refuse_array(file: Path, what: str, title: str) -> NoReturn:
 
 
 def _read_folders(
-    path: Path,
+    path: str,
     kinds: tuple[str, ...],
     class_names: Sequence[str] | None,
     test_limit: int | None,
@@ -217,7 +216,7 @@ def _read_folders(
     return CorruptedCells("ImageNet-C", kinds, open_cell)
 
 
-Reader = Callable[[Path, tuple[str, ...], Sequence[str] | None, int | None, int | None], CorruptedCells]
+Reader = Callable[[str, tuple[str, ...], Sequence[str] | None, int | None, int | None], CorruptedCells]
 
 #: Reader of each form of spec.
 READERS: Mapping[str, Reader] = {

@@ -97,33 +97,19 @@ class Split:
         return _floats(self.inputs[index], device)
 
     def random_crops(
-        self,
-        index: IntArray,
-        generator: torch.Generator,
-        *,
-        flip: bool = True,
-        device: torch.device | str = "cpu",
+        self, index: IntArray, generator: torch.Generator, *, device: torch.device | str = "cpu"
     ) -> torch.Tensor:
         """Return the inputs at `index` as `batch` gives them, each a random resized crop, mirrored half of the time.
 
         Pictures that are decoded on access are cut out at their own resolution; other images as
-        `robcal.data.augment.random_resized_crop` does.
-
-        Args:
-            index: (B,) positions.
-            generator: a CPU generator; it advances by the same amount for both kinds.
-            flip: whether to mirror.
-            device: where the crops are wanted.
-
-        Returns:
-            (B, C, H, W) float32 in [0, 1].
+        `robcal.data.augment.random_resized_crop` does. The CPU generator advances by the same amount for both kinds.
 
         Raises:
             InputError: if the inputs are no images.
         """
         if isinstance(self.inputs, Croppable):
-            return _floats(self.inputs.crops(index, draw_crops(len(index), generator, flip=flip)), device)
-        return random_resized_crop(self.batch(index, device=device), flip=flip, generator=generator)
+            return _floats(self.inputs.crops(index, draw_crops(len(index), generator)), device)
+        return random_resized_crop(self.batch(index, device=device), generator)
 
     def subset(self, index: IntArray) -> Split:
         """Return the split that holds only these examples, in this order; lazily decoded inputs stay lazy."""

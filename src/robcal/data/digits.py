@@ -20,18 +20,9 @@ def read_digits() -> Parts:
 
     Grey values 0 … 16 are stored as float32, divided by 16 (exact); inputs are (1, 8, 8) in the box [0, 1]. The test
     part, 719 digits, is stratified and fixed: no seed changes it, so no seed can leak training data into it.
-
-    Returns:
-        The parts "train" (1,078, validation still in it) and "test" (719).
     """
     digits = load_digits()
     images = (digits.images / 16).astype(np.float32)[:, None]
     every = Split(inputs=images, labels=digits.target.astype(np.int64))
     train, test = cut(every, DIGITS_TEST_FRACTION, FIXED_SEED, 10, "test")
-    return Parts(
-        name="digits",
-        parts={"train": train, "test": test},
-        class_names=tuple(str(digit) for digit in range(10)),
-        box=(0.0, 1.0),
-        kind="image",
-    )
+    return Parts("digits", {"train": train, "test": test}, tuple(map(str, range(10))))

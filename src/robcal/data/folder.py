@@ -50,24 +50,15 @@ def read_folder(path: str, image_size: int | None = None) -> Parts:
     listed = {part: list_pictures(folder, class_names) for part, folder in roots.items()}
     headers = _read_headers((file for listing in listed.values() for file in listing.files), image_size)
     assert headers.size is not None
+    resize = image_size is not None
     splits = {
-        part: Split(
-            inputs=LazyPictures(listing.files, headers.size, headers.mode, image_size is not None),
-            labels=listing.labels,
-        )
+        part: Split(LazyPictures(listing.files, headers.size, headers.mode, resize), listing.labels)
         for part, listing in listed.items()
     }
     beside = files_in(root) if roots["train"] != root else []
     notes = [f"{root.name}: left out {left_out(beside)}"] if beside else []
     notes += [note for part, listing in listed.items() for note in listing.notes(roots[part].name)]
-    return Parts(
-        name=root.resolve().name,
-        parts=splits,
-        class_names=class_names,
-        box=(0.0, 1.0),
-        kind="image",
-        notes=(*notes, *headers.notes()),
-    )
+    return Parts(root.resolve().name, splits, class_names, notes=(*notes, *headers.notes()))
 
 
 def _part_roots(root: Path) -> dict[str, Path]:

@@ -80,11 +80,7 @@ def _part_of(file: Path, root: Path | None) -> tuple[str, Path, bool] | None:
 
 
 def check_shards(paths: Sequence[Path]) -> None:
-    """Refuse the files of a part if their names say that one is missing or that they are of several sets.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse the files of a part if their names say that one is missing or that they are of several sets."""
     counted = [match for path in paths if (match := _COUNTED.search(path.stem))]
     totals = sorted({int(match[2]) for match in counted})
     numbers = [int(match[1]) for match in counted]
@@ -125,11 +121,7 @@ class StoredLabels:
     names: tuple[str, ...] | None
 
     def under(self, names: tuple[str, ...] | None, *, where: str) -> StoredLabels:
-        """Return the same labels, numbered in the order of `names`, which must be the same classes.
-
-        Raises:
-            InputError: if they are not.
-        """
+        """Return the same labels, numbered in the order of `names`, or refuse names of other classes."""
         if names is None or self.names is None or self.names == names or self.values.dtype.kind == "U":
             return StoredLabels(self.values, names or self.names)
         if sorted(self.names) != sorted(names):

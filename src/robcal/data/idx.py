@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import IntArray, check_readable, refuse
+from robcal.base.checks import IntArray, refuse
 from robcal.base.files import reading
 from robcal.base.npy import check_packing
 from robcal.data.dataset import Split
-from robcal.data.published import check_place, where_to_find
+from robcal.data.published import check_folder, where_to_find
 from robcal.data.splits import Parts
 
 #: Start of the names of the files of each part.
@@ -34,38 +34,23 @@ def read_fashion_mnist(path: str) -> Parts:
     Args:
         path: the folder of the four official files, packed (.gz) or not, or one of them (the others lie beside it).
 
-    Returns:
-        The parts "train" and "test".
-
     Raises:
         InputError: if a file is missing (the error says where it is published) or damaged.
     """
-    folder = _folder(check_place(Path(path).expanduser(), "Fashion-MNIST"))
-    return _read(folder, "Fashion-MNIST", FASHION_CLASSES, f"Fetch it again; {where_to_find('Fashion-MNIST')}")
+    return _read(path, "Fashion-MNIST", FASHION_CLASSES, f"Fetch it again; {where_to_find('Fashion-MNIST')}")
 
 
 def read_idx(path: str) -> Parts:
     """Read a data set in the four files of MNIST, whose classes are numbers: MNIST, KMNIST, or images of your own.
 
-    Args:
-        path: as of `read_fashion_mnist`.
-
-    Returns:
-        The parts "train" and "test"; inputs (1, H, W) uint8.
-
-    Raises:
-        InputError: if a file is missing or damaged.
+    Path and errors are as of `read_fashion_mnist`; inputs are (1, H, W) uint8.
     """
-    folder = _folder(check_readable(Path(path).expanduser(), "idx path"))
-    return _read(folder, "idx", None, "Put the four whole files of one data set into one folder")
+    return _read(path, "idx", None, "Put the four whole files of one data set into one folder")
 
 
-def _folder(place: Path) -> Path:
-    return place if place.is_dir() else place.parent
-
-
-def _read(folder: Path, title: str, names: Sequence[str] | None, again: str) -> Parts:
+def _read(path: str, title: str, names: Sequence[str] | None, again: str) -> Parts:
     """Read the four files of a folder; `again` is what to do about one that is missing or damaged."""
+    folder = check_folder(path, title)
     files = {(part, kind): _find(folder, f"{stem}-{kind}") for part, stem in STEMS.items() for kind in (IMAGES, LABELS)}
     lost = [f"{STEMS[part]}-{kind}" for (part, kind), file in files.items() if file is None]
     if lost:
@@ -77,13 +62,8 @@ def _read(folder: Path, title: str, names: Sequence[str] | None, again: str) -> 
         told = ", ".join(f"{part} {shape} and {len(labels[part]):,}" for part, shape in shapes.items())
         refuse(f"images and labels of {folder} are {told}", "there is a label an image, and images are alike", again)
     _check_classes(labels, names, folder)
-    return Parts(
-        name=title,
-        parts={part: Split(inputs=arrays[part, IMAGES][:, None], labels=labels[part]) for part in STEMS},
-        class_names=tuple(names or map(str, range(labels["train"].max() + 1))),
-        box=(0.0, 1.0),
-        kind="image",
-    )
+    parts = {part: Split(inputs=arrays[part, IMAGES][:, None], labels=labels[part]) for part in STEMS}
+    return Parts(title, parts, tuple(names or map(str, range(labels["train"].max() + 1))))
 
 
 def _find(folder: Path, name: str) -> Path | None:

@@ -52,7 +52,7 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
     Raises:
         InputError: if a part is missing (the error says where it is published) or damaged.
     """
-    root = check_place(Path(path).expanduser(), "ImageNet")
+    root = check_place(path, "ImageNet")
     size = SIZE if image_size is None else check_positive_int(image_size, "image_size")
     has_folders = (root / "train").is_dir() and bool(class_folders(root / "train"))
     shards = parquet_files(root) if root.is_dir() and not has_folders else []
@@ -64,8 +64,6 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
             for part, (source, labels) in sources.items()
         },
         class_names=class_names,
-        box=(0.0, 1.0),
-        kind="image",
         notes=notes,
     )
 

@@ -55,11 +55,7 @@ def plain_labels(values: Any, *, name: str, code: str = "") -> PlainLabels:
 
 
 def as_names(array: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.str_]:
-    """Return strings or UTF-8 bytes as strings of the form NFC.
-
-    Raises:
-        InputError: if bytes are no UTF-8.
-    """
+    """Return strings or UTF-8 bytes as strings of the form NFC, or refuse bytes that are none of these."""
     try:
         texts = np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
     except UnicodeDecodeError as error:
@@ -87,10 +83,8 @@ def _check_whole(array: npt.NDArray[Any], name: str, code: str) -> None:
 
 def _refuse_shape(array: npt.NDArray[Any], name: str, code: str) -> NoReturn:
     """Say what a shape other than (N,) and (N, 1) looks like, and what to save instead."""
-    given, first = (
-        f"{name} has shape {array.shape}",
-        "[:, 0]" if array.ndim == 2 else f".reshape(len({code}), -1)[:, 0]",
-    )
+    given = f"{name} has shape {array.shape}"
+    first = "[:, 0]" if array.ndim == 2 else f".reshape(len({code}), -1)[:, 0]"
     if array.size == max(array.shape, default=1):
         refuse(given, f"{ONE_LABEL}; labels are (N,) or (N, 1)", f"Save `{code}.ravel()`")
     if array.ndim == 2 and array.dtype.kind in "iufb" and (array >= 0).all() and np.allclose(array.sum(1), 1):
@@ -138,11 +132,7 @@ def number_classes(
 
 
 def numbers_of(labels: PlainLabels, names: Sequence[str], *, name: str) -> IntArray:
-    """Return the number of each name.
-
-    Raises:
-        InputError: if a label is none of the names.
-    """
+    """Return the number of each name, or refuse a label that is none of the names."""
     number = {text: position for position, text in enumerate(names)}
     unknown = next((text for text in labels.tolist() if text not in number), None)
     if unknown is not None:

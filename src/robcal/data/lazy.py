@@ -33,9 +33,7 @@ R = TypeVar("R")
 class Encoded(Protocol):
     """Where encoded pictures lie."""
 
-    def __len__(self) -> int:
-        """Return N."""
-        ...
+    def __len__(self) -> int: ...
 
     def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
         """Name and file, or bytes, of the pictures at these positions."""
@@ -65,7 +63,7 @@ class FileList:
     @staticmethod
     def of(root: Path, names: Sequence[str]) -> FileList:
         """Return the list of files of these names below `root`."""
-        return FileList(root, np.array([os.fsencode(name) for name in names], dtype=np.bytes_))
+        return FileList(root, np.array(list(map(os.fsencode, names)), dtype=np.bytes_))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,15 +123,7 @@ class LazyPictures:
         return self._decoded(index, lambda row, picture, name: self._whole(picture, name))
 
     def crops(self, index: IntArray, draws: CropDraws) -> UInt8Array:
-        """Decode the pictures at these positions and cut each one's random window out, brought to `size`.
-
-        Args:
-            index: (B,) positions.
-            draws: what chance decided of these B crops.
-
-        Returns:
-            (B, C, H, W) uint8.
-        """
+        """Decode the pictures at (B,) positions and cut each one's random window out: (B, C, *size) uint8."""
         return self._decoded(index, lambda row, picture, name: self._window(picture, draws.of(row)))
 
     def select(self, index: IntArray) -> LazyPictures:
@@ -179,21 +169,12 @@ class ManyPictures(LazyPictures):
 def fit(picture: Image.Image, size: tuple[int, int], share: float = 1.0) -> Image.Image:
     """Scale `picture` so that it covers (height, width), and crop it about its centre; bilinear, anti-aliased.
 
-    Args:
-        picture: any picture.
-        size: (height, width) in pixels.
-        share: part of that central window that is shown; 224 / 256 for the standard test on ImageNet.
+    Of that central window the part `share` is shown: 224 / 256 in the standard test on ImageNet.
     """
     height, width = size
     scale = max(height / picture.height, width / picture.width) / share
-    half_h, half_w = height / scale / 2, width / scale / 2
-    box = (
-        picture.width / 2 - half_w,
-        picture.height / 2 - half_h,
-        picture.width / 2 + half_w,
-        picture.height / 2 + half_h,
-    )
-    box = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], picture.width), min(box[3], picture.height))
+    x, y, half_w, half_h = picture.width / 2, picture.height / 2, width / scale / 2, height / scale / 2
+    box = (max(x - half_w, 0.0), max(y - half_h, 0.0), min(x + half_w, picture.width), min(y + half_h, picture.height))
     return picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
@@ -211,13 +192,7 @@ def refuse_size(name: str, shape: tuple[int, int], size: tuple[int, int]) -> NoR
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], *, each: int = PICTURES_A_WORKER) -> list[R]:
-    """Return `[work(item) for item in items]`, by threads where there are enough items; the first error is raised.
-
-    Args:
-        work: must be safe to call from several threads.
-        items: its arguments.
-        each: items that one thread is worth starting for.
-    """
+    """Return `[work(item) for item in items]`, by threads if there are `each` for one; the first error is raised."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(MAX_WORKERS, available, len(items) // each)
     if workers < 2:

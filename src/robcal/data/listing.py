@@ -97,10 +97,7 @@ def list_pictures(root: Path, class_names: Sequence[str], *, others: bool = Fals
     Args:
         root: a folder that holds one folder a class.
         class_names: the classes, in the order of their labels; `root` may lack some.
-        others: whether folders of other classes are passed over; if not, they are refused.
-
-    Raises:
-        InputError: if there is another class, an empty one, or none at all.
+        others: whether folders of other classes are passed over; if not, they are refused, as empty ones are.
     """
     pictures: list[str] = []
     rest, nested = files_in(root), []

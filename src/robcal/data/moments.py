@@ -85,10 +85,6 @@ def fitted_rows(split: Split) -> IntArray:
 def constant_notes(splits: Mapping[str, Split], moments: Moments) -> tuple[str, ...]:
     """Return what a user should know of features that do not vary in the training split.
 
-    Args:
-        splits: "train" and the others, whose inputs are arrays in memory.
-        moments: of the training split.
-
     Returns:
         No sentence where every feature varies; else one that names the constant ones, and one that names those which
         take other values elsewhere: a category that training never saw, a year that is all of the test split.

@@ -73,9 +73,6 @@ def read_npz(path: str) -> Parts:
     Args:
         path: an .npz file, as `numpy.savez` or `numpy.savez_compressed` writes it.
 
-    Returns:
-        The parts the file has.
-
     Raises:
         InputError: if the file is unreadable, an array is missing, or values are not what they must be.
     """
@@ -87,7 +84,8 @@ def read_npz(path: str) -> Parts:
         held = npz_headers(file)
     layout = _layout(held, file)
     keys = {part: layout.keys(part) for part in PARTS if set(layout.keys(part)) & set(held) or part == "train"}
-    _check_complete(held, keys, file)
+    if lost := [key for pair in keys.values() for key in pair if key not in held]:
+        _refuse_keys(held, file, f"no {', '.join(lost)}")
     used = [key for pair in keys.values() for key in pair] + [name for name in ("class_names",) if name in held]
     with reading(file, "npz file", rule=RULE_OF_FILE, fix=_fix):
         arrays = npz_arrays(file, used)
@@ -123,22 +121,11 @@ def _fix(reason: str) -> str:
 
 
 def _layout(arrays: Mapping[str, Header], file: Path) -> Layout:
-    """Return the layout of which the file has the most arrays.
-
-    Raises:
-        InputError: if it has none of any.
-    """
+    """Return the layout of which the file has the most arrays, or refuse a file that has none of any."""
     counts = [sum(key in arrays for part in PARTS for key in layout.keys(part)) for layout in LAYOUTS]
     if not any(counts):
         _refuse_keys(arrays, file, "no arrays by the names that robcal knows")
     return LAYOUTS[int(np.argmax(counts))]
-
-
-def _check_complete(arrays: Mapping[str, Header], keys: Mapping[str, tuple[str, str]], file: Path) -> None:
-    """Refuse a part of which an array is missing."""
-    lost = [key for pair in keys.values() for key in pair if key not in arrays]
-    if lost:
-        _refuse_keys(arrays, file, f"no {', '.join(lost)}")
 
 
 def _refuse_keys(arrays: Mapping[str, Header], file: Path, lost: str) -> NoReturn:

@@ -42,14 +42,9 @@ class SmallImages:
 def read_parquet_images(
     paths: Sequence[Path], *, size: int, label_columns: Sequence[str] = LABEL_COLUMNS
 ) -> SmallImages:
-    """Read one part of small images from its parquet files.
+    """Read one part of small images, each of `size` x `size` pixels, from its shards, in order.
 
     The image column is a struct with the field `bytes` (or its flattened form, a column `img.bytes`), or plain binary.
-
-    Args:
-        paths: the shards of the part, in order.
-        size: height and width of every image, in pixels.
-        label_columns: names that the column of labels may have.
 
     Raises:
         InputError: if a file is unreadable, a column missing, or an image or a label not what it must be.
@@ -191,13 +186,7 @@ def _read_group(path: Path, group: int, column: str, written: int) -> Any:
 
 
 def list_rows(paths: Sequence[Path]) -> tuple[ParquetRows, StoredLabels]:
-    """Return what the parquet files of one part hold, without reading a picture.
-
-    Args:
-        paths: the shards, in order.
-
-    Returns:
-        The pictures, and their labels.
+    """Return what the shards of one part hold, in order, without reading a picture: the pictures, and their labels.
 
     Raises:
         InputError: if a file is unreadable, or lacks a column or a label.

@@ -120,11 +120,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Resolves the names of `STAND_INS` and no other; never imports anything."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Return the stand-in for a name.
-
-        Raises:
-            UnpicklingError: for every other name.
-        """
+        """Return the stand-in for a name, or raise for every other name."""
         stand_in = STAND_INS.get((module_name, global_name))
         if stand_in is None:
             raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
@@ -179,11 +175,7 @@ class _Finisher:
         self._items, self._bytes = 0, 0
 
     def finish(self, value: Any) -> Any:
-        """Return `value` with its arrays.
-
-        Raises:
-            UnpicklingError: if it holds more than `MOST_ITEMS` or `MOST_BYTES`, or a stand-in that is no array.
-        """
+        """Return `value` with its arrays, or raise at more than `MOST_ITEMS` or `MOST_BYTES`, or another stand-in."""
         self._items += 1
         if self._items > MOST_ITEMS or self._bytes > MOST_BYTES:
             raise pickle.UnpicklingError(f"it holds more than {MOST_ITEMS:,} things or {MOST_BYTES:,} bytes of arrays")

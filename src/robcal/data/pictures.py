@@ -115,10 +115,6 @@ def convert(picture: Image.Image, mode: ColourMode) -> Image.Image:
     stored colours are shown, as torchvision and Keras do. CMYK goes by Pillow's plain formula, without a colour
     profile.
 
-    Args:
-        picture: of one of `KNOWN_MODES`.
-        mode: "L" or "RGB".
-
     >>> deep = Image.fromarray(np.array([[0, 128, 129, 65535]], np.uint16))
     >>> np.asarray(convert(deep, "L")).tolist()
     [[0, 0, 1, 255]]
@@ -143,14 +139,11 @@ def decode_pictures(encoded: Sequence[bytes | None], size: int, *, source: str) 
 
     Args:
         encoded: N pictures as the bytes of a PNG, JPEG, … file.
-        size: height and width that each must have, in pixels.
+        size: height and width that each must have, in pixels; others, and missing ones, are refused.
         source: the file they come from, for the error.
 
     Returns:
         (N, 3, size, size) uint8, RGB.
-
-    Raises:
-        InputError: if a picture is missing, unreadable or of another size.
     """
     decoded = []
     for row, data in enumerate(encoded):

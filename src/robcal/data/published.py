@@ -108,16 +108,27 @@ def where_to_find(title: str, *names: str) -> str:
     return f"{title} is published at {publication.home}{terms} : {', '.join(wanted)}"
 
 
-def check_place(path: Path, title: str) -> Path:
-    """Return `path` if it exists.
+def check_place(path: str, title: str) -> Path:
+    """Return the file or folder that a user named.
 
     Raises:
-        InputError: otherwise, with where the data set is published.
+        InputError: if it does not exist, with where the data set is published.
     """
-    if not is_there(path):
+    place = Path(path).expanduser()
+    if title in PUBLISHED and not is_there(place):
         refuse(
-            f"{title} path {path} does not exist",
+            f"{title} path {place} does not exist",
             "it must name an existing file or folder",
             f"Check the spelling; {where_to_find(title)}",
         )
-    return check_readable(path, f"{title} path")
+    return check_readable(place, f"{title} path")
+
+
+def check_folder(path: str, title: str) -> Path:
+    """Return the folder that a user named, or that of the file that they named.
+
+    Raises:
+        InputError: as `check_place`.
+    """
+    place = check_place(path, title)
+    return place if place.is_dir() else place.parent

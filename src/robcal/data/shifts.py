@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,40 +24,26 @@ CORRUPTION_SEED = 0
 LARGE_VALUES = 2**16
 
 
-class ShiftSource(Protocol):
-    """Makes or reads the shifted versions of test examples."""
+@dataclass(frozen=True)
+class ShiftSource:
+    """What makes or reads the shifted versions of test examples.
 
-    @property
-    def name(self) -> str:
-        """Part of the names of files; "" for corrupted images that robcal makes."""
-        ...
+    Attributes:
+        note: what the shift is, for people.
+        kinds: kinds of shift, each at five severities.
+        shifted: (examples of the test split, their positions in it, kind, severity) → the examples, shifted. What
+            robcal makes is made when a batch of it is asked for: see `ShiftedInputs`.
+        name: part of the names of files; "" for corrupted images that robcal makes.
+        key: what tells this source from others of its name; JSON-able.
+        stored: whether the shifted inputs lie on disk already.
+    """
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Kinds of shift, each at five severities."""
-        ...
-
-    @property
-    def note(self) -> str:
-        """A sentence for people: what the shift is."""
-        ...
-
-    @property
-    def key(self) -> Any:
-        """What tells this source from others of its name; JSON-able."""
-        ...
-
-    @property
-    def stored(self) -> bool:
-        """Whether the shifted inputs lie on disk already."""
-        ...
-
-    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """Return the examples of `split`, which have the positions `index` in the test split, shifted.
-
-        What robcal makes is made when a batch of it is asked for: see `ShiftedInputs`.
-        """
-        ...
+    note: str
+    kinds: tuple[str, ...]
+    shifted: Callable[[Split, IntArray, str, int], Split]
+    name: str = ""
+    key: Any = None
+    stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,107 +95,72 @@ def _pieces(positions: IntArray, size: int) -> list[slice]:
     return [slice(first, min(first + most, end)) for start, end in stretches for first in range(start, end, most)]
 
 
-@dataclass(frozen=True)
-class ImageCorruptions:
-    """The 15 kinds of Hendrycks & Dietterich (2019), made by robcal."""
+def _corrupted(split: Split, index: IntArray, kind: str, severity: int) -> Split:
+    """Return float32 images in [0, 1]."""
 
-    name: str = ""
-    kinds: tuple[str, ...] = BENCHMARK_KINDS
-    note: str = (
-        "15 corruptions at 5 severities, made by robcal's own implementation with the published constants for 32x32 "
-        "images (lengths scaled to the image size)"
-    )
-    key: Any = None
-    stored: bool = False
+    def shift(images: Float32Array, first: int) -> Float32Array:
+        return corrupt(images, kind, severity, seed=CORRUPTION_SEED, first_index=first)
 
-    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """Return float32 images in [0, 1]."""
-
-        def corrupted(images: Float32Array, first: int) -> Float32Array:
-            return corrupt(images, kind, severity, seed=CORRUPTION_SEED, first_index=first)
-
-        return Split(ShiftedInputs(split, corrupted), split.labels)
+    return Split(ShiftedInputs(split, shift), split.labels)
 
 
-@dataclass(frozen=True)
-class TableCorruptions:
-    """Noise, missing features and scaling, relative to the features of the whole test split: no seed changes them.
+#: The 15 kinds of Hendrycks & Dietterich (2019), made by robcal.
+IMAGE_CORRUPTIONS = ShiftSource(
+    "15 corruptions at 5 severities, made by robcal's own implementation with the published constants for 32x32 images "
+    "(lengths scaled to the image size)",
+    BENCHMARK_KINDS,
+    _corrupted,
+)
 
-    Attributes:
+
+def table_corruptions(features: Features, box: Any = None) -> ShiftSource:
+    """Return noise, missing features and scaling, relative to the features of the whole test split: no seed matters.
+
+    Args:
         features: of the test split.
         box: that rows are clipped to, or None.
     """
 
-    features: Features
-    box: Any = None
-    name: str = "table"
-    kinds: tuple[str, ...] = TABLE_KINDS
-    note: str = "noise, missing features and scaling at 5 severities, with strengths of robcal's own choice"
-    stored: bool = False
+    def shifted(split: Split, index: IntArray, kind: str, severity: int) -> Split:
+        def shift(rows: Float32Array, first: int) -> Float32Array:
+            made = shift_table(rows, kind, severity, features=features, seed=CORRUPTION_SEED, first_index=first)
+            return made if box is None else np.clip(made, *box).astype(np.float32)
 
-    @property
-    def key(self) -> Any:
-        """The strengths, and what they are relative to."""
-        digest = hashlib.sha256(self.features.mean.tobytes() + self.features.std.tobytes()).hexdigest()[:16]
-        return {kind: strengths for kind, (_, strengths) in TABLE_SHIFTS.items()} | {"features": digest}
+        return Split(ShiftedInputs(split, shift), split.labels)
 
-    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """Return float32 rows."""
-
-        def moved(rows: Float32Array, first: int) -> Float32Array:
-            made = shift_table(rows, kind, severity, features=self.features, seed=CORRUPTION_SEED, first_index=first)
-            return made if self.box is None else np.clip(made, *self.box).astype(np.float32)
-
-        return Split(ShiftedInputs(split, moved), split.labels)
+    digest = hashlib.sha256(features.mean.tobytes() + features.std.tobytes()).hexdigest()[:16]
+    return ShiftSource(
+        "noise, missing features and scaling at 5 severities, with strengths of robcal's own choice",
+        TABLE_KINDS,
+        shifted,
+        name="table",
+        key={kind: strengths for kind, (_, strengths) in TABLE_SHIFTS.items()} | {"features": digest},
+    )
 
 
-@dataclass(frozen=True)
-class OfficialFiles:
-    """A published corrupted test set; its image i is image i of the official test split.
+def official_files(cells: CorruptedCells) -> ShiftSource:
+    """Return a published corrupted test set; its image i is image i of the official test split."""
 
-    Attributes:
-        cells: the files.
-    """
-
-    cells: CorruptedCells
-    stored: bool = True
-
-    @property
-    def name(self) -> str:
-        """Of the published set."""
-        return self.cells.title.lower()
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Those that were asked for."""
-        return self.cells.kinds
-
-    @property
-    def note(self) -> str:
-        """The name of the files."""
-        return f"the official files of {self.cells.title}, {len(self.kinds)} corruptions at 5 severities"
-
-    @property
-    def key(self) -> Any:
-        """The first images of the first cell."""
-        first = self.cells[self.kinds[0], 1]
-        pixels = first.inputs[np.arange(min(8, len(first)))]
-        return [self.cells.title, hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]]
-
-    def shifted(self, split: Split, index: IntArray, kind: str, severity: int) -> Split:
-        """Return images as they are stored.
-
-        Raises:
-            InputError: if they are not of the examples that the test split holds.
-        """
-        whole = self.cells[kind, severity]
+    def shifted(split: Split, index: IntArray, kind: str, severity: int) -> Split:
+        whole = cells[kind, severity]
         if len(whole) <= int(index.max()) or not np.array_equal(whole.labels[index], split.labels):
             refuse(
-                f"{self.cells.title} ({len(whole)} images a cell) has other labels than the test split",
+                f"{cells.title} ({len(whole)} images a cell) has other labels than the test split",
                 "its images are those of the official test set, in its order",
                 "Name the official test set as data, or leave the official shift out",
             )
         return whole.subset(index)
+
+    first = cells[cells.kinds[0], 1]
+    pixels = np.ascontiguousarray(first.inputs[np.arange(min(8, len(first)))])
+    return ShiftSource(
+        f"the official files of {cells.title}, {len(cells.kinds)} corruptions at 5 severities",
+        cells.kinds,
+        shifted,
+        name=cells.title.lower(),
+        key=[cells.title, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]],
+        stored=True,
+    )
 
 
 def shift_source(data: Dataset, official: str | None = None, *, test_limit: int | None = None) -> ShiftSource:
@@ -225,29 +176,24 @@ def shift_source(data: Dataset, official: str | None = None, *, test_limit: int 
     """
     if official is None:
         if data.kind == "image":
-            return ImageCorruptions()
+            return IMAGE_CORRUPTIONS
         test = data.split("test")
-        return TableCorruptions(Features.of(test.batch(np.arange(len(test))).numpy()), data.box)
+        return table_corruptions(Features.of(test.batch(np.arange(len(test))).numpy()), data.box)
     size = data.input_shape[-1] if official.startswith("imagenetc:") else None
     names = data.class_names if official.startswith("imagenetc:") else None
-    found = OfficialFiles(load_corrupted(official, class_names=names, test_limit=test_limit, image_size=size))
-    first = found.cells[found.kinds[0], 1]
-    if data.kind != "image" or tuple(first.inputs.shape[1:]) != data.input_shape:
+    cells = load_corrupted(official, class_names=names, test_limit=test_limit, image_size=size)
+    shape = tuple(cells[cells.kinds[0], 1].inputs.shape[1:])
+    if data.kind != "image" or shape != data.input_shape:
         refuse(
-            f"{official} holds inputs of shape {tuple(first.inputs.shape[1:])}, {data.name} of {data.input_shape}",
+            f"{official} holds inputs of shape {shape}, {data.name} of {data.input_shape}",
             "the official shift is of the same images",
             "Drop --shift, or name the corrupted files of this data",
         )
-    return found
+    return official_files(cells)
 
 
 def check_outside(outside: Split, like: Dataset, name: str) -> None:
     """Refuse out-of-distribution inputs that models of `like` cannot take.
-
-    Args:
-        outside: the inputs.
-        like: what the models were trained on.
-        name: of the inputs, for the error.
 
     Raises:
         InputError: if they have another shape.

@@ -34,19 +34,15 @@ class Parts:
     """What the files of a data set hold, before validation is cut.
 
     Attributes:
-        name: for people.
         parts: "train", and "val" and "test" where the files have them.
-        class_names: Z names, in the order of the labels.
-        box: where inputs live.
-        kind: "image" or "table".
-        notes: what a reader of results should know of the files.
+        name, class_names, box, kind, notes: as of `Dataset`.
     """
 
     name: str
     parts: Mapping[str, Split]
     class_names: tuple[str, ...]
-    box: Box
-    kind: Literal["image", "table"]
+    box: Box = (0.0, 1.0)
+    kind: Literal["image", "table"] = "image"
     notes: tuple[str, ...] = ()
 
 
@@ -54,12 +50,7 @@ class Parts:
 class CutOptions:
     """How the splits are cut; the arguments of `load_dataset`, checked.
 
-    Attributes:
-        val_fraction: share of the training data that becomes validation, in (0, 1); None keeps the files' own
-            validation part, or takes the default of the data set.
-        train_limit: at most so many training examples (after validation is cut), or None.
-        test_limit: at most so many test examples, or None.
-        seed: chooses the validation examples and the limited training examples, never the test examples.
+    Without a `val_fraction` the files' own validation part is kept, or the default of the data set is cut off.
     """
 
     val_fraction: float | None = None
@@ -78,16 +69,7 @@ class CutOptions:
 
 
 def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: float = VAL_FRACTION) -> Dataset:
-    """Cut the splits that the files do not have and apply the limits.
-
-    Args:
-        parts: what the reader found; "train" must be among its parts.
-        options: the user's wishes.
-        spec: the text that named the data set, kept in the result.
-        val_fraction: share of the training data that becomes validation where `options` leave it open.
-
-    Returns:
-        The data set with splits "train", "val" and "test".
+    """Cut the splits that the files do not have and apply the limits; `val_fraction` is used where `options` have none.
 
     Raises:
         InputError: if a class has too few examples for a cut or a limit, or if `val_fraction` is given for files that
@@ -115,32 +97,17 @@ def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: floa
     splits = {name: found[name] for name in ("train", "val", "test")}
     if all(isinstance(split.inputs, np.ndarray) for split in splits.values()):
         notes += constant_notes(splits, Moments.of(splits["train"]))
-    return Dataset(
-        name=parts.name,
-        splits=splits,
-        class_names=parts.class_names,
-        box=parts.box,
-        kind=parts.kind,
-        spec=spec,
-        notes=tuple(notes),
-    )
+    return Dataset(parts.name, splits, parts.class_names, parts.box, parts.kind, spec, tuple(notes))
 
 
 def cut(split: Split, fraction: float, seed: int, num_classes: int, what: str) -> tuple[Split, Split]:
-    """Cut a stratified share off a split.
-
-    Args:
-        split: N examples.
-        fraction: share to cut off, in (0, 1); round(fraction · N) examples are taken.
-        seed: chooses which.
-        num_classes: Z.
-        what: what the share becomes, for the error ("validation", "test").
+    """Cut a stratified share off a split, which becomes `what`, "validation" or "test".
 
     Returns:
-        What remains, and what was cut off; both in the order of the files.
+        What remains, and the round(fraction · N) examples that were cut off; both in the order of the files.
 
     Raises:
-        InputError: if a class cannot have an example on both sides.
+        InputError: as `stratified_cut`.
     """
     taken = stratified_cut(split.labels, fraction, seed, num_classes=num_classes, what=what)
     rest = np.setdiff1d(np.arange(len(split)), taken, assume_unique=True)
@@ -162,13 +129,6 @@ def stratified_subset(
     labels: IntArray, size: int | None, seed: int = FIXED_SEED, *, num_classes: int, name: str = "the limit"
 ) -> IntArray:
     """Return the positions of at most `size` examples, each class in proportion, ascending (all where size is None).
-
-    Args:
-        labels: (N,) int64 in 0 … Z - 1.
-        size: how many.
-        seed: chooses within each class.
-        num_classes: Z.
-        name: of `size`, for the error.
 
     Raises:
         InputError: if `size` has no room for one example of every class.
@@ -200,7 +160,7 @@ def stratified_cut(
     Args:
         labels: (N,) int64 in 0 … Z - 1.
         fraction: in (0, 1).
-        seed: seed of the generator that chooses within each class.
+        seed: chooses within each class.
         num_classes: Z; the largest label + 1 where it is None.
         what: what the share becomes, for the error.
 

@@ -13,7 +13,7 @@ import numpy as np
 from robcal.base.checks import check_labels, refuse
 from robcal.base.npy import read_npy
 from robcal.data.dataset import Split
-from robcal.data.published import check_place, where_to_find
+from robcal.data.published import check_folder, where_to_find
 from robcal.data.splits import Parts
 
 #: The official files; `extra_32x32.mat`, easier digits, is left out as in the paper.
@@ -29,14 +29,10 @@ def read_svhn(path: str) -> Parts:
     Args:
         path: the folder that holds both files, or one of the two (the other lies beside it).
 
-    Returns:
-        The parts "train" and "test".
-
     Raises:
         InputError: if a file is missing (the error says where it is published) or damaged.
     """
-    place = check_place(Path(path).expanduser(), "SVHN")
-    folder = place if place.is_dir() else place.parent
+    folder = check_folder(path, "SVHN")
     lost = [name for name in FILES.values() if not (folder / name).is_file()]
     if lost:
         refuse(
@@ -44,13 +40,7 @@ def read_svhn(path: str) -> Parts:
             f"it must hold {' and '.join(FILES.values())}",
             f"Fetch what is missing; {where_to_find('SVHN', *lost)}",
         )
-    return Parts(
-        name="SVHN",
-        parts={part: _read_part(folder / name) for part, name in FILES.items()},
-        class_names=tuple(str(digit) for digit in range(10)),
-        box=(0.0, 1.0),
-        kind="image",
-    )
+    return Parts("SVHN", {part: _read_part(folder / name) for part, name in FILES.items()}, tuple(map(str, range(10))))
 
 
 #: What the child runs: it takes the file and a folder, and writes X and y there as .npy files. It may take 8 GiB.

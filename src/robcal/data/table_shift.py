@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.arrays import as_array
-from robcal.base.checks import check_choice, check_positive_int, check_seed, refuse
-from robcal.data.corruptions import SEVERITIES
+from robcal.base.checks import check_choice, refuse
 from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
 
 
@@ -91,8 +90,7 @@ def shift_table(
         True
     """
     function, strengths = TABLE_SHIFTS[check_choice(kind, TABLE_SHIFTS, "kind")]
-    if check_positive_int(severity, "severity") > len(SEVERITIES):
-        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Choose one of these")
+    key = cell_key(seed, f"table {kind}", severity)
     table = as_array(table, "table")
     if table.ndim != 2 or table.shape[1:] != features.mean.shape:
         refuse(
@@ -100,6 +98,5 @@ def shift_table(
             "it must be (N, D), one mean a column",
             "Take the features of the same table: `Features.of(table)` (images have robcal.data.corruptions)",
         )
-    key = cell_key(check_seed(seed), f"table {kind}", severity)
-    draws = Draws(key, check_positive_int(first_index, "first_index", minimum=0), len(table))
+    draws = Draws(key, first_index, len(table))
     return np.asarray(function(table.astype(np.float32), strengths[severity - 1], features, draws), np.float32)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
@@ -118,15 +117,11 @@ def _origin_of(folder: Path) -> object:
 def _check_free(folder: Path) -> None:
     """Refuse a place that holds anything."""
     if folder.exists() and (not folder.is_dir() or {file.name for file in folder.iterdir()} - {LOCK, SCRATCH}):
-        _refuse_foreign(folder)
-
-
-def _refuse_foreign(folder: Path) -> NoReturn:
-    refuse(
-        f"{folder} exists and was not unpacked from these shards",
-        "pictures are unpacked to a new or an empty folder",
-        "Choose another folder",
-    )
+        refuse(
+            f"{folder} exists and was not unpacked from these shards",
+            "pictures are unpacked to a new or an empty folder",
+            "Choose another folder",
+        )
 
 
 def _write_all(targets: Targets, work: Path, reporter: Reporter) -> None:
@@ -153,11 +148,7 @@ def _write_all(targets: Targets, work: Path, reporter: Reporter) -> None:
 
 
 def _write(data: bytes, file: Path, work: Path) -> None:
-    """Write a file under a temporary name and rename it: under the lock that one name is free, and no folder is listed.
-
-    Raises:
-        InputError: if the system does not let the file be written.
-    """
+    """Write a file under a temporary name and rename it: under the lock that name is free, and no folder is listed."""
     with writing(file):
         (work / SCRATCH).write_bytes(data)
         (work / SCRATCH).replace(file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from robcal.data import Split
 from robcal.data.corruptions import BENCHMARK_KINDS as SHIFT_KINDS
 from robcal.data.corruptions import SEVERITIES
 from robcal.data.dataset import Inputs
-from robcal.data.shifts import CORRUPTION_SEED, ImageCorruptions, ShiftSource
+from robcal.data.shifts import CORRUPTION_SEED, IMAGE_CORRUPTIONS, ShiftSource
 from robcal.data.splits import stratified_subset
 from robcal.runs.directory import Run
 from robcal.training.predict import mean_probs, predict_logits, softmax
@@ -72,7 +72,7 @@ class Shift:
     correct: npt.NDArray[np.bool_]
     nll: npt.NDArray[Any]
     brier: npt.NDArray[Any]
-    note: str = ImageCorruptions.note
+    note: str = IMAGE_CORRUPTIONS.note
 
     def per_cell(self, metric: str) -> FloatArray:
         """Return (C,) the metric of each cell: "ece", "ece_floor", "accuracy", "nll" or "brier"."""
@@ -118,7 +118,7 @@ class ShiftLogits:
     labels: IntArray
     index: IntArray
     cells: tuple[tuple[str, int], ...] = CELLS
-    note: str = ImageCorruptions.note
+    note: str = IMAGE_CORRUPTIONS.note
 
     def summary(self, temperature: float = 1.0) -> Shift:
         """Return what metrics need, at a temperature: probabilities are softmax(logits / T)."""
@@ -144,7 +144,7 @@ class ShiftImages:
     digest: str
     whole: bool = True
     folder: Path | None = None
-    source: ShiftSource = field(default_factory=ImageCorruptions)
+    source: ShiftSource = IMAGE_CORRUPTIONS
 
     @property
     def cells(self) -> tuple[tuple[str, int], ...]:
@@ -160,12 +160,12 @@ class ShiftImages:
         num_classes: int,
         limit: int | None = None,
         folder: Path | None = None,
-        source: ShiftSource | None = None,
+        source: ShiftSource = IMAGE_CORRUPTIONS,
     ) -> ShiftImages:
         """Choose at most `limit` examples, the same for every run on this data."""
         index = stratified_subset(test.labels, limit, num_classes=num_classes, name="the limit of the shift")
         whole = len(index) == len(test)
-        return cls(test if whole else test.subset(index), index, digest, whole, folder, source or ImageCorruptions())
+        return cls(test if whole else test.subset(index), index, digest, whole, folder, source)
 
     def shifted(self, kind: str, severity: int) -> Split:
         """Return the examples of a cell: as published files hold them, or as `cell` gives them."""

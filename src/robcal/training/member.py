@@ -24,7 +24,7 @@ from robcal.base.checks import FloatArray, check_choice, refuse
 from robcal.base.seeds import seed_of
 from robcal.base.types import Precision
 from robcal.data import Dataset
-from robcal.data.augment import crop_large
+from robcal.data.augment import random_resized_crop
 from robcal.methods import Batch, Method
 from robcal.methods.method import State, keep_batch
 from robcal.training.loading import Loader, Part, channels_last
@@ -87,7 +87,7 @@ class Member:
         self.rank, self.world = engine.process_index, engine.num_processes
         self.train, self.val, self.num_classes = dataset.split("train"), dataset.split("val"), dataset.num_classes
         self.num_batches = math.ceil(len(self.train) / recipe.batch_size)
-        self.loader = Loader(self.train, self.device, crops=augment is crop_large)
+        self.loader = Loader(self.train, self.device, crops=augment is random_resized_crop)
         self.labels = torch.from_numpy(self.train.labels).to(self.device)
         self.user_model = model
         image = len(dataset.input_shape) == 3

@@ -24,13 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.arrays import as_array
-from robcal.base.checks import check_choice, check_positive_int, check_seed, refuse
+from robcal.base.checks import check_choice, refuse
 from robcal.data.corruptions import blur, digital, noise, weather
-from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
+from robcal.data.corruptions.draws import SEVERITIES, Draws, Float32Array, cell_key
 
 __all__ = ["BENCHMARK_KINDS", "CORRUPTIONS", "EXTRA_KINDS", "SEVERITIES", "Corruption", "corrupt"]
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 #: Values of images (float32) worked on at a time; does not change the result.
 CHUNK_VALUES = 2**20
@@ -138,11 +136,7 @@ def corrupt(images: npt.NDArray[Any], kind: str, severity: int, *, seed: int, fi
         >>> np.array_equal(noisy[1:], corrupt(images[1:], "gaussian_noise", 3, seed=0, first_index=1))
         True
     """
-    corruption = CORRUPTIONS[check_choice(kind, CORRUPTIONS, "kind")]
-    if check_positive_int(severity, "severity") > len(SEVERITIES):
-        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Choose one of these")
-    key = cell_key(check_seed(seed), kind, severity)
-    check_positive_int(first_index, "first_index", minimum=0)
+    corruption, key = CORRUPTIONS[check_choice(kind, CORRUPTIONS, "kind")], cell_key(seed, kind, severity)
     images = as_array(images, "images")
     _check_images(images)
     out = np.empty(images.shape, np.float32)

@@ -9,12 +9,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robcal.base.checks import check_positive_int, check_seed, refuse
+
 Float32Array = npt.NDArray[np.float32]
 
 
+#: Of every kind of shift.
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
 def cell_key(seed: int, kind: str, severity: int) -> npt.NDArray[np.uint64]:
-    """Return the 128-bit Philox key of one cell of the benchmark: a hash of seed, kind and severity."""
-    words = np.random.SeedSequence([seed, zlib.crc32(kind.encode()), severity])
+    """Return the 128-bit Philox key of one cell of the benchmark: a hash of seed, kind and severity.
+
+    Raises:
+        InputError: on a seed that is none, or another severity.
+    """
+    if check_positive_int(severity, "severity") > len(SEVERITIES):
+        refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Choose one of these")
+    words = np.random.SeedSequence([check_seed(seed), zlib.crc32(kind.encode()), severity])
     return np.asarray(words.generate_state(2, np.uint64), np.uint64)
 
 
@@ -29,11 +41,14 @@ class Draws:
         key: from `cell_key`.
         first: index of the first image in its split.
         n: number of images.
+
+    Raises:
+        InputError: if `first` is no such index.
     """
 
     def __init__(self, key: npt.NDArray[np.uint64], first: int, n: int) -> None:
         self.n = n
-        self._first = first
+        self._first = check_positive_int(first, "first_index", minimum=0)
         self._field = 0
         self._philox = np.random.Philox(key=key)
         self._generator = np.random.Generator(self._philox)
