@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from robcal.base.checks import refuse
 from robcal.models.resnet import MOST_DEPTH
+from robcal.models.small import check_image
 
 #: Depths of the pre-activation networks: 9 n + 2 layers.
 PREACT_DEPTHS = (20, 29, 56, 110)
@@ -61,15 +62,10 @@ def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int)
     ResNet-20 v2 for 10 classes has 570,602 trainable parameters. The paper's own bottleneck networks (ResNet-164) are
     narrower inside: widths 16, 32, 64. Batch normalisation has PyTorch's momentum and epsilon.
 
-    Args:
-        input_shape: (C, H, W).
-        num_classes: Z.
-        depth: one of `PREACT_DEPTHS`, or any other 9 n + 2.
-
     Raises:
         InputError: if the inputs are not images, or the depth is not 9 n + 2.
     """
-    _check_image(input_shape, 1)
+    check_image(input_shape, "residual networks")
     if not 11 <= depth <= MOST_DEPTH or (depth - 2) % 9:
         refuse(
             f"a pre-activation ResNet of depth {depth}",
@@ -129,13 +125,8 @@ def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) 
     For 1,000 classes they have 25,557,032 and 44,549,160 parameters. The scale of the last normalisation of every block
     begins at 0, so that blocks begin as the identity (Goyal et al. 2017, section 5.1).
 
-    Args:
-        input_shape: (C, H, W), sides of `LARGE_SIDE` pixels or more.
-        num_classes: Z.
-        depth: a key of `LARGE_BLOCKS`.
-
     Raises:
-        InputError: if the inputs are not images, or too small, or the depth is another.
+        InputError: if the inputs are not images of `LARGE_SIDE` pixels or more, or the depth is none of `LARGE_BLOCKS`.
     """
     if depth not in LARGE_BLOCKS:
         known = ", ".join(f"resnet-{depth}" for depth in LARGE_BLOCKS)
@@ -144,7 +135,13 @@ def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) 
             f"there are {known}",
             "Pass one of these, such as --model resnet-50",
         )
-    _check_image(input_shape, LARGE_SIDE)
+    check_image(input_shape, "residual networks")
+    if min(input_shape[1:]) < LARGE_SIDE:
+        refuse(
+            f"images are {input_shape[1]}x{input_shape[2]}",
+            f"this network takes sides of {LARGE_SIDE} pixels or more",
+            "Use a network for small images, such as preact-resnet-29",
+        )
     network = nn.Sequential(
         *(nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
         nn.MaxPool2d(3, stride=2, padding=1),
@@ -169,14 +166,3 @@ def _stages(blocks: Sequence[int]) -> list[nn.Module]:
             layers.append(Bottleneck(inside, width, 2 if stage and not block else 1))
             inside = 4 * width
     return layers
-
-
-def _check_image(input_shape: tuple[int, ...], side: int) -> None:
-    if len(input_shape) != 3:
-        refuse(f"inputs have shape {input_shape}", "residual networks take images (C, H, W)", "Use --model mlp")
-    if min(input_shape[1:]) < side:
-        refuse(
-            f"images are {input_shape[1]}x{input_shape[2]}",
-            f"this network takes sides of {side} pixels or more",
-            "Use a network for small images, such as preact-resnet-29",
-        )

@@ -21,6 +21,12 @@ def has_dropout(network: nn.Module) -> bool:
     return any(isinstance(module, DROPOUT_LAYERS) and module.p > 0 for module in network.modules())
 
 
+def layers_in(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[nn.Module, str]]:
+    """Return where the layers of some kinds are within a network: the module that holds each, and its name there."""
+    named = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
+    return [(parent, name) for parent, name, child in named if isinstance(child, kinds)]
+
+
 def with_dropout(network: nn.Module, rate: float) -> nn.Module:
     """Put dropout before every linear and convolutional layer but the first, in place; no weight changes.
 
@@ -29,9 +35,6 @@ def with_dropout(network: nn.Module, rate: float) -> nn.Module:
     Args:
         network: any network that calls its layers as modules.
         rate: share of a layer's inputs that is set to zero, in (0, 1).
-
-    Returns:
-        The network.
 
     Raises:
         InputError: if the rate is out of range, or the network has fewer than two such layers.
@@ -45,14 +48,8 @@ def with_dropout(network: nn.Module, rate: float) -> nn.Module:
     check_fraction(rate, "the rate of dropout")
     if has_dropout(network):
         return network
-    places = [
-        (parent, name)
-        for parent in network.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, _WEIGHT_LAYERS)
-    ]
     first = next((module for module in network.modules() if isinstance(module, _WEIGHT_LAYERS)), None)
-    places = [(parent, name) for parent, name in places if getattr(parent, name) is not first]
+    places = [place for place in layers_in(network, _WEIGHT_LAYERS) if getattr(*place) is not first]
     if not places:
         refuse(
             "the network has no linear or convolutional layer after its first",

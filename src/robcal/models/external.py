@@ -29,6 +29,7 @@ from torch import nn
 from robcal.base.checks import refuse
 from robcal.models.dropout import DROPOUT_SUFFIX
 from robcal.models.rank_one import MEMBERS_SUFFIX
+from robcal.models.small import check_image
 
 #: Packages that a model may be taken from by name.
 PACKAGES = ("timm", "torchvision")
@@ -124,11 +125,6 @@ def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) ->
     The user's factory is called by what its signature says: `factory(input_shape=…, num_classes=…)` where it has both
     names, else `factory(num_classes=…)` where it takes that one, else `factory(input_shape, num_classes)`.
 
-    Args:
-        name: "timm:NAME", "torchvision:NAME", or a factory that the user has named (see the top of this module).
-        input_shape: shape of one input.
-        num_classes: Z.
-
     Returns:
         A module from (B, *input_shape) normalised inputs to (B, Z) logits, in train mode.
 
@@ -155,16 +151,15 @@ def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) ->
 
 def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_classes: int) -> Any:
     """Build a network of timm or torchvision by its name, with random weights."""
-    if len(input_shape) != 3:
-        refuse(f"inputs have shape {input_shape}", f"models of {package} take images (C, H, W)", "Use --model mlp")
+    check_image(input_shape, f"models of {package}")
     if not _PLAIN_NAME.fullmatch(known):  # timm reads "hf-hub:…" and "local-dir:…" as places to load from
         refuse(
             f"the model is {package + ':' + known!r}",
             f"a plain name in {package} follows the colon, and no place to load from",
             f"Write for example {package}:resnet18",
         )
-    if package == "torchvision":
-        _check_colours(input_shape)
+    if package == "torchvision" and input_shape[0] != 3:
+        refuse(f"images have {input_shape[0]} channel(s)", "models of torchvision take 3", "Use a timm: model")
     try:
         module = importlib.import_module("timm" if package == "timm" else "torchvision.models")
     except ImportError as error:
@@ -184,11 +179,6 @@ def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_cl
             f"it must be a classifier that {package} knows by this name",
             f"List its names with {package}.{'list_models()' if package == 'timm' else 'models.list_models()'}",
         )
-
-
-def _check_colours(input_shape: tuple[int, ...]) -> None:
-    if input_shape[0] != 3:
-        refuse(f"images have {input_shape[0]} channel(s)", "models of torchvision take 3", "Use a timm: model")
 
 
 def _call(factory: Callable[..., Any], input_shape: tuple[int, ...], num_classes: int) -> Any:

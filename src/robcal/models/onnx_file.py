@@ -30,13 +30,7 @@ class OnnxModel(nn.Module):
 
 
 def load_onnx(path: Path) -> OnnxModel:
-    """Open an ONNX file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The model; see `robcal.models.programs.check_program` for what it must do.
+    """Open an ONNX file; see `robcal.models.programs.check_program` for what it must do.
 
     Raises:
         InputError: if onnxruntime is not installed, or does not read the file.

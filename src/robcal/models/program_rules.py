@@ -84,11 +84,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_exported(path: Path) -> None:
-    """Refuse an archive of torch.export that holds more than operators, sizes and tensors.
-
-    Raises:
-        ForbiddenError: if so.
-    """
+    """Refuse, by a ForbiddenError, an archive of torch.export that holds more than operators, sizes and tensors."""
     if importlib.util.find_spec("torch.export.pt2_archive") is None:
         _check_former(path)
         return
@@ -185,21 +181,13 @@ _RULES: Mapping[str, Callable[[str], None]] = {
 
 
 def check_script(path: Path) -> None:
-    """Refuse a TorchScript archive whose code names an operator that touches files or other machines.
-
-    Raises:
-        ForbiddenError: if so, or if its code cannot be read.
-    """
+    """Refuse, by a ForbiddenError, a TorchScript archive that names an operator on files or other machines."""
     reader = torch._C.PyTorchFileReader(str(path))
     for member in reader.get_all_records():
         if member.startswith("code/") and member.endswith(".py"):
-            _check_script_code(reader.get_record(member).decode())
-
-
-def _check_script_code(code: str) -> None:
-    for before, word in _words(code):
-        if word in _REACHING_OUT or (word == "save" and before == "."):
-            raise ForbiddenError(f"it calls {word!r}, which reaches out to files or other machines")
+            for before, word in _words(reader.get_record(member).decode()):
+                if word in _REACHING_OUT or (word == "save" and before == "."):
+                    raise ForbiddenError(f"it calls {word!r}, which reaches out to files or other machines")
 
 
 def _words(code: str) -> Iterator[tuple[str, str]]:

@@ -47,14 +47,7 @@ class Program(nn.Module):
 
 
 def load_program(path: Path, kind: FileKind) -> Program:
-    """Load a TorchScript or torch.export program on the CPU.
-
-    Args:
-        path: the file.
-        kind: "torchscript" or "pt2", of `kind_of_file`.
-
-    Returns:
-        The program as a module, in eval mode.
+    """Load a program of kind "torchscript" or "pt2" as a module on the CPU, in eval mode.
 
     Raises:
         InputError: if the file is damaged, or holds more than operators of torch.
@@ -111,17 +104,7 @@ def _never_unpickling() -> Iterator[None]:
 
 
 def check_program(program: nn.Module, path: Path, input_shape: tuple[int, ...], num_classes: int) -> None:
-    """Refuse a program that does not turn batches of any size of these inputs into (B, Z).
-
-    Args:
-        program: of `load_program` or `load_onnx`.
-        path: its file, for messages.
-        input_shape: shape of one input.
-        num_classes: Z.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse a program, of a file, that does not turn batches of any size of these inputs into (B, Z)."""
     for count in (2, 3):
         try:
             with torch.no_grad():

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from robcal.base.checks import check_positive_int, refuse
+from robcal.models.dropout import layers_in
 
 #: What a model's name ends in to have so many members put into it.
 MEMBERS_SUFFIX = re.compile(r"\+members-(\d+)$")
@@ -52,10 +53,8 @@ class RankOneLayer(nn.Module):
 
     def _of_rows(self, vectors: torch.Tensor, member: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Return (B, C, 1, 1) for convolutions, else (B, 1, …, D): the vector of each row's member."""
-        middle = (1,) * (x.ndim - 2)
-        shape = (
-            (-1, vectors.shape[1], *middle) if isinstance(self.layer, nn.Conv2d) else (-1, *middle, vectors.shape[1])
-        )
+        middle, size = (1,) * (x.ndim - 2), vectors.shape[1]
+        shape = (-1, size, *middle) if isinstance(self.layer, nn.Conv2d) else (-1, *middle, size)
         return vectors[member].view(shape)
 
 
@@ -76,11 +75,7 @@ class BatchEnsemble(nn.Module):
 
 
 def check_members(members: int) -> None:
-    """Refuse a number of members that no network has.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse a number of members that no network has."""
     check_positive_int(members, "size", minimum=2)
     if members > MOST_MEMBERS:
         refuse(
@@ -95,9 +90,6 @@ def with_members(network: nn.Module, members: int) -> BatchEnsemble:
         network: any network that calls its layers as modules and keeps the rows of a batch apart and in order.
         members: M, from 2.
 
-    Returns:
-        The network that trains and predicts by its members.
-
     Raises:
         InputError: if M is out of range, or the network has no such layer.
 
@@ -106,12 +98,7 @@ def with_members(network: nn.Module, members: int) -> BatchEnsemble:
     """
     check_members(members)
     whole = nn.ModuleDict({"network": network})
-    places = [
-        (parent, name)
-        for parent in whole.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.Linear | nn.Conv2d)
-    ]
+    places = layers_in(whole, (nn.Linear, nn.Conv2d))
     if not places:
         refuse(
             "the network has no linear or convolutional layer",

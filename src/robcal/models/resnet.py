@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from robcal.base.checks import refuse
+from robcal.models.small import check_image
 
 #: Most layers of a residual network whose depth its name says: the deepest of He et al. (2016a) has 1,202.
 MOST_DEPTH = 1202
@@ -41,13 +42,8 @@ class PreActivationBlock(nn.Module):
 def residual_network(
     input_shape: tuple[int, ...], num_classes: int, *, stem: int, widths: Sequence[int], blocks_per_stage: int
 ) -> nn.Module:
-    """Build a 3x3 stem, one stage a width (strides 1, 2, 2, …), BN, ReLU, mean over positions, linear.
-
-    Raises:
-        InputError: if the inputs are not images.
-    """
-    if len(input_shape) != 3:
-        refuse(f"inputs have shape {input_shape}", "residual networks take images (C, H, W)", "Use --model mlp")
+    """Build a 3x3 stem, one stage a width (strides 1, 2, 2, …), BN, ReLU, mean over positions, linear."""
+    check_image(input_shape, "residual networks")
     layers: list[nn.Module] = [nn.Conv2d(input_shape[0], stem, 3, padding=1, bias=False)]
     inside = stem
     for stage, width in enumerate(widths):
@@ -81,13 +77,8 @@ def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, w
             "the depth must be 6 n + 4, the width >= 1",
             "Try wrn-28-10",
         )
-    return residual_network(
-        input_shape,
-        num_classes,
-        stem=16,
-        widths=[16 * width, 32 * width, 64 * width],
-        blocks_per_stage=blocks,
-    )
+    widths = [16 * width, 32 * width, 64 * width]
+    return residual_network(input_shape, num_classes, stem=16, widths=widths, blocks_per_stage=blocks)
 
 
 def small_resnet(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

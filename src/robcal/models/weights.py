@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -49,17 +49,19 @@ def read_weights(path: Path) -> Tensors:
             "weights are a safetensors file, or a state_dict that torch.save wrote",
             "Save them so: torch.save(model.state_dict(), 'weights.pt'); a program is named itself: --model FILE",
         )
-    tensors = _read_safetensors(path) if kind == "safetensors" else _read_state_dict(path)
+    if kind == "safetensors":
+        from safetensors.torch import load_file
+
+        with reading(path, "the weights"):
+            tensors: Tensors = load_file(path)
+    else:
+        tensors = _read_state_dict(path)
     check_numbers(path, tensors)
     return tensors
 
 
 def check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are no numbers: whatever such a network says is none either.
-
-    Raises:
-        InputError: if one is NaN.
-    """
+    """Refuse weights that are NaN: whatever such a network says is none either."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and bool(tensor.isnan().any()):
             refuse(
@@ -75,14 +77,6 @@ def says_its_network(path: Path) -> bool:
 
     with reading(path, "the checkpoint"), safe_open(path, framework="pt") as file:
         return "robcal" in (file.metadata() or {})
-
-
-def _read_safetensors(path: Path) -> Tensors:
-    from safetensors.torch import load_file
-
-    with reading(path, "the weights"):
-        tensors: Tensors = load_file(path)
-        return tensors
 
 
 def _read_state_dict(path: Path) -> Tensors:
@@ -120,11 +114,6 @@ def fill(network: Normalized, tensors: Mapping[str, Tensor], path: Path) -> str:
 
     Others get inputs in input units, as any model outside robcal: their normalisation is their own.
 
-    Args:
-        network: of `build_model`.
-        tensors: of `read_weights`.
-        path: their file, for messages.
-
     Returns:
         What the user should know, or "".
 
@@ -140,12 +129,7 @@ def fill(network: Normalized, tensors: Mapping[str, Tensor], path: Path) -> str:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Put tensors into a network whose tensors they are, up to a prefix of all names.
-
-    Args:
-        network: the network; its parameters and buffers take the values.
-        tensors: of `read_weights`.
-        path: their file, for messages.
+    """Put the tensors of a file into a network whose tensors they are, up to a prefix of all names.
 
     Returns:
         A sentence that says which prefix was left out; "" for none.
@@ -154,10 +138,16 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         InputError: if tensors are missing, are too many, or have other shapes; nothing is loaded then.
     """
     wanted = network.state_dict()
-    variants = {prefix: _without(prefix, tensors) for prefix in _prefixes(tensors)}
+    variants = {
+        prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items()} for prefix in _prefixes(tensors)
+    }
     prefix = min(variants, key=lambda text: (len(wanted.keys() ^ variants[text].keys()), len(text)))
     if told := _differences(wanted, variants[prefix]):
-        _refuse_misfit(path, told)
+        refuse(
+            f"the weights {path} do not fit the network: {'; '.join(told)}",
+            "weights have the names and shapes of the network's own tensors",
+            "Name the network that they were saved from; its number of classes must be that of the data",
+        )
     network.load_state_dict(variants[prefix])
     return f"The prefix {prefix!r} of all names in {path} was left out." if prefix else ""
 
@@ -171,10 +161,6 @@ def _prefixes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
         if not more:
             return
         shared += more[0]
-
-
-def _without(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -195,11 +181,3 @@ def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
 def _listed(words: str, names: list[str]) -> list[str]:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [f"{words} {', '.join(names[:3])}{more}"] if names else []
-
-
-def _refuse_misfit(path: Path, told: list[str]) -> NoReturn:
-    refuse(
-        f"the weights {path} do not fit the network: {'; '.join(told)}",
-        "weights have the names and shapes of the network's own tensors",
-        "Name the network that they were saved from; its number of classes must be that of the data",
-    )
