@@ -52,7 +52,7 @@ def test_what_comes_next_is_read_while_nobody_asks():
     inputs, wanted = OnDisk(np.arange(40, dtype=np.float32)[:, None]), parts(6)
     loader = Loader(Split(inputs, np.zeros(40, np.int64)), CPU, crops=False)
     for number, part in enumerate(wanted):
-        found, _ = loader.load(part, wanted[number + 1 :])
+        found, _ = loader.load(part, torch.from_numpy(part.index), wanted[number + 1 :])
         assert found.squeeze(1).tolist() == part.index.tolist()
         assert inputs.wait_for(min(number + 1 + AHEAD, len(wanted)))
     assert inputs.read == [part.index.tolist() for part in wanted]  # each once, in order
@@ -62,10 +62,11 @@ def test_what_comes_next_is_read_while_nobody_asks():
 def test_a_new_epoch_forgets_what_was_read():
     inputs = OnDisk(np.arange(40, dtype=np.float32)[:, None])
     loader, (first, second, *_) = Loader(Split(inputs, np.zeros(40, np.int64)), CPU, crops=False), parts(2)
-    loader.load(first, [second])
+    loader.load(first, torch.from_numpy(first.index), [second])
     loader.start_epoch()
     other = Part(second.key, second.everyone + 20, second.index + 20, None)
-    assert loader.load(other, [])[0].squeeze(1).tolist() == other.index.tolist()
+    found, _ = loader.load(other, torch.from_numpy(other.index), [])
+    assert found.squeeze(1).tolist() == other.index.tolist()
     loader.close()
 
 

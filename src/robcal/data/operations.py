@@ -39,15 +39,7 @@ class Choice:
 
 
 def operate(images: torch.Tensor, choice: Choice) -> torch.Tensor:
-    """Do to each image what is chosen for it.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        choice: what.
-
-    Returns:
-        (N, C, H, W) uint8.
-    """
+    """Do to each image, (N, C, H, W) uint8, what is chosen for it."""
     found = images.clone()
     if len(rows := choice.of("autocontrast")):
         found[rows] = autocontrast(images[rows])
@@ -96,12 +88,7 @@ def solarize(images: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 def affine(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """Take the value of each pixel from where its centre is mapped to, bilinearly; 0 where that lies outside.
 
-    Args:
-        images: (N, C, H, W) uint8.
-        matrices: (N, 2, 3) from (x, y, 1) of the result, in pixels, to (x, y) of the image.
-
-    Returns:
-        (N, C, H, W) uint8.
+    The (N, 2, 3) matrices map (x, y, 1) of the result, in pixels, to (x, y) of the image.
     """
     height, width = images.shape[2:]
     scale = torch.tensor([[1, height / width], [width / height, 1]], dtype=torch.float64, device=images.device)
@@ -112,9 +99,8 @@ def affine(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     inside = ((grid >= -1) & (grid < 1)).all(3)[:, None]
     values = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    return (
-        values.add_(1e-3).mul_(inside).to(torch.uint8)
-    )  # Pillow cuts off; sums of float32 fall short of whole numbers
+    # Pillow cuts off; sums of float32 fall short of whole numbers
+    return values.add_(1e-3).mul_(inside).to(torch.uint8)
 
 
 def _matrices(images: torch.Tensor, choice: Choice, rows: torch.Tensor) -> torch.Tensor:

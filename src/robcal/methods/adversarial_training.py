@@ -25,9 +25,6 @@ def adversarial_training(epsilon: float = 8 / 255, step_size: float = 2 / 255, s
         epsilon: radius of the ball in the max-norm, in input units (for tables, the units of the features).
         step_size: of a step, in input units.
         steps: number of steps; each costs as much as a step of plain training.
-
-    Raises:
-        InputError: if an option is out of range.
     """
     check_fraction(epsilon, "epsilon", high=float("inf"))
     check_fraction(step_size, "step_size", high=float("inf"))

@@ -88,15 +88,7 @@ def draw_chains(size: int, severity: float, width: int, alpha: float, seed: int)
 
 
 def mixed(inputs: torch.Tensor, chains: Chains) -> torch.Tensor:
-    """Mix images with what the chains make of them.
-
-    Args:
-        inputs: (B, C, H, W) float32 in [0, 1].
-        chains: what is drawn.
-
-    Returns:
-        (B, C, H, W) float32 in [0, 1], in the memory format of the inputs.
-    """
+    """Mix images, (B, C, H, W) float32 in [0, 1], with what the chains make of them; their memory format stays."""
     (size, width, _), place = chains.level.shape, inputs.device
     drawn = {
         name: torch.from_numpy(getattr(chains, name)).to(place).flatten(0, 1) for name in ("operation", "level", "sign")

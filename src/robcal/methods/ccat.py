@@ -33,9 +33,6 @@ def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
         epsilon: radius of the ball in the max-norm, in input units (for tables, the units of the features).
         rho: exponent of the transition from the target to the uniform distribution, above 0.
         steps: of the attack; each costs half a step of plain training. With fewer, the steps are longer.
-
-    Raises:
-        InputError: if an option is out of range.
     """
     check_fraction(epsilon, "epsilon", high=float("inf"))
     check_fraction(rho, "rho", high=float("inf"))

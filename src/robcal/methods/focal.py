@@ -31,9 +31,6 @@ def focal(gamma: float = DEFAULT_GAMMA) -> Method:
 
     Args:
         gamma: exponent of the factor (1 - p), at least 0; 0 is the cross-entropy.
-
-    Raises:
-        InputError: if `gamma` is out of range.
     """
     check_fraction(gamma, "gamma", low=-1e-300, high=float("inf"))
 

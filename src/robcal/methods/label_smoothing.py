@@ -14,9 +14,6 @@ def label_smoothing(epsilon: float = 0.05) -> Method:
 
     Args:
         epsilon: mass spread evenly over all classes, in (0, 1).
-
-    Raises:
-        InputError: if `epsilon` is out of range.
     """
     check_fraction(epsilon, "epsilon")
 

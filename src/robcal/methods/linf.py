@@ -90,16 +90,7 @@ def signed_ascent(
 ) -> torch.Tensor:
     """Ascend by projected gradients (Madry et al. 2018): `delta <- project(delta + step_size sign(gradient))`.
 
-    Args:
-        network: perturbed inputs → logits.
-        objective: see `Objective`.
-        ball: the allowed perturbations.
-        start: (B, …), projected first.
-        steps: number of steps, each a forward and a backward pass.
-        step_size: in input units.
-
-    Returns:
-        (B, …) the perturbations after the last step.
+    The start, (B, …), is projected first; each step, in input units, is a forward and a backward pass.
     """
     delta = ball.project(start)
     for _ in range(steps):
@@ -125,20 +116,7 @@ def backtracking_ascent(
         delta <- project(delta + step velocity) where that does not lower the objective; elsewhere step <- step / factor
 
     so the objective of no example ever falls. The trial's gradient is kept if it is accepted: one forward and one
-    backward pass a step.
-
-    Args:
-        network: perturbed inputs → logits.
-        objective: see `Objective`.
-        ball: the allowed perturbations.
-        start: (B, …), projected first.
-        steps: number of steps.
-        step_size: of every example at first, in input units.
-        momentum: in [0, 1).
-        factor: above 1.
-
-    Returns:
-        (B, …) the best perturbations.
+    backward pass a step. The start, (B, …), is projected first; steps begin as long as `step_size`, in input units.
     """
     delta = ball.project(start)
     value, gradient = _value_and_gradient(network, objective, ball, delta)

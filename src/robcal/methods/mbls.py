@@ -23,9 +23,6 @@ def mbls(margin: float = 10.0, weight: float = 0.1) -> Method:
     Args:
         margin: distance that costs nothing, at least 0; the paper's is 10 for CIFAR-10 and Tiny-ImageNet.
         weight: of the penalty, above 0; the paper's is .1.
-
-    Raises:
-        InputError: if an option is out of range.
     """
     check_fraction(margin, "margin", low=-1e-300, high=float("inf"))
     check_fraction(weight, "weight", high=float("inf"))

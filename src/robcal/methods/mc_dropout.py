@@ -18,7 +18,7 @@ from robcal.base.checks import check_positive_int, check_seed, refuse
 from robcal.base.seeds import seed_of
 from robcal.data.dataset import Dataset, Split
 from robcal.methods.method import Method, Predictors, State
-from robcal.models.dropout import DROPOUT_LAYERS, DROPOUT_SUFFIX, has_dropout
+from robcal.models.dropout import DROPOUT_LAYERS, DROPOUT_SUFFIX, has_dropout, layers_in
 
 #: Networks drawn by default: as many as of SWAG.
 DEFAULT_SAMPLES = 30
@@ -31,9 +31,6 @@ def mc_dropout(samples: int = DEFAULT_SAMPLES) -> Method:
 
     Args:
         samples: number of networks that are drawn and averaged, at least 2.
-
-    Raises:
-        InputError: if `samples` is out of range.
     """
 
     def draw(network: nn.Module, state: State, train: Split | None, seed: int) -> Sequence[nn.Module]:
@@ -81,20 +78,15 @@ def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: in
     for number in range(count):
         sample = copy.deepcopy(network, dict(shared))
         generator = torch.Generator().manual_seed(seed_of(seed, number))
-        for parent in list(sample.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, DROPOUT_LAYERS):
-                    setattr(parent, name, FixedDropout(child, int(torch.randint(2**62, (), generator=generator))))
+        for parent, name in layers_in(sample, DROPOUT_LAYERS):
+            child = getattr(parent, name)
+            setattr(parent, name, FixedDropout(child, int(torch.randint(2**62, (), generator=generator))))
         drawn.append(sample.eval())
     return drawn
 
 
 def check_dropout(network: nn.Module) -> None:
-    """Refuse a network without a module of dropout that drops anything.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse a network without a module of dropout that drops anything."""
     if not has_dropout(network):
         refuse(
             "the network has no dropout",

@@ -24,9 +24,6 @@ def mixup(alpha: float = DEFAULT_ALPHA) -> Method:
 
     Args:
         alpha: parameter of the Beta distribution, above 0: small ones hardly mix, 1 is uniform.
-
-    Raises:
-        InputError: if `alpha` is out of range.
     """
     check_fraction(alpha, "alpha", high=float("inf"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ def options_of(factory: Callable[..., Method]) -> dict[str, type]:
     """
     found = {}
     for name, parameter in inspect.signature(factory, eval_str=True).parameters.items():
-        kinds = [kind for kind in _parts(parameter.annotation) if kind in _KINDS]
+        parts = typing.get_args(parameter.annotation) or (parameter.annotation,)  # of a union, or the one type it is
+        kinds = [kind for kind in parts if kind in _KINDS]
         if len(kinds) != 1:
             refuse(
                 f"option {name} of {factory.__name__} has the type {parameter.annotation}",
@@ -50,11 +51,7 @@ def options_of(factory: Callable[..., Method]) -> dict[str, type]:
 
 
 def check_option(value: Any, kind: type, name: str) -> Any:
-    """Return the value of an option in its type; an integer is a number too.
-
-    Raises:
-        InputError: if it is of another type.
-    """
+    """Return the value of an option in its type, or refuse one of another; an integer is a number too."""
     taken = {int: (int, np.integer), float: (int, float, np.integer, np.floating)}.get(kind, (kind,))
     if not isinstance(value, taken) or (isinstance(value, bool) and kind is not bool):
         text, example = _KINDS[kind]
@@ -63,12 +60,7 @@ def check_option(value: Any, kind: type, name: str) -> Any:
 
 
 def parse_option(text: str, kinds: Mapping[str, type], method: str) -> tuple[str, Any]:
-    """Return name and value of "NAME=VALUE".
-
-    Args:
-        text: what the user wrote.
-        kinds: the options that there are, with their types.
-        method: whose options they are, for the error.
+    """Return name and value of "NAME=VALUE", of the options that a method has, with their types.
 
     Raises:
         InputError: if there is no such option, or the value is of another type.
@@ -96,8 +88,3 @@ def resolved(factory: Callable[..., Method], given: Mapping[str, Any], method: M
     bound.apply_defaults()
     said = {name: method.options.get(name) for name in bound.arguments} if method.options else {}
     return {**bound.arguments, **said}
-
-
-def _parts(annotation: Any) -> Iterable[Any]:
-    """Return the types of a union, or the one type that it is."""
-    return typing.get_args(annotation) or (annotation,)

@@ -36,6 +36,9 @@ DEFAULT_START = 0.5
 #: Networks drawn by default: the number of the paper.
 DEFAULT_SAMPLES = 30
 
+#: Examples, evenly spaced, that batch normalisation is measured on [choice].
+MOST_MEASURED = 10_000
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -173,19 +176,11 @@ def swag_networks(
     return drawn
 
 
-def measure_batch_norm(network: Network, train: Split, *, batch_size: int = 512, max_examples: int = 10_000) -> Network:
+def measure_batch_norm(network: Network, train: Split, *, batch_size: int = 512) -> Network:
     """Set the running means and variances of batch normalisation to those of the training inputs, in place.
 
-    They are averages over the batches, as in the SWAG authors' code; the rest of the network is in eval mode.
-
-    Args:
-        network: on any device; returned in eval mode.
-        train: the training split, without augmentation.
-        batch_size: examples a batch, about.
-        max_examples: so many, evenly spaced, are enough [choice].
-
-    Returns:
-        The network.
+    They are averages over the batches, as in the SWAG authors' code; the rest of the network is in eval mode, and so is
+    what is returned. Inputs are not augmented.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.track_running_stats]
@@ -193,7 +188,7 @@ def measure_batch_norm(network: Network, train: Split, *, batch_size: int = 512,
     if not layers:
         return network
     momenta = [layer.momentum for layer in layers]
-    index = np.linspace(0, len(train) - 1, min(len(train), max_examples)).astype(np.int64)
+    index = np.linspace(0, len(train) - 1, min(len(train), MOST_MEASURED)).astype(np.int64)
     place = next(network.parameters()).device
     for layer in layers:
         layer.reset_running_stats()

@@ -32,12 +32,14 @@ class Part:
         everyone: (B,) positions in the split, of all processes.
         index: those of this process.
         seed: of its draws; None if it draws nothing.
+        weight: what part of the batch the examples of this process are.
     """
 
     key: tuple[int, int]
     everyone: IntArray
     index: IntArray
     seed: int | None
+    weight: float = 1.0
 
 
 class Loader:
@@ -62,15 +64,16 @@ class Loader:
             read.cancel()
         self._ahead.clear()
 
-    def load(self, part: Part, following: Iterable[Part]) -> tuple[torch.Tensor, torch.Generator]:
+    def load(self, part: Part, index: torch.Tensor, following: Iterable[Part]) -> tuple[torch.Tensor, torch.Generator]:
         """Return the inputs of a micro-batch on the device, and the generator of its draws after those made here.
 
         Args:
             part: the micro-batch.
+            index: its `index`, on the device.
             following: those that will be asked for next, in order.
         """
         if self._resident is not None:
-            inputs = self._resident[torch.from_numpy(part.index).to(self.device)].float()
+            inputs = self._resident.index_select(0, index).float()
             return inputs.div_(255) if self._resident.dtype == torch.uint8 else inputs, _generator(part)
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "robcal-reader")

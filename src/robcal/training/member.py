@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from robcal.training.running import FixedLevels, RunningLevels
     from robcal.training.settings import Augment
 
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
 #: Steps between two looks at the losses of a GPU: each waits for it.
 CHECK_EVERY = 64
 
@@ -97,16 +99,12 @@ class Member:
         self.model = engine.prepare(plain)
         self.autocast = nullcontext if engine.mixed_precision == "no" else engine.autocast
         self.draws = augment is not None or method.augment is not keep_batch
+        self.plain_step = method.is_plain_step
         self.loss_sum: float | torch.Tensor = 0.0
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the order of the epoch and cut it into batches; the same in every process and after every resume.
-
-        Args:
-            epoch: number of finished epochs.
-        """
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
-        self.batches = np.array_split(order, self.num_batches)
+        """Draw the order of the next epoch, after `epoch` of them; the same in every process and after every resume."""
+        self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
         self.epoch, self.global_seed = epoch, seed_of(self.seed, epoch, 0)
         self.loader.start_epoch()
         self.model.train()
@@ -114,11 +112,12 @@ class Member:
     def step(self, state: State, epoch: int, number: int, levels: FixedLevels | RunningLevels) -> State:
         """Take one optimiser step on a batch, one micro-batch at a time; returns the method's state after it."""
         _seed_global(self.device, self.global_seed + number * self.world + self.rank)  # dropout: a resumed run's too
-        parts, loss = self._parts(number), torch.zeros((), device=self.device)
+        parts, loss = self._parts(number), None
         for part in parts:  # gradients of all processes are summed once a step
-            with nullcontext() if part is parts[-1] else self.engine.no_sync(self.model):
+            with _NOTHING if part is parts[-1] else self.engine.no_sync(self.model):
                 share, state = self._learn(state, part, levels)
-            loss = loss + share
+            loss = share if loss is None else loss + share
+        assert loss is not None, "a batch holds an example"
         if self.world > 1:  # the state that one process saves is that of all
             loss = self.engine.reduce(loss, "sum")
         if self.world == 1 and self.device.type == "cpu":
@@ -135,12 +134,19 @@ class Member:
         return state
 
     def _parts(self, number: int) -> list[Part]:
-        """Return the micro-batches of a batch; each holds an example of every process."""
-        batch, draws, parts = self.batches[number], 1 + number * self.world + self.rank, []
+        """Return the micro-batches of a batch; each holds an example of every process.
+
+        The epoch is cut into batches as `numpy.array_split` cuts it, each when it is asked for.
+        """
+        size, larger = divmod(len(self.order), self.num_batches)
+        first = number * size + min(number, larger)
+        batch = self.order[first : first + size + (number < larger)]
+        draws, parts = 1 + number * self.world + self.rank, []
         count = min(self.recipe.accumulate, max(1, len(batch) // self.world))
         for k, everyone in enumerate(np.array_split(batch, count) if count > 1 else [batch]):
             seed = seed_of(self.seed, self.epoch, draws, *((k,) if k else ())) if self.draws else None
-            parts.append(Part((number, k), everyone, everyone[self.rank :: self.world], seed))
+            index = everyone[self.rank :: self.world]
+            parts.append(Part((number, k), everyone, index, seed, len(index) / len(batch)))
         return parts
 
     def _after(self, part: Part) -> Iterator[Part]:
@@ -159,7 +165,7 @@ class Member:
         with self._timed("data"):
             batch, generator = self._batch(part, levels.train)
         with self._timed("forward"):
-            targets = self.method.targets(state, batch, self.num_classes)
+            targets = batch.labels if self.plain_step else self.method.targets(state, batch, self.num_classes)
             size, mixed = len(part.index), self.method.mixes and levels.see_passes
             if mixed:  # columns that tell which examples a row is mixed of
                 targets = torch.cat([targets, torch.eye(size, device=targets.device)], dim=1)
@@ -170,10 +176,11 @@ class Member:
             with self.autocast():
                 loss, state = self.method.loss(state, self.model, batch, targets)
             levels.take(part.everyone, self.rank, self.world, shares)
-        weight = len(part.index) / len(self.batches[part.key[0]])
+        weight = part.weight
         with self._timed("backward"):  # the processes take the mean of their gradients
             (loss if weight == 1 else loss * (weight * self.world)).backward()
-        return loss.detach().float() * weight, state
+        share = loss.detach().float()
+        return share if weight == 1 else share * weight, state
 
     def _timed(self, name: str) -> AbstractContextManager[None]:
         return timed(self.profile, name, self.device)
@@ -269,12 +276,12 @@ class Member:
         self.loss_sum = saved["loss_sum"]
 
     def _batch(self, part: Part, levels: torch.Tensor | None) -> tuple[Batch, torch.Generator]:
-        inputs, generator = self.loader.load(part, self._after(part))
+        index = torch.from_numpy(part.index).to(self.device)
+        inputs, generator = self.loader.load(part, index, self._after(part))
         if self.augment is not None and not self.loader.crops:
             inputs = self.augment(inputs, generator)
-        inputs = channels_last(inputs)
-        index = torch.from_numpy(part.index).to(self.device)
-        return Batch(inputs, self.labels[index], None if levels is None else levels[index], index), generator
+        labels = self.labels.index_select(0, index)
+        return Batch(channels_last(inputs), labels, None if levels is None else levels[index], index), generator
 
 
 def _seed_global(device: torch.device, seed: int) -> None:
