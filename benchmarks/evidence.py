@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from robcal.base.files import replacing
-from robcal.base.types import MethodResult, Results, TrendTest
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import TrendTest
 from robcal.report.grid import markdown_rows
 from robcal.report.level_table import HEADINGS, level_cells
 from robcal.runs.directory import open_run

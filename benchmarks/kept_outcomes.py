@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.types import VARIANTS
+from robcal.base.results import VARIANTS
 from robcal.calibration.corrected import BinGaps
 from robcal.calibration.seeds import Replicated
 from robcal.comparison.outcomes import Outcome

@@ -23,8 +23,9 @@ import numpy as np
 
 from kept_outcomes import from_arrays
 from robcal.base.files import replacing
+from robcal.base.results import VARIANTS
 from robcal.base.storage import load_json, save_json
-from robcal.base.types import VARIANTS, Estimate
+from robcal.base.types import Estimate
 from robcal.comparison.outcomes import Outcome
 from robcal.comparison.plan import Plan
 from robcal.comparison.plan_file import load_plan

@@ -15,7 +15,7 @@ import numpy as np
 
 from robcal.base.checks import FloatArray
 from robcal.base.files import replacing
-from robcal.base.types import VARIANTS, MethodResult, Results, Variant
+from robcal.base.results import VARIANTS, MethodResult, Results, Variant
 from robcal.calibration.seeds import seed_mean_interval
 from robcal.comparison import load_comparison
 

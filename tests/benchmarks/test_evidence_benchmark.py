@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from robcal.base.types import Estimate, GroupRow, MethodResult, TrendTest
+from robcal.base.results import MethodResult
+from robcal.base.types import Estimate, GroupRow, TrendTest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are not in the wheel")

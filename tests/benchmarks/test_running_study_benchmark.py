@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robcal.base.types import VARIANTS
+from robcal.base.results import VARIANTS
 from robcal.comparison.outcomes import outcomes_of
 from robcal.comparison.summary import Measurements
 from robcal.comparison.tasks import Task

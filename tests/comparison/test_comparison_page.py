@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robcal.base.types import Missing
+from robcal.base.results import Missing
 from robcal.commands.cli import main
 from robcal.comparison import load_comparison, text_tables
 from robcal.report import render_html

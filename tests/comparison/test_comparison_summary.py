@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, t
 
 from robcal.base.metrics import CORRECTED
-from robcal.base.types import MethodResult, Results
+from robcal.base.results import MethodResult, Results
 from robcal.calibration.seeds import Replicated
 from robcal.comparison import parse_plan
 from robcal.comparison.assemble import _level_values, _stable

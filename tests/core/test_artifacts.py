@@ -7,6 +7,17 @@ import torch
 import robcal
 from robcal.base.checks import InputError
 from robcal.base.files import replacing
+from robcal.base.results import (
+    Decision,
+    GalleryItem,
+    MethodResult,
+    Missing,
+    Results,
+    ShiftCell,
+    Stability,
+    Study,
+    Training,
+)
 from robcal.base.storage import (
     digest_of_tensors,
     load_array,
@@ -24,25 +35,7 @@ from robcal.base.storage import (
     save_scores,
     save_state,
 )
-from robcal.base.types import (
-    Decision,
-    EpochRow,
-    Estimate,
-    GalleryItem,
-    GroupRow,
-    Levels,
-    MethodResult,
-    Missing,
-    Predictions,
-    ReliabilityBin,
-    Results,
-    Scores,
-    ShiftCell,
-    Stability,
-    Study,
-    Training,
-    TrendTest,
-)
+from robcal.base.types import EpochRow, Estimate, GroupRow, Levels, Predictions, ReliabilityBin, Scores, TrendTest
 
 
 def some_scores(n=5):

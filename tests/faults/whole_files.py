@@ -50,7 +50,8 @@ def _artifacts(folder: Path) -> None:
 
     from robcal.base import storage
     from robcal.base.encoding import sealed
-    from robcal.base.types import Estimate, FidelityRow, Levels, MethodResult, Predictions, Results, Scores
+    from robcal.base.results import MethodResult, Results
+    from robcal.base.types import Estimate, FidelityRow, Levels, Predictions, Scores
     from robcal.calibration.recalibration import Recalibrator
     from robcal.models import build_model
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from robcal.base.types import MethodResult, Results, Study
+from robcal.base.results import MethodResult, Results, Study
 from robcal.commands.cli import main
 from robcal.data import READERS
 from robcal.data.npz import LAYOUTS, PARTS

@@ -17,7 +17,7 @@ import robcal
 import robcal.runs.audit
 from robcal.base.checks import InputError, as_array, check_labels, check_probs, precision_of
 from robcal.base.encoding import plain
-from robcal.base.types import Results
+from robcal.base.results import Results
 from robcal.calibration import binning, conditional, metrics, ood, selective, stability, trends
 
 N, Z = 90, 5

@@ -29,6 +29,7 @@ from scipy.io import savemat
 from robcal.base.checks import InputError, check_output
 from robcal.base.encoding import sealed
 from robcal.base.files import locked, replacing
+from robcal.base.results import MethodResult, Results
 from robcal.base.storage import (
     load_array,
     load_arrays,
@@ -45,7 +46,7 @@ from robcal.base.storage import (
     save_results,
     save_state,
 )
-from robcal.base.types import Estimate, FidelityRow, MethodResult, Results
+from robcal.base.types import Estimate, FidelityRow
 from robcal.base.user_files import read_array
 from robcal.calibration.recalibration import Recalibrator, load_recalibrator
 from robcal.comparison.plan_file import load_plan

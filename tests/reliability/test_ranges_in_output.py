@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, Results
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import EpochRow, Estimate, GroupRow
 from robcal.calibration.conditional import group_table, overall_metrics
 from robcal.calibration.ranges import difference_within_range, metric_range, within_range
 from robcal.comparison import csv_rows, load_comparison, markdown_tables, text_tables

@@ -6,19 +6,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from robcal.base.types import (
-    EpochRow,
-    Estimate,
-    GalleryItem,
-    GroupRow,
-    MethodResult,
-    ReliabilityBin,
-    Results,
-    ShiftCell,
-    SmallestChange,
-    TrendTest,
-    WrongExample,
-)
+from robcal.base.results import GalleryItem, MethodResult, Results, ShiftCell, SmallestChange, WrongExample
+from robcal.base.types import EpochRow, Estimate, GroupRow, ReliabilityBin, TrendTest
 
 NAN = float("nan")
 INF = float("inf")

@@ -11,7 +11,7 @@ import pytest
 from browser import BROWSER, FLAGS, run_around
 from report_samples import HOSTILE, audit, full, hostile, levelled
 
-from robcal.base.types import WrongExample
+from robcal.base.results import WrongExample
 from robcal.comparison import load_comparison
 from robcal.report import render_html
 from robcal.report.formatting import clean_text

@@ -1,4 +1,5 @@
-from robcal.base.types import Estimate, FidelityRow, MethodResult, Results
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import Estimate, FidelityRow
 from robcal.report import render_html
 from robcal.report.fidelity import fidelity_section, text_fidelity
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from report_samples import NAN, around, audit, full, method, minus
 
-from robcal.base.types import ROBUSTNESS, Estimate, MethodResult, Results, TrendTest
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import ROBUSTNESS, Estimate, TrendTest
 from robcal.report.compared import comparison, comparisons
 from robcal.report.directions import extreme_row, overall_direction
 from robcal.report.findings import answer, headline, trend_sentence

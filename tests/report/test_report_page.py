@@ -17,7 +17,8 @@ from report_samples import HOSTILE, INF, NAN, around, audit, full, hostile, meth
 
 from robcal.base.checks import InputError
 from robcal.base.metrics import METRIC_LIST
-from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, Results, TrendTest
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import EpochRow, Estimate, GroupRow, TrendTest
 from robcal.report import render_html, write_report
 from robcal.report.formatting import clean_text
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import INF, NAN, around, full, method
 
-from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, ReliabilityBin, Results, ShiftCell
+from robcal.base.results import MethodResult, Results, ShiftCell
+from robcal.base.types import EpochRow, Estimate, GroupRow, ReliabilityBin
 from robcal.report import plotted
 
 

@@ -11,7 +11,8 @@ import pytest
 from report_samples import around, audit, full, levelled, method, minus
 
 import robcal
-from robcal.base.types import ROBUSTNESS, Estimate, MethodResult, Repair, RepairedLevel, Results, WrongExample
+from robcal.base.results import MethodResult, Repair, RepairedLevel, Results, WrongExample
+from robcal.base.types import ROBUSTNESS, Estimate
 from robcal.report import render_html
 from robcal.report.flat import wrong_csv
 from robcal.report.next_steps import next_steps

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import pytest
 from report_samples import HOSTILE, INF, NAN, full, hostile, method
 
-from robcal.base.types import Results
+from robcal.base.results import Results
 from robcal.report import figures, plotted
 from robcal.report.axes import bar_ticks, nice_step, step_decimals, thinned_evenly
 from robcal.report.palette import theme_colours, theme_css

@@ -6,7 +6,8 @@ import pytest
 from report_samples import HOSTILE, NAN, full, hostile
 
 from robcal.base.checks import InputError
-from robcal.base.types import Estimate, MethodResult, Results
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import Estimate
 from robcal.report import text_table
 from robcal.report.table import measured_metrics
 

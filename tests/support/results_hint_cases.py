@@ -12,8 +12,8 @@ from hint_cases import Call, Case, Steps, in_turn, robcal
 from runs_hint_cases import TRAIN, a_run, quick_fidelity, scores_of
 
 from robcal import audit
+from robcal.base.results import Results
 from robcal.base.storage import load_scores, save_json, save_results
-from robcal.base.types import Results
 from robcal.report import text_table, write_report
 from robcal.runs.collect import report_runs
 from robcal.runs.directory import load_data, load_model, open_run

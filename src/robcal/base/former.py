@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robcal.base.metrics import mean_of
-from robcal.base.types import VARIANTS
+from robcal.base.results import VARIANTS
 
 #: What results.json of a comparison held of each label beside its figures, and now holds as `Training`.
 _TRAINING = ("method", "members", "settings", "runs", "seconds", "inference_seconds")

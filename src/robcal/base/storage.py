@@ -26,9 +26,10 @@ from robcal.base.extras import import_extra
 from robcal.base.files import reading, refuse_unwritable, replacing
 from robcal.base.former import of_now
 from robcal.base.npy import check_packing, map_npy, read_npy
+from robcal.base.results import Results
 from robcal.base.seals import check_seal, seal_of
 from robcal.base.torch_files import check_torch_file
-from robcal.base.types import FidelityRow, Levels, Predictions, Results, Scores
+from robcal.base.types import FidelityRow, Levels, Predictions, Scores
 
 if typing.TYPE_CHECKING:
     import torch

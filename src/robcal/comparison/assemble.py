@@ -13,19 +13,9 @@ import numpy as np
 from robcal.base.checks import IntArray
 from robcal.base.encoding import plain
 from robcal.base.metrics import CORRECTED, OUTCOMES, mean_of
+from robcal.base.results import VARIANTS, MethodResult, Missing, Results, SeedRows, Stability, Study, Training, Variant
 from robcal.base.storage import provenance
-from robcal.base.types import (
-    VARIANTS,
-    Estimate,
-    MethodResult,
-    Missing,
-    Results,
-    SeedRows,
-    Stability,
-    Study,
-    Training,
-    Variant,
-)
+from robcal.base.types import Estimate
 from robcal.calibration.stability import group_means, run_variance
 from robcal.comparison.doing import dataset_of, outside_split, plain_scores, scored_index, shift_images
 from robcal.comparison.hardware import hardware

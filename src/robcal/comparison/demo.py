@@ -12,8 +12,8 @@ from pathlib import Path
 
 from robcal.base.jobs import run_tasks
 from robcal.base.progress import Reporter, Together
+from robcal.base.results import Results
 from robcal.base.storage import save_results
-from robcal.base.types import Results
 from robcal.report.compared import comparison
 from robcal.report.findings import worst_place
 from robcal.runs.collect import collect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from robcal.base.jobs import Failure
-from robcal.base.types import Missing
+from robcal.base.results import Missing
 from robcal.comparison.tasks import Work
 
 

@@ -9,11 +9,8 @@ from robcal.base.checks import refuse
 from robcal.base.files import reading
 from robcal.base.jobs import Failure, Workers, run_tasks
 from robcal.base.progress import SILENT, Reporter, parts_of
+from robcal.base.results import Missing, Results
 from robcal.base.storage import load_json, load_results, save_results
-from robcal.base.types import (
-    Missing,
-    Results,
-)
 from robcal.comparison.assemble import results
 from robcal.comparison.doing import dataset_of, outside_split, run_task, shift_images
 from robcal.comparison.missing import failure_line, missing_parts

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from robcal.base.metrics import CORRECTED, metric_of
-from robcal.base.types import VARIANTS, Decision, Estimate, Variant
+from robcal.base.results import VARIANTS, Decision, Variant
+from robcal.base.types import Estimate
 from robcal.calibration.seeds import over_seeds
 from robcal.comparison.outcomes import Outcome
 from robcal.comparison.plan import Plan, Target

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from robcal.base.types import Estimate, MethodResult, Results
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.verdicts import Verdict, better, compare, paired_difference, titles
 

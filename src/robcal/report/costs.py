@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from robcal.base.types import Results
+from robcal.base.results import Results
 
 Cost = Literal["seconds", "inference_seconds"]
 #: Field of `Training` → heading.

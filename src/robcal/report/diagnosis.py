@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from robcal.base.types import Estimate, GroupRow, MethodResult, ReliabilityBin
+from robcal.base.results import MethodResult
+from robcal.base.types import Estimate, GroupRow, ReliabilityBin
 from robcal.report import formatting
 from robcal.report.directions import (
     SIDES,

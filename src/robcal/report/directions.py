@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
-from robcal.base.types import Estimate, GroupRow, MethodResult, ReliabilityBin
+from robcal.base.results import MethodResult
+from robcal.base.types import Estimate, GroupRow, ReliabilityBin
 from robcal.report.formatting import has_interval
 
 Side = Literal["over", "under"]

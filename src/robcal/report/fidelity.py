@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robcal.base.types import FIDELITY_TITLES, Estimate, FidelityRow, Results
+from robcal.base.results import Results
+from robcal.base.types import FIDELITY_TITLES, Estimate, FidelityRow
 from robcal.report import formatting
 from robcal.report.grid import text_rows
 from robcal.report.layout import Numbers, Section

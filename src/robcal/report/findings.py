@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from robcal.base.types import GroupRow, MethodResult, Results, TrendTest
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import GroupRow, TrendTest
 from robcal.report import formatting
 from robcal.report.compared import MOST_TOLD, comparison_headline, comparisons
 from robcal.report.diagnosis import (

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
 from typing import Any
 
-from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, MethodResult, Results, WrongExample
+from robcal.base.results import MethodResult, Results, WrongExample
+from robcal.base.types import ROBUSTNESS, Estimate, GroupRow
 from robcal.report.directions import direction_of, examples_of, row_gap
 from robcal.report.verdicts import titles
 

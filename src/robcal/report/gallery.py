@@ -6,7 +6,7 @@ import base64
 import struct
 from collections.abc import Mapping, Sequence
 
-from robcal.base.types import GalleryItem, MethodResult, Results
+from robcal.base.results import GalleryItem, MethodResult, Results
 from robcal.report import formatting
 from robcal.report.flat import MOST_LISTED, wrong_of_results
 from robcal.report.formatting import clean_text, joined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from robcal.base.types import Missing, Results
+from robcal.base.results import Missing, Results
 
 #: What an entry may lack → what people call it; "all" is the run itself, and with it every figure.
 PARTS: Mapping[str, str] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from robcal.base.types import Estimate, MethodResult, Repair, Results
+from robcal.base.results import MethodResult, Repair, Results
+from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.compared import MOST_TOLD, comparison, is_known, lowest_ece
 from robcal.report.diagnosis import Rows, points, points_interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from robcal.base.types import Results
+from robcal.base.results import Results
 from robcal.report import formatting
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text

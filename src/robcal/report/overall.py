@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robcal.base.metrics import metric_of
-from robcal.base.types import Results
+from robcal.base.results import Results
 from robcal.report import formatting
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.layout import Numbers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robcal.base.checks import refuse
 from robcal.base.metrics import METRIC_LIST
-from robcal.base.types import Results
+from robcal.base.results import Results
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
 from robcal.report.next_steps import next_steps
@@ -34,7 +34,8 @@ def render_html(results: Results) -> str:
         InputError: if the results hold no method, or two methods of the same name.
 
     Example:
-        >>> from robcal.base.types import Estimate, MethodResult
+        >>> from robcal.base.results import MethodResult
+        >>> from robcal.base.types import Estimate
         >>> page = render_html(Results("Audit", {}, (MethodResult("a", "<Plain>", metrics={"ece": Estimate(0.02)}),)))
         >>> "&lt;Plain&gt;" in page, "<Plain>" in page
         (True, False)

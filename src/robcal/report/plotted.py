@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from robcal.base.checks import FloatArray
-from robcal.base.types import EpochRow, Estimate, GroupRow, MethodResult, ReliabilityBin, Results
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import EpochRow, Estimate, GroupRow, ReliabilityBin
 from robcal.calibration.ranges import within_range
 from robcal.report.formatting import clean_text
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from robcal.base.types import GroupRow, MethodResult, Repair, Results
+from robcal.base.results import MethodResult, Repair, Results
+from robcal.base.types import GroupRow
 from robcal.report import formatting, plotted
 from robcal.report.directions import row_direction
 from robcal.report.formatting import NOTHING, clean_text

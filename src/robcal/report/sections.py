@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from robcal.base.types import Results
+from robcal.base.results import Results
 from robcal.report import figures, formatting, plotted
 from robcal.report.fidelity import fidelity_section
 from robcal.report.findings import trend_sentence

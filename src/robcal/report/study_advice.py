@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from robcal.base.metrics import metric_of
-from robcal.base.types import MethodResult, Results, Variant
+from robcal.base.results import MethodResult, Results, Variant
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.report import formatting
 from robcal.report.compared import MOST_TOLD

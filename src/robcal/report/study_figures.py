@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from robcal.base.metrics import mean_of, metric_of
-from robcal.base.types import VARIANTS, Estimate, MethodResult, Results, Variant
+from robcal.base.results import VARIANTS, MethodResult, Results, Variant
+from robcal.base.types import Estimate
 from robcal.calibration.ranges import within_range
 from robcal.report import figures
 from robcal.report.dots import Dots, dots_height, draw_dots, svg_file

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robcal.base.metrics import metric_of
-from robcal.base.types import Results
+from robcal.base.results import Results
 from robcal.report import formatting
 from robcal.report import study_figures as figures
 from robcal.report import study_tables as tables

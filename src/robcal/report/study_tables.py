@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from robcal.base.metrics import CORRECTED, OOD_METRICS, OUTCOMES, mean_of, metric_of
-from robcal.base.types import FLOOR_NOTE, VARIANTS, Decision, Estimate, MethodResult, Results, Study, Variant
+from robcal.base.results import FLOOR_NOTE, VARIANTS, Decision, MethodResult, Results, Study, Variant
+from robcal.base.types import Estimate
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.report import formatting
 from robcal.report.costs import COSTS, NOTE, cost_ratios, reference_label

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from robcal.base.files import replacing
-from robcal.base.types import VARIANTS, Estimate, Results, Variant
+from robcal.base.results import VARIANTS, Results, Variant
+from robcal.base.types import Estimate
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.report.formatting import wrapped
 from robcal.report.grid import escape_markdown, markdown_grid, text_grid

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from robcal.base.checks import refuse
 from robcal.base.metrics import METRIC_LIST, metric_of
-from robcal.base.types import Estimate, Results
+from robcal.base.results import Results
+from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.formatting import wrapped
 from robcal.report.grid import SIGNS, text_rows
@@ -103,7 +104,7 @@ def text_table(results: Results, *, differences: bool = True, width: int = 80) -
         InputError: if the results hold no method.
 
     Example:
-        >>> from robcal.base.types import MethodResult
+        >>> from robcal.base.results import MethodResult
         >>> one = MethodResult("a", "Plain", metrics={"accuracy": Estimate(0.9), "ece": Estimate(0.02, 0.01, 0.03)})
         >>> print(text_table(Results("Audit", {}, (one,))))
         Method  Accuracy                      ECE

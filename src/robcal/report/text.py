@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from robcal.base.metrics import metric_of
-from robcal.base.types import Estimate, Repair, Results
+from robcal.base.results import Repair, Results
+from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.directions import examples_of, overall_direction
 from robcal.report.findings import answer, headline

@@ -6,7 +6,8 @@ import math
 from typing import Literal
 
 from robcal.base.metrics import metric_of
-from robcal.base.types import Estimate, MethodResult, Results
+from robcal.base.results import MethodResult, Results
+from robcal.base.types import Estimate
 from robcal.report.formatting import clean_text, has_interval
 
 Verdict = Literal["lower", "higher", "unclear", "unknown"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robcal.base.types import ROBUSTNESS, GroupRow, Results
+from robcal.base.results import Results
+from robcal.base.types import ROBUSTNESS, GroupRow
 from robcal.report.formatting import clean_text
 
 

@@ -22,18 +22,9 @@ from robcal.base.checks import (
 )
 from robcal.base.encoding import plain
 from robcal.base.levels import assign_levels
+from robcal.base.results import FLOOR_NOTE, MethodResult, Results, WrongExample
 from robcal.base.storage import provenance
-from robcal.base.types import (
-    FLOOR_NOTE,
-    ROBUSTNESS,
-    Estimate,
-    GroupRow,
-    MethodResult,
-    Results,
-    Scores,
-    TrendTest,
-    WrongExample,
-)
+from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, Scores, TrendTest
 from robcal.calibration.binning import AnyFloatArray, TopLabel, summarise, top_from
 from robcal.calibration.conditional import (
     group_table,

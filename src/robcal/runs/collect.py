@@ -18,18 +18,9 @@ from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.levels import assign_levels
 from robcal.base.metrics import CORRECTED, mean_of
 from robcal.base.progress import SILENT, Reporter
+from robcal.base.results import FLOOR_NOTE, MethodResult, Results, ShiftCell, WrongExample
 from robcal.base.storage import provenance
-from robcal.base.types import (
-    FLOOR_NOTE,
-    Estimate,
-    FidelityRow,
-    GroupRow,
-    MethodResult,
-    ReliabilityBin,
-    Results,
-    ShiftCell,
-    WrongExample,
-)
+from robcal.base.types import Estimate, FidelityRow, GroupRow, ReliabilityBin
 from robcal.calibration.binning import bin_index, total
 from robcal.calibration.conditional import joint_confidence, level_table, reliability_bins, trend_tests
 from robcal.calibration.corrected import calibration_noise_floor

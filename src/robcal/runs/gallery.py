@@ -14,7 +14,8 @@ from PIL import Image
 from robcal.base.checks import IntArray
 from robcal.base.distributed import choose_device
 from robcal.base.errors import InputError
-from robcal.base.types import Float32Array, GalleryItem, SmallestChange
+from robcal.base.results import GalleryItem, SmallestChange
+from robcal.base.types import Float32Array
 from robcal.models.average import Average
 from robcal.robustness.attacks import attack_batch
 from robcal.robustness.engine import AttackResult

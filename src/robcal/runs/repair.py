@@ -10,7 +10,8 @@ import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
-from robcal.base.types import Estimate, Repair, RepairedLevel
+from robcal.base.results import Repair, RepairedLevel
+from robcal.base.types import Estimate
 from robcal.calibration.binning import TopLabel
 from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
