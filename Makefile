@@ -112,10 +112,14 @@ study: $(VENV)/.wheel
 	$(BIN)/python benchmarks/running_levels.py --results $(RUNS)/running
 
 # Wide ResNets on one GPU, in pieces of under ten minutes: start it again until it says that everything is done (docs/gpu.md).
+# PLAN names a file of benchmarks/wide: plan, deep, aggregate, or tiny with GPU_DATA=imagenet:FOLDER.
 MINUTES ?= 9
+PLAN ?= plan
+GPU_DATA ?= cifar10:$(CIFAR10)
 gpu: $(VENV)/.wheel
-	$(BIN)/python benchmarks/gpu.py --data cifar10:$(CIFAR10) --minutes $(MINUTES) --out $(RUNS)/gpu
-	$(BIN)/python benchmarks/gpu.py --report $(RUNS)/gpu --page docs/evidence/gpu.md
+	$(BIN)/python benchmarks/gpu.py --data $(GPU_DATA) --plan benchmarks/wide/$(PLAN).toml $(if $(NOISY),--noisy $(NOISY)) \
+	  --minutes $(MINUTES) --out $(RUNS)/gpu-$(PLAN)
+	$(BIN)/python benchmarks/gpu.py --report $(RUNS)/gpu-$(PLAN) --page docs/evidence/gpu$(patsubst %,-%,$(filter-out plan,$(PLAN))).md
 
 # The figures of docs/speed.md. The peers of benchmarks/metrics.py go into a virtual environment of their own.
 bench-training: $(VENV)/.wheel
