@@ -26,16 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import softmax
-from scipy.stats import binom
 
+import recalibration_levels as levels
 from recalibration_networks import Network, networks
 from robcal.base.files import replacing
-from robcal.base.levels import assign_levels
 from robcal.calibration import aurc, calibration_error
-from robcal.calibration.binning import summarise
-from robcal.calibration.intervals import calibration_error_interval, gap_interval
+from robcal.calibration.intervals import calibration_error_interval
 from robcal.calibration.recalibration import Recalibrator
-from robcal.calibration.recalibration.maps import margins
 from turns import machine
 
 #: Probabilities of new logits.
@@ -43,9 +40,15 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 OURS = ("none", "temperature", "score-temperature", "vector", "isotonic", "dirichlet", "sms",
         "dirichlet+score-temperature", "sms+score-temperature", "auto")  # fmt: skip
-LEVELS, BEGIN, END = 10, "<!-- made by benchmarks/recalibration.py -->", "<!-- end of what it made -->"
-#: Repetitions of the simulation of what chance gives.
-CHANCE = {"temperature": 10, "score-temperature": 10, "auto": 3}
+BEGIN, END = "<!-- made by benchmarks/recalibration.py -->", "<!-- end of what it made -->"
+#: What the counts of levels mean.
+GAPS = (
+    "A level is outside if the 95% interval of its mean confidence - accuracy does not hold 0. That of the test rows "
+    "alone tells whether this repaired classifier has a gap there; with the error of the fit, whether another "
+    "validation split of the same size could have left none. Of chance: as many are outside where labels are drawn "
+    "from the method's own predictions and it is fitted anew, so that its form is right. Holm (1979): outside where "
+    "the levels of a network are looked at together, at 5%."
+)
 QUICK = ("cross-entropy", "focal", "digits", "adult", "sentiment")
 
 
@@ -96,6 +99,7 @@ def measure(network: Network) -> dict[str, Any]:
     if network.shift is not None:
         conditions["shift"] = network.shift[1:]
     rows: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, fit in contenders().items():
         begun = time.process_time()
         try:
@@ -105,54 +109,30 @@ def measure(network: Network) -> dict[str, Any]:
         seconds = time.process_time() - begun
         rows[name] = {"seconds": seconds, "chosen": chosen}
         rows[name].update({key: figures(predict, *condition) for key, condition in conditions.items()})
-        if name in CHANCE:
-            rows[name]["chance"] = by_chance(predict, chosen, network, repeats=CHANCE[name])
+        if name in levels.REPEATS:
+            found[name] = levels.of_levels(predict, name, network)
     sizes = [len(network.val[1]), len(network.test[1])]
-    return {"title": network.title, "sizes": sizes, "shift": network.shift and network.shift[0], "rows": rows}
+    return {"title": network.title, "sizes": sizes, "shift": network.shift and network.shift[0], "rows": rows,
+            "levels": found}  # fmt: skip
 
 
 def figures(predict: Predict, cells: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Return the figures of one contender, each the mean over the cells; losses (N,) are means over the cells too."""
     truth = np.eye(cells.shape[2])[labels]
-    losses, brier, errors, risks, outside, levels = [], [], [], [], 0, 0
+    losses, brier, errors, risks, outside, number = [], [], [], [], 0, 0
     for logits in cells:
         probs = np.asarray(predict(logits), float)
         losses.append(-np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12)))
         brier.append(((probs - truth) ** 2).sum(1).mean())
         errors.append(calibration_error(probs, labels))
         risks.append(aurc(probs, labels))
-        gaps = _gaps(probs, logits, labels)
-        outside, levels = outside + sum(gap.low > 0 or gap.high < 0 for gap in gaps), levels + len(gaps)
+        gaps = levels.gaps(probs, labels, levels.levels_of(logits))
+        outside, number = outside + len(levels.outside(levels.ends(gaps))), number + len(gaps)
     ends = calibration_error_interval(probs, labels, resamples=300) if len(cells) == 1 else (None, None)
     return {
         "losses": np.mean(losses, axis=0).tolist(), "brier": np.mean(brier), "ece": np.mean(errors), "ends": ends,
-        "aurc": np.mean(risks), "outside": outside, "levels": levels,
-        "gaps": [[gap.low, gap.value, gap.high] for gap in gaps],
+        "aurc": np.mean(risks), "outside": outside, "levels": number, "gaps": levels.ends(gaps),
     }  # fmt: skip
-
-
-def by_chance(predict: Predict, method: str, network: Network, *, repeats: int) -> float:
-    """Return how many levels are outside, in the mean, where the method is right and only the rows are few.
-
-    Labels of both splits are drawn from what it predicts, it is fitted anew, and levels are counted as before. That is
-    more than one in twenty, for the intervals are of the test rows alone and the fit has an error of its own.
-    """
-    rng, counts = np.random.default_rng(0), []
-    for _ in range(repeats):
-        fit, new = (_drawn(predict(logits), rng) for logits, _ in (network.val, network.test))
-        probs = _ours(network.val[0], fit, method)[0](network.test[0])
-        counts.append(sum(gap.low > 0 or gap.high < 0 for gap in _gaps(probs, network.test[0], new)))
-    return float(np.mean(counts))
-
-
-def _drawn(probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return (probs.cumsum(1) > rng.random((len(probs), 1))).argmax(1)
-
-
-def _gaps(probs: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> list[Any]:
-    """Return mean confidence - accuracy with its own 95% interval, of ten levels by the margin of the logits."""
-    level = assign_levels(margins(logits), LEVELS, ties="share")
-    return [gap_interval(summarise(probs[level == n], labels[level == n]), 0.95) for n in np.unique(level)]
 
 
 def contenders() -> dict[str, Callable[[np.ndarray, np.ndarray], tuple[Predict, str]]]:
@@ -262,8 +242,9 @@ def page(measured: list[dict[str, Any]]) -> str:
         _matrix(measured, lambda one, row: f"{row['test']['brier']:.4f}"), "",
         "### In distribution: AURC", "",
         _matrix(measured, lambda one, row: f"{row['test']['aurc']:.4f}"), "",
-        "### In distribution: levels whose gap cannot be chance", "",
-        _gap_text(measured), "",
+        "### In distribution: levels whose gap cannot be chance", "", GAPS, "",
+        *levels.section(measured), "",
+        "Outside by the interval of the test rows alone:", "",
         _matrix(measured, lambda one, row: f"{row['test']['outside']} of {row['test']['levels']}"), "",
         *_least_robust(measured),
         "### Under shift: NLL less that of one temperature", "",
@@ -301,23 +282,6 @@ def _difference(one: dict[str, Any], row: dict[str, Any], condition: str) -> str
 def _ece(row: dict[str, Any]) -> str:
     low, high = row["ends"]
     return f"{row['ece']:.4f} [{low:.3f}, {high:.3f}]"
-
-
-def _gap_text(measured: list[dict[str, Any]]) -> str:
-    """Say how many levels are outside for the main methods, and what chance gives."""
-    told = []
-    for name in CHANCE:
-        outside, levels = (sum(one["rows"][name]["test"][key] for one in measured) for key in ("outside", "levels"))
-        chance = sum(one["rows"][name]["chance"] for one in measured)
-        told.append(f"{outside} of {levels} after {name} (chance: {chance:.1f})")
-    most = int(binom.ppf(0.95, levels, 0.05))
-    return (
-        "A level is outside if the 95% interval of its mean confidence - accuracy does not hold 0. A calibrated "
-        f"network has one in twenty outside: {0.05 * levels:.1f} of {levels} levels, and at most {most} in 95% of "
-        "cases. A method that is right in form but fitted on few rows has more, for the intervals are of the test rows "
-        "alone: chance is how many were outside where labels were drawn from the method's own predictions and it was "
-        f"fitted anew. Over all networks: {', '.join(told)}."
-    )
 
 
 def _least_robust(measured: list[dict[str, Any]]) -> list[str]:

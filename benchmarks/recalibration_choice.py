@@ -74,10 +74,19 @@ def regrets(logits: FloatArray, labels: IntArray) -> dict[str, dict[str, list[tu
 
 def cross_fitted(logits: FloatArray, labels: IntArray) -> list[Candidate]:
     """Return all methods that `auto` compares, and their average where it is not one method alone."""
+    return candidates_of(rows_of(logits, labels))
+
+
+def rows_of(logits: FloatArray, labels: IntArray) -> selection.Rows:
+    """Return rows in the folds that `Recalibrator` draws."""
     logits = logits - logits.max(axis=1, keepdims=True)
     scores, true = margins(logits), logits[np.arange(len(labels)), labels]
     order = selection.fold_order(true, labels, scores, lambda: row_keys(logits))
-    rows = selection.Rows(logits, labels, scores, selection.drawn_folds(order, folds=5, seed=0))
+    return selection.Rows(logits, labels, scores, selection.drawn_folds(order, folds=selection.FOLDS, seed=0))
+
+
+def candidates_of(rows: selection.Rows) -> list[Candidate]:
+    """Return what `auto` chooses among."""
     names = [name for name in selection.METHODS if name != "isotonic+score-temperature"]
     candidates = selection.cross_fit(names, rows, None)
     average = selection.average(candidates, rows)

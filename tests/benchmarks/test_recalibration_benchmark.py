@@ -21,9 +21,10 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
     every = module.contenders()
     few = ("none", "temperature", "score-temperature", "scikit-learn: temperature")
     monkeypatch.setattr(module, "contenders", lambda: {name: every[name] for name in few})
-    monkeypatch.setattr(module, "CHANCE", {"temperature": 2})
+    monkeypatch.setattr(module.levels, "REPEATS", {"temperature": (30, 2)})
     yield module
-    sys.modules.pop("recalibration")
+    for name in ("recalibration", "recalibration_levels", "recalibration_choice", "recalibration_networks"):
+        sys.modules.pop(name)
 
 
 def drawn(n: int, seed: int):
@@ -53,13 +54,41 @@ def test_figures_are_those_of_the_libraries_and_tables_hold_them(benchmark) -> N
     assert f"| none | {above:+.4f} ±" in text
 
 
+def right(logits: np.ndarray) -> np.ndarray:
+    return softmax(logits / 2, axis=1)
+
+
 def test_chance_has_more_levels_outside_than_one_in_twenty_where_few_rows_are_fitted(benchmark) -> None:
-    val, test = drawn(100, 0), drawn(20_000, 1)
+    network = benchmark.Network("", drawn(100, 0), drawn(20_000, 1))
 
-    def right(logits: np.ndarray) -> np.ndarray:
-        return softmax(logits / 2, axis=1)
+    def count(predict, method: str) -> float:
+        found = benchmark.levels.by_chance(predict, method, network, repeats=4)
+        return float(np.mean([len(benchmark.levels.outside(benchmark.levels.ends(one))) for one in found]))
 
-    few = benchmark.by_chance(right, "temperature", benchmark.Network("", val, test), repeats=4)
-    none = benchmark.by_chance(lambda z: softmax(z, axis=1), "none", benchmark.Network("", val, test), repeats=4)
-    assert few > 2
-    assert none < 2
+    assert count(right, "temperature") > 2
+    assert count(lambda z: softmax(z, axis=1), "none") < 2
+
+
+def test_an_interval_with_the_error_of_the_fit_holds_a_gap_of_0_in_19_of_20_cases(benchmark) -> None:
+    """One temperature is right here, and 100 rows tell it badly; 10,000 test rows tell the gap well."""
+    levels, alone, with_fit = benchmark.levels, 0, 0
+    for seed in range(20):
+        val, test = drawn(100, 2 * seed), drawn(10_000, 2 * seed + 1)
+        probs = robcal.TemperatureScaling().fit(*val).transform(test[0])
+        level = levels.levels_of(test[0])
+        found = levels.ends(levels.gaps(probs, test[1], level))
+        fits = [softmax(test[0] / maps[0].temperature, axis=1) for maps in levels.resampled(*val, "temperature", 30)]
+        errors = np.std([levels.means(fit, test[1], level) for fit in fits], axis=0, ddof=1)
+        alone += 10 - len(levels.outside(found))
+        with_fit += 10 - len(levels.outside(levels.both(found, errors, 30)))
+    assert alone < 0.7 * 200
+    assert 0.88 * 200 <= with_fit <= 0.99 * 200
+
+
+def test_levels_that_are_looked_at_together_are_outside_by_holm(benchmark) -> None:
+    """By hand: p of .003, .03 and .5 against .05 / 3, .05 / 2 and .05."""
+    z = [-2.968, 2.170, 0.674]
+    found = [[value - 1.96, value, value + 1.96] for value in z]
+    assert benchmark.levels.outside(found) == [0, 1]
+    assert benchmark.levels.together(found) == [0]
+    assert benchmark.levels.together(found[:2]) == [0, 1]

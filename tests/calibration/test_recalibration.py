@@ -17,7 +17,7 @@ import robcal
 from robcal.base.checks import InputError
 from robcal.calibration.recalibration import METHODS, Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import margins
-from robcal.calibration.recalibration.score_temperature import ScoreScale, _design, _Problem
+from robcal.calibration.recalibration.score_temperature import ScoreScale, _design, _Problem, _saves
 from robcal.calibration.recalibration.stages import fit_dirichlet, fit_isotonic, fit_structured, fit_vector
 from robcal.calibration.row_order import canonical_order
 
@@ -110,6 +110,20 @@ def test_a_score_that_says_nothing_leaves_the_plain_temperature_exactly(seed: in
     found = Recalibrator("score-temperature", score="noise", seed=seed).fit(logits, labels, scores)
     plain = robcal.TemperatureScaling().fit(logits, labels)
     np.testing.assert_allclose(found.predict_proba(logits, scores), plain.transform(logits), rtol=1e-12)
+
+
+def test_a_saving_that_rests_on_a_few_rows_is_no_evidence() -> None:
+    """Of 400 rows, each gains a little and one in a hundred loses much: the mean is 0, and few losses are seen."""
+    rng = np.random.default_rng(0)
+    drawn = np.where(rng.random((4000, 400)) < 0.01, -1.0, 0.0) + rng.normal(0.01, 0.003, (4000, 400))
+    z = drawn.mean(axis=1) / drawn.std(axis=1, ddof=1) * 20
+    assert np.mean([_saves(one) for one in drawn]) < 0.04
+    assert (z > 1.645).mean() > 0.07
+    assert _saves(rng.normal(0.2, 1, 400))
+    assert not _saves(np.zeros(400))
+    few = np.repeat([1.0, 0.0], [3, 397])
+    assert few.mean() > 1.7 * few.std(ddof=1) / 20
+    assert not _saves(few)
 
 
 @pytest.mark.slow

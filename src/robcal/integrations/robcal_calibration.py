@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.checks import check_labels
 from robcal.base.extras import import_extra
-from robcal.calibration import calibration_noise_floor, level_table
+from robcal.calibration import calibration_noise_floor
+from robcal.calibration.binning import summarise
 from robcal.calibration.weighted import METRICS, weighted_metric
 
 evaluate: Any = import_extra("evaluate", "evaluate", "robcal.integrations.robcal_calibration")
@@ -56,6 +58,7 @@ class RobcalCalibration(evaluate.Metric):  # type: ignore[misc]
         found: dict[str, Any] = {name: weighted_metric(name, probs, references, bins=bins)(equal) for name in METRICS}
         found["ece_floor"] = calibration_noise_floor(probs, bins=bins)
         if levels is not None:
-            rows = level_table(probs, references, levels, bins=bins, resamples=20)
-            found["level_gaps"] = [row.gap.value for row in rows]
+            top, level = summarise(probs, references), check_labels(levels, n=len(references), name="levels")
+            apart = top.confidence - top.correct
+            found["level_gaps"] = [float(apart[level == number].mean()) for number in np.unique(level)]
         return found

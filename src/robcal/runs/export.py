@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from robcal.base.checks import FloatArray, check_choice, check_output, refuse
 from robcal.base.extras import import_extra
 from robcal.base.files import reason_of, replacing
-from robcal.base.types import ExportFormat
+from robcal.base.types import ExportFormat, Predictions
 from robcal.calibration.recalibration import Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import MASKED, Map, Temperature
 from robcal.calibration.recalibration.recalibrator import digest_of_data
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 from robcal.models.onnx_file import load_onnx
 from robcal.models.programs import load_program, quiet
-from robcal.runs.directory import Run, load_networks, open_run
+from robcal.runs.directory import load_networks, open_run
 from robcal.training.predict import softmax
 
 #: Probabilities of the file and those of robcal differ by at most this much.
@@ -83,7 +83,8 @@ def export(
     """
     opened, target = open_run(Path(run)), check_output(Path(out), overwrite=overwrite)
     check_choice(format, get_args(ExportFormat), "format")
-    found = _recalibrator(opened, None if recalibrator is None else Path(recalibrator))
+    known = opened.predictions("val")
+    found = _recalibrator(opened.directory, known, None if recalibrator is None else Path(recalibrator))
     maps = () if found is None else _foldable(found, format)
     networks = load_networks(opened)
     if format == "safetensors" and len(networks) > 1:
@@ -94,27 +95,27 @@ def export(
     inputs = split.batch(np.arange(min(len(split), TRIED)))
     with replacing(target) as temporary:
         predict = _WRITERS[format](networks, maps, inputs[:2], temporary)
-        difference = _difference(predict, opened, found, inputs)
+        difference = _difference(predict, known, found, inputs)
         if not difference <= TOLERANCE:
             raise RuntimeError(f"{target} was not written: its probabilities differ from robcal's by {difference:.2g}")
     return Exported(target, "none" if found is None else found.method, difference, len(inputs))
 
 
-def _recalibrator(run: Run, file: Path | None) -> Recalibrator | None:
+def _recalibrator(run: Path, known: Predictions, file: Path | None) -> Recalibrator | None:
     """Return the recalibration that the user named, or the run's own; None where there is none.
 
     Raises:
         InputError: if what lies in the run was not fitted on the run's predictions of its validation split.
     """
-    own = run.directory / "recalibrator.json"
+    own = run / "recalibrator.json"
     if file is not None or not own.exists():
         return None if file is None else load_recalibrator(file)
-    found, known = load_recalibrator(own), run.predictions("val")
+    found = load_recalibrator(own)
     if found.data != digest_of_data(known.as_logits(), known.labels):
         refuse(
             f"{own} was not fitted on this run's predictions of its validation split",
             "the recalibrator in a run directory belongs to its network",
-            f"Fit it again: robcal recalibrate {run.directory} --overwrite; or, if another one is meant, pass "
+            f"Fit it again: robcal recalibrate {run} --overwrite; or, if another one is meant, pass "
             "--recalibrator FILE",
         )
     return found
@@ -134,9 +135,10 @@ def _foldable(found: Recalibrator, format: ExportFormat) -> Sequence[Map]:
     return found.maps
 
 
-def _difference(predict: Callable[[Tensor], Tensor], run: Run, found: Recalibrator | None, inputs: Tensor) -> float:
+def _difference(
+    predict: Callable[[Tensor], Tensor], known: Predictions, found: Recalibrator | None, inputs: Tensor
+) -> float:
     """Return the largest difference of probabilities, in batches of several sizes, from robcal's own."""
-    known = run.predictions("val")
     size = len(inputs)
     expected: FloatArray = known.probs[:size].astype(np.float64)
     if found is not None:

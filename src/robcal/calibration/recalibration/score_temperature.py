@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from scipy.interpolate import BSpline
 from scipy.optimize import lsq_linear
+from scipy.special import stdtrit
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration.recalibration.maps import margins, shifted
@@ -39,8 +40,8 @@ NUM_SPLINES, PENALTIES, TAIL = 8, (2.0, 10.0, 50.0, 250.0), 0.005
 #: normal prior with σ = .7.
 REACH, TAIL_PENALTY = float(np.log(8)), 1.0
 
-#: Standard errors by which the best of the penalties must save cross-fitted NLL: the one-sided 95% point of the normal.
-EVIDENCE = 1.645
+#: One-sided confidence with which the best of the penalties must save cross-fitted NLL.
+EVIDENCE = 0.95
 
 _DEGREE, _KNOTS, _STEPS, _BLOCK = 3, 65, 30, 1 << 17
 
@@ -163,10 +164,10 @@ def fit_score_temperature(
 ) -> ScoreTemperatureFit:
     """Fit log T(s), with the penalty and the scale of the score (linear or rank) by cross-fitted NLL.
 
-    One temperature is returned unless the best cross-fitted NLL is below its own by more than `EVIDENCE` standard
-    errors of the paired difference: where the score says nothing, the result is the plain temperature. In the same way
-    τ is 1 unless another is better than what one would take without it. One temperature it is where every example is
-    right: sharper is then better at every score, and the data do not tell where errors are.
+    One temperature is returned unless the best cross-fitted NLL is below its own (`_saves`): where the score says
+    nothing, the result is the plain temperature. In the same way τ is 1 unless another is better than what one would
+    take without it. One temperature it is where every example is right: sharper is then better at every score, and the
+    data do not tell where errors are.
 
     Args:
         logits: (N, Z) logits; -inf off the true class is allowed.
@@ -186,10 +187,23 @@ def fit_score_temperature(
         if found is None:
             break
         losses = problem.losses(found.log_temperature, found.log_tail)
-        saved = lowest - losses
-        if saved.mean() > EVIDENCE * saved.std(ddof=1) / np.sqrt(len(saved)):
+        if _saves(lowest - losses):
             best, lowest = found, losses
     return best
+
+
+def _saves(saved: FloatArray) -> bool:
+    """Tell whether the mean of paired differences (N,) is above 0, by Student's t at `EVIDENCE`.
+
+    The sum may rest on a few rows, those that are wrong: (Σ d²)² / Σ d⁴ of them, which take the place of N in the
+    degrees of freedom.
+    """
+    squares = saved**2
+    if not squares.any():
+        return False
+    rows = squares.sum() ** 2 / (squares**2).sum()
+    needed = stdtrit(max(rows - 1, 1.0), EVIDENCE) * saved.std(ddof=1) / np.sqrt(len(saved))
+    return bool(saved.mean() > needed)
 
 
 def _best_penalty(
