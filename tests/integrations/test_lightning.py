@@ -158,3 +158,11 @@ def test_what_validation_step_must_return(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'Let it return {"logits": logits, "labels": labels}'):
         callback.on_validation_batch_end(State(), None, None, None, 0)
     callback.on_validation_batch_end(State(), None, {"logits": torch.zeros(2, 3), "labels": torch.zeros(2)}, None, 0)
+
+
+def test_a_training_without_validation_is_refused_at_its_start(tmp_path: Path) -> None:
+    """It trained to the end without any smoothing."""
+    smoothing = robcal.ARAdaLS(**OPTIONS)
+    with pytest.raises(InputError, match="Pass validation data to fit"):
+        trained(tmp_path, smoothing, 1, limit_val_batches=0)
+    assert not smoothing.examples_shown

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,28 @@ def test_every_evaluation_in_training_is_an_update(tmp_path: Path) -> None:
     assert found["eval_confidence"] == pytest.approx(float(logits.softmax(1).amax(1).mean()))
 
 
+@pytest.mark.parametrize(
+    ("left_out", "advice"),
+    [
+        ("eval_strategy", 'eval_strategy="epoch"'),
+        ("compute_metrics", "compute_metrics=smoothing.metrics"),
+        ("callbacks", "callbacks=.smoothing."),
+    ],
+)
+def test_a_part_that_is_left_out_is_told_in_the_first_epoch(tmp_path: Path, left_out: str, advice: str) -> None:
+    """Each of these trained to the end without any smoothing."""
+    arguments = {"eval_strategy": "no"} if left_out == "eval_strategy" else {}
+    smoothing = smoother()
+    one = trainer(tmp_path, smoothing, **arguments)
+    if left_out == "compute_metrics":
+        one.compute_metrics = None
+    if left_out == "callbacks":
+        one.remove_callback(smoothing)
+    with pytest.raises(InputError, match=advice):
+        one.train()
+    assert one.state.epoch is None or one.state.epoch <= 1
+
+
 def test_margins_are_those_of_the_examples(tmp_path: Path) -> None:
     """Whatever the order of the batches: the model's own margins, by position."""
     smoothing = smoother(decay=0.5)
@@ -164,6 +187,7 @@ def test_training_labels_without_positions_are_refused(tmp_path: Path) -> None:
 
 def test_ignored_labels_are_not_counted() -> None:
     smoothing = smoother()
+    smoothing.on_train_begin(SimpleNamespace(eval_strategy="epoch"), SimpleNamespace(global_step=0), None)
     dataset = smoothing.indexed([{"labels": 1}, {"labels": -100}, {"labels": 0}])
     labels = torch.tensor([dataset[k]["labels"] for k in range(3)])
     logits = torch.tensor([[0.0, 1.0], [5.0, 0.0], [2.0, 0.0]], requires_grad=True)

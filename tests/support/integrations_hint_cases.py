@@ -1,6 +1,7 @@
 """Advice about AR-AdaLS in other libraries' loops, carried out."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +19,35 @@ from robcal.metrics import BrierScore
 OPTIONS: dict[str, Any] = {"epochs": 2, "controller": "integral", "step_size": 0.5}
 ROWS = [{"input_ids": [1], "labels": 1}, {"input_ids": [2], "labels": 0}]
 LOGITS = {"logits": torch.zeros(2, 2, requires_grad=True)}
+ARGUMENTS = SimpleNamespace(eval_strategy="epoch")
 
 
-def _of_trainer() -> Any:
+def _forgotten(**wrong: Any) -> Callable[[Path], Steps]:
+    """A Trainer from which something is missing, and the same with it."""
+
+    def call(missing: dict[str, Any]) -> None:
+        smoothing = _of_trainer(begun=False)
+        state = SimpleNamespace(global_step=0)
+        if missing.get("callback", True):
+            smoothing.on_train_begin(SimpleNamespace(**{"eval_strategy": "epoch", **missing}), state, None)
+        smoothing.loss(LOGITS, _labels(smoothing.indexed(ROWS)))
+        if missing.get("metrics", True):
+            smoothing.metrics(SimpleNamespace(predictions=np.ones((2, 2)) * 2, label_ids=np.array([0, 1])))
+        smoothing.on_evaluate(None, state, None)
+
+    return in_turn(lambda: call(wrong), lambda: call({}))
+
+
+def _of_trainer(begun: bool = True) -> Any:
     """The callback of the Trainer, while it trains."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library warns of its own use of others
         from robcal.integrations.transformers import TrainerSmoothing
 
-        return TrainerSmoothing(2, 2, **OPTIONS)
+        smoothing = TrainerSmoothing(2, 2, **OPTIONS)
+    if begun:
+        smoothing.on_train_begin(ARGUMENTS, SimpleNamespace(global_step=0), None)
+    return smoothing
 
 
 def _labels(dataset: Any) -> torch.Tensor:
@@ -45,6 +66,18 @@ def _validation_step(folder: Path) -> Steps:
     yield lambda: callback.on_validation_batch_end(trainer, None, outputs)
 
 
+def _without_validation(folder: Path) -> Steps:
+    """As the real Trainer says it: tests/integrations/test_lightning.py."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from robcal.integrations.lightning import ARAdaLSCallback
+
+    callback = ARAdaLSCallback(ARAdaLS(3, 2, **OPTIONS))
+    for validates in (False, True):
+        trainer = SimpleNamespace(enable_validation=validates)
+        yield lambda trainer=trainer: callback.on_train_start(trainer, None)
+
+
 def _positions(folder: Path) -> Steps:
     smoothing = _of_trainer()
     yield lambda: smoothing.loss(LOGITS, _labels(ROWS))
@@ -59,7 +92,7 @@ def _column(folder: Path) -> Steps:
 
 
 def _resumed(folder: Path) -> Steps:
-    smoothing, arguments = _of_trainer(), SimpleNamespace(output_dir=folder)
+    smoothing, arguments = _of_trainer(), SimpleNamespace(**vars(ARGUMENTS), output_dir=folder)
     state = SimpleNamespace(global_step=5, is_world_process_zero=True)
     yield lambda: smoothing.on_train_begin(arguments, state, None)
     (folder / "checkpoint-5").mkdir()
@@ -111,6 +144,10 @@ CASES = [
     Case("a metric of no examples", r"Call `update\(probs, labels\)` before `compute\(\)`", _metric_of_nothing),
     Case("a validation step that returns nothing", 'Let it return {"logits": logits', _validation_step),
     Case("labels without positions", r"Pass train_dataset=smoothing\.indexed\(train_dataset\)", _positions),
+    Case("a Trainer that evaluates nothing", 'Pass eval_strategy="epoch"', _forgotten(eval_strategy="no")),
+    Case("a Trainer without the metrics", r"Pass compute_metrics=smoothing\.metrics", _forgotten(metrics=False)),
+    Case("a Trainer without the callback", r"Pass callbacks=\[smoothing\], too", _forgotten(callback=False)),
+    Case("Lightning without validation", "Pass validation data to fit", _without_validation),
     Case("a class under another name", r"Rename that column, for example dataset\.rename_column", _column),
     Case("a checkpoint of another Trainer", "that was written with this callback", _resumed),
 ]  # fmt: skip

@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 from hint_cases import Case, Steps, in_turn, run_code
+from torch.utils.data import DataLoader, TensorDataset
 
 from robcal import ARAdaLS
+from robcal.smoothing.own_loop import EpochUpdate
 
-LOGITS, LABELS, INDEX = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 1]), torch.arange(4)
+LOGITS, LABELS, INDEX = 2 * torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 1]), torch.arange(4)
 
 
 def _made(classes: int = 3) -> ARAdaLS:
@@ -44,7 +46,27 @@ def _ids(folder: object) -> Steps:
     yield lambda: _made().loss(LOGITS, LABELS, run_code(hint, {"index": ids}))
 
 
+def _positions_of_the_batch(folder: object) -> Steps:
+    def epoch(data: TensorDataset) -> EpochUpdate:
+        smoothing = _made()
+        for inputs, labels, *index in DataLoader(data, 2):
+            smoothing.loss(inputs, labels, *(index or [torch.arange(len(labels))]))
+        return smoothing.end_epoch(LOGITS, LABELS)
+
+    yield lambda: epoch(TensorDataset(LOGITS, LABELS))
+    yield lambda: epoch(TensorDataset(LOGITS, LABELS, torch.arange(len(LABELS))))
+
+
 CASES = [
+    Case("positions within the batch", "let the data set return the position", _positions_of_the_batch),
+    Case(
+        "validation probabilities in place of logits",
+        "Pass the outputs of the network before softmax; if they are",
+        in_turn(
+            lambda: _shown().end_epoch(LOGITS.softmax(1), LABELS),
+            lambda: (_shown().end_epoch(LOGITS, LABELS), _shown().end_epoch(LOGITS.softmax(1) - 1, LABELS)),
+        ),
+    ),
     Case("labels of another batch for ARAdaLS", "Pass both of one batch", _loss(labels=LABELS[:2])),
     Case("positions of another batch", "pass those of this batch", _loss(index=INDEX[:3])),
     Case("identifiers in place of positions", "does so for ids", _ids),
@@ -57,7 +79,7 @@ CASES = [
     Case(
         "validation logits of other classes",
         "outputs of the network that is trained",
-        in_turn(lambda: _shown().end_epoch(torch.eye(4), LABELS), lambda: _shown().end_epoch(LOGITS, LABELS)),
+        in_turn(lambda: _shown().end_epoch(2 * torch.eye(4), LABELS), lambda: _shown().end_epoch(LOGITS, LABELS)),
     ),
     Case("a checkpoint in place of ARAdaLS's state", "Pass that part of the checkpoint", _loads({"model": {}})),
     Case(

@@ -173,6 +173,28 @@ def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
     return array
 
 
+def check_no_probs(logits: Any, taker: str, fix: str, *, name: str = "logits") -> FloatArray:
+    """Return checked logits; refuse rows that all lie in [0, 1] and sum to 1.
+
+    Args:
+        logits: (N, Z) logits.
+        taker: what takes them, for the error.
+        fix: what to do with probabilities.
+        name: of the argument, for errors.
+
+    Raises:
+        InputError: on bad logits, or if they are probabilities.
+    """
+    array = check_logits(logits, name=name)
+    if array.min() >= 0 and array.max() <= 1 and np.abs(array.sum(axis=1) - 1).max() < 1e-3:
+        refuse(
+            f"every row of {name} lies in [0, 1] and sums to 1",
+            f"{taker} takes logits, and these are probabilities",
+            f"{fix}; if they are logits after all, `np.asarray({name}) - 1` means the same",
+        )
+    return array
+
+
 def check_labels(
     labels: Any, *, n: int | None = None, num_classes: int | None = None, name: str = "labels"
 ) -> IntArray:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from robcal.base.checks import FloatArray, IntArray, check_labels, check_logits, check_probs, refuse
+from robcal.base.checks import FloatArray, IntArray, check_labels, check_no_probs, check_probs, refuse
 
 #: T where the logits are no better than chance, in units of the largest difference between two of them: probabilities
 #: are then uniform to 1e-4.
@@ -161,27 +161,6 @@ class TemperatureScaling:
     def _scaled(self, logits: FloatArray) -> FloatArray:
         probs: FloatArray = softmax(_from_largest(logits) / self.temperature, axis=1)
         return probs
-
-
-def check_no_probs(logits: Any, taker: str, fix: str) -> FloatArray:
-    """Return checked logits; refuse rows that all lie in [0, 1] and sum to 1.
-
-    Args:
-        logits: (N, Z) logits.
-        taker: what takes them, for the error.
-        fix: what to do with probabilities.
-
-    Raises:
-        InputError: on bad logits, or if they are probabilities.
-    """
-    array = check_logits(logits)
-    if array.min() >= 0 and array.max() <= 1 and np.abs(array.sum(axis=1) - 1).max() < 1e-3:
-        refuse(
-            "every row of logits lies in [0, 1] and sums to 1",
-            f"{taker} takes logits, and these are probabilities",
-            f"{fix}; if they are logits after all, `np.asarray(logits) - 1` means the same",
-        )
-    return array
 
 
 def check_possible(logits: FloatArray, labels: IntArray) -> None:

@@ -41,6 +41,19 @@ class ARAdaLSCallback(Callback):  # type: ignore[misc]
         self.smoothing = smoothing
         self._seen: list[tuple[torch.Tensor, ...]] = []
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """See that there will be validations.
+
+        Raises:
+            InputError: if not.
+        """
+        if not trainer.enable_validation:
+            refuse(
+                "the Trainer has no validation to run",
+                "the smoothing is updated after every validation",
+                "Pass validation data to fit, give the module a validation_step, and keep limit_val_batches above 0",
+            )
+
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget what an earlier validation left."""
         self._seen = []

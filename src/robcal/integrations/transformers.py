@@ -81,7 +81,7 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
                 the sum of the losses is divided.
 
         Raises:
-            InputError: if training labels hold no positions.
+            InputError: if training labels hold no positions, or the callback is missing.
         """
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
         classes, index = self._decoded(labels)
@@ -91,7 +91,7 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
             mean: Tensor = cross_entropy(logits.float(), classes, reduction="sum") / num_items_in_batch
             return mean
         if not self._checked:
-            _check_indexed(labels, index)
+            self._check_first(labels, index)
             self._checked = True
         index = index.clamp_min(0)
         if num_items_in_batch is None:
@@ -125,8 +125,14 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
         """Begin, or go on from the checkpoint that the Trainer resumes from.
 
         Raises:
-            InputError: if that checkpoint has no state of the smoothing.
+            InputError: if that checkpoint has no state of the smoothing, or nothing will be evaluated.
         """
+        if str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":
+            refuse(
+                'the Trainer evaluates nothing during training: eval_strategy is "no"',
+                "the smoothing is updated at every evaluation",
+                'Pass eval_strategy="epoch" to TrainingArguments, and an eval_dataset to the Trainer',
+            )
         self._training, self._checked = True, False
         if not state.global_step:
             return
@@ -141,6 +147,20 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
             )
         self.smoothing.load_state_dict(load_file(file))
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """See that the evaluation has updated the smoothing.
+
+        Raises:
+            InputError: if it has not.
+        """
+        if self._training and self.smoothing.examples_shown:
+            refuse(
+                "the Trainer has evaluated, and the smoothing saw nothing of it",
+                "it is updated from the predictions of every evaluation",
+                "Pass compute_metrics=smoothing.metrics; a function of your own adds its figures to those of "
+                "smoothing.metrics(prediction)",
+            )
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the state of all processes into the checkpoint."""
         tensors = {name: values.contiguous() for name, values in self.smoothing.state_dict(joined=True).items()}
@@ -152,6 +172,21 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End the training: later evaluations update nothing."""
         self._training = False
+
+    def _check_first(self, labels: Tensor, index: Tensor) -> None:
+        """Refuse a first batch without the callback, or without positions."""
+        if not self._training:
+            refuse(
+                "a training batch came, and the callback was told of no training",
+                "the smoothing is the loss, the metrics and a callback of the Trainer",
+                "Pass callbacks=[smoothing], too",
+            )
+        if bool(((index < 0) & (labels != IGNORED)).any()):
+            refuse(
+                "the labels of a training batch hold no positions",
+                "levels are kept example by example",
+                "Pass train_dataset=smoothing.indexed(train_dataset)",
+            )
 
     def _decoded(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return classes, -100 where ignored, and positions, -1 where there is none."""
@@ -165,15 +200,6 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
 def _file(args: Any, state: Any) -> Path:
     """Return the file in the folder that the Trainer writes, and resumes from, at a step."""
     return Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
-
-
-def _check_indexed(labels: Tensor, index: Tensor) -> None:
-    if bool(((index < 0) & (labels != IGNORED)).any()):
-        refuse(
-            "the labels of a training batch hold no positions",
-            "levels are kept example by example",
-            "Pass train_dataset=smoothing.indexed(train_dataset)",
-        )
 
 
 class _Indexed(torch.utils.data.Dataset[dict[str, Any]]):

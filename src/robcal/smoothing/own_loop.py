@@ -18,7 +18,16 @@ from robcal.base.checks import (
     check_positive_int,
     refuse,
 )
-from robcal.smoothing.passes import Shown, check_positions, in_all_processes, joined_columns, measured, positions
+from robcal.smoothing.passes import (
+    NO_LABEL,
+    Shown,
+    check_one_label,
+    check_positions,
+    in_all_processes,
+    joined_columns,
+    measured,
+    positions,
+)
 from robcal.smoothing.running import (
     DEFAULT_DECAY,
     NOT_SEEN,
@@ -129,7 +138,7 @@ class ARAdaLS:
         self.epochs = check_positive_int(epochs, "epochs")
         self.decay = check_fraction(decay, "decay")
         self._train = self._val = np.zeros(0)
-        self._shown: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._shown: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # positions, margins, labels
         self._table = self._new_table()
 
     @property
@@ -145,7 +154,7 @@ class ARAdaLS:
     @property
     def examples_shown(self) -> int:
         """Training examples that `loss` was given here since the last `end_epoch`; 0 in a check before training."""
-        return sum(len(index) for index, _ in self._shown)
+        return sum(len(index) for index, _, _ in self._shown)
 
     def loss(
         self,
@@ -187,7 +196,8 @@ class ARAdaLS:
             logits, targets, labels=classes, weight=weight, ignore_index=ignore_index, reduction=reduction
         )
         if torch.is_grad_enabled():
-            self._shown.append((where.clone(), margin.where(counted, torch.nan)))
+            known = classes.where(counted, NO_LABEL)
+            self._shown.append((where.clone(), margin.where(counted, torch.nan), known))
         return loss
 
     def soft_targets(self, labels: Any, index: Any, logits: Any = None) -> Any:
@@ -224,7 +234,7 @@ class ARAdaLS:
             InputError: on other shapes or dtypes; on the CPU also on values out of range.
         """
         where, margin = self._pass(logits, index)
-        self._shown.append((where.clone(), margin))
+        self._shown.append((where.clone(), margin, torch.full_like(where, NO_LABEL)))
 
     def end_epoch(
         self, val_logits: Any, val_labels: Any, *, val_index: Any = None, ignore_index: int = IGNORED
@@ -243,8 +253,8 @@ class ARAdaLS:
             What was measured, and the new smoothing; `print` shows a line.
 
         Raises:
-            InputError: on other shapes or values, fewer examples than levels, or if no training example was shown
-                since the last call; nothing is changed then.
+            InputError: on other shapes or values, fewer examples than levels, if no training example was shown since
+                the last call, or if one came with two labels; nothing is changed then.
         """
         shown, val = in_all_processes(
             self._shown_so_far(),
@@ -304,7 +314,8 @@ class ARAdaLS:
         prefixed = {name.removeprefix(_SMOOTHER): value for name, value in state.items() if name.startswith(_SMOOTHER)}
         self.smoother.load_state_dict(prefixed)
         self._train, self._val = train.astype(np.float64), val.astype(np.float64)
-        self._shown = [(torch.from_numpy(shown.place), torch.from_numpy(shown.margin))] if len(index) else []
+        place, margins = torch.from_numpy(shown.place), torch.from_numpy(shown.margin)
+        self._shown = [(place, margins, torch.full_like(place, NO_LABEL))] if len(index) else []
         self._table = self._new_table(running_levels(self._train, self.smoother.num_levels) if len(train) else None)
 
     def _pass(self, logits: Any, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -345,8 +356,9 @@ class ARAdaLS:
         """Return what the passes of this epoch have shown here, on the host."""
         if not self._shown:
             return Shown(np.zeros(0, np.int64), np.zeros(0, np.float32))
-        index, margin = (torch.cat([part.cpu() for part in parts]) for parts in zip(*self._shown, strict=True))
+        index, margin, label = (torch.cat([part.cpu() for part in parts]) for parts in zip(*self._shown, strict=True))
         check_positions(index)
+        check_one_label(index.numpy(), label.numpy())
         return Shown(index.numpy(), margin.numpy())
 
 

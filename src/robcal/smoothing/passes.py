@@ -13,7 +13,7 @@ from robcal.base.checks import (
     IntArray,
     as_array,
     check_labels,
-    check_logits,
+    check_no_probs,
     check_same_length,
     refuse,
 )
@@ -22,6 +22,9 @@ from robcal.smoothing.soft_labels import class_index
 
 #: Positions in a data set stay below this: averages are kept for all positions up to the largest.
 MOST_EXAMPLES = 1 << 28
+
+#: In place of a label that is not known, or does not count.
+NO_LABEL = -1
 
 
 class Shown(NamedTuple):
@@ -68,6 +71,29 @@ def check_positions(index: torch.Tensor) -> None:
         )
 
 
+def check_one_label(index: IntArray, labels: IntArray) -> None:
+    """Refuse positions that came with two labels: those of a batch, for example, which begin anew in each.
+
+    Args:
+        index: (P,) positions of an epoch.
+        labels: (P,) the label that came with each, or `NO_LABEL`.
+
+    Raises:
+        InputError: if so.
+    """
+    index, labels = index[labels != NO_LABEL], labels[labels != NO_LABEL]
+    order = np.lexsort((labels, index))
+    place, label = index[order], labels[order]
+    if len(two := np.flatnonzero((place[1:] == place[:-1]) & (label[1:] != label[:-1]))):
+        first = int(two[0])
+        refuse(
+            f"position {place[first]} came with label {label[first]} and with label {label[first + 1]} in one epoch",
+            "index is the position of each example in the whole training set, so that it has one label",
+            "Pass no positions within the batch: let the data set return the position beside each example, as "
+            "TensorDataset(inputs, labels, torch.arange(len(labels))) does",
+        )
+
+
 def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_index: int) -> Measured:
     """Return the figures of the validation examples that count.
 
@@ -81,7 +107,8 @@ def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_inde
     Raises:
         InputError: on other shapes, dtypes or values.
     """
-    values, classes = check_logits(logits, name="val_logits"), as_array(labels, "val_labels")
+    values = check_no_probs(logits, "`end_epoch`", "Pass the outputs of the network before softmax", name="val_logits")
+    classes = as_array(labels, "val_labels")
     check_same_length(len(values), len(classes), "val_logits", "val_labels")
     if values.shape[1] != num_classes:
         refuse(

@@ -226,8 +226,8 @@ class AdaptiveLabelSmoother:
         """Tell a loop that runs longer than it said."""
         if self.num_updates is not None and self._course.updates >= self.num_updates:
             warnings.warn(
-                f"the smoother was made for num_updates={self.num_updates} and is updated more often: its step is that "
-                "of the shorter run. Pass the number of updates of the whole run",
+                f"the smoother was made for num_updates={self.num_updates} (the epochs of ARAdaLS) and is updated more "
+                "often: its step is that of the shorter run. Pass the number of updates of the whole run",
                 UserWarning,
                 stacklevel=3,
             )

@@ -17,6 +17,7 @@ from robcal.base.checks import (
     IntArray,
     check_choice,
     check_labels,
+    check_no_probs,
     check_output,
     check_scores,
     check_seed,
@@ -56,7 +57,7 @@ from robcal.calibration.recalibration.selection import (
 )
 from robcal.calibration.recalibration.stages import has_probmetrics
 from robcal.calibration.row_order import row_keys
-from robcal.calibration.temperature import TemperatureScaling, check_no_probs, check_possible
+from robcal.calibration.temperature import TemperatureScaling, check_possible
 
 #: Fewer examples than this are refused: five folds of them say nothing about a method.
 LEAST_EXAMPLES = 50
