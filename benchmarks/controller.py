@@ -12,7 +12,7 @@ from pathlib import Path
 
 from robcal.base.files import replacing
 from robcal.report import figures, plotted
-from robcal.report.dots import svg_file
+from robcal.report.study_figures import svg_file
 from robcal.runs.directory import open_run
 
 HEIGHT = 254.0

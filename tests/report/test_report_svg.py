@@ -11,6 +11,7 @@ from report_samples import HOSTILE, INF, NAN, full, hostile, method
 from robcal.base.results import Results
 from robcal.report import figures, plotted
 from robcal.report.axes import bar_ticks, nice_step, step_decimals, thinned_evenly
+from robcal.report.formatting import signed
 from robcal.report.palette import theme_colours, theme_css
 from robcal.report.svg import LEVEL_STEPS, ROLES, colour, draw_svg, level_role
 
@@ -122,7 +123,7 @@ def test_group_names_are_text():
         rows = tuple(replace(row, group=name) for row, name in zip(results.methods[0].levels, names, strict=True))
         one = Results("t", {}, (replace(results.methods[0], groups={grouping: rows}),))
         series = plotted.group_series(one, grouping, names, "gap")
-        root = ET.fromstring(figures.draw_groups(series, names, key="g", title="t"))
+        root = ET.fromstring(figures.draw_rows(series, names, key="g", title="t", write=signed, zero=True))
         assert not {element.tag for element in root.iter()} & {"script", "img", "a", "image"}
         texts = [element.text for element in root.iter("text")]
         assert len([text for text in texts if text]) >= 3

@@ -5,6 +5,7 @@ N examples, Z classes, R levels. Nothing here imports torch: whoever only reads 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -153,6 +154,13 @@ class Estimate:
     per_seed: tuple[float, ...] = ()
     test_variance: float | None = None
     bias_left: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the interval; None where they are not known."""
+        if self.low is None or self.high is None or math.isnan(self.low + self.high):
+            return None
+        return self.low, self.high
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,12 @@ def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements
     if difference is not None:
         within = target.kind == "within"
         loss = difference if metric_of(target.metric).lower or not within else negated(difference)
-        sides = {"lower": "met", "higher": "not met", "unclear": "not distinguishable"}
+        sides = {
+            "lower": "met",
+            "higher": "not met",
+            "unclear": "not distinguishable",
+            "unknown": "not distinguishable",
+        }
         verdict = sides[side(loss, target.margin if within else -target.margin)]
     return Decision(
         name=target.name,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from robcal.base.results import MethodResult
 from robcal.base.types import Estimate, GroupRow, ReliabilityBin
-from robcal.report.formatting import has_interval
+from robcal.report.verdicts import Verdict, side
 
 Side = Literal["over", "under"]
 Direction = Literal["over", "under", "unclear", "unknown"]
@@ -25,13 +25,8 @@ def direction_of(gap: Estimate | None) -> Direction:
     >>> direction_of(Estimate(0.1, 0.05, 0.15)), direction_of(Estimate(0.1, -0.05, 0.25)), direction_of(Estimate(0.1))
     ('over', 'unclear', 'unknown')
     """
-    if gap is None or not has_interval(gap):
-        return "unknown"
-    assert gap.low is not None
-    assert gap.high is not None
-    if gap.low > 0:
-        return "over"
-    return "under" if gap.high < 0 else "unclear"
+    sides: dict[Verdict, Direction] = {"lower": "under", "higher": "over", "unclear": "unclear", "unknown": "unknown"}
+    return sides["unknown" if gap is None else side(gap)]
 
 
 def row_gap(row: GroupRow) -> Estimate:
@@ -46,20 +41,18 @@ def row_direction(row: GroupRow) -> Direction:
 
 def bin_direction(one: ReliabilityBin) -> Direction:
     """Tell whether a bin of the confidence is over- or under-confident, looked at together with the others."""
-    joint = one.joint or one.accuracy
-    if joint.low is None or joint.high is None:
-        return "unknown"
-    return direction_of(Estimate(one.gap, one.confidence - joint.high, one.confidence - joint.low))
+    ends = (one.joint or one.accuracy).ends
+    return direction_of(ends and Estimate(one.gap, one.confidence - ends[1], one.confidence - ends[0]))
 
 
-def extreme_row(rows: Sequence[GroupRow], side: Side) -> GroupRow | None:
+def extreme_row(rows: Sequence[GroupRow], wanted: Side) -> GroupRow | None:
     """Find the row with the largest gap to this side among those that are clearly on it; None if there is none.
 
     Where no row has an interval, the row with the largest gap to this side.
     """
     known = any(row_direction(row) != "unknown" for row in rows)
-    sign = 1.0 if side == "over" else -1.0
-    found = [row for row in rows if (row_direction(row) == side if known else sign * row.gap.value > 0)]
+    sign = 1.0 if wanted == "over" else -1.0
+    found = [row for row in rows if (row_direction(row) == wanted if known else sign * row.gap.value > 0)]
     return max(found, key=lambda row: sign * row.gap.value, default=None)
 
 
@@ -69,16 +62,16 @@ def overall_direction(method: MethodResult) -> Direction | Literal["both"]:
     "both": the gap's interval holds zero but the ECE's does not. That is read from an interval by test inversion only,
     which starts at 0 where the data agree with perfect calibration; runs with seeds have another one.
     """
-    side = direction_of(method.metrics.get("gap"))
+    direction = direction_of(method.metrics.get("gap"))
     ece = method.metrics.get("ece")
-    if side != "unclear" or ece is None or method.seeds:
-        return side
-    return "both" if has_interval(ece) and ece.low is not None and ece.low > 0 else side
+    if direction != "unclear" or ece is None or method.seeds:
+        return direction
+    return "both" if ece.ends and ece.ends[0] > 0 else direction
 
 
 def half_width(gap: Estimate) -> float:
     """Return half of the interval's width: a true gap of that size is told from zero about half of the time."""
-    return float("nan") if gap.low is None or gap.high is None else (gap.high - gap.low) / 2
+    return float("nan") if gap.ends is None else (gap.ends[1] - gap.ends[0]) / 2
 
 
 def typical_half_width(rows: Sequence[GroupRow]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
@@ -151,33 +151,76 @@ def draw_accuracy_confidence(
     return draw_svg(draw, key=key, height=254, title=title, description=description, names=tick_names(ticks))
 
 
-def draw_groups(
-    series: Sequence[Series], names: Sequence[str], *, key: str, title: str, scale: Sequence[Series] = ()
+def draw_rows(
+    series: Sequence[Series],
+    names: Sequence[str],
+    *,
+    key: str,
+    title: str,
+    write: Callable[[float | None, int], str],
+    heading: str = "",
+    x_label: str = "",
+    legend: Sequence[str] = (),
+    zero: bool = False,
+    scale: Sequence[Series] = (),
 ) -> str:
-    """Return the signed gap of named groups, one row a group, methods side by side; the axis holds `scale` too."""
-    shown = [shortened(formatting.clean_text(name), 16) for name in names]
-    height = 56 + 22.0 * len(names)
+    """Return a quantity of named rows as dots with intervals, the first row on top, `rows_height` user units high.
+
+    Args:
+        series: in the order of their colours.
+        names: of the rows.
+        key: prefix of the ids.
+        title: what it shows.
+        write: writes values, to so many digits.
+        heading: above it.
+        x_label: name of the quantity, below it.
+        legend: names of the series, where the figure must tell them itself.
+        zero: whether zero is on the axis, and a line.
+        scale: further values that the axis must hold (other figures', so that they compare).
+    """
+    shown = [shortened(formatting.clean_text(name), 26) for name in names]
+    above, height = _above(heading), rows_height(len(names), len(series), heading)
+    left = 16 + 5.6 * max(map(len, shown))
 
     def draw(figure: Figure) -> None:
-        axes = add_axes(figure, left=14 + 7.0 * max(map(len, shown)), bottom=38, top=8, right=14)
+        axes = add_axes(figure, left=left, bottom=_BELOW_ROWS, top=above, right=14)
         axes.grid(visible=False)
         axes.grid(axis="x", color=colour("grid"), linewidth=0.8)
-        axes.axvline(0, color=colour("muted"), linewidth=1)
         for position, one in enumerate(series):
             offset = dodge(len(series), position, 0.6)
             _draw_estimates(axes, [y + offset for y in one.x], one, horizontal=True)
         axes.set_yticks(range(len(names)), [placeholder(at) for at in range(len(names))], color=colour("ink"))
         axes.set_ylim(len(names) - 0.5, -0.5)
         ends = [v for one in (*series, *scale) for values in (one.y, one.low, one.high) for v in values]
-        ends = [end for end in ends if math.isfinite(end)]
-        low, high = min([*ends, 0.0]), max([*ends, 0.0])
-        places, signed = nice_ticks(low, high, 5, formatting.signed)
+        low, high = (end([v for v in ends if math.isfinite(v)] or [0.0]) for end in (min, max))
+        if zero:
+            axes.axvline(0, color=colour("muted"), linewidth=1)
+        if zero or low < 0.5 * high:
+            low, high = min(low, 0.0), max(high, 0.0 if zero else high)
+        places, texts = nice_ticks(low, max(high, low + 0.01), 4, write)
         axes.set_xlim(places[0], places[-1])
-        axes.set_xticks(places, signed)
-        label(figure, WIDTH - 14, 7, "Confidence − accuracy", align="right")
+        axes.set_xticks(places, texts)
+        label(figure, 4, height - FONT_SIZE - 3, heading, role="ink")
+        label(figure, WIDTH - 14, 7, x_label, align="right")
+        for position, name in enumerate(legend):
+            sign = "●■"[position % 2]
+            label(figure, left + 50 * position, height - above + 8, f"{sign} {name}", role=method_role(position))
 
-    description = _describe(series, "gap", percent=False)
+    each = (f"{name} {write(value, 4)}" for name, value in zip(shown, series[0].y, strict=True))
+    description = f"{legend[0] if legend else title}: {', '.join(each)}."
     return draw_svg(draw, key=key, height=height, title=title, description=description, names=shown)
+
+
+_BELOW_ROWS = 38.0
+
+
+def _above(heading: str) -> float:
+    return 40.0 if heading else 10.0
+
+
+def rows_height(count: int, series: int, heading: str = "") -> float:
+    """Return the height in user units of a figure with so many rows of so many dots, and a heading or none."""
+    return _above(heading) + _BELOW_ROWS + max(17.0, 7.0 * series) * count
 
 
 def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scale: Sequence[LevelCourse] = ()) -> str:
@@ -298,8 +341,8 @@ def draw_boxes(
 def _draw_bin(axes: Axes, one: ReliabilityBin) -> None:
     role = "over" if one.gap > 0 else "under"
     accuracy, x = one.accuracy, one.confidence
-    if accuracy.low is not None and accuracy.high is not None:
-        axes.fill_between([one.lower, one.upper], accuracy.low, accuracy.high, color=colour(role), alpha=0.16, lw=0)
+    if accuracy.ends is not None:
+        axes.fill_between([one.lower, one.upper], *accuracy.ends, color=colour(role), alpha=0.16, lw=0)
     axes.plot([x, x], [x, accuracy.value], color=colour(role), linewidth=2, solid_capstyle="butt")
     axes.plot([x], [accuracy.value], marker="o", markersize=5.5, color=colour("ink"), clip_on=False,
               markeredgecolor=colour("surface"), markeredgewidth=0.8)  # fmt: skip

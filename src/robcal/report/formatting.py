@@ -154,13 +154,6 @@ def difference_interval(name: str, estimate: Estimate | None) -> str:
     return interval(estimate, lambda end: difference(name, end).removesuffix(" pp"))
 
 
-def has_interval(estimate: Estimate | None) -> bool:
-    """Return whether both ends of an interval are known."""
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return False
-    return not (math.isnan(estimate.low) or math.isnan(estimate.high))
-
-
 def interval(estimate: Estimate | None, write: Callable[[float | None], str]) -> str:
     """Return the interval as "[low, high]", or "" where none is known.
 
@@ -168,9 +161,9 @@ def interval(estimate: Estimate | None, write: Callable[[float | None], str]) ->
         >>> interval(Estimate(0.5, 0.25, 0.75), number)
         '[0.2500, 0.7500]'
     """
-    if estimate is None or not has_interval(estimate):
+    if estimate is None or estimate.ends is None:
         return ""
-    return f"[{write(estimate.low)}, {write(estimate.high)}]"
+    return f"[{', '.join(map(write, estimate.ends))}]"
 
 
 def with_interval(estimate: Estimate | None, write: Callable[[float | None], str]) -> str:

@@ -147,8 +147,8 @@ def wrong_step(method: MethodResult, of: str = "") -> Step | None:
     if not count or accuracy is None or not math.isfinite(accuracy.value):
         return None
     wrong = Estimate(1 - accuracy.value)
-    if accuracy.low is not None and accuracy.high is not None:
-        wrong = Estimate(1 - accuracy.value, 1 - accuracy.high, 1 - accuracy.low)
+    if accuracy.ends is not None:
+        wrong = Estimate(1 - accuracy.value, 1 - accuracy.ends[1], 1 - accuracy.ends[0])
     sure = sum(row.confidence > SURE for row in method.worst)
     return Step(
         f"Look at the wrong predictions{of}, those it was most sure of first.",

@@ -11,19 +11,11 @@ from robcal.base.metrics import metric_of
 from robcal.base.results import Results
 from robcal.report import formatting
 from robcal.report.formatting import NOTHING, clean_text
+from robcal.report.grid import Cell
 from robcal.report.layout import Numbers
 from robcal.report.plotted import MOST_TOGETHER, side_by_side
 from robcal.report.table import TableRow, measured_metrics, metric_title, table_rows
-from robcal.report.verdicts import better, compare, titles
-
-
-@dataclass(frozen=True)
-class OverallCell:
-    """A number of the over-all table with its interval and what it means."""
-
-    value: str
-    interval: str
-    mark: str = ""
+from robcal.report.verdicts import compare, difference_mark, titles
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class Overall:
 
     title: str
     heads: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, str, tuple[OverallCell, ...]], ...]
+    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
     marked: bool
     paired: bool
     seeds: Numbers | None
@@ -101,19 +93,16 @@ def provenance_numbers(results: Results) -> tuple[Numbers, ...]:
     return tuple(made)
 
 
-def _overall_cell(results: Results, row: TableRow, name: str) -> OverallCell:
+def _overall_cell(results: Results, row: TableRow, name: str) -> Cell:
     estimate = row.estimates.get(name)
     if estimate is None:
-        return OverallCell(NOTHING, "")
+        return Cell(NOTHING)
     if row.kind == "method":
         ends = formatting.interval(estimate, lambda value: formatting.metric(name, value))
-        return OverallCell(formatting.metric(name, estimate.value), ends, row.marks.get(name, ""))
+        return Cell(formatting.metric(name, estimate.value), ends, row.marks.get(name, ""))
     ends = formatting.difference_interval(name, estimate)
-    verdict = compare(results, name, row.name, row.minus)
-    mark = "unclear" if verdict == "unclear" and ends else ""
-    if verdict in {"lower", "higher"} and ends and metric_of(name).ranked:
-        mark = "better" if better(name, verdict) else "worse"
-    return OverallCell(formatting.difference(name, estimate.value), ends, mark)
+    mark = difference_mark(name, compare(results, name, row.name, row.minus)) if ends else ""
+    return Cell(formatting.difference(name, estimate.value), ends, mark)
 
 
 def _seed_text(seeds: Sequence[int]) -> str:

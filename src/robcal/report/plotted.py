@@ -96,8 +96,7 @@ def shares(bins: Sequence[ReliabilityBin]) -> tuple[float, ...]:
 def level_series(results: Results, quantity: GroupQuantity) -> tuple[Series, ...]:
     """Return a quantity of every robustness level, one series a method that has levels with a finite value."""
     found = (
-        _series(position, range(len(method.levels)), _estimates(method.levels, quantity))
-        for position, method in enumerate(results.methods)
+        series_of(position, _estimates(method.levels, quantity)) for position, method in enumerate(results.methods)
     )
     return tuple(series for series in found if np.isfinite(series.y).any())
 
@@ -139,7 +138,7 @@ def group_series(results: Results, grouping: str, names: Sequence[str], quantity
         rows = method.groups.get(grouping, ())
         found = dict(zip((row.group for row in rows), _estimates(rows, quantity), strict=True))
         estimates = [found.get(name, Estimate(NAN)) for name in names]
-        collected.append(_series(position, range(len(names)), estimates))
+        collected.append(series_of(position, estimates))
     return tuple(series for series in collected if np.isfinite(series.y).any())
 
 
@@ -164,10 +163,10 @@ def history_course(history: Sequence[EpochRow], quantity: HistoryQuantity) -> Le
 def curve_series(results: Results, quantity: CurveQuantity) -> tuple[Series, ...]:
     """Return a validation or training quantity over the epochs, one series a method with a history."""
     found = (
-        _series(
+        series_of(
             position,
-            [row.epoch for row in method.history],
             [Estimate(getattr(row, quantity)) for row in method.history],
+            [row.epoch for row in method.history],
         )
         for position, method in enumerate(results.methods)
     )
@@ -234,10 +233,11 @@ def _estimates(rows: Sequence[GroupRow], quantity: GroupQuantity) -> list[Estima
     return [within_range(quantity, getattr(row, quantity)) for row in rows]
 
 
-def _series(method: int, x: Sequence[float], estimates: Sequence[Estimate]) -> Series:
+def series_of(method: int, estimates: Sequence[Estimate], x: Sequence[float] | None = None) -> Series:
+    """Return the values of a method at positions 0, 1, … or `x`."""
     return Series(
         method=method,
-        x=tuple(float(position) for position in x),
+        x=tuple(map(float, range(len(estimates)) if x is None else x)),
         y=tuple(estimate.value if math.isfinite(estimate.value) else NAN for estimate in estimates),
         low=tuple(_end(estimate.low) for estimate in estimates),
         high=tuple(_end(estimate.high) for estimate in estimates),

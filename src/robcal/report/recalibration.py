@@ -9,6 +9,7 @@ from robcal.base.types import Estimate
 from robcal.calibration.recalibration import CandidateResult
 from robcal.report import formatting
 from robcal.report.grid import text_rows
+from robcal.report.verdicts import side
 
 HEADINGS = ("method", "NLL", "above best", "ECE", "worst gap")
 
@@ -62,11 +63,11 @@ _BESIDE = (("none", "as the network gives them"), ("temperature", "after one tem
 
 def _left(row: CandidateResult) -> str:
     gap = row.worst_gap
-    if gap.low is not None and gap.high is not None and gap.low <= 0 <= gap.high:
+    if side(gap) == "unclear":
         return "What is left: at no level can the gap be told from 0 (intervals for ten levels at once)."
-    side = "over" if gap.value > 0 else "under"
+    which = "over" if gap.value > 0 else "under"
     return (
-        f"What is left: level {row.worst_level} of 0 to 9 by the score is {side}-confident by {_interval(gap, 3)}; "
+        f"What is left: level {row.worst_level} of 0 to 9 by the score is {which}-confident by {_interval(gap, 3)}; "
         "more validation data, another score, or retraining can change that."
     )
 

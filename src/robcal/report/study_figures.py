@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from robcal.base.metrics import mean_of, metric_of
 from robcal.base.results import VARIANTS, MethodResult, Results, Variant
 from robcal.base.types import Estimate
 from robcal.calibration.ranges import within_range
-from robcal.report import figures
-from robcal.report.dots import Dots, dots_height, draw_dots, svg_file
+from robcal.report import figures, formatting
 from robcal.report.layout import Panel
-from robcal.report.plotted import Box, Series, shift_boxes
+from robcal.report.palette import theme_colours
+from robcal.report.plotted import NAN, Box, Series, series_of, shift_boxes
 from robcal.report.sections import parts_of
 from robcal.report.study_tables import study_of
+from robcal.report.svg import WIDTH
 
 #: The outcomes shown in the file, each a panel.
 PANELS = ("ece", "shift_ece", "nll", "shift_nll", "level_ece", "aurc", "accuracy", "shift_accuracy")
@@ -62,21 +65,25 @@ def _panels(results: Results, metrics: Sequence[str]) -> list[tuple[str, str, fl
     labels, made = [one.title for one in results.methods], []
     for metric in metrics:
         known = metric_of(metric)
-        series = [
-            Dots(_NAMES[variant], [_estimate(one, metric) for one in _variants(results, variant)])
-            for variant in VARIANTS
+        every = [
+            series_of(n, [_estimate(one, metric) for one in _variants(results, variant)])
+            for n, variant in enumerate(VARIANTS)
         ]
-        if all(estimate is None for dots in series for estimate in dots.estimates):
+        if not any(math.isfinite(value) for one in every for value in one.y):
             continue
-        shown = series[:1] if known.percent else series
-        drawn = draw_dots(labels, shown, key=metric.replace("_", "-"), title=known.short, percent=known.percent)
-        made.append((metric, drawn, dots_height(len(labels))))
+        series = every[:1] if known.percent else every
+        write = formatting.percent if known.percent else formatting.number
+        legend = tuple(_NAMES.values()) if len(series) > 1 else ()
+        drawn = figures.draw_rows(
+            series, labels, key=metric.replace("_", "-"), title=known.short, write=write, heading=known.short,
+            legend=legend,
+        )  # fmt: skip
+        made.append((metric, drawn, figures.rows_height(len(labels), len(series), known.short)))
     return made
 
 
-def _estimate(method: MethodResult, metric: str) -> Estimate | None:
-    found = method.metrics.get(metric)
-    return None if found is None else within_range(metric, found)
+def _estimate(method: MethodResult, metric: str) -> Estimate:
+    return within_range(metric, method.metrics.get(metric, Estimate(NAN)))
 
 
 def _variants(results: Results, variant: Variant) -> tuple[MethodResult, ...]:
@@ -110,3 +117,27 @@ def _curves(results: Results, variant: Variant) -> list[Series]:
         for position, one in enumerate(_variants(results, variant))
         if one.risk and coverages
     ]
+
+
+def svg_file(figures: Sequence[tuple[str, float]], *, columns: int = 2) -> str:
+    """Put inline figures in rows, as one SVG file in the light theme that needs nothing else.
+
+    Args:
+        figures: (SVG element of a figure, its height in user units) each, at least one.
+        columns: figures side by side.
+    """
+    gap, parts, top = 12.0, [], 12.0
+    columns = min(columns, len(figures))
+    for start in range(0, len(figures), columns):
+        row = figures[start : start + columns]
+        for n, (element, height) in enumerate(row):
+            place = f'<svg x="{gap + n * (WIDTH + gap):g}" y="{top:g}" width="{WIDTH:g}" height="{height:g}" '
+            parts.append(element.replace("<svg ", place, 1))
+        top += max(height for _, height in row) + gap
+    width, colours = gap + columns * (WIDTH + gap), theme_colours(0)
+    body = re.sub(r"var\(--([a-z0-9-]+)\)", lambda match: colours[match[1]], "\n".join(parts))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {top:g}" width="{width:g}" height="{top:g}" '
+        f'font-family="DejaVu Sans, Helvetica, Arial, sans-serif">\n'
+        f'<rect width="100%" height="100%" fill="{colours["surface"]}"/>\n{body}\n</svg>\n'
+    )

@@ -14,7 +14,7 @@ from robcal.report import formatting
 from robcal.report.costs import COSTS, NOTE, cost_ratios, reference_label
 from robcal.report.grid import Cell, Grid
 from robcal.report.lacking import HARD, MARK, lacking
-from robcal.report.verdicts import side
+from robcal.report.verdicts import difference_mark, side
 
 TITLES: Mapping[Variant, str] = {"raw": "Without any post-hoc step", "scaled": "After temperature scaling"}
 #: Outcomes whose paired differences the tables show; the CSV and the JSON hold all.
@@ -333,9 +333,9 @@ def spread(estimate: Estimate, write: Callable[[float | None], str]) -> str:
     >>> spread(Estimate(0.5, 0.4, 0.6), formatting.percent), spread(Estimate(0.9, 0.7, 1.0), formatting.percent)
     ('± 10.0%', '[70.0%, 100.0%]')
     """
-    if estimate.low is None or estimate.high is None:
+    if estimate.ends is None:
         return ""
-    above, below = estimate.high - estimate.value, estimate.value - estimate.low
+    above, below = estimate.ends[1] - estimate.value, estimate.value - estimate.ends[0]
     return f"± {write(above)}" if math.isclose(above, below, rel_tol=1e-6) else formatting.interval(estimate, write)
 
 
@@ -391,10 +391,8 @@ def _difference(minus: Mapping[str, Estimate], name: str) -> Cell:
     if name not in minus or math.isnan(minus[name].value):
         return _NOTHING
     found = difference_within_range(name, minus[name])
-    verdict, good = side(found), "lower" if metric_of(name).lower else "higher"
-    mark = "" if found.low is None else "unclear" if verdict == "unclear" else "better" if verdict == good else "worse"
     text = formatting.difference(name, found.value).removesuffix(" pp")
-    return Cell(text, formatting.difference_interval(name, found), mark)
+    return Cell(text, formatting.difference_interval(name, found), difference_mark(name, side(found)))
 
 
 def _shaded(value: float, most: float, metric: str) -> Cell:

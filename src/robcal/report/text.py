@@ -10,14 +10,14 @@ from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.directions import examples_of, overall_direction
 from robcal.report.findings import answer, headline
-from robcal.report.formatting import clean_text, has_interval, wrapped
+from robcal.report.formatting import clean_text, wrapped
 from robcal.report.grid import text_rows
 from robcal.report.layout import Numbers
 from robcal.report.level_table import levels_legend, text_levels
 from robcal.report.next_steps import next_steps
 from robcal.report.row_tables import repair_numbers, worst_numbers
 from robcal.report.table import metric_title, text_table
-from robcal.report.verdicts import better, side
+from robcal.report.verdicts import difference_mark, side
 
 #: Columns of the text where nobody says how many.
 WIDTH = 100
@@ -75,10 +75,9 @@ def text_differences(found: Mapping[str, Estimate], first: str, second: str, wid
     """
     rows = [("metric", "difference, 95% interval", "")]
     for name, estimate in found.items():
-        verdict = side(estimate)
-        told = "cannot be told apart" if verdict == "unclear" else "better" if better(name, verdict) else "worse"
-        number = formatting.with_interval(estimate, formatting.signed)
-        rows.append((metric_title(name), number, told if metric_of(name).ranked and has_interval(estimate) else ""))
+        mark = difference_mark(name, side(estimate))
+        told = "cannot be told apart" if mark == "unclear" and metric_of(name).ranked else mark.replace("unclear", "")
+        rows.append((metric_title(name), formatting.with_interval(estimate, formatting.signed), told))
     return f"{first} minus {second}, on the same examples, with 95% intervals:\n{text_rows(rows, width)}"
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from robcal.base.metrics import metric_of
 from robcal.base.results import MethodResult, Results
 from robcal.base.types import Estimate
-from robcal.report.formatting import clean_text, has_interval
+from robcal.report.formatting import clean_text
 
 Verdict = Literal["lower", "higher", "unclear", "unknown"]
 Mark = Literal["", "best", "tied"]
@@ -51,19 +51,14 @@ def compare(results: Results, metric: str, first: str, second: str) -> Verdict:
     (stricter: overlapping intervals may still differ); without intervals nothing is known.
     """
     paired = paired_difference(results, metric, first, second)
-    if paired is not None and has_interval(paired):
-        return side(paired)
-    by_name = {method.name: method for method in results.methods}
-    a, b = by_name[first].metrics.get(metric), by_name[second].metrics.get(metric)
-    if a is None or b is None or not (has_interval(a) and has_interval(b)):
+    if paired is not None and (told := side(paired)) != "unknown":
+        return told
+    a, b = (results.method(name).metrics.get(metric) for name in (first, second))
+    if a is None or b is None or a.ends is None or b.ends is None:
         return "unknown"
-    assert a.low is not None
-    assert a.high is not None
-    assert b.low is not None
-    assert b.high is not None
-    if a.high < b.low:
+    if a.ends[1] < b.ends[0]:
         return "lower"
-    return "higher" if a.low > b.high else "unclear"
+    return "higher" if a.ends[0] > b.ends[1] else "unclear"
 
 
 def better(metric: str, verdict: Verdict) -> bool:
@@ -89,22 +84,26 @@ def marks(results: Results, metric: str) -> tuple[Mark, ...]:
     best = best_method(results, metric)
     if best is None:
         return tuple("" for _ in results.methods)
-    marked: list[Mark] = []
-    for method in results.methods:
-        if method.name == best.name:
-            marked.append("best")
-        else:
-            marked.append("tied" if compare(results, metric, method.name, best.name) == "unclear" else "")
-    return tuple(marked)
+    tied = (method.name for method in results.methods if compare(results, metric, method.name, best.name) == "unclear")
+    marked: dict[str, Mark] = {**dict.fromkeys(tied, "tied"), best.name: "best"}
+    return tuple(marked.get(method.name, "") for method in results.methods)
 
 
 def side(estimate: Estimate, bound: float = 0.0) -> Verdict:
-    """Tell where an interval lies: below the bound, above it, or around it; without an interval that is unclear."""
-    if estimate.low is None or estimate.high is None:
-        return "unclear"
-    if estimate.high < bound:
-        return "lower"
-    return "higher" if estimate.low > bound else "unclear"
+    """Tell where an interval lies: below the bound, above it, or around it; without an interval that is unknown."""
+    if estimate.ends is None:
+        return "unknown"
+    low, high = estimate.ends
+    return "lower" if high < bound else "higher" if low > bound else "unclear"
+
+
+def difference_mark(metric: str, verdict: Verdict) -> str:
+    """Mark a difference of a metric: "better", "worse", "unclear", or "" where that is not known or not ranked."""
+    if verdict == "unclear":
+        return verdict
+    if verdict == "unknown" or not metric_of(metric).ranked:
+        return ""
+    return "better" if better(metric, verdict) else "worse"
 
 
 def negated(estimate: Estimate) -> Estimate:

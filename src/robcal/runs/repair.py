@@ -19,6 +19,7 @@ from robcal.calibration.metrics import calibration_error
 from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
 from robcal.calibration.recalibration.maps import margins
+from robcal.report.verdicts import side
 
 #: Methods that are tried: those that can never change a label. `robcal recalibrate` has more.
 METHODS = ("none", "temperature", "score-temperature")
@@ -170,16 +171,12 @@ def _sentence(
     effect = f"{what} would lower the NLL from {nll[0].value:.3f} to {nll[1].value:.3f} and change the ECE from " + (
         f"{ece[0].value:.3f} to {ece[1].value:.3f}, without changing a label (robcal recalibrate)."
     )
-    told = [row for row in levels if not _may_be_zero(row.after)]
+    told = [row for row in levels if side(row.after) in ("lower", "higher")]
     if not told:
         return f"{effect} No level's gap could then be told from 0."
     worst = max(told, key=lambda row: abs(row.after.value))
-    side = "over" if worst.after.value > 0 else "under"
+    which = "over" if worst.after.value > 0 else "under"
     return (
         f"{effect} It would leave {len(told)} of {len(levels)} levels with a gap, the largest at level {worst.level}, "
-        f"{side}-confident by {abs(worst.after.value):.3f}."
+        f"{which}-confident by {abs(worst.after.value):.3f}."
     )
-
-
-def _may_be_zero(gap: Estimate) -> bool:
-    return gap.low is None or gap.high is None or gap.low <= 0 <= gap.high
