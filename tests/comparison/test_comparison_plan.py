@@ -9,6 +9,7 @@ from robcal.base.storage import save_json
 from robcal.comparison import load_plan, parse_plan, preset_names
 from robcal.comparison.doing import scoring_kind
 from robcal.comparison.outcomes import seconds
+from robcal.comparison.study import plan_work
 from robcal.comparison.tasks import Choice, Entry, Place, Work
 from robcal.training.settings import TrainSettings
 
@@ -162,6 +163,18 @@ def test_the_digest_ignores_what_no_number_depends_on():
     same = parse_plan({**changed(["recipe", "device"], "cpu"), "title": "Another", "reference": ["AR"], "targets": []})
     assert same.digest() == plan.digest()
     assert parse_plan(changed(["recipe", "epochs"], 3)).digest() != plan.digest()
+
+
+def test_a_plan_without_a_source_of_levels_is_another_one_than_under_the_former_default(tmp_path):
+    """Runs of the former default, "robustness", are not found as those of now, and results are not replaced unasked."""
+    plan, former = parse_plan(RAW), parse_plan(changed(["recipe", "levels_from"], "robustness"))
+    now, then = (one.settings(one.method("AR"), 0) for one in (plan, former))
+    assert (now.levels_from, then.levels_from) == ("running", "robustness")
+    assert Place(tmp_path).of(now) != Place(tmp_path).of(then)
+    save_json({"plan_digest": "8730806f9dcd3cdb"}, tmp_path / "results.json")  # as it was written under that default
+    with pytest.raises(InputError, match="another comparison"):
+        plan_work(plan, tmp_path)
+    assert parse_plan(changed(["recipe", "levels_from"], "margin")).digest() == "8fac7d10f5cdc0b1"  # as before
 
 
 def test_scores_for_other_levels_are_timed_on_their_own(tmp_path):

@@ -18,6 +18,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Lightning warns of its own use of torch
 ]
 
+#: What a pair of processes imports once; see `two_processes`.
+LIBRARIES = ("lightning", "robcal.integrations.lightning")
+
 EPOCHS = 4
 OPTIONS = {"num_classes": 3, "num_levels": 3, "epochs": EPOCHS, "controller": "integral", "step_size": 0.5}
 

@@ -16,6 +16,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # the library warns of its own use of others
 ]
 
+#: What a pair of processes imports once; see `two_processes`.
+LIBRARIES = ("transformers.trainer", "transformers.models.bert.modeling_bert", "robcal.integrations.transformers")
+
 EPOCHS, EXAMPLES = 3, 48
 
 

@@ -155,7 +155,19 @@ class Plan:
             if not record[name]:
                 del record[name]
         record["recipe"] = {name: value for name, value in record["recipe"].items() if name != "device"}
+        if sources := self._default_sources():  # the default was another one, and may change again
+            record["levels_from"] = sources
         return digest_of(record)
+
+    def _default_sources(self) -> dict[str, str]:
+        """Return where the levels of the methods come from for which the plan does not say so."""
+        found = {}
+        for method in self.methods:
+            points = self.grid_of(method)[1]
+            settings = self.settings(method, method.seeds[0], point=points[0])
+            if settings.takes_scores and not any("levels_from" in v for v in (self.recipe, method.options, *points)):
+                found[method.label] = settings.levels_from
+        return found
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader should know of the plan: budgets that differ."""
