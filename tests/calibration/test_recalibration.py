@@ -17,7 +17,8 @@ import robcal
 from robcal.base.checks import InputError
 from robcal.calibration.recalibration import METHODS, Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import margins
-from robcal.calibration.recalibration.score_temperature import ScoreScale, _design, _Problem, _saves
+from robcal.calibration.recalibration.score_problem import Problem
+from robcal.calibration.recalibration.score_temperature import ScoreScale, _saves, design_of
 from robcal.calibration.recalibration.stages import fit_dirichlet, fit_isotonic, fit_structured, fit_vector
 from robcal.calibration.row_order import canonical_order
 
@@ -67,7 +68,7 @@ def test_the_fit_is_the_optimum_that_a_general_optimiser_finds() -> None:
         return float(loss + 5 / 800 * (np.diff(parameters[:8]) ** 2).sum() + parameters[8] ** 2 / 800)
 
     expected = minimize(objective, np.r_[np.full(8, np.log(2)), 0], method="BFGS", options={"gtol": 1e-7})
-    problem, ours = replace(_Problem.of(given, labels), tail=True), _design(scale(scores), 8)
+    problem, ours = replace(Problem.of(given, labels), tail=True), design_of(scale(scores), 8)
     found = problem.solve(ours, 5.0, problem.at(np.r_[0.5, np.zeros(8)], ours), 0.5)
     parameters = np.append(np.cumsum(found.steps[:8]), found.steps[8])
     assert objective(parameters) == pytest.approx(expected.fun, abs=5e-9)

@@ -57,6 +57,22 @@ def test_with_validation_data_it_is_fitted_there_and_judged_here() -> None:
     assert repair.judged == "4000 examples, by a fit of 3000 others"
 
 
+@pytest.mark.parametrize(
+    ("n", "fitted", "shown", "words"),
+    [
+        (60, 3.0, 3.0, "A fit to more than these 60 examples may close all of them."),
+        (3000, 3.0, 1.2, "A fit to more than these 3000 examples would hardly close them."),
+    ],
+)
+def test_what_is_left_is_said_to_be_of_few_examples_or_not(n: int, fitted: float, shown: float, words: str) -> None:
+    """One temperature is right in the first case; in the second it is another on the examples that are judged."""
+    probs, labels = drawn(1, 20_000, temperature=shown)
+    validation = drawn(2, n, temperature=fitted)
+    repair = robcal.audit(probs, labels, resamples=50, validation=validation).results.methods[0].repair
+    assert repair is not None
+    assert repair.sentence.endswith(words)
+
+
 def test_a_gap_that_depends_on_the_score_is_said_and_shown_everywhere(tmp_path: Path) -> None:
     scores = np.random.default_rng(5).normal(size=6000)
     probs, labels = drawn(6, 6000, temperature=np.where(scores < 0, 4.0, 1.0))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
@@ -18,6 +19,7 @@ from robcal.calibration.intervals import calibration_error_interval, gap_interva
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
+from robcal.calibration.recalibration.fit_error import gap_errors
 from robcal.calibration.recalibration.maps import margins
 from robcal.report.verdicts import side
 
@@ -58,6 +60,7 @@ def repair_of(
             by a fit of the four other fifths of the same ones.
     """
     score = "margin" if scores is None else score_name
+    fit = None
     if validation is None:
         found = cross_fitted(METHODS, probs, labels, scores, most=MOST_LOGITS, seed=seed)
         method, truth, by = found.method, labels[found.rows], None if scores is None else scores[found.rows]
@@ -65,19 +68,23 @@ def repair_of(
         judged = f"{len(truth)} examples, each by a fit of others"
     else:
         recalibrator = Recalibrator(METHODS, score=score, seed=seed)
-        recalibrator.fit(_logs(validation[0].take(slice(None))), validation[1], validation[2])
+        fit = (_logs(validation[0].take(slice(None))), validation[1], validation[2])
+        recalibrator.fit(*fit)
         method, truth, by = recalibrator.method, labels, scores
         blocks = _predicted(recalibrator, probs, scores)
         judged = f"{len(truth)} examples, by a fit of {len(validation[1])} others"
     both, margin = _reduced(blocks, truth)
-    levels = _levels(both, assign_levels(margin if by is None else by, num_levels, ties="share"))
+    values = margin if by is None else by
+    level = assign_levels(values, num_levels, ties="share")
+    levels = _levels(both, level)
     nll = tuple(mean_interval(-np.log(one.true)) for one in both)
     options: dict[str, Any] = {"bins": bins, "resamples": resamples, "seed": seed}
     ece = tuple(
         Estimate(calibration_error(one.top, truth, bins=bins), *calibration_error_interval(one.top, truth, **options))
         for one in both
     )
-    return Repair(method, score, judged, nll, ece, levels, _sentence(method, score, nll, ece, levels))
+    closed = None if fit is None else _closed_by_more(recalibrator, fit, probs, values, level, levels)
+    return Repair(method, score, judged, nll, ece, levels, _sentence(method, score, nll, ece, levels, closed))
 
 
 def why_no_repair(
@@ -158,8 +165,52 @@ def _levels(both: tuple[_Judged, _Judged], levels: IntArray) -> tuple[RepairedLe
     return tuple(rows)
 
 
+def _closed_by_more(
+    recalibrator: Recalibrator,
+    fit: tuple[FloatArray, IntArray, FloatArray | None],
+    probs: ProbRows,
+    values: FloatArray,
+    level: IntArray,
+    levels: tuple[RepairedLevel, ...],
+) -> str:
+    """Say which of the gaps that are left a fit to more examples may close: those that the error of this one explains.
+
+    That error is independent of that of the rows which show the gap, so that squares add. It is computed on a sample of
+    these rows, where they are many.
+    """
+    left = _left(levels)
+    if not left or not recalibrator.maps:
+        return ""
+    rows = slice(None, None, -(-len(level) * probs.num_classes // MOST_LOGITS))
+    scores = margins(fit[0]) if fit[2] is None else fit[2]
+    new = (_logs(probs.take(rows)), values[rows], level[rows])
+    errors = gap_errors(recalibrator.maps[0], (fit[0], fit[1], scores), new)
+    times = float(ndtri((1 + joint_confidence(0.95, len(levels))) / 2))
+    stay = sum(_is_more(row.after, times * error) for row, error in zip(levels, errors, strict=True) if row in left)
+    beyond = f" A fit to more than these {len(fit[1])} examples "
+    if stay == len(left):
+        return f"{beyond}would hardly close {'them' if stay > 1 else 'it'}."
+    return f"{beyond}may close {f'all but {stay}' if stay else 'all'} of them."
+
+
+def _is_more(gap: Estimate, error: float) -> bool:
+    """Tell whether a gap is not 0 if its interval holds a further, independent error."""
+    end = gap.ends[0 if gap.value > 0 else 1] if gap.ends is not None else 0.0
+    return bool(abs(gap.value) > np.hypot(gap.value - end, error))
+
+
+def _left(levels: tuple[RepairedLevel, ...]) -> list[RepairedLevel]:
+    """Return the levels whose gap after the recalibration can be told from 0."""
+    return [row for row in levels if side(row.after) in ("lower", "higher")]
+
+
 def _sentence(
-    method: str, score: str, nll: tuple[Estimate, ...], ece: tuple[Estimate, ...], levels: tuple[RepairedLevel, ...]
+    method: str,
+    score: str,
+    nll: tuple[Estimate, ...],
+    ece: tuple[Estimate, ...],
+    levels: tuple[RepairedLevel, ...],
+    closed: str | None,
 ) -> str:
     """Say what to do, what it repairs and what it leaves."""
     if method == "none":
@@ -171,12 +222,12 @@ def _sentence(
     effect = f"{what} would lower the NLL from {nll[0].value:.3f} to {nll[1].value:.3f} and change the ECE from " + (
         f"{ece[0].value:.3f} to {ece[1].value:.3f}, without changing a label (robcal recalibrate)."
     )
-    told = [row for row in levels if side(row.after) in ("lower", "higher")]
+    told = _left(levels)
     if not told:
         return f"{effect} No level's gap could then be told from 0."
     worst = max(told, key=lambda row: abs(row.after.value))
     which = "over" if worst.after.value > 0 else "under"
     return (
         f"{effect} It would leave {len(told)} of {len(levels)} levels with a gap, the largest at level {worst.level}, "
-        f"{which}-confident by {abs(worst.after.value):.3f}."
+        f"{which}-confident by {abs(worst.after.value):.3f}.{closed or ''}"
     )

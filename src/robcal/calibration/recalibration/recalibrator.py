@@ -37,7 +37,7 @@ from robcal.calibration.recalibration.maps import (
     margins,
     masks,
 )
-from robcal.calibration.recalibration.score_temperature import Monotone
+from robcal.calibration.recalibration.score_problem import Monotone
 from robcal.calibration.recalibration.selection import (
     AVERAGE,
     FOLDS,

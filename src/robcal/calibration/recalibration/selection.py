@@ -20,8 +20,8 @@ from robcal.calibration.intervals import calibration_error_interval, gap_interva
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.recalibration.average import Average, pooled, stacked_weights
 from robcal.calibration.recalibration.maps import Map, Temperature, apply
+from robcal.calibration.recalibration.score_problem import Monotone
 from robcal.calibration.recalibration.score_temperature import (
-    Monotone,
     ScoreTemperature,
     divided,
     fit_score_temperature,
@@ -102,13 +102,11 @@ class Candidate:
         method: its name.
         maps: the maps, in order.
         held: (N, Z) float64 log-probabilities of each row by the fits that did not see it.
-        penalty: λN of the score temperature, inf where one temperature does as well, None without one.
     """
 
     method: str
     maps: tuple[Map, ...]
     held: FloatArray
-    penalty: float | None = None
 
 
 @dataclass(frozen=True)
@@ -246,8 +244,8 @@ def compare(candidates: Sequence[Candidate], rows: Rows, chosen: int, *, seed: i
 def refit(candidate: Candidate, rows: Rows, monotone: Monotone | None) -> Candidate:
     """Return a candidate that was chosen on a sample, fitted on all rows with the settings that were chosen."""
     last = candidate.maps[-1] if candidate.maps else None
-    if candidate.method == SCORE_TEMPERATURE and isinstance(last, ScoreTemperature) and candidate.penalty is not None:
-        refitted = refit_score_temperature(last, candidate.penalty, rows.logits, rows.labels, rows.scores, monotone)
+    if candidate.method == SCORE_TEMPERATURE and isinstance(last, ScoreTemperature):
+        refitted = refit_score_temperature(last, rows.logits, rows.labels, rows.scores, monotone)
         return replace(candidate, maps=(refitted,))
     if candidate.method in KEEPING:
         temperature = TemperatureScaling().fit(rows.logits, rows.labels).temperature
@@ -311,7 +309,7 @@ def _second_stage(
             held, rows.labels, rows.scores, rows.folds, log_plain=temperatures, monotone=monotone
         )
         outputs = _divided(held, fit.log_temperature, fit.log_tail)
-        fitted.append(Candidate(method, (*stage, fit.map or plain), outputs, fit.penalty))
+        fitted.append(Candidate(method, (*stage, fit.map or plain), outputs))
     return fitted
 
 
