@@ -2,13 +2,16 @@ r"""Is AR-AdaLS by running levels, alone, with mixup and with AugMix, better tha
 
 Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-mnist:PATH --cache runs/study \
          --out runs/running
+       python benchmarks/running_study.py --presets cifar10-running-seeds --data cifar10:PATH --cache DIR \
+         --out runs/running-seeds
        python benchmarks/training.py --train 1280 --val 1024 --epochs 11 --precision bf16 \
          --also mixup ar-adals+mixup --json docs/evidence/running/times.json
-       python benchmarks/running_levels.py --results runs/running
+       python benchmarks/running_levels.py --results runs/running runs/running-seeds
 
-The first trains and measures; this reads its results and writes one page of answers and every number beside it: it
+The first two train and measure; this reads their results and writes one page of answers and every number beside it: it
 decides each clause of the target by its paired interval, also those that compare a network as it comes with one that
-has a temperature. Rows and comparisons without a result are left out.
+has a temperature. Each comparison is taken whole from the folder with the most of its runs, so from one machine; rows
+and comparisons without a result are left out.
 """
 
 from __future__ import annotations
@@ -31,17 +34,18 @@ from robcal.comparison.plan import Plan
 from robcal.comparison.plan_file import load_plan
 from robcal.comparison.summary import Measurements
 from robcal.report import formatting
+from running_clauses import Clause, composed_clauses, contest, verdicts
 from turns import median_interval
-from wide.report import COLUMNS, against_scaled, differences, short, signed, table, with_temperature
+from wide.report import COLUMNS, against_scaled, differences, short, signed, table
 from wide.store import Results
 
 PAGE = Path("docs/evidence/running-levels.md")
-RUNNING, COMPOSED = "Running levels", ("Running levels, mixup", "Running levels, mixup, own alpha")
+RUNNING, COMPOSED, WEAKER = "Running levels", "Running levels, mixup", "Running levels, mixup of alpha .1"
 AUGMENTED, INTEGRAL = "Running levels, AugMix", "Running levels, integral update"
 #: Preset → heading of its part of the page, the main comparison first.
 HEADINGS = {
     "cifar10-running": "CIFAR-10 (JPEG), 5,000 images, no augmentation",
-    "cifar10-running-seeds": "Two controllers of running levels",
+    "cifar10-running-seeds": "CIFAR-10 (JPEG), 5,000 images, no augmentation, ten seeds",
     "fashion-running": "Fashion-MNIST, 5,000 images, no augmentation",
     "cifar10-running-regularised": "CIFAR-10 (JPEG), 12,000 images, pad-crop and flip",
 }
@@ -49,25 +53,29 @@ HEADINGS = {
 CONTESTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "cifar10-running": {
         RUNNING: ("AdaLS", "Random levels", "Levels by margin", "Levels by distance"),
-        COMPOSED[0]: (
+        COMPOSED: (
+            "Mixup",
             "AdaLS, mixup",
             "Random levels, mixup",
-            "Label smoothing, mixup",
             "Levels by margin, mixup",
             "Levels by distance, mixup",
         ),
-        AUGMENTED: ("AugMix", "AdaLS, AugMix", COMPOSED[0]),
+        AUGMENTED: ("AugMix", "AdaLS, AugMix", "Mixup", COMPOSED),
     },
-    "cifar10-running-seeds": {INTEGRAL: (RUNNING,)},
-    "fashion-running": {RUNNING: ("AdaLS",), COMPOSED[0]: ("AdaLS, mixup",)},
-    "cifar10-running-regularised": {RUNNING: ("AdaLS",), COMPOSED[0]: ("AdaLS, mixup",)},
+    "cifar10-running-seeds": {
+        INTEGRAL: (RUNNING,),
+        RUNNING: ("AdaLS",),
+        COMPOSED: ("Mixup", "AdaLS, mixup", "Label smoothing, mixup", WEAKER),
+    },
+    "fashion-running": {RUNNING: ("AdaLS",), COMPOSED: ("Mixup", "AdaLS, mixup")},
+    "cifar10-running-regularised": {RUNNING: ("AdaLS",), COMPOSED: ("Mixup", "AdaLS, mixup")},
 }
 #: Behind a label that has clauses of its own: those of its contest.
 AGAINST = ", against others"
 #: Labels of the comparison → names of the contenders of benchmarks/training.py.
 TIMED = {
     **{RUNNING: "AR-AdaLS, running levels", "AdaLS": "AdaLS", "Mixup": "mixup"},
-    **dict.fromkeys(COMPOSED, "ar-adals+mixup"),
+    COMPOSED: "ar-adals+mixup",
 }
 
 
@@ -76,57 +84,38 @@ class Arm(NamedTuple):
 
     Attributes:
         plan: the preset.
+        machine: "hardware" and "torch" of its runs.
         found: label → its runs, in the order of the preset; those without a run are left out.
         facts: label → seed → what else is known of the run.
         chosen: label → the points of its grid, the mean figure of each on the tuning seeds, and the one chosen.
     """
 
     plan: Plan
+    machine: Mapping[str, Any]
     found: Mapping[str, Measurements]
     facts: Mapping[str, Mapping[int, Mapping[str, Any]]]
     chosen: Mapping[str, Mapping[str, Any]]
 
 
-class Clause(NamedTuple):
-    """A statement of the target: some difference lies below a bound.
-
-    Attributes:
-        text: the statement.
-        value: what is bounded from above.
-        bound: the most that it may be.
-        metric: whose.
-        other: the recipe that it is compared with, or nothing.
-    """
-
-    text: str
-    value: Estimate
-    bound: float
-    metric: str
-    other: str = ""
-
-    def verdict(self) -> str:
-        """Tell on which side of the bound the whole interval lies."""
-        if self.value.low is None or self.value.high is None:
-            return "not resolved"
-        if self.value.high < self.bound or (self.value.high == self.bound and not self.other):
-            return "met"
-        return "not met" if self.value.low > self.bound else "not resolved"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Read the results, decide, write the page and its numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, help="folder that running_study.py wrote")
+    parser.add_argument("--results", type=Path, nargs="+", required=True, help="folders that running_study.py wrote")
     parser.add_argument("--times", type=Path, default=PAGE.parent / "running" / "times.json", help="of training.py")
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args(arguments)
-    results = Results(options.results)
-    arms = {name: arm for name in HEADINGS if "Plain" in (arm := arm_of(results, name)).found}
+    results = [Results(folder) for folder in options.results]
+    arms = {name: arm for name in HEADINGS if "Plain" in (arm := arm_of(fullest(results, name), name)).found}
     times = ratios(load_json(options.times, "the times")) if options.times.exists() else {}
     clauses = {name: clauses_of(name, arm, times) for name, arm in arms.items()}
     with replacing(options.out) as temporary:
-        temporary.write_text(page(arms, clauses, times, results.about), encoding="utf-8")
-    save_json(numbers(arms, clauses, times, results.about), options.out.with_suffix(".json"))
+        temporary.write_text(page(arms, clauses, times), encoding="utf-8")
+    save_json(numbers(arms, clauses, times), options.out.with_suffix(".json"))
+
+
+def fullest(results: Sequence[Results], name: str) -> Results:
+    """Return the results that hold the most runs of a comparison."""
+    return max(results, key=lambda one: sum(run.partition("/")[0] == name for run in one.facts))
 
 
 def arm_of(results: Results, name: str) -> Arm:
@@ -144,7 +133,8 @@ def arm_of(results: Results, name: str) -> Arm:
         for label in plan.labels
         if label in facts
     }
-    return Arm(plan, found, facts, results.about["plans"].get(name, {}).get("chosen", {}))
+    machine = {name: results.about[name] for name in ("hardware", "torch")}
+    return Arm(plan, machine, found, facts, results.about["plans"].get(name, {}).get("chosen", {}))
 
 
 def ratios(times: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Estimate]:
@@ -163,7 +153,7 @@ def clauses_of(name: str, arm: Arm, times: Mapping[str, Estimate]) -> dict[str, 
     made = {}
     if {"Plain", "Mixup"} <= set(found):
         own = times if name == next(iter(HEADINGS)) else {}
-        made = {label: composed_clauses(found, label, own) for label in COMPOSED if label in found}
+        made = {COMPOSED: composed_clauses(found, COMPOSED, own)} if COMPOSED in found else {}
     for label, others in CONTESTS[name].items():
         against = [other for other in others if other in found]
         if label in found and against:
@@ -171,44 +161,10 @@ def clauses_of(name: str, arm: Arm, times: Mapping[str, Estimate]) -> dict[str, 
     return made
 
 
-def composed_clauses(found: Mapping[str, Measurements], label: str, times: Mapping[str, Estimate]) -> list[Clause]:
-    """List what was to be shown of a composed recipe."""
-    ours, plain, mixup = found[label], found["Plain"], found["Mixup"]
-    scaled = (with_temperature(plain), with_temperature(mixup))
-    return [
-        *([Clause("time at most 1.1 x plain's", times[label], 1.1, "time")] if label in times else []),
-        Clause("accuracy not below Plain", known(plain.difference(ours, "accuracy", "raw")), 0.0, "accuracy"),
-        Clause("ECE at most .02", known(ours.estimate("ece", "raw")), 0.02, "ece"),
-        *(below(ours, other, metric) for other in scaled for metric in ("shift_ece", "shift_nll")),
-        *(below(ours, other, "aurc") for other in (plain, mixup)),
-        below(ours, scaled[1], "nll", 0.01),
-    ]
-
-
-def contest(found: Mapping[str, Measurements], label: str, others: Sequence[str]) -> list[Clause]:
-    """List whether a recipe is below others in likelihood, ranking and calibration, as they come."""
-    metrics = ("nll", "aurc", "ece", "shift_ece", "shift_nll")
-    return [below(found[label], found[other], metric) for other in others for metric in metrics]
-
-
-def below(runs: Measurements, other: Measurements, metric: str, bound: float = 0.0) -> Clause:
-    """State that a figure lies below another's, or above it by less than the bound."""
-    than = f"within {bound:g} of" if bound else "below"
-    value = known(runs.difference(other, metric, "raw"))
-    return Clause(f"{COLUMNS[metric]} {than} {other.label}", value, bound, metric, other.label)
-
-
-def known(estimate: Estimate | None) -> Estimate:
-    """Return what was measured of all labels."""
-    assert estimate is not None, "every label has a run"
-    return estimate
-
-
 def page(
     arms: Mapping[str, Arm],
     clauses: Mapping[str, Mapping[str, Sequence[Clause]]],
     times: Mapping[str, Estimate],
-    about: Mapping[str, Any],
 ) -> str:
     """Write the page."""
     parts = [
@@ -216,7 +172,7 @@ def page(
         "Every clause is decided by its interval. Figures are paired differences to the other recipe, as they come (of "
         "the accuracy: the other's minus this one's), with 95% intervals.\n",
         *(answers(HEADINGS[name], CONTESTS[name], clauses[name]) for name in arms),
-        set_up(arms, about),
+        set_up(arms),
     ]
     for name, arm in arms.items():
         parts += [f"## {HEADINGS[name]}\n", described(arm)]
@@ -244,38 +200,24 @@ def answers(heading: str, contests: Mapping[str, Sequence[str]], clauses: Mappin
     )
 
 
-def verdicts(clauses: Sequence[Clause]) -> str:
-    """Say which figures are lower, which are higher, and which are not told apart.
-
-    >>> near, far = Estimate(-0.1, -0.2, 0.1), Estimate(-0.1, -0.2, -0.05)
-    >>> verdicts([Clause("", near, 0.0, "nll"), Clause("", far, 0.0, "ece"), Clause("", far, 0.0, "aurc")])
-    'ECE and AURC are lower; no difference is seen in NLL'
-    """
-    decided = [(one.verdict(), COLUMNS[one.metric]) for one in clauses]
-    told_of = []
-    for verdict, word in (("met", "lower"), ("not met", "higher")):
-        if names := [name for one, name in decided if one == verdict]:
-            told_of.append(f"{formatting.joined(names)} {'is' if len(names) == 1 else 'are'} {word}")
-    if names := [name for one, name in decided if one == "not resolved"]:
-        told_of.append(f"no difference is seen in {formatting.joined(names)}")
-    return "; ".join(told_of)
-
-
-def set_up(arms: Mapping[str, Arm], about: Mapping[str, Any]) -> str:
+def set_up(arms: Mapping[str, Arm]) -> str:
     """Say how the figures came about."""
     plan = next(iter(arms.values())).plan
-    hardware = about["hardware"]
     return f"""Made by `python benchmarks/running_study.py` and `python benchmarks/running_levels.py`, whose heads say
-how: [every number](running-levels.json). `{plan.recipe["model"]}`, {hardware["cpu"]}, {hardware["cores"]} CPU cores,
-one thread a run, torch {about["torch"]}. Rows of one table are of one machine.
+how: [every number](running-levels.json). `{plan.recipe["model"]}`, one thread a run. Rows of one table are of one
+machine; two machines round differently, so that a run of the same seed ends at other weights.
 
 - Shift: 15 corruptions at severities 1 to 5 of {plan.shift_limit:,} test images, the mean over these cells.
 - "+ T": after one temperature, fitted on the validation images, by which AdaLS and AR-AdaLS steer too.
 - A row with something to choose takes, of three points, the one with the least validation ECE on tuning seed
   {formatting.joined([str(seed) for seed in plan.tuning_seeds])}. The constants of the controller that AdaLS and
   AR-AdaLS share were set by hand before, on the recipe of the first table.
-- "Own alpha" was planned. The row with the alpha of mixup was added after the test figures of the planned one were
-  seen: one tuning seed hardly tells two points of the grid apart, and with equal alpha the levels are all that differs.
+- One tuning seed hardly tells two points of a grid apart: on the machine of the ten seeds, where all rows of mixup have
+  alpha = .2, the same three points would choose .2 for mixup, and .1 for running levels with mixup. Compositions have
+  the alpha of mixup alone, which was decided after test figures of a row with its own alpha, .1, were seen.
+- "Label smoothing, mixup" has alpha = .2 in all tables, so it is judged beside running levels only where they have that
+  alpha too.
+- A row with fewer seeds than another is compared with it on the seeds that both have; its means are of fewer seeds.
 - AugMix and mixup both change the inputs, so they do not compose.
 - Levels by margin and by distance take a plain network before, whose margins or adversarial distances cut the levels.
 - Differences of ECE are those of the error with most of its bias removed. No correction for the number of comparisons
@@ -288,11 +230,13 @@ def described(arm: Arm) -> str:
     """Say what the runs of a comparison were trained and measured on."""
     recipe, one = arm.plan.recipe, next(fact for facts in arm.facts.values() for fact in facts.values())
     sizes = {name: f"{count:,}" for name, count in one["data"]["sizes"].items()}
+    hardware = arm.machine["hardware"]
     points = [f"{label}: {point(choice['chosen'])}" for label, choice in arm.chosen.items()]
     chosen = f" Chosen: {'; '.join(points)}." if points else ""
     return (
         f"{one['data']['name']}, {sizes['train']} training images, augmentation: {recipe['augment']}, "
-        f"{recipe['epochs']} epochs; {sizes['val']} validation and {sizes['test']} test images.{chosen}\n"
+        f"{recipe['epochs']} epochs; {sizes['val']} validation and {sizes['test']} test images; {hardware['cpu']}, "
+        f"{hardware['cores']} CPU cores, torch {arm.machine['torch']}.{chosen}\n"
     )
 
 
@@ -353,16 +297,14 @@ def numbers(
     arms: Mapping[str, Arm],
     clauses: Mapping[str, Mapping[str, Sequence[Clause]]],
     times: Mapping[str, Estimate],
-    about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return every number of every run, and the clauses."""
     return {
-        "hardware": about["hardware"],
-        "torch": about["torch"],
         "times": times,
         "comparisons": {
             name: {
                 "plan": asdict(arm.plan),
+                **arm.machine,
                 "chosen": arm.chosen,
                 "clauses": {
                     label: [{**one._asdict(), "verdict": one.verdict()} for one in some]

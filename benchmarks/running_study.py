@@ -2,6 +2,7 @@
 
 Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-mnist:PATH --cache DIR --out DIR
        (--jobs 14 --minutes 9: on 14 cores, for nine minutes; the same command goes on)
+       (--presets cifar10-running-seeds: this comparison alone, on another machine)
 
 Four presets (`ORDER`) share the runs below --cache, as `robcal compare PRESET --cache DIR` makes them. Test levels are
 those of a referee: the plain network of the next seed, which no method of the seed has seen. --out gets
@@ -58,10 +59,21 @@ ORDER: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Label smoothing",
         ),
     ),
-    ("cifar10-running-seeds", ()),
+    (
+        "cifar10-running-seeds",
+        (
+            "Plain",
+            "Running levels",
+            "Running levels, integral update",
+            "Mixup",
+            "Running levels, mixup",
+            "AdaLS, mixup",
+            "Label smoothing, mixup",
+        ),
+    ),
     ("fashion-running", ()),
+    ("cifar10-running-seeds", ()),
     ("cifar10-running-regularised", ()),
-    ("cifar10-running", ()),
 )
 PRESETS = tuple(dict.fromkeys(name for name, _ in ORDER))
 #: Seconds before the end from which on nothing else is begun.
@@ -103,7 +115,7 @@ class Piece:
 def main(arguments: list[str] | None = None) -> None:
     """Do what there is time for, and pack what is measured."""
     started, options = time.time(), parse(arguments)
-    works = {name: work_of(name, options) for name in PRESETS if "fashion" not in name or options.fashion}
+    works = {name: work_of(name, options) for name in options.presets if "fashion" not in name or options.fashion}
     end = started + 60 * options.minutes
     pieces = laid_out(works, ORDER, end, end - options.training_seconds)
     say(started, f"{len(pieces)} pieces; {hardware()['cpu']}, torch {torch.__version__}")
@@ -127,6 +139,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--training-seconds", type=float, default=60.0, help="before the end from which on no training begins"
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of those of the presets")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="comparisons, instead of all")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="of the recipe, for a trial")
     return parser.parse_args(arguments)
 

@@ -87,10 +87,15 @@ def test_what_is_packed_gives_the_same_figures_and_a_page(options, tmp_path, mon
                 assert set(mine) == set(other)
                 for key, row in mine.items():
                     np.testing.assert_array_equal(row, other[key])
-    running_levels.main(["--results", str(tmp_path / "out"), "--out", str(tmp_path / "page.md")])
+    fewer = Results(tmp_path / "fewer")
+    fewer.about = {**results.about, "torch": "another"}
+    fewer.add(name, results.arrays[name], results.facts[name])
+    folders = [str(tmp_path / one) for one in ("fewer", "out")]
+    running_levels.main(["--results", *folders, "--out", str(tmp_path / "page.md")])
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| Running levels, mixup | 2 |" in page
-    assert "Random levels" not in page
+    assert "| Random levels" not in page
+    assert "torch another" not in page
     assert (tmp_path / "page.json").exists()
 
 
