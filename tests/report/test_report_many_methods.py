@@ -7,7 +7,7 @@ import pytest
 from report_samples import around, full, method
 
 from robcal.report import render_html
-from robcal.report.overall import overall_tables
+from robcal.report.overall import overall_grids
 from robcal.report.sections import levels_section, shift_section
 
 
@@ -42,8 +42,8 @@ def test_the_table_comes_in_parts_that_hold_every_method_and_every_difference():
         replace(one, minus={results.methods[b].name: {"ece": around(0.01)} for a, b in pairs if a == at})
         for at, one in enumerate(results.methods)
     ]
-    parts = overall_tables(replace(results, methods=tuple(methods)))
-    heads = [[head.replace("Method m", "") for head, _ in part.heads] for part in parts]
+    parts = overall_grids(replace(results, methods=tuple(methods)))
+    heads = [[head.replace("Method m", "") for head, _ in part.columns] for part in parts]
     assert heads == [
         ["0", "1", "2", "3"],
         ["1 − 0", "2 − 0", "3 − 0"],
@@ -52,9 +52,9 @@ def test_the_table_comes_in_parts_that_hold_every_method_and_every_difference():
     ]
     first, second = (f"6 methods, at most 4 side by side: part {n} of 2" for n in (1, 2))
     titles = [first, f"{first}, paired differences", second, "Further paired differences"]
-    assert [part.title for part in parts] == titles
-    assert all(len(cells) == len(part.heads) for part in parts for _, _, cells in part.rows)
-    assert [part.title for part in overall_tables(many(4))] == [""]
+    assert [part.caption for part in parts] == titles
+    assert all(len(cells) == len(part.columns) for part in parts for _, cells in part.rows)
+    assert [part.caption for part in overall_grids(many(4))] == ["Metrics with their intervals"]
 
 
 def test_parts_of_a_figure_share_their_axis():

@@ -1,50 +1,43 @@
-"""The over-all table of the page, and the tables on data and provenance."""
+"""The over-all tables of the page, and the tables on data and provenance."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from robcal.base.metrics import metric_of
 from robcal.base.results import Results
 from robcal.report import formatting
 from robcal.report.formatting import NOTHING, clean_text
-from robcal.report.grid import Cell
-from robcal.report.layout import Numbers
+from robcal.report.grid import Cell, Grid
+from robcal.report.layout import Numbers, Section
 from robcal.report.plotted import MOST_TOGETHER, side_by_side
 from robcal.report.table import TableRow, measured_metrics, metric_title, table_rows
 from robcal.report.verdicts import compare, difference_mark, titles
 
-
-@dataclass(frozen=True)
-class Overall:
-    """The over-all table, or a part of it: metrics in rows, methods and paired differences in columns.
-
-    Attributes:
-        title: which part it is, "" of the whole.
-        heads: (title, seeds) of each column; "paired" for the seeds of a difference.
-        rows: (metric, what it is, cells).
-        marked: whether best values are marked.
-        paired: whether there are differences.
-        seeds: of the last part, the values of the single seeds.
-    """
-
-    title: str
-    heads: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
-    marked: bool
-    paired: bool
-    seeds: Numbers | None
-
-
 #: A table of more columns is cut into methods and differences.
 _BROADEST = 6
+_MARKS = (
+    "● best value of the row; ≈ not distinguishable from it (the interval of the paired difference holds zero or, "
+    "without one, the two intervals overlap)."
+)
+_PAIRED = " Paired differences: ✓ better, ✗ worse, ≈ not distinguishable; pp = percentage points."
 
 
-def overall_tables(results: Results) -> tuple[Overall, ...]:
-    """Return the over-all tables of the page; of more methods than stand side by side in parts, the first in each."""
+def overall_section(results: Results) -> Section | None:
+    """Return the metrics in rows, the methods and their paired differences in columns."""
+    if not measured_metrics(results):
+        return None
+    grids = overall_grids(results)
+    marked = any(cell.mark in {"best", "tied"} for grid in grids for _, cells in grid.rows for cell in cells)
+    paired = any(method.minus for method in results.methods)
+    lead = _MARKS + (_PAIRED if paired else "") if marked else ""
+    return Section("overall", "Over all", lead, grids=grids, sheets="grids", folded=_seed_numbers(results))
+
+
+def overall_grids(results: Results) -> tuple[Grid, ...]:
+    """Return the over-all tables; of more methods than stand side by side in parts, the first in each."""
     rows, names = table_rows(results), [method.name for method in results.methods]
     parts = [{names[at] for at in part} for part in side_by_side(range(len(names)))]
     made = []
@@ -55,8 +48,7 @@ def overall_tables(results: Results) -> tuple[Overall, ...]:
     across = [row for row in rows if not any({row.name, row.minus or row.name} <= part for part in parts)]
     for at in range(0, len(across), MOST_TOGETHER):
         made.append(("Further paired differences", across[at : at + MOST_TOGETHER]))
-    *first, last = (_part(results, *one) for one in made)
-    return (*first, replace(last, seeds=_seed_numbers(results)))
+    return tuple(_grid(results, title or "Metrics with their intervals", shown) for title, shown in made)
 
 
 def _tables(title: str, rows: Sequence[TableRow]) -> list[tuple[str, Sequence[TableRow]]]:
@@ -67,20 +59,24 @@ def _tables(title: str, rows: Sequence[TableRow]) -> list[tuple[str, Sequence[Ta
     return [(title, methods), (f"{title}, paired differences" if title else "Paired differences", differences)]
 
 
-def _part(results: Results, title: str, rows: Sequence[TableRow]) -> Overall:
-    """Return the columns of these rows of the table of results."""
+def _grid(results: Results, title: str, rows: Sequence[TableRow]) -> Grid:
+    """Return these rows of the table of results as columns; with what each metric is, beside a single method."""
     seeds = {method.name: method.seeds for method in results.methods}
-    heads = tuple((row.title, _seed_text(seeds[row.name]) if row.kind == "method" else "paired") for row in rows)
-    lines = tuple(
-        (
-            metric_title(name),
-            metric_of(name).text,
-            tuple(_overall_cell(results, row, name) for row in rows),
-        )
-        for name in measured_metrics(results)
-    )
-    marked = any(cell.mark in {"best", "tied"} for line in lines for cell in line[2])
-    return Overall(title, heads, lines, marked, any(row.kind == "difference" for row in rows), None)
+    columns = [(row.title, _seed_text(seeds[row.name]) if row.kind == "method" else "paired") for row in rows]
+    texts: list[list[Cell]] = [[] for _ in measured_metrics(results)]
+    if is_alone(results):
+        columns.append(("What it is", ""))
+        texts = [[Cell(metric_of(name).text)] for name in measured_metrics(results)]
+    lines = [
+        (metric_title(name), [*(_overall_cell(results, row, name) for row in rows), *text])
+        for name, text in zip(measured_metrics(results), texts, strict=True)
+    ]
+    return Grid(title, columns, lines, "Metric", "alone" if is_alone(results) else "")
+
+
+def is_alone(results: Results) -> bool:
+    """Tell whether the table has room to say what the metrics are: it is of one method."""
+    return len(results.methods) == 1
 
 
 def provenance_numbers(results: Results) -> tuple[Numbers, ...]:
@@ -111,7 +107,7 @@ def _seed_text(seeds: Sequence[int]) -> str:
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
-def _seed_numbers(results: Results) -> Numbers | None:
+def _seed_numbers(results: Results) -> tuple[Numbers, ...]:
     """Return the value of every seed, where there are several."""
     names = titles(results)
     rows = []
@@ -122,7 +118,7 @@ def _seed_numbers(results: Results) -> Numbers | None:
                 text = "   ".join(formatting.metric(metric, value) for value in values)
                 rows.append((names[method.name], metric_title(metric), text))
     columns = ("Method", "Metric", "Value of each seed, in the order of the seeds")
-    return Numbers("Values of the single seeds", columns, tuple(rows)) if rows else None
+    return (Numbers("Values of the single seeds", columns, tuple(rows)),) if rows else ()
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

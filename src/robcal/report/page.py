@@ -11,7 +11,7 @@ from robcal.base.results import Results
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
 from robcal.report.next_steps import next_steps
-from robcal.report.overall import overall_tables, provenance_numbers
+from robcal.report.overall import is_alone, provenance_numbers
 from robcal.report.render import render_page, write_page
 from robcal.report.sections import all_sections
 from robcal.report.study_page import study_page
@@ -43,17 +43,15 @@ def render_html(results: Results) -> str:
     _check(results)
     if results.study is not None:
         return study_page(results)
-    measured = measured_metrics(results)
     return render_page(
         title=clean_text(results.title) or "Calibration report",
         subtitle=_subtitle(results),
         headline=headline(results),
         answer=(*answer(results), *(f"{remark}." for remark in remarks(results))),
         steps=next_steps(results),
-        overall=overall_tables(results),
         sections=all_sections(results),
         notes=tuple(clean_text(note) for note in results.notes),
-        definitions=[(metric_title(name), METRIC_LIST[name].text) for name in METRIC_LIST if name in measured],
+        definitions=[] if is_alone(results) else _definitions(results),
         provenance=provenance_numbers(results),
     )
 
@@ -74,6 +72,11 @@ def write_report(results: Results, path: str | os.PathLike[str], *, overwrite: b
             shown; nothing is written then.
     """
     return write_page(lambda: render_html(results), path, overwrite=overwrite)
+
+
+def _definitions(results: Results) -> list[tuple[str, str]]:
+    """Return (metric, what it is) of the usual metrics that were measured."""
+    return [(metric_title(name), METRIC_LIST[name].text) for name in measured_metrics(results) if name in METRIC_LIST]
 
 
 def _check(results: Results) -> None:

@@ -17,7 +17,6 @@ from robcal.base.files import replacing
 from robcal.report.glossary import terms_in
 from robcal.report.layout import Numbers, Section
 from robcal.report.next_steps import Step
-from robcal.report.overall import Overall
 from robcal.report.palette import theme_css
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ def render_page(
     notes: Sequence[str],
     definitions: Sequence[tuple[str, str]],
     provenance: Sequence[Numbers],
-    overall: Sequence[Overall] = (),
     missing: Sequence[str] = (),
     details: Sequence[Section] = (),
     wide: bool = False,
@@ -52,7 +50,6 @@ def render_page(
         notes: how the figures were computed.
         definitions: (metric, what it is).
         provenance: tables of texts.
-        overall: the over-all table of methods, or its parts.
         missing: what could not be measured.
         details: further sections, folded away.
         wide: whether tables need the whole width of the screen.

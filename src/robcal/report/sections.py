@@ -13,6 +13,7 @@ from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.gallery import wrong_section
 from robcal.report.layout import LegendItem, Numbers, Panel, Section
 from robcal.report.level_table import floor_sentence
+from robcal.report.overall import overall_section
 from robcal.report.row_tables import level_numbers, method_group_numbers, repair_numbers, span
 from robcal.report.svg import method_role
 from robcal.report.verdicts import titles
@@ -28,6 +29,7 @@ def all_sections(results: Results) -> tuple[Section, ...]:
     """Return every section that has data, in reading order."""
     return made_of(
         results,
+        overall_section,
         reliability_section,
         levels_section,
         groups_section,
