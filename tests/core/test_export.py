@@ -18,7 +18,9 @@ from torch import nn
 import robcal
 from robcal.base.checks import InputError
 from robcal.calibration.recalibration.average import read_map
+from robcal.calibration.recalibration.maps import apply, margins
 from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature
+from robcal.runs import deployed
 from robcal.runs import export as module
 from robcal.runs.directory import open_run
 from robcal.runs.export import Deployed
@@ -31,7 +33,19 @@ DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 POINTS = [*np.linspace(0, 2, 33), *np.linspace(2, 9, 32)]
 SCORED = {"kind": "score-temperature", "points": POINTS, "coefficients": [1.2, 0.9, 0.4, 0.8, 0.1, -0.3, 0.2, 0.0],
           "tail": 0.4}  # fmt: skip
-MAPS = {"temperature": [{"kind": "temperature", "temperature": 2.5}], "score-temperature": [SCORED]}
+COLD = {"kind": "temperature", "temperature": 2.5}
+VECTOR = {"kind": "affine", "temperature": 1.5, "weight": [1.2, 0.8, 0.9], "bias": [0.3, 0.0, -0.5], "mixture": 0.02,
+          "least": -5.0}  # fmt: skip
+MATRIX = {"kind": "affine", "temperature": 0.9, "weight": [[1.1, 0.2, 0.0], [-0.1, 0.9, 0.0], [0.3, 0.0, 1.0]],
+          "bias": [0.0, 0.4, -0.1], "mixture": 0.0, "least": None}  # fmt: skip
+STEPS = {"kind": "isotonic", "inputs": [[0.01, 0.4, 0.41, 0.9], [0.5], [0.0, 1.0]],
+         "outputs": [[0.1, 0.1, 0.7, 0.7], [0.3], [0.02, 0.98]]}  # fmt: skip
+AVERAGE = {"kind": "average", "weights": [0.4, 0.3, 0.2, 0.1], "members": [
+    {"method": name, "maps": maps} for name, maps in
+    [("none", []), ("vector", [VECTOR]), ("dirichlet+score-temperature", [MATRIX, SCORED]), ("isotonic", [STEPS])]
+]}  # fmt: skip
+MAPS = {"temperature": [COLD], "score-temperature": [SCORED], "average": [AVERAGE], "vector": [VECTOR],
+        "dirichlet": [MATRIX], "isotonic": [STEPS]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +89,7 @@ def expected(run: Path, found: robcal.Recalibrator) -> tuple[np.ndarray, np.ndar
 
 @pytest.mark.parametrize(
     ("format", "method"),
-    [("pt2", "score-temperature"), ("onnx", "score-temperature"), ("safetensors", "temperature")],
+    [("pt2", "average"), ("onnx", "average"), ("safetensors", "temperature")],
 )
 def test_files_are_loaded_as_the_docs_show(format: str, method: str, folder: Path) -> None:
     run = folder / "run"
@@ -129,7 +143,7 @@ def test_an_exported_program_comes_in_again(folder: Path) -> None:
 
 def test_a_file_that_predicts_otherwise_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recalibrator(folder / "run", "temperature")
-    monkeypatch.setattr(module._Divide, "forward", lambda self, logits, margin: logits / (self.temperature + 0.01))
+    monkeypatch.setattr(deployed._Divide, "forward", lambda self, logits, margin: logits / (self.temperature + 0.01))
     with pytest.raises(RuntimeError, match="its probabilities differ from robcal's by"):
         robcal.export(folder / "run", folder / "wrong.pt2")
     assert not (folder / "wrong.pt2").exists()
@@ -150,5 +164,36 @@ def test_the_graph_of_a_score_temperature_is_its_function() -> None:
     margin = np.array([0.0, 0.5, 0.7, 1.0, 1.5, 3.9, 4.0, 50.0, np.inf])
     logits = np.stack([margin, np.zeros(len(margin)), np.full(len(margin), -0.3)], 1)
     logits[-1] = [0.0, -np.inf, -np.inf]
-    found = module._as_module(fitted)(torch.from_numpy(logits), torch.from_numpy(margin[:, None]))
+    found = deployed._DivideByScore(fitted)(torch.from_numpy(logits), torch.from_numpy(margin[:, None]))
     np.testing.assert_allclose(found.softmax(1).numpy(), softmax(fitted(logits, margin), axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", MAPS)
+def test_the_graph_of_a_recalibration_is_its_function(method: str) -> None:
+    maps = [read_map(one) for one in MAPS[method]]
+    logits = np.random.default_rng(0).normal(scale=4, size=(500, 3))
+    found = Deployed([nn.Identity()], maps)(torch.from_numpy(logits))
+    expected = np.exp(apply(maps, logits, margins(logits)))
+    np.testing.assert_allclose(found.softmax(1).numpy(), expected, atol=2e-7)
+    assert np.abs(expected - softmax(logits, axis=1)).max() > 0.05
+
+
+def test_an_example_on_a_step_may_lie_on_either_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples tried are those whose probabilities are the ends of the steps, so that rounding decides."""
+    val = open_run(folder / "run").predictions("val")
+    fitted = robcal.Recalibrator("isotonic").fit(val.as_logits(), val.labels)
+    file = fitted.save(folder / "steps.json")
+    of = deployed._Isotonic.forward
+
+    def export(factor: float) -> robcal.runs.export.Exported:
+        monkeypatch.setattr(
+            deployed._Isotonic, "forward", lambda self, logits, margin: of(self, logits * factor, margin)
+        )
+        return robcal.export(folder / "run", folder / "steps.pt2", recalibrator=file, overwrite=True)
+
+    monkeypatch.setattr(module, "ROUNDING", 1e-3)
+    assert export(1 + 3e-4).difference < 1e-5
+    for factor, draws in ((1.03, 30), (1 + 3e-4, 0)):
+        monkeypatch.setattr(module, "DRAWS", draws)
+        with pytest.raises(RuntimeError, match="its probabilities differ from robcal's by"):
+            export(factor)

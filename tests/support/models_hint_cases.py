@@ -14,10 +14,13 @@ from model_files import CODE, export, in_graph, network, onnx, rewrite, save_dat
 from network_hint_cases import code_of
 from torch import nn
 
+from robcal.calibration.recalibration import Recalibrator
+from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature
 from robcal.data import load_dataset
 from robcal.models import admit_model
 from robcal.models.onnx_file import load_onnx
 from robcal.models.weights import read_weights
+from robcal.runs.directory import open_run
 from robcal.runs.export import _write_pt2 as write_pt2
 from robcal.runs.export import _write_safetensors as write_safetensors
 from robcal.training.recipe import build_networks
@@ -168,15 +171,34 @@ def _several_networks(folder: Path) -> Steps:
     yield robcal(*export_it, hint.removesuffix(".").split()[-1])
 
 
-def _mixed_classes(folder: Path) -> Steps:
+def _one_temperature(hint: str, run: Path, *export_it: object) -> Callable[[], object]:
+    """Fit what a hint about a recalibration names, and export with it."""
+    words = re.search(r"robcal (recalibrate .*); and pass (--recalibrator FILE)", hint)
+    places = {"RUN": run, "FILE": run / "t.json", "FILE.json": run / "t.json"}
+    robcal(*(places.get(word, word) for word in words[1].split()))()
+    return robcal(*export_it, *(places.get(word, word) for word in words[2].split()))
+
+
+def _tensors_of_a_mixture(folder: Path) -> Steps:
     _trained(folder)
     robcal("recalibrate", folder / "run", "--method", "vector")()
     export_it = ("export", folder / "run", "--out", folder / "net")
-    hint = yield robcal(*export_it)
-    words = re.search(r"robcal (recalibrate .*); and pass (--recalibrator FILE)", hint)
-    places = {"RUN": folder / "run", "FILE": folder / "r.json", "FILE.json": folder / "r.json"}
-    robcal(*(places.get(word, word) for word in words[1].split()))()
-    yield robcal(*export_it, *(places.get(word, word) for word in words[2].split()))
+    hint = yield robcal(*export_it, "--format", "safetensors")
+    yield _one_temperature(hint, folder / "run", *export_it, "--format", "safetensors")
+    yield robcal(*export_it, "--overwrite", *re.search(r"Pass (--format \w+),", hint)[1].split())
+
+
+def _by_own_scores(folder: Path) -> Steps:
+    """A score temperature by scores of the user's own, which a program does not have."""
+    _trained(folder)
+    val = open_run(folder / "run").predictions("val")
+    fitted = Recalibrator("temperature", score="length").fit(val.as_logits(), val.labels, np.arange(len(val.labels)))
+    fitted.method = "score-temperature"
+    fitted._maps = (ScoreTemperature(ScoreScale(np.array([0.0, 9.0])), np.linspace(0, 1, 8)),)
+    file = fitted.save(folder / "own.json")
+    export_it = ("export", folder / "run", "--out", folder / "net")
+    hint = yield robcal(*export_it, "--recalibrator", file)
+    yield _one_temperature(hint, folder / "run", *export_it)
 
 
 class _Depends(nn.Module):
@@ -206,7 +228,8 @@ def _changed_weights(folder: Path) -> Steps:
 CASES = [
     Case("weights that were changed", "Put the file back", _changed_weights),
     Case("an ensemble as safetensors", "Pass --format pt2", _several_networks),
-    Case("a recalibration that mixes classes", "can be folded into pt2", _mixed_classes),
+    Case("tensors of a recalibration that mixes classes", "holds tensors for your own code", _tensors_of_a_mixture),
+    Case("a recalibration by scores of one's own", "takes inputs alone", _by_own_scores),
     Case("a network that depends on values", "--format safetensors", _no_graph),
     Case("onnxruntime is not installed", "Install it", _without_onnxruntime),
     Case("a model that returns probabilities", "Pass --outputs probs", _probabilities),

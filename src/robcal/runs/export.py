@@ -11,7 +11,6 @@ from typing import NoReturn, get_args
 
 import numpy as np
 import torch
-from scipy.interpolate import PPoly
 from torch import Tensor, nn
 
 from robcal.base.checks import FloatArray, check_choice, check_output, refuse
@@ -19,11 +18,13 @@ from robcal.base.extras import import_extra
 from robcal.base.files import reason_of, replacing
 from robcal.base.types import ExportFormat, Predictions
 from robcal.calibration.recalibration import Recalibrator, load_recalibrator
-from robcal.calibration.recalibration.maps import MASKED, Map, Temperature
+from robcal.calibration.recalibration.average import single
+from robcal.calibration.recalibration.maps import Isotonic, Map, Temperature
 from robcal.calibration.recalibration.recalibrator import digest_of_data
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 from robcal.models.onnx_file import load_onnx
 from robcal.models.programs import load_program, quiet
+from robcal.runs.deployed import Deployed
 from robcal.runs.directory import load_networks, open_run
 from robcal.training.predict import softmax
 
@@ -31,6 +32,10 @@ from robcal.training.predict import softmax
 TOLERANCE = 1e-5
 #: The file is tried on at most so many validation inputs.
 TRIED = 1000
+#: Logits of two programs for one network differ by this share of a row's range; so many of such are drawn at random.
+ROUNDING, DRAWS = 2e-6, 30
+
+_OTHER = "robcal recalibrate RUN --method temperature --out FILE.json; and pass --recalibrator FILE"
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ def export(
         run: run directory of `robcal train`.
         out: the file.
         format: "safetensors", "pt2" or "onnx" (which needs the extra `onnx`).
-        recalibrator: a file of `robcal recalibrate`; default: recalibrator.json in the run, if there is one. `none`,
-            `temperature` and `score-temperature` by the margin can be folded in (the last not into "safetensors").
+        recalibrator: a file of `robcal recalibrate`; default: recalibrator.json in the run, if there is one. A program
+            takes all but a score temperature by scores of your own, "safetensors" no more than a temperature.
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -122,15 +127,18 @@ def _recalibrator(run: Path, known: Predictions, file: Path | None) -> Recalibra
 
 
 def _foldable(found: Recalibrator, format: ExportFormat) -> Sequence[Map]:
-    """Return the maps of a recalibration that tensor operations can express."""
-    allowed: tuple[type, ...] = (Temperature,) if format == "safetensors" else (Temperature, ScoreTemperature)
-    by_margin = found.score == "margin" or not any(isinstance(one, ScoreTemperature) for one in found.maps)
-    if not (by_margin and all(isinstance(one, allowed) for one in found.maps)):
-        kinds = "none and temperature" if format == "safetensors" else "none, temperature and score-temperature"
+    """Return the maps of a recalibration, if the file can hold them."""
+    if format == "safetensors" and not all(isinstance(one, Temperature) for one in found.maps):
         refuse(
-            f"the recalibration is {found.method}{'' if by_margin else f' by {found.score}'}",
-            f"{kinds} (by the margin) can be folded into {format}",
-            "Fit such a one: robcal recalibrate RUN --method temperature --out FILE.json; and pass --recalibrator FILE",
+            f"the recalibration is {found.method}",
+            "a safetensors file holds tensors for your own code: none or a temperature",
+            f"Pass --format pt2, which holds any; or fit one: {_OTHER}",
+        )
+    if found.score != "margin" and any(isinstance(one, ScoreTemperature) for one in single(found.maps)):
+        refuse(
+            f"the recalibration is {found.method} by {found.score}",
+            "what is exported takes inputs alone, so that it has no scores but the margin of the network",
+            f"Fit one without scores: {_OTHER}",
         )
     return found.maps
 
@@ -140,13 +148,27 @@ def _difference(
 ) -> float:
     """Return the largest difference of probabilities, in batches of several sizes, from robcal's own."""
     size = len(inputs)
-    expected: FloatArray = known.probs[:size].astype(np.float64)
-    if found is not None:
-        expected = found.predict_proba(known.as_logits()[:size])
     sizes = [1, 2, *([256] * (size // 256 + 1))]
     with torch.no_grad():
         outputs = [predict(part) for part in _cut(inputs, sizes)]
-    return float(np.abs(softmax(torch.cat(outputs).numpy()) - expected).max())
+    probs = softmax(torch.cat(outputs).numpy())
+    if found is None:
+        return float(np.abs(probs - known.probs[:size]).max())
+    low, high = _range(found, known.as_logits()[:size])
+    return float(np.abs(probs - probs.clip(low, high)).max())
+
+
+def _range(found: Recalibrator, logits: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the lowest and highest recalibrated probabilities of logits (N, Z) as they are.
+
+    An isotonic map has steps, whose ends are the very examples that are tried: with one, all logits count that are
+    equal to these in float32 arithmetic, which differs from one program to the next.
+    """
+    tried = [found.predict_proba(logits)]
+    if any(isinstance(one, Isotonic) for one in single(found.maps)):
+        rng, reach = np.random.default_rng(0), ROUNDING * np.maximum(np.ptp(logits, axis=1, keepdims=True), 1)
+        tried += [found.predict_proba(logits + reach * rng.uniform(-1, 1, logits.shape)) for _ in range(DRAWS)]
+    return np.min(tried, axis=0), np.max(tried, axis=0)
 
 
 def _cut(inputs: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
@@ -155,100 +177,6 @@ def _cut(inputs: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
         if start < len(inputs):
             yield inputs[start : start + size]
         start += size
-
-
-# The network and its recalibration as tensor operations ---------------------------------------------------------------
-
-
-class Deployed(nn.Module):
-    """One network or the mean of several, and a recalibration: inputs (B, …) → (B, Z) float32 logits.
-
-    Args:
-        networks: each with its normalisation.
-        maps: temperatures, one after another.
-    """
-
-    def __init__(self, networks: Sequence[nn.Module], maps: Sequence[Map]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        self.maps = nn.ModuleList(_as_module(one) for one in maps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Predict; the softmax of what comes back are the probabilities."""
-        outputs = [network(x).double() for network in self.networks]
-        logits: Tensor = outputs[0]
-        if len(outputs) > 1:
-            probs = torch.stack([one.softmax(1) for one in outputs]).mean(0)
-            logits = probs.clamp_min(torch.finfo(torch.float64).tiny).log()
-        best = logits.topk(2, dim=1).values
-        margin = best[:, :1] - best[:, 1:]
-        for one in self.maps:
-            logits = one(logits, margin)
-        return logits.float()
-
-
-class _Divide(nn.Module):
-    """Divide by one temperature."""
-
-    temperature: Tensor
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float64))
-
-    def forward(self, logits: Tensor, margin: Tensor) -> Tensor:
-        return logits / self.temperature
-
-
-class _DivideByScore(nn.Module):
-    """Divide by T(margin), below the second largest by τ too: log T is a spline of u, u a broken line of the margin.
-
-    Both are sums over their pieces, each a polynomial of how much of the piece lies below the argument: clamp(v - a, 0,
-    length). So the graph holds sums and products only.
-    """
-
-    points: Tensor
-    lengths: Tensor
-    slopes: Tensor
-    knots: Tensor
-    widths: Tensor
-    cubic: Tensor
-    ends: Tensor
-
-    def __init__(self, fitted: ScoreTemperature) -> None:
-        super().__init__()
-        self.tail = fitted.tail
-        points = np.unique(fitted.scale.points)
-        places = fitted.scale(points)
-        spline = fitted.spline()
-        pieces = PPoly.from_spline((spline.t, spline.c, spline.k))
-        used = np.flatnonzero(np.diff(pieces.x) > 0)
-        arrays = {
-            "points": points[:-1],
-            "lengths": np.diff(points),
-            "slopes": np.diff(places) / np.diff(points),
-            "knots": pieces.x[used],
-            "widths": np.diff(pieces.x)[used],
-            "cubic": pieces.c[:3, used],
-            "ends": np.array([places[0], float(spline(0.0))]),
-        }
-        for name, array in arrays.items():
-            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)))
-
-    def forward(self, logits: Tensor, margin: Tensor) -> Tensor:
-        below = torch.minimum((margin - self.points).clamp_min(0), self.lengths)
-        u = self.ends[0] + (below * self.slopes).sum(1, keepdim=True)
-        t = torch.minimum((u - self.knots).clamp_min(0), self.widths)
-        first, second, third = self.cubic
-        log_temperature = self.ends[1] + (((first * t + second) * t + third) * t).sum(1, keepdim=True)
-        shifted = (logits - logits.amax(1, keepdim=True)).clamp_min(MASKED)
-        apart = shifted - shifted.topk(2, dim=1).values[:, 1:]
-        scaled: Tensor = (apart.clamp_min(0) + apart.clamp_max(0) / self.tail) / log_temperature.exp()
-        return scaled
-
-
-def _as_module(one: Map) -> nn.Module:
-    return _DivideByScore(one) if isinstance(one, ScoreTemperature) else _Divide(one.temperature)  # type: ignore[attr-defined]
 
 
 # Writers: each returns what predicts from the file that it wrote ------------------------------------------------------
