@@ -220,7 +220,7 @@ def _above(heading: str) -> float:
 
 def rows_height(count: int, series: int, heading: str = "") -> float:
     """Return the height in user units of a figure with so many rows of so many dots, and a heading or none."""
-    return max(100.0, _above(heading) + _BELOW_ROWS + max(17.0, 8.0 * series) * count)
+    return max(114.0, _above(heading) + _BELOW_ROWS + max(17.0, 8.0 * series) * count)
 
 
 def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scale: Sequence[LevelCourse] = ()) -> str:
