@@ -236,6 +236,9 @@ def page(measured: list[dict[str, Any]]) -> str:
         "### In distribution: NLL less that of one temperature", "",
         "Paired, ± 1.96 standard errors of the test examples.", "",
         _matrix(measured, lambda one, row: _difference(one, row, "test")), "",
+        "### In distribution: NLL of auto less that of the best single method", "",
+        "Which is the best is told by the same test rows, and so in part by luck. Paired, ± 1.96 standard errors.", "",
+        _regrets(measured), "",
         "### In distribution: ECE and its 95% interval", "",
         _matrix(measured, lambda one, row: _ece(row["test"])), "",
         "### In distribution: Brier score", "",
@@ -277,6 +280,21 @@ def _accuracy(one: dict[str, Any]) -> str:
 def _difference(one: dict[str, Any], row: dict[str, Any], condition: str) -> str:
     apart = np.array(row[condition]["losses"]) - np.array(one["rows"]["temperature"][condition]["losses"])
     return f"{apart.mean():+.4f} ± {1.96 * apart.std(ddof=1) / np.sqrt(len(apart)):.4f}"
+
+
+def _regrets(measured: list[dict[str, Any]]) -> str:
+    """Return by how much `auto` is above the best method for every network, and the mean and the largest of that."""
+    lines, values = [], []
+    for one in measured:
+        losses = {name: np.array(one["rows"][name]["test"]["losses"]) for name in OURS if name in one["rows"]}
+        taken = losses.pop("auto")
+        best = min(losses, key=lambda name: float(losses[name].mean()))
+        apart = taken - losses[best]
+        values.append(apart.mean())
+        error = 1.96 * apart.std(ddof=1) / np.sqrt(len(apart))
+        lines.append(f"| {one['title']} | {best} | {losses[best].mean():.4f} | {apart.mean():+.4f} ± {error:.4f} |")
+    lines.append(f"| mean; largest | | | {np.mean(values):+.4f}; {np.max(values):+.4f} |")
+    return _table(["network", "best single method", "its NLL", "auto above it"], lines)
 
 
 def _ece(row: dict[str, Any]) -> str:

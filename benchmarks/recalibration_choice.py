@@ -8,8 +8,8 @@ single method there ("regret"), which nobody can know beforehand. The best of a 
 part luck, so regret is also told against the method that the other half of these rows names the best. Rules: the lowest
 cross-fitted NLL; the simplest within one standard error of that and .001; the average; `auto`.
 
-Classifiers are simulations whose true probabilities are known, and the ones that recalibration_networks.py makes in
-seconds, by scikit-learn on text and tables; none of the latter was used to choose the rule. --work keeps the figures, a
+Classifiers are simulations whose true probabilities are known, and ones that scikit-learn makes in seconds of text,
+tables and images; none of the latter was used to choose the rule. --work keeps the figures, a
 classifier a file.
 """
 
@@ -19,16 +19,18 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
-from recalibration_networks import Rows, read_adult, read_text
+from recalibration_networks import Rows, fashion_mnist, read_adult, read_text
 from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration.recalibration import selection
 from robcal.calibration.recalibration.maps import apply, margins
 from robcal.calibration.recalibration.selection import AVERAGE, Candidate
 from robcal.calibration.row_order import row_keys
+from robcal.data import load_dataset
 
 SIZES, SEEDS, MOST = (500, 2000, 5000), 3, 25_000
 RULES = ("lowest", "simplest within one standard error", "average", "auto")
@@ -50,9 +52,13 @@ def main() -> None:
                 for name in made if (options.work / f"choice-{name}.json").exists()}))  # fmt: skip
 
 
-def regrets(logits: FloatArray, labels: IntArray) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Return, for each N and rule, the regrets of all splits: by the best on all other rows, and by halves of them."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+def regrets(logits: FloatArray, labels: IntArray) -> dict[str, Any]:
+    """Return, for each N and rule, the regrets of all splits: by the best on all other rows, and by halves of them.
+
+    `details` hold the figures of every split.
+    """
+    found: dict[str, Any] = {}
+    details: dict[str, list[dict[str, Any]]] = {}
     for size in SIZES:
         if size > 0.55 * len(labels):
             continue
@@ -64,12 +70,23 @@ def regrets(logits: FloatArray, labels: IntArray) -> dict[str, dict[str, list[tu
             losses = np.stack([new_losses(one, logits[new], labels[new]) for one in candidates])
             singles = losses[[one.method != AVERAGE for one in candidates]]
             half = np.arange(len(new)) % 2 == 0
+            details.setdefault(str(size), []).append(_detail(candidates, losses, pick("auto", candidates, labels[fit])))
             for rule in RULES:
                 taken = losses[pick(rule, candidates, labels[fit])]
                 halves = [taken[b].mean() - singles[singles[:, a].mean(1).argmin(), b].mean()
                           for a, b in ((half, ~half), (~half, half))]  # fmt: skip
                 of_size[rule].append((taken.mean() - singles.mean(1).min(), float(np.mean(halves))))
-    return found
+    return {**found, "details": details}
+
+
+def _detail(candidates: list[Candidate], losses: FloatArray, taken: int) -> dict[str, Any]:
+    """Return the NLL of some methods on the other rows, and that of `auto` less the lowest, with the half interval."""
+    nll = {one.method: float(values.mean()) for one, values in zip(candidates, losses, strict=True)}
+    best = min((one.method for one in candidates if one.method != AVERAGE), key=nll.__getitem__)
+    apart = losses[taken] - losses[[one.method for one in candidates].index(best)]
+    few = {name: nll[name] for name in selection.KEEPING}
+    return {**few, "best": best, "lowest": nll[best], "taken": candidates[taken].method, "above": float(apart.mean()),
+            "error": float(1.96 * apart.std(ddof=1) / np.sqrt(len(apart)))}  # fmt: skip
 
 
 def cross_fitted(logits: FloatArray, labels: IntArray) -> list[Candidate]:
@@ -115,7 +132,7 @@ def pick(rule: str, candidates: list[Candidate], labels: IntArray) -> int:
     raise AssertionError("the lowest is not above itself")
 
 
-def page(found: dict[str, dict[str, dict[str, list[tuple[float, float]]]]]) -> str:
+def page(found: dict[str, Any]) -> str:
     """Return a table for simulations and one for networks."""
     parts = []
     headings = ("N", "rule", "fits", "mean regret", "by the other half", "largest", "above .001")
@@ -130,7 +147,21 @@ def page(found: dict[str, dict[str, dict[str, list[tuple[float, float]]]]]) -> s
                       for rule in RULES if of_size]  # fmt: skip
         parts += [f"{title} ({len(group)}):", "", f"| {' | '.join(headings)} |", "|--:|---|--:|--:|--:|--:|--:|"]
         parts += [*lines, ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_largest(found)])
+
+
+def _largest(found: dict[str, Any]) -> list[str]:
+    """Return a table of every classifier at its largest N: means over the splits."""
+    names = ("none", "temperature", "score-temperature", "lowest")
+    lines = ["| classifier | N | as it is | temperature | score-temperature | best single method | auto above it |",
+             "|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    for name, one in found.items():
+        size = max(one["details"], key=int)
+        splits = one["details"][size]
+        cells = [f"{np.mean([split[key] for split in splits]):.4f}" for key in names]
+        above, error = (np.mean([split[key] for split in splits]) for key in ("above", "error"))
+        lines.append(f"| {name} | {int(size):,} | {' | '.join(cells)} | {above:+.4f} ± {error:.4f} |")
+    return lines
 
 
 def _row(pairs: list[tuple[float, float]]) -> str:
@@ -140,11 +171,14 @@ def _row(pairs: list[tuple[float, float]]) -> str:
 
 def classifiers(folder: Path) -> dict[str, Callable[[], Rows]]:
     """Return what gives logits and labels of held-out rows, by name."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.naive_bayes import MultinomialNB
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
 
     boosted = HistGradientBoostingClassifier(max_iter=300, learning_rate=0.2, random_state=0)
+    few = HistGradientBoostingClassifier(max_iter=60, learning_rate=0.2, random_state=0)
     return {
         **{f"simulated-{kind}": lambda kind=kind: simulated(kind)
            for kind in ("calibrated", "temperature", "margin", "bias", "mixed")},
@@ -154,6 +188,13 @@ def classifiers(folder: Path) -> dict[str, Callable[[], Rows]]:
         "SST-5": lambda: text(folder, "stsa.fine.train", 2500, LogisticRegression(C=10, max_iter=1000)),
         "Adult-boosted": lambda: table(folder, boosted),
         "Adult-forest": lambda: table(folder, RandomForestClassifier(100, random_state=0)),
+        "Subj": lambda: text(folder, "subj.all", 3000, MultinomialNB(alpha=0.05)),
+        "Adult-education-boosted": lambda: table(folder, few, "education"),
+        "Adult-education-forest": lambda: table(folder, RandomForestClassifier(60, random_state=0), "education"),
+        "Adult-occupation-boosted": lambda: table(folder, few, "occupation"),
+        "Fashion-perceptron": lambda: pictures(folder, MLPClassifier((128,), max_iter=60, random_state=0)),
+        "Fashion-trees": lambda: pictures(folder, ExtraTreesClassifier(50, random_state=0)),
+        "Fashion-neighbours": lambda: pictures(folder, KNeighborsClassifier(10)),
     }  # fmt: skip
 
 
@@ -184,13 +225,28 @@ def text(folder: Path, name: str, size: int, model: object) -> Rows:
     return np.maximum(model.predict_log_proba(words[size:]), -60), labels[order[size:]]  # type: ignore[attr-defined]
 
 
-def table(folder: Path, model: object) -> Rows:
-    """Fit a classifier to 4,000 people of UCI Adult."""
-    inputs, labels, _ = read_adult(folder)
+def table(folder: Path, model: object, target: str | None = None) -> Rows:
+    """Fit a classifier to 4,000 people of UCI Adult: of the income, or of another column."""
+    inputs, labels, _ = read_adult(folder, target)
     order = np.random.default_rng(3).permutation(len(labels))
     model.fit(inputs[order[:4000]], labels[order[:4000]])  # type: ignore[attr-defined]
-    probs = model.predict_proba(inputs[order[4000:]])  # type: ignore[attr-defined]
+    probs = np.zeros((len(labels) - 4000, labels.max() + 1))
+    probs[:, model.classes_] = model.predict_proba(inputs[order[4000:]])  # type: ignore[attr-defined]
     return np.log(np.maximum(probs, 1e-4)), labels[order[4000:]]
+
+
+def pictures(folder: Path, model: object) -> Rows:
+    """Fit a classifier to 60 principal components of 12,000 images of Fashion-MNIST."""
+    from sklearn.decomposition import PCA
+
+    if (place := fashion_mnist(folder)) is None:
+        raise FileNotFoundError("Fashion-MNIST")
+    data = load_dataset(place)
+    train, test = (data.split(name) for name in ("train", "test"))
+    pixels = [np.asarray(one.inputs[:12_000], np.float64).reshape(-1, 784) for one in (train, test)]
+    components = PCA(60, random_state=0).fit(pixels[0])
+    model.fit(components.transform(pixels[0]), train.labels[:12_000])  # type: ignore[attr-defined]
+    return np.log(np.maximum(model.predict_proba(components.transform(pixels[1])), 1e-4)), test.labels  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -149,14 +149,16 @@ def networks(folder: Path, work: Path) -> dict[str, Callable[[], Network]]:
     }
 
 
-def read_adult(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return inputs (words by number), labels and age."""
+def read_adult(folder: Path, target: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return inputs (words by number), labels (the income, or a column that is then no input) and age."""
     with (folder / "tabular/adult.data").open(encoding="utf-8", newline="") as file:
         header, *rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     values = [column.astype(float) if column[0].isdigit() else np.unique(column, return_inverse=True)[1].astype(float)
               for column in columns]  # fmt: skip
-    return np.stack(values[:-1], axis=1), values[-1].astype(int), values[header.index("age")]
+    told = header[-1] if target is None else target
+    inputs = [value for name, value in zip(header, values, strict=True) if not name.startswith(told)]
+    return np.stack(inputs, axis=1), values[header.index(told)].astype(int), values[header.index("age")]
 
 
 def read_text(folder: Path, name: str) -> tuple[list[str], np.ndarray]:

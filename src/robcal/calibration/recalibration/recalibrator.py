@@ -64,7 +64,7 @@ LEAST_EXAMPLES = 50
 
 #: `auto` tries class-wise methods up to this many logits (N Z), matrices up to this N Z², and compares on a sample of
 #: at most `SAMPLE` logits; the method that is chosen is then fitted on all rows.
-MOST_LOGITS, MOST_PRODUCTS, SAMPLE = 10_000_000, 50_000_000, 1 << 22
+MOST_LOGITS, MOST_PRODUCTS, SAMPLE = 10_000_000, 50_000_000, 3_000_000
 
 #: What to do with probabilities: zeros would be logits of -inf.
 LOGARITHMS = "Pass their logarithms, `np.log(np.maximum(logits, 1e-30))`"
