@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from robcal import AdaptiveLabelSmoother, InputError
 from robcal.smoothing.controllers import (
     DEFAULT_LEAD,
-    _random_walk,
+    _random_walks,
     common_squared_errors,
     integral_update,
     justified_mass,
@@ -33,6 +33,11 @@ def levels_of(size):
 # ---- the gap of each level, smoothed over the levels
 
 
+def walk_of(gap, variance, walk):
+    likelihoods, means = _random_walks(gap, variance, np.full((1, len(gap) - 1), walk))
+    return likelihoods[0], means[0]
+
+
 def test_likelihood_of_the_walk_is_that_of_the_gaps_contrasts():
     """Independent: the restricted likelihood is the density of any basis of contrasts, whose covariance is known."""
     draw = np.random.default_rng(0)
@@ -43,7 +48,7 @@ def test_likelihood_of_the_walk_is_that_of_the_gaps_contrasts():
         for walk in (0.0, 0.1, 1.0, 5.0):
             covariance = np.diag(variance) + walk * np.minimum.outer(np.arange(size), np.arange(size))
             density = multivariate_normal(np.zeros(size - 1), contrasts @ covariance @ contrasts.T)
-            differences.append(_random_walk(gap, 1 / variance, walk)[0] - density.logpdf(contrasts @ gap))
+            differences.append(walk_of(gap, variance, walk)[0] - density.logpdf(contrasts @ gap))
         np.testing.assert_allclose(differences, differences[0], atol=1e-9)
 
 
@@ -53,16 +58,22 @@ def test_smoothed_gap_is_the_posterior_mean():
     gap, variance, walk = draw.normal(size=6), draw.uniform(0.1, 1, 6), 0.3
     prior = 1e7 + walk * np.minimum.outer(np.arange(6), np.arange(6))
     expected = prior @ np.linalg.solve(prior + np.diag(variance), gap)
-    np.testing.assert_allclose(_random_walk(gap, 1 / variance, walk)[1], expected, atol=1e-5)
+    np.testing.assert_allclose(walk_of(gap, variance, walk)[1], expected, atol=1e-5)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12), st.just(0.0) | st.floats(1e-6, 1e4))
 def test_smoothed_gaps_are_weighted_means_of_the_gaps(seed, size, walk):
     draw = np.random.default_rng(seed)
     variance = draw.uniform(1e-4, 1, size)
-    weights = np.stack([_random_walk(unit_gap, 1 / variance, walk)[1] for unit_gap in np.eye(size)], axis=1)
+    weights = np.stack([walk_of(unit_gap, variance, walk)[1] for unit_gap in np.eye(size)], axis=1)
     assert weights.min() > -1e-9
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-9)
+
+
+def test_level_without_examples_lies_between_its_neighbours():
+    """Independent: a walk whose height is known on both sides has its mean on the line between, and stays beyond."""
+    gap, variance = np.array([0.0, 0.3, 0.0, 0.0, -0.3, 0.0]), np.array([np.inf, 1e-9, np.inf, np.inf, 1e-9, np.inf])
+    np.testing.assert_allclose(smooth_over_levels(gap, variance), [0.3, 0.3, 0.1, -0.1, -0.3, -0.3], atol=1e-3)
 
 
 def test_levels_that_differ_by_noise_alone_share_one_gap():
@@ -190,7 +201,7 @@ def test_integral_of_a_linear_model_contracts(first, second, step, plant):
         distances.append(np.linalg.norm(masses[0] - masses[1]))
         moved = []
         for mass in masses:
-            _, gap = _random_walk(own - plant * (1 - mass), 1 / common_squared_errors(accuracy, counts), 4e-4)
+            _, gap = walk_of(own - plant * (1 - mass), common_squared_errors(accuracy, counts), 4e-4)
             moved.append(np.clip(mass - step * gap, 0.2, 1))
         masses = moved
     assert (np.diff(distances) <= 1e-12).all()

@@ -13,6 +13,7 @@ from robcal.smoothing.smoother import (
     soft_targets,
     true_mass_from_epsilon,
 )
+from robcal.smoothing.soft_labels import targets_of_levels
 
 unit = st.floats(0, 1, allow_nan=False)
 
@@ -27,6 +28,14 @@ def test_soft_targets_are_the_formula_and_sum_to_one(num_classes, epsilons, seed
         expected = np.full(num_classes, epsilon / num_classes)
         expected[label] += 1 - epsilon
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_targets_of_levels_are_those_of_the_epsilon_of_each_example():
+    draw, epsilon = np.random.default_rng(0), (0.0, 0.05, 0.9)
+    labels, levels = (torch.from_numpy(draw.integers(0, high, 64)) for high in (7, 3))
+    for eps in (epsilon, epsilon[::-1], epsilon):  # what is kept of one smoothing is not that of another
+        expected = soft_targets(labels, torch.tensor(eps)[levels], 7)
+        assert torch.equal(targets_of_levels(labels, levels, eps, 7), expected)
 
 
 def test_epsilon_zero_is_the_identity():

@@ -22,7 +22,7 @@ from robcal.smoothing.controllers import (
     controller_name,
 )
 from robcal.smoothing.smoother import AdaptiveLabelSmoother
-from robcal.smoothing.soft_labels import level_statistics, mix_with_uniform
+from robcal.smoothing.soft_labels import level_statistics, targets_of_levels
 
 
 def ar_adals(
@@ -73,7 +73,7 @@ def _adaptive(
 
     def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
         assert batch.levels is not None, "the loop hands levels to every method that names a source of them"
-        return mix_with_uniform(batch.labels, state["epsilon"].to(batch.labels.device)[batch.levels], num_classes)
+        return targets_of_levels(batch.labels, batch.levels, tuple(state["epsilon"].tolist()), num_classes)
 
     def after_epoch(state: State, info: EpochInfo) -> State:
         assert info.levels is not None, "the loop hands levels to every method that names a source of them"

@@ -6,7 +6,7 @@ import torch
 
 from robcal.base.checks import check_fraction
 from robcal.methods.method import Batch, Method, State
-from robcal.smoothing.soft_labels import mix_with_uniform
+from robcal.smoothing.soft_labels import targets_of_levels
 
 
 def label_smoothing(epsilon: float = 0.05) -> Method:
@@ -18,6 +18,6 @@ def label_smoothing(epsilon: float = 0.05) -> Method:
     check_fraction(epsilon, "epsilon")
 
     def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
-        return mix_with_uniform(batch.labels, epsilon, num_classes)
+        return targets_of_levels(batch.labels, torch.zeros_like(batch.labels), (epsilon,), num_classes)
 
     return Method(name="label-smoothing", title="Label smoothing", targets=targets)

@@ -60,7 +60,7 @@ DEFAULT_LEAD = 1 / 3
 BOUND_ERRORS = 2.0
 
 #: Candidates for (standard deviation of the random walk's steps / mean standard error of a gap)^2; 0 is one common gap.
-_RELATIVE_VARIANCES = (0.0, *np.geomspace(1e-3, 1e3, 25).tolist())
+_RELATIVE_VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 25)])
 
 
 def controller_name(name: str) -> str:
@@ -197,32 +197,33 @@ def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
     >>> smooth_over_levels(np.array([0.02, -0.01, 0.015, -0.005]), np.full(4, 4e-4)).round(3)
     array([0.005, 0.005, 0.005, 0.005])
     """
-    known = np.isfinite(variance)
-    if not known.any():
+    known = np.flatnonzero(np.isfinite(variance))
+    if len(known) == 0:
         return np.zeros(len(gap))
-    precision = np.where(known, 1 / np.where(known, variance, 1.0), 0.0)
-    values, scale = np.where(known, gap, 0.0), float(variance[known].mean())
-    best, found = -np.inf, values
-    for relative in _RELATIVE_VARIANCES:
-        likelihood, mean = _random_walk(values, precision, relative * scale)
-        if likelihood > best:
-            best, found = likelihood, mean
-    return np.clip(found, gap[known].min(), gap[known].max())
+    values, errors = gap[known], variance[known]
+    steps = errors.mean() * _RELATIVE_VARIANCES[:, np.newaxis] * np.diff(known)
+    likelihoods, means = _random_walks(values, errors, steps)
+    best = np.interp(np.arange(len(gap)), known, means[likelihoods.argmax()])
+    return np.asarray(np.clip(best, values.min(), values.max()))
 
 
-def _random_walk(gap: FloatArray, precision: FloatArray, walk_variance: float) -> tuple[float, FloatArray]:
-    """Return the restricted log-likelihood of a walk variance, up to a constant, and the posterior mean under it."""
-    known = precision > 0
-    centre = float(precision @ gap / precision.sum())
-    residual = gap - centre
-    if walk_variance == 0:
-        fixed = 0.5 * np.log(precision[known]).sum() - 0.5 * np.log(precision.sum())
-        return float(fixed - 0.5 * precision @ residual**2), np.full(len(gap), centre)
-    size = len(gap)
-    steps = np.diff(np.eye(size), axis=0)
-    roughness = steps.T @ steps / walk_variance
-    posterior = roughness + np.diag(precision)
-    mean = np.linalg.solve(posterior, precision * residual)
-    misfit = precision @ (residual - mean) ** 2 + mean @ roughness @ mean
-    evidence = np.log(precision[known]).sum() - (size - 1) * np.log(walk_variance) - np.linalg.slogdet(posterior)[1]
-    return float(0.5 * evidence - 0.5 * misfit), np.asarray(centre + mean, dtype=np.float64)
+def _random_walks(gap: FloatArray, variance: FloatArray, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the restricted log-likelihoods of K random walks, up to a constant, and the posterior means under them.
+
+    What a flat prior on the height leaves are the differences of neighbours: of variance `steps`, and known to their
+    errors.
+
+    Args:
+        gap: (R,) signed gaps.
+        variance: (R,) their squared standard errors.
+        steps: (K, R - 1) variance of each step of each walk.
+
+    Returns:
+        (K,) and (K, R) float64.
+    """
+    contrasts = np.diff(np.eye(len(gap)), axis=0)
+    covariance = contrasts * variance @ contrasts.T + steps[:, :, np.newaxis] * np.eye(len(gap) - 1)
+    differences = np.diff(gap)
+    solved = np.linalg.solve(covariance, differences[:, np.newaxis])[..., 0]
+    likelihoods = -0.5 * (np.linalg.slogdet(covariance)[1] + solved @ differences)
+    return likelihoods, gap - solved @ contrasts * variance

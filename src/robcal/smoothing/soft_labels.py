@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, NamedTuple, get_args, overload
 
 import numpy as np
@@ -106,26 +107,51 @@ def soft_targets(labels: Any, epsilon: Any, num_classes: int) -> Any:
     return like(labels, mix_with_uniform(index, eps, classes))
 
 
-def mix_with_uniform(labels: torch.Tensor, epsilon: torch.Tensor | float, num_classes: int) -> torch.Tensor:
-    """Return what `soft_targets` does, for arguments that are known to be right; training calls it at every step.
+def mix_with_uniform(labels: torch.Tensor, epsilon: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return what `soft_targets` does, for arguments that are known to be right.
 
     Args:
         labels: (B,) int64, each in 0 … Z - 1.
-        epsilon: (B,) float32 on the same device, or one number.
+        epsilon: (B,) float32 on the same device.
         num_classes: Z.
 
     Returns:
         (B, Z) float32 on the same device.
     """
-    where = labels.unsqueeze(1)
-    if not isinstance(epsilon, torch.Tensor):
-        eps = np.float32(epsilon)
-        rest = eps / np.float32(num_classes)
-        shape, true = (len(labels), num_classes), rest + (np.float32(1) - eps)
-        return torch.full(shape, float(rest), device=labels.device).scatter_(1, where, float(true))
+    others, true = _masses(epsilon, num_classes)
+    return others.scatter_(1, labels.unsqueeze(1), true)
+
+
+def targets_of_levels(
+    labels: torch.Tensor, levels: torch.Tensor, epsilon: tuple[float, ...], num_classes: int
+) -> torch.Tensor:
+    """Return `mix_with_uniform(labels, epsilon[levels], Z)`, with masses that are kept from one step to the next.
+
+    Args:
+        labels: (B,) int64, each in 0 … Z - 1.
+        levels: (B,) int64 on the same device, each in 0 … R - 1.
+        epsilon: R numbers.
+        num_classes: Z.
+
+    Returns:
+        (B, Z) float32 on the same device.
+    """
+    others, true = _masses_of_levels(epsilon, num_classes, labels.device)
+    return others.index_select(0, levels).scatter_(1, labels.unsqueeze(1), true.index_select(0, levels))
+
+
+@functools.lru_cache(maxsize=4)
+def _masses_of_levels(
+    epsilon: tuple[float, ...], num_classes: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _masses(torch.tensor(epsilon, dtype=torch.float32, device=device), num_classes)
+
+
+def _masses(epsilon: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what smoothing leaves on each other class, (N, Z), and on the true class, (N, 1)."""
     column = epsilon.unsqueeze(1)
     others = column / num_classes
-    return others.expand(-1, num_classes).scatter(1, where, others + (1 - column))
+    return others.repeat(1, num_classes), others + (1 - column)
 
 
 def soft_cross_entropy(

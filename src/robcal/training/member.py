@@ -281,7 +281,8 @@ class Member:
         if self.augment is not None and not self.loader.crops:
             inputs = self.augment(inputs, generator)
         labels = self.labels.index_select(0, index)
-        return Batch(channels_last(inputs), labels, None if levels is None else levels[index], index), generator
+        own = None if levels is None else levels.index_select(0, index)
+        return Batch(channels_last(inputs), labels, own, index), generator
 
 
 def _seed_global(device: torch.device, seed: int) -> None:
