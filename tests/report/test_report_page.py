@@ -274,10 +274,10 @@ def test_gallery_pixels_and_missing_images():
     classes = [attrs.get("class") for attrs in page.of("img")]
     assert classes == ["pixelated"] * 3 + [None]
     assert [attrs["alt"] for attrs in page.of("img")] == [
-        "Test image 3",
-        "Nearest input to test image 3 with another label",
-        "What changed in test image 3, amplified",
-        "Test image 4",
+        "Image 3",
+        "Nearest input to image 3 with another label",
+        "What changed in image 3, amplified",
+        "Image 4",
     ]
     assert ("p", "no image") in page.texts
     assert {"becomes 7", "difference × 12"} <= {text for _, text in page.texts}

@@ -107,7 +107,7 @@ def _picture(item: GalleryItem, number: dict[str, str]) -> Picture:
 
 def _images(item: GalleryItem) -> tuple[Image, ...]:
     """Return the image and, where there is one, its smallest change and the difference."""
-    which = f"test image {item.index}"
+    which = f"image {item.index}"
     shown = [Image(_source(item.image_png), f"{which[0].upper()}{which[1:]}", "as it is")]
     if item.change is not None:
         nearest, difference = f"Nearest input to {which} with another label", f"What changed in {which}, amplified"

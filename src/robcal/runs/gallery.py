@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
-from robcal.base.checks import IntArray
+from robcal.base.checks import FloatArray, IntArray
 from robcal.base.distributed import choose_device
 from robcal.base.errors import InputError
 from robcal.base.results import GalleryItem, SmallestChange
 from robcal.base.types import Float32Array
+from robcal.data import Split
 from robcal.models.average import Average
 from robcal.robustness.attacks import attack_batch
 from robcal.robustness.engine import AttackResult
@@ -33,33 +35,64 @@ SMALL = 64
 
 
 def gallery(run: Measured, levels: IntArray, *, count: int | None = None) -> tuple[GalleryItem, ...]:
-    """Return images that are wrong and sure, of every level, the least robust level first.
+    """Return images of a measured run that are wrong and sure; see `model_gallery`.
 
     Args:
         run: a measured run; without images the gallery is empty.
         levels: (N,) robustness level of each test example; (M,) of those scored.
-        count: at most so many; levels take turns. Default: 24, of images above 64 pixels 12.
+        count: at most so many.
     """
     if run.images is None:
         return ()
     position = np.arange(len(run)) if run.scored is None else run.scored
     run = run.on_scored()
     assert run.images is not None
-    shape = tuple(run.images.shape[1:])
-    chosen = _chosen(run, levels, count or (MOST if max(shape[1:]) <= SMALL else MOST // 2))
+    members = [network for directory in run.networks for network in load_networks(open_run(directory))]
+    model = members[0] if len(members) == 1 else Average(members).eval() if members else None
+    items = model_gallery(
+        model, Split(run.images, run.labels), run.probs, levels, run.dataset["class_names"], count=count
+    )
+    distances = [None if run.distance is None else float(run.distance[item.index]) for item in items]
+    return tuple(
+        replace(item, index=int(position[item.index]), distance=distance)
+        for item, distance in zip(items, distances, strict=True)
+    )
+
+
+def model_gallery(
+    model: nn.Module | None,
+    part: Split,
+    probs: FloatArray,
+    levels: IntArray,
+    class_names: Sequence[str],
+    *,
+    device: str | None = None,
+    count: int | None = None,
+) -> tuple[GalleryItem, ...]:
+    """Return images that are wrong and sure, of every level, the lowest level first.
+
+    Args:
+        model: inputs (B, C, H, W) → logits; its smallest changes are shown. None: none are.
+        part: N images and their true classes.
+        probs: (N, Z) probabilities.
+        levels: (N,) level of each image.
+        class_names: Z names.
+        device: where the model runs; None takes a GPU where there is one.
+        count: at most so many; levels take turns. Default: 24, of images above 64 pixels 12.
+    """
+    shape = tuple(part.inputs.shape[1:])
+    chosen = _chosen(probs, part.labels, levels, count or (MOST if max(shape[1:]) <= SMALL else MOST // 2))
     if not len(chosen):
         return ()
-    originals = read(run.images, chosen).reshape(-1, *shape)
-    changes = smallest_changes(run.networks, originals, run.dataset["class_names"])
-    names = run.dataset["class_names"]
+    originals = read(part.inputs, chosen).reshape(-1, *shape)
+    changes = smallest_changes(model, originals, class_names, device=device)
     return tuple(
         GalleryItem(
-            index=int(position[index]),
+            index=int(index),
             image_png=_png(_shrunk(original.numpy())),
-            label=names[run.labels[index]],
-            prediction=names[int(run.probs[index].argmax())],
-            confidence=float(run.confidence[index]),
-            distance=None if run.distance is None else float(run.distance[index]),
+            label=class_names[part.labels[index]],
+            prediction=class_names[int(probs[index].argmax())],
+            confidence=float(probs[index].max()),
             level=int(levels[index]),
             change=change,
         )
@@ -67,29 +100,30 @@ def gallery(run: Measured, levels: IntArray, *, count: int | None = None) -> tup
     )
 
 
-def _chosen(run: Measured, levels: IntArray, count: int) -> IntArray:
+def _chosen(probs: FloatArray, labels: IntArray, levels: IntArray, count: int) -> IntArray:
     """Positions of wrong predictions: the surest of each level, then the second of each, …; in order of the levels."""
-    wrong = np.flatnonzero(~run.correct)
-    wrong = wrong[np.lexsort((-run.confidence[wrong], levels[wrong]))]
+    wrong = np.flatnonzero(probs.argmax(1) != labels)
+    wrong = wrong[np.lexsort((-probs[wrong].max(1), levels[wrong]))]
     starts = np.searchsorted(levels[wrong], levels[wrong])
     turns = np.arange(len(wrong)) - starts
     return wrong[np.sort(np.argsort(turns, kind="stable")[:count])]
 
 
 def smallest_changes(
-    networks: Sequence[Path], originals: torch.Tensor, class_names: Sequence[str]
+    model: nn.Module | None, originals: torch.Tensor, class_names: Sequence[str], *, device: str | None = None
 ) -> list[SmallestChange | None]:
     """Change images as little as flips the label that their model gives them, and draw what changed.
 
     Args:
-        networks: run directories; several are an ensemble, whose probabilities are averaged. Without any: no changes.
+        model: inputs → logits. Without one: no changes.
         originals: (n, C, H, W) float32 in [0, 1].
         class_names: Z names.
+        device: where the model runs; None takes a GPU where there is one.
 
     Returns:
         For each image its change, None where none was found or the model cannot be attacked.
     """
-    found = _attacked(networks, originals) if networks else None
+    found = None if model is None else _attacked(model, originals, choose_device(device))
     if found is None:
         return [None] * len(originals)
     points, rivals = found.point.cpu(), found.rival.tolist()
@@ -99,11 +133,8 @@ def smallest_changes(
     ]
 
 
-def _attacked(networks: Sequence[Path], originals: torch.Tensor) -> AttackResult | None:
+def _attacked(model: nn.Module, originals: torch.Tensor, place: str) -> AttackResult | None:
     """The nearest points with another label, found as the scores are; None of a model that cannot be attacked."""
-    members = [network for directory in networks for network in load_networks(open_run(directory))]
-    model = members[0] if len(members) == 1 else Average(members).eval()
-    place = choose_device(None)
     with moved(model, place):
         try:
             return attack_batch(Projection(), model, originals.to(place))

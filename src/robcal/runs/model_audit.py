@@ -22,7 +22,7 @@ from robcal.data import Dataset, Split
 from robcal.robustness.probe import are_probabilities, differing_rows
 from robcal.runs.audit import Audit, audit
 from robcal.runs.directory import open_run
-from robcal.runs.gallery import gallery
+from robcal.runs.gallery import gallery, model_gallery
 from robcal.runs.hard_labels import hard_label_remarks
 from robcal.runs.measure import measure_run
 from robcal.runs.scores import moved
@@ -106,7 +106,14 @@ def audit_model(
         probs, logits = softmax(values), values
     if options.get("scores") is None:
         options |= {"scores": margins(logits), "score_name": MARGIN}
-    return audit(probs, part.labels, title=f"Calibration on {dataset.name}, {split} split", **options)
+    made = audit(probs, part.labels, title=f"Calibration on {dataset.name}, {split} split", **options)
+    if dataset.kind != "image":
+        return made
+    assert made.examples is not None
+    assert made.examples.level is not None
+    shown = model_gallery(network, part, probs, made.examples.level, dataset.class_names, device=place)
+    method = dataclasses.replace(made.results.methods[0], gallery=shown)
+    return Audit(dataclasses.replace(made.results, methods=(method,)), made.examples)
 
 
 def _refuse_other_answers(network: nn.Module, split: Split, values: Float32Array, device: str) -> None:
