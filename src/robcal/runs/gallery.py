@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from robcal.base.checks import FloatArray, IntArray
+from robcal.base.checks import IntArray
 from robcal.base.distributed import choose_device
 from robcal.base.errors import InputError
 from robcal.base.results import GalleryItem, SmallestChange
 from robcal.base.types import Float32Array
+from robcal.calibration.binning import AnyFloatArray
 from robcal.data import Split
 from robcal.models.average import Average
 from robcal.robustness.attacks import attack_batch
@@ -62,7 +63,7 @@ def gallery(run: Measured, levels: IntArray, *, count: int | None = None) -> tup
 def model_gallery(
     model: nn.Module | None,
     part: Split,
-    probs: FloatArray,
+    probs: AnyFloatArray,
     levels: IntArray,
     class_names: Sequence[str],
     *,
@@ -100,7 +101,7 @@ def model_gallery(
     )
 
 
-def _chosen(probs: FloatArray, labels: IntArray, levels: IntArray, count: int) -> IntArray:
+def _chosen(probs: AnyFloatArray, labels: IntArray, levels: IntArray, count: int) -> IntArray:
     """Positions of wrong predictions: the surest of each level, then the second of each, …; in order of the levels."""
     wrong = np.flatnonzero(probs.argmax(1) != labels)
     wrong = wrong[np.lexsort((-probs[wrong].max(1), levels[wrong]))]
