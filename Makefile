@@ -142,18 +142,21 @@ $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
 	touch $@
 
 # The fast tests with the lowest version of every dependency that pyproject.toml allows, and with the newest there is, each in an
-# environment of its own. The lowest PyTorch brings several GB of CUDA libraries; old libraries on new ones warn of each other.
+# environment of its own. Both take the PyTorch of constraints.txt, so that the one that is there is used and no other (often one
+# with several GB of CUDA libraries) is fetched; TORCH=torch==2.6.0 names another. Old libraries on new ones warn of each other.
 .PHONY: test-oldest test-newest
 OLDEST_PYTHON ?= python3.11
+TORCH ?= $(shell grep '^torch==' constraints.txt)
 test-oldest: $(VENV)/.wheel
 	$(OLDEST_PYTHON) -m venv .venv-oldest
-	$(OLDEST_PYTHON) tools/lowest.py > .venv-oldest/constraints.txt
+	{ $(OLDEST_PYTHON) tools/lowest.py | grep -v '^torch=='; echo '$(TORCH)'; } > .venv-oldest/constraints.txt
 	PIP_CONSTRAINT=.venv-oldest/constraints.txt .venv-oldest/bin/pip install -q "$$(ls dist/robcal-*.whl)[test]"
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -W ignore::DeprecationWarning -m "not slow" tests
 
 test-newest: $(VENV)/.wheel
 	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/pip install -q --upgrade "$$(ls dist/robcal-*.whl)[test]"
+	echo '$(TORCH)' > .venv-newest/constraints.txt
+	PIP_CONSTRAINT=.venv-newest/constraints.txt .venv-newest/bin/pip install -q --upgrade "$$(ls dist/robcal-*.whl)[test]"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
 
 # What `pip install robcal` brings, and what with the extra `train`: packages and their size on disk.

@@ -48,6 +48,21 @@ def test_files_with_an_own_score(files: dict[str, Path], tmp_path: Path, capsys:
     assert json.loads((tmp_path / "r.json").read_text())["score"] == "score"
 
 
+def test_probabilities_are_their_logarithms(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 0 too, which float32 makes of a small one."""
+    probs = softmax(np.load(files["logits"]), axis=1)[:500]
+    probs[0] = [1, 0, 0]
+    np.save(tmp_path / "p.npy", probs)
+    np.save(tmp_path / "y.npy", np.append(0, np.load(files["labels"])[1:500]))
+    given = ["--probs", tmp_path / "p.npy", "--labels", tmp_path / "y.npy", "--method", "vector"]
+    run(capsys, *given, "--out", tmp_path / "r.json", "--apply", tmp_path / "p.npy", "--out-probs", tmp_path / "q.npy")
+    logits = np.log(np.maximum(probs, 1e-30))
+    fitted = robcal.Recalibrator("vector").fit(logits, np.load(tmp_path / "y.npy"))
+    np.testing.assert_allclose(np.load(tmp_path / "q.npy"), fitted.predict_proba(logits), rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_a_run_is_told_on_its_test_split_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", "digits", "--model", "mlp", "--method", "vanilla", "--epochs", "3", "--quiet"]
@@ -77,9 +92,13 @@ def test_the_words_follow_from_the_figures() -> None:
     ("arguments", "message"),
     [
         (["--logits", "z.npy", "--out", "r.json"], "--labels was not given"),
-        (["--out", "r.json"], "neither a run directory nor --logits"),
+        (["--out", "r.json"], "none of a run directory, --logits and --probs were given"),
         (["--logits", "z.npy", "--labels", "y.npy"], "--out was not given"),
         (["--logits", "z.npy", "--labels", "y.npy", "--out", "r.json", "--apply", "t.npy"], "--apply and --out-probs"),
+        (
+            ["--logits", "z.npy", "--probs", "p.npy", "--out", "r.json"],
+            "several of a run directory, --logits and --probs",
+        ),
         (["nothing", "--out", "r.json"], "no run directory"),
     ],
 )

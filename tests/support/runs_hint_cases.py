@@ -418,7 +418,7 @@ CASES = [
     Case("a recalibrator without its file", "Pass --out recalibrator.json", _recalibrated(ARRAYS, (*ARRAYS, *OUT))),
     Case("the recalibrator of another run", "Fit it again: robcal recalibrate", _foreign_recalibrator),
     Case("nothing to recalibrate", "Name a run directory, or pass", _recalibrated(OUT, (*ARRAYS, *OUT))),
-    Case("two to recalibrate", "Drop one", _recalibrated(("run", *ARRAYS, *OUT), ("run", *OUT))),
+    Case("two to recalibrate", "Keep one", _recalibrated(("run", *ARRAYS, *OUT), ("run", *OUT))),
     Case("logits without labels", "Pass the true classes", _recalibrated((*ARRAYS[:2], *OUT), (*ARRAYS, *OUT))),
     Case(
         "probabilities without a place",

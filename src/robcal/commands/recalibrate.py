@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robcal.base.checks import FloatArray, IntArray, check_output, refuse
+from robcal.base.checks import FloatArray, IntArray, check_output, check_probs, refuse
 from robcal.commands.options import Json, Overwrite
 from robcal.commands.terminal import columns, say, show_json
 
@@ -23,11 +24,12 @@ _EXPLAINED = (
 
 def recalibrate(
     run: Annotated[
-        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --logits and --labels.")
+        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --logits or --probs, and --labels.")
     ] = None,
     logits: Annotated[
-        Path | None, typer.Option(help="(N, Z) logits of validation data, .npy; for probabilities their logarithms.")
+        Path | None, typer.Option(help="(N, Z) logits of validation data, .npy, which no training has seen.")
     ] = None,
+    probs: Annotated[Path | None, typer.Option(help="(N, Z) probabilities, in place of logits.")] = None,
     labels: Annotated[Path | None, typer.Option(help="(N,) integer labels of the validation data, .npy.")] = None,
     scores: Annotated[
         Path | None, typer.Option(help="(N,) a score of your own on which the temperature depends, .npy or .parquet.")
@@ -40,7 +42,10 @@ def recalibrate(
             "the last five may be followed by +score-temperature."
         ),
     ] = "auto",
-    apply: Annotated[Path | None, typer.Option(help="(M, Z) logits of other data to recalibrate, .npy.")] = None,
+    apply: Annotated[
+        Path | None,
+        typer.Option(help="(M, Z) logits (with --probs: probabilities) of other data to recalibrate, .npy."),
+    ] = None,
     apply_scores: Annotated[Path | None, typer.Option(help="(M,) their scores, where --scores is given.")] = None,
     out_probs: Annotated[Path | None, typer.Option(help="Where the recalibrated probabilities go, .npy.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
@@ -65,7 +70,7 @@ def recalibrate(
     from robcal.calibration.recalibration import Recalibrator
     from robcal.report.recalibration import advice, text_comparison
 
-    _check_options(run, logits, labels, apply, out_probs)
+    _check_options([one for one in (run, logits, probs) if one is not None], run, labels, apply, out_probs)
     out = out or (run / "recalibrator.json" if run else None)
     if out is None:
         refuse("--out was not given", "the recalibrator is written to a file", "Pass --out recalibrator.json")
@@ -74,14 +79,15 @@ def recalibrate(
             check_output(path, overwrite=overwrite)
     if run is not None:
         values, truth = _predictions(run, "val")
-    elif logits is not None and labels is not None:
-        values, truth = read_array(logits, "the logits"), read_array(labels, "the labels")
+    elif labels is not None:
+        values, truth = _read_logits(logits, probs), read_array(labels, "the labels")
     recalibrator = Recalibrator(method, score="margin" if scores is None else score_name, seed=seed)
     recalibrator.fit(values, truth, None if scores is None else read_scores(scores))
     applied = None
     if apply is not None and out_probs is not None:
         theirs = None if apply_scores is None else read_scores(apply_scores)
-        applied = save_array(recalibrator.predict_proba(read_array(apply, "the logits"), theirs), out_probs)
+        others = _read_logits(*((apply, None) if probs is None else (None, apply)))
+        applied = save_array(recalibrator.predict_proba(others, theirs), out_probs)
     files = (applied, recalibrator.save(out, overwrite=overwrite))
     if json:
         found = {name: getattr(recalibrator, name) for name in ("method", "comparison", "notes")}
@@ -97,17 +103,30 @@ def recalibrate(
             typer.echo(str(file))
 
 
+def _read_logits(logits: Path | None, probs: Path | None) -> FloatArray:
+    """Read logits; of probabilities take the logarithms, of 0 that of 1e-30."""
+    import numpy as np
+
+    from robcal.base.user_files import read_array
+
+    if logits is not None:
+        return read_array(logits, "the logits")
+    assert probs is not None
+    found: FloatArray = np.log(np.maximum(check_probs(read_array(probs, "the probabilities")), 1e-30))
+    return found
+
+
 def _check_options(
-    run: Path | None, logits: Path | None, labels: Path | None, apply: Path | None, out_probs: Path | None
+    given: Sequence[Path], run: Path | None, labels: Path | None, apply: Path | None, out_probs: Path | None
 ) -> None:
-    if (run is None) == (logits is None):
+    if len(given) != 1:
         refuse(
-            "a run directory and --logits were both given" if run else "neither a run directory nor --logits was given",
+            f"{'several' if given else 'none'} of a run directory, --logits and --probs were given",
             "recalibrate takes one of them",
-            "Drop one" if run else "Name a run directory, or pass --logits and --labels",
+            "Keep one" if given else "Name a run directory, or pass --logits (or --probs) and --labels",
         )
-    if logits is not None and labels is None:
-        refuse("--labels was not given", "--logits and --labels go together", "Pass the true classes: --labels FILE")
+    if run is None and labels is None:
+        refuse("--labels was not given", "predictions need their labels", "Pass the true classes: --labels FILE")
     if (apply is None) != (out_probs is None):
         refuse("one of --apply and --out-probs was given", "they go together", "Pass both, or neither")
 

@@ -67,7 +67,7 @@ LEAST_EXAMPLES = 50
 MOST_LOGITS, MOST_PRODUCTS, SAMPLE = 10_000_000, 50_000_000, 3_000_000
 
 #: What to do with probabilities: zeros would be logits of -inf.
-LOGARITHMS = "Pass their logarithms, `np.log(np.maximum(logits, 1e-30))`"
+LOGARITHMS = "Pass their logarithms, `np.log(np.maximum(logits, 1e-30))` (robcal recalibrate takes the file by --probs)"
 
 #: Version 1 had no `tail` in a score temperature.
 _FORMAT, _VERSIONS = "robcal recalibrator", (1, 2)
