@@ -45,7 +45,7 @@ CIFAR-10 (JPEG), repaired on one half of the test images, measured on the other.
 numbers lie beside it (people.json). 2 CPU cores.
 """
 WHY = """
-## One temperature is nearer to people in KL, a score-dependent one in NLL and Brier
+## Which is nearer to people, one temperature or a score-dependent one
 
 Score-dependent temperature minus one temperature, paired:
 """
