@@ -33,3 +33,14 @@ def test_functions_say_what_they_do() -> None:
 def test_the_law_sees_a_line_without_a_verb(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text('def good():\n    """Return it."""\n\ndef bad():\n    """The thing."""\n')
     assert [bool(NOUN_PHRASE.match(line)) for _, line in first_lines(tmp_path)] == [False, True]
+
+
+def test_each_argument_and_attribute_has_a_line_of_its_own() -> None:
+    """Several names before one colon are no entry for Sphinx, which takes each for the name of a class."""
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                said = ast.get_docstring(node) or ""
+                wrong += [f"{file.name}: {line}" for line in re.findall(r"^    \w+(?:, \w+)+: .*", said, re.MULTILINE)]
+    assert wrong == []

@@ -34,8 +34,12 @@ class Parts:
     """What the files of a data set hold, before validation is cut.
 
     Attributes:
+        name: as of `Dataset`.
         parts: "train", and "val" and "test" where the files have them.
-        name, class_names, box, kind, notes: as of `Dataset`.
+        class_names: as of `Dataset`.
+        box: as of `Dataset`.
+        kind: as of `Dataset`.
+        notes: as of `Dataset`.
     """
 
     name: str
