@@ -26,6 +26,8 @@ from wide.people import TITLES, against_people, noise_rows, people_rows, read_vo
 from wide.plan import Plan, Regime, parse_plan
 from wide.recipes import RECIPES
 from wide.store import Arrays, Results
+from wide.validation import COLUMNS as SPLIT_COLUMNS
+from wide.validation import both_splits, split_rows, unlike
 
 #: Outcome → heading of its column.
 COLUMNS = {
@@ -52,6 +54,8 @@ class Section:
         facts: recipe → facts of its runs, in the order of the seeds.
         referee: arrays and facts of the referee, or None.
         people: recipe → losses against people of its runs, as they come and after a temperature; empty without votes.
+        splits: recipe → validation split beside test split (`both_splits`) of its runs.
+        sizes: validation images of a run, and test images.
     """
 
     regime: Regime
@@ -59,6 +63,8 @@ class Section:
     facts: Mapping[str, Sequence[Mapping[str, Any]]]
     referee: tuple[Arrays, Mapping[str, Any]] | None
     people: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
+    splits: Mapping[str, Sequence[Sequence[float]]]
+    sizes: tuple[int, int]
 
 
 def write_page(folder: Path, page: Path, people: Path | None = None, judges: Path | None = None) -> None:
@@ -93,16 +99,19 @@ def section(
     if referee is not None:
         levels = assign_levels(referee[0]["distance"], plan.levels, ties="share")
         index = referee[0]["scored"]
-    found, facts, people = {}, {}, {}
+    found, facts, people, splits, sizes = {}, {}, {}, {}, (0, 0)
     for recipe in regime.recipes:
         names = {seed: f"{name}/{recipe}/{seed}" for seed in regime.seeds if f"{name}/{recipe}/{seed}" in results}
         if names:
             runs = {seed: outcomes(results.arrays[run], plan, levels, index) for seed, run in names.items()}
             found[recipe] = Measurements(RECIPES[recipe].title, runs)
             facts[recipe] = [results.facts[run] for run in names.values()]
+            arrays = [results.arrays[run] for run in names.values()]
+            splits[recipe] = [both_splits(one) for one in arrays]
+            sizes = len(arrays[0]["val_labels"]), len(arrays[0]["test_labels"])
             if votes is not None:
-                people[recipe] = [against_people(results.arrays[run], votes) for run in names.values()]
-    return Section(regime, found, facts, referee, people)
+                people[recipe] = [against_people(one, votes) for one in arrays]
+    return Section(regime, found, facts, referee, people, splits, sizes)
 
 
 def outcomes(arrays: Arrays, plan: Plan, levels: Any, index: Any) -> tuple[Outcome, Outcome]:
@@ -141,6 +150,7 @@ def told(one: Section) -> str:
     parts = [f"## {one.regime.title}\n", means(one)]
     if max(len(runs.by_seed) for runs in one.found.values()) == 1:
         parts.append("One seed: these intervals hold for another test split, not for another training run.\n")
+    parts.append(splits(one))
     parts += [differences(one.found, other) for other in AGAINST if other in one.found and len(one.found) > 1]
     parts += [against_scaled(one.found, other) for other in SCALED if other in one.found and len(one.found) > 1]
     if one.referee is not None:
@@ -173,6 +183,18 @@ def seconds(one: Section, recipe: str) -> float:
     """Mean seconds of a training, with that of the plain network where levels come from one."""
     own = float(np.mean([fact["seconds"] for fact in one.facts[recipe]]))
     return own + (seconds(one, "plain") if RECIPES[recipe].reference else 0.0)
+
+
+def splits(one: Section) -> str:
+    """Tell that the test images are not like the validation images; nothing where they are."""
+    if not unlike(next(iter(one.splits.values())), one.sizes):
+        return ""
+    rows = split_rows(one.splits, {recipe: runs.label for recipe, runs in one.found.items()})
+    return (
+        f"**The test images are not like the validation images** ({one.sizes[0]:,} of a seed), which temperatures and "
+        "ε are fitted on: what is measured here is calibration under that shift. Gap: confidence − accuracy.\n\n"
+        + table(["", *SPLIT_COLUMNS], rows)
+    )
 
 
 def differences(found: Mapping[str, Measurements], other: str) -> str:

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +48,10 @@ from wide.noise import NoisyLabels, noise_of_levels, rows_of  # noqa: E402
 from wide.people import against_people, noise_rows, read_votes  # noqa: E402
 from wide.plan import Plan, Regime, groups, load_plan, parse_plan, trial_of  # noqa: E402
 from wide.recipes import RECIPES, Recipe  # noqa: E402
-from wide.report import outcomes, section, told  # noqa: E402
+from wide.report import outcomes, section, splits, told  # noqa: E402
 from wide.store import Results  # noqa: E402
 from wide.training import OutOfTimeError, Trainer, make_run  # noqa: E402
+from wide.validation import both_splits  # noqa: E402
 
 CPU = torch.device("cpu")
 NEVER = lambda: False  # noqa: E731
@@ -427,6 +429,26 @@ def test_temperatures_come_from_validation(spec):
     assert (raw.temperature, scaled.temperature > 2) == (1.0, True)
     assert scaled.metrics["nll"].value < raw.metrics["nll"].value
     assert raw.metrics["accuracy"].value == scaled.metrics["accuracy"].value
+
+
+def test_the_page_says_when_test_images_are_unlike_the_validation_images():
+    rng, pages = np.random.default_rng(5), {}
+    for share in (0.70, 0.65, 0.60):  # of right predictions of the test images; .70 of the validation images
+        arrays = {}
+        for name, right in (("val", 0.7), ("test", share)):
+            labels = rng.integers(0, 3, 1000)
+            given = np.where(np.arange(1000) < 1000 * right, labels, (labels + 1) % 3)
+            arrays |= {name: np.log(0.9) * np.eye(3)[given] + np.log(0.05) * (1 - np.eye(3)[given])}
+            arrays |= {f"{name}_labels": labels.astype(np.uint8)}
+        found = both_splits(arrays)
+        assert found == pytest.approx([0.7, share, 0.2, 0.9 - share, 0, 0.7 - share], abs=1e-3)
+        one = SimpleNamespace(
+            splits={"plain": [found]}, sizes=(1000, 1000), found={"plain": SimpleNamespace(label="p")}
+        )
+        pages[share] = splits(one)
+    assert pages[0.70] == pages[0.65] == ""  # 2.4 standard errors
+    assert "not like the validation images" in pages[0.60]  # 4.7
+    assert "| p | .700 | .600 | +.200 | +.300 | .000 | +.100 |" in pages[0.60]
 
 
 def test_batches_that_differ_in_size_are_refused_with_one_that_fits():
