@@ -24,7 +24,7 @@ from robcal.commands.options import (
     admit_factories,
     check_csv,
 )
-from robcal.commands.terminal import MOST_COLUMNS, columns, show_json, show_notes
+from robcal.commands.terminal import MOST_COLUMNS, columns, show_files, show_json, show_notes
 
 if TYPE_CHECKING:
     from robcal.runs.audit import Audit
@@ -164,9 +164,7 @@ def audit(
     if differences:
         first, second = (title_of(given[name]) for name in ("probs", "against"))
         typer.echo(f"{text_differences(differences, first, second)}\n")
-    for path in written:
-        if path is not None:
-            typer.echo(str(path))
+    show_files(written)
 
 
 @dataclass(frozen=True)

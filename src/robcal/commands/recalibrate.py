@@ -10,7 +10,7 @@ import typer
 
 from robcal.base.checks import FloatArray, IntArray, check_output, check_probs, refuse
 from robcal.commands.options import Json, Overwrite
-from robcal.commands.terminal import columns, say, show_json
+from robcal.commands.terminal import columns, say, show_files, show_json
 
 if TYPE_CHECKING:
     from robcal.calibration.recalibration import Recalibrator
@@ -98,9 +98,7 @@ def recalibrate(
         say(sentence)
     if run is not None and scores is None:
         say(_on_test(recalibrator, *_predictions(run, "test")))
-    for file in files:
-        if file is not None:
-            typer.echo(str(file))
+    show_files(files)
 
 
 def _read_logits(logits: Path | None, probs: Path | None) -> FloatArray:

@@ -9,7 +9,7 @@ import typer
 
 from robcal.base.checks import check_output, refuse
 from robcal.commands.options import Factory, Json, Overwrite, Quiet, admit_factories, check_csv
-from robcal.commands.terminal import MOST_COLUMNS, columns, show_json
+from robcal.commands.terminal import MOST_COLUMNS, columns, show_files, show_json
 
 
 def report(
@@ -78,5 +78,4 @@ def report(
         typer.echo(text_tables(results, width=columns()))
     else:
         typer.echo(f"{text_table(results, width=width)}\n\n{findings_text(results, width=width)}\n")
-    for path in files:
-        typer.echo(str(path))
+    show_files(files)

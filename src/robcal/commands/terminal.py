@@ -31,6 +31,13 @@ def show_notes(notes: Iterable[str]) -> None:
         typer.echo(f"note: {note}", err=True)
 
 
+def show_files(files: Iterable[Path | None]) -> None:
+    """Name on standard output the files that were written, a line each."""
+    for file in files:
+        if file is not None:
+            typer.echo(str(file))
+
+
 def show_json(value: Any, files: Iterable[Path | None] = ()) -> None:
     """Write one JSON object on standard output, and nothing else: what a command found, and the files it wrote.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +14,11 @@ from robcal.base.checks import check_positive_int
 from robcal.base.levels import Cut
 from robcal.base.types import Precision
 from robcal.commands.options import DATA_HELP, Device, Json, Overwrite, Quiet, own_options
-from robcal.commands.terminal import columns, say, show_json, show_notes
+from robcal.commands.terminal import columns, say, show_files, show_json, show_notes
 from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
+
+if TYPE_CHECKING:
+    from robcal.runs.directory import Run
 
 MODEL_HELP = (
     "mlp | cnn | cnn-fast | resnet-small | wrn-DEPTH-WIDTH | preact-resnet-20 (29, 56, 110) | resnet-50 | resnet-101 | "
@@ -55,7 +60,7 @@ def demo(
     for paragraph in found(results):
         say(paragraph)
     typer.echo(f"\n{NEXT}")
-    typer.echo(str(written))
+    show_files([written])
 
 
 def train(
@@ -145,62 +150,62 @@ def train(
 
     Example: robcal train --data digits --method mixup --option alpha=0.4 --epochs 30 --out runs/mixup
     """
+    given = dict(locals())  # every option by its name
     from robcal.base.distributed import is_main
     from robcal.base.progress import open_reporter
-    from robcal.methods import parse_options
     from robcal.models import admit_model
-    from robcal.runs.directory import load_data, run_title
-    from robcal.runs.hard_labels import hard_label_remarks
+    from robcal.runs.directory import load_data
     from robcal.runs.train import train_run
     from robcal.training.profile import Profile
 
     admit_model(model)  # only what the user wrote here is ever imported
-    source = levels_from or ("robustness" if scores or scorer else DEFAULT_LEVELS_FROM)
-    settings = TrainSettings(
-        data=data, model=model, method=method, epochs=epochs, batch_size=batch_size,
-        accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay, optimizer=optimizer,
-        augment=augment, seed=seed, levels=levels,
-        options=parse_options(method, [*(option or ()), *own_options(context, method)]), scorer=scorer or "auto",
-        scores=tuple(str(file) for file in scores or ()), val_fraction=val_fraction, train_limit=train_limit,
-        test_limit=test_limit, image_size=image_size,
-        precision=precision, device=device, split_seed=split_seed, members=members, levels_from=source,
-        cut=cut, folds=folds, weights=None if weights is None else str(weights),
-    )  # fmt: skip
+    settings = _settings(given)
     dataset = load_data(settings)
     show_notes(dataset.notes if is_main() else ())
     notes: list[str] = []
     watched = Profile() if profile else None
     with open_reporter(quiet=quiet or not is_main()) as reporter:
         run = train_run(
-            settings,
-            out,
-            overwrite=overwrite,
-            dataset=dataset,
-            notes=notes,
-            profile=watched,
-            trackers=tracker or (),
+            settings, out, overwrite=overwrite, dataset=dataset, notes=notes, profile=watched, trackers=tracker or (),
             reporter=reporter,
-        )
-    if not is_main():
-        return
-    show_notes(notes)
+        )  # fmt: skip
+    if is_main():
+        show_notes(notes)
+        _tell(run, settings)
+        for line in watched.lines() if watched is not None else ():
+            typer.echo(line)
+        show_files(run.checkpoints)
+
+
+def _settings(given: Mapping[str, Any]) -> TrainSettings:
+    """Return the settings that the options name; those of the same name are the options themselves."""
+    from robcal.methods import parse_options
+
+    same = {field.name: given[field.name] for field in fields(TrainSettings) if field.name in given}
+    options = [*(given["option"] or ()), *own_options(given["context"], given["method"])]
+    scores, weights = given["scores"] or (), given["weights"]
+    source = given["levels_from"] or ("robustness" if scores or given["scorer"] else DEFAULT_LEVELS_FROM)
+    return TrainSettings(**same | {
+        "options": parse_options(given["method"], options), "scorer": given["scorer"] or "auto", "levels_from": source,
+        "scores": tuple(map(str, scores)), "weights": None if weights is None else str(weights),
+    })  # fmt: skip
+
+
+def _tell(run: Run, settings: TrainSettings) -> None:
+    """Tell how the training ended, and the command that audits the run, as a shell takes it.
+
+    The user's own code is named again there.
+    """
+    from robcal.models.external import is_factory
+    from robcal.runs.directory import run_title
+    from robcal.runs.hard_labels import hard_label_remarks
+
     history = run.history()
-    for remark in hard_label_remarks({seed: history}):
+    for remark in hard_label_remarks({settings.seed: history}):
         typer.echo(remark)
-    last = history[-1]
+    last, factory = history[-1], ["--factory", settings.model] if is_factory(settings.model) else []
     typer.echo(
         f"validation after {last.epoch} epochs of {run_title(settings)}: accuracy {last.val_accuracy:.4f}, "
-        f"ECE {last.val_ece:.4f}, NLL {last.val_nll:.4f}\nnext: {_audit_command(out, model)}"
+        f"ECE {last.val_ece:.4f}, NLL {last.val_nll:.4f}\n"
+        f"next: {shlex.join(['robcal', 'audit', str(run.directory), *factory])}"
     )
-    for line in watched.lines() if watched is not None else ():
-        typer.echo(line)
-    for checkpoint in run.checkpoints:
-        typer.echo(str(checkpoint))
-
-
-def _audit_command(out: Path, model: str) -> str:
-    """Return the command that audits the run, as a shell takes it; the user's own code is named again."""
-    from robcal.models.external import is_factory
-
-    named = ["--factory", model] if is_factory(model) else []
-    return shlex.join(["robcal", "audit", str(out), *named])
