@@ -35,9 +35,10 @@ def main() -> None:
             course = pair[name]
             if course is None:
                 parser.error(f"{title} has no levels")
-            scale = [other for one in courses.values() if (other := one[name]) is not None]
+            every = [other for one in courses.values() if (other := one[name]) is not None]
+            scale = [line for other in every for line in figures.course_lines(other)]
             told = f"{title}: {label}"
-            drawn.append(figures.draw_course(course, key=f"{name}-{row}", title=told, y_label=told, scale=scale))
+            drawn.append(figures.draw_course(course, figures.Frame(f"{name}-{row}", told, told, scale=scale)))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.out) as temporary:
         temporary.write_text(svg_file([(one, HEIGHT) for one in drawn]), encoding="utf-8")

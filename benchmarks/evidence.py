@@ -14,7 +14,7 @@ from robcal.base.files import replacing
 from robcal.base.results import MethodResult, Results
 from robcal.base.types import TrendTest
 from robcal.report.grid import markdown_rows
-from robcal.report.level_table import HEADINGS, level_cells
+from robcal.report.row_tables import HEADINGS, level_cells
 from robcal.runs.directory import open_run
 from robcal.runs.model_audit import audit_run
 from robcal.training.settings import TrainSettings

@@ -17,7 +17,7 @@ from robcal.calibration.conditional import group_table, overall_metrics
 from robcal.calibration.ranges import difference_within_range, metric_range, within_range
 from robcal.comparison import csv_rows, load_comparison, markdown_tables, text_tables
 from robcal.report import plotted, render_html
-from robcal.report.figures import draw_curves
+from robcal.report.figures import Frame, draw_curves
 from robcal.report.study_figures import figure_svg
 
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
@@ -121,7 +121,7 @@ def test_figures_of_levels_and_groups_stay_in_the_ranges():
 def test_an_accuracy_of_one_throughout_has_an_axis():
     history = tuple(EpochRow(epoch, 0.1, 1.0, 0.1, 0.0) for epoch in range(1, 4))
     series = plotted.curve_series(Results("t", {}, (MethodResult("a", "A", history=history),)), "val_accuracy")
-    drawn = draw_curves(series, key="k", title="t", y_label="Accuracy", percent=True)
+    drawn = draw_curves(series, Frame("k", "t", "Accuracy", percent=True))
     ticks = percentages(re.sub(r"<desc.*?</desc>", "", drawn))
     assert max(ticks) == 100
     assert min(ticks) >= 98

@@ -132,7 +132,7 @@ def test_group_names_are_text():
 @pytest.mark.parametrize(("num_levels", "epochs"), [(1, 1), (2, 2), (10, 30), (20, 200), (64, 3)])
 def test_courses_of_any_size(num_levels, epochs):
     course = plotted.history_course(method("a", "A", num_levels=num_levels, epochs=epochs).history, "epsilon")
-    text = figures.draw_course(course, key="c", title="t", y_label="ε")
+    text = figures.draw_course(course, figures.Frame("c", "t", "ε"))
     root = ET.fromstring(text)
     used = set(re.findall(r"var\(--(level-\d+)\)", text))
     assert len(used) == min(num_levels, LEVEL_STEPS)
@@ -145,9 +145,7 @@ def test_nan_and_constant_values_can_be_drawn():
     for values in ((NAN, 0.5, NAN), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (-3e-9, 4e-9, 0), (1e6, 2e6, INF)):
         series = plotted.Series(0, (0, 1, 2), values, (NAN,) * 3, (NAN,) * 3)
         for percent in (False, True):
-            text = figures.draw_series(
-                (series,), key="s", title="t", y_label="y", x_label="x", ticks="abc", percent=percent
-            )
+            text = figures.draw_series((series,), figures.Frame("s", "t", "y", "x", percent), "abc")
             assert "NaN" not in text
             assert "nan" not in text
 
@@ -170,5 +168,5 @@ def test_methods_beyond_the_palette_are_drawn():
     many = tuple(replace(results.methods[i % 3], name=f"m{i}") for i in range(20))
     series = plotted.level_series(replace(results, methods=many), "ece")
     assert len(series) == 20
-    text = figures.draw_series(series, key="s", title="t", y_label="y", x_label="x", ticks="0123456789")
+    text = figures.draw_series(series, figures.Frame("s", "t", "y", "x"), "0123456789")
     assert "var(--method-7)" in text

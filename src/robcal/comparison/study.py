@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from robcal.base.checks import refuse
@@ -13,12 +13,7 @@ from robcal.base.results import Missing, Results
 from robcal.base.storage import load_json, load_results, save_results
 from robcal.comparison.assemble import results
 from robcal.comparison.doing import dataset_of, outside_split, run_task, shift_images
-from robcal.comparison.missing import failure_line, missing_parts
-from robcal.comparison.outcomes import (
-    Job,
-    Outcome,
-    outcomes_of,
-)
+from robcal.comparison.outcomes import Job, Outcome, outcomes_of
 from robcal.comparison.plan import Plan
 from robcal.comparison.summary import Measurements
 from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
@@ -140,13 +135,42 @@ def _do(
     """Do all tasks; what those that failed take from the results."""
 
     def failed(number: int, failure: Failure) -> None:
-        on_failure(failure_line(work, number, failure))
+        on_failure(_failure_line(work, number, failure))
 
     ended = run_tasks(
         run_task, work.tasks, work.needs, jobs=jobs, workers=workers, reporter=parts_of(reporter),
         done=reporter.task("tasks of the comparison", len(work.tasks)), failed=None if fail_fast else failed,
     )  # fmt: skip
-    return missing_parts(work, [one if isinstance(one, Failure) else None for one in ended])
+    return _missing_parts(work, [one if isinstance(one, Failure) else None for one in ended])
+
+
+def _missing_parts(work: Work, ended: Sequence[Failure | None]) -> list[Missing]:
+    """Return what the tasks that failed or were skipped take from the entries."""
+    return [
+        Missing(label, seed, part, work.tasks[failure.cause].describe(), failure.reason)
+        for (label, seed), parts in work.parts.items()
+        for part, failure in _failed(parts, ended)
+    ]
+
+
+def _failure_line(work: Work, number: int, failure: Failure) -> str:
+    """Return one line on a task that failed, and how many others cannot be done without it."""
+    lost = {number}
+    for other, needs in enumerate(work.needs):
+        if lost & set(needs):
+            lost.add(other)
+    skipped = f" ({len(lost) - 1} tasks that need it are skipped)" if len(lost) > 1 else ""
+    return f"failed: {work.tasks[number].describe()}: {failure.reason}{skipped}"
+
+
+def _failed(parts: Mapping[str, Sequence[int]], ended: Sequence[Failure | None]) -> Iterator[tuple[str, Failure]]:
+    """Return the parts of one entry that lack a task; if the run itself is lacking, that says all."""
+    found = {
+        part: failure
+        for part, numbers in parts.items()
+        if (failure := next((ended[number] for number in numbers if ended[number] is not None), None)) is not None
+    }
+    yield from [("all", found["all"])] if "all" in found else found.items()
 
 
 def measure(

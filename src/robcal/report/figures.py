@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
@@ -67,71 +68,88 @@ def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) ->
     return draw_svg(draw, key=key, height=336, title=f"Reliability diagram of {title}", description=description)
 
 
-def draw_series(
-    series: Sequence[Series],
-    *,
-    key: str,
-    title: str,
-    y_label: str,
-    x_label: str,
-    ticks: Sequence[str],
-    second_ticks: Sequence[str] = (),
-    percent: bool = False,
-    scale: Sequence[Series] = (),
-) -> str:
-    """Return a quantity over named positions, methods side by side, with the intervals as bars.
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the values of a figure over a horizontal axis.
 
-    Args:
-        series: one a method.
-        key: prefix of the ids.
+    Attributes:
+        key: prefix of the ids, unique on the page.
         title: what it shows.
         y_label: name of the quantity.
         x_label: name of the positions.
-        ticks: names of positions 0, 1, …
-        second_ticks: a second row of names below the first (as many), or none.
         percent: whether the values are shares.
         scale: further values that the vertical axis must hold (other figures', so that they compare).
     """
-    rows = 1 + bool(second_ticks)
 
-    def draw(figure: Figure) -> None:
-        axes = add_axes(figure, left=_LEFT + 4, bottom=24 + 15 * rows, top=_TOP)
+    key: str
+    title: str
+    y_label: str
+    x_label: str = "epoch"
+    percent: bool = False
+    scale: Sequence[Series] = ()
+
+    def draw(
+        self,
+        fill: Callable[[Figure, Axes], None],
+        values: Sequence[Series],
+        description: str,
+        *,
+        names: Sequence[str] = (),
+        margins: tuple[float, float, float] = (_LEFT + 4, 39.0, 8.0),
+        **options: bool,
+    ) -> str:
+        """Return the figure: what `fill` draws, within the axis of its values.
+
+        Args:
+            fill: draws into the figure and its axes.
+            values: that the vertical axis must hold.
+            description: in a sentence or two, for those who do not see it.
+            names: as of `draw_svg`.
+            margins: on the left, below and on the right, in user units.
+            options: of `value_axis`.
+        """
+        left, bottom, right = margins
+
+        def draw(figure: Figure) -> None:
+            axes = add_axes(figure, left=left, bottom=bottom, top=_TOP, right=right)
+            fill(figure, axes)
+            value_axis(axes, (*values, *self.scale), percent=self.percent, **options)
+            label(figure, 4, 236, self.y_label)
+            label(figure, WIDTH - right, 7, self.x_label, align="right")
+
+        return draw_svg(draw, key=self.key, height=254, title=self.title, description=description, names=names)
+
+    def written(self, value: float) -> str:
+        """Write a value."""
+        return (formatting.percent if self.percent else formatting.number)(value)
+
+    def describe(self, series: Sequence[Series]) -> str:
+        """Describe the range of the values."""
+        found = [value for one in series for value in one.y if math.isfinite(value)]
+        ends = f"{self.written(min(found))} and {self.written(max(found))}"
+        return f"{self.y_label} of {len(series)} method{'s' * (len(series) > 1)}, between {ends}."
+
+
+def draw_series(series: Sequence[Series], frame: Frame, ticks: Sequence[str], second_ticks: Sequence[str] = ()) -> str:
+    """Return a quantity over named positions, methods side by side, with the intervals as bars.
+
+    A second row of names may stand below the first.
+    """
+
+    def fill(figure: Figure, axes: Axes) -> None:
         for position, one in enumerate(series):
             offset = dodge(len(series), position, 0.6)
             _draw_estimates(axes, [x + offset for x in one.x], one)
         named_ticks(axes, ticks, second_ticks)
-        value_axis(axes, (*series, *scale), percent=percent)
-        label(figure, 4, 236, y_label)
-        label(figure, WIDTH - 8, 7, x_label, align="right")
 
-    description = _describe(series, y_label, percent=percent)
-    return draw_svg(draw, key=key, height=254, title=title, description=description, names=tick_names(ticks))
+    margins = _LEFT + 4, 24.0 + 15 * (1 + bool(second_ticks)), 8.0
+    return frame.draw(fill, series, frame.describe(series), names=tick_names(ticks), margins=margins)
 
 
-def draw_accuracy_confidence(
-    accuracy: Series,
-    confidence: Series,
-    *,
-    key: str,
-    title: str,
-    x_label: str,
-    ticks: Sequence[str],
-    scale: Sequence[Series] = (),
-) -> str:
-    """Draw accuracy and confidence of one method over the levels, with the gap between them shaded by its sign.
+def draw_accuracy_confidence(accuracy: Series, confidence: Series, frame: Frame, ticks: Sequence[str]) -> str:
+    """Draw accuracy and confidence of one method over the levels, with the gap between them shaded by its sign."""
 
-    Args:
-        accuracy: of every level.
-        confidence: mean confidence of every level.
-        key: prefix of the ids.
-        title: what it shows.
-        x_label: name of the positions.
-        ticks: names of positions 0, 1, …
-        scale: further values that the vertical axis must hold (the other methods', so that figures compare).
-    """
-
-    def draw(figure: Figure) -> None:
-        axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP)
+    def fill(figure: Figure, axes: Axes) -> None:
         x, says, right = (np.array(values) for values in (accuracy.x, confidence.y, accuracy.y))
         for sign, role in ((1, "over"), (-1, "under")):
             axes.fill_between(
@@ -141,14 +159,11 @@ def draw_accuracy_confidence(
                   markerfacecolor=colour("surface"), markeredgewidth=1.2, clip_on=False)  # fmt: skip
         _draw_estimates(axes, list(accuracy.x), accuracy)
         named_ticks(axes, ticks, ())
-        value_axis(axes, (accuracy, confidence, *scale), percent=True, from_zero=False)
-        label(figure, 4, 236, "Accuracy and confidence")
-        label(figure, WIDTH - 8, 7, x_label, align="right")
 
     gaps = [c - a for a, c in zip(accuracy.y, confidence.y, strict=True) if math.isfinite(c - a)]
     description = f"Confidence minus accuracy lies between {formatting.signed(min(gaps, default=float('nan')), 3)} and "
     description += f"{formatting.signed(max(gaps, default=float('nan')), 3)} over {len(gaps)} levels."
-    return draw_svg(draw, key=key, height=254, title=title, description=description, names=tick_names(ticks))
+    return frame.draw(fill, (accuracy, confidence), description, names=tick_names(ticks), from_zero=False)
 
 
 def draw_rows(
@@ -223,28 +238,14 @@ def rows_height(count: int, series: int, heading: str = "") -> float:
     return max(114.0, _above(heading) + _BELOW_ROWS + max(17.0, 8.0 * series) * count)
 
 
-def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scale: Sequence[LevelCourse] = ()) -> str:
-    """Return a quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend.
+def draw_course(course: LevelCourse, frame: Frame) -> str:
+    """Return a quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend."""
+    num_levels, lines = course.values.shape[1], course_lines(course)
 
-    Args:
-        course: the values.
-        key: prefix of the ids.
-        title: what it shows.
-        y_label: name of the quantity.
-        scale: further courses that the vertical axis must hold (the other methods', so that figures compare).
-    """
-    num_levels = course.values.shape[1]
-    lines = _course_lines(course)
-    others = [line for other in scale for line in _course_lines(other)]
-
-    def draw(figure: Figure) -> None:
-        axes = add_axes(figure, left=_LEFT + 8, bottom=39, top=_TOP, right=46 if num_levels > 1 else 12)
+    def fill(figure: Figure, axes: Axes) -> None:
         for level, line in reversed(list(enumerate(lines))):
             _draw_line(axes, line, level_role(level, num_levels))
-        value_axis(axes, [*lines, *others], percent=False, zero_line=True)
         epoch_axis(axes, course.epochs)
-        label(figure, 4, 236, y_label)
-        label(figure, WIDTH - (46 if num_levels > 1 else 12), 7, "epoch", align="right")
         if num_levels > 1:
             _draw_level_bar(figure, num_levels)
 
@@ -253,35 +254,15 @@ def draw_course(course: LevelCourse, *, key: str, title: str, y_label: str, scal
         f"After epoch {course.epochs[0]} from {_ends(first)} over {num_levels} levels; after epoch {course.epochs[-1]} "
         f"from {_ends(last)}; level 0, the least robust, ends at {formatting.number(float(last[0]), 3)}."
     )
-    return draw_svg(draw, key=key, height=254, title=title, description=description)
+    margins = _LEFT + 8, 39.0, 46.0 if num_levels > 1 else 12.0
+    return frame.draw(fill, lines, description, margins=margins, zero_line=True)
 
 
-def draw_curves(
-    series: Sequence[Series],
-    *,
-    key: str,
-    title: str,
-    y_label: str,
-    x_label: str = "epoch",
-    percent: bool = False,
-    from_zero: bool = False,
-    scale: Sequence[Series] = (),
-) -> str:
-    """Return a quantity over the epochs, or over shares, one line a method; the vertical axis holds `scale` too.
+def draw_curves(series: Sequence[Series], frame: Frame) -> str:
+    """Return a quantity over the epochs, or over shares, one line a method."""
+    by_epoch = frame.x_label == "epoch"
 
-    Args:
-        series: one a method.
-        key: prefix of the ids.
-        title: what it shows.
-        y_label: name of the quantity.
-        x_label: "epoch", or the name of what the positions are shares of.
-        percent: whether the values are shares.
-        from_zero: whether the axis of shares begins at 0, as that of other values does.
-        scale: further values that the vertical axis must hold (other figures', so that they compare).
-    """
-
-    def draw(figure: Figure) -> None:
-        axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP, right=12)
+    def fill(figure: Figure, axes: Axes) -> None:
         for one in series:
             _draw_line(axes, one, method_role(one.method))
             some = list(thinned(len(one.x), 6))
@@ -289,53 +270,34 @@ def draw_curves(
                 np.array(one.x)[some], np.array(one.y)[some], linestyle="none", markersize=5, clip_on=False,
                 marker=MARKERS[one.method % len(MARKERS)], color=colour(method_role(one.method)),
             )  # fmt: skip
-        value_axis(axes, (*series, *scale), percent=percent, from_zero=from_zero or not percent)
-        if x_label == "epoch":
+        if by_epoch:
             epoch_axis(axes, sorted({int(x) for one in series for x in one.x}))
         else:
             unit_axis(axes, "x")
             axes.set_xlim(0, 1)
-        label(figure, 4, 236, y_label)
-        label(figure, WIDTH - 12, 7, x_label, align="right")
 
-    return draw_svg(draw, key=key, height=254, title=title, description=_describe(series, y_label, percent=percent))
+    from_zero, margins = not (frame.percent and by_epoch), (_LEFT + 4, 39.0, 12.0)
+    return frame.draw(fill, series, frame.describe(series), margins=margins, from_zero=from_zero)
 
 
-def draw_boxes(
-    boxes: Sequence[Box], *, key: str, title: str, y_label: str, percent: bool = False, scale: Sequence[Box] = ()
-) -> str:
-    """Draw box plots over the corruptions by severity, methods side by side; a ring marks the mean.
-
-    Args:
-        boxes: at least one.
-        key: prefix of the ids.
-        title: what it shows.
-        y_label: name of the quantity.
-        percent: whether the values are shares.
-        scale: further boxes that the vertical axis must hold (other figures', so that they compare).
-    """
+def draw_boxes(boxes: Sequence[Box], frame: Frame) -> str:
+    """Draw box plots over the corruptions by severity, methods side by side; a ring marks the mean."""
     severities = sorted({box.severity for box in boxes})
     methods = sorted({box.method for box in boxes})
     names = [str(severity) for severity in severities]
 
-    def draw(figure: Figure) -> None:
-        axes = add_axes(figure, left=_LEFT + 4, bottom=39, top=_TOP)
+    def fill(figure: Figure, axes: Axes) -> None:
         for box in boxes:
             x = severities.index(box.severity) + dodge(len(methods), methods.index(box.method), 0.76)
             _draw_box(axes, box, x, 0.6 / len(methods))
         named_ticks(axes, names, ())
-        every = [Series(0, (), box.values, (), ()) for box in (*boxes, *scale)]
-        value_axis(axes, every, percent=percent, from_zero=not percent)
-        label(figure, 4, 236, y_label)
-        label(figure, WIDTH - 8, 7, "severity of the corruption", align="right")
 
     means = [mean(box.values) for box in boxes]
-    write = formatting.percent if percent else formatting.number
     description = (
-        f"Means over the corruptions lie between {write(min(means))} and {write(max(means))}, "
+        f"Means over the corruptions lie between {frame.written(min(means))} and {frame.written(max(means))}, "
         f"severities {severities[0]} to {severities[-1]}."
     )
-    return draw_svg(draw, key=key, height=254, title=title, description=description, names=names)
+    return frame.draw(fill, box_lines(boxes), description, names=names, from_zero=not frame.percent)
 
 
 def _draw_bin(axes: Axes, one: ReliabilityBin) -> None:
@@ -378,9 +340,15 @@ def _draw_estimates(axes: Axes, places: Sequence[float], one: Series, *, horizon
               markeredgecolor=colour("surface"), markeredgewidth=0.7, clip_on=False)  # fmt: skip
 
 
-def _course_lines(course: LevelCourse) -> list[Series]:
+def course_lines(course: LevelCourse) -> list[Series]:
+    """Return the course of each level."""
     epochs = tuple(map(float, course.epochs))
     return [Series(0, epochs, tuple(map(float, column)), (), ()) for column in course.values.T]
+
+
+def box_lines(boxes: Sequence[Box]) -> list[Series]:
+    """Return the values of each box, as an axis takes them."""
+    return [Series(0, (), box.values, (), ()) for box in boxes]
 
 
 def _draw_line(axes: Axes, one: Series, role: str) -> None:
@@ -414,14 +382,6 @@ def _draw_level_bar(figure: Figure, num_levels: int) -> None:
     cell = height / num_levels
     for level in bar_ticks(num_levels):
         label(figure, left + 14, bottom + (level + 0.5) * cell - 4, str(level))
-
-
-def _describe(series: Sequence[Series], name: str, *, percent: bool) -> str:
-    """Describe the range of the values, for those who do not see the figure."""
-    found = [value for one in series for value in one.y if math.isfinite(value)]
-    write = formatting.percent if percent else formatting.number
-    plural = "method" if len(series) == 1 else "methods"
-    return f"{name} of {len(series)} {plural}, between {write(min(found))} and {write(max(found))}."
 
 
 def _ends(values: FloatArray) -> str:

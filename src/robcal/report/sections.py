@@ -12,9 +12,8 @@ from robcal.report.findings import trend_sentence
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.gallery import wrong_section
 from robcal.report.layout import LegendItem, Numbers, Panel, Section
-from robcal.report.level_table import floor_sentence
 from robcal.report.overall import overall_section
-from robcal.report.row_tables import level_numbers, method_group_numbers, repair_numbers, span
+from robcal.report.row_tables import floor_sentence, level_numbers, method_group_numbers, repair_numbers, span
 from robcal.report.svg import method_role
 from robcal.report.verdicts import titles
 from robcal.report.wording import wording
@@ -101,10 +100,8 @@ def levels_section(results: Results) -> Section | None:
         series = plotted.level_series(results, quantity)  # type: ignore[arg-type]
         for part, suffix, addition, legend in parts_of(results, series):
             shown = [one for one in series if one.method in part]
-            svg = figures.draw_series(
-                shown, key=f"levels-{quantity}{suffix}", title=title + addition, y_label=label, x_label=x_label,
-                ticks=ticks, second_ticks=below, scale=series,
-            )  # fmt: skip
+            frame = figures.Frame(f"levels-{quantity}{suffix}", title + addition, label, x_label, scale=series)
+            svg = figures.draw_series(shown, frame, ticks, below)
             alone = sum(bool(method.levels) for method in results.methods) == 1  # the table of levels holds them
             numbers = None if alone else _level_numbers(results, part, quantity, title + addition)
             subtitle = _LEVEL_SUBTITLES[quantity] + (_level_floor(results) if quantity == "ece" else "")
@@ -114,10 +111,8 @@ def levels_section(results: Results) -> Section | None:
     for accuracy in accuracies:
         if accuracy.method in confidence:
             method = results.methods[accuracy.method]
-            scale = (*accuracies, *confidence.values())
-            panels.append(
-                _accuracy_panel(names[method.name], accuracy, confidence[accuracy.method], level_label, ticks, scale)
-            )
+            scale, says = (*accuracies, *confidence.values()), confidence[accuracy.method]
+            panels.append(_accuracy_panel(names[method.name], accuracy, says, level_label, ticks, scale))
     if not panels:
         return None
     tables = tuple(level_numbers(results, method) for method in results.methods if method.levels)
@@ -182,10 +177,8 @@ def training_section(results: Results) -> Section | None:
         series = plotted.curve_series(results, quantity)  # type: ignore[arg-type]
         for part, suffix, addition, legend in parts_of(results, series):
             shown = [one for one in series if one.method in part]
-            svg = figures.draw_curves(
-                shown, key=f"training-{quantity.replace('_', '-')}{suffix}", title=title + addition, y_label=title,
-                percent=percent, scale=series,
-            )  # fmt: skip
+            key = f"training-{quantity.replace('_', '-')}{suffix}"
+            svg = figures.draw_curves(shown, figures.Frame(key, title + addition, title, percent=percent, scale=series))
             write = formatting.percent if percent else formatting.number
             panels.append(Panel(title + addition, "", svg, legend, _curve_numbers(results, shown, title, write)))
     for quantity, what, label in (
@@ -199,8 +192,8 @@ def training_section(results: Results) -> Section | None:
         }
         for position, course in courses.items():
             title = f"{names[results.methods[position].name]}: {what}"
-            key, scale = f"course-{quantity}-{position}", tuple(courses.values())
-            svg = figures.draw_course(course, key=key, title=title, y_label=label, scale=scale)
+            scale = [line for one in courses.values() for line in figures.course_lines(one)]
+            svg = figures.draw_course(course, figures.Frame(f"course-{quantity}-{position}", title, label, scale=scale))
             panels.append(Panel(title, "", svg, (), _course_numbers(course, title)))
     lead = "One training run of each method (its first seed), measured on validation data after every epoch."
     return Section("training", "Course of training", lead, panels=tuple(panels)) if panels else None
@@ -217,7 +210,9 @@ def shift_section(results: Results) -> Section | None:
         for part, suffix, addition, legend in parts_of(results, boxes):
             shown, heading = [box for box in boxes if box.method in part], title + addition
             key = f"shift-{quantity}{suffix}"
-            svg = figures.draw_boxes(shown, key=key, title=heading, y_label=label, percent=percent, scale=boxes)
+            scale = figures.box_lines(boxes)
+            frame = figures.Frame(key, heading, label, "severity of the corruption", percent, scale)
+            svg = figures.draw_boxes(shown, frame)
             numbers = _shift_numbers(results, quantity, heading, percent, part)
             panels.append(Panel(heading, plotted.BOXES, svg, legend, numbers))
     lead = "Corrupted test inputs. Every corruption and severity is measured on its own; nothing is pooled."
@@ -252,16 +247,10 @@ def _accuracy_panel(
     ticks: Sequence[str],
     scale: Sequence[plotted.Series],
 ) -> Panel:
-    position = accuracy.method
-    svg = figures.draw_accuracy_confidence(
-        accuracy,
-        confidence,
-        key=f"levels-accuracy-{position}",
-        title=f"Accuracy and confidence by level, {name}",
-        x_label=x_label,
-        ticks=ticks,
-        scale=scale,
-    )
+    position, y_label = accuracy.method, "Accuracy and confidence"
+    title = f"{y_label} by level, {name}"
+    frame = figures.Frame(f"levels-accuracy-{position}", title, y_label, x_label, percent=True, scale=scale)
+    svg = figures.draw_accuracy_confidence(accuracy, confidence, frame, ticks)
     legend = (
         LegendItem("accuracy", method_role(position), f"marker-{position % len(figures.MARKERS)}"),
         LegendItem("confidence", "ink", "hollow"),

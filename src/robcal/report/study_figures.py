@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from robcal.base.metrics import mean_of, metric_of
 from robcal.base.results import VARIANTS, MethodResult, Results, Variant
@@ -43,21 +43,19 @@ def glance_panels(results: Results) -> list[Panel]:
 def shift_panels(results: Results) -> list[Panel]:
     """Return box plots over the corruptions of the ECE by severity, on one scale, raw and scaled."""
     boxes = {variant: shift_boxes(_variants(results, variant), "ece") for variant in VARIANTS}
-    draw = functools.partial(figures.draw_boxes, y_label="ECE")
-    return _raw_and_scaled(results, boxes, draw, key="shift", title="ECE by severity")
+    scale = figures.box_lines([box for found in boxes.values() for box in found])
+    frame = figures.Frame("shift", "ECE by severity", "ECE", "severity of the corruption", scale=scale)
+    return _raw_and_scaled(results, boxes, figures.draw_boxes, frame)
 
 
 def risk_panels(results: Results) -> list[Panel]:
     """Return risk-coverage curves (Geifman & El-Yaniv 2017), mean over seeds, raw and scaled, where there are some."""
     curves = {variant: _curves(results, variant) for variant in VARIANTS}
-    draw = functools.partial(
-        figures.draw_curves,
-        y_label="Error rate of the examples kept",
-        x_label="share kept, the most confident first",
-        percent=True,
-        from_zero=True,
-    )
-    return _raw_and_scaled(results, curves, draw, key="risk", title="Risk and coverage")
+    frame = figures.Frame(
+        "risk", "Risk and coverage", "Error rate of the examples kept", "share kept, the most confident first",
+        percent=True, scale=[one for found in curves.values() for one in found],
+    )  # fmt: skip
+    return _raw_and_scaled(results, curves, figures.draw_curves, frame)
 
 
 def _panels(results: Results, metrics: Sequence[str]) -> list[tuple[str, str, float]]:
@@ -94,18 +92,16 @@ def _raw_and_scaled(
     results: Results,
     drawn: Mapping[Variant, Sequence[Box] | Sequence[Series]],
     draw: Callable[..., str],
-    *,
-    key: str,
-    title: str,
+    frame: figures.Frame,
 ) -> list[Panel]:
     """Draw a panel a variant, all on one scale; of as many methods as have colours, the others in further panels."""
     made, every = [], [one for found in drawn.values() for one in found]
     for number, (part, _, _, legend) in enumerate(parts_of(results, every)):
         for variant, found in drawn.items():
             shown = [one for one in found if one.method in part]
-            heading = f"{title}, {_WHEN[variant]}"
+            heading = f"{frame.title}, {_WHEN[variant]}"
             if shown:
-                svg = draw(shown, key=f"{key}-{variant}-{number}", title=heading, scale=every)
+                svg = draw(shown, replace(frame, key=f"{frame.key}-{variant}-{number}", title=heading))
                 made.append(Panel(heading, "", svg, legend))
     return made
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robcal.base.metrics import metric_of
-from robcal.base.results import Results
+from robcal.base.results import MethodResult, Results, Variant
+from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.report import formatting
 from robcal.report import study_figures as figures
 from robcal.report import study_tables as tables
+from robcal.report.compared import MOST_TOLD
 from robcal.report.costs import COSTS
 from robcal.report.fidelity import fidelity_section
-from robcal.report.formatting import clean_text
+from robcal.report.formatting import clean_text, joined
 from robcal.report.gallery import wrong_section
 from robcal.report.lacking import footnotes
 from robcal.report.layout import Numbers, Section
+from robcal.report.next_steps import Step
 from robcal.report.overall import flat, provenance_numbers
 from robcal.report.plotted import BOXES
 from robcal.report.render import render_page
 from robcal.report.sections import levels_section, made_of, reliability_section, training_section
-from robcal.report.study_advice import advice
 
 _LEGEND = (
     "● best of its column; ≈ not distinguishable from it (the 95% interval of the paired difference contains 0); "
@@ -45,7 +48,7 @@ def study_page(results: Results) -> str:
         subtitle=clean_text(tables.head_line(results).partition(": ")[2]),
         headline=_headline(results),
         answer=_answer(results),
-        steps=advice(results),
+        steps=_advice(results),
         missing=[clean_text(line) for line in footnotes(results)],
         sections=[part for part in _sections(results) if part.panels or part.grids or part.more],
         definitions=_definitions(results),
@@ -90,6 +93,48 @@ def _sections(results: Results) -> list[Section]:
         Section("selective", "Selective classification", _RISK, panels=figures.risk_panels(results), layout="pair"),
         Section("cost", "What it costs", grids=[tables.cost_grid(results)], more=further),
     ]  # fmt: skip
+
+
+#: Variant and outcome → the situation in which they decide.
+_WHEN: dict[tuple[Variant, str], str] = {
+    ("raw", "ece"): "Without a recalibration",
+    ("scaled", "ece"): "With a temperature, fitted on validation data",
+    ("raw", "shift_ece"): "Where inputs may be corrupted, without a recalibration",
+    ("scaled", "shift_ece"): "Where inputs may be corrupted, with a temperature",
+}
+
+
+def _advice(results: Results) -> list[Step]:
+    """Say which label to use in each situation that was measured, with its figures and what could as well be used."""
+    steps = []
+    for (variant, metric), when in _WHEN.items():
+        best, tied = tables.best_of(results, metric, variant)
+        if best:
+            found = _figures(results, results.method(best).variant(variant), metric)
+            steps.append((f"{when}, use {best}.", f"{found}.{_rivals(tied)}"))
+    if missing := len(tables.study_of(results).missing):
+        steps.append(("Run the same command again.", f"What could not be measured stands above: {missing}."))
+    return [Step(clean_text(do), clean_text(why)) for do, why in steps]
+
+
+def _figures(results: Results, best: MethodResult, metric: str) -> str:
+    """Return its outcome, and its difference to the first reference, where it is not that itself."""
+    found, write = best.metrics.get(metric), functools.partial(formatting.metric, metric)
+    known = None if found is None else within_range(metric, found)
+    text = f"{metric_of(metric).title} {formatting.with_interval(known, write)}"
+    reference = next(iter(tables.study_of(results).references), "")
+    minus = best.minus.get(reference, {}).get(metric)
+    if minus is None:
+        return text
+    write = functools.partial(formatting.difference, metric)
+    return f"{text}; against {reference} {formatting.with_interval(difference_within_range(metric, minus), write)}"
+
+
+def _rivals(tied: list[str]) -> str:
+    if not tied:
+        return " It can be told from all others."
+    shown = tied if len(tied) <= MOST_TOLD else [*tied[:MOST_TOLD], f"{len(tied) - MOST_TOLD} more"]
+    return f" {joined(shown)} cannot be told from it; of these, take the cheapest."
 
 
 def _headline(results: Results) -> str:

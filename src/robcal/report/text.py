@@ -13,9 +13,8 @@ from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text, wrapped
 from robcal.report.grid import text_rows
 from robcal.report.layout import Numbers
-from robcal.report.level_table import levels_legend, text_levels
 from robcal.report.next_steps import next_steps
-from robcal.report.row_tables import repair_numbers, worst_numbers
+from robcal.report.row_tables import levels_legend, repair_numbers, text_levels, worst_numbers
 from robcal.report.table import metric_title, text_table
 from robcal.report.verdicts import difference_mark, side
 
