@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from real.people import excess_of, losses
 from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration.temperature import TemperatureScaling
+from robcal.report import formatting
 from robcal.training.predict import softmax
 from wide.store import Arrays
 
@@ -62,3 +64,17 @@ def noise_rows(facts: Mapping[str, Sequence[Mapping[str, Any]]], titles: Mapping
             rows += [[f"{titles[recipe]}: {name}", *(f"{value:.2f}" for value in values)]
                      for name, values in (("share of wrong labels", noise), ("ε at the end", epsilon))]  # fmt: skip
     return rows
+
+
+def noise_ranks(facts: Mapping[str, Sequence[Mapping[str, Any]]], titles: Mapping[str, str]) -> str:
+    """Write Spearman's rank correlation of wrong labels and final smoothing over the levels, seed by seed."""
+    found = {recipe: ", ".join(map(rank_correlation, runs)) for recipe, runs in facts.items() if "noise" in runs[0]}
+    return "; ".join(f"{titles[recipe]} {each}" for recipe, each in found.items())
+
+
+def rank_correlation(fact: Mapping[str, Any]) -> str:
+    """Write that of one run; a dash where all levels have the same smoothing or the same share of wrong labels."""
+    pair = fact["noise"], fact["history"][-1]["epsilon"]
+    if min(map(np.ptp, pair)) == 0:
+        return formatting.NOTHING
+    return formatting.short(float(spearmanr(*pair).statistic), 2, formatting.signed)

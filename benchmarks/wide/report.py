@@ -22,7 +22,7 @@ from robcal.data.splits import stratified_subset
 from robcal.report import formatting
 from robcal.runs.shift import ShiftLogits
 from wide.measure import cells_of
-from wide.people import TITLES, against_people, noise_rows, people_rows, read_votes
+from wide.people import TITLES, against_people, noise_ranks, noise_rows, people_rows, read_votes
 from wide.plan import Plan, Regime, parse_plan
 from wide.recipes import RECIPES
 from wide.store import Arrays, Results
@@ -244,12 +244,16 @@ def judged(one: Section) -> str:
 
 def noise(one: Section) -> str:
     """Tell whether the smoothing of a level follows its share of wrong labels; nothing without noise."""
-    rows = noise_rows(one.facts, {recipe: runs.label for recipe, runs in one.found.items()})
+    titles = {recipe: runs.label for recipe, runs in one.found.items()}
+    rows = noise_rows(one.facts, titles)
     if not rows:
         return ""
     return (
         "By level of the training images, as they are cut at the end (level 0: the smallest margin), mean over the "
-        "seeds:\n\n" + table(["", *map(str, range(len(rows[0]) - 1))], rows)
+        "seeds:\n\n"
+        + table(["", *map(str, range(len(rows[0]) - 1))], rows)
+        + "\nSpearman's rank correlation of both over the levels, seed by seed: "
+        f"{noise_ranks(one.facts, titles)}.\n"
     )
 
 

@@ -45,7 +45,7 @@ from wide.inputs import draw_epoch, steps_of  # noqa: E402
 from wide.levels import make_levels  # noqa: E402
 from wide.measure import halved  # noqa: E402
 from wide.noise import NoisyLabels, noise_of_levels, rows_of  # noqa: E402
-from wide.people import against_people, noise_rows, read_votes  # noqa: E402
+from wide.people import against_people, noise_ranks, noise_rows, read_votes  # noqa: E402
 from wide.plan import Plan, Regime, groups, load_plan, parse_plan, trial_of  # noqa: E402
 from wide.recipes import RECIPES, Recipe  # noqa: E402
 from wide.report import outcomes, section, splits, told  # noqa: E402
@@ -552,10 +552,13 @@ def test_smoothing_and_noise_are_means_over_seeds():
         "running": [
             {"noise": [0.4, 0.2], "history": [{"epsilon": [9.0, 9.0]}, {"epsilon": [0.3, 0.1]}]},
             {"noise": [0.2, 0.0], "history": [{"epsilon": [0.1, 0.1]}]},
+            {"noise": [0.3, 0.1], "history": [{"epsilon": [0.2, 0.1]}]},
+            {"noise": [0.1, 0.3], "history": [{"epsilon": [0.2, 0.1]}]},
         ],
         "plain": [{"history": []}],
     }
     assert noise_rows(facts, {"running": "r"}) == [
-        ["r: share of wrong labels", "0.30", "0.10"],
+        ["r: share of wrong labels", "0.25", "0.15"],
         ["r: ε at the end", "0.20", "0.10"],
     ]
+    assert noise_ranks(facts, {"running": "r"}) == "r +1.00, –, +1.00, −1.00"
