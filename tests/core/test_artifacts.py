@@ -7,6 +7,7 @@ import torch
 import robcal
 from robcal.base.checks import InputError
 from robcal.base.files import replacing
+from robcal.base.npy import read_npy
 from robcal.base.results import (
     Decision,
     GalleryItem,
@@ -20,7 +21,6 @@ from robcal.base.results import (
 )
 from robcal.base.storage import (
     digest_of_tensors,
-    load_array,
     load_checkpoint,
     load_levels,
     load_predictions,
@@ -154,7 +154,7 @@ READERS = {
     ),
     "state": (load_state, lambda path: save_state({"a": torch.zeros(100)}, path), "s.pt"),
     "results": (load_results, lambda path: save_results(some_results(), path), "r.json"),
-    "array": (lambda path: load_array(path, "x"), lambda path: np.save(path, np.arange(10)), "a.npy"),
+    "array": (lambda path: read_npy(path, "x"), lambda path: np.save(path, np.arange(10)), "a.npy"),
 }
 
 
@@ -193,7 +193,7 @@ class _Bomb:
 def test_a_pickled_npy_array_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([_Bomb(tmp_path / "ran")], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"a\.npy"):
-        load_array(tmp_path / "a.npy", "probs")
+        read_npy(tmp_path / "a.npy", "probs")
     assert not (tmp_path / "ran").exists()
 
 

@@ -176,6 +176,7 @@ def has_onnx() -> bool:
 def kinds() -> dict[str, Kind]:
     """Every kind of file by the name of its file, with its reader."""
     from robcal.base import storage
+    from robcal.base.npy import map_npy
     from robcal.base.user_files import read_array
     from robcal.calibration.recalibration import load_recalibrator
     from robcal.comparison.plan_file import load_plan
@@ -202,7 +203,7 @@ def kinds() -> dict[str, Kind]:
         Kind("recalibrator.json", lambda path: vars(load_recalibrator(path)), True),
         Kind("plan.toml", lambda path: load_plan(str(path))),
         Kind("array.npy", array),
-        Kind("mapped.npy", lambda path: storage.load_array(path, "it", mapped=True).sum()),
+        Kind("mapped.npy", lambda path: map_npy(path, "it").sum()),
         Kind("arrays.npz", array, True),
         Kind("data.npz", lambda path: read_npz(str(path)).parts["train"], True),
         Kind("table.csv", array),

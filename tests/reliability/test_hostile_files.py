@@ -29,9 +29,9 @@ from scipy.io import savemat
 from robcal.base.checks import InputError, check_output
 from robcal.base.encoding import sealed
 from robcal.base.files import locked, replacing
+from robcal.base.npy import map_npy
 from robcal.base.results import MethodResult, Results
 from robcal.base.storage import (
-    load_array,
     load_arrays,
     load_checkpoint,
     load_fidelity,
@@ -196,7 +196,7 @@ def test_headers_of_npy_that_lie_are_refused_before_memory_is_taken(tmp_path, na
         archive.writestr("x_train.npy", header(HEADERS[name], b"\0" * 8))
     for call in (
         lambda: read_array(tmp_path / "x.npy", "it"),
-        lambda: load_array(tmp_path / "x.npy", "it", mapped=True),
+        lambda: map_npy(tmp_path / "x.npy", "it"),
         lambda: read_npz(str(tmp_path / "x.npz")),
     ):
         with pytest.raises(InputError, match=r"x\.np"):

@@ -25,7 +25,7 @@ from robcal.base.encoding import SEAL, plain, sealed, typed, unsealed
 from robcal.base.extras import import_extra
 from robcal.base.files import reading, refuse_unwritable, replacing
 from robcal.base.former import of_now
-from robcal.base.npy import check_packing, map_npy, read_npy
+from robcal.base.npy import check_packing
 from robcal.base.results import Results
 from robcal.base.seals import check_seal, seal_of
 from robcal.base.torch_files import check_torch_file
@@ -79,12 +79,7 @@ def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def save_json(value: Any, path: Path) -> Path:
-    """Write a JSON-able value (dataclasses, tuples, bytes and non-finite floats included).
-
-    Args:
-        value: what to write; `robcal.base.encoding.sealed` of it shows when the file is changed.
-        path: where to.
-    """
+    """Write a JSON-able value (dataclasses, tuples, bytes and non-finite floats included)."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
@@ -255,20 +250,6 @@ def _arrow(path: Path) -> tuple[Any, Any]:
     return tuple(import_extra(name, "parquet", what) for name in ("pyarrow", "pyarrow.parquet"))
 
 
-def load_array(path: Path, what: str, *, mapped: bool = False) -> npt.NDArray[Any]:
-    """Return a .npy array, never a pickled one.
-
-    Args:
-        path: the file.
-        what: it holds, for errors.
-        mapped: map it into memory, read-only, so that only what is looked at is read.
-
-    Raises:
-        InputError: if the file is missing, truncated, of objects, or no .npy file.
-    """
-    return map_npy(path, what) if mapped else read_npy(path, what)
-
-
 def save_array(array: npt.NDArray[Any], path: Path) -> Path:
     """Write one array as .npy, replacing what is there."""
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -385,15 +366,10 @@ def _sealed(about: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, st
 
 def _unsealed(metadata: Mapping[str, str], arrays: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return what a file says of its arrays, if they and it are as they were written."""
-    said = _said(metadata)
-    check_seal(said.pop(SEAL, None), _text(said), arrays, path)
-    return said
-
-
-def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
     said = json.loads(metadata.get("robcal", "{}"))
     if not isinstance(said, dict):
         raise TypeError(f"its metadata is {type(said).__name__}")
+    check_seal(said.pop(SEAL, None), _text(said), arrays, path)
     return said
 
 
@@ -424,17 +400,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     Raises:
         InputError: if the file is missing, truncated, or not a robcal checkpoint.
     """
-    from safetensors import safe_open
-
-    with reading(path, "the checkpoint"), safe_open(path, framework="pt") as file:
-        of_model = "model" in _said(file.metadata() or {})
-    if not of_model:
+    tensors, about = _load_safetensors(path, "the checkpoint", "pt")
+    if "model" not in about:
         refuse(
             f"{path} does not say which model it holds",
             "robcal writes that beside the tensors",
             "Make it with `robcal train`",
         )
-    return _load_safetensors(path, "the checkpoint", "pt")
+    return tensors, about
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> Path:

@@ -83,10 +83,6 @@ OWN_OPTIONS: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options
 def own_options(context: typer.Context, method: str) -> list[str]:
     """Return "NAME=VALUE" for every flag `--NAME VALUE` or `--NAME=VALUE` that the command itself does not have.
 
-    Args:
-        context: of the command.
-        method: whose options they must be.
-
     Raises:
         UsageError: if a flag is no option of the method, has no value, or is no flag.
     """

@@ -36,14 +36,7 @@ Cuts = Mapping[int, tuple[IntArray | None, IntArray | None]]
 def results(
     work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = (), *, images: bool = False
 ) -> Results:
-    """Return everything that results.json holds.
-
-    Args:
-        work: the tasks, done.
-        found: outcomes of every label.
-        missing: what could not be measured.
-        images: with images of wrong predictions, for which the networks are run again.
-    """
+    """Return everything that results.json holds; for images of wrong predictions the networks are run again."""
     plan, first = work.plan, next(one for one in work.entries if one.seed in found[one.label].by_seed)
     data = dataset_of(plan.plain(plan.seeds[0]))
     shifted = None if work.shift is None else shift_images(plan.plain(plan.seeds[0]), work.shift, work.place)

@@ -52,12 +52,7 @@ NEXT = """next, with predictions of yours:    robcal audit --probs probs.npy --l
 def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Reporter) -> Results:
     """Train, score, measure: plain, AR-AdaLS, and plain with a temperature, for every seed; put them side by side.
 
-    Args:
-        out: folder; finished runs in it are used as they are.
-        seeds: number of seeds.
-        jobs: seeds side by side.
-        overwrite: replace runs made with other settings.
-        reporter: shows progress.
+    Finished runs in the folder are used as they are; `overwrite` replaces those made with other settings.
 
     Returns:
         The results, also written to `out`/results.json.

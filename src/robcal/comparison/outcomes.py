@@ -103,12 +103,6 @@ class Job:
 def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence[Outside] = ()) -> Evidence:
     """Read the predictions of an entry's runs, and average their probabilities.
 
-    Args:
-        entry: whose.
-        place: where its runs are.
-        plan: the shift, None without.
-        outside: out-of-distribution inputs.
-
     Raises:
         InputError: if a run is missing or damaged.
     """

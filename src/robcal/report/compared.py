@@ -48,12 +48,6 @@ def comparisons(results: Results) -> tuple[str, ...]:
 def comparison(results: Results, first: str, second: str, metrics: Iterable[str] = tuple(TOLD)) -> str:
     """Return what the first of two methods is better in, what it is worse in, by how much, and what cannot be told.
 
-    Args:
-        results: both methods, and their paired difference if there is one.
-        first: key of a method.
-        second: key of another.
-        metrics: which are told, of `TOLD`.
-
     Returns:
         A sentence, never more certain than the intervals; "" where none of the metrics was measured of both.
 

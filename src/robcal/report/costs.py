@@ -28,10 +28,6 @@ def reference_label(results: Results) -> str | None:
 def cost_ratios(results: Results, key: Cost) -> dict[str, float]:
     """Label → seconds of its runs over those of the plain runs of the same seeds; NaN where not measured.
 
-    Args:
-        results: of a comparison.
-        key: of `COSTS`.
-
     Returns:
         Σ_s seconds_s(label) / Σ_s seconds_s(plain); empty if nothing is plain.
     """

@@ -114,13 +114,7 @@ def overall_sentences(method: MethodResult) -> list[str]:
 
 
 def level_sentences(method: MethodResult, name: str, words: Wording) -> list[str]:
-    """Say which levels are over- and which are under-confident, and what the others may hide.
-
-    Args:
-        method: whose levels.
-        name: what it is called: "It" or its title.
-        words: of the score.
-    """
+    """Say which levels are over- and which are under-confident, and what the others may hide."""
     rows = [row for row in method.levels if math.isfinite(row.gap.value)]
     owner = "its" if name == "It" else f"{name}'s"
     many = words.levels if len(rows) > 1 else words.level

@@ -35,12 +35,7 @@ def fidelity_section(results: Results) -> Section | None:
 
 
 def text_fidelity(rows: Sequence[FidelityRow], width: int = 80) -> str:
-    """Return the table for a terminal; with the interval of the first figure alone, 80 columns hold it.
-
-    Args:
-        rows: candidates, references and ceilings, in the order to show.
-        width: columns.
-    """
+    """Return the table for a terminal; with the interval of the first figure alone, 80 columns hold it."""
     table = [["Scores", *(_SHORT_TITLES.get(name, FIDELITY_TITLES[name][0]) for name in SHORT)]]
     for row in rows:
         found = {name: row.metrics.get(name) for name in SHORT}

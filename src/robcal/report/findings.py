@@ -70,10 +70,6 @@ def worst_place(results: Results, other: MethodResult) -> str:
 def trend_sentence(trend: TrendTest, words: Wording) -> str:
     """Put one trend test in words.
 
-    Args:
-        trend: the test.
-        words: of the score that the levels are cut by.
-
     Example:
         >>> from robcal.report.wording import wording_of
         >>> trend_sentence(TrendTest("gap", -0.21, 0.0005, 1999), wording_of("entropy"))

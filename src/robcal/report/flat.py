@@ -19,9 +19,6 @@ _VERDICTS = {"over": "over-confident", "under": "under-confident"}
 def flat_rows(results: Results) -> list[dict[str, Any]]:
     """Return one flat dictionary a row of the tables of the first method, all with the same keys.
 
-    Args:
-        results: of an audit.
-
     Returns:
         First a row over all, then the levels, then the groups of every grouping. What is not known is None.
     """

@@ -186,14 +186,7 @@ def ascii_numbers(text: str) -> str:
 
 
 def wrapped(text: str, width: int, first: str = "", then: str = "") -> str:
-    """Break a sentence into lines for a terminal, in signs that every terminal has; words are not broken.
-
-    Args:
-        text: the sentence.
-        width: columns.
-        first: in front of the first line.
-        then: in front of the others.
-    """
+    """Break a sentence into lines for a terminal, in signs that every terminal has; words are not broken."""
     return textwrap.fill(
         ascii_numbers(text),
         width,

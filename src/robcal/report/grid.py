@@ -62,12 +62,7 @@ _SHORTEST_NAMES = 10
 
 
 def text_grid(grid: Grid, width: int) -> str:
-    """Write a table as plain text: a star marks the best, a tilde what is not distinguishable from it.
-
-    Args:
-        grid: the table.
-        width: columns of the terminal.
-    """
+    """Write a table as plain text: a star marks the best, a tilde what is not distinguishable from it."""
     rows = [
         [
             name,

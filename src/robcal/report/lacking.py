@@ -23,13 +23,7 @@ HARD = "‡"
 
 
 def lacking(results: Results, label: str, metric: str | None = None) -> tuple[int, ...]:
-    """Return the seeds that a label lacks, of one outcome or of any.
-
-    Args:
-        results: of a comparison.
-        label: of a method or ensemble.
-        metric: an outcome; None: any figure.
-    """
+    """Return the seeds that a label lacks, of one outcome or of any."""
     found = {
         one.seed
         for one in missing_of(results)

@@ -119,13 +119,7 @@ def _left(repair: Repair) -> str:
 
 
 def levels_step(method: MethodResult, words: Wording, subject: str) -> Step | None:
-    """Say in which levels the stated confidence is not to be relied on, and how far the worst of them is off.
-
-    Args:
-        method: whose levels.
-        words: of the score.
-        subject: what states the confidence: "it" or the method's title.
-    """
+    """Say in which levels the stated confidence is not to be relied on, and how far the worst of them is off."""
     wrong = [row for row in method.levels if row_direction(row) in SIDES]
     if not wrong:
         return None

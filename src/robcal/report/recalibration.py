@@ -33,11 +33,7 @@ def text_comparison(rows: Sequence[CandidateResult], width: int = 80) -> str:
 
 
 def advice(rows: Sequence[CandidateResult]) -> tuple[str, ...]:
-    """Return what to use, what it repairs, and what it leaves: three sentences from cross-fitted figures.
-
-    Args:
-        rows: the comparison of a fitted recalibrator; "none" and "temperature" are referred to where they are in it.
-    """
+    """Return what to use, what it repairs, and what it leaves: three sentences from cross-fitted figures."""
     (used,) = [row for row in rows if row.chosen]
     others = {row.method: row for row in rows}
     if used.method == "none":

@@ -138,13 +138,7 @@ def level_cells(row: GroupRow) -> tuple[str, ...]:
 
 
 def text_levels(rows: Sequence[GroupRow], width: int, *, heading: str = "level") -> str:
-    """Lay the table out for a terminal, lowest level first; intervals in brackets, verdicts in the last column.
-
-    Args:
-        rows: levels or groups.
-        width: columns.
-        heading: what a row is.
-    """
+    """Lay the table out for a terminal, lowest level first; intervals in brackets, verdicts in the last column."""
     heads = [formatting.clean_text(heading), *HEADINGS, ""]
     table = [heads, *([*level_cells(row), SAYS[row_direction(row)]] for row in rows)]
     if all(row.score_high is None for row in rows):

@@ -116,12 +116,7 @@ def _curves(results: Results, variant: Variant) -> list[Series]:
 
 
 def svg_file(figures: Sequence[tuple[str, float]], *, columns: int = 2) -> str:
-    """Put inline figures in rows, as one SVG file in the light theme that needs nothing else.
-
-    Args:
-        figures: (SVG element of a figure, its height in user units) each, at least one.
-        columns: figures side by side.
-    """
+    """Put inline figures of known heights in rows, as one SVG file in the light theme that needs nothing else."""
     gap, parts, top = 12.0, [], 12.0
     columns = min(columns, len(figures))
     for start in range(0, len(figures), columns):

@@ -24,12 +24,7 @@ _SIDES = {"over": "over-confident", "under": "under-confident", "both": "over- a
 
 
 def text_report(results: Results, *, width: int = WIDTH) -> str:
-    """Write the tables and the findings of results as plain text.
-
-    Args:
-        results: at least one method.
-        width: columns; sentences are broken there, and long names folded. Numbers are never cut: a table that needs
-            more columns takes them.
+    """Write the tables and the findings of results as plain text; what does not fit the width goes on below, uncut.
 
     Returns:
         The text, without a newline at its end.
@@ -64,14 +59,7 @@ def summary_line(results: Results) -> str:
 
 
 def text_differences(found: Mapping[str, Estimate], first: str, second: str, width: int = WIDTH) -> str:
-    """Write the paired differences of two models, a line a metric.
-
-    Args:
-        found: metric → difference, the first minus the second.
-        first: name of a model.
-        second: name of the other.
-        width: columns.
-    """
+    """Write the paired differences of two models, the first minus the second, a line a metric."""
     rows = [("metric", "difference, 95% interval", "")]
     for name, estimate in found.items():
         mark = difference_mark(name, side(estimate))

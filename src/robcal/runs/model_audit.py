@@ -38,11 +38,6 @@ _ASKED, _TWICE, _ALONE = 16, 1e-4, 0.1
 def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -> Audit:
     """Audit a finished run's test split, by the robustness of its own model, which is scored if it was not yet.
 
-    Args:
-        directory: run directory.
-        reporter: shows progress.
-        options: of `audit`.
-
     Raises:
         InputError: if it is no run directory, or the run is not finished.
     """

@@ -20,8 +20,9 @@ from torch import nn
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.files import replacing
+from robcal.base.npy import map_npy
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
-from robcal.base.storage import digest_of, load_array, load_arrays, save_arrays
+from robcal.base.storage import digest_of, load_arrays, save_arrays
 from robcal.base.types import Float32Array
 from robcal.calibration.binning import BinSums, TopLabel, bin_sums
 from robcal.calibration.corrected import bin_floors
@@ -192,7 +193,7 @@ class ShiftImages:
                 return made.inputs
             with replacing(file) as temporary:
                 _write(made, temporary)
-        return load_array(file, "the corrupted inputs", mapped=True)
+        return map_npy(file, "the corrupted inputs")
 
 
 def measure_shift(
