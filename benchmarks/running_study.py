@@ -61,18 +61,12 @@ ORDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "cifar10-running-seeds",
-        (
-            "Plain",
-            "Running levels",
-            "Running levels, integral update",
-            "Mixup",
-            "Running levels, mixup",
-            "AdaLS, mixup",
-            "Label smoothing, mixup",
-        ),
+        ("Plain", "Running levels", "Running levels, integral update", "Mixup", "Running levels, mixup"),
     ),
-    ("fashion-running", ()),
+    ("cifar10-running-seeds", ("AdaLS, mixup", "Label smoothing, mixup")),
+    ("fashion-running", ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup", "AdaLS, mixup")),
     ("cifar10-running-seeds", ()),
+    ("fashion-running", ()),
     ("cifar10-running-regularised", ()),
 )
 PRESETS = tuple(dict.fromkeys(name for name, _ in ORDER))
@@ -180,8 +174,8 @@ def laid_out(
     for name, labels in order:
         for entry in works[name].entries if name in works else ():
             if not labels or entry.label in labels:
-                work = works[name]
-                own, judge = work.parts[entry.label, entry.seed], work.parts[entry.label, referee_of(work.plan, entry)]
+                work, plain = works[name], works[name].plan.labels[0]
+                own, judge = work.parts[entry.label, entry.seed], work.parts[plain, referee_of(work.plan, entry)]
                 needs = [add_task(name, task) for task in (*own["all"], *own.get("shift", ()), *judge["levels"])]
                 add((name, entry.label, entry.seed), job_of(work, entry), needs)
     return pieces

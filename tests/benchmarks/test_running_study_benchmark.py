@@ -57,6 +57,16 @@ def test_the_most_wanted_rows_come_first_each_after_what_it_needs(options):
     assert sum(isinstance(piece.what, Task) and piece.kind == "score train" for piece in pieces) == 2
 
 
+def test_a_row_of_fewer_seeds_has_the_referees_of_the_others(options):
+    """The plain network of seed 5 judges the fifth run of a row that has seeds 0 to 4 only."""
+    every = options[: options.index("--seeds")]
+    work = running_study.work_of("cifar10-running-seeds", running_study.parse(every))
+    pieces = running_study.laid_out({"cifar10-running-seeds": work}, (("cifar10-running-seeds", ()),), 100.0, 40.0)
+    jobs = [piece.what for piece in pieces if piece.kind == "outcomes"]
+    judges = {job.entry.seed: job.plain.settings().seed for job in jobs if job.entry.label == running_levels.WEAKER}
+    assert judges == {0: 1, 1: 2, 2: 3, 3: 4, 4: 5}
+
+
 @pytest.mark.slow
 def test_what_is_packed_gives_the_same_figures_and_a_page(options, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(running_study, "ORDER", (("cifar10-running", ("Running levels, mixup", "Plain")),))
