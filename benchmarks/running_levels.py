@@ -212,9 +212,9 @@ machine; two machines round differently, so that a run of the same seed ends at 
 - A row with something to choose takes, of three points, the one with the least validation ECE on tuning seed
   {formatting.joined([str(seed) for seed in plan.tuning_seeds])}. The constants of the controller that AdaLS and
   AR-AdaLS share were set by hand before, on the recipe of the first table.
-- One tuning seed hardly tells two points of a grid apart: by the same rule the other machine chose alpha = .2 for mixup,
-  and .1 for running levels with mixup. Compositions have the alpha of mixup alone, which was decided after test figures
-  of a row with its own alpha, .1, were seen.
+- One tuning seed hardly tells two points of a grid apart: by the same rule the other machine chose alpha = .2 for
+  mixup, and .1 for running levels with mixup. Compositions have the alpha of mixup alone, which was decided after test
+  figures of a row with its own alpha, .1, were seen.
 - "Label smoothing, mixup" has alpha = .2 in all tables, so it is judged beside running levels only where they have that
   alpha too.
 - A row with fewer seeds than another is compared with it on the seeds that both have; its means are of fewer seeds.
