@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from robcal.base.types import Estimate
-from robcal.report.figures import draw_rows, rows_height
+from robcal.report.figures import Frame, draw_rows, rows_height
 from robcal.report.formatting import number
 from robcal.report.plotted import series_of
 from robcal.report.study_figures import svg_file
@@ -16,7 +16,7 @@ SCALED = series_of(1, (Estimate(0.02, 0.01, 0.03), NONE, NONE, Estimate(0.5, 0.2
 
 def drawn(rows, *series, key="ece"):
     legend = ("raw", "scaled")[: len(series)]
-    return draw_rows(series, rows, key=key, title="ECE", write=number, heading="ECE", legend=legend)
+    return draw_rows(series, rows, Frame(key, "ECE", "ECE"), number, legend=legend)
 
 
 def markers(element):

@@ -123,7 +123,7 @@ def test_group_names_are_text():
         rows = tuple(replace(row, group=name) for row, name in zip(results.methods[0].levels, names, strict=True))
         one = Results("t", {}, (replace(results.methods[0], groups={grouping: rows}),))
         series = plotted.group_series(one, grouping, names, "gap")
-        root = ET.fromstring(figures.draw_rows(series, names, key="g", title="t", write=signed, zero=True))
+        root = ET.fromstring(figures.draw_rows(series, names, figures.Frame("g", "t", ""), signed, zero=True))
         assert not {element.tag for element in root.iter()} & {"script", "img", "a", "image"}
         texts = [element.text for element in root.iter("text")]
         assert len([text for text in texts if text]) >= 3

@@ -119,14 +119,7 @@ def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
         InputError: on any other shape, dtype or value.
     """
     array, precision = as_numbers(probs, name), precision_of(probs)
-    _not_empty(array, name)
-    if array.ndim != 2 or array.shape[1] < 2:
-        refuse(
-            f"{name} has shape {array.shape}",
-            "it must be (N, Z): one row an example, one column a class, at least two classes",
-            hints.of_shape(array, hints.code_of(name, "probs")),
-        )
-    _finite(array, name, "probs")
+    _check_rows(array, name, "probs")
     sums = array.sum(1)
     if np.abs(sums - 1).max() > precision.of_sum and _holds_bfloat16(array):
         precision = PRECISIONS["bfloat16"]
@@ -155,14 +148,7 @@ def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
         InputError: on any other shape, dtype or value, or a row without a finite logit.
     """
     array = as_numbers(logits, name)
-    _not_empty(array, name)
-    if array.ndim != 2 or array.shape[1] < 2:
-        refuse(
-            f"{name} has shape {array.shape}",
-            "it must be (N, Z): one row an example, one column a class, at least two classes",
-            hints.of_logits(array, hints.code_of(name, "logits")),
-        )
-    _finite(array, name, "logits")
+    _check_rows(array, name, "logits")
     code, impossible = hints.code_of(name, "logits"), np.flatnonzero(array.max(axis=1) == -np.inf)
     if impossible.size:
         refuse(
@@ -354,8 +340,15 @@ def _not_empty(array: AnyArray, name: str) -> None:
         refuse(f"{name} is empty", "at least one example is needed", "Check the split and the file")
 
 
-def _finite(array: FloatArray, name: str, kind: str) -> None:
-    """Refuse NaN and infinite entries; -inf is none of them in logits."""
+def _check_rows(array: FloatArray, name: str, kind: str) -> None:
+    """Refuse another shape than (N, Z), and NaN and infinite entries; -inf is none of them in logits."""
+    _not_empty(array, name)
+    if array.ndim != 2 or array.shape[1] < 2:
+        refuse(
+            f"{name} has shape {array.shape}",
+            "it must be (N, Z): one row an example, one column a class, at least two classes",
+            (hints.of_logits if kind == "logits" else hints.of_shape)(array, hints.code_of(name, kind)),
+        )
     good = array < np.inf if kind == "logits" else np.isfinite(array)
     if not good.all():
         code, row = hints.code_of(name, kind), int(np.argmin(good.all(axis=1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from robcal.base.checks import check_output, refuse
@@ -77,7 +78,7 @@ def score(
     if not is_main():
         return
     counts = {name: int((scores.status == name).sum()) for name in ("verified", "estimate", "censored")}
-    median, passes = _median(scores.distance), float(scores.passes.mean())
+    median, passes = float(np.median(scores.distance)), float(scores.passes.mean())
     if json:
         show_json({"examples": len(scores), **counts, "median_distance": median, "passes": passes}, [out])
         return
@@ -167,9 +168,3 @@ def _named_scores(files: list[Path]) -> dict[str, Any]:
     if len(found) < len(files):
         refuse("--scores names files of one name", "the name tells them apart", "Rename one of the files")
     return found
-
-
-def _median(values: Any) -> float:
-    import numpy as np
-
-    return float(np.median(values))

@@ -169,32 +169,24 @@ def draw_accuracy_confidence(accuracy: Series, confidence: Series, frame: Frame,
 def draw_rows(
     series: Sequence[Series],
     names: Sequence[str],
-    *,
-    key: str,
-    title: str,
+    frame: Frame,
     write: Callable[[float | None, int], str],
-    heading: str = "",
-    x_label: str = "",
+    *,
     legend: Sequence[str] = (),
     zero: bool = False,
-    scale: Sequence[Series] = (),
 ) -> str:
     """Return a quantity of named rows as dots with intervals, the first row on top, `rows_height` user units high.
 
     Args:
         series: in the order of their colours.
         names: of the rows.
-        key: prefix of the ids.
-        title: what it shows.
+        frame: its `y_label` stands above the rows, its `x_label` below.
         write: writes values, to so many digits.
-        heading: above it.
-        x_label: name of the quantity, below it.
         legend: names of the series, where the figure must tell them itself.
         zero: whether zero is on the axis, and a line.
-        scale: further values that the axis must hold (other figures', so that they compare).
     """
     shown = [shortened(formatting.clean_text(name), 26) for name in names]
-    above, height = _above(heading), rows_height(len(names), len(series), heading)
+    above, height = _above(frame.y_label), rows_height(len(names), len(series), frame.y_label)
     left = 16 + 5.6 * max(map(len, shown))
 
     def draw(figure: Figure) -> None:
@@ -206,7 +198,7 @@ def draw_rows(
             _draw_estimates(axes, [y + offset for y in one.x], one, horizontal=True)
         axes.set_yticks(range(len(names)), [placeholder(at) for at in range(len(names))], color=colour("ink"))
         axes.set_ylim(len(names) - 0.5, -0.5)
-        ends = [v for one in (*series, *scale) for values in (one.y, one.low, one.high) for v in values]
+        ends = [v for one in (*series, *frame.scale) for values in (one.y, one.low, one.high) for v in values]
         low, high = (end([v for v in ends if math.isfinite(v)] or [0.0]) for end in (min, max))
         if zero:
             axes.axvline(0, color=colour("muted"), linewidth=1)
@@ -215,15 +207,15 @@ def draw_rows(
         places, texts = nice_ticks(low, max(high, low + 0.01), 4, write)
         axes.set_xlim(places[0], places[-1])
         axes.set_xticks(places, texts)
-        label(figure, 4, height - FONT_SIZE - 3, heading, role="ink")
-        label(figure, WIDTH - 14, 7, x_label, align="right")
+        label(figure, 4, height - FONT_SIZE - 3, frame.y_label, role="ink")
+        label(figure, WIDTH - 14, 7, frame.x_label, align="right")
         for position, name in enumerate(legend):
             sign = "●■"[position % 2]
             label(figure, left + 50 * position, height - above + 8, f"{sign} {name}", role=method_role(position))
 
     each = (f"{name} {write(value, 4)}" for name, value in zip(shown, series[0].y, strict=True))
-    description = f"{legend[0] if legend else title}: {', '.join(each)}."
-    return draw_svg(draw, key=key, height=height, title=title, description=description, names=shown)
+    description = f"{legend[0] if legend else frame.title}: {', '.join(each)}."
+    return draw_svg(draw, key=frame.key, height=height, title=frame.title, description=description, names=shown)
 
 
 _BELOW_ROWS = 38.0

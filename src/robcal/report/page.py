@@ -80,9 +80,8 @@ def _definitions(results: Results) -> list[tuple[str, str]]:
 
 
 def _check(results: Results) -> None:
+    measured_metrics(results)  # refuses results without a method
     names = [method.name for method in results.methods]
-    if not names:
-        refuse("the results hold no method", "a report needs at least one", "Measure one first: robcal report RUN")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         refuse(f"two methods are named {twice[0]!r}", "every method needs a name of its own", "Rename one")

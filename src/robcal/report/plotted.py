@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,7 +98,7 @@ def level_series(results: Results, quantity: GroupQuantity) -> tuple[Series, ...
     found = (
         series_of(position, _estimates(method.levels, quantity)) for position, method in enumerate(results.methods)
     )
-    return tuple(series for series in found if np.isfinite(series.y).any())
+    return _with_values(found)
 
 
 def level_ticks(results: Results) -> tuple[str, ...]:
@@ -137,9 +137,8 @@ def group_series(results: Results, grouping: str, names: Sequence[str], quantity
     for position, method in enumerate(results.methods):
         rows = method.groups.get(grouping, ())
         found = dict(zip((row.group for row in rows), _estimates(rows, quantity), strict=True))
-        estimates = [found.get(name, Estimate(NAN)) for name in names]
-        collected.append(series_of(position, estimates))
-    return tuple(series for series in collected if np.isfinite(series.y).any())
+        collected.append(series_of(position, [found.get(name, Estimate(NAN)) for name in names]))
+    return _with_values(collected)
 
 
 def history_course(history: Sequence[EpochRow], quantity: HistoryQuantity) -> LevelCourse | None:
@@ -162,15 +161,11 @@ def history_course(history: Sequence[EpochRow], quantity: HistoryQuantity) -> Le
 
 def curve_series(results: Results, quantity: CurveQuantity) -> tuple[Series, ...]:
     """Return a validation or training quantity over the epochs, one series a method with a history."""
-    found = (
-        series_of(
-            position,
-            [Estimate(getattr(row, quantity)) for row in method.history],
-            [row.epoch for row in method.history],
-        )
-        for position, method in enumerate(results.methods)
-    )
-    return tuple(series for series in found if np.isfinite(series.y).any())
+    found = []
+    for position, method in enumerate(results.methods):
+        values = [Estimate(getattr(row, quantity)) for row in method.history]
+        found.append(series_of(position, values, [row.epoch for row in method.history]))
+    return _with_values(found)
 
 
 def thinned(count: int, limit: int) -> tuple[int, ...]:
@@ -242,6 +237,11 @@ def series_of(method: int, estimates: Sequence[Estimate], x: Sequence[float] | N
         low=tuple(_end(estimate.low) for estimate in estimates),
         high=tuple(_end(estimate.high) for estimate in estimates),
     )
+
+
+def _with_values(found: Iterable[Series]) -> tuple[Series, ...]:
+    """Return those that have a finite value."""
+    return tuple(series for series in found if np.isfinite(series.y).any())
 
 
 def _end(value: float | None) -> float:

@@ -148,10 +148,8 @@ def groups_section(results: Results) -> Section | None:
         subtitle = "All groups." if complete else f"The {len(shown)} groups with the largest gap; the table has all."
         for part, suffix, addition, legend in parts_of(results, series):
             drawn, key = [one for one in series if one.method in part], f"groups-{position}{suffix}"
-            svg = figures.draw_rows(
-                drawn, shown, key=key, title=title + addition, write=formatting.signed, zero=True, scale=series,
-                x_label="Confidence − accuracy",
-            )  # fmt: skip
+            frame = figures.Frame(key, title + addition, "", "Confidence − accuracy", scale=series)
+            svg = figures.draw_rows(drawn, shown, frame, formatting.signed, zero=True)
             panels.append(Panel(title + addition, subtitle, svg, legend))
     lead = "The same by other groups of the examples. To the right of zero: over-confident."
     if not panels:

@@ -72,10 +72,8 @@ def _panels(results: Results, metrics: Sequence[str]) -> list[tuple[str, str, fl
         series = every[:1] if known.percent else every
         write = formatting.percent if known.percent else formatting.number
         legend = tuple(_NAMES.values()) if len(series) > 1 else ()
-        drawn = figures.draw_rows(
-            series, labels, key=metric.replace("_", "-"), title=known.short, write=write, heading=known.short,
-            legend=legend,
-        )  # fmt: skip
+        frame = figures.Frame(metric.replace("_", "-"), known.short, known.short, "")
+        drawn = figures.draw_rows(series, labels, frame, write, legend=legend)
         made.append((metric, drawn, figures.rows_height(len(labels), len(series), known.short)))
     return made
 
