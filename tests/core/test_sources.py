@@ -14,6 +14,7 @@ from robcal.base.types import Scores
 from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset, Split
 from robcal.runs import cross_fit
+from robcal.runs import scores as split_scores
 from robcal.runs.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
 from robcal.runs.directory import load_data, load_model, load_networks, open_run
 from robcal.runs.level_sources import log_likelihood, score_reference, shared_folds
@@ -141,7 +142,7 @@ def test_no_example_is_scored_by_a_model_that_saw_it(monkeypatch, tmp_path):
         return scores_of(distance[len(trained) - 1, numbers])
 
     monkeypatch.setattr(cross_fit, "fit", train)
-    monkeypatch.setattr(cross_fit, "score_split", score)
+    monkeypatch.setattr(split_scores, "score_split", score)
     found = cross_fit_quantiles(settings(folds=3, levels_from="cross-fit"), data, tmp_path / "folds", Group())
 
     held_out = [numbers for split, numbers in scored if split == "train"]
@@ -183,7 +184,7 @@ def test_a_cross_fitted_run_keeps_its_folds_and_shares_those_of_its_reference(pl
     score_reference(plain, wanted, dataset=data)
     assert {file.name for file in shared_folds(plain.directory, wanted).iterdir()} == names
     monkeypatch.setattr(cross_fit, "fit", lambda *a, **k: pytest.fail("trained again"))
-    monkeypatch.setattr(cross_fit, "score_split", lambda *a, **k: pytest.fail("scored again"))
+    monkeypatch.setattr(split_scores, "score_split", lambda *a, **k: pytest.fail("scored again"))
     two = train_run(wanted, tmp_path / "two", reference=plain.directory)
     for name in ("train", "val"):
         np.testing.assert_array_equal(
@@ -195,17 +196,17 @@ def test_a_cross_fitted_run_keeps_its_folds_and_shares_those_of_its_reference(pl
 
 def test_a_cross_fitted_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     wanted = settings(levels_from="cross-fit", folds=2)
-    real = cross_fit.score_split
+    real = split_scores.score_split
 
     def fail(model, part, split, out, **more):
         if "fold-1-held-out" in out.name:
             raise KeyboardInterrupt
         return real(model, part, split, out, **more)
 
-    monkeypatch.setattr(cross_fit, "score_split", fail)
+    monkeypatch.setattr(split_scores, "score_split", fail)
     with pytest.raises(KeyboardInterrupt):
         train_run(wanted, tmp_path / "run")
-    monkeypatch.setattr(cross_fit, "score_split", real)
+    monkeypatch.setattr(split_scores, "score_split", real)
     monkeypatch.setattr(cross_fit, "fit", lambda *a, **k: pytest.fail("trained again"))
     run = train_run(wanted, tmp_path / "run")
     assert run.is_complete

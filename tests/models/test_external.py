@@ -91,7 +91,7 @@ def test_own_factories_by_their_signatures(factory: str, own_code: Path) -> None
         ("wrong", r"turns 2 inputs into \(2, 5\).*\(2, 4\)"),
         ("pair", "turns 2 inputs into tuple"),
         ("text", "made a str"),
-        ("broken", r"does not take inputs of shape \(3, 8, 8\)"),
+        ("broken", r"does not take 2 inputs of shape \(3, 8, 8\)"),
     ],
 )
 def test_own_factories_that_make_something_else(factory: str, message: str, own_code: Path) -> None:

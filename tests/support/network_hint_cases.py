@@ -459,7 +459,7 @@ CASES = [
     ),
     Case(
         "a factory of other classes",
-        "Give its last layer num_classes outputs",
+        "give its last layer num_classes outputs",
         _mended("def net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))"),
     ),
     Case("a factory of other inputs", "mlp takes any", _mended("def net(num_classes): return nn.Linear(5, 4)")),

@@ -338,6 +338,16 @@ def load_arrays(path: Path, what: str = "the arrays") -> tuple[dict[str, npt.NDA
     return _load_safetensors(path, what, "numpy")
 
 
+def kept_arrays(path: Path, key: str, what: str = "the arrays") -> dict[str, npt.NDArray[Any]] | None:
+    """Return the arrays of a file that `save_arrays` wrote about this "key"; None where there is none.
+
+    Raises:
+        InputError: if the file is truncated.
+    """
+    arrays, about = load_arrays(path, what) if path.exists() else ({}, {})
+    return arrays if about.get("key") == key else None
+
+
 def _load_safetensors(path: Path, what: str, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays of numpy or torch ("pt"), and what is said of them."""
     from safetensors import safe_open

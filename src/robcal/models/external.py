@@ -18,7 +18,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -198,23 +198,64 @@ def _tried(network: Any, name: str, input_shape: tuple[int, ...], num_classes: i
     """Return `network` if it is a module that takes such inputs and gives (B, Z) logits."""
     if not isinstance(network, nn.Module):
         refuse(f"{name} made a {type(network).__name__}", "it must make a torch.nn.Module", "Return the network itself")
-    try:
-        with torch.no_grad():
-            logits = network.eval()(torch.zeros(2, *input_shape))
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        refuse(
-            f"{name} does not take inputs of shape {input_shape} ({str(error).splitlines()[0]})",
-            "a model takes a batch of the data's inputs",
-            "Choose a model that does: mlp takes any; for pictures of a folder, --image-size sets their side",
-        )
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != (2, num_classes):
-        refuse(
-            f"{name} turns 2 inputs into {shape}",
-            f"it must give logits of shape (2, {num_classes}), one row an input and one column a class",
-            "Return the logits alone" if isinstance(shape, str) else "Give its last layer num_classes outputs",
-        )
+    check_logits(
+        network.eval(),
+        name,
+        input_shape,
+        num_classes,
+        sizes=(2,),
+        inputs_fix="Choose a model that does: mlp takes any; for pictures of a folder, --image-size sets their side",
+        logits_fix="Return the logits alone, and give its last layer num_classes outputs",
+    )
     return network.train()
+
+
+def check_logits(
+    network: nn.Module,
+    name: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    sizes: Sequence[int],
+    inputs_fix: str,
+    logits_fix: str,
+) -> None:
+    """Refuse a network that does not turn batches of black inputs, of these sizes, into (B, Z) logits.
+
+    Args:
+        network: in eval mode, on the CPU.
+        name: of the network.
+        input_shape: of one input.
+        num_classes: Z.
+        sizes: each B that is tried.
+        inputs_fix: what to do where it does not take such inputs.
+        logits_fix: what to do where it returns something else.
+
+    Raises:
+        InputError: if so.
+    """
+    for size in sizes:
+        try:
+            with torch.no_grad():
+                logits = network(torch.zeros(size, *input_shape))
+        except Exception as error:  # whatever its own code, or the operators of a program, raise
+            refuse(
+                f"{name} does not take {size} inputs of shape {input_shape} ({_last_line(error)})",
+                "a model takes batches of any size of the data's inputs",
+                inputs_fix,
+            )
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if shape != (size, num_classes):
+            refuse(
+                f"{name} turns {size} inputs into {shape}",
+                f"it must give logits of shape ({size}, {num_classes}), one row an input and one column a class",
+                logits_fix,
+            )
+
+
+def _last_line(error: Exception) -> str:
+    """Return the last line of an error, which says what was wrong; the others say where."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
 @contextmanager

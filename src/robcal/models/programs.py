@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from robcal.base.checks import refuse
 from robcal.base.files import reading
 from robcal.base.seals import digest_of_file
+from robcal.models.external import check_logits
 from robcal.models.file_kinds import KIND_NAMES, FileKind
 from robcal.models.program_rules import ForbiddenError, check_archive, check_exported, check_script
 
@@ -105,26 +106,13 @@ def _never_unpickling() -> Iterator[None]:
 
 def check_program(program: nn.Module, path: Path, input_shape: tuple[int, ...], num_classes: int) -> None:
     """Refuse a program, of a file, that does not turn batches of any size of these inputs into (B, Z)."""
-    for count in (2, 3):
-        try:
-            with torch.no_grad():
-                outputs = program(torch.zeros(count, *input_shape))
-        except Exception as error:  # a program raises what its operators raise
-            refuse(
-                f"{path} does not take {count} inputs of shape {input_shape} ({_last_line(error)})",
-                "a program takes batches of any size of the data's inputs",
-                "Export it for batches of any size, for example by torch.export.export with "
-                "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), or pass the data that it was made for",
-            )
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        if shape != (count, num_classes):
-            refuse(
-                f"{path} turns {count} inputs into {shape}",
-                f"it must give ({count}, {num_classes}), one row an input and one column a class of the data",
-                "Export a model that returns the logits alone, of the data's classes",
-            )
-
-
-def _last_line(error: Exception) -> str:
-    """Return the last line of an error, which says what was wrong; the others say where."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+    check_logits(
+        program,
+        str(path),
+        input_shape,
+        num_classes,
+        sizes=(2, 3),
+        inputs_fix="Export it for batches of any size, for example by torch.export.export with "
+        "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), or pass the data that it was made for",
+        logits_fix="Export a model that returns the logits alone, of the data's classes",
+    )

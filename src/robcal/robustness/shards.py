@@ -29,7 +29,7 @@ from robcal.base.checks import InputError, IntArray, check_num_levels, check_out
 from robcal.base.distributed import Group, process_group
 from robcal.base.files import writing
 from robcal.base.progress import SILENT, Reporter, StopRequested, stop_at_boundary
-from robcal.base.storage import digest_of, load_arrays, load_scores, save_arrays, save_scores
+from robcal.base.storage import digest_of, kept_arrays, load_arrays, load_scores, save_arrays, save_scores
 from robcal.base.types import STATUSES, Scores
 from robcal.data.dataset import Inputs
 from robcal.robustness.attacks import Attack, describe_attack
@@ -228,7 +228,7 @@ class _Work:
         file, key = self.parts / f"{name}.safetensors", digest_of([self.stamp, len(self.scorer)])
 
         def make() -> None:
-            if not file.exists() or load_arrays(file)[1].get("key") != key:
+            if kept_arrays(file, key) is None:
                 save_arrays({f"{n:06d}": part for n, part in enumerate(compute())}, file, about={"key": key})
 
         self.group.from_main(name, make)

@@ -22,11 +22,11 @@ import torch
 from robcal.base.checks import FloatArray, IntArray, check_positive_int, refuse
 from robcal.base.distributed import Group
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import digest_of, digest_of_tensors, load_scores, save_checkpoint
+from robcal.base.storage import digest_of, save_checkpoint
 from robcal.base.types import Scores
 from robcal.data import Dataset
 from robcal.runs.directory import load_model
-from robcal.runs.scores import kept_scores, score_split
+from robcal.runs.scores import kept_or_scored
 from robcal.training.loop import fit
 from robcal.training.recipe import build_networks, describe_network
 from robcal.training.settings import TrainSettings
@@ -130,7 +130,19 @@ def cross_fit_quantiles(
         places: list[Path] = [place for place in (shared, directory) if place is not None]
         model = _fold_model(plain, fold, places, group, reporter)
         for split, part in (("train", fold.unseen), ("val", data)):
-            scores = _fold_scores(model, settings, part, split, fold.number, places, group, reporter)
+            kind = "held-out" if split == "train" else split
+            name = f"fold-{fold.number}-{kind}-{settings.scorer}-{settings.levels}.parquet"
+            scores = kept_or_scored(
+                model,
+                part,
+                split,
+                [place / name for place in places],
+                method=settings.scorer,
+                num_levels=settings.levels,
+                reporter=reporter,
+                description=f"score fold {fold.number + 1}, {split}",
+                device=settings.device,
+            )
             if split == "train":
                 train[fold.held_out] = quantiles(scores)
             else:
@@ -168,38 +180,3 @@ def _fold_model(
 
     group.from_main(f"keep {name}", keep)
     return network
-
-
-def _fold_scores(
-    model: torch.nn.Module,
-    settings: TrainSettings,
-    part: Dataset,
-    split: str,
-    number: int,
-    places: Sequence[Path],
-    group: Group,
-    reporter: Reporter,
-) -> Scores:
-    """Return a fold model's scores of what it never saw: read from the first place that has them, or made."""
-    name = f"fold-{number}-{'held-out' if split == 'train' else split}-{settings.scorer}-{settings.levels}.parquet"
-    made_by = digest_of_tensors(model.state_dict())
-
-    def look() -> list[str]:
-        wanted, files = {"model": made_by, "data": part.digest(split)}, [place / name for place in places]
-        return [str(file) for file in files if kept_scores(file, **wanted) is not None]
-
-    kept = group.from_main(f"look for {name}", look)
-    if kept:
-        return load_scores(Path(kept[0]))
-    return score_split(
-        model,
-        part,
-        split,
-        places[-1] / name,
-        method=settings.scorer,
-        num_levels=settings.levels,
-        overwrite=True,
-        reporter=reporter,
-        description=f"score fold {number + 1}, {split}",
-        device=settings.device,
-    )

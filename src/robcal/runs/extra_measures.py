@@ -15,7 +15,7 @@ from torch import nn
 
 from robcal.base.files import reading
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import digest_of, load_arrays, load_json, save_arrays, save_json
+from robcal.base.storage import digest_of, kept_arrays, load_json, save_arrays, save_json
 from robcal.base.types import Float32Array
 from robcal.data import Split
 from robcal.runs.directory import Run
@@ -52,10 +52,8 @@ def measure_outside(
     """
     key = digest_of({"model": run.model_digest, "data": digest})
     file = run.directory / f"ood-{digest}.safetensors"
-    if file.exists():
-        arrays, about = load_arrays(file, "the logits")
-        if about.get("key") == key:
-            return np.asarray(arrays["logits"])
+    if (arrays := kept_arrays(file, key, "the logits")) is not None:
+        return np.asarray(arrays["logits"])
     models, device = networks()
     parts = [
         predict_logits(one, split, device=device, reporter=reporter, description=f"ood {run.settings.method}")

@@ -32,7 +32,7 @@ from robcal.data import Dataset
 from robcal.robustness import ATTACKS
 from robcal.robustness.fidelity import Agreement, Fidelity, fidelity, stratified_sample
 from robcal.robustness.reference import reference_attacks
-from robcal.runs.scores import kept_scores, score_split
+from robcal.runs.scores import kept_or_scored
 
 #: Examples a shard of a reference attack, whose passes are thousands an example.
 REFERENCE_SHARD = 64
@@ -170,17 +170,14 @@ def _scores(
         more["shard_size"] = REFERENCE_SHARD
     depends = [
         repr(method),
-        digest := digest_of_tensors(model.state_dict()),
+        digest_of_tensors(model.state_dict()),
         dataset.digest(split),
         repr(sorted(options.items())),
     ]
     file = work / f"{name}-{digest_of([*depends, None if index is None else index.tolist()])}.parquet"
-    if (kept := kept_scores(file, model=digest, data=dataset.digest(split))) is not None:
-        return kept
-    return score_split(
-        model, dataset, split, file, method=method, overwrite=True, reporter=reporter, description=name, **more,
-        **options,
-    )  # fmt: skip
+    return kept_or_scored(
+        model, dataset, split, [file], method=method, reporter=reporter, description=name, **more, **options
+    )
 
 
 def _rows(measured: dict[str, Fidelity]) -> tuple[FidelityRow, ...]:

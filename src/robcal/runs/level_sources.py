@@ -19,7 +19,7 @@ from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.distributed import Group, choose_device, process_group
 from robcal.base.levels import assign_levels, levels_by_thresholds
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import digest_of_tensors, load_scores, save_levels
+from robcal.base.storage import load_scores, save_levels
 from robcal.base.types import Float32Array, Scores
 from robcal.base.types import Levels as LevelsOfSplit
 from robcal.calibration.recalibration.maps import margins
@@ -27,7 +27,7 @@ from robcal.data import Dataset
 from robcal.methods import Method
 from robcal.runs.cross_fit import cross_fit_quantiles
 from robcal.runs.directory import Run, load_model
-from robcal.runs.scores import kept_scores, moved, score_split
+from robcal.runs.scores import kept_or_scored, moved
 from robcal.training.predict import predict_logits
 from robcal.training.running import Levels, RunningLevels
 from robcal.training.settings import TrainSettings
@@ -216,22 +216,18 @@ def score_reference(
 def _score_reference(
     plain: Run, settings: TrainSettings, data: Dataset, files: Mapping[str, Path], reporter: Reporter
 ) -> dict[str, Scores]:
-    """Score the reference model's train and val images; scores on disk are kept if they are of this model."""
+    """Return the reference model's scores of train and val, kept or made."""
     model, _ = load_model(plain.checkpoint)
-    scores, made_by = {}, digest_of_tensors(model.state_dict())
-    for split, file in files.items():
-        if (kept := kept_scores(file, model=made_by, data=data.digest(split))) is not None:
-            scores[split] = kept
-            continue
-        scores[split] = score_split(
+    return {
+        split: kept_or_scored(
             model,
             data,
             split,
-            file,
+            [file],
             method=settings.scorer,
             num_levels=settings.levels,
-            overwrite=True,
             reporter=reporter,
             device=settings.device,
         )
-    return scores
+        for split, file in files.items()
+    }

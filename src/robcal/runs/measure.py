@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from robcal.base.checks import IntArray, check_same_length, refuse
 from robcal.base.progress import SILENT, Reporter
@@ -142,14 +143,7 @@ def measure_run(
     test = data.split("test")
     predictions = run.predictions("test")
     scale = _temperature(run) if temperature else None
-    distance = None
-    if scores:
-        file = run.directory / "scores-test.parquet"
-        model = load_model(run.checkpoint)[0] if len(run.checkpoints) == 1 else Average(networks).eval()
-        if not file.exists():
-            score_split(model, data, "test", file, reporter=reporter, description=f"score {run.settings.method} test")
-        distance = run.scores(file, digest_of_tensors(model.state_dict())).distance
-        check_same_length(len(distance), len(test), f"the scores of {file}", "the test split")
+    distance = _distance(run, networks, data, reporter) if scores else None
     shifted = None
     if shift:
         source = shift_source(data)
@@ -169,6 +163,17 @@ def measure_run(
         networks=(run.directory,),
     )
     return measured if scale is None else replace(measured, label=f"{measured.title} + temperature", history=())
+
+
+def _distance(run: Run, networks: Sequence[nn.Module], data: Dataset, reporter: Reporter) -> npt.NDArray[np.float32]:
+    """Return (N,) adversarial distances of the test split, kept or made."""
+    file = run.directory / "scores-test.parquet"
+    model = load_model(run.checkpoint)[0] if len(run.checkpoints) == 1 else Average(networks).eval()
+    if not file.exists():
+        score_split(model, data, "test", file, reporter=reporter, description=f"score {run.settings.method} test")
+    distance = run.scores(file, digest_of_tensors(model.state_dict())).distance
+    check_same_length(len(distance), len(data.split("test")), f"the scores of {file}", "the test split")
+    return distance
 
 
 def told_apart(runs: Sequence[Measured]) -> list[Measured]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,39 @@ def _accelerator_of(model: torch.nn.Module) -> str | None:
     return str(parameter.device) if parameter is not None and parameter.device.type != "cpu" else None
 
 
-def kept_scores(file: Path, **made_of: str) -> Scores | None:
-    """Return finished scores, if the file holds those of this model and data; their shards are removed.
+def kept_or_scored(
+    model: torch.nn.Module, dataset: Dataset, split: str, files: Sequence[Path], **options: Any
+) -> Scores:
+    """Return the scores of one split by a model: of the first file that holds them, else made anew.
 
     Args:
-        file: of `score_split`.
-        made_of: entries of their provenance: the digests of model and data.
+        model: the network.
+        dataset: its data.
+        split: "train", "val" or "test".
+        files: where the scores may be; they are written to the last, in place of what it holds.
+        options: of `score_split`.
+
+    Raises:
+        InputError: as `score_split`, or if one of the files is damaged.
     """
-    if not file.exists():
-        return None
-    scores = load_scores(file)
-    if not made_of.items() <= dict(scores.provenance).items():
-        return None
+
+    def look() -> str | None:
+        wanted = {"model": digest_of_tensors(model.state_dict()), "data": dataset.digest(split)}
+        return next((str(file) for file in files if _is_of(file, wanted)), None)
+
+    with process_group(choose_device(options.get("device") or _accelerator_of(model))) as group:
+        kept = group.from_main(f"look for {files[-1].name}", look)
+    if kept is not None:
+        return load_scores(Path(kept))
+    return score_split(model, dataset, split, files[-1], overwrite=True, **options)
+
+
+def _is_of(file: Path, wanted: Mapping[str, str]) -> bool:
+    """Tell whether a file holds finished scores of these digests; their shards are removed then."""
+    if not file.exists() or not wanted.items() <= dict(load_scores(file).provenance).items():
+        return False
     remove_shards(file)
-    return scores
+    return True
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from robcal.base.checks import FloatArray, IntArray
 from robcal.base.files import replacing
 from robcal.base.npy import map_npy
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
-from robcal.base.storage import digest_of, load_arrays, save_arrays
+from robcal.base.storage import digest_of, kept_arrays, save_arrays
 from robcal.base.types import Float32Array
 from robcal.calibration.binning import BinSums, TopLabel, bin_sums
 from robcal.calibration.corrected import bin_floors
@@ -222,35 +222,30 @@ def measure_shift(
     name = f"shift-{source.name}-test" if source.name else "shift-test"
     name = name if images.whole else f"{name}-{len(images.index)}"
     whole, parts = run.directory / f"{name}.safetensors", run.directory / f"{name}.parts"
-    if whole.exists():
-        arrays, about = load_arrays(whole, "the shift")
-        if about.get("key") == key:
-            return ShiftLogits(arrays["logits"], arrays["labels"], arrays["index"], cells, source.note)
+    if (kept := kept_arrays(whole, key, "the shift")) is not None:
+        return ShiftLogits(kept["logits"], kept["labels"], kept["index"], cells, source.note)
     advance = reporter.task(f"shift {run.settings.method}, seed {run.settings.seed}", len(cells))
     logits: Float32Array | None = None
     with stop_at_boundary() as stop:
-        for n, kind in enumerate(source.kinds):
+        for first, kind in zip(range(0, len(cells), len(SEVERITIES)), source.kinds, strict=True):
             file = parts / f"{kind}.safetensors"
-            arrays, about = load_arrays(file, "the shift") if file.exists() else ({}, {})
-            if about.get("key") != key:
+            if (arrays := kept_arrays(file, key, "the shift")) is None:
                 rows = []
                 for done, severity in enumerate(SEVERITIES):
-                    advance(n * len(SEVERITIES) + done)
+                    stop.raise_if_set()
+                    advance(first + done)
                     rows.append(_logits(models, images.shifted(kind, severity), device))
-                    if done + 1 < len(SEVERITIES):
-                        stop.raise_if_set()
                 arrays = {"logits": np.stack(rows)}
                 save_arrays(arrays, file, about={"key": key})
             if logits is None:
                 logits = np.empty((len(cells), *arrays["logits"].shape[1:]), np.float32)
-            logits[n * len(SEVERITIES) : (n + 1) * len(SEVERITIES)] = arrays["logits"]
-            advance((n + 1) * len(SEVERITIES))
+            logits[first : first + len(SEVERITIES)] = arrays["logits"]
+            advance(first + len(SEVERITIES))
             stop.raise_if_set()
     assert logits is not None
     measured = ShiftLogits(logits, images.split.labels, images.index, cells, source.note)
-    save_arrays(
-        {"logits": measured.logits, "labels": measured.labels, "index": measured.index}, whole, about={"key": key}
-    )
+    arrays = {"logits": logits, "labels": measured.labels, "index": measured.index}
+    save_arrays(arrays, whole, about={"key": key})
     shutil.rmtree(parts, ignore_errors=True)
     return measured
 

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from robcal.base.checks import check_num_levels, refuse
-from robcal.base.distributed import choose_device, process_group
+from robcal.base.distributed import Group, choose_device, process_group
 from robcal.base.files import remove_left_behind
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import (
@@ -60,7 +60,7 @@ from robcal.training.loop import augmentation, fit, member_seed
 from robcal.training.predict import predict
 from robcal.training.profile import Profile
 from robcal.training.recipe import build_networks, describe_network
-from robcal.training.running import RunningLevels
+from robcal.training.running import Levels, RunningLevels
 from robcal.training.settings import TrainSettings
 from robcal.training.tracking import Tracking
 
@@ -119,27 +119,42 @@ def train_run(
             return run
         shared = None if reference is None else shared_folds(reference, settings)
         levels = levels_of(run, method, data, group, plain, at_hand=at_hand, shared=shared, reporter=reporter)
-        state: dict[str, torch.Tensor] = {}
-        history = fit(
-            networks,
-            data,
-            method,
-            settings,
-            levels=levels,
-            num_levels=settings.levels,
-            state_file=directory / "state.pt",
-            key=digest_of(settings.identity()),
-            keep_state=state.update,
-            profile=profile,
-            track=tracking if trackers else None,
-            reporter=reporter,
-            description=f"train {method.name}, seed {settings.seed}",
-        )
-        if isinstance(levels, RunningLevels):
-            cut = levels.by_split()
-            group.from_main("levels", lambda: save_run_levels(run, cut, "running"))
-        group.from_main("finish", lambda: _finish(run, networks, data, history, state))
+        _train(run, networks, data, levels, group, profile, tracking if trackers else None, reporter)
     return run
+
+
+def _train(
+    run: Run,
+    networks: Sequence[nn.Module],
+    data: Dataset,
+    levels: Levels | RunningLevels | None,
+    group: Group,
+    profile: Profile | None,
+    track: Tracking | None,
+    reporter: Reporter,
+) -> None:
+    """Train the networks of a run, from where it was stopped, and write what it holds."""
+    settings, state = run.settings, dict[str, torch.Tensor]()
+    method = settings.training_method()
+    history = fit(
+        networks,
+        data,
+        method,
+        settings,
+        levels=levels,
+        num_levels=settings.levels,
+        state_file=run.directory / "state.pt",
+        key=digest_of(settings.identity()),
+        keep_state=state.update,
+        profile=profile,
+        track=track,
+        reporter=reporter,
+        description=f"train {method.name}, seed {settings.seed}",
+    )
+    if isinstance(levels, RunningLevels):
+        cut = levels.by_split()
+        group.from_main("levels", lambda: save_run_levels(run, cut, "running"))
+    group.from_main("finish", lambda: _finish(run, networks, data, history, state))
 
 
 def _finish(

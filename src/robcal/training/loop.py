@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from robcal.base.checks import FloatArray, check_num_levels, refuse
-from robcal.base.progress import SILENT, Reporter, stop_at_boundary
+from robcal.base.progress import SILENT, Advance, Reporter, stop_at_boundary
 from robcal.base.storage import decode, load_state, save_state
 from robcal.base.types import EpochRow
 from robcal.calibration.metrics import calibration_error, negative_log_likelihood
@@ -140,35 +140,17 @@ def fit(
         box=dataset.box,
     )
     lockstep = _Lockstep(members, method, info, used, track if engine.is_main_process else None)
-    training = training_of(
-        dataset,
-        method,
-        info,
-        used.fixed,
-        **{"number of networks": len(models), **used.settings},
-        batch_size=recipe.batch_size,
-        accumulate=recipe.accumulate,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        optimizer=recipe.optimizer,
-        augmented=augment is not None,
-        precision=recipe.precision,
-    )
+    training = training_of(dataset, method, info, used, recipe, num_networks=len(models), augmented=augment is not None)
     if state_file is not None and state_file.exists():
         lockstep.restore(load_state(state_file), key, training, state_file)
-    devices = [engine.device] if engine.device.type == "cuda" else []
-    advance = reporter.task(description, lockstep.num_steps)
-    with torch.random.fork_rng(devices=devices), stop_at_boundary() as stop:
-        started = saved = time.monotonic()
-        with closing(lockstep.steps()) as steps:
-            for done in steps:
-                advance(done)
-                due = stop or time.monotonic() - saved >= state_seconds
-                if due and state_file is not None and engine.is_main_process:
-                    lockstep.check_losses(lockstep.progress.batch)  # a lost state does not replace one that is not
-                    save_state({"key": key, "training": training, **lockstep.snapshot()}, state_file)
-                    saved = time.monotonic()
-                stop.raise_if_set()
+    started = time.monotonic()
+    _take_steps(
+        lockstep,
+        reporter.task(description, lockstep.num_steps),
+        state_file if engine.is_main_process else None,
+        state_seconds,
+        {"key": key, "training": training},
+    )
     if profile is not None:
         profile.total += time.monotonic() - started
     if keep_state is not None:
@@ -177,6 +159,23 @@ def fit(
     for member in members:
         member.finish()
     return lockstep.progress.history
+
+
+def _take_steps(
+    lockstep: _Lockstep, advance: Advance, state_file: Path | None, state_seconds: float, about: Mapping[str, Any]
+) -> None:
+    """Take the steps that remain; where a file is named, it is written as `fit` says, with `about` in it."""
+    device = lockstep.first.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), stop_at_boundary() as stop:
+        saved = time.monotonic()
+        with closing(lockstep.steps()) as steps:
+            for done in steps:
+                advance(done)
+                if state_file is not None and (stop or time.monotonic() - saved >= state_seconds):
+                    lockstep.check_losses(lockstep.progress.batch)  # a lost state does not replace one that is not
+                    save_state({**about, **lockstep.snapshot()}, state_file)
+                    saved = time.monotonic()
+                stop.raise_if_set()
 
 
 def augmentation(recipe: Recipe, dataset: Dataset) -> Augment | None:

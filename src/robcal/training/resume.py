@@ -14,35 +14,44 @@ from robcal.base.checks import refuse
 from robcal.base.encoding import plain
 from robcal.data import Dataset
 from robcal.methods import Method, RunInfo
+from robcal.training.running import FixedLevels, RunningLevels
+from robcal.training.settings import Recipe
+
+#: What a resumed run must share of its recipe.
+_OF_RECIPE = ("batch_size", "accumulate", "learning_rate", "weight_decay", "optimizer", "precision")
 
 
 def training_of(
-    dataset: Dataset, method: Method, info: RunInfo, levels: Mapping[str, npt.NDArray[Any]] | None, **recipe: Any
+    dataset: Dataset,
+    method: Method,
+    info: RunInfo,
+    levels: FixedLevels | RunningLevels,
+    recipe: Recipe,
+    *,
+    num_networks: int,
+    augmented: bool,
 ) -> dict[str, Any]:
     """Return what tells a training from others, by names that an error can tell, as plain values.
 
     Data are told by their labels and shapes: to read all inputs would take long where there are many.
-
-    Args:
-        dataset: with a "train" and a "val" split.
-        method: its name and hyper-parameters are kept.
-        info: of the run.
-        levels: of train and val, or None.
-        recipe: the other settings.
     """
     splits = {name: dataset.split(name) for name in ("train", "val")}
+    fixed = levels.fixed
     found = {
         "method": method.name,
         **{f"{method.name} {name}": value for name, value in method.options.items()},
         "epochs": info.epochs,
         "seed": info.seed,
         "num_levels": info.num_levels,
-        **recipe,
+        "number of networks": num_networks,
+        **levels.settings,
+        **{name: getattr(recipe, name) for name in _OF_RECIPE},
+        "augmented": augmented,
         "num_classes": info.num_classes,
         "input shape": list(dataset.input_shape),
         **{f"{name} examples": len(split) for name, split in splits.items()},
         **{f"{name} labels": _digest(split.labels) for name, split in splits.items()},
-        **{f"{name} levels": _digest(levels[name]) for name in splits if levels is not None},
+        **{f"{name} levels": _digest(fixed[name]) for name in splits if fixed is not None},
     }
     return {name: plain(value) for name, value in found.items()}
 
