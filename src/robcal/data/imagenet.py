@@ -80,7 +80,8 @@ def _read_folders(root: Path) -> Found:
         given = f"{root} has no {' and no '.join(f'{name}/ with class folders' for name in lost)}"
         refuse(given, WANTED, f"{FETCH}; {where_to_find('ImageNet', *files)}")
     class_names = class_folders(root / "train")
-    _check_number(class_names, root)
+    if len(class_names) < 2:
+        refuse(f"{root} has {len(class_names)} class", f"{WANTED}, two or more", "Add the folders of other classes")
     listed = {part: list_pictures(root / name, class_names) for part, name in (("train", "train"), ("test", "val"))}
     notes = [note for part, listing in listed.items() for note in listing.notes("val" if part == "test" else part)]
     return class_names, {part: (listing.files, listing.labels) for part, listing in listed.items()}, tuple(notes)
@@ -100,8 +101,3 @@ def _read_shards(root: Path, files: Sequence[Path]) -> Found:
     called = {part: f"{part}_labels" for part in found}
     labels, classes, sorted_names = number_classes(stored, names or found["test"][1].names, called=called)
     return classes, {part: (found[part][0], numbers) for part, numbers in labels.items()}, (*notes, *sorted_names)
-
-
-def _check_number(class_names: Sequence[str], root: Path) -> None:
-    if len(class_names) < 2:
-        refuse(f"{root} has {len(class_names)} class", f"{WANTED}, two or more", "Add the folders of other classes")

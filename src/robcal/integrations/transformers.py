@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -85,19 +85,15 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
         """
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
         classes, index = self._decoded(labels)
-        if not torch.is_grad_enabled():
-            if num_items_in_batch is None:
-                return cross_entropy(logits.float(), classes)
-            mean: Tensor = cross_entropy(logits.float(), classes, reduction="sum") / num_items_in_batch
-            return mean
-        if not self._checked:
-            self._check_first(labels, index)
-            self._checked = True
-        index = index.clamp_min(0)
-        if num_items_in_batch is None:
-            return self.smoothing.loss(logits, classes, index)
-        total: Tensor = self.smoothing.loss(logits, classes, index, reduction="sum") / num_items_in_batch
-        return total
+        reduction: Literal["mean", "sum"] = "mean" if num_items_in_batch is None else "sum"
+        if torch.is_grad_enabled():
+            if not self._checked:
+                self._check_first(labels, index)
+                self._checked = True
+            loss = self.smoothing.loss(logits, classes, index.clamp_min(0), reduction=reduction)
+        else:
+            loss = cross_entropy(logits.float(), classes, reduction=reduction)
+        return loss if num_items_in_batch is None else loss / num_items_in_batch
 
     def metrics(self, prediction: Any) -> dict[str, float]:
         """Measure an evaluation, and during training update the smoothing: `compute_metrics` of the Trainer.

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robcal.base.seeds import seed_of
 from robcal.methods.method import RunInfo, State
+from robcal.robustness.modes import eval_mode
 
 #: Perturbed inputs' logits → (B,) what the attack makes as large as it can.
 Objective = Callable[[torch.Tensor], torch.Tensor]
@@ -76,13 +77,8 @@ def generator_of(state: State, device: torch.device) -> torch.Generator:
 def under_attack(model: nn.Module) -> Iterator[nn.Module]:
     """Set the network to eval mode, without the wrapper of distributed training; its modes come back after."""
     network: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
+    with eval_mode(network):
         yield network
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def signed_ascent(

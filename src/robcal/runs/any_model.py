@@ -10,12 +10,12 @@ from torch import nn
 
 from robcal.base.checks import check_readable, is_there, refuse
 from robcal.data import Dataset
-from robcal.models import MODEL_NAMES, Normalized, admit_model, build_model
+from robcal.models import MODEL_NAMES, admit_model, build_model
 from robcal.models.external import is_external
 from robcal.models.file_kinds import KIND_NAMES, kind_of_file
 from robcal.models.onnx_file import load_onnx
 from robcal.models.programs import check_program, load_program
-from robcal.models.weights import Tensors, fill, read_weights, says_its_network
+from robcal.models.weights import fill, read_weights, says_its_network
 from robcal.runs.directory import load_data, load_model, open_run
 from robcal.training.settings import TrainSettings
 
@@ -63,7 +63,7 @@ def open_any(
     Raises:
         InputError: if the model is none of these, its weights or outputs do not fit, or its data are not named.
     """
-    named = not is_there(Path(model)) and (weights is not None or _is_network(model))
+    named = not is_there(Path(model)) and (weights is not None or is_external(model) or model in MODEL_NAMES)
     if weights is not None and not named:
         refuse(
             f"--model {model} is a file or folder, and --weights was given",
@@ -80,13 +80,10 @@ def open_any(
         admit_model(model)
         tensors = read_weights(weights)
         dataset = load_data(_settings(data, seed, image_size))
-        network, note = _named_network(model, tensors, weights, dataset)
+        network = build_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+        note = fill(network, tensors, weights)
         return Opened(network.eval(), dataset, (*dataset.notes, *([note] if note else [])))
     return _open_file(Path(model), data, seed, image_size, gradients=gradients)
-
-
-def _is_network(name: str) -> bool:
-    return is_external(name) or name in MODEL_NAMES
 
 
 def _settings(data: str | None, seed: int | None, image_size: int | None) -> TrainSettings:
@@ -98,12 +95,6 @@ def _settings(data: str | None, seed: int | None, image_size: int | None) -> Tra
             "Pass --data, as in training",
         )
     return TrainSettings(data=data, model="mlp", method="vanilla", epochs=1, seed=seed or 0, image_size=image_size)
-
-
-def _named_network(name: str, tensors: Tensors, file: Path, dataset: Dataset) -> tuple[Normalized, str]:
-    """Return a network by its name with these weights; inputs reach it as they are, unless the file says otherwise."""
-    network = build_model(name, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    return network, fill(network, tensors, file)
 
 
 def _open_file(model: Path, data: str | None, seed: int | None, image_size: int | None, *, gradients: bool) -> Opened:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -147,10 +147,9 @@ def _difference(
     predict: Callable[[Tensor], Tensor], known: Predictions, found: Recalibrator | None, inputs: Tensor
 ) -> float:
     """Return the largest difference of probabilities, in batches of several sizes, from robcal's own."""
-    size = len(inputs)
-    sizes = [1, 2, *([256] * (size // 256 + 1))]
+    size, parts = len(inputs), (inputs[:1], inputs[1:3], *torch.split(inputs[3:], 256))
     with torch.no_grad():
-        outputs = [predict(part) for part in _cut(inputs, sizes)]
+        outputs = [predict(part) for part in parts if len(part)]
     probs = softmax(torch.cat(outputs).numpy())
     if found is None:
         return float(np.abs(probs - known.probs[:size]).max())
@@ -169,14 +168,6 @@ def _range(found: Recalibrator, logits: FloatArray) -> tuple[FloatArray, FloatAr
         rng, reach = np.random.default_rng(0), ROUNDING * np.maximum(np.ptp(logits, axis=1, keepdims=True), 1)
         tried += [found.predict_proba(logits + reach * rng.uniform(-1, 1, logits.shape)) for _ in range(DRAWS)]
     return np.min(tried, axis=0), np.max(tried, axis=0)
-
-
-def _cut(inputs: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
-    start = 0
-    for size in sizes:
-        if start < len(inputs):
-            yield inputs[start : start + size]
-        start += size
 
 
 # Writers: each returns what predicts from the file that it wrote ------------------------------------------------------
@@ -210,15 +201,11 @@ def _exported(module: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram
         with quiet(), torch.no_grad():
             return torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
     except Exception as error:  # torch raises many kinds
-        _refuse_graph(error)
-
-
-def _refuse_graph(error: Exception) -> NoReturn:
-    refuse(
-        f"torch.export cannot make a graph of the network ({reason_of(error)})",
-        "its forward must not depend on the values of a tensor or on the size of the batch",
-        "Change its code so; or pass --format safetensors, which takes the weights alone",
-    )
+        refuse(
+            f"torch.export cannot make a graph of the network ({reason_of(error)})",
+            "its forward must not depend on the values of a tensor or on the size of the batch",
+            "Change its code so; or pass --format safetensors, which takes the weights alone",
+        )
 
 
 def _write_safetensors(

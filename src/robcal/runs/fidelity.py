@@ -30,7 +30,7 @@ from robcal.base.storage import digest_of, digest_of_tensors, load_json, provena
 from robcal.base.types import FidelityRow, Scores
 from robcal.data import Dataset
 from robcal.robustness import ATTACKS
-from robcal.robustness.fidelity import Agreement, Fidelity, fidelity, stratified_sample
+from robcal.robustness.fidelity import Fidelity, fidelity, stratified_sample
 from robcal.robustness.reference import reference_attacks
 from robcal.runs.scores import kept_or_scored
 
@@ -108,7 +108,15 @@ def measure_fidelity(
     check_output(out, overwrite=overwrite or _is_of(out, about))
 
     def scores(name: str, method: Any, data: Dataset, index: IntArray | None) -> Scores:
-        return _scores(model, data, split, work, name, method, index, reporter, options)
+        """Return the scores of one method; those at hand if they were made with the same model, data and settings."""
+        more: dict[str, Any] = {} if index is None else {"first_index": index}
+        if not isinstance(method, str):
+            more["shard_size"] = REFERENCE_SHARD
+        depends = [repr(method), about["model"], data.digest(split), repr(sorted(options.items()))]
+        file = work / f"{name}-{digest_of([*depends, None if index is None else index.tolist()])}.parquet"
+        return kept_or_scored(
+            model, data, split, [file], method=method, reporter=reporter, description=name, **more, **options
+        )
 
     whole = at_hand or {methods[0]: scores(methods[0], methods[0], dataset, None)}
     first = next(iter(whole.values()))
@@ -153,41 +161,10 @@ def _check_at_hand(name: str, given: Scores, methods: Sequence[str], split: str,
         )
 
 
-def _scores(
-    model: nn.Module,
-    dataset: Dataset,
-    split: str,
-    work: Path,
-    name: str,
-    method: Any,
-    index: IntArray | None,
-    reporter: Reporter,
-    options: dict[str, Any],
-) -> Scores:
-    """Return the scores of one method; those at hand if they were made with the same model, data and settings."""
-    more: dict[str, Any] = {} if index is None else {"first_index": index}
-    if not isinstance(method, str):
-        more["shard_size"] = REFERENCE_SHARD
-    depends = [
-        repr(method),
-        digest_of_tensors(model.state_dict()),
-        dataset.digest(split),
-        repr(sorted(options.items())),
-    ]
-    file = work / f"{name}-{digest_of([*depends, None if index is None else index.tolist()])}.parquet"
-    return kept_or_scored(
-        model, dataset, split, [file], method=method, reporter=reporter, description=name, **more, **options
-    )
-
-
 def _rows(measured: dict[str, Fidelity]) -> tuple[FidelityRow, ...]:
     """Return one row a candidate; ceiling and references are those of the first."""
     first = next(iter(measured.values()))
     rows = [FidelityRow(name, "candidate", one.candidate.metrics) for name, one in measured.items()]
     if first.ceiling is not None:
         rows.append(FidelityRow(f"{first.ceiling.name} ~ {first.ceiling.against}", "ceiling", first.ceiling.metrics))
-    return (*rows, *(_reference(agreement) for agreement in first.references))
-
-
-def _reference(agreement: Agreement) -> FidelityRow:
-    return FidelityRow(agreement.name, "reference", agreement.metrics)
+    return (*rows, *(FidelityRow(strong.name, "reference", strong.metrics) for strong in first.references))

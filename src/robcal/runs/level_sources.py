@@ -68,7 +68,9 @@ def levels_of(
         return {name: np.zeros(len(data.split(name)), np.int64) for name in SPLITS}
     keys: Mapping[str, Scores] | Mapping[str, FloatArray]
     if method.levels == "random":
-        keys, source = _random_keys(settings, data), "random"
+        draws = {name: np.random.default_rng([settings.seed, number]) for number, name in enumerate(SPLITS)}
+        keys = {name: draw.permutation(len(data.split(name))).astype(np.float64) for name, draw in draws.items()}
+        source = "random"
     elif settings.levels_from == "running":
         return RunningLevels(settings.levels)
     elif at_hand is not None:
@@ -160,12 +162,6 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
             f"Make it: robcal score --model RUN --split {missing[0]} --out FILE.parquet",
         )
     return found
-
-
-def _random_keys(settings: TrainSettings, data: Dataset) -> dict[str, FloatArray]:
-    """Return the random order of train and of val."""
-    draws = {name: np.random.default_rng([settings.seed, number]) for number, name in enumerate(SPLITS)}
-    return {name: draws[name].permutation(len(data.split(name))).astype(np.float64) for name in SPLITS}
 
 
 def _reference_scores(plain: Run, run: Run, data: Dataset, reporter: Reporter) -> dict[str, Scores]:

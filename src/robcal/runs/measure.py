@@ -18,7 +18,7 @@ from torch import nn
 from robcal.base.checks import IntArray, check_same_length, refuse
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import digest_of_tensors
-from robcal.base.types import EpochRow, Predictions
+from robcal.base.types import EpochRow
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.data import Dataset, Split
 from robcal.data.dataset import Inputs
@@ -142,18 +142,23 @@ def measure_run(
     networks = load_networks(run)
     test = data.split("test")
     predictions = run.predictions("test")
-    scale = _temperature(run) if temperature else None
+    scale = None
+    if temperature:
+        val = run.predictions("val")
+        scale = TemperatureScaling().fit(val.logits, val.labels).temperature
     distance = _distance(run, networks, data, reporter) if scores else None
     shifted = None
     if shift:
         source = shift_source(data)
         corrupted = ShiftImages.of(test, record["data"]["test"], num_classes=data.num_classes, source=source)
         shifted = measure_shift(run, networks, corrupted, reporter=reporter).summary(scale or 1.0)
+    assert predictions.logits is not None, "a run's predictions hold logits"
+    probs = predictions.probs if scale is None else softmax(predictions.logits / scale).astype(np.float32)
     measured = Measured(
         directory=run.directory,
         settings=run.settings,
         dataset=record["dataset"],
-        probs=predictions.probs if scale is None else _scaled(predictions, scale),
+        probs=probs,
         labels=predictions.labels,
         distance=distance,
         shift=shifted,
@@ -221,15 +226,3 @@ def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
     differing = [name for name in mine if any(other.get(name) != mine[name] for other in others)]
     differing = [name for name in differing if name != "levels_from"]  # the title says it
     return f"{title}, {', '.join(f'{name} {mine[name]}' for name in differing)}" if differing else title
-
-
-def _temperature(run: Run) -> float:
-    """Fit the temperature T to the run's validation logits."""
-    predictions = run.predictions("val")
-    return TemperatureScaling().fit(predictions.logits, predictions.labels).temperature
-
-
-def _scaled(predictions: Predictions, temperature: float) -> npt.NDArray[np.float32]:
-    """Return softmax(z / T)."""
-    assert predictions.logits is not None, "a run's predictions hold logits"
-    return softmax(predictions.logits / temperature).astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from robcal.base.npy import map_npy
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.base.storage import digest_of, kept_arrays, save_arrays
 from robcal.base.types import Float32Array
-from robcal.calibration.binning import BinSums, TopLabel, bin_sums
+from robcal.calibration.binning import TopLabel, bin_sums
 from robcal.calibration.corrected import bin_floors
 from robcal.calibration.metrics import brier_losses, log_losses, norm_of_gaps
 from robcal.calibration.replicates import Resampling
@@ -78,8 +78,9 @@ class Shift:
     def per_cell(self, metric: str) -> FloatArray:
         """Return (C,) the metric of each cell: "ece", "ece_floor", "accuracy", "nll" or "brier"."""
         if metric in ("ece", "ece_floor"):
-            pairs = zip(self.confidence, self.correct, strict=True)
-            sums = [_bins(sure, right) for sure, right in pairs]
+            label = np.zeros(self.correct.shape[1], np.int64)  # which class it is does not matter
+            pairs = zip(self.confidence, self.correct.astype(np.float64), strict=True)
+            sums = [bin_sums(TopLabel(sure, label, right), bins=15) for sure, right in pairs]
             return np.array([norm_of_gaps(one, "l1") if metric == "ece" else bin_floors(one).sum() for one in sums])
         values = {"accuracy": self.correct, "nll": self.nll, "brier": self.brier}[metric]
         return np.asarray(values.mean(1, dtype=np.float64))
@@ -123,8 +124,13 @@ class ShiftLogits:
 
     def summary(self, temperature: float = 1.0) -> Shift:
         """Return what metrics need, at a temperature: probabilities are softmax(logits / T)."""
-        rows = [_summary(softmax(cell / temperature), self.labels) for cell in self.logits]
-        return Shift(self.cells, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}, note=self.note)
+        rows = []
+        for cell in self.logits:
+            probs = softmax(cell / temperature)
+            right = probs.argmax(1) == self.labels
+            rows.append((probs.max(1), right, log_losses(probs, self.labels), brier_losses(probs, self.labels)))
+        sure, correct, nll, brier = (np.stack(column) for column in zip(*rows, strict=True))
+        return Shift(self.cells, sure, correct, nll, brier, self.note)
 
 
 @dataclass(frozen=True)
@@ -287,17 +293,3 @@ def _write(cell: Split, path: Path) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for block in _blocks(cell):
             file.write(np.ascontiguousarray(block.inputs, "<f4").data)
-
-
-def _summary(probs: FloatArray, labels: IntArray) -> Mapping[str, Any]:
-    return {
-        "confidence": probs.max(1),
-        "correct": probs.argmax(1) == labels,
-        "nll": log_losses(probs, labels),
-        "brier": brier_losses(probs, labels),
-    }
-
-
-def _bins(confidence: npt.NDArray[Any], correct: npt.NDArray[np.bool_]) -> BinSums:
-    """Return sums over 15 equal-width bins of a top-label summary."""
-    return bin_sums(TopLabel(confidence, np.zeros(len(correct), np.int64), correct.astype(np.float64)), bins=15)

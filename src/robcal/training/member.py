@@ -215,30 +215,26 @@ class Member:
 
     def validation_probs(self) -> FloatArray:
         """Return (N, Z) float64 probabilities of the validation split, each process predicting its share."""
-        with self._timed("validation"):
-            return self._validation_probs()
-
-    def _validation_probs(self) -> FloatArray:
         rank, world = self.rank, self.world
         index = np.arange(len(self.val))[rank::world]
-        if world > 1:  # the network that is kept is rank 0's: with its means and variances, if it normalises batches
-            for buffer in self.user_model.buffers():
-                torch.distributed.broadcast(buffer, 0)
-        cast = _take_off_autocast(self.user_model)  # the engine's, of mixed precision: measurements are float32
-        try:
-            logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
-        finally:
-            vars(self.user_model).update(cast)
-        self.model.train()
-        if world == 1:
-            return softmax(logits)
-        from accelerate.utils import gather_object
+        with self._timed("validation"):
+            if world > 1:  # the network that is kept is rank 0's: with its means and variances of normalised batches
+                for buffer in self.user_model.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+            cast = _take_off_autocast(self.user_model)  # the engine's, of mixed precision: measurements are float32
+            try:
+                logits = predict_logits(self.user_model, self.val, device=self.device, index=index)
+            finally:
+                vars(self.user_model).update(cast)
+            self.model.train()
+            if world > 1:
+                from accelerate.utils import gather_object
 
-        parts = gather_object([logits])
-        whole = np.empty((len(self.val), self.num_classes), np.float32)
-        for other, part in enumerate(parts):
-            whole[other::world] = part
-        return softmax(whole)
+                parts = gather_object([logits])
+                logits = np.empty((len(self.val), self.num_classes), np.float32)
+                for other, part in enumerate(parts):
+                    logits[other::world] = part
+            return softmax(logits)
 
     def finish(self) -> None:
         """Hand the model back on the CPU, in eval mode, its usual layout and without what the engine put around it."""

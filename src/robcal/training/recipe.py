@@ -29,14 +29,16 @@ def build_networks(settings: TrainSettings, data: Dataset, *, notes: list[str] |
     Raises:
         InputError: if the weights do not fit, or their file was changed since the run began.
     """
-    normalization = _normalization(data)
+    moments = Moments.of(data.split("train"))
+    mean, std = (torch.from_numpy(values).float() for values in (moments.mean, moments.scale))
     networks = [
         build_model(
             settings.network,
             input_shape=data.input_shape,
             num_classes=data.num_classes,
             seed=member_seed(settings.seed, k),
-            **normalization,
+            mean=mean,
+            std=std,
         )
         for k in range(settings.members)
     ]
@@ -66,9 +68,3 @@ def describe_network(settings: TrainSettings, data: Dataset) -> dict[str, object
         "method": settings.method,
         "seed": settings.seed,
     }
-
-
-def _normalization(data: Dataset) -> dict[str, torch.Tensor]:
-    """Return what the training inputs are centred on and divided by, a channel or feature each."""
-    moments = Moments.of(data.split("train"))
-    return {"mean": torch.from_numpy(moments.mean).float(), "std": torch.from_numpy(moments.scale).float()}

@@ -16,6 +16,7 @@ from torch import nn
 
 from robcal.base.checks import refuse
 from robcal.data.dataset import Split
+from robcal.robustness.modes import eval_mode
 from robcal.robustness.probe import are_probabilities, check_outputs, refuse_probabilities
 
 #: How many training inputs are tried: that so many rows of logits look like probabilities by chance does not occur.
@@ -171,15 +172,12 @@ def _refuse_probabilities(made: dict[str, torch.Tensor]) -> None:
 @contextmanager
 def _as_it_was(network: nn.Module) -> Iterator[None]:
     """Put modes, buffers and the global random state back."""
-    modes = {module: module.training for module in network.modules()}
     buffers = {buffer: buffer.detach().clone() for buffer in network.buffers()}
     devices = {parameter.device for parameter in network.parameters() if parameter.is_cuda}
     try:
-        with torch.random.fork_rng(devices=list(devices)):
+        with torch.random.fork_rng(devices=list(devices)), eval_mode(network):
             yield
     finally:
         with torch.no_grad():
             for buffer, before in buffers.items():
                 buffer.copy_(before)
-        for module, training in modes.items():
-            module.training = training
