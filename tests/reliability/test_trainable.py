@@ -74,7 +74,7 @@ def test_trying_a_network_leaves_no_trace(monkeypatch):
 
 
 def failing(step, value=math.nan):
-    """Plain training whose loss is not finite at that step, from 0."""
+    """Plain training whose loss is not finite at that step, from 0; -1 is none."""
     plain, count = make_method("vanilla"), []
 
     def loss(state, model, batch, targets):
@@ -93,12 +93,12 @@ def test_a_loss_that_is_not_finite_ends_training_at_once_and_nothing_is_lost(ste
         fit(network, data(), failing(step, value), **OPTIONS, state_file=file, state_seconds=0)
     sound = mlp()
     with pytest.raises(Interrupted):
-        fit(sound, data(), make_method("vanilla"), **OPTIONS, reporter=StopAfter(step))
+        fit(sound, data(), failing(-1), **OPTIONS, reporter=StopAfter(step))
     assert all(torch.equal(one, other) for one, other in zip(network.parameters(), sound.parameters(), strict=True))
     assert load_state(file)["at"] == [step // 3, step % 3, 0] if step % 3 else [step // 3 - 1, 3, 0]
     whole, resumed = mlp(), mlp(seed=9)
-    expected = fit(whole, data(), make_method("vanilla"), **OPTIONS)
-    assert fit(resumed, data(), make_method("vanilla"), **OPTIONS, state_file=file) == expected
+    expected = fit(whole, data(), failing(-1), **OPTIONS)
+    assert fit(resumed, data(), failing(-1), **OPTIONS, state_file=file) == expected
     assert torch.equal(weights(whole), weights(resumed))
 
 
