@@ -129,6 +129,16 @@ def _without_onnxruntime(folder: Path) -> Steps:
     yield lambda: load_onnx(file)
 
 
+def _old_onnxscript(folder: Path) -> Steps:
+    """What torch raises of an onnxscript that lacks what it imports of it, and another format in its place."""
+    _trained(folder)
+    export_it = ("export", folder / "run", "--out", folder / "net", "--format")
+    missing = ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_2_11'")
+    with mock.patch.object(torch.onnx, "export", side_effect=missing):
+        hint = yield robcal(*export_it, "onnx")
+        yield robcal(*export_it, hint.removesuffix(".").split()[-1])
+
+
 def _probabilities(folder: Path) -> Steps:
     onnx(network(), folder / "model.onnx", probs=True)
     with _own(folder):
@@ -232,6 +242,7 @@ CASES = [
     Case("a recalibration by scores of one's own", "takes inputs alone", _by_own_scores),
     Case("a network that depends on values", "--format safetensors", _no_graph),
     Case("onnxruntime is not installed", "Install it", _without_onnxruntime),
+    Case("an onnxscript older than torch", "pip install --upgrade onnxscript", _old_onnxscript),
     Case("a model that returns probabilities", "Pass --outputs probs", _probabilities),
     Case("a program that draws", "Export it in eval mode", _in_train_mode(nn.Dropout(0.2))),
     Case("a program of the batch's statistics", "Export it in eval mode", _in_train_mode(nn.BatchNorm1d(6))),

@@ -188,8 +188,17 @@ def _write_onnx(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(package, "onnx", "--format onnx")
     program = _exported(Deployed(networks, maps).eval(), inputs)
-    with quiet():
-        made = torch.onnx.export(program, dynamo=True, input_names=["inputs"], output_names=["logits"], verbose=False)
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                program, dynamo=True, input_names=["inputs"], output_names=["logits"], verbose=False
+            )
+    except ImportError as error:
+        refuse(
+            f"torch {torch.__version__} cannot use the onnxscript that is installed ({error})",
+            "onnxscript must be as new as torch",
+            "Take a newer one: pip install --upgrade onnxscript; or pass --format pt2",
+        )
     assert made is not None
     made.save(file)
     return load_onnx(file)
