@@ -149,7 +149,7 @@ def text_levels(rows: Sequence[GroupRow], width: int, *, heading: str = "level")
 
 def levels_legend(rows: Sequence[GroupRow]) -> str:
     """Say what the columns and the words of the last one mean."""
-    means = "Intervals of 95% for each row." if len(rows) == 1 else _TOGETHER.format(count=len(rows))
+    means = "Intervals of 95% for each row." if len(rows) == 1 else _LEGEND.format(count=len(rows))
     return f"gap: confidence - accuracy. {means}{floor_sentence(rows)}"
 
 
@@ -162,7 +162,7 @@ def floor_sentence(rows: Iterable[GroupRow]) -> str:
     return f" A perfectly calibrated model measures an ECE of {' to '.join(ends)} on so few examples (noise floor)."
 
 
-_TOGETHER = (
+_LEGEND = (
     "over, under: over- or under-confident even when all {count} rows are looked at together (Bonferroni); the "
     "intervals shown are of each row alone."
 )
