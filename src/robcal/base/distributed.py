@@ -91,8 +91,6 @@ class Group:
         is_current: whether no later start of the processes has taken the place of this one.
 
     Attributes:
-        rank: of this process.
-        world: number of processes.
         stop: set it where signals only raise a flag (`robcal.base.progress.stop_at_boundary`): waiting looks at it.
     """
 

@@ -9,15 +9,7 @@ from robcal.base.errors import refuse
 
 
 def import_extra(package: str, extra: str, what: str) -> Any:
-    """Import a package of an extra.
-
-    Args:
-        package: its name, for example "onnxruntime".
-        extra: the extra of robcal that installs it.
-        what: needs it, as a subject ("an ONNX model").
-
-    Returns:
-        The module.
+    """Import a package of an extra; what needs it is told as a subject ("an ONNX model").
 
     Raises:
         InputError: if it cannot be imported.

@@ -43,11 +43,6 @@ class Header:
 def check_packing(unpacked: int, packed: int, what: str) -> None:
     """Refuse to unpack what is far larger than what is stored of it.
 
-    Args:
-        unpacked: bytes in memory.
-        packed: bytes in the file.
-        what: the file or array, for the error.
-
     Raises:
         InputError: above `FREE_BYTES` and `MOST_PACKED`.
     """
@@ -60,13 +55,7 @@ def check_packing(unpacked: int, packed: int, what: str) -> None:
 
 
 def read_npy(path: Path, what: str, *, rule: str = RULE, fix: Fix = AGAIN) -> npt.NDArray[Any]:
-    """Read the array of a .npy file.
-
-    Args:
-        path: the file.
-        what: it holds, for errors.
-        rule: as of `reading`.
-        fix: as of `reading`.
+    """Read the array of a .npy file; arguments are those of `reading`.
 
     Raises:
         InputError: if it is no such file, is truncated, or holds objects or structures.
@@ -126,10 +115,6 @@ def npz_arrays(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
 
 def _read_header(file: IO[bytes], size: int) -> Header:
     """Read the header of an array.
-
-    Args:
-        file: at its beginning.
-        size: bytes of the file.
 
     Raises:
         ValueError: if it holds objects or structures, or declares more than there is.

@@ -77,11 +77,7 @@ class Lines:
 
 
 class Parts:
-    """Shows the parts of a task that `Lines` shows: a line where it was silent for `6 * seconds`, none at their ends.
-
-    Args:
-        whole: shows the task.
-    """
+    """Shows the parts of a task of `Lines`: a line where it was silent for `6 * seconds`, none at their ends."""
 
     def __init__(self, whole: Lines) -> None:
         self._whole = whole

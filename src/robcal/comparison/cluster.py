@@ -103,13 +103,7 @@ class JobEnded(Exception):
 
 
 class Submitted:
-    """Tasks as jobs of a submitit executor; see `robcal.base.jobs.Workers`.
-
-    Args:
-        executor: submits them.
-        most: jobs that wait or run at once.
-        threads: of each job.
-    """
+    """Tasks as jobs of a submitit executor; see `robcal.base.jobs.Workers`."""
 
     def __init__(self, executor: Any, most: int, threads: int | None) -> None:
         self._executor, self._most, self._threads = executor, most, threads

@@ -38,22 +38,7 @@ def render_page(
     details: Sequence[Section] = (),
     wide: bool = False,
 ) -> str:
-    """Render a page with the theme, and a glossary of the words that it uses; every string is escaped.
-
-    Args:
-        title: heading of the page.
-        subtitle: what was measured.
-        headline: what was found, in a sentence.
-        answer: further paragraphs.
-        steps: what to do.
-        sections: in reading order.
-        notes: how the figures were computed.
-        definitions: (metric, what it is).
-        provenance: tables of texts.
-        missing: what could not be measured.
-        details: further sections, folded away.
-        wide: whether tables need the whole width of the screen.
-    """
+    """Render a page with the theme, and a glossary of the words that it uses; every string is escaped."""
     values = locals()
     page = environment().get_template("template.html.jinja")
     draft = page.render(**values, theme="", glossary=(), script="")

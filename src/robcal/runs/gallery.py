@@ -36,13 +36,7 @@ SMALL = 64
 
 
 def gallery(run: Measured, levels: IntArray, *, count: int | None = None) -> tuple[GalleryItem, ...]:
-    """Return images of a measured run that are wrong and sure; see `model_gallery`.
-
-    Args:
-        run: a measured run; without images the gallery is empty.
-        levels: (N,) robustness level of each test example; (M,) of those scored.
-        count: at most so many.
-    """
+    """Return images of a measured run that are wrong and sure; see `model_gallery`. Without images it is empty."""
     if run.images is None:
         return ()
     position = np.arange(len(run)) if run.scored is None else run.scored
