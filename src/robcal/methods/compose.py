@@ -143,18 +143,12 @@ class _States:
         """Return a function of a part, of the whole state."""
         return _BY_STATE[name](self, part) if self.shared else getattr(part, name)
 
-    def _targets(self, part: Method) -> Callable[[State, Batch, int], torch.Tensor]:
-        return lambda state, batch, num_classes: part.targets(self._get(part, state), batch, num_classes)
-
     def _loss(self, part: Method) -> Callable[[State, nn.Module, Batch, torch.Tensor], tuple[torch.Tensor, State]]:
         def loss(state: State, model: nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, State]:
             value, own = part.loss(self._get(part, state), model, batch, targets)
             return value, {**state, **self._put(part, own)}
 
         return loss
-
-    def _epsilon(self, part: Method) -> Callable[[State], tuple[float, ...]]:
-        return lambda state: part.epsilon(self._get(part, state))
 
     def _predictors(self, part: Method) -> Predictors:
         of_part = part.predictors
@@ -177,8 +171,8 @@ class _States:
 
 #: Functions of a method that take its state.
 _BY_STATE: Mapping[str, Callable[[_States, Method], Any]] = {
-    "targets": _States._targets,
+    "targets": lambda states, part: lambda state, *batch: part.targets(states._get(part, state), *batch),
     "loss": _States._loss,
-    "epsilon": _States._epsilon,
+    "epsilon": lambda states, part: lambda state: part.epsilon(states._get(part, state)),
     "predictors": _States._predictors,
 }
