@@ -349,12 +349,19 @@ def kept_arrays(path: Path, key: str, what: str = "the arrays") -> dict[str, npt
 
 
 def _load_safetensors(path: Path, what: str, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arrays of numpy or torch ("pt"), and what is said of them."""
+    """Return the arrays of numpy, or the tensors of a checkpoint ("pt"), and what is said of them."""
     from safetensors import safe_open
 
     with reading(path, what), safe_open(path, framework=framework) as file:
+        metadata = file.metadata() or {}
+        if framework == "pt" and "model" not in json.loads(metadata.get("robcal", "{}")):
+            refuse(
+                f"{path} does not say which model it holds",
+                "robcal writes that beside the tensors",
+                "Make it with `robcal train`",
+            )
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return arrays, _unsealed(file.metadata() or {}, arrays, path)
+        return arrays, _unsealed(metadata, arrays, path)
 
 
 @contextlib.contextmanager
@@ -410,14 +417,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     Raises:
         InputError: if the file is missing, truncated, or not a robcal checkpoint.
     """
-    tensors, about = _load_safetensors(path, "the checkpoint", "pt")
-    if "model" not in about:
-        refuse(
-            f"{path} does not say which model it holds",
-            "robcal writes that beside the tensors",
-            "Make it with `robcal train`",
-        )
-    return tensors, about
+    return _load_safetensors(path, "the checkpoint", "pt")
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> Path:
