@@ -45,7 +45,7 @@ PLAN = """
 title = "The same numbers"
 seeds = [0, 1]
 reference = ["Plain"]
-shift_limit = 40
+shift_limit = 20
 [recipe]
 {recipe}
 [tuning]

@@ -137,17 +137,6 @@ def test_two_processes_write_the_bytes_of_one_and_share_failures(tmp_path: Path)
     assert not [name for name in left if name.endswith((".parts", ".tmp"))]
 
 
-def test_the_command_line_under_torchrun_writes_the_same_file(tmp_path: Path) -> None:
-    table(tmp_path)
-    score = ["score", "--quiet", "--model", str(tmp_path / "model.safetensors")]
-    score += ["--data", f"npz:{tmp_path / 'data.npz'}", "--method", "first-order"]
-    both = torchrun("-m", "robcal", *score, "--out", str(tmp_path / "two.parquet"))
-    assert both.returncode == 0, both.stderr
-    with pytest.raises(SystemExit, match="0"):
-        main([*score, "--out", str(tmp_path / "one.parquet")])
-    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
-
-
 def test_two_launchers_as_on_two_machines_share_the_work_by_one_command(tmp_path: Path) -> None:
     """Each starts one process; both see the same files."""
     table(tmp_path)

@@ -97,18 +97,18 @@ def test_digits_come_near_to_carlini_wagner(digits: tuple[nn.Module, torch.Tenso
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", [Projection(), CarliniWagner(binary_search_steps=2, max_iterations=25, restarts=2)])
+@pytest.mark.parametrize("attack", [Projection(), CarliniWagner(binary_search_steps=1, max_iterations=12, restarts=1)])
 def test_nothing_depends_on_the_batch(
     digits: tuple[nn.Module, torch.Tensor, torch.Tensor], attack: Projection | CarliniWagner
 ) -> None:
     model, x, _ = digits
-    x = x[:12]
+    x = x[:6]
     whole = score(model, x, method=attack, batch_size=64)
-    for batch_size in (1, 5):
+    for batch_size in (1, 4):
         part = score(model, x, method=attack, batch_size=batch_size)
         np.testing.assert_allclose(part.distance, whole.distance, rtol=1e-2)
         assert np.median(np.abs(part.distance / whole.distance - 1)) < 1e-4
-    backwards = score(model, x.flip(0), method=attack, batch_size=7)
+    backwards = score(model, x.flip(0), method=attack, batch_size=5)
     np.testing.assert_allclose(backwards.distance[::-1], whole.distance, rtol=1e-2)
 
 

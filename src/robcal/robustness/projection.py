@@ -156,11 +156,8 @@ class Projection:
         halfspaces met so far, and the point is to lie in all of the remembered ones.
         """
         x = rows["x"]
-        pick = reach.distance.min(1).indices.unsqueeze(1)
-        normal = linear.normal.gather(1, pick.unsqueeze(2).expand(-1, 1, x.shape[1])).squeeze(1)
-        size = reach.multiplier.gather(1, pick).nan_to_num(posinf=FAR)  # out of reach: the corner of the box
-        point = network.bounds.clamp(x - size * normal)
-        beyond = reach.beyond.gather(1, pick).squeeze(1)
+        normal, size, beyond = nearest(linear, reach)
+        point = network.bounds.clamp(x - size.unsqueeze(1) * normal)
         point = select(beyond > 0, point, self._step_on(network, linear, rows["query"], short))
         normals = torch.cat([normal.unsqueeze(1), rows["normals"] * short[:, None, None]], 1)
         residuals = torch.cat([beyond.unsqueeze(1), torch.where(short[:, None], rows["residuals"], -1.0)], 1)
@@ -178,3 +175,11 @@ class Projection:
         """
         step = 1.02 * newton_step(linear)
         return select(short, network.bounds.clamp(query - step), query)
+
+
+def nearest(linear: Linearisation, reach: Reach) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the nearest boundary's normal (B, D), the multiplier of its nearest point (B,), and `beyond` (B,)."""
+    pick = reach.distance.min(1).indices.unsqueeze(1)
+    normal = linear.normal.gather(1, pick.unsqueeze(2).expand(-1, 1, linear.normal.shape[2])).squeeze(1)
+    size = reach.multiplier.gather(1, pick).nan_to_num(posinf=FAR)  # out of reach: the corner of the box
+    return normal, size.squeeze(1), reach.beyond.gather(1, pick).squeeze(1)

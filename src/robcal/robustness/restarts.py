@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from robcal.base.checks import check_fraction
+from robcal.robustness.averaging import Averaging
 from robcal.robustness.cuts import Band, cut_bands, level_tolerance
 from robcal.robustness.engine import DONE, WAITING, Rows, check_settings
 from robcal.robustness.linear_error import linear_bias, linear_error, log_error_counts
 from robcal.robustness.network import Linearisation, Network, mask_classes, signed_margin
-from robcal.robustness.projection import Projection, Reach
+from robcal.robustness.projection import Reach
 from robcal.robustness.segment import resume_search, start_search
 from robcal.robustness.steps import FAR, keep_best, l2, rows_at, rows_put, select
 
@@ -71,7 +72,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class Restarts(Projection):
+class Restarts(Averaging):
     """The projection attack with further starts on the boundaries that are nearly as near; knows where the cuts are.
 
     The nearest linearised boundary at x is not always the nearest boundary: after the first descent, others whose
@@ -213,7 +214,7 @@ class Restarts(Projection):
         return attack, attack._conclude(network, rows, ~fresh, rows["query"])
 
     def fitted(self, error: float | None, known: Any, num_levels: int) -> Restarts:
-        """Return the same attack with the doubts, the precision and the overshoot that fit a network and its levels.
+        """Return the same attack with the doubts, precision, overshoot and steps that fit a network and its levels.
 
         Args:
             error: standard error of the linear picture; None where it is not known.
@@ -222,7 +223,8 @@ class Restarts(Projection):
         """
         precise = level_tolerance(known, num_levels, most=self.tolerance)
         beyond = max(self.overshoot, min(_OVERSHOOT * precise, (error or 0.0) / 2))
-        return dataclasses.replace(self.for_error(error), tolerance=precise, overshoot=beyond)
+        wide = precise >= self.tolerance
+        return dataclasses.replace(self.for_error(error), tolerance=precise, overshoot=beyond, averaging=wide)
 
     def _counts(self, network: Network) -> tuple[int, list[int]]:
         """How many rivals are linearised first, and how many more at each look."""
