@@ -142,7 +142,8 @@ $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
 
 # The fast tests with the lowest version of every dependency that pyproject.toml allows, and with the newest there is, each in an
 # environment of its own. Both take the PyTorch of constraints.txt, so that the one that is there is used and no other (often one
-# with several GB of CUDA libraries) is fetched; TORCH=torch==2.6.0 names another. Old libraries on new ones warn of each other.
+# with several GB of CUDA libraries) is fetched; TORCH=torch==2.6.0 names another. Old libraries on new ones warn of each other;
+# pytest is not the newest, because 9.2.0 ignores the groups of pytest-xdist.
 .PHONY: test-oldest test-newest
 OLDEST_PYTHON ?= python3.11
 TORCH ?= $(shell grep '^torch==' constraints.txt)
@@ -154,7 +155,7 @@ test-oldest: $(VENV)/.wheel
 
 test-newest: $(VENV)/.wheel
 	$(PYTHON) -m venv .venv-newest
-	echo '$(TORCH)' > .venv-newest/constraints.txt
+	{ echo '$(TORCH)'; grep '^pytest==' constraints.txt; } > .venv-newest/constraints.txt
 	PIP_CONSTRAINT=.venv-newest/constraints.txt .venv-newest/bin/pip install -q --upgrade "$$(ls dist/robcal-*.whl)[test]"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not slow" tests
 

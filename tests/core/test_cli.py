@@ -114,9 +114,7 @@ def test_training_from_scores_at_hand_equals_the_pipeline(trained, table, tmp_pa
     assert not (tmp_path / "run/reference").exists()
 
 
-@pytest.mark.parametrize(
-    "method", ["auto", "first-order", "projection", pytest.param("carlini-wagner", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", ["auto", "first-order", "projection"])
 def test_score(trained, table, tmp_path, method, capsys):
     out = tmp_path / "scores.parquet"
     model = trained / "model.safetensors"

@@ -102,6 +102,11 @@ def _words(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[-+]?\d*\.?\d+", "#", text)).strip()
 
 
+def _joined(text: str) -> str:
+    """Return a text in which a line that ends with a backslash goes on."""
+    return re.sub(r"\\\n\s*", " ", text)
+
+
 def _run_python(text: str, names: dict[str, Any]) -> str:
     printed = StringIO()
     with redirect_stdout(printed):
@@ -116,7 +121,7 @@ def _run(page: str, folder: Path, names: dict[str, Any]) -> None:
         if kind == "python":
             printed += _run_python(text, names)
         elif kind == "sh":
-            for line in text.splitlines():
+            for line in _joined(text).splitlines():
                 printed += str(LONG[line](folder)) if line in LONG else _run_command(line)
         elif kind == "toml":
             (folder / "mine.toml").write_text(text)
@@ -198,7 +203,7 @@ def test_files_of_the_source_that_a_page_names_exist(page: Path) -> None:
 
 def _unknown(text: str) -> list[tuple[str, str]]:
     """Commands and options of robcal that a text names and that do not exist."""
-    text = re.sub(r"\\\n\s*", " ", text)
+    text = _joined(text)
     named = re.findall(r"(?:`|^ *|\| )(?:torchrun .* -m )?robcal ([a-z]+)([^`|\n]*)", text, re.MULTILINE)
     commands = typer.main.get_command(app).commands
     return [
