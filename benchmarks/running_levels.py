@@ -217,7 +217,8 @@ machine; two machines round differently, so that a run of the same seed ends at 
   figures of a row with its own alpha, .1, were seen.
 - "Label smoothing, mixup" has alpha = .2 in all tables, so it is judged beside running levels only where they have that
   alpha too.
-- A row with fewer seeds than another is compared with it on the seeds that both have; its means are of fewer seeds.
+- Rows have the seeds that the time allowed. One with fewer than another is compared with it on the seeds that both
+  have; its means are of fewer seeds.
 - AugMix and mixup both change the inputs, so they do not compose.
 - Levels by margin and by distance take a plain network before, whose margins or adversarial distances cut the levels.
 - Differences of ECE are those of the error with most of its bias removed. No correction for the number of comparisons
