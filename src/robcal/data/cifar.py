@@ -191,7 +191,6 @@ def _official_place(path: Path, variant: Variant) -> Path | None:
 
 
 def _read_official(path: Path, variant: Variant) -> dict[str, Split]:
-    """Read both splits from the official archive or its unpacked folder."""
     python = {stem for stems in variant.batches.values() for stem in stems}
     binary = {f"{stem}.bin" for stem in python}
     if path.is_dir():

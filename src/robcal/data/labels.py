@@ -64,7 +64,6 @@ def as_names(array: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.str_]:
 
 
 def _check_whole(array: npt.NDArray[Any], name: str, code: str) -> None:
-    """Refuse floats that are no integers."""
     missing = np.flatnonzero(~np.isfinite(array))
     if missing.size:
         refuse(

@@ -201,7 +201,6 @@ def _refuse_dtype(array: npt.NDArray[Any], name: str) -> NoReturn:
 
 
 def _check_finite(array: npt.NDArray[Any], values: npt.NDArray[np.float32], name: str) -> None:
-    """Refuse NaN, infinities, and numbers that float32 does not hold."""
     rows = np.isfinite(values).reshape(len(values), -1).all(1)
     if rows.all():
         return

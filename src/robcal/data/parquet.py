@@ -65,7 +65,6 @@ def read_parquet_images(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a parquet file; what goes wrong with it is refused."""
     rule, fix = "it must be parquet with images and labels", "Download the file again, or write it again"
     with reading(path, "the parquet file", rule=rule, fix=fix), pq.ParquetFile(path) as file:
         check_packing(file.metadata.num_rows * 8, path.stat().st_size, str(path))

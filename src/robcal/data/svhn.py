@@ -85,7 +85,6 @@ def _convert(file: Path, folder: Path) -> str:
 
 
 def _read_part(file: Path) -> Split:
-    """Read one of the two files."""
     again = f"Fetch it again; {where_to_find('SVHN', file.name)}"
     with tempfile.TemporaryDirectory() as folder:
         if reason := _convert(file, Path(folder)):

@@ -76,7 +76,6 @@ Targets = dict[str, tuple[ParquetRows, IntArray, tuple[str, ...]]]
 
 
 def _targets(path: str) -> Targets:
-    """Return what is to be written where."""
     found = read_imagenet(path)
     folders = tuple(_folder_name(label, name) for label, name in enumerate(found.class_names))
     targets: Targets = {}
@@ -115,7 +114,6 @@ def _origin_of(folder: Path) -> object:
 
 
 def _check_free(folder: Path) -> None:
-    """Refuse a place that holds anything."""
     if folder.exists() and (not folder.is_dir() or {file.name for file in folder.iterdir()} - {LOCK, SCRATCH}):
         refuse(
             f"{folder} exists and was not unpacked from these shards",

@@ -144,7 +144,6 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Normalized(network, inputs.mean(0), torch.where(scale > 0, scale, 1.0))
 
     def _train(self, inputs: Tensor, labels: Tensor, val_inputs: Tensor, val_labels: Tensor) -> Any:
-        """Train the network, and return the smoothing of the levels."""
         levels = min(self.num_levels, len(val_labels), len(labels))
         smoothing = ARAdaLS(len(self.classes_), levels, epochs=self.epochs)
         optimizer = torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate)

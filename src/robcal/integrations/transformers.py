@@ -170,7 +170,6 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
         self._training = False
 
     def _check_first(self, labels: Tensor, index: Tensor) -> None:
-        """Refuse a first batch without the callback, or without positions."""
         if not self._training:
             refuse(
                 "a training batch came, and the callback was told of no training",

@@ -137,9 +137,6 @@ def describe_methods() -> str:
 def _describe(name: str) -> str:
     first = (factory_of(METHODS[name]).__doc__ or "").strip().partition("\n")[0]
     defaults = make_method(name).options
-    told = ", ".join(key if value is None else f"{key}={_shown(value)}" for key, value in defaults.items())
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in defaults.items()}
+    told = ", ".join(key if value is None else f"{key}={value}" for key, value in shown.items())
     return f"{name}: {first}" + (f" Options: {told}." if told else "")
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

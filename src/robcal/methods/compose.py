@@ -90,7 +90,6 @@ def _sets(method: Method, name: str) -> bool:
 
 
 def _owner(parts: Sequence[Method], name: str) -> Method | None:
-    """Return the part that sets a function, if there is one."""
     found = [part for part in parts if _sets(part, name)]
     if len(found) > 1:
         refuse(

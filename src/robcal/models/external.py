@@ -91,7 +91,6 @@ def admit_model(name: str) -> None:
 
 
 def _imported(name: str, module_name: str, attribute: str) -> Any:
-    """Import what the user's text names."""
     told, allowed = f"the model {name!r} cannot be imported", "package.module:factory names a callable of a module"
     try:
         with _working_directory_last():
@@ -115,7 +114,6 @@ def _imported(name: str, module_name: str, attribute: str) -> Any:
 
 
 def _trusted() -> list[str]:
-    """Return what the user's environment names."""
     return [name for name in os.environ.get(TRUSTED, "").split(",") if name]
 
 

@@ -205,7 +205,6 @@ def _write_onnx(
 
 
 def _exported(module: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
-    """Return the graph of a module for batches of any size."""
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)

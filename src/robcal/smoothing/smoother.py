@@ -233,7 +233,6 @@ class AdaptiveLabelSmoother:
             )
 
     def _counts(self, given: npt.ArrayLike) -> FloatArray:
-        """Return the checked numbers of examples."""
         array = self._one_a_level(given, "counts")
         if not (np.isfinite(array).all() and (array >= 0).all() and (array == np.floor(array)).all()):
             refuse(f"counts is {array}", "it holds whole numbers, at least 0", "Pass the number of examples, no shares")
@@ -285,6 +284,5 @@ class AdaptiveLabelSmoother:
 
     @property
     def _fingerprint(self) -> Fingerprint:
-        """What a state must agree in."""
         num_updates = None if self.controller == "integral" else self.num_updates
         return Fingerprint(self.num_levels, self.num_classes, self.controller, num_updates, self.min_true_mass)

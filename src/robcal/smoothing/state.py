@@ -106,7 +106,6 @@ def read_state(state: Mapping[str, Any], fingerprint: Fingerprint) -> Course:
 
 
 def _check_names(state: Mapping[str, Any], fingerprint: Fingerprint) -> None:
-    """Refuse a state that says to be of another smoother."""
     held: dict[str, Any] = {}
     if "controller" in state:
         name = bytes(_array(state["controller"]).astype(np.uint8)).decode(errors="replace")

@@ -84,7 +84,8 @@ class Tracking:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             refuse(f"the tracker {twice[0]} was given twice", "each is told every epoch once", "Name it once")
         self.directory, self.title = directory, title
-        self.settings = {name: _plain(value) for name, value in settings.items()}
+        plain = (bool, int, float, str)
+        self.settings = {name: value if isinstance(value, plain) else str(value) for name, value in settings.items()}
         self.names, self._open, self._told = tuple(names), dict[str, Any](), dict[str, dict[str, Any]]()
 
     def __call__(self, epoch: int, figures: Mapping[str, float]) -> None:
@@ -131,8 +132,3 @@ class Tracking:
         elif about["epoch"] == 0:
             tracker.store_init_configuration(self.settings)
         return tracker
-
-
-def _plain(value: Any) -> Any:
-    """A setting as trackers take it."""
-    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -122,7 +122,6 @@ def _outputs(network: nn.Module, inputs: torch.Tensor) -> Any:
 
 
 def _logits(outputs: Any, num_rows: int, num_classes: int, mode: str) -> torch.Tensor:
-    """Return the outputs if they are logits of these classes."""
     if mode == "train" and not isinstance(outputs, torch.Tensor):
         refuse(
             f"the model returns {type(outputs).__name__} in train mode, and logits in eval mode",
