@@ -84,15 +84,10 @@ def measure_fidelity(
     """
     check_output(out, overwrite=overwrite or out.is_file())
     at_hand = dict(at_hand or {})
-    if not methods and not at_hand:
-        refuse("no method was named", "at least one is measured", "Pass --method or --scores")
-    for name in methods:
-        check_choice(name, ATTACKS, "--method")
-    for name, given in at_hand.items():
-        _check_at_hand(name, given, methods, split, len(dataset.split(split)))
+    part = dataset.split(split)
+    _check_candidates(methods, at_hand, split, len(part))
     check_positive_int(sample, "--sample", minimum=num_levels)
     work = out.with_name(out.name + ".scores")
-    part = dataset.split(split)
     options = {"num_levels": num_levels, **options}
     about = provenance(
         model=digest_of_tensors(model.state_dict()),
@@ -148,17 +143,22 @@ def _digest(scores: Scores) -> str:
     return hashlib.sha256(scores.distance.tobytes()).hexdigest()[:16]
 
 
-def _check_at_hand(name: str, given: Scores, methods: Sequence[str], split: str, count: int) -> None:
-    """Refuse scores that cannot be of this split, or of another question than the references'."""
-    if name in methods:
-        refuse(f"scores at hand and a method are both called {name}", "names tell them apart", "Rename the file")
-    check_same_length(len(given), count, f"{name}'s scores", f"the {split} split")
-    if given.reference != "prediction":
-        refuse(
-            f"{name} holds distances at which the true class is lost",
-            "the references measure where the model's own prediction changes",
-            "Score with reference='prediction'",
-        )
+def _check_candidates(methods: Sequence[str], at_hand: Mapping[str, Scores], split: str, count: int) -> None:
+    """Refuse unknown methods, and scores that cannot be of this split, or of another question than the references'."""
+    if not methods and not at_hand:
+        refuse("no method was named", "at least one is measured", "Pass --method or --scores")
+    for name in methods:
+        check_choice(name, ATTACKS, "--method")
+    for name, given in at_hand.items():
+        if name in methods:
+            refuse(f"scores at hand and a method are both called {name}", "names tell them apart", "Rename the file")
+        check_same_length(len(given), count, f"{name}'s scores", f"the {split} split")
+        if given.reference != "prediction":
+            refuse(
+                f"{name} holds distances at which the true class is lost",
+                "the references measure where the model's own prediction changes",
+                "Score with reference='prediction'",
+            )
 
 
 def _rows(measured: dict[str, Fidelity]) -> tuple[FidelityRow, ...]:

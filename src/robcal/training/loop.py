@@ -115,13 +115,8 @@ def fit(
     """
     recipe = Recipe(**settings) if recipe is None else dataclasses.replace(recipe, **settings)
     models = [models] if isinstance(models, nn.Module) else models
-    _check(models, dataset, method, levels)
     augment = augmentation(recipe, dataset)
-    train = dataset.split("train")
-    tried = train.batch(np.arange(min(TRIED, len(train))))
-    for model in models:
-        method.check(model, dataset)
-        check_network(model, tried, dataset.num_classes)
+    _check(models, dataset, method, levels)
     engine = open_engine(recipe.precision, recipe.device)
     members = [
         Member(
@@ -136,7 +131,7 @@ def fit(
         num_levels=used.num_levels if num_levels is None else num_levels,
         epochs=recipe.epochs,
         seed=recipe.seed,
-        num_train=len(train),
+        num_train=len(dataset.split("train")),
         box=dataset.box,
     )
     lockstep = _Lockstep(members, method, info, used, track if engine.is_main_process else None)
@@ -198,6 +193,11 @@ def _check(
 ) -> None:
     if not models:
         refuse("there is no model to train", "at least one is needed", "Pass a list of networks as models")
+    train = dataset.split("train")
+    tried = train.batch(np.arange(min(TRIED, len(train))))
+    for model in models:
+        method.check(model, dataset)
+        check_network(model, tried, dataset.num_classes)
     if method.levels == "none":
         return
     if isinstance(levels, RunningLevels):
