@@ -220,8 +220,7 @@ def notes(record: Record) -> list[str]:
             "",
             f"auto on the first {large['images']:,} test images: {large['passes']:.2f} passes and "
             f"{number(large['milliseconds'])} ms ({number(large['cpu_milliseconds'])} ms CPU) an image, "
-            f"{large['verified']:.3f} verified by its own account. On fewer than 256 images it is all pilot and "
-            "spends more.",
+            f"{large['verified']:.3f} verified by its own account.",
         ]
     return lines
 
@@ -333,30 +332,51 @@ def summary(records: list[Record]) -> str:
 
 HEAD = """# What a robustness score costs
 
-Written by `benchmarks/scoring.py`, every figure of it:
+This page compares the scoring methods of robcal with attacks of other libraries: how many evaluations of the network
+they need, how long they take, and how often they put an image into the right one of ten robustness levels. A script
+wrote all figures:
 
     pip install -r benchmarks/requirements.txt && pip install --no-deps torchattacks==3.5.1 adv-lib==0.2.8
     python benchmarks/scoring.py RUN --images N --out DIR
     python benchmarks/scoring.py --page docs/scoring.md DIR [DIR …]
 
-RUN is `robcal train --data digits --model mlp` (or `cnn`) `--method vanilla`, and the plain network of `make evidence`.
-The measurement of 2,000 images is of the peers that came near on fewer: `--only "DeepFool|FMN" --most-passes 100
---references long-projection --reference-restarts 1 --reference-rivals 3`; the others are in the measurement of 100
-images of the same network.
+RUN is a directory that `robcal train --data digits --model mlp --method vanilla` made (or `--model cnn`), or the
+plain network of `make evidence`. In the measurement of 2,000 images, only those attacks took part that came near on
+fewer images. Its options were `--only "DeepFool|FMN" --most-passes 100 --references long-projection
+--reference-restarts 1 --reference-rivals 3`. The other attacks are in the measurement of 100 images of the same
+network. Those of 300 images were made with `--only DeepFool --most-passes 100 --auto-images 0 --references
+long-projection --reference-restarts 4`.
 
-- *passes*: forwards and input-backwards of single images, half each, counted at the network for ours and the peers
-  alike. *ms*: wall and CPU time of one image, one thread, after a warm-up. The machine was shared: only ratios count.
-  Cheap settings ran three rounds in turn with ours (median); dear ones once, some while others used the machine: their
-  wall times are no measure, their CPU times are.
-- *verified*: the point, put into the box and evaluated in float32 by the benchmark, has another label. *median norm*
-  and *to best* (median ratio to the reference) are over verified points.
-- The reference of an image is the smallest verified distance that anything here found: the strong references of
-  robcal, ours, and every peer, so no method looks worse than it is. Levels are ten groups of equal size; failures come
-  last, by logit margin. *ρ* is Spearman's.
-- "default (first N images)" ran on so few because it takes too long for more; nothing is extrapolated from them, and
-  nothing is said of levels. What a peer had finished was kept while the measurement was stopped and resumed.
-- A peer *reaches* the agreement of ours unless fewer of its levels are right on the same images (exact McNemar test,
-  two-sided, 5%): on few images, where little can be resolved, that is in the peer's favour.
-- The peers are given frozen parameters, the network's fastest memory format and the labels to change. "our budget" is
-  the largest number of iterations within the passes of our dearest method, or one iteration where even that costs more.
+How to read the tables:
+
+- *passes*: a pass is one forward and one backward to the input, of one image; each of the two counts as half a pass.
+  They are counted at the network, in the same way for robcal and for the other libraries.
+- *ms* and *CPU ms*: wall time and CPU time of one image on one thread, after a first call that does not count. Other
+  programs used the machine at the same time, so only ratios mean something. Methods that need few passes ran three
+  times, in turn with those of robcal, and the median counts. Methods that need many passes ran once; compare their
+  CPU time, not their wall time.
+- *verified*: the share of images for which the attack gave a point inside the box that has another label. The
+  benchmark itself evaluates the point, in float32.
+- *median norm*: the median distance of the verified points. *to best*: the median ratio of the distance to the
+  reference, over verified points.
+- *Reference*: for each image, the smallest verified distance that any method of this page found. This includes the
+  strong references of robcal, its fast methods, and all other attacks. So no method looks bad because it found a
+  nearer point than the reference did.
+- *same level* and *within one*: the images are sorted by distance and cut into ten groups of equal size. Images for
+  which a method found nothing come last, by their logit margin. *ρ* is Spearman's rank correlation with the
+  reference.
+- *noise ceiling*: how often the two strongest references agree with each other. No method can be expected to agree
+  with them more often.
+- "default (first N images)": this setting takes so long that it ran on N images only. It gets no level.
+- "our budget": the largest number of iterations that costs no more passes than the dearest method of robcal; one
+  iteration, if even one costs more.
+- An attack *reaches* the agreement of a method of robcal unless it has significantly fewer images in the right level
+  (exact McNemar test on the same images, two-sided, 5%). On few images the test finds few differences, which is in
+  favour of the other attack.
+- All attacks are given frozen parameters, the memory format in which the network is fastest, and the labels to
+  change.
+- A measurement may be stopped and continued: attacks that had finished are not run again.
+
+The date stands above each table. The rows of `auto` of 2026-11-23 are of an earlier version of it, which spent more
+passes; those of 300 images are of the present one.
 """
