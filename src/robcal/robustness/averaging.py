@@ -2,9 +2,10 @@
 
 The projection of x on the boundary linearised at the last point is a fixed-point iteration. Where the gradient turns
 much from point to point, its points jump to and fro around the nearest one. An average of the directions so far, as in
-the iteration of Mann (*Mean value methods in iteration*, 1953, with weights 1/(t + 1)), does not: after two gradients
-it was as near as the projection after four on published ResNets. A mean moves less and less, so it is bounded from
-below, and levels that are narrow, which need the last per cent, are left to the projection itself.
+the iteration of Mann (*Mean value methods in iteration*, 1953, with weights 1/(t + 1)), does not: on published ResNets
+its direction after two gradients put as many images into the right level of ten as the projection's after four. A mean
+moves less and less, so the share of the newest direction is bounded from below, and narrow levels, which need the last
+per cent, are left to the projection itself.
 """
 
 from __future__ import annotations
