@@ -2,8 +2,8 @@ r"""Is AR-AdaLS by running levels, alone, with mixup and with AugMix, better tha
 
 Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-mnist:PATH --cache runs/study \
          --out runs/running
-       python benchmarks/running_study.py --presets cifar10-running-seeds --data cifar10:PATH --cache DIR \
-         --out runs/running-seeds
+       python benchmarks/running_study.py --presets cifar10-running-seeds fashion-running --data cifar10:PATH \
+         --fashion fashion-mnist:PATH --cache DIR --out runs/running-seeds
        python benchmarks/training.py --train 1280 --val 1024 --epochs 11 --precision bf16 \
          --also mixup ar-adals+mixup --json docs/evidence/running/times.json
        python benchmarks/running_levels.py --results runs/running runs/running-seeds
