@@ -42,7 +42,11 @@ def export(
         found = {"recalibration": made.recalibration, "difference": made.difference, "tried": made.tried}
         show_json(found, [made.path])
         return
-    own = "no recalibration: probabilities are the network's own (robcal recalibrate RUN fits one)"
-    typer.echo(own if made.recalibration == "none" else f"recalibration folded in: {made.recalibration}")
+    if made.recalibration == "none":
+        fitted = recalibrator is not None or (run / "recalibrator.json").exists()
+        why = "the one fitted is: none" if fitted else "robcal recalibrate RUN fits one"
+        typer.echo(f"no recalibration: probabilities are the network's own ({why})")
+    else:
+        typer.echo(f"recalibration folded in: {made.recalibration}")
     typer.echo(f"probabilities on {made.tried} validation inputs differ from robcal's by {made.difference:.1e} at most")
     typer.echo(str(made.path))

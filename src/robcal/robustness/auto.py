@@ -63,7 +63,7 @@ def score_auto(
     first_index: int | IntArray = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Scores:
-    """Adversarial robustness of every example, as exact as its level needs: verified, in 5 to 7 passes as a rule.
+    """Adversarial robustness of every example, as exact as its level needs: verified, in 5 to 9 passes as a rule.
 
     On strongly curved networks, where other boundaries are often nearer than they seem, it spends about fourteen.
     The distances are upper bounds of d(x) by verified points, as those of "projection"; near a cut between two of
