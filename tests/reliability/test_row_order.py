@@ -214,7 +214,6 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "prediction_sets.prediction_sets": lambda r: PerRow(sets_of_levels(r).sets, sets_of_levels(r).thresholds),
     "recalibrator.Recalibrator": recalibrated,
     "temperature.TemperatureScaling": fitted,
-    "temperature.check_no_probs": lambda r: PerRow(temperature.check_no_probs(r.logits, "it", "Pass others")),
     "temperature.check_possible": lambda r: [temperature.check_possible(r.logits, r.labels)],
     "temperature.optimal_temperature": lambda r: temperature.optimal_temperature(r.logits, r.labels),
     "threshold.selective_threshold": lambda r: threshold.selective_threshold(r.confidence, r.correct, risk=0.4),
