@@ -310,7 +310,7 @@ def test_unknown_choices_and_help(capsys):
 def test_ctrl_c_exits_130_keeps_the_state_and_the_run_goes_on(table, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "robcal", *TRAIN[:1], "--data", table, "--method", "vanilla", "--model", "mlp",
-               "--epochs", "40", "--batch-size", "8", "--out", str(out)]  # fmt: skip
+               "--epochs", "250", "--batch-size", "8", "--out", str(out)]  # fmt: skip
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -332,7 +332,7 @@ def test_ctrl_c_exits_130_keeps_the_state_and_the_run_goes_on(table, tmp_path):
     assert epoch + batch > 0
     run(*command[3:])
     assert not (out / "state.pt").exists()
-    assert len(json.loads((out / "history.json").read_text())) == 40
+    assert len(json.loads((out / "history.json").read_text())) == 250
 
 
 @pytest.mark.slow
