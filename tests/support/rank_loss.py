@@ -67,6 +67,7 @@ def work(folder, method, kills, whole):
     from robcal.training import loop
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # torchrun's processes are no forks and have not its handler either
     loop.fit.__kwdefaults__["state_seconds"] = 0.02  # so that a short run is resumed in the middle
     rank, start, counted = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]), {}
     for name, arguments in commands(Path(folder), method).items():
