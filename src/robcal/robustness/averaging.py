@@ -49,11 +49,13 @@ class Averaging(Projection):
         self, network: Network, linear: Linearisation, rows: Rows, reach: Reach, short: Tensor
     ) -> tuple[Tensor, Rows]:
         """As of the projection; in a descent that fell short at first, on the mean of its directions."""
+        if not self.averaging:
+            return super()._project(network, linear, rows, reach, short)
         fell_short = torch.where(rows["step"] == 1, short, rows["fell_short"])
         rows = rows | {"fell_short": fell_short}
         normal, _, beyond = nearest(linear, reach)
         mean = fell_short & (rows["step"] > 0) & (beyond > 0) & ~rows["blind"]
-        if not self.averaging or not bool(mean.any()):
+        if not bool(mean.any()):
             return super()._project(network, linear, rows, reach, short)
         point, rows = super()._project(network, linear, rows, reach, short & ~mean)
         share = (1 / (rows["step"] + 1)).clamp_min(_LEAST_SHARE)
