@@ -73,6 +73,19 @@ def test_what_is_left_is_said_to_be_of_few_examples_or_not(n: int, fitted: float
     assert repair.sentence.endswith(words)
 
 
+def test_a_level_of_two_rows_has_its_error_where_rows_are_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second row is taken, and the two of level 0 are others."""
+    probs, labels = drawn(1, 20_000, temperature=1.2)
+    scores = np.ones(20_000)
+    scores[[1, 3]] = 0
+    validation = (*drawn(2, 3000, temperature=3.0), np.ones(3000))
+    monkeypatch.setattr("robcal.runs.repair.MOST_LOGITS", 30_000)
+    repair = robcal.audit(probs, labels, scores=scores, resamples=50, validation=validation).results.methods[0].repair
+    assert repair is not None
+    assert [row.n for row in repair.levels] == [2, 19_998]
+    assert repair.sentence.endswith("A fit to more than these 3000 examples would hardly close it.")
+
+
 def test_a_gap_that_depends_on_the_score_is_said_and_shown_everywhere(tmp_path: Path) -> None:
     scores = np.random.default_rng(5).normal(size=6000)
     probs, labels = drawn(6, 6000, temperature=np.where(scores < 0, 4.0, 1.0))

@@ -176,12 +176,13 @@ def _closed_by_more(
     """Say which of the gaps that are left a fit to more examples may close: those that the error of this one explains.
 
     That error is independent of that of the rows which show the gap, so that squares add. It is computed on a sample of
-    these rows, where they are many.
+    these rows, where they are many, which holds an example of every level.
     """
     left = _left(levels)
     if not left or not recalibrator.maps:
         return ""
-    rows = slice(None, None, -(-len(level) * probs.num_classes // MOST_LOGITS))
+    evenly = np.arange(0, len(level), -(-len(level) * probs.num_classes // MOST_LOGITS))
+    rows = np.union1d(evenly, np.unique(level, return_index=True)[1])
     scores = margins(fit[0]) if fit[2] is None else fit[2]
     new = (_logs(probs.take(rows)), values[rows], level[rows])
     errors = gap_errors(recalibrator.maps[0], (fit[0], fit[1], scores), new)
