@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from robcal.base.checks import InputError
-from robcal.calibration.recalibration import Recalibrator, load_recalibrator, recalibrator, selection
+from robcal.calibration.recalibration import Recalibrator, average, load_recalibrator, recalibrator, selection
 from robcal.calibration.recalibration.average import Average, stacked_weights
 
 BIAS = np.random.default_rng(7).normal(size=6)
@@ -43,6 +43,21 @@ def test_weights_meet_the_conditions_of_the_optimum(seed: int) -> None:
     assert 1 < (weights > 0).sum() < 7
     np.testing.assert_allclose(slopes[weights > 0], 1, atol=5e-3)
     assert (slopes <= 1 + 5e-3).all()  # what had less than a hundredth was left out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_are_exact_with_methods_that_are_nearly_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conditions of the optimum to seven digits; the last method is the first to nine, and one row has one hope."""
+    monkeypatch.setattr(average, "LEAST_WEIGHT", 0.0)
+    losses = np.random.default_rng(seed).exponential(size=(6, 300))
+    losses[:, 0] = np.where(np.arange(6) == 2, 1.0, 2000.0)
+    losses = np.vstack([losses, losses[:1] + 1e-9])
+    weights = stacked_weights(losses)
+    probs = np.exp(-losses)
+    slopes = (probs / (weights @ probs)).mean(axis=1)
+    assert weights[2] > 1 / 300
+    np.testing.assert_allclose(slopes[weights > 0], 1, atol=1e-6)
+    assert (slopes <= 1 + 1e-6).all()
 
 
 def test_a_method_that_is_best_on_every_row_is_alone() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, minimize
+import numpy.typing as npt
 
 from robcal.base.checks import FloatArray
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, apply
@@ -24,6 +24,11 @@ from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 
 #: Members with a smaller weight are left out: they change no probability by more than this.
 LEAST_WEIGHT = 0.01
+
+#: The search for the weights ends when no weight moves by more than this, or after so many steps; methods that are
+#: nearly the same need a small number on the diagonal of the curvature, and its entries are finite because no method
+#: counts as worse at a row than the best by more than this many nats.
+_SETTLED, _MOST_STEPS, _RIDGE, _LEAST_LOG = 1e-7, 100, 1e-9, -230.0
 
 _MAPS: dict[str, Any] = {kind.kind: kind for kind in (Temperature, ScoreTemperature, Affine, Isotonic)}
 
@@ -107,22 +112,47 @@ def stacked_weights(losses: FloatArray) -> FloatArray:
     Args:
         losses: (K, N) cross-fitted NLL of each row by each method.
     """
-    number = len(losses)
-    probs = np.exp(losses.min(axis=0) - losses)  # of each row by the best method for it: 1
-
-    def objective(weights: FloatArray) -> tuple[float, FloatArray]:
-        mixed = np.maximum(weights @ probs, np.finfo(float).tiny)
-        return float(-np.log(mixed).mean()), -(probs / mixed).mean(axis=1)
-
-    found = minimize(
-        objective,
-        np.full(number, 1 / number),
-        jac=True,
-        method="SLSQP",
-        bounds=Bounds(0.0, 1.0),
-        constraints=LinearConstraint(np.ones((1, number)), 1.0, 1.0),
-        options={"maxiter": 200, "ftol": 1e-10},
-    )
-    weights: FloatArray = np.where(found.x < LEAST_WEIGHT, 0.0, found.x)
+    probs = np.exp(np.maximum(losses.min(axis=0) - losses, _LEAST_LOG))  # of each row by the best method for it: 1
+    weights = np.full(len(losses), 1 / len(losses))
+    free = weights > 0
+    for _ in range(_MOST_STEPS):
+        step, slope = _newton_step(weights, probs, free)
+        if np.abs(step).max() > _SETTLED:
+            weights = _moved(weights, step, slope, probs)
+            free = weights > 0
+        elif slope.min() < -_SETTLED:
+            free[slope.argmin()] = True
+        else:
+            break
+    weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
     weights /= weights.sum()
     return weights
+
+
+def _newton_step(weights: FloatArray, probs: FloatArray, free: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Return Newton's step of the weights that are free, and the slope, of Σ w_k - mean log Σ_k w_k p_k.
+
+    Where that is lowest over w >= 0, Σ w_k is 1 without being told (Kim, Carbonetto, Stephens and Anitescu 2020).
+    """
+    ratios = probs / (weights @ probs)
+    slope = 1 - ratios.mean(axis=1)
+    part = ratios[free]
+    step = np.zeros(len(weights))
+    step[free] = -np.linalg.solve(part @ part.T / probs.shape[1] + _RIDGE * np.eye(len(part)), slope[free])
+    return step, slope
+
+
+def _moved(weights: FloatArray, step: FloatArray, slope: FloatArray, probs: FloatArray) -> FloatArray:
+    """Return weights >= 0 after as much of the step as lowers the objective; what it takes to 0 is 0."""
+    falling = step < 0
+    size = min(1.0, float((weights[falling] / -step[falling]).min(initial=np.inf)))
+    before = _objective(weights, probs)
+    while size > _SETTLED and _objective(weights + size * step, probs) > before + 1e-4 * size * float(slope @ step):
+        size /= 2
+    moved = weights + size * step
+    moved[moved < _SETTLED] = 0.0
+    return moved
+
+
+def _objective(weights: FloatArray, probs: FloatArray) -> float:
+    return float(weights.sum() - np.log(weights @ probs).mean())
