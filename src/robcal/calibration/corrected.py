@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, ndtr, xlog1py, xlogy
 
 from robcal.base.checks import FloatArray
+from robcal.base.special import log_gamma, normal_cdf
 from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_label
 
 #: True gaps, in standard errors, whose shares among the bins are estimated; beyond the last, noise adds nothing.
@@ -127,7 +127,7 @@ def _mean_addition(ratio: FloatArray, weights: FloatArray, variance: float) -> F
         law *= (seen / (law @ likelihood.T)) @ likelihood
     scaled = _SIZES / spread
     density = np.exp(-(scaled**2) / 2) / np.sqrt(2 * np.pi)
-    added: FloatArray = law @ (spread * 2 * (density - scaled * ndtr(-scaled)))
+    added: FloatArray = law @ (spread * 2 * (density - scaled * normal_cdf(-scaled)))
     return added.reshape(ratio.shape[:-1])
 
 
@@ -169,8 +169,9 @@ def mean_deviation(count: FloatArray, mean: FloatArray, variance: FloatArray) ->
     """
     p = np.clip(mean / np.maximum(count, 1), 0, 1)
     above = np.floor(count * p) + 1
-    chances = gammaln(count + 1) - gammaln(above + 1) - gammaln(np.maximum(count - above, 0) + 1)
-    chances = chances + xlogy(above, p) + xlog1py(count - above + 1, -p)
+    chances = log_gamma(count + 1) - log_gamma(above + 1) - log_gamma(np.maximum(count - above, 0) + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # p may be 0 or 1
+        chances = chances + above * np.log(p) + (count - above + 1) * np.log1p(-p)
     equal = np.where(above <= count, 2 * above * np.exp(chances), 0)
     most = count * p * (1 - p)
     scaled: FloatArray = equal * np.sqrt(np.clip(variance / np.maximum(most, 1e-300), 0, 1))

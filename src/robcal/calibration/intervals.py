@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import betaincinv, erf, ndtri, stdtrit
 
 from robcal.base.checks import (
     FloatArray,
@@ -19,6 +18,7 @@ from robcal.base.checks import (
     check_fraction,
     check_positive_int,
 )
+from robcal.base.special import beta_quantile, erf, normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_of
 from robcal.calibration.inversion import inverted_interval
@@ -233,8 +233,8 @@ def jeffreys_interval(successes: float, n: float, *, confidence: float = 0.95) -
     (0.394, 0.907)
     """
     tail, x = (1 - confidence) / 2, float(successes)
-    low = 0.0 if x == 0 else float(betaincinv(x + 0.5, n - x + 0.5, tail))
-    high = 1.0 if x == n else float(betaincinv(x + 0.5, n - x + 0.5, 1 - tail))
+    low = 0.0 if x == 0 else beta_quantile(x + 0.5, n - x + 0.5, tail)
+    high = 1.0 if x == n else beta_quantile(x + 0.5, n - x + 0.5, 1 - tail)
     return low, high
 
 
@@ -245,8 +245,8 @@ def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Esti
     (0.308497, 0.308497)
     """
     tail = (1 - confidence) / 2
-    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
-    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    low = beta_quantile(successes, n - successes + 1, tail) if successes else 0.0
+    high = beta_quantile(successes + 1, n - successes, 1 - tail) if successes < n else 1.0
     return Estimate(successes / n, low, high)
 
 
@@ -260,7 +260,7 @@ def mean_interval(values: FloatArray, *, confidence: float = 0.95) -> Estimate:
     n, mean = len(values), float(values.mean())
     if n == 1:
         return Estimate(mean)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(n))
+    half = float(student_quantile(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(n))
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -305,7 +305,7 @@ def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimat
         Value and interval.
     """
     size, value = len(cells.share) * len(cells.residual), float(cells.share.mean())
-    half = float(ndtri((1 + confidence) / 2) * cells.share.std() / np.sqrt(len(cells.share)))
+    half = float(normal_quantile((1 + confidence) / 2) * cells.share.std() / np.sqrt(len(cells.share)))
     gap, sd = cells.residual.ravel(), np.sqrt(np.maximum(cells.variance.ravel(), 1e-300))
     shrunk = gap * np.maximum(0, 1 - 4 * sd**2 / np.maximum(gap**2, 1e-300))
 
@@ -335,7 +335,7 @@ def _log_interval(values: FloatArray, top: TopLabel, confidence: float) -> Estim
     value = float(values.mean())
     if top.correct.all():
         return Estimate(0.0, 0.0, 1 - jeffreys_interval(len(top), len(top), confidence=confidence)[0])
-    width = float(ndtri((1 + confidence) / 2) * values.std() / np.sqrt(len(values)) / value)
+    width = float(normal_quantile((1 + confidence) / 2) * values.std() / np.sqrt(len(values)) / value)
     return Estimate(value, value * float(np.exp(-width)), min(1.0, value * float(np.exp(min(width, 700)))))
 
 

@@ -28,9 +28,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv
 
 from robcal.base.checks import FloatArray, IntArray
+from robcal.base.special import beta_quantile
 from robcal.calibration.binning import BinSums
 from robcal.calibration.metrics import Norm, norm_of_gaps
 
@@ -114,8 +114,8 @@ def _largest_mean_gap(bins: _Bins, tail: float) -> float:
     n, confidence = float(bins.count.sum()), float(bins.weight @ bins.confidence)
     accuracy = confidence - float(bins.weight @ bins.gap)
     right = float(np.round(n * accuracy))
-    low = 0.0 if right == 0 else float(betaincinv(right + 0.5, n - right + 0.5, tail))
-    high = 1.0 if right == n else float(betaincinv(right + 0.5, n - right + 0.5, 1 - tail))
+    low = 0.0 if right == 0 else beta_quantile(right + 0.5, n - right + 0.5, tail)
+    high = 1.0 if right == n else beta_quantile(right + 0.5, n - right + 0.5, 1 - tail)
     explained = float(bins.weight @ (bins.noise * bins.count)) / max(confidence * (1 - confidence), 1e-12)
     scale = np.sqrt(min(1.0, explained))
     gap = confidence - accuracy

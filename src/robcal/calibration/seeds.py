@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 from robcal.base.checks import FloatArray, IntArray, check_fraction, check_positive_int, refuse
+from robcal.base.special import normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.corrected import BinGaps
 from robcal.calibration.row_order import canonical_order
@@ -69,8 +69,8 @@ def seed_mean_interval(
     if count == 1 and test_variance == 0:
         return Estimate(mean, per_seed=per_seed)
     tail = (1 + confidence) / 2
-    between = stdtrit(count - 1, tail) ** 2 * values.var(ddof=1) / count if count > 1 else 0.0
-    half = float(np.sqrt(between + ndtri(tail) ** 2 * (test_variance + bias_left**2)))
+    between = student_quantile(count - 1, tail) ** 2 * values.var(ddof=1) / count if count > 1 else 0.0
+    half = float(np.sqrt(between + normal_quantile(tail) ** 2 * (test_variance + bias_left**2)))
     return Estimate(mean, mean - half, mean + half, per_seed, float(test_variance), float(bias_left))
 
 

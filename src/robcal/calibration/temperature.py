@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import softmax
 
 from robcal.base.checks import FloatArray, IntArray, check_labels, check_no_probs, check_probs, refuse
+from robcal.base.special import softmax
 
 #: T where the logits are no better than chance, in units of the largest difference between two of them: probabilities
 #: are then uniform to 1e-4.
@@ -159,7 +159,7 @@ class TemperatureScaling:
             refuse("the temperature is not fitted", "it comes from validation data", "Call `fit` or `fit_probs` first")
 
     def _scaled(self, logits: FloatArray) -> FloatArray:
-        probs: FloatArray = softmax(_from_largest(logits) / self.temperature, axis=1)
+        probs: FloatArray = softmax(_from_largest(logits) / self.temperature)
         return probs
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from robcal.base.checks import FloatArray, check_fraction
+from robcal.base.special import binomial_cdf
 from robcal.base.types import Estimate
 from robcal.calibration.binning import top_from
 from robcal.calibration.intervals import clopper_pearson
@@ -78,7 +78,8 @@ def selective_threshold(
     check_fraction(error_probability, "error_probability")
     accepted = np.array([int((values >= t).sum()) for t in GRID])
     errors = np.array([int(((values >= t) & ~right).sum()) for t in GRID])
-    rejected = np.asarray(binom.cdf(errors, accepted, risk) <= error_probability / _STARTS)
+    chances = [binomial_cdf(k, n, risk) for k, n in zip(errors, accepted, strict=True)]
+    rejected = np.array(chances) <= error_probability / _STARTS
     starts = np.linspace(0, len(GRID), _STARTS, endpoint=False).astype(int)
     lowest = max((start + _run(rejected[start:]) - 1 for start in starts if rejected[start]), default=None)
     if lowest is None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 
 from robcal.base.checks import (
     FloatArray,
@@ -14,6 +13,7 @@ from robcal.base.checks import (
     check_labels,
     check_positive_int,
 )
+from robcal.base.special import normal_cdf
 from robcal.base.types import TrendTest
 from robcal.calibration.binning import TopLabel, bin_index, top_from, total
 from robcal.calibration.row_order import canonical_order
@@ -86,7 +86,7 @@ def trend_tests(
     for sums in draws(top, level, bins, permutations, np.random.default_rng(seed)):
         extreme += np.abs(_statistics(sums)) >= np.abs(observed) - 1e-9
     p_values = extreme / (permutations + 1)
-    normal = np.where(np.isin(QUANTITIES, SQUARED), 2 * ndtr(-np.abs(observed)), 0)
+    normal = np.where(np.isin(QUANTITIES, SQUARED), 2 * normal_cdf(-np.abs(observed)), 0)
     return tuple(
         TrendTest(name, float(statistic), float(p_value), permutations)
         for name, statistic, p_value in zip(QUANTITIES, observed, np.maximum(p_values, normal), strict=True)

@@ -138,11 +138,10 @@ def _predictions(run: Path, split: str) -> tuple[FloatArray, IntArray]:
 
 
 def _on_test(recalibrator: Recalibrator, logits: FloatArray, labels: IntArray) -> str:
-    from scipy.special import softmax
-
+    from robcal.base.special import softmax
     from robcal.calibration.metrics import calibration_error, negative_log_likelihood
 
-    before, after = softmax(logits, axis=1), recalibrator.predict_proba(logits)
+    before, after = softmax(logits), recalibrator.predict_proba(logits)
     figures = [
         f"{name} {metric(before, labels):.4f} -> {metric(after, labels):.4f}"
         for name, metric in (("NLL", negative_log_likelihood), ("ECE", calibration_error))

@@ -23,10 +23,10 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
 
 from robcal.base.checks import FloatArray, IntArray, check_choice, check_logits, is_there, refuse
 from robcal.base.files import reading
+from robcal.base.special import softmax
 from robcal.base.types import LmEvalMetric
 from robcal.calibration.recalibration.maps import margins
 
@@ -92,7 +92,7 @@ def read_answers(*paths: Path, metric: LmEvalMetric = "acc") -> Answers:
     for row, one in zip(logits, values, strict=True):
         row[: len(one)] = one
     logits = check_logits(logits, name="the log-likelihoods")
-    return Answers(softmax(logits, axis=1), np.array(labels), margins(logits), np.array(tasks))
+    return Answers(softmax(logits), np.array(labels), margins(logits), np.array(tasks))
 
 
 def _chosen(path: Path) -> tuple[Path, str | None]:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy.special import log_softmax
 
 from robcal.base.checks import FloatArray, IntArray, check_same_length, refuse
 from robcal.base.distributed import Group, choose_device, process_group
 from robcal.base.levels import assign_levels, levels_by_thresholds
 from robcal.base.progress import SILENT, Reporter
+from robcal.base.special import log_softmax
 from robcal.base.storage import load_scores, save_levels
 from robcal.base.types import Float32Array, Scores
 from robcal.base.types import Levels as LevelsOfSplit
@@ -124,7 +124,7 @@ def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:
     >>> log_likelihood(np.array([[0.0, 0.0]], np.float32), np.array([1])).round(4).tolist()
     [-0.6931]
     """
-    return np.asarray(log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels])
+    return np.asarray(log_softmax(logits.astype(np.float64))[np.arange(len(labels)), labels])
 
 
 def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
 from robcal.base.results import Repair, RepairedLevel
+from robcal.base.special import normal_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.binning import TopLabel
 from robcal.calibration.conditional import joint_confidence
@@ -186,7 +186,7 @@ def _closed_by_more(
     scores = margins(fit[0]) if fit[2] is None else fit[2]
     new = (_logs(probs.take(rows)), values[rows], level[rows])
     errors = gap_errors(recalibrator.maps[0], (fit[0], fit[1], scores), new)
-    times = float(ndtri((1 + joint_confidence(0.95, len(levels))) / 2))
+    times = normal_quantile((1 + joint_confidence(0.95, len(levels))) / 2)
     stay = sum(_is_more(row.after, times * error) for row, error in zip(levels, errors, strict=True) if row in left)
     beyond = f" A fit to more than these {len(fit[1])} examples "
     if stay == len(left):

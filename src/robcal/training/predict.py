@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import special
 from torch import nn
 
+from robcal.base import special
 from robcal.base.checks import FloatArray, IntArray, refuse
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.types import Float32Array, Predictions
@@ -19,7 +19,7 @@ from robcal.robustness.probe import check_outputs
 
 def softmax(logits: Float32Array) -> FloatArray:
     """Return the probabilities of (N, Z) logits, in float64."""
-    return np.asarray(special.softmax(logits.astype(np.float64), axis=1))
+    return special.softmax(logits.astype(np.float64))
 
 
 def predict_logits(

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax
 
 from robcal.base.checks import FloatArray
+from robcal.base.special import log_softmax
 
 #: What stands for a logit of -inf (a masked class): its probability is exactly 0 at any temperature in use.
 MASKED = -1e15
@@ -131,7 +131,7 @@ class Affine:
 
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return W x + b."""
-        x = log_softmax(logits / self.temperature, axis=1)
+        x = log_softmax(logits / self.temperature)
         if self.mixture:
             x = np.log((1 - self.mixture) * np.exp(x) + self.mixture / x.shape[1])
         x = np.maximum(x, self.least)
@@ -174,7 +174,7 @@ class Isotonic:
 
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return log-probabilities."""
-        probs = np.exp(log_softmax(logits, axis=1))
+        probs = np.exp(log_softmax(logits))
         columns = zip(probs.T, self.inputs, self.outputs, strict=True)
         values = np.stack([np.interp(p, x, y) for p, x, y in columns], axis=1)
         logs: FloatArray = np.log(values / values.sum(axis=1, keepdims=True))
@@ -201,6 +201,6 @@ def apply(maps: Iterable[Map], logits: FloatArray, scores: FloatArray | None) ->
     """Return log-probabilities (N, Z) after all maps; -inf where a class is masked."""
     for one in maps:
         logits = one(logits, scores)
-    logs = log_softmax(shifted(logits), axis=1)
+    logs = log_softmax(shifted(logits))
     logs[logs < MASKED / 1e6] = -np.inf
     return logs

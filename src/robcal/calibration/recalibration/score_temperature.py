@@ -22,9 +22,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy.interpolate import BSpline
-from scipy.special import stdtrit
 
 from robcal.base.checks import FloatArray, IntArray
+from robcal.base.special import student_quantile
 from robcal.calibration.recalibration.maps import shifted
 from robcal.calibration.recalibration.score_problem import NUM_SPLINES, Monotone, Problem, Solution, constant_steps
 
@@ -196,7 +196,7 @@ def _saves(saved: FloatArray) -> bool:
     if not squares.any():
         return False
     rows = squares.sum() ** 2 / (squares**2).sum()
-    needed = stdtrit(max(rows - 1, 1.0), EVIDENCE) * saved.std(ddof=1) / np.sqrt(len(saved))
+    needed = student_quantile(max(rows - 1, 1.0), EVIDENCE) * saved.std(ddof=1) / np.sqrt(len(saved))
     return bool(saved.mean() > needed)
 
 

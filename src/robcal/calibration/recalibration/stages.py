@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression, minimize
-from scipy.special import log_softmax, softmax
 
 from robcal.base.checks import FloatArray, IntArray, refuse
+from robcal.base.special import log_softmax, softmax
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map
 from robcal.calibration.row_order import canonical_order
 from robcal.calibration.temperature import TemperatureScaling
@@ -62,7 +62,7 @@ def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
     Values are kept within 1 / (N + 2) of 0 and 1 (Laplace's rule), for a class that the rows do not show is not
     impossible.
     """
-    probs, floor = softmax(logits, axis=1), 1 / (len(labels) + 2)
+    probs, floor = softmax(logits), 1 / (len(labels) + 2)
     inputs, outputs = [], []
     for number in range(probs.shape[1]):
         x, y = _isotonic(probs[:, number], labels == number)
@@ -101,7 +101,7 @@ def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
 
         fitted = (SVSCalibrator if name == "svs" else SMSCalibrator)()
         order = canonical_order(logits, labels)
-        fitted.fit(softmax(logits[order], axis=1), labels[order])
+        fitted.fit(softmax(logits[order]), labels[order])
     first, mixture = fitted.ts_.cal_, fitted.ts_.output_constant / (fitted.ts_.n_samples_ + 1)
     if name == "svs":
         weight, bias = _array(fitted.v_), _array(fitted.b_)
@@ -123,7 +123,7 @@ def _array(values: Any) -> FloatArray:
 def _scaled(logits: FloatArray, labels: IntArray) -> tuple[float, FloatArray]:
     """Return the temperature, and log-probabilities after it: penalties then mean the same at any scale of logits."""
     temperature = TemperatureScaling().fit(logits, labels).temperature
-    return temperature, log_softmax(logits / temperature, axis=1)
+    return temperature, log_softmax(logits / temperature)
 
 
 def _solve(x: FloatArray, labels: IntArray, widths: FloatArray, *, full: bool) -> tuple[FloatArray, FloatArray]:
@@ -138,7 +138,7 @@ def _solve(x: FloatArray, labels: IntArray, widths: FloatArray, *, full: bool) -
     def objective(u: FloatArray) -> tuple[float, FloatArray]:
         moved = widths * u
         change = inputs @ moved.reshape(classes, -1).T if full else x * moved[:classes] + moved[classes:]
-        logs = log_softmax(x + change, axis=1)
+        logs = log_softmax(x + change)
         loss = -logs[rows, labels].mean() + u @ u / (2 * size)
         excess = np.exp(logs, out=logs)
         excess[rows, labels] -= 1
