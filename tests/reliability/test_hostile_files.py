@@ -388,7 +388,7 @@ def test_a_grid_of_millions_and_a_billion_members_are_refused(tmp_path):
         {"model": "mlp" + "+dropout" * 5000, "input_shape": [3], "num_classes": 2},
         {"model": 7, "input_shape": None, "num_classes": "x"},
     ],
-    ids=str,
+    ids=lambda about: str(about)[:80],
 )
 def test_a_checkpoint_that_declares_a_network_of_any_size_is_refused(tmp_path, about):
     save_checkpoint({"w": torch.zeros(3)}, about, tmp_path / "m.safetensors")
