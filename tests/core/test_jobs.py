@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -106,6 +108,53 @@ def test_only_what_needs_a_failed_task_is_skipped(jobs):
 def test_ctrl_c_stops_all_whatever_is_tolerated(jobs):
     with pytest.raises(KeyboardInterrupt):
         run_tasks(fails, ["fine", "stopped", "fine"], jobs=jobs, failed=lambda number, failure: None)
+
+
+def tell_and_wait(folder, reporter):
+    """Write down this process and the one that serves its queue, which is the first child of their owner."""
+    children = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text()
+    partial = Path(folder) / "partial"
+    partial.write_text(f"{os.getpid()} {children}")
+    partial.rename(Path(folder) / "told")
+    time.sleep(60)
+
+
+def runs(process):
+    """Tell whether a process is there and not only waits to be collected."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+OWNER = """
+import sys
+from test_jobs import run_tasks, tell_and_wait
+if __name__ == "__main__":
+    run_tasks(tell_and_wait, [sys.argv[1]] * 2, jobs=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed in /proc")
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_the_process_that_started_it(tmp_path, kill):
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    (tmp_path / "owner.py").write_text(OWNER)
+    command = [sys.executable, str(tmp_path / "owner.py"), str(tmp_path)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}) as owner:
+        until(lambda: (tmp_path / "told").exists())
+        owner.send_signal(kill)
+    workers = set((tmp_path / "told").read_text().split())
+    assert len(workers) >= 2
+    until(lambda: not any(map(runs, workers)))
+
+
+def until(happens):
+    end = time.monotonic() + 20
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):

@@ -10,6 +10,7 @@ import heapq
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
+from multiprocessing.managers import SyncManager
 from typing import Any, Protocol, TypeVar
 
 from robcal.base.checks import InputError, check_positive_int, refuse
@@ -207,7 +209,9 @@ class _Processes:
 
     def __enter__(self) -> _Processes:
         self._context = multiprocessing.get_context("spawn")
-        self._queue = self._open.enter_context(self._context.Manager()).Queue()
+        manager = SyncManager(ctx=self._context)
+        manager.start(_end_with_parent)
+        self._queue = self._open.enter_context(manager).Queue()
         self._open.enter_context(relay_messages(self._queue, self._reporter))
         return self
 
@@ -271,9 +275,22 @@ def _reason(error: BaseException) -> str:
 _stopped = False
 
 
+def _end_with_parent() -> None:
+    """Have this process told to end when the one that started it is gone, which then can end nothing itself."""
+
+    def wait_for_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None, "a process of a pool has one"
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
+
+
 def _start_worker(threads: int) -> None:
     import torch
 
+    _end_with_parent()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker without a task waits for its owner to end it
 
