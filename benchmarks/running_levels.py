@@ -4,19 +4,24 @@ Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-
          --out runs/running
        python benchmarks/running_study.py --presets cifar10-running-seeds fashion-running --data cifar10:PATH \
          --fashion fashion-mnist:PATH --cache DIR --out runs/running-seeds
+       python benchmarks/running_tiny.py PATH/train.parquet runs/tiny-imagenet.npz
+       python benchmarks/running_study.py --presets cifar10-running-regularised tiny-running --data cifar10:PATH \
+         --tiny npz:runs/tiny-imagenet.npz --cache DIR --out runs/running-others
        python benchmarks/training.py --train 1280 --val 1024 --epochs 11 --precision bf16 \
          --also mixup ar-adals+mixup --json docs/evidence/running/times.json
-       python benchmarks/running_levels.py --results runs/running runs/running-seeds
+       python benchmarks/running_levels.py --results runs/running runs/running-seeds runs/running-others
 
-The first two train and measure; this reads their results and writes one page of answers and every number beside it: it
-decides each clause of the target by its paired interval, also those that compare a network as it comes with one that
-has a temperature. Each comparison is taken whole from the folder with the most of its runs, so from one machine; rows
-and comparisons without a result are left out.
+Those of running_study.py train and measure; this reads their results and writes one page of answers and every number
+beside it: it decides each clause of the target by its paired interval, also those that compare a network as it comes
+with one that has a temperature. Each comparison is taken whole from the folder with the most of its runs, so from one
+machine; rows and comparisons without a result are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,9 +30,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kept_outcomes import from_arrays
+from robcal.base.encoding import plain
 from robcal.base.files import replacing
 from robcal.base.results import VARIANTS
-from robcal.base.storage import load_json, save_json
+from robcal.base.storage import load_json
 from robcal.base.types import Estimate
 from robcal.comparison.outcomes import Outcome
 from robcal.comparison.plan import Plan
@@ -48,6 +54,7 @@ HEADINGS = {
     "cifar10-running-seeds": "CIFAR-10 (JPEG), 5,000 images, no augmentation, mixup of alpha .2, another machine",
     "fashion-running": "Fashion-MNIST (the first 20,000 training images), 5,000 images, no augmentation",
     "cifar10-running-regularised": "CIFAR-10 (JPEG), 12,000 images, pad-crop and flip",
+    "tiny-running": "Tiny ImageNet at 32x32 (200 classes, no shift), 20,000 images, no augmentation",
 }
 #: Preset → recipe → those that it is to be below in likelihood, ranking and calibration.
 CONTESTS: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -69,6 +76,7 @@ CONTESTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "fashion-running": {RUNNING: ("AdaLS",), COMPOSED: ("Mixup", "AdaLS, mixup")},
     "cifar10-running-regularised": {RUNNING: ("AdaLS",), COMPOSED: ("Mixup", "AdaLS, mixup")},
+    "tiny-running": {RUNNING: ("AdaLS",), COMPOSED: ("Mixup", "AdaLS, mixup")},
 }
 #: Behind a label that has clauses of its own: those of its contest.
 AGAINST = ", against others"
@@ -110,7 +118,20 @@ def main(arguments: list[str] | None = None) -> None:
     clauses = {name: clauses_of(name, arm, times) for name, arm in arms.items()}
     with replacing(options.out) as temporary:
         temporary.write_text(page(arms, clauses, times), encoding="utf-8")
-    save_json(numbers(arms, clauses, times), options.out.with_suffix(".json"))
+    with replacing(options.out.with_suffix(".json")) as temporary:
+        temporary.write_text(written(numbers(arms, clauses, times)), encoding="utf-8")
+
+
+def written(values: Mapping[str, Any]) -> str:
+    """Write numbers as JSON, each array of them in one line.
+
+    >>> print(written({"of one run": [1, 2.5]}).strip())
+    {
+     "of one run": [1,2.5]
+    }
+    """
+    text = json.dumps(plain(values), indent=1, allow_nan=False)
+    return re.sub(r'\[[^][{}"]*\]', lambda found: "".join(found[0].split()), text) + "\n"
 
 
 def fullest(results: Sequence[Results], name: str) -> Results:
@@ -337,8 +358,8 @@ def outcome_numbers(one: Outcome) -> dict[str, Any]:
     return {
         "temperature": round(one.temperature, 6),
         **{name: round(metric.value, 6) for name, metric in one.metrics.items()},
-        "levels": {name: np.round(row, 5) for name, row in one.levels.items()},
-        "cells": {name: np.round(one.cells[name], 5) for name in ("accuracy", "ece", "nll")},
+        "levels": {name: np.round(row, 3) for name, row in one.levels.items()},
+        "cells": {name: np.round(one.cells[name], 3) for name in ("accuracy", "ece", "nll")},
     }
 
 

@@ -1,10 +1,11 @@
 """Do the comparisons of running levels, the most wanted rows first, and keep what was measured in a few small files.
 
-Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-mnist:PATH --cache DIR --out DIR
+Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-mnist:PATH --tiny npz:FILE --cache DIR
+         --out DIR (running_tiny.py writes FILE)
        (--jobs 14 --minutes 9: on 14 cores, for nine minutes; the same command goes on)
        (--presets cifar10-running-seeds: this comparison alone, on another machine)
 
-Four presets (`ORDER`) share the runs below --cache, as `robcal compare PRESET --cache DIR` makes them. Test levels are
+Five presets (`ORDER`) share the runs below --cache, as `robcal compare PRESET --cache DIR` makes them. Test levels are
 those of a referee: the plain network of the next seed, which no method of the seed has seen. --out gets
 results-00.safetensors, …, of which `python benchmarks/running_levels.py` makes docs/evidence/running-levels.md.
 """
@@ -67,7 +68,13 @@ ORDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("fashion-running", ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup", "AdaLS, mixup")),
     ("cifar10-running-seeds", ()),
     ("fashion-running", ()),
+    (
+        "cifar10-running-regularised",
+        ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup", "AdaLS, mixup"),
+    ),
+    ("tiny-running", ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup")),
     ("cifar10-running-regularised", ()),
+    ("tiny-running", ()),
 )
 PRESETS = tuple(dict.fromkeys(name for name, _ in ORDER))
 #: Seconds before the end from which on nothing else is begun.
@@ -109,7 +116,7 @@ class Piece:
 def main(arguments: list[str] | None = None) -> None:
     """Do what there is time for, and pack what is measured."""
     started, options = time.time(), parse(arguments)
-    works = {name: work_of(name, options) for name in options.presets if "fashion" not in name or options.fashion}
+    works = {name: work_of(name, options) for name in options.presets if spec_of(name, options)}
     end = started + 60 * options.minutes
     pieces = laid_out(works, ORDER, end, end - options.training_seconds)
     say(started, f"{len(pieces)} pieces; {hardware()['cpu']}, torch {torch.__version__}")
@@ -123,8 +130,9 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="cifar10:PATH")
-    parser.add_argument("--fashion", help="fashion-mnist:PATH; without it that comparison is left out")
+    parser.add_argument("--data", help="cifar10:PATH; comparisons whose data is not named are left out")
+    parser.add_argument("--fashion", help="fashion-mnist:PATH")
+    parser.add_argument("--tiny", help="npz:FILE, which running_tiny.py writes")
     parser.add_argument("--cache", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results, a new one")
     parser.add_argument("--jobs", type=int, default=1, help="processes of one thread")
@@ -138,11 +146,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def spec_of(name: str, options: argparse.Namespace) -> str | None:
+    """Return the data of a preset, as it is named on the command line."""
+    return {"fashion-running": options.fashion, "tiny-running": options.tiny}.get(name, options.data)
+
+
 def work_of(name: str, options: argparse.Namespace) -> Work:
     """Return the tasks of a preset."""
-    spec = options.fashion if name.startswith("fashion") else options.data
     trial = {key: int(value) for key, _, value in (text.partition("=") for text in options.set)}
-    plan = load_plan(name, seeds=options.seeds, recipe={"data": spec, "device": "cpu", **trial})
+    plan = load_plan(name, seeds=options.seeds, recipe={"data": spec_of(name, options), "device": "cpu", **trial})
     return Work(plan, Place(options.cache), kinds=BENCHMARK_KINDS)
 
 

@@ -1,16 +1,22 @@
 """benchmarks/running_study.py: the most wanted first, nothing begun too late; what is packed gives the same figures."""
 
 import dataclasses
+import io
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from robcal.base.results import VARIANTS
 from robcal.comparison.outcomes import outcomes_of
 from robcal.comparison.summary import Measurements
 from robcal.comparison.tasks import Task
+from robcal.data import load_dataset
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 if not FOLDER.is_dir():
@@ -18,6 +24,7 @@ if not FOLDER.is_dir():
 sys.path.insert(0, str(FOLDER))
 import running_levels  # noqa: E402
 import running_study  # noqa: E402
+import running_tiny  # noqa: E402
 from kept_outcomes import from_arrays  # noqa: E402
 from wide.store import Results  # noqa: E402
 
@@ -106,7 +113,10 @@ def test_what_is_packed_gives_the_same_figures_and_a_page(options, tmp_path, mon
     assert "| Running levels, mixup | 2 |" in page
     assert "| Random levels" not in page
     assert "torch another" not in page
-    assert (tmp_path / "page.json").exists()
+    values = json.loads((tmp_path / "page.json").read_text(encoding="utf-8"))
+    raw = values["comparisons"]["cifar10-running"]["runs"]["Plain"]["0"]["raw"]
+    kept = from_arrays(results.arrays["cifar10-running/Plain/0"], results.facts["cifar10-running/Plain/0"])[0]
+    np.testing.assert_allclose(raw["cells"]["nll"], kept.cells["nll"], rtol=0, atol=5.1e-4)
 
 
 def test_a_piece_that_comes_too_late_is_not_begun(options):
@@ -114,3 +124,34 @@ def test_a_piece_that_comes_too_late_is_not_begun(options):
     piece = running_study.laid_out({"cifar10-running": work}, ORDER, 100.0, 40.0)[0]
     with pytest.raises(running_study.NoTimeError):
         running_study.do(dataclasses.replace(piece, until=0.0))
+
+
+def test_a_comparison_whose_data_is_not_named_is_left_out(options, capsys):
+    running_study.main([*options, "--presets", "tiny-running", "--minutes", "0"])
+    assert "0 of 0 pieces are done" in capsys.readouterr().out
+    running_study.main([*options, "--presets", "tiny-running", "--minutes", "0", "--tiny", options[1]])
+    assert "0 of 0 pieces" not in capsys.readouterr().out
+
+
+def test_the_images_of_200_classes_train_or_judge_and_never_both(tmp_path):
+    """Each picture has a colour of its own, so a cut says which pictures it holds."""
+    colours = [(3 * number, 7 * number % 256, label) for number in range(40) for label in range(2)]
+    files = [io.BytesIO() for _ in colours]
+    for file, colour in zip(files, colours, strict=True):
+        Image.new("RGB", (32, 32), colour).save(file, "PNG")
+    table = pa.table({"image": [file.getvalue() for file in files], "label": [colour[2] for colour in colours]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    running_tiny.main([str(tmp_path / "train.parquet"), str(tmp_path / "tiny.npz")])
+    cuts = [load_dataset(f"npz:{tmp_path / 'tiny.npz'}", val_fraction=0.25, seed=seed) for seed in (0, 1)]
+    held = [
+        {name: [tuple(map(int, image[:, 5, 5])) for image in split.inputs] for name, split in cut.splits.items()}
+        for cut in cuts
+    ]
+    for cut, found in zip(cuts, held, strict=True):
+        assert {name: len(one) for name, one in found.items()} == {"train": 48, "val": 16, "test": 16}
+        assert sorted(colour for one in found.values() for colour in one) == sorted(colours)
+        for name, split in cut.splits.items():
+            assert [colour[2] for colour in found[name]] == split.labels.tolist()
+            assert np.bincount(split.labels).tolist() == [len(split) // 2] * 2
+    assert held[0]["test"] == held[1]["test"]
+    assert held[0]["val"] != held[1]["val"]
