@@ -96,6 +96,7 @@ real: $(VENV)/.wheel
 	$(BIN)/python benchmarks/published.py --data $(DATA) --work $(RUNS)/real --out docs/evidence/real
 
 # The comparisons of docs/evidence/small-networks.md and running-levels.md: about six hours on two cores. Runs are kept below $(RUNS)/study; tables go to docs/evidence.
+# TINY=FILE, which benchmarks/running_tiny.py writes, adds the comparison of 200 classes to running-levels.md.
 FASHION ?= /usr/share/datasets/fashion-mnist
 STUDY := --cache $(RUNS)/study --no-report --overwrite
 study: $(VENV)/.wheel
@@ -106,8 +107,8 @@ study: $(VENV)/.wheel
 	  --out docs/evidence/severity.md
 	$(BIN)/python benchmarks/training.py --train 1280 --val 1024 --epochs 11 --precision bf16 --also mixup ar-adals+mixup \
 	  --json docs/evidence/running/times.json
-	$(BIN)/python benchmarks/running_study.py --data cifar10:$(CIFAR10) --fashion fashion-mnist:$(FASHION) --cache $(RUNS)/study \
-	  --out $(RUNS)/running --jobs 2
+	$(BIN)/python benchmarks/running_study.py --data cifar10:$(CIFAR10) --fashion fashion-mnist:$(FASHION) \
+	  $(if $(TINY),--tiny npz:$(TINY)) --cache $(RUNS)/study --out $(RUNS)/running --jobs 2
 	$(BIN)/python benchmarks/running_levels.py --results $(RUNS)/running
 
 # Wide ResNets on one GPU, in pieces of under ten minutes: start it again until it says that everything is done (docs/gpu.md).
