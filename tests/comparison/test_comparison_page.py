@@ -5,15 +5,20 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from report_samples import examined
 
 from robcal.base.results import Missing
+from robcal.base.types import Estimate, GroupRow
 from robcal.commands.cli import main
-from robcal.comparison import load_comparison, text_tables
+from robcal.comparison import load_comparison, parse_plan, text_tables
+from robcal.comparison.assemble import _examined
 from robcal.report import render_html
 from robcal.report.formatting import metric
+from robcal.report.gallery import wrong_section
 from robcal.report.study_tables import difference_grids, level_grids, main_grids
 
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
@@ -91,9 +96,41 @@ def test_the_page_is_whole_and_needs_nothing_else(large):
     assert "script" not in shape.tags
     assert shape.outside == []
     assert len(shape.ids) == len(set(shape.ids))
-    for key in ("glance", "targets", "results", "differences", "shift", "levels", "selective", "cost", "how"):
+    for key in ("glance", "targets", "results", "differences", "shift", "by-level", "selective", "cost", "how"):
         assert key in shape.ids
     assert "url(http" not in large
+
+
+def test_ids_are_unique_beside_the_details_and_wrong_predictions_say_whose_they_are(record):
+    row = GroupRow("0", 40, 0.1, 0.2, *[Estimate(0.5)] * 4)
+    first = replace(record.methods[0], levels=(row, replace(row, group="1")))
+    shown = examined(replace(record, methods=(first, *record.methods[1:])), 4)
+    page = render_html(shown)
+    ids = Shape(page).ids
+    assert len(ids) == len(set(ids))
+    assert {"by-level", "levels", "wrong"} <= set(ids)
+    assert '<a href="#wrong">' in page
+    assert "Of 8 methods four are shown: the reference" in page
+    assert "all 2 wrong predictions of Plain (seed 0)" in page
+    assert "four are shown" not in wrong_section(replace(shown, methods=shown.methods[:4])).lead
+
+
+def test_wrong_predictions_are_of_the_reference_of_what_is_advised_and_of_the_first_others():
+    methods = [{"label": label, "method": "vanilla"} for label in "abcdefg"]
+    plan = parse_plan(
+        {
+            "seeds": [0],
+            "recipe": {"data": "digits", "model": "mlp", "epochs": 1},
+            "methods": methods,
+            "reference": ["c"],
+        }
+    )
+    found = {label: SimpleNamespace(by_seed={0: ()} if label != "a" else {}) for label in "abcdefg"}
+    best = {"ece": "g", "shift_ece": "c"}
+    marked = {
+        variant: {name: {one: "best", "b": "tied"} for name, one in best.items()} for variant in ("raw", "scaled")
+    }
+    assert _examined(plan, found, marked) == ("c", "g", "b", "d")
 
 
 def test_every_mean_is_on_the_page_with_its_interval(record, page):

@@ -1,9 +1,11 @@
 """A whole comparison on digits, small: every number of it again from what it left on disk."""
 
+import base64
 import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from robcal.base.checks import InputError
 from robcal.base.encoding import plain
 from robcal.base.levels import assign_levels
 from robcal.base.metrics import CORRECTED
-from robcal.base.storage import load_levels, load_predictions, load_scores
+from robcal.base.storage import load_levels, load_predictions, load_scores, save_results
 from robcal.base.types import Estimate
 from robcal.calibration import calibration_noise_floor, corrected_calibration_error, seed_mean_interval
 from robcal.calibration.ranges import difference_within_range, within_range
@@ -38,6 +40,7 @@ from robcal.comparison.tasks import Place, Work, seed_of_run
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
 from robcal.data.splits import stratified_subset
 from robcal.report import render_html
+from robcal.report.flat import wrong_of_results
 from robcal.runs.directory import load_model, open_run
 
 pytestmark = [
@@ -260,7 +263,7 @@ def test_a_second_start_does_nothing_anew(plan, out, record):
     before = stamps(out)
     again = compare(plan, out, jobs=1, report=False)
     assert stamps(out) == before
-    shown = (replace(one, gallery=()) for one in record.methods)  # images are made for a page alone
+    shown = (replace(one, gallery=(), worst=()) for one in record.methods)  # examples are kept for a page
     assert plain(again) == plain(replace(record, methods=tuple(shown)))  # NaN is no equal of NaN
     assert any(one.gallery for one in record.methods)
 
@@ -296,7 +299,7 @@ def test_a_killed_comparison_goes_on_where_it_was(out, record, tmp_path):
     kept = {name: stamp for name, stamp in stamps(tmp_path / "out").items() if name.name == "model.safetensors"}
     assert kept
     with pytest.raises(SystemExit) as stop:
-        main([*command[3:], "--quiet", "--no-report"])
+        main([*command[3:], "--quiet", "--no-report", "--worst", str(tmp_path / "wrong.csv")])
     assert not stop.value.code
     after = stamps(tmp_path / "out")
     assert all(after[name] == stamp for name, stamp in kept.items())
@@ -304,6 +307,11 @@ def test_a_killed_comparison_goes_on_where_it_was(out, record, tmp_path):
     for label in ("Plain", "AR-AdaLS"):
         ours, theirs = of(resumed, label), of(record, label)
         assert (ours.metrics, ours.shift, ours.level_values) == (theirs.metrics, theirs.shift, theirs.level_values)
+        assert ours.worst == theirs.worst
+    assert (tmp_path / "wrong.csv").read_text() == wrong_of_results(resumed)
+    with pytest.raises(SystemExit) as stop:  # the same command again replaces its own list
+        main([*command[3:], "--quiet", "--no-report", "--worst", str(tmp_path / "wrong.csv")])
+    assert not stop.value.code
 
 
 def test_tables_show_what_the_json_holds(record, out, capsys):
@@ -336,6 +344,39 @@ def test_the_report_names_the_labels_and_is_made_again_from_the_numbers(record, 
     assert "Reliability diagram of AR-AdaLS" in page
     for label in ("Plain", "AR-AdaLS", "Deep", "Smooth &lt;b&gt;"):
         assert label in page
+
+
+def test_wrong_predictions_of_the_first_seed_are_listed_with_levels_and_distances_for_the_plain_model(record, out):
+    plain = load_scores(out / "runs" / of(record, "Plain").training.runs[0][0] / "scores-test-60.parquet")
+    level_of = assign_levels(plain, 3, ties="share")
+    for method in record.methods:
+        logits, labels = logits_of(out, method.training.runs[0])
+        probs, index = probs_at(logits, 1.0), list(stratified_subset(labels, 60, num_classes=10))
+        assert {row.index for row in method.worst} == set(np.flatnonzero(probs.argmax(1) != labels))
+        sure = [row.confidence for row in method.worst]
+        assert sure == sorted(sure, reverse=True)
+        for row in method.worst:
+            assert (row.label, row.prediction) == (labels[row.index], probs[row.index].argmax())
+            assert row.confidence == pytest.approx(probs[row.index].max(), abs=1e-6)
+            at = index.index(row.index) if row.index in index else None
+            known = (None, None) if at is None else (float(plain.distance[at]), level_of[at])
+            assert (row.score, row.level) == known
+        assert any(row.level is not None for row in method.worst)
+
+
+def test_the_page_of_a_comparison_shows_wrong_predictions_and_offers_the_same_list(record, page, tmp_path):
+    data = re.search(r'download="wrong.csv" href="data:text/csv;base64,([^"]+)"', page)[1]
+    files, kept = [tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "results.json"
+    save_results(record, kept)
+    for file, command in zip(files, ("report", "compare"), strict=True):
+        with pytest.raises(SystemExit) as stop:
+            main([command, str(kept), "--worst", str(file), "--out", str(tmp_path / command)])
+        assert not stop.value.code
+        assert file.read_bytes() == base64.b64decode(data)
+    rows = list(csv.DictReader(io.StringIO(files[0].read_text())))
+    assert len(rows) == sum(len(method.worst) for method in record.methods)
+    assert page.count('<form class="controls"') == len([one for one in record.methods if one.gallery]) == 4
+    assert "Levels, and the distances in the list, are for the plain model of the same seed" in page
 
 
 def test_risk_and_coverage_from_the_predictions(record, out):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import BROWSER, run_around
-from report_samples import full, levelled
+from report_samples import examined, full, levelled
 
 from robcal.comparison import load_comparison
 from robcal.report import render_html
@@ -51,7 +51,7 @@ def checked(tmp_path_factory):
     pages = {
         "audit": render_html(levelled()),
         "report": render_html(full(2, num_levels=3, epochs=2)),
-        "comparison": render_html(load_comparison(EVIDENCE)),
+        "comparison": render_html(examined(load_comparison(EVIDENCE))),
     }
     frames = {f"{name}-{theme}": (prepared(page, theme), 1200) for name, page in pages.items() for theme in THEMES}
     return run_around(frames, CHECK, tmp_path_factory.mktemp("axe"))[0]

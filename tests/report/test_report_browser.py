@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from browser import BROWSER, FLAGS, run_around
-from report_samples import HOSTILE, audit, full, hostile, levelled
+from report_samples import HOSTILE, audit, examined, full, hostile, levelled
 
 from robcal.base.results import WrongExample
 from robcal.comparison import load_comparison
@@ -80,7 +80,7 @@ pytestmark = [
 @cache
 def source(name):
     if name == "comparison":
-        return render_html(load_comparison(EVIDENCE))
+        return render_html(examined(load_comparison(EVIDENCE)))
     return render_html(RESULTS[name]())
 
 
@@ -128,7 +128,7 @@ def test_no_console_messages_and_no_requests(measured):
     assert "CONSOLE" not in log
     for name, page in found.items():
         assert page["requests"] == []
-        assert page["scripts"] == any(one in name for one in ("full", "pair", "hostile"))
+        assert page["scripts"] == any(one in name for one in ("full", "pair", "hostile", "comparison"))
 
 
 def test_nothing_scrolls_sideways(measured):

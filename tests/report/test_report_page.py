@@ -11,8 +11,10 @@ from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 
 import pytest
+import report_samples
 from report_samples import HOSTILE, INF, NAN, around, audit, full, hostile, method
 
 from robcal.base.checks import InputError
@@ -216,7 +218,7 @@ def test_deterministic_across_processes():
     code += "print(hashlib.sha256(render_html(full(1)).encode()).hexdigest())"
     digests = set()
     for seed in ("1", "2"):
-        paths = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])  # noqa: PTH120
+        paths = os.pathsep.join([str(Path(report_samples.__file__).parent), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         digests.add(done.stdout)

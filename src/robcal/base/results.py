@@ -211,7 +211,7 @@ class MethodResult:
         gallery: test images (empty for tables, and without images).
         remarks: what a reader must know of the method's runs before the numbers, a clause each.
         worst: the wrong predictions of the first seed, highest confidence first (10,000 of
-            all methods together at most; none in a comparison).
+            all methods together at most; in a comparison of at most four methods).
         repair: what a recalibration would repair, in an audit of enough examples (else None).
         floors: metric → what a perfectly calibrated model with these confidences measures ("ece", "shift_ece").
         minus: paired differences, this method minus another: the other's name → metric → estimate.

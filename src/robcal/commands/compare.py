@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robcal.base.checks import refuse
-from robcal.commands.options import DATA_HELP, Device, Factory, Json, Overwrite, Quiet, admit_factories
-from robcal.commands.terminal import columns, show_json
+from robcal.commands.options import (
+    DATA_HELP,
+    Device,
+    Factory,
+    Json,
+    Overwrite,
+    Quiet,
+    admit_factories,
+    check_csv,
+    write_worst,
+)
+from robcal.commands.terminal import columns, show_files, show_json
 
 if TYPE_CHECKING:
     from robcal.base.jobs import Workers
@@ -49,6 +59,14 @@ def compare(
     factory: Factory = None,
     device: Device = None,
     report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="List the wrong predictions of at most four methods' first seed in this CSV file, highest confidence "
+            "first.",
+        ),
+    ] = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop all at the first task that fails, with its traceback.")
     ] = False,
@@ -81,15 +99,19 @@ def compare(
     from robcal.report import write_report
 
     admit_factories(factory)
+    if worst is not None:  # the same command again replaces what it wrote
+        check_csv(worst, overwrite=overwrite or (out / "results.json").exists())
     if what.endswith(".json"):
         results = load_comparison(Path(what))
+        listed = None if worst is None else write_worst(results, worst)
         write_tables(results, out)
         if report and (overwrite or not (out / "report.html").exists()):
             write_report(results, out / "report.html", overwrite=True)
         if json:
-            show_json(results)
+            show_json(results, [listed])
         else:
             typer.echo(text_tables(results, width=columns()))
+            show_files([listed])
         return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
     plan = load_plan(
@@ -108,13 +130,16 @@ def compare(
     workers = _cluster(executor, executor_option or [], (cache or out) / "jobs", jobs)
     with open_reporter(quiet=quiet) as reporter:
         results = run_comparison(
-            plan, out, cache=cache, jobs=jobs or available_cores(), workers=workers, report=report, overwrite=overwrite,
-            fail_fast=fail_fast, on_failure=_tell_failure, reporter=reporter,
+            plan, out, cache=cache, jobs=jobs or available_cores(), workers=workers, report=report,
+            examples=worst is not None, overwrite=overwrite, fail_fast=fail_fast, on_failure=_tell_failure,
+            reporter=reporter,
         )  # fmt: skip
+    written = [None if worst is None else write_worst(results, worst), out / "results.json"]
     if json:
-        show_json(results, [out / "results.json"])
+        show_json(results, written)
     else:
-        typer.echo(f"{text_tables(results, width=columns())}\n{out / 'results.json'}")
+        typer.echo(f"{text_tables(results, width=columns())}\n")
+        show_files(written)
     if results.study is not None and results.study.missing:
         typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
         raise typer.Exit(3)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from robcal.base.checks import check_output, refuse
+
+if TYPE_CHECKING:
+    from robcal.base.results import Results
 
 DATA_HELP = (
     "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | fashion-mnist:PATH | idx:PATH (four files as of MNIST) | "
@@ -103,6 +106,25 @@ def own_options(context: typer.Context, method: str) -> list[str]:
             context.fail(f"Option '{flag}' requires an argument.")
         found.append(f"{name}={value}")
     return found
+
+
+def write_worst(results: Results, file: Path) -> Path:
+    """Write the wrong predictions that results hold to a file for --worst, which `check_csv` has seen.
+
+    Raises:
+        InputError: if they are of a comparison that kept none.
+    """
+    from robcal.report.flat import wrong_of_results
+    from robcal.report.render import write_page
+
+    errs = any(method.metrics["accuracy"].value < 1 for method in results.methods if "accuracy" in method.metrics)
+    if results.study is not None and errs and not any(method.worst for method in results.methods):
+        refuse(
+            f"--worst was given for {results.title}, whose results hold no wrong predictions",
+            "a comparison keeps them where it writes a page or is asked for --worst; all are with its runs",
+            "Name run directories, or audit one: robcal audit RUN --worst FILE.csv",
+        )
+    return write_page(lambda: wrong_of_results(results), file, overwrite=True)
 
 
 def check_csv(file: Path, *, overwrite: bool) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from robcal.base.checks import check_output, refuse
-from robcal.commands.options import Factory, Json, Overwrite, Quiet, admit_factories, check_csv
+from robcal.base.checks import check_output
+from robcal.commands.options import Factory, Json, Overwrite, Quiet, admit_factories, check_csv, write_worst
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_files, show_json
 
 
@@ -46,8 +46,6 @@ def report(
     from robcal.base.storage import load_results
     from robcal.comparison import text_tables
     from robcal.report import text_table, write_report
-    from robcal.report.flat import wrong_of_results
-    from robcal.report.render import write_page
     from robcal.report.text import findings_text
     from robcal.runs.collect import report_runs
 
@@ -58,18 +56,11 @@ def report(
     measured = runs[0] / "results.json" if runs[0].is_dir() else runs[0]
     if len(runs) == 1 and measured.suffix == ".json" and not (runs[0] / "run.json").exists():
         results = load_results(measured)
-        if results.study is not None and worst is not None:
-            refuse(
-                f"--worst was given beside {measured}, which holds the figures of a comparison",
-                "the examples are with its runs",
-                "Name run directories, or audit one: robcal audit RUN --worst FILE.csv",
-            )
     else:
         with open_reporter(quiet=quiet) as reporter:
             results = report_runs(runs, shift=shift, temperature=temperature, reporter=reporter)
-    files = [write_report(results, out, overwrite=overwrite)]
-    if worst is not None:
-        files.insert(0, write_page(lambda: wrong_of_results(results), worst, overwrite=True))
+    files = [] if worst is None else [write_worst(results, worst)]
+    files.append(write_report(results, out, overwrite=overwrite))
     if json:
         show_json(results, files)
         return

@@ -23,7 +23,9 @@ from robcal.comparison.outcomes import COVERAGES, OOD, Job, Outcome, gather, inf
 from robcal.comparison.plan import Plan
 from robcal.comparison.summary import Measurements, decide, marks
 from robcal.comparison.tasks import Entry, Work
-from robcal.runs.collect import fidelity_of, looked_into, rounded, shift_cells
+from robcal.report.flat import MOST_SHOWN, listed_of_each
+from robcal.report.study_page import SITUATIONS
+from robcal.runs.collect import fidelity_of, looked_into, rounded, shift_cells, wrong_examples
 from robcal.runs.directory import open_run
 from robcal.runs.hard_labels import labels_stayed_hard, remarks_on
 from robcal.runs.measure import Measured
@@ -34,9 +36,16 @@ Cuts = Mapping[int, tuple[IntArray | None, IntArray | None]]
 
 
 def results(
-    work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = (), *, images: bool = False
+    work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = (), *, examples: bool = False
 ) -> Results:
-    """Return everything that results.json holds; for images of wrong predictions the networks are run again."""
+    """Return everything that results.json holds.
+
+    Args:
+        work: the tasks, which are done.
+        found: label → what was measured of it.
+        missing: what could not be measured.
+        examples: wrong predictions of a few methods too; for their images the networks are run again.
+    """
     plan, first = work.plan, next(one for one in work.entries if one.seed in found[one.label].by_seed)
     data = dataset_of(plan.plain(plan.seeds[0]))
     shifted = None if work.shift is None else shift_images(plan.plain(plan.seeds[0]), work.shift, work.place)
@@ -47,16 +56,17 @@ def results(
     }
     cuts = _cuts(work, found)
     stable, methods = _stability(found, cuts), []
+    examined = _examined(plan, found, marked) if examples else ()
     for label in plan.labels:
         raw, scaled = (
             _figures(plan, found, label, variant, cells, marked[variant], stable[variant]) for variant in VARIANTS
         )
-        shown = _details(work, label, missing, cuts, first=label == first.label, images=images)
+        shown = _details(work, label, missing, cuts, first=label == first.label, examples=label in examined)
         methods.append(
             dataclasses.replace(
                 raw, scaled=scaled, training=_training(work, found[label], missing), reliability=shown.reliability,
                 levels=shown.levels, trends=shown.trends, history=shown.history, gallery=shown.gallery,
-                remarks=_remarks(work, found[label]),
+                worst=shown.worst, remarks=_remarks(work, found[label]),
             )
         )  # fmt: skip
     return Results(
@@ -85,6 +95,15 @@ def results(
             warnings=plan.warnings(),
         ),
     )
+
+
+def _examined(
+    plan: Plan, found: Mapping[str, Measurements], marked: Mapping[Variant, Mapping[str, Mapping[str, str]]]
+) -> tuple[str, ...]:
+    """Return the labels whose wrong predictions are shown: the reference, those that the page advises, then others."""
+    advised = [one for variant, metric in SITUATIONS for one, mark in marked[variant][metric].items() if mark == "best"]
+    labels = dict.fromkeys((*plan.reference[:1], *advised, *plan.labels))
+    return tuple(label for label in labels if found[label].by_seed)[:MOST_SHOWN]
 
 
 def _figures(
@@ -231,31 +250,36 @@ def _metrics(plan: Plan) -> tuple[str, ...]:
 
 
 def _details(
-    work: Work, label: str, missing: Sequence[Missing], cuts: Cuts, *, first: bool, images: bool
+    work: Work, label: str, missing: Sequence[Missing], cuts: Cuts, *, first: bool, examples: bool
 ) -> MethodResult:
     """Return what the runs of a label show, without temperature scaling; seeds that lack something are left out.
 
-    The first label shows the robustness of the test examples, for the plain model, which is the same for all.
+    The first label shows the robustness of the test examples, for the plain model, which is the same for all. Wrong
+    predictions are those of the first seed.
     """
     lost = {one.seed for one in missing if one.label == label and one.part != "inference"}
     entries = [entry for entry in work.entries if entry.label == label and entry.seed not in lost]
     if not entries:
         return MethodResult(label, label)
     data = dataset_of(work.plan.plain(work.plan.seeds[0]))
-    shown = data.split("test").inputs if images and data.kind == "image" else None
+    shown = data.split("test").inputs if examples and data.kind == "image" else None
     found = {entry.seed: cuts.get(entry.seed, (None, None))[0] for entry in entries}
     levels = {seed: level for seed, level in found.items() if level is not None}
-    return looked_into([_measured(work, entry, shown, first=first) for entry in entries], levels)
+    runs = [_measured(work, entry, shown) for entry in entries]
+    made = looked_into(runs if first else [dataclasses.replace(run, distance=None) for run in runs], levels)
+    listed = listed_of_each(len(work.plan.labels), compared=True)
+    worst = wrong_examples(runs[0], levels.get(runs[0].seed), listed) if examples else ()
+    return dataclasses.replace(made, worst=worst)
 
 
-def _measured(work: Work, entry: Entry, images: Any, *, first: bool) -> Measured:
-    """Return an entry as a report takes it."""
+def _measured(work: Work, entry: Entry, images: Any) -> Measured:
+    """Return an entry as a report takes it, with the distances for the plain model."""
     plan, place = work.plan, work.place
     evidence, run = gather(entry, place, None), open_run(place.of(entry.members[0].settings()))
     plain, distance, index = work.plain.get(entry.seed), None, None
     if plain is not None:
         index = scored_index(plain.settings(), plan.score_limit)
-        distance = plain_scores(plain, place, plan.score_limit).distance if first else None
+        distance = plain_scores(plain, place, plan.score_limit).distance
     return Measured(
         directory=run.directory,
         settings=run.settings,

@@ -75,6 +75,7 @@ def compare(
     jobs: int = 1,
     workers: Workers | None = None,
     report: bool = True,
+    examples: bool = False,
     overwrite: bool = False,
     fail_fast: bool = False,
     on_failure: Callable[[str], None] = lambda line: None,
@@ -92,7 +93,8 @@ def compare(
         cache: folder of the runs, default `out`; several comparisons may share it.
         jobs: tasks side by side.
         workers: what does the tasks in place of `jobs` processes of this machine: see `robcal.comparison.cluster`.
-        report: write report.html too; images of wrong predictions are in it and in the results then.
+        report: write report.html too; it and the results hold the wrong predictions of at most four methods then.
+        examples: the results hold these without a page too.
         overwrite: replace the results of another comparison, and runs made on other data.
         fail_fast: stop at the first task that fails.
         on_failure: called at once with a line on each task that fails.
@@ -115,7 +117,7 @@ def compare(
             "a table needs at least one run",
             "Fix the cause and start again; finished work is kept",
         )
-    made = results(work, found, missing, images=report)
+    made = results(work, found, missing, examples=report or examples)
     save_results(made, out / "results.json")
     write_tables(made, out)
     if report:

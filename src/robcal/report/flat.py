@@ -30,6 +30,21 @@ def flat_rows(results: Results) -> list[dict[str, Any]]:
 
 #: Results list at most so many wrong predictions, of all methods together: those of highest confidence of each.
 MOST_LISTED = 10_000
+#: A comparison shows those of at most so many methods.
+MOST_SHOWN = 4
+
+
+def listed_of_each(methods: int, *, compared: bool) -> int:
+    """Return how many wrong predictions of each of so many methods are listed at most.
+
+    Args:
+        methods: their number.
+        compared: whether they are of a comparison, which shows a few of them.
+
+    >>> listed_of_each(5, compared=False), listed_of_each(5, compared=True)
+    (2000, 2500)
+    """
+    return MOST_LISTED // (min(methods, MOST_SHOWN) if compared else methods)
 
 
 def wrong_csv(wrong: Mapping[str, Iterable[WrongExample]], score_name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from robcal.base.results import GalleryItem, MethodResult, Results
 from robcal.report import formatting
-from robcal.report.flat import MOST_LISTED, wrong_of_results
+from robcal.report.flat import MOST_SHOWN, listed_of_each, wrong_of_results
 from robcal.report.formatting import clean_text, joined
 from robcal.report.layout import Download, Gallery, Image, Picture, Section
 from robcal.report.row_tables import worst_numbers
@@ -17,6 +17,10 @@ from robcal.report.verdicts import titles
 #: Images up to this size are enlarged pixel by pixel.
 SMALL_IMAGE = 96
 
+#: Of a comparison.
+_SHOWN = "Of {} methods four are shown: the reference, those that the page advises, then the others in their order."
+_FOR_PLAIN = "Levels, and the distances in the list, are for the plain model of the same seed{}."
+_UNSCORED = "; test examples whose distance was not measured have none"
 _CHANGES = (
     "Beside each stands the nearest input found that gets another label, and what changed: grey where nothing did, "
     "amplified by the factor named."
@@ -40,14 +44,20 @@ def wrong_section(results: Results) -> Section | None:
 
 def _lead(results: Results, names: Mapping[str, str]) -> str:
     """Return what is listed, and what the images show; `names` of methods, where there are several."""
-    most = MOST_LISTED // len(results.methods)
+    compared = results.study is not None
+    most = listed_of_each(len(results.methods), compared=compared)
     lists = [_count(method, names.get(method.name, ""), most) for method in results.methods if method.worst]
     parts = [f"The list holds {joined(lists)}, highest confidence first."] if lists else []
+    if compared and len(results.methods) > MOST_SHOWN:
+        parts.insert(0, _SHOWN.format(len(results.methods)))
     pictures = [item for method in results.methods for item in method.gallery]
     if pictures:
         parts.append("The images are the surest of each level, the least robust level first.")
     if any(item.change for item in pictures):
         parts.append(_CHANGES)
+    rows = [row for method in results.methods for row in method.worst]
+    if compared and any(row.level is not None for row in rows):
+        parts.append(_FOR_PLAIN.format(_UNSCORED if any(row.level is None for row in rows) else ""))
     return " ".join(parts)
 
 

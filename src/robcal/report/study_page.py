@@ -50,13 +50,14 @@ def study_page(results: Results) -> str:
         answer=_answer(results),
         steps=_advice(results),
         missing=[clean_text(line) for line in footnotes(results)],
-        sections=[part for part in _sections(results) if part.panels or part.grids or part.more],
+        sections=[
+            *(part for part in _sections(results) if part.panels or part.grids or part.more),
+            *made_of(results, wrong_section),
+        ],
         definitions=_definitions(results),
         notes=[tables.LEGEND.format(best="●", tied="≈"), *tables.notes(results), *study.warnings],
         provenance=[*_settings(results), *provenance_numbers(results)],
-        details=made_of(
-            results, reliability_section, levels_section, training_section, wrong_section, fidelity_section
-        ),
+        details=made_of(results, reliability_section, levels_section, training_section, fidelity_section),
         wide=True,
     )  # fmt: skip
 
@@ -89,14 +90,14 @@ def _sections(results: Results) -> list[Section]:
             more=[(f"Paired differences to {name}", grids) for name, grids in differences[1:]], sheets="grids",
         ),
         Section("shift", "Under distribution shift", _SHIFT, panels=figures.shift_panels(results), layout="pair"),
-        Section("levels", "Calibration by robustness level", _LEVELS, grids=tables.level_grids(results)),
+        Section("by-level", "Calibration by robustness level", _LEVELS, grids=tables.level_grids(results)),
         Section("selective", "Selective classification", _RISK, panels=figures.risk_panels(results), layout="pair"),
         Section("cost", "What it costs", grids=[tables.cost_grid(results)], more=further),
     ]  # fmt: skip
 
 
 #: Variant and outcome → the situation in which they decide.
-_WHEN: dict[tuple[Variant, str], str] = {
+SITUATIONS: dict[tuple[Variant, str], str] = {
     ("raw", "ece"): "Without a recalibration",
     ("scaled", "ece"): "With a temperature, fitted on validation data",
     ("raw", "shift_ece"): "Where inputs may be corrupted, without a recalibration",
@@ -107,7 +108,7 @@ _WHEN: dict[tuple[Variant, str], str] = {
 def _advice(results: Results) -> list[Step]:
     """Say which label to use in each situation that was measured, with its figures and what could as well be used."""
     steps = []
-    for (variant, metric), when in _WHEN.items():
+    for (variant, metric), when in SITUATIONS.items():
         best, tied = tables.best_of(results, metric, variant)
         if best:
             found = _figures(results, results.method(best).variant(variant), metric)

@@ -36,7 +36,7 @@ from robcal.calibration.seeds import (
     shared_part,
 )
 from robcal.calibration.weighted import METRICS
-from robcal.report.flat import MOST_LISTED
+from robcal.report.flat import listed_of_each
 from robcal.runs.audit import Examples
 from robcal.runs.directory import open_run
 from robcal.runs.gallery import gallery
@@ -124,8 +124,9 @@ def collect(
     compared += [(name, rival) for rival in against for name in methods if name not in (first.name, rival)]
     advance = reporter.task("intervals", len(methods) + len(compared))
     results: list[MethodResult] = []
+    listed = listed_of_each(len(methods), compared=False)
     for runs in methods.values():
-        results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels, MOST_LISTED // len(methods)))
+        results.append(_method_result(runs, [shifted[id(run)] for run in runs], levels, listed))
         advance(len(results))
     minus: dict[str, dict[str, dict[str, Estimate]]] = {}
     for done, (name, rival) in enumerate(compared, start=1):
@@ -170,11 +171,12 @@ def _method_result(
     metrics = {name: seed_mean(name, probs, labels, resamples=RESAMPLES) for name in METRICS}
     metrics |= {name: over_seeds([one[name] for one in shifted]) for name in shifted[0]}
     shifts = [run.shift for run in runs if run.shift is not None]
+    level = levels.get(runs[0].seed, next(iter(levels.values()))) if levels else None
     return dataclasses.replace(
         looked_into(runs, levels),
         metrics={name: within_range(name, estimate) for name, estimate in metrics.items()},
         shift=shift_cells(shifts[0].cells, [one.by_cell() for one in shifts]) if shifts else (),
-        worst=_wrong(runs[0], levels.get(runs[0].seed, next(iter(levels.values()))) if levels else None, listed),
+        worst=wrong_examples(runs[0], level, listed),
         floors=_floors(probs, shifted),
     )
 
@@ -201,7 +203,7 @@ def looked_into(runs: Sequence[Measured], levels: Mapping[int, IntArray]) -> Met
     )
 
 
-def _wrong(run: Measured, levels: IntArray | None, most: int) -> tuple[WrongExample, ...]:
+def wrong_examples(run: Measured, levels: IntArray | None, most: int) -> tuple[WrongExample, ...]:
     """Return the wrong predictions of a run; score and level are those of the test examples that were scored."""
     score, level = np.full(len(run), np.nan), np.full(len(run), -1)
     scored = slice(None) if run.scored is None else run.scored

@@ -129,6 +129,13 @@ def full(num_methods=2, **options):
     )
 
 
+def examined(results, count=2):
+    """The same results with wrong predictions of the first so many methods, listed and as images."""
+    worst = (WrongExample(3, 7, 1, 0.99, 0.02, 0), WrongExample(8, 5, 1, 0.6))
+    methods = [replace(one, worst=worst, gallery=method("", "").gallery) for one in results.methods[:count]]
+    return replace(results, methods=(*methods, *results.methods[count:]))
+
+
 def audit():
     """What an audit of plain files holds: one method, no seeds, no levels, no shift, no history, no gallery."""
     one = MethodResult("probs.npz", "probs.npz", metrics={"ece": around(0.04), "accuracy": Estimate(0.9)})
