@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from robcal.base.checks import (
     FloatArray,
@@ -18,6 +17,7 @@ from robcal.base.checks import (
     check_fraction,
     check_positive_int,
 )
+from robcal.base.solve import root
 from robcal.base.special import beta_quantile, erf, normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_of
@@ -317,7 +317,7 @@ def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimat
             folded = sd * np.sqrt(2 / np.pi) * np.exp(-((mean / sd) ** 2) / 2) + mean * erf(mean / sd / np.sqrt(2))
             return float(np.maximum(folded, single).sum()) / size - target
 
-        return 0.0 if excess(0.0) >= 0 else float(brentq(excess, 0.0, target + 1e-9))
+        return 0.0 if excess(0.0) >= 0 else root(excess, 0.0, target + 1e-9, 1e-12)
 
     single = np.where(cells.count.ravel() == 1, 2 * cells.variance.ravel(), 0)
     chance = float(np.maximum(sd * np.sqrt(2 / np.pi), single).sum()) / size

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from robcal.base.checks import FloatArray, IntArray, check_labels, check_no_probs, check_probs, refuse
+from robcal.base.solve import root
 from robcal.base.special import softmax
 
 #: T where the logits are no better than chance, in units of the largest difference between two of them: probabilities
@@ -25,8 +25,8 @@ class TemperatureScaling:
 
     Guo et al. (2017), section 4.2. With b = 1/T the NLL, mean[log Σ_j exp(b z_j) - b z_y], is convex in the one number
     b, so its derivative mean[Σ_j softmax(b z)_j z_j - z_y] has at most one root. The bracket around it is widened until
-    it holds the root, at any scale of the logits, and Brent's method solves for log b: T(8z) = 8 T(z). A logit of -inf
-    marks a class that cannot be (a mask); it may be that of any class but the true one.
+    it holds the root, at any scale of the logits; Chandrupatla's method solves for log b: T(8z) = 8 T(z). A logit of
+    -inf marks a class that cannot be (a mask); it may be that of any class but the true one.
 
     Where no T > 0 is optimal:
 
@@ -198,7 +198,7 @@ def _uniform_share(true: FloatArray, num_classes: int) -> float:
     def slope(share: float) -> float:
         return float(((1 / num_classes - true) / ((1 - share) * true + share / num_classes)).sum())
 
-    return 1.0 if slope(1.0) >= 0 else float(brentq(slope, 1 / (2 * len(true)), 1.0, xtol=1e-15, rtol=1e-12))
+    return 1.0 if slope(1.0) >= 0 else root(slope, 1 / (2 * len(true)), 1.0, 1e-15)
 
 
 def _from_largest(logits: FloatArray) -> FloatArray:
@@ -272,4 +272,4 @@ def _root(function: Callable[[float], float], start: float = 0.0, step: float = 
         low, high, step = high, min(high + step, _LARGEST_LOG), 2 * step
     if of_log(low) * of_log(high) >= 0:  # one of them is the root, or beyond every number
         return float(np.exp(min(low, high, key=lambda end: abs(of_log(end)))))
-    return float(np.exp(brentq(of_log, low, high, xtol=1e-12, rtol=1e-12)))
+    return float(np.exp(root(of_log, low, high, 1e-12)))

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.interpolate import PPoly
+from scipy.interpolate import BSpline, PPoly
 from torch import Tensor, nn
 
 from robcal.calibration.recalibration.average import Average
 from robcal.calibration.recalibration.maps import MASKED, Affine, Isotonic, Map, Temperature
-from robcal.calibration.recalibration.score_temperature import ScoreTemperature
+from robcal.calibration.recalibration.score_temperature import DEGREE, ScoreTemperature, knots_of
 
 
 class Deployed(nn.Module):
@@ -94,7 +94,7 @@ class _DivideByScore(_Buffered):
         self.tail = fitted.tail
         points = np.unique(fitted.scale.points)
         places = fitted.scale(points)
-        spline = fitted.spline()
+        spline = BSpline(knots_of(len(fitted.coefficients)), fitted.coefficients, DEGREE)
         pieces = PPoly.from_spline((spline.t, spline.c, spline.k))
         used = np.flatnonzero(np.diff(pieces.x) > 0)
         self.hold(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from robcal.base.checks import FloatArray, IntArray
+from robcal.base.solve import least_in_box
 from robcal.calibration.recalibration.maps import margins, shifted
 
 Monotone = Literal["increasing", "decreasing"]
@@ -145,7 +145,7 @@ class Problem:
     def solve(
         self, design: FloatArray, penalty: float, start: Solution, log_plain: float, tolerance: float = _TOLERANCE
     ) -> Solution:
-        """Return the optimum by Fisher scoring, each step a bounded least-squares problem, with backtracking.
+        """Return the optimum by Fisher scoring, each step to the least value in a box, with backtracking.
 
         It stops where the next step is expected to save less than `tolerance` of NLL.
         """
@@ -159,10 +159,9 @@ class Problem:
             steps = reached.steps
             gradient = np.append(cumulative.T @ reached.first[:, 0], reached.first[:, 1].sum()) / size + ridge @ steps
             hessian = curvature_of(cumulative, reached.second) / size + ridge + 1e-10 * np.eye(len(steps))
-            factor = np.linalg.cholesky(hessian[free, free])
-            room = ((low - steps - 1e-12)[free], (high - steps + 1e-12)[free])
+            room = np.minimum(low - steps, 0)[free], np.maximum(high - steps, 0)[free]
             move = np.zeros(len(steps))
-            move[free] = lsq_linear(factor.T, -np.linalg.solve(factor, gradient[free]), bounds=room).x
+            move[free] = least_in_box(hessian[free, free], gradient[free], *room)
             expected = -(gradient @ move)
             if expected < tolerance:
                 break

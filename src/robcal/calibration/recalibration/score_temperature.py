@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy.interpolate import BSpline
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.special import student_quantile
@@ -37,7 +36,8 @@ PENALTIES, TAIL = (2.0, 10.0, 50.0, 250.0), 0.005
 #: One-sided confidence with which the best of the penalties must save cross-fitted NLL.
 EVIDENCE = 0.95
 
-_DEGREE, _KNOTS = 3, 65
+#: Degree of the splines, and number of the quantiles that are a scale of ranks.
+DEGREE, _KNOTS = 3, 65
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,6 @@ class ScoreTemperature:
         """Return log T(s), (N,)."""
         value: FloatArray = design_of(self.scale(scores), len(self.coefficients)) @ self.coefficients
         return value
-
-    def spline(self) -> BSpline:
-        """Return log T as a function of u."""
-        return BSpline(_knots(len(self.coefficients)), self.coefficients, _DEGREE)
 
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return the logits after both temperatures."""
@@ -238,11 +234,27 @@ def _map(scale: ScoreScale, solution: Solution, penalty: float) -> ScoreTemperat
 
 
 def design_of(u: FloatArray, splines: int) -> FloatArray:
-    """Return the (N, K) values of cubic B-splines with equally spaced knots on [0, 1]."""
-    values: FloatArray = BSpline.design_matrix(u, _knots(splines), _DEGREE).toarray()
-    return values
+    """Return the (N, K) values of cubic B-splines with equally spaced knots on [0, 1].
+
+    By the recurrence of Cox and de Boor (de Boor 1978, chapter X) for those four that are not 0 at u.
+    """
+    knots = knots_of(splines)
+    place = np.clip(np.searchsorted(knots, u, side="right") - 1, DEGREE, splines - 1)
+    values = [np.ones(len(u))]
+    for degree in range(1, DEGREE + 1):
+        above, new = np.zeros(len(u)), []
+        for number, value in enumerate(values):
+            right, left = knots[place + number + 1], knots[place + number + 1 - degree]
+            part = value / (right - left)
+            new.append(above + (right - u) * part)
+            above = (u - left) * part
+        values = [*new, above]
+    design = np.zeros((len(u), splines))
+    for number, value in enumerate(values):
+        design[np.arange(len(u)), place - DEGREE + number] = value
+    return design
 
 
-def _knots(splines: int) -> FloatArray:
+def knots_of(splines: int) -> FloatArray:
     """Return the equally spaced knots, those at the ends repeated."""
-    return np.concatenate([np.zeros(_DEGREE), np.linspace(0, 1, splines - _DEGREE + 1), np.ones(_DEGREE)])
+    return np.concatenate([np.zeros(DEGREE), np.linspace(0, 1, splines - DEGREE + 1), np.ones(DEGREE)])

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression, minimize
 
 from robcal.base.checks import FloatArray, IntArray, refuse
+from robcal.base.solve import minimised
 from robcal.base.special import log_softmax, softmax
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map
 from robcal.calibration.row_order import canonical_order
@@ -72,13 +72,21 @@ def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
 
 
 def _isotonic(x: FloatArray, y: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the steps of an isotonic regression of y on x, (K,) each, x increasing."""
+    """Return the ends of the steps of an isotonic regression of y on x, (K,) each, x increasing.
+
+    Neighbours whose means do not increase are pooled, all at once, until all do (Ayer et al. 1955).
+    """
     places, group, counts = np.unique(x, return_inverse=True, return_counts=True)
-    means = np.bincount(group, weights=y) / counts
-    fitted: FloatArray = isotonic_regression(means, weights=counts).x
-    ends = np.ones(len(places), dtype=bool)
-    ends[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
-    return places[ends], fitted[ends]
+    successes, starts = np.bincount(group, weights=y), np.arange(len(places))
+    while True:
+        means = successes / counts
+        first = np.flatnonzero(np.append(True, means[1:] > means[:-1]))
+        if len(first) == len(means):
+            break
+        successes, counts, starts = np.add.reduceat(successes, first), np.add.reduceat(counts, first), starts[first]
+    last = np.append(starts[1:], len(places)) - 1
+    ends, which = np.unique(np.concatenate([starts, last]), return_index=True)
+    return places[ends], np.tile(means, 2)[which]
 
 
 def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
@@ -145,14 +153,7 @@ def _solve(x: FloatArray, labels: IntArray, widths: FloatArray, *, full: bool) -
         slope = (excess.T @ inputs).ravel() if full else np.concatenate([(excess * x).sum(0), excess.sum(0)])
         return float(loss), (widths * slope + u) / size
 
-    found = minimize(
-        objective,
-        np.zeros(len(widths)),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 500, "gtol": 1e-7, "ftol": 1e-12},
-    )
-    moved = widths * found.x
+    moved = widths * minimised(objective, np.zeros(len(widths)))
     if full:
         matrix = moved.reshape(classes, -1)
         return np.eye(classes) + matrix[:, :classes], matrix[:, classes]
