@@ -131,11 +131,11 @@ bench-metrics:
 	.venv-bench/bin/python benchmarks/metrics.py
 	.venv-bench/bin/python benchmarks/metrics.py --large
 
-# The tables of docs/recalibration.md, from a folder of data (benchmarks/recalibration_networks.py says which): about ten minutes.
+# The tables of docs/recalibration.md and of docs/evidence/recalibration-details.md, from a folder of data (benchmarks/recalibration_networks.py says which): about ten minutes.
 bench-recalibration:
 	$(MAKE) VENV=.venv-bench .venv-bench/.peers
-	.venv-bench/bin/python benchmarks/recalibration.py --data $(DATA) --work $(RUNS)/recalibration --out docs/recalibration.md
-	.venv-bench/bin/python benchmarks/recalibration_choice.py --data $(DATA) --work $(RUNS)/recalibration
+	.venv-bench/bin/python benchmarks/recalibration.py --data $(DATA) --work $(RUNS)/recalibration --out docs
+	.venv-bench/bin/python benchmarks/recalibration_choice.py --data $(DATA) --work $(RUNS)/recalibration --out docs
 
 $(VENV)/.peers: $(VENV)/.wheel benchmarks/requirements.txt
 	$(PIP) install -q "$$(ls dist/robcal-*.whl)[recalibration]" $$(grep -E '^(torchmetrics|netcal)==' benchmarks/requirements.txt)

@@ -8,8 +8,9 @@ seconds (about a minute); --large adds the time of `auto` on 50,000 rows of 1,00
 trained, on one split: intervals are of the test examples alone. --work keeps what was trained and measured, a network a
 file, so that networks may be measured in turns (--only NAME) and the page written from all of them.
 
-With --out the tables take the place of those in a page, between the two comments that mark them. Other libraries are in
-benchmarks/requirements.txt; those that are not installed are left out. svs and sms need robcal[recalibration].
+With --out docs the figures that pages show are kept in docs/evidence/recalibration.json, and recalibration_page.py
+writes the pages from that file. Other libraries are in benchmarks/requirements.txt; those that are not installed are
+left out. svs and sms need robcal[recalibration].
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ import torch
 from scipy.special import softmax
 
 import recalibration_levels as levels
+import recalibration_page
 from recalibration_networks import Network, networks
-from robcal.base.files import replacing
 from robcal.calibration import aurc, calibration_error
 from robcal.calibration.intervals import calibration_error_interval
 from robcal.calibration.recalibration import Recalibrator
@@ -40,15 +41,6 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 OURS = ("none", "temperature", "score-temperature", "vector", "isotonic", "dirichlet", "sms",
         "dirichlet+score-temperature", "sms+score-temperature", "auto")  # fmt: skip
-BEGIN, END = "<!-- made by benchmarks/recalibration.py -->", "<!-- end of what it made -->"
-#: What the counts of levels mean.
-GAPS = (
-    "A level is outside if the 95% interval of its mean confidence - accuracy does not hold 0. That of the test rows "
-    "alone tells whether this repaired classifier has a gap there; with the error of the fit, whether another "
-    "validation split of the same size could have left none. Of chance: as many are outside where labels are drawn "
-    "from the method's own predictions and it is fitted anew, so that its form is right. Holm (1979): outside where "
-    "the levels of a network are looked at together, at 5%."
-)
 QUICK = ("cross-entropy", "focal", "digits", "adult", "sentiment")
 
 
@@ -59,20 +51,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="measure these networks only")
     parser.add_argument("--quick", action="store_true", help="networks that are trained in seconds")
     parser.add_argument("--large", action="store_true", help="also the time of auto on 50,000 rows of 1,000 classes")
-    parser.add_argument("--out", type=Path, help="page whose tables are replaced")
+    parser.add_argument("--out", type=Path, help="docs: the folder of the pages")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        text = run(options, options.work or Path(folder))
-    print(text)
+        found, missing = run(options, options.work or Path(folder))
+    for name, table in recalibration_page.tables(found).items():
+        print(f"{name}\n\n{table}\n")
+    if options.large:
+        print(f"`auto` takes {large():.1f} CPU s for 50,000 rows of 1,000 classes.")
+    if missing:
+        print(f"Left out: {', '.join(missing)}.")
     if options.out:
-        before, rest = options.out.read_text(encoding="utf-8").split(BEGIN)
-        with replacing(options.out) as temporary:
-            temporary.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        recalibration_page.keep(options.out, "networks", found)
 
 
-def run(options: argparse.Namespace, work: Path) -> str:
-    """Measure what is not measured yet; return the tables of all that is."""
+def run(options: argparse.Namespace, work: Path) -> tuple[recalibration_page.Records, list[str]]:
+    """Measure what is not measured yet; return the records of all that is, and what could not be."""
     work.mkdir(parents=True, exist_ok=True)
     missing = []
     for name, make in networks(options.data, work).items():
@@ -83,14 +78,9 @@ def run(options: argparse.Namespace, work: Path) -> str:
             file.write_text(json.dumps(measure(make())), encoding="utf-8")
         except FileNotFoundError as error:
             missing.append(f"{name} (no {error.filename or error})")
-    measured = [json.loads(file.read_text(encoding="utf-8")) for name in networks(options.data, work)
-                if (file := work / f"{name}.json").exists()]  # fmt: skip
-    parts = [page(measured)]
-    if options.large:
-        parts.append(f"`auto` takes {large():.1f} CPU s for 50,000 rows of 1,000 classes.\n")
-    if missing:
-        parts.append(f"Left out: {', '.join(missing)}.\n")
-    return "\n".join(parts)
+    found = {name: reduced(json.loads(file.read_text(encoding="utf-8"))) for name in networks(options.data, work)
+             if (file := work / f"{name}.json").exists()}  # fmt: skip
+    return found, missing
 
 
 def measure(network: Network) -> dict[str, Any]:
@@ -222,95 +212,36 @@ def large() -> float:
     return time.process_time() - begun
 
 
-# The page -------------------------------------------------------------------------------------------------------------
+def reduced(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a network that the pages show: a row's losses give means, and differences ± 1.96 errors."""
+    rows = measured["rows"]
+    test = {name: np.array(row["test"]["losses"]) for name, row in rows.items() if name in OURS and name != "auto"}
+    best = min(test, key=lambda name: float(test[name].mean()))
+    of_auto = np.array(rows["auto"]["test"]["losses"])
+    return {
+        "title": measured["title"],
+        "sizes": measured["sizes"],
+        "shift": measured["shift"],
+        "machine": machine(),
+        "rows": {name: _reduced_row(row, rows["temperature"]) for name, row in rows.items()},
+        "regret": {"best": best, "nll": float(test[best].mean()), "above": _difference(of_auto, test[best])},
+        "levels": {name: levels.reduced(one) for name, one in measured["levels"].items()},
+    }
 
 
-def page(measured: list[dict[str, Any]]) -> str:
-    """Return the tables of all networks."""
-    shifted = [one for one in measured if one["shift"]]
-    about = [f"| {one['title']} | {one['sizes'][0]:,} | {one['sizes'][1]:,} | {one['shift'] or '–'} | "
-             f"{_accuracy(one)} | {one['rows']['auto']['chosen']} |" for one in measured]  # fmt: skip
-    return "\n".join([
-        f"{machine()}, one thread; one network each. {len(measured)} networks; margins cut the levels.", "",
-        _table(["network", "validation", "test", "shift", "NLL as it is", "auto took"], about), "",
-        "### In distribution: NLL less that of one temperature", "",
-        "Paired, ± 1.96 standard errors of the test examples.", "",
-        _matrix(measured, lambda one, row: _difference(one, row, "test")), "",
-        "### In distribution: NLL of auto less that of the best single method", "",
-        "Which is the best is told by the same test rows, and so in part by luck. Paired, ± 1.96 standard errors.", "",
-        _regrets(measured), "",
-        "### In distribution: ECE and its 95% interval", "",
-        _matrix(measured, lambda one, row: _ece(row["test"])), "",
-        "### In distribution: Brier score", "",
-        _matrix(measured, lambda one, row: f"{row['test']['brier']:.4f}"), "",
-        "### In distribution: AURC", "",
-        _matrix(measured, lambda one, row: f"{row['test']['aurc']:.4f}"), "",
-        "### In distribution: levels whose gap cannot be chance", "", GAPS, "",
-        *levels.section(measured), "",
-        "Outside by the interval of the test rows alone:", "",
-        _matrix(measured, lambda one, row: f"{row['test']['outside']} of {row['test']['levels']}"), "",
-        *_least_robust(measured),
-        "### Under shift: NLL less that of one temperature", "",
-        "Fitted on validation rows without shift; means over the cells of the shift.", "",
-        _matrix(shifted, lambda one, row: _difference(one, row, "shift")), "",
-        "### Under shift: ECE", "",
-        _matrix(shifted, lambda one, row: f"{row['shift']['ece']:.3f}"), "",
-        "### CPU seconds of a fit", "",
-        _matrix(measured, lambda one, row: f"{row['seconds']:.2f}"), "",
-    ])  # fmt: skip
+def _reduced_row(row: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    found = {"seconds": row["seconds"], "chosen": row["chosen"]}
+    for condition in {"test", "shift"} & set(row):
+        kept = {key: row[condition][key] for key in ("brier", "ece", "ends", "aurc", "outside", "levels")}
+        losses, of_plain = (np.array(one[condition]["losses"]) for one in (row, plain))
+        found[condition] = {**kept, "nll": float(losses.mean()), "above": _difference(losses, of_plain)}
+    return found
 
 
-def _table(headings: Iterable[str], rows: Iterable[str]) -> str:
-    names = list(headings)
-    return "\n".join([f"| {' | '.join(names)} |", "|---|" + "--:|" * (len(names) - 1), *rows])
-
-
-def _matrix(measured: list[dict[str, Any]], cell: Callable[[dict[str, Any], dict[str, Any]], str]) -> str:
-    """Return a table of contenders by networks."""
-    names = [name for name in contenders() if any(name in one["rows"] for one in measured)]
-    rows = [f"| {name} | " + " | ".join(cell(one, one["rows"][name]) if name in one["rows"] else "–"
-                                        for one in measured) + " |" for name in names]  # fmt: skip
-    return _table(["", *(one["title"] for one in measured)], rows)
-
-
-def _accuracy(one: dict[str, Any]) -> str:
-    return f"{np.mean(one['rows']['none']['test']['losses']):.4f}"
-
-
-def _difference(one: dict[str, Any], row: dict[str, Any], condition: str) -> str:
-    apart = np.array(row[condition]["losses"]) - np.array(one["rows"]["temperature"][condition]["losses"])
-    return f"{apart.mean():+.4f} ± {1.96 * apart.std(ddof=1) / np.sqrt(len(apart)):.4f}"
-
-
-def _regrets(measured: list[dict[str, Any]]) -> str:
-    """Return by how much `auto` is above the best method for every network, and the mean and the largest of that."""
-    lines, values = [], []
-    for one in measured:
-        losses = {name: np.array(one["rows"][name]["test"]["losses"]) for name in OURS if name in one["rows"]}
-        taken = losses.pop("auto")
-        best = min(losses, key=lambda name: float(losses[name].mean()))
-        apart = taken - losses[best]
-        values.append(apart.mean())
-        error = 1.96 * apart.std(ddof=1) / np.sqrt(len(apart))
-        lines.append(f"| {one['title']} | {best} | {losses[best].mean():.4f} | {apart.mean():+.4f} ± {error:.4f} |")
-    lines.append(f"| mean; largest | | | {np.mean(values):+.4f}; {np.max(values):+.4f} |")
-    return _table(["network", "best single method", "its NLL", "auto above it"], lines)
-
-
-def _ece(row: dict[str, Any]) -> str:
-    low, high = row["ends"]
-    return f"{row['ece']:.4f} [{low:.3f}, {high:.3f}]"
-
-
-def _least_robust(measured: list[dict[str, Any]]) -> list[str]:
-    """Return the gap of the two lowest levels, before and after."""
-    lines = []
-    for one in measured:
-        cells = [f"{gap[1]:+.3f} [{gap[0]:+.3f}, {gap[2]:+.3f}]" for name in ("temperature", "auto")
-                 for gap in one["rows"][name]["test"]["gaps"][:2]]  # fmt: skip
-        lines.append(f"| {one['title']} | {' | '.join(cells)} |")
-    headings = ["", *(f"level {n} after {name}" for name in ("temperature", "auto") for n in (0, 1))]
-    return ["Mean confidence - accuracy of the two levels of the lowest margin:", "", _table(headings, lines), ""]
+def _difference(losses: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Return the mean paired difference and 1.96 standard errors."""
+    apart = losses - others
+    return float(apart.mean()), float(1.96 * apart.std(ddof=1) / np.sqrt(len(apart)))
 
 
 if __name__ == "__main__":

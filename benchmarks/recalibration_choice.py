@@ -1,6 +1,6 @@
 """How much worse than the best method is the one that `auto` takes? Several rules on the same fits.
 
-Usage: python benchmarks/recalibration_choice.py --data FOLDER --work FOLDER [--only NAME …]
+Usage: python benchmarks/recalibration_choice.py --data FOLDER --work FOLDER [--only NAME …] [--out docs]
 
 Rows of a trained classifier are cut at random into N to fit on and others to measure on. Every method is cross-fitted
 once; then each rule takes one, or an average. Told is by how much its NLL on the other rows exceeds that of the best
@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+import recalibration_page
+from recalibration_levels import candidates_of, rows_of
 from recalibration_networks import Rows, fashion_mnist, read_adult, read_text
 from robcal.base.checks import FloatArray, IntArray
 from robcal.calibration.recalibration import selection
 from robcal.calibration.recalibration.maps import apply, margins
 from robcal.calibration.recalibration.selection import AVERAGE, Candidate
-from robcal.calibration.row_order import row_keys
 from robcal.data import load_dataset
 
 SIZES, SEEDS, MOST = (500, 2000, 5000), 3, 25_000
@@ -41,15 +42,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of text and tables")
     parser.add_argument("--work", type=Path, required=True, help="figures are kept here")
     parser.add_argument("--only", nargs="+", default=[], help="these classifiers only")
+    parser.add_argument("--out", type=Path, help="docs: the folder of the pages")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    made = classifiers(options.data)
+    made, found = classifiers(options.data), {}
     for name, make in made.items():
         file = options.work / f"choice-{name}.json"
         if not file.exists() and (not options.only or name in options.only):
             file.write_text(json.dumps(regrets(*make())), encoding="utf-8")
-    print(page({name: json.loads((options.work / f"choice-{name}.json").read_text(encoding="utf-8"))
-                for name in made if (options.work / f"choice-{name}.json").exists()}))  # fmt: skip
+        if file.exists():
+            found[name] = reduced(json.loads(file.read_text(encoding="utf-8")))
+    for name, table in recalibration_page.choice_tables(found).items():
+        print(f"{name}\n\n{table}\n")
+    if options.out:
+        recalibration_page.keep(options.out, "choice", found)
 
 
 def regrets(logits: FloatArray, labels: IntArray) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def regrets(logits: FloatArray, labels: IntArray) -> dict[str, Any]:
         for seed in range(SEEDS):
             order = np.random.default_rng(1000 * size + seed).permutation(len(labels))
             fit, new = order[:size], order[size : size + MOST]
-            candidates = cross_fitted(logits[fit], labels[fit])
+            candidates = candidates_of(rows_of(logits[fit], labels[fit]))
             losses = np.stack([new_losses(one, logits[new], labels[new]) for one in candidates])
             singles = losses[[one.method != AVERAGE for one in candidates]]
             half = np.arange(len(new)) % 2 == 0
@@ -89,25 +95,17 @@ def _detail(candidates: list[Candidate], losses: FloatArray, taken: int) -> dict
             "error": float(1.96 * apart.std(ddof=1) / np.sqrt(len(apart)))}  # fmt: skip
 
 
-def cross_fitted(logits: FloatArray, labels: IntArray) -> list[Candidate]:
-    """Return all methods that `auto` compares, and their average where it is not one method alone."""
-    return candidates_of(rows_of(logits, labels))
-
-
-def rows_of(logits: FloatArray, labels: IntArray) -> selection.Rows:
-    """Return rows in the folds that `Recalibrator` draws."""
-    logits = logits - logits.max(axis=1, keepdims=True)
-    scores, true = margins(logits), logits[np.arange(len(labels)), labels]
-    order = selection.fold_order(true, labels, scores, lambda: row_keys(logits))
-    return selection.Rows(logits, labels, scores, selection.drawn_folds(order, folds=selection.FOLDS, seed=0))
-
-
-def candidates_of(rows: selection.Rows) -> list[Candidate]:
-    """Return what `auto` chooses among."""
-    names = [name for name in selection.METHODS if name != "isotonic+score-temperature"]
-    candidates = selection.cross_fit(names, rows, None)
-    average = selection.average(candidates, rows)
-    return candidates if average is None else [*candidates, average]
+def reduced(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the regrets of every N and rule, and means over the splits of the largest N."""
+    details = found["details"]
+    size = max(details, key=int)
+    names = ("none", "temperature", "score-temperature", "lowest")
+    most = {
+        "size": int(size),
+        "nll": [float(np.mean([split[key] for split in details[size]])) for key in names],
+        "above": [float(np.mean([split[key] for split in details[size]])) for key in ("above", "error")],
+    }
+    return {"regrets": {size: rules for size, rules in found.items() if size != "details"}, "most": most}
 
 
 def new_losses(candidate: Candidate, logits: FloatArray, labels: IntArray) -> FloatArray:
@@ -130,43 +128,6 @@ def pick(rule: str, candidates: list[Candidate], labels: IntArray) -> int:
         if above <= (0 if rule == "lowest" else min(error, 1e-3)):
             return number
     raise AssertionError("the lowest is not above itself")
-
-
-def page(found: dict[str, Any]) -> str:
-    """Return a table for simulations and one for networks."""
-    parts = []
-    headings = ("N", "rule", "fits", "mean regret", "by the other half", "largest", "above .001")
-    for title, simulated in (("Networks", False), ("Simulations", True)):
-        group = [one for name, one in found.items() if name.startswith("simulated") == simulated]
-        if not group:
-            continue
-        lines = []
-        for size in SIZES:
-            of_size = [one[str(size)] for one in group if str(size) in one]
-            lines += [f"| {size:,} | {rule} | {_row([pair for one in of_size for pair in one[rule]])}"
-                      for rule in RULES if of_size]  # fmt: skip
-        parts += [f"{title} ({len(group)}):", "", f"| {' | '.join(headings)} |", "|--:|---|--:|--:|--:|--:|--:|"]
-        parts += [*lines, ""]
-    return "\n".join([*parts, *_largest(found)])
-
-
-def _largest(found: dict[str, Any]) -> list[str]:
-    """Return a table of every classifier at its largest N: means over the splits."""
-    names = ("none", "temperature", "score-temperature", "lowest")
-    lines = ["| classifier | N | as it is | temperature | score-temperature | best single method | auto above it |",
-             "|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
-    for name, one in found.items():
-        size = max(one["details"], key=int)
-        splits = one["details"][size]
-        cells = [f"{np.mean([split[key] for split in splits]):.4f}" for key in names]
-        above, error = (np.mean([split[key] for split in splits]) for key in ("above", "error"))
-        lines.append(f"| {name} | {int(size):,} | {' | '.join(cells)} | {above:+.4f} ± {error:.4f} |")
-    return lines
-
-
-def _row(pairs: list[tuple[float, float]]) -> str:
-    same, halves = np.array(pairs).T
-    return f"{len(same)} | {same.mean():+.4f} | {halves.mean():+.4f} | {same.max():.4f} | {(same > 1e-3).mean():.0%} |"
 
 
 def classifiers(folder: Path) -> dict[str, Callable[[], Rows]]:

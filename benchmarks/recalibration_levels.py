@@ -18,7 +18,6 @@ import numpy as np
 from scipy.special import stdtrit
 from scipy.stats import norm
 
-from recalibration_choice import candidates_of, rows_of
 from recalibration_networks import Network
 from robcal.base.levels import assign_levels
 from robcal.base.types import Estimate
@@ -26,6 +25,7 @@ from robcal.calibration.binning import summarise
 from robcal.calibration.intervals import gap_interval
 from robcal.calibration.recalibration import Recalibrator, selection
 from robcal.calibration.recalibration.maps import Map, apply, margins
+from robcal.calibration.row_order import row_keys
 
 LEVELS = 10
 
@@ -75,6 +75,22 @@ def resampled(logits: np.ndarray, labels: np.ndarray, method: str, repeats: int)
         part = rows.part(rng.integers(len(labels), size=len(labels)))
         candidates = candidates_of(part) if method == "auto" else selection.cross_fit([method], part, None)
         yield candidates[selection.choose(candidates, part.labels)].maps
+
+
+def rows_of(logits: np.ndarray, labels: np.ndarray) -> selection.Rows:
+    """Return rows in the folds that `Recalibrator` draws."""
+    logits = _moved(logits)
+    scores, true = margins(logits), logits[np.arange(len(labels)), labels]
+    order = selection.fold_order(true, labels, scores, lambda: row_keys(logits))
+    return selection.Rows(logits, labels, scores, selection.drawn_folds(order, folds=selection.FOLDS, seed=0))
+
+
+def candidates_of(rows: selection.Rows) -> list[selection.Candidate]:
+    """Return what `auto` chooses among: all methods, and their average where it is not one method alone."""
+    names = [name for name in selection.METHODS if name != "isotonic+score-temperature"]
+    candidates = selection.cross_fit(names, rows, None)
+    average = selection.average(candidates, rows)
+    return candidates if average is None else [*candidates, average]
 
 
 def levels_of(logits: np.ndarray) -> np.ndarray:
@@ -141,37 +157,45 @@ def _drawn(probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 # The page -------------------------------------------------------------------------------------------------------------
 
 
+def reduced(found: dict[str, Any]) -> dict[str, Any]:
+    """Return an `of_levels` with, in place of every gap of chance, the mean number of levels outside."""
+    chance = [[len(outside(each)) for each in intervals({**found, "gaps": drawn})] for drawn in found["chance"]]
+    return {**found, "chance": np.mean(chance, axis=0).tolist()}
+
+
 def section(measured: list[dict[str, Any]]) -> list[str]:
-    """Return the lines of the page on levels, from the `of_levels` of every network by method."""
+    """Return the lines of the table of levels, from the `reduced` of every network by method."""
     lines = ["| after | outside: test rows alone | of chance | and the fit | of chance | and Holm over ten | levels |",
              "|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
     for name in REPEATS:
         per = [one["levels"][name] for one in measured]
-        alone, with_fit = (sum(len(outside(f)) for f in column) for column in zip(*map(_intervals, per), strict=True))
-        chance = [np.mean([[len(outside(f)) for f in _intervals({**one, "gaps": drawn})] for drawn in one["chance"]], 0)
-                  for one in per]  # fmt: skip
-        corrected = sum(len(together(_intervals(one)[1])) for one in per)
-        total, (by_test, by_both) = sum(len(one["gaps"]) for one in per), np.sum(chance, axis=0)
+        alone, with_fit = (sum(len(outside(f)) for f in column) for column in zip(*map(intervals, per), strict=True))
+        by_test, by_both = np.sum([one["chance"] for one in per], axis=0)
+        corrected = sum(len(together(intervals(one)[1])) for one in per)
+        total = sum(len(one["gaps"]) for one in per)
         lines.append(f"| {name} | {alone} | {by_test:.1f} | {with_fit} | {by_both:.1f} | {corrected} | {total} |")
-    return [*lines, "", "Levels outside after `auto`, by the interval of both errors:", "", *_left(measured)]
+    return lines
 
 
-def _intervals(one: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]]:
+def intervals(one: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]]:
+    """Return the intervals of the test rows alone, and of both errors."""
     return one["gaps"], both(one["gaps"], one["errors"], one["resamples"])
 
 
-def _left(measured: list[dict[str, Any]]) -> list[str]:
+def left(measured: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of the table of levels that are outside after `auto`."""
     lines = ["| network | level | gap, test rows alone | with the error of the fit | Holm | fitted on test rows |",
              "|---|--:|--:|--:|---|--:|"]  # fmt: skip
     for one in measured:
-        alone, with_fit = _intervals(one["levels"]["auto"])
+        alone, with_fit = intervals(one["levels"]["auto"])
         told = together(with_fit)
-        lines += [f"| {one['title']} | {n} | {_cell(alone[n])} | {_cell(with_fit[n])} | "
+        lines += [f"| {one['title']} | {n} | {cell(alone[n])} | {cell(with_fit[n])} | "
                   f"{'outside' if n in told else 'inside'} | {one['levels']['auto']['refitted'][n]:+.3f} |"
                   for n in outside(with_fit)]  # fmt: skip
     return lines
 
 
-def _cell(found: list[float]) -> str:
+def cell(found: list[float]) -> str:
+    """Return a gap with its interval."""
     low, value, high = found
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"

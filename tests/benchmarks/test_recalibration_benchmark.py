@@ -1,6 +1,8 @@
 """What benchmarks/recalibration.py measures is what robcal and scikit-learn say of the same rows."""
 
 import importlib
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,16 +17,20 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are not 
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch):
+def whole(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    module = importlib.import_module("recalibration")
-    every = module.contenders()
-    few = ("none", "temperature", "score-temperature", "scikit-learn: temperature")
-    monkeypatch.setattr(module, "contenders", lambda: {name: every[name] for name in few})
-    monkeypatch.setattr(module.levels, "REPEATS", {"temperature": (30, 2)})
-    yield module
-    for name in ("recalibration", "recalibration_levels", "recalibration_choice", "recalibration_networks"):
+    yield importlib.import_module("recalibration")
+    for name in ("recalibration", "recalibration_levels", "recalibration_page", "recalibration_networks"):
         sys.modules.pop(name)
+
+
+@pytest.fixture
+def benchmark(whole, monkeypatch: pytest.MonkeyPatch):
+    every = whole.contenders()
+    few = ("none", "temperature", "score-temperature", "scikit-learn: temperature")
+    monkeypatch.setattr(whole, "contenders", lambda: {name: every[name] for name in few})
+    monkeypatch.setattr(whole.levels, "REPEATS", {"temperature": (30, 2)})
+    return whole
 
 
 def drawn(n: int, seed: int):
@@ -49,9 +55,33 @@ def test_figures_are_those_of_the_libraries_and_tables_hold_them(benchmark) -> N
             np.testing.assert_allclose(row["shift"][key], row["test"][key], err_msg=f"{name} {key}")
         assert row["shift"]["outside"] == 2 * row["test"]["outside"]
     assert rows["none"]["test"]["outside"] > rows["temperature"]["test"]["outside"]
-    text = benchmark._matrix([found], lambda one, row: benchmark._difference(one, row, "test"))
-    above = np.mean(rows["none"]["test"]["losses"]) - nll.mean()
-    assert f"| none | {above:+.4f} ±" in text
+    rows["auto"] = rows["temperature"]  # which it chooses here
+    record = benchmark.reduced(found)
+    above = np.array(rows["none"]["test"]["losses"]) - nll
+    error = 1.96 * above.std(ddof=1) / 30
+    assert record["rows"]["none"]["test"]["above"] == pytest.approx((above.mean(), error))
+    assert record["rows"]["none"]["test"]["nll"] == pytest.approx(np.mean(rows["none"]["test"]["losses"]))
+    assert record["regret"]["above"] == (0, 0)
+    text = benchmark.recalibration_page._matrix([record], lambda row: benchmark.recalibration_page._above(row["test"]))
+    assert f"| none | {above.mean():+.4f} ± {error:.4f} |" in text
+
+
+def test_the_pages_hold_the_tables_of_the_results_that_are_kept(whole, tmp_path: Path) -> None:
+    """Each table stands in one of the two pages at least, and no page has a number that the results do not give."""
+    page, docs = whole.recalibration_page, FOLDER.parent / "docs"
+    (tmp_path / "evidence").mkdir()
+    for name in (*page.PAGES, page.RESULTS):
+        (tmp_path / name).write_text((docs / name).read_text(encoding="utf-8"), encoding="utf-8")
+    page.write(tmp_path)
+    texts = {name: (docs / name).read_text(encoding="utf-8") for name in page.PAGES}
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in page.PAGES} == texts
+    kept = json.loads((docs / page.RESULTS).read_text(encoding="utf-8"))
+    made = {**page.tables(kept["networks"]), **page.choice_tables(kept["choice"])}
+    assert set(re.findall(r"<!-- made: (\S+) -->", "".join(texts.values()))) == set(made)
+    assert len(kept["networks"]) == 8
+    kept["networks"]["digits"]["rows"]["auto"]["test"]["nll"] += 0.1
+    page.keep(tmp_path, "networks", {"digits": kept["networks"]["digits"]})
+    assert (tmp_path / page.PAGES[0]).read_text(encoding="utf-8") != texts[page.PAGES[0]]
 
 
 def right(logits: np.ndarray) -> np.ndarray:
