@@ -63,17 +63,10 @@ def precision_of(values: Any) -> Precision:
 
 
 def as_array(values: Any, name: str) -> AnyArray:
-    """Return `values` as a numpy array, from any library and device.
+    """Return `values`, the argument `name`, as a numpy array, from any library and device.
 
     Tensors may require gradients; bfloat16 is widened to float32. Entries of a table that are Python objects are
     stored as the numbers or strings that they all are. A masked array without masked entries is an array.
-
-    Args:
-        values: an array, a tensor, a table or column (anything with `__array__`), or a list of numbers or of these.
-        name: the argument's name, for the error.
-
-    Raises:
-        InputError: if entries are masked, or `values` is no array.
     """
     code = hints.code_of(name, "values")
     if isinstance(values, (list, tuple)):
@@ -92,11 +85,7 @@ def as_array(values: Any, name: str) -> AnyArray:
 
 
 def as_numbers(values: Any, name: str) -> FloatArray:
-    """Return `values` as a float64 array of their own (a copy).
-
-    Raises:
-        InputError: if they are no real numbers.
-    """
+    """Return `values` as a float64 array of their own (a copy)."""
     array = as_array(values, name)
     if array.dtype.kind not in "fiub":
         refuse(
@@ -108,15 +97,9 @@ def as_numbers(values: Any, name: str) -> FloatArray:
 
 
 def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
-    """Return `probs` as a float64 array of shape (N, Z) whose rows are probability vectors.
+    """Return `probs` as a float64 array of shape (N, Z), N >= 1, Z >= 2, whose rows are probability vectors.
 
-    Args:
-        probs: array-like of shape (N, Z), N >= 1, Z >= 2, entries in [0, 1], rows summing to 1 as exactly as their
-            precision allows (to 1e-3; bfloat16, also widened to float32, to 2^-7).
-        name: the argument's name, for the error.
-
-    Raises:
-        InputError: on any other shape, dtype or value.
+    Rows sum to 1 as exactly as their precision allows: to 1e-3; bfloat16, also widened to float32, to 2^-7.
     """
     array, precision = as_numbers(probs, name), precision_of(probs)
     _check_rows(array, name, "probs")
@@ -142,11 +125,7 @@ def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
 
 
 def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
-    """Return `logits` as a float64 array of shape (N, Z), Z >= 2; -inf marks a class that cannot be, in its row.
-
-    Raises:
-        InputError: on any other shape, dtype or value, or a row without a finite logit.
-    """
+    """Return `logits` as a float64 array of shape (N, Z), Z >= 2; -inf marks a class that cannot be, in its row."""
     array = as_numbers(logits, name)
     _check_rows(array, name, "logits")
     code, impossible = hints.code_of(name, "logits"), np.flatnonzero(array.max(axis=1) == -np.inf)
@@ -160,17 +139,7 @@ def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
 
 
 def check_no_probs(logits: Any, taker: str, fix: str, *, name: str = "logits") -> FloatArray:
-    """Return checked logits; refuse rows that all lie in [0, 1] and sum to 1.
-
-    Args:
-        logits: (N, Z) logits.
-        taker: what takes them, for the error.
-        fix: what to do with probabilities.
-        name: of the argument, for errors.
-
-    Raises:
-        InputError: on bad logits, or if they are probabilities.
-    """
+    """Return checked logits (N, Z); refuse rows that all lie in [0, 1] and sum to 1, which `taker` does not take."""
     array = check_logits(logits, name=name)
     if array.min() >= 0 and array.max() <= 1 and np.abs(array.sum(axis=1) - 1).max() < 1e-3:
         refuse(
@@ -186,14 +155,7 @@ def check_labels(
 ) -> IntArray:
     """Return `labels` as an int64 array of shape (N,) with values in 0 … num_classes - 1.
 
-    Args:
-        labels: array-like of integers; booleans for two classes. Floats, strings and one-hot rows are refused.
-        n: the length it must have, if known.
-        num_classes: Z, if known.
-        name: the argument's name, for the error.
-
-    Raises:
-        InputError: on any other shape, dtype or value.
+    Integers are taken, and booleans for two classes; floats, strings and one-hot rows are refused.
     """
     array = as_array(labels, name)
     code = hints.code_of(name, "labels")
@@ -225,11 +187,7 @@ def check_labels(
 
 
 def check_flags(flags: Any, *, n: int, name: str) -> npt.NDArray[np.bool_]:
-    """Return what is true of each example as booleans of shape (N,), from booleans or 0 and 1.
-
-    Raises:
-        InputError: on any other shape, length or value.
-    """
+    """Return what is true of each example as booleans of shape (N,), from booleans or 0 and 1."""
     array = as_array(flags, name)
     if array.ndim != 1 or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
         kind = array.ndim == 1 and array.dtype.kind in "biuf"
@@ -243,11 +201,7 @@ def check_flags(flags: Any, *, n: int, name: str) -> npt.NDArray[np.bool_]:
 
 
 def check_scores(scores: Any, *, n: int | None = None, name: str = "scores") -> FloatArray:
-    """Return per-example scores as a float64 array of shape (N,); +inf (censored) is allowed, NaN is not.
-
-    Raises:
-        InputError: on any other shape, dtype or value.
-    """
+    """Return per-example scores as a float64 array of shape (N,); +inf (censored) is allowed, NaN is not."""
     array, code = as_numbers(scores, name), hints.code_of(name, "scores")
     _not_empty(array, name)
     if array.ndim != 1:
@@ -270,11 +224,7 @@ def check_scores(scores: Any, *, n: int | None = None, name: str = "scores") -> 
 
 
 def check_same_length(n: int, m: int, first: str, second: str) -> None:
-    """Refuse two arrays that should describe the same examples and do not.
-
-    Raises:
-        InputError: if n != m.
-    """
+    """Refuse two arrays that should describe the same examples and do not."""
     if n != m:
         refuse(
             f"{first} number {n}, {second} has {m}",

@@ -64,11 +64,7 @@ MOST_NETWORKS = 1000
 
 
 def check_num_levels(num_levels: int, n: int, *, split: str = "the split") -> None:
-    """Refuse a number of levels that is not an integer >= 1 or exceeds the number of examples.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse a number of levels that is not an integer >= 1 or exceeds the number of examples."""
     check_positive_int(num_levels, "num_levels")
     if n < num_levels:
         refuse(
@@ -79,29 +75,17 @@ def check_num_levels(num_levels: int, n: int, *, split: str = "the split") -> No
 
 
 def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
-    """Return `value` if it is an integer of at least `minimum`.
-
-    Raises:
-        InputError: otherwise.
-    """
+    """Return `value` if it is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         refuse(f"{name} is {value!r}", f"it must be an integer of at least {minimum}", f"Pass {name}={minimum} or more")
     return int(value)
 
 
 def check_seed(value: Any, name: str = "seed") -> int:
-    """Return `value` as an int if it is a seed: an integer from 0 to 2^63 - 1.
+    """Return `value` as an int if it is an integer from 0 to 2^63 - 1; booleans and floats are refused.
 
-    Args:
-        value: what the user gave; bool and float are refused.
-        name: of the argument or the flag, for the error.
-
-    Raises:
-        InputError: otherwise.
-
-    Example:
-        >>> check_seed(7), check_seed(2**63 - 1) == MAX_SEED
-        (7, True)
+    >>> check_seed(7), check_seed(2**63 - 1) == MAX_SEED
+    (7, True)
     """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not 0 <= int(value) <= MAX_SEED:
@@ -110,11 +94,7 @@ def check_seed(value: Any, name: str = "seed") -> int:
 
 
 def check_fraction(value: float, name: str, *, low: float = 0.0, high: float = 1.0) -> float:
-    """Return `value` if it lies strictly between `low` and `high`.
-
-    Raises:
-        InputError: otherwise.
-    """
+    """Return `value` if it lies strictly between `low` and `high`."""
     if not (isinstance(value, (int, float, np.floating)) and low < value < high):
         percent = isinstance(value, (int, float, np.floating)) and low < value / 100 < high
         fix = f"Pass {name}={value / 100:g}" if percent else f"Pass {name}={(low + high) / 2:g}, for example"
@@ -123,11 +103,7 @@ def check_fraction(value: float, name: str, *, low: float = 0.0, high: float = 1
 
 
 def check_choice(value: str, allowed: Iterable[str], name: str) -> str:
-    """Return `value` if it is one of `allowed`.
-
-    Raises:
-        InputError: otherwise; the message names the nearest choice.
-    """
+    """Return `value` if it is one of `allowed`."""
     import difflib
 
     choices = list(allowed)
@@ -168,22 +144,14 @@ def check_readable(path: Path, what: str) -> Path:
 
 
 def check_file(path: Path, what: str) -> Path:
-    """Return `path` if it is a regular file.
-
-    Raises:
-        InputError: if it is not, or nothing is there.
-    """
+    """Return `path` if it is a regular file."""
     if check_readable(path, what).is_dir():
         refuse(f"{what} {path} is a folder", "it must be a file", "Name a file inside it")
     return path
 
 
 def check_output(path: Path, *, overwrite: bool) -> Path:
-    """Return `path` if nothing is there, or if it may be overwritten; its parent must be a folder or creatable.
-
-    Raises:
-        InputError: if it exists and `overwrite` is false, if a parent is a file, or if its folder takes no new files.
-    """
+    """Return `path` if nothing is there, or if it may be overwritten; its parent must be a folder or creatable."""
     try:
         exists = path.exists()
     except (OSError, ValueError) as error:

@@ -35,12 +35,8 @@ _TIMEOUT = timedelta(hours=24)
 def rank_and_world() -> tuple[int, int]:
     """Return (rank, number of processes) as torchrun sets them; (0, 1) elsewhere.
 
-    Raises:
-        InputError: if the environment holds numbers that make no sense.
-
-    Example:
-        >>> rank_and_world()
-        (0, 1)
+    >>> rank_and_world()
+    (0, 1)
     """
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):

@@ -52,11 +52,7 @@ def sealed(value: Any) -> dict[str, Any]:
 
 
 def unsealed(found: Any, path: Path) -> Any:
-    """Return what a JSON file holds besides its seal; one without a seal is an older file, and passes.
-
-    Raises:
-        InputError: if it was changed after it was written.
-    """
+    """Return what a JSON file holds besides its seal; one without a seal is an older file, and passes."""
     if isinstance(found, dict) and SEAL in found:
         found = dict(found)
         if found.pop(SEAL) != _digest(found):

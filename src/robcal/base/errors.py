@@ -16,8 +16,5 @@ def refuse(given: str, allowed: str, fix: str) -> NoReturn:
         given: what was given, as a clause ("labels hold 12 at index 3").
         allowed: what is allowed ("labels are integers from 0 to 9").
         fix: what to do ("pass num_classes=13 or fix the labels"); code in backticks must run as it stands there.
-
-    Raises:
-        InputError: always.
     """
     raise InputError(f"{given}; {allowed}. {fix}.")

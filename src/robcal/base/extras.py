@@ -9,11 +9,7 @@ from robcal.base.errors import refuse
 
 
 def import_extra(package: str, extra: str, what: str) -> Any:
-    """Import a package of an extra; what needs it is told as a subject ("an ONNX model").
-
-    Raises:
-        InputError: if it cannot be imported.
-    """
+    """Import a package of an extra; what needs it is told as a subject ("an ONNX model")."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -25,22 +21,14 @@ TRAINING = ("torch", "accelerate", "sklearn", "PIL", "pyarrow", "matplotlib")
 
 
 def refuse_untrainable(error: ModuleNotFoundError, what: str, extra: str = "train") -> NoReturn:
-    """Name the extra `train`, or one that brings it, where one of its packages is missing; raise any other error again.
-
-    Raises:
-        InputError: if one of `TRAINING` is missing.
-    """
+    """Name the extra that brings a package of `train` which is missing; raise any other error again."""
     if error.name not in TRAINING:
         raise error
     refuse_without(error.name, extra, what, error)
 
 
 def refuse_without(package: str, extra: str, what: str, error: ImportError) -> NoReturn:
-    """Say which extra installs a package that cannot be imported.
-
-    Raises:
-        InputError: always.
-    """
+    """Say which extra installs a package that cannot be imported."""
     refuse(
         f"{what} needs {package}, which cannot be imported ({error})",
         "robcal does not install it unless asked",

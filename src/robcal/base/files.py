@@ -42,9 +42,6 @@ def reading(
         what: it holds, for the error ("the scores").
         rule: what such a file must be.
         fix: what to do; or what tells that of the reason.
-
-    Raises:
-        InputError: if there is no regular file, or the block raises any error.
     """
     check_file(path, what)
     try:
@@ -73,11 +70,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against making `path` in the block into one refusal that names it.
-
-    Raises:
-        InputError: if the block raises an OSError.
-    """
+    """Turn what the system says against making `path` in the block into one refusal that names it."""
     try:
         yield
     except OSError as error:
@@ -89,9 +82,6 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not.
 
     Temporary files of this name that a killed process left are removed.
-
-    Raises:
-        InputError: if the system does not let the file be written; whatever was there before is kept.
     """
     with writing(path), contextlib.ExitStack() as opened:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,11 +100,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def refuse_unwritable(path: Path, error: Exception) -> NoReturn:
-    """Say why a file cannot be written.
-
-    Raises:
-        InputError: always.
-    """
+    """Say why a file cannot be written."""
     reason = getattr(error, "strerror", None) or reason_of(error)
     refuse(
         f"{path} cannot be written ({reason})",
@@ -124,11 +110,7 @@ def refuse_unwritable(path: Path, error: Exception) -> NoReturn:
 
 
 def refuse_changed(path: Path) -> NoReturn:
-    """Refuse a file that does not fit the digest in it.
-
-    Raises:
-        InputError: always.
-    """
+    """Refuse a file that does not fit the digest in it."""
     refuse(
         f"{path} was changed after it was written: what it holds does not fit the digest that it carries",
         "files that robcal wrote are read as they were written",
@@ -177,9 +159,6 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path` (an empty file is made) while the block runs; others wait.
 
     The lock ends with the process that holds it, however that ends.
-
-    Raises:
-        InputError: if the system does not let the file be made.
     """
     with contextlib.ExitStack() as held:
         with writing(path):

@@ -94,9 +94,6 @@ def levels_by_thresholds(cut: Scores | Any, levels: IntArray, others: Scores | A
     Returns:
         (M,) int64 levels.
 
-    Raises:
-        InputError: NaN distances.
-
     Example:
         >>> distances = [0.1, 0.2, 0.3, 0.4]
         >>> levels_by_thresholds(distances, assign_levels(distances, num_levels=2), [0.2, 0.25, 0.9, float("inf")])

@@ -41,11 +41,7 @@ class Header:
 
 
 def check_packing(unpacked: int, packed: int, what: str) -> None:
-    """Refuse to unpack what is far larger than what is stored of it.
-
-    Raises:
-        InputError: above `FREE_BYTES` and `MOST_PACKED`.
-    """
+    """Refuse to unpack what is far larger than what is stored of it."""
     if unpacked > FREE_BYTES and unpacked > MOST_PACKED * packed:
         refuse(
             f"{what} would be {unpacked / 2**20:,.0f} MiB, of which {packed / 2**20:,.3f} MiB are stored",
@@ -55,11 +51,7 @@ def check_packing(unpacked: int, packed: int, what: str) -> None:
 
 
 def read_npy(path: Path, what: str, *, rule: str = RULE, fix: Fix = AGAIN) -> npt.NDArray[Any]:
-    """Read the array of a .npy file; arguments are those of `reading`.
-
-    Raises:
-        InputError: if it is no such file, is truncated, or holds objects or structures.
-    """
+    """Read the array of a .npy file; arguments are those of `reading`."""
     with reading(path, what, rule=rule, fix=fix), path.open("rb") as file:
         _read_header(file, path.stat().st_size)
         file.seek(0)
@@ -67,11 +59,7 @@ def read_npy(path: Path, what: str, *, rule: str = RULE, fix: Fix = AGAIN) -> np
 
 
 def map_npy(path: Path, what: str, *, rule: str = RULE, fix: Fix = AGAIN) -> npt.NDArray[Any]:
-    """Map the array of a .npy file into memory, read-only; arguments and checks are those of `read_npy`.
-
-    Raises:
-        InputError: as `read_npy`.
-    """
+    """Map the array of a .npy file into memory, read-only; arguments and checks are those of `read_npy`."""
     with reading(path, what, rule=rule, fix=fix):
         with path.open("rb") as file:
             _read_header(file, path.stat().st_size)
@@ -97,11 +85,7 @@ def npz_headers(path: Path) -> dict[str, Header]:
 
 
 def npz_arrays(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of these names, which `npz_headers` has listed; call it within `reading`.
-
-    Raises:
-        InputError: if an array is packed too tightly.
-    """
+    """Read the arrays of these names, which `npz_headers` has listed; call it within `reading`."""
     found = {}
     with zipfile.ZipFile(path) as archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

@@ -17,15 +17,9 @@ from robcal.base.files import refuse_changed
 
 
 def seal_of(about: str, arrays: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of named arrays (values, shapes, dtypes, names) and of the text that goes with them.
+    """Return the SHA-256, in hexadecimal, of named arrays (values, shapes, dtypes, names) and of the text about them.
 
-    Args:
-        about: what else is said of the arrays.
-        arrays: numpy arrays or torch tensors by name; the order of names does not matter. Strings count as such,
-            whatever holds them.
-
-    Returns:
-        64 hexadecimal digits.
+    Arrays are numpy's or torch's; the order of their names does not matter, nor what holds strings.
 
     >>> seal_of("", {"x": np.arange(3)}) == seal_of("", {"x": np.arange(3)})
     True
@@ -41,11 +35,7 @@ def seal_of(about: str, arrays: Mapping[str, Any]) -> str:
 
 
 def check_seal(found: str | None, about: str, arrays: Mapping[str, Any], path: Path) -> None:
-    """Refuse a file whose seal is not that of its content; one without a seal is an older file, and passes.
-
-    Raises:
-        InputError: if it was changed after it was written.
-    """
+    """Refuse a file whose seal is not that of its content; one without a seal is an older file, and passes."""
     if found is not None and found != seal_of(about, arrays):
         refuse_changed(path)
 

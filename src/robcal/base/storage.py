@@ -86,11 +86,7 @@ def save_json(value: Any, path: Path) -> Path:
 
 
 def load_json(path: Path, what: str = "the file") -> Any:
-    """Read JSON.
-
-    Raises:
-        InputError: if the file is missing, is not JSON, or does not fit its seal.
-    """
+    """Read JSON."""
     with reading(path, what):
         return unsealed(json.loads(path.read_text(encoding="utf-8")), path)
 
@@ -101,26 +97,14 @@ def save_results(results: Results, path: Path) -> Path:
 
 
 def load_results(path: Path) -> Results:
-    """Read what `save_results` wrote, this version or an earlier one.
-
-    Raises:
-        InputError: if it is missing, truncated or of another shape.
-    """
+    """Read what `save_results` wrote, this version or an earlier one."""
     found = load_json(path, "the results")
     with reading(path, "the results"):
         return decode(Results, of_now(found), path)
 
 
 def load_fidelity(path: Path, model: str | None = None) -> tuple[FidelityRow, ...]:
-    """Read what `robcal fidelity` wrote.
-
-    Args:
-        path: the file.
-        model: digest of the network that it must be of; None: of any. A file of version 0.1.0 does not say.
-
-    Raises:
-        InputError: if the file is missing, of another kind, or of another network.
-    """
+    """Read what `robcal fidelity` wrote, of the network with this digest; files of version 0.1.0 do not say which."""
     found = load_json(path, "the fidelity")
     if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
         refuse(
@@ -208,22 +192,14 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
 
 
 def save_levels(levels: Levels, path: Path, *, overwrite: bool = False) -> Path:
-    """Write levels as parquet.
-
-    Raises:
-        InputError: if the file exists and `overwrite` is false.
-    """
+    """Write levels as parquet."""
     check_output(path, overwrite=overwrite)
     about = {"num_levels": levels.num_levels, "source": levels.source, "provenance": plain(dict(levels.provenance))}
     return _save_table({"level": levels.level}, about, path)
 
 
 def load_levels(path: Path) -> Levels:
-    """Read levels that `save_levels` wrote.
-
-    Raises:
-        InputError: if the file is missing, unreadable, or not a levels file.
-    """
+    """Read levels that `save_levels` wrote."""
     columns, about = _load_table(path, "the levels")
     if "level" not in columns or "num_levels" not in about:
         refuse(
@@ -267,11 +243,7 @@ def _save_table(columns: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any
 
 
 def check_table(path: Path) -> None:
-    """Refuse a parquet file that would be far larger in memory than it is; call it within `reading`.
-
-    Raises:
-        InputError: above the bounds of `robcal.base.npy.check_packing`.
-    """
+    """Refuse a parquet file that would be far larger in memory than it is; call it within `reading`."""
     _, pq = _arrow(path)
     about = pq.read_metadata(path)
     check_packing(about.num_rows * about.num_columns * 8, path.stat().st_size, str(path))
@@ -291,11 +263,7 @@ def _load_table(path: Path, what: str) -> tuple[dict[str, npt.NDArray[Any]], dic
 
 
 def save_predictions(predictions: Predictions, path: Path, *, overwrite: bool = False) -> Path:
-    """Write predictions as safetensors.
-
-    Raises:
-        InputError: if the file exists and `overwrite` is false.
-    """
+    """Write predictions as safetensors."""
     check_output(path, overwrite=overwrite)
     arrays: dict[str, npt.NDArray[Any]] = {"probs": predictions.probs, "labels": predictions.labels}
     if predictions.logits is not None:
@@ -304,11 +272,7 @@ def save_predictions(predictions: Predictions, path: Path, *, overwrite: bool = 
 
 
 def load_predictions(path: Path) -> Predictions:
-    """Read what `save_predictions` wrote.
-
-    Raises:
-        InputError: if the file is missing, truncated, or holds something else.
-    """
+    """Read what `save_predictions` wrote."""
     arrays, about = load_arrays(path, "the predictions")
     if "probs" not in arrays or "labels" not in arrays:
         refuse(
@@ -330,20 +294,12 @@ def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, *, about: Ma
 
 
 def load_arrays(path: Path, what: str = "the arrays") -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Read what `save_arrays` wrote: the arrays, and what was said about them.
-
-    Raises:
-        InputError: if the file is missing or truncated.
-    """
+    """Read what `save_arrays` wrote: the arrays, and what was said about them."""
     return _load_safetensors(path, what, "numpy")
 
 
 def kept_arrays(path: Path, key: str, what: str = "the arrays") -> dict[str, npt.NDArray[Any]] | None:
-    """Return the arrays of a file that `save_arrays` wrote about this "key"; None where there is none.
-
-    Raises:
-        InputError: if the file is truncated.
-    """
+    """Return the arrays of a file that `save_arrays` wrote about this "key"; None where there is none."""
     arrays, about = load_arrays(path, what) if path.exists() else ({}, {})
     return arrays if about.get("key") == key else None
 
@@ -396,13 +352,7 @@ def _text(about: Mapping[str, Any]) -> str:
 
 
 def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any], path: Path) -> Path:
-    """Write a model's parameters and buffers as safetensors, with how to build the model again.
-
-    Args:
-        state: the module's `state_dict()`.
-        about: name, input_shape, num_classes, … of `robcal.models.build_model`; JSON-able.
-        path: target; replaced if it exists.
-    """
+    """Write a model's `state_dict` as safetensors, with the arguments of `build_model` that make it again."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
@@ -412,11 +362,7 @@ def save_checkpoint(state: Mapping[str, torch.Tensor], about: Mapping[str, Any],
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote: the tensors and what was said about the model.
-
-    Raises:
-        InputError: if the file is missing, truncated, or not a robcal checkpoint.
-    """
+    """Read what `save_checkpoint` wrote: the tensors and what was said about the model."""
     return _load_safetensors(path, "the checkpoint", "pt")
 
 
@@ -430,11 +376,7 @@ def save_state(state: Mapping[str, Any], path: Path) -> Path:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, tensors and plain values only.
-
-    Raises:
-        InputError: if the file is missing, truncated, holds anything else, or declares more than it holds.
-    """
+    """Read what `save_state` wrote, tensors and plain values only."""
     import warnings
 
     import torch

@@ -25,15 +25,9 @@ _EXACT = 2.0**53
 
 
 def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> list[AnyArray]:
-    """Read the columns of a text file.
+    """Read the columns of a text file in UTF-8, without its first `skip` lines and empty lines; quotes are ".
 
     A column is whole numbers, numbers (of which missing ones are NaN), booleans (true and false), or text.
-
-    Args:
-        file: in UTF-8; quotes are ", empty lines are left out.
-        separator: between columns.
-        point: the decimal point, "." or ",".
-        skip: lines that are left out at the beginning.
 
     Raises:
         ValueError: if a line has more or fewer columns than the first, or there is none.

@@ -55,11 +55,7 @@ class _Nothing:
 
 
 class _Storage(_Nothing):
-    """Stands for the type of a storage.
-
-    Attributes:
-        itemsize: bytes of one of its numbers.
-    """
+    """Stands for the type of a storage, whose numbers take `itemsize` bytes each."""
 
     itemsize = 1
 

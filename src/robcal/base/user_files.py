@@ -47,9 +47,6 @@ def read_array(path: Path, what: str, *, mapped: bool = False) -> AnyArray:
             name, as pandas writes its index, is left out.
         what: it holds, for errors ("the probabilities").
         mapped: leave the array of a .npy file on disk, read-only, of which only what is looked at is read.
-
-    Raises:
-        InputError: if the file is missing, unreadable or of another kind, or does not say which of its arrays is meant.
     """
     file, names = _chosen(path)
     if file.suffix == ".npz":
@@ -63,15 +60,7 @@ def read_array(path: Path, what: str, *, mapped: bool = False) -> AnyArray:
 
 
 def read_scores(path: Path, column: str | None = None) -> FloatArray:
-    """Read one number an example, float64.
-
-    Args:
-        path: as of `read_array`.
-        column: of a table; default "distance" (of `robcal score`), or the only one.
-
-    Raises:
-        InputError: as `read_array`, or if the values are no numbers.
-    """
+    """Read one number an example, float64: of a table its `column`; default "distance", or the only one."""
     file, names = _chosen(path)
     if file.suffix in TABLES and not names:
         columns = _columns(file, [], "the scores")
@@ -89,9 +78,6 @@ def read_labels(path: Path, columns: Sequence[str] = ()) -> AnyArray:
         path: as of `read_array`.
         columns: names of the columns of the probabilities, where labels may be names: `cat` is the class of a column
             `cat`, and of `p_cat` beside `p_dog`.
-
-    Raises:
-        InputError: as `read_array`, or if labels are names of which no column is called so.
     """
     labels = read_array(path, "the labels")
     if not columns or labels.dtype.kind != "U":

@@ -50,11 +50,7 @@ Factory = Annotated[
 
 
 def admit_factories(names: Iterable[str] | None) -> None:
-    """Import the factories that the user named by --factory.
-
-    Raises:
-        InputError: if one is no factory's name, or cannot be imported.
-    """
+    """Import the factories that the user named by --factory."""
     for name in names or ():
         from robcal.models.external import admit_model, is_factory
 
@@ -128,11 +124,7 @@ def write_worst(results: Results, file: Path) -> Path:
 
 
 def check_csv(file: Path, *, overwrite: bool) -> None:
-    """Refuse a file for --worst that is no .csv file, or is there already.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse a file for --worst that is no .csv file, or is there already."""
     if file.suffix != ".csv":
         refuse(f"--worst is {file}", "it names a .csv file, which lists wrong predictions", "Pass --worst FILE.csv")
     check_output(file, overwrite=overwrite)

@@ -39,11 +39,9 @@ def show_files(files: Iterable[Path | None]) -> None:
 
 
 def show_json(value: Any, files: Iterable[Path | None] = ()) -> None:
-    """Write one JSON object on standard output, and nothing else: what a command found, and the files it wrote.
+    """Write one JSON object on standard output and nothing else: what a command found, under "files" what it wrote.
 
-    Args:
-        value: a mapping or dataclass; numbers that are not finite become "nan", "inf" and "-inf".
-        files: what was written, under "files".
+    Numbers that are not finite become "nan", "inf" and "-inf".
     """
     import json
 

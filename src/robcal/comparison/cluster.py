@@ -71,13 +71,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """What a job does: one task.
-
-    Attributes:
-        function: of the task and a reporter.
-        task: its argument.
-        threads: of its process; None leaves them as they are.
-    """
+    """What a job does: one task, in a process of so many threads (None leaves them as they are)."""
 
     function: Callable[[Any, Reporter], Any]
     task: Any

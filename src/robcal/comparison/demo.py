@@ -52,10 +52,8 @@ NEXT = """next, with predictions of yours:    robcal audit --probs probs.npy --l
 def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Reporter) -> Results:
     """Train, score, measure: plain, AR-AdaLS, and plain with a temperature, for every seed; put them side by side.
 
-    Finished runs in the folder are used as they are; `overwrite` replaces those made with other settings.
-
-    Returns:
-        The results, also written to `out`/results.json.
+    Finished runs in the folder are used as they are; `overwrite` replaces those made with other settings. The results
+    are written to results.json there, too.
     """
     tasks = [_Task(out, seed, overwrite) for seed in range(seeds)]
     with Together(reporter, seeds) as shown:

@@ -81,11 +81,7 @@ def scores_file(directory: Path, limit: int | None) -> Path:
 
 
 def plain_scores(plain: Choice, place: Place, limit: int | None) -> Scores:
-    """Return the robustness of the test examples, for the plain model of a seed.
-
-    Raises:
-        InputError: if they are missing, damaged, or of another model.
-    """
+    """Return the robustness of the test examples, for the plain model of a seed."""
     run = open_run(place.of(plain.settings()))
     return run.scores(scores_file(run.directory, limit), run.model_digest)
 
@@ -167,11 +163,7 @@ def shift_of(run: Run, shift: ShiftPlan, place: Place, *, reporter: Reporter = S
 
 
 def shift_images(settings: TrainSettings, shift: ShiftPlan, place: Place) -> ShiftImages:
-    """Return the test examples to be shifted, and what shifts them.
-
-    Raises:
-        InputError: if official files are named that do not fit the data.
-    """
+    """Return the test examples to be shifted, and what shifts them."""
     data = dataset_of(settings)
     return ShiftImages.of(
         data.split("test"),
@@ -190,11 +182,7 @@ def outside_of(run: Run, outside: Outside, *, reporter: Reporter = SILENT) -> Fl
 
 
 def outside_split(settings: TrainSettings, outside: Outside) -> tuple[Split, str]:
-    """Return the out-of-distribution inputs, the same for every run, and their digest.
-
-    Raises:
-        InputError: if they cannot be read, or models of the data cannot take them.
-    """
+    """Return the out-of-distribution inputs, the same for every run, and their digest."""
     like = dataset_of(settings)
     form = outside.spec.partition(":")[0]
     size = like.input_shape[-1] if form in ("imagenet", "folder") and like.kind == "image" else None

@@ -101,11 +101,7 @@ class Job:
 
 
 def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence[Outside] = ()) -> Evidence:
-    """Read the predictions of an entry's runs, and average their probabilities.
-
-    Raises:
-        InputError: if a run is missing or damaged.
-    """
+    """Read the predictions of an entry's runs, and average their probabilities."""
     runs = [open_run(place.of(choice.settings())) for choice in entry.members]
     kept = {split: [run.predictions(split) for run in runs] for split in ("val", "test")}
     shift = None
@@ -140,14 +136,7 @@ def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
 def outcome(
     evidence: Evidence, temperature: float, *, levels: IntArray | None = None, index: IntArray | None = None
 ) -> Outcome:
-    """Return every number of one entry at a temperature.
-
-    Args:
-        evidence: what it predicts.
-        temperature: T; probabilities are softmax(logits / T).
-        levels: (M,) robustness level of the test examples `index`.
-        index: (M,) positions of test examples.
-    """
+    """Return every number of one entry at a temperature, and per level where the (M,) examples `index` have levels."""
     probs, labels = softmax(evidence.test / temperature), evidence.test_labels
     metrics, right = {name: _resampled(name, probs, labels) for name in _OVERALL}, probs.argmax(1) == labels
     metrics |= _errors("ece", [(probs.max(1), right, None)])

@@ -97,11 +97,7 @@ def load_plan(
 
 
 def _among(own: list[Any], seeds: Sequence[int], label: Any) -> list[Any]:
-    """Return those of a method's own seeds that were asked for.
-
-    Raises:
-        InputError: if none is, so that the method would have no run.
-    """
+    """Return those of a method's own seeds that were asked for; refuse if none is, so that it would have no run."""
     kept = [seed for seed in own if seed in seeds]
     if not kept:
         asked, named = (", ".join(map(str, some)) for some in (seeds, own))

@@ -40,11 +40,7 @@ class Choice:
         return [[getattr(open_run(one).history()[-1], self.select) for one in runs] for runs in self.trials]
 
     def best(self) -> int:
-        """Return the position of the chosen candidate: the least mean, the first among equals.
-
-        Raises:
-            InputError: if a tuning run is missing.
-        """
+        """Return the position of the chosen candidate: the least mean, the first among equals."""
         if len(self.candidates) == 1:
             return 0
         means = [float(np.mean(one)) for one in self.scores()]
@@ -74,12 +70,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ShiftPlan:
-    """Which shift is measured.
-
-    Attributes:
-        limit: number of test examples, None for all.
-        official: published files, None for corruptions that robcal makes.
-    """
+    """Which shift is measured: of how many test examples, and by which published files (None: what robcal makes)."""
 
     limit: int | None = None
     official: str | None = None
@@ -138,13 +129,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is measured: one label at one seed.
-
-    Attributes:
-        label: of a method or ensemble.
-        seed: evaluation seed.
-        members: the runs whose probabilities are averaged; one for a method.
-    """
+    """What is measured: one label at one seed, by its runs; the probabilities of several are averaged."""
 
     label: str
     seed: int

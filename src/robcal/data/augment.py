@@ -32,23 +32,14 @@ def pad_crop_flip(x: torch.Tensor, *, padding: int = 4, flip: bool = True, gener
 
     The standard augmentation of 32x32 images (He et al. 2016, section 4.2): offsets are uniform on 0 … 2 padding, a
     flip has probability 1/2. Zero is black, in input units: the normalisation is part of the model.
-
-    Args:
-        x: (B, C, H, W) floats or uint8.
-        padding: zeros added on each side, in pixels; 0 leaves the images in place.
-        flip: whether to flip.
-        generator: a CPU generator; it advances by the same amount on every device.
-
-    Returns:
-        (B, C, H, W) of the same dtype and device; `x` is not changed.
+    Images are (B, C, H, W) floats or uint8. The generator, of the CPU, advances by the same amount on every device.
 
     Raises:
         InputError: if x is not a batch of images, or the padding is not a whole number >= 0.
 
-    Example:
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> pad_crop_flip(torch.ones(2, 1, 4, 4), padding=1, generator=generator).shape
-        torch.Size([2, 1, 4, 4])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> pad_crop_flip(torch.ones(2, 1, 4, 4), padding=1, generator=generator).shape
+    torch.Size([2, 1, 4, 4])
     """
     check_positive_int(padding, "padding", minimum=0)
     if x.ndim != 4:
@@ -66,18 +57,11 @@ def draw_windows(
 
 
 def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
-    """Return the usual augmentation of a data set's images, as a function of (inputs, generator).
+    """Return the usual augmentation of a data set's images (C, H, W), as a function of (inputs, CPU generator).
 
     Digits are never mirrored: shifts of one pixel for the 8x8 ones of "digits", of four for SVHN and for idx files,
     which may hold letters and digits. Images with sides of `LARGE_SIDE` pixels or more get random resized crops and
     flips, all others pad-crop and flips.
-
-    Args:
-        name: of the data set, as its reader gives it.
-        input_shape: (C, H, W).
-
-    Returns:
-        (B, C, H, W) floats in [0, 1] and a CPU generator → the same, augmented, on the same device.
     """
     if name in SHIFTS:
         return lambda inputs, generator: pad_crop_flip(inputs, padding=SHIFTS[name], flip=False, generator=generator)
@@ -103,10 +87,9 @@ class CropDraws:
     mirrored: npt.NDArray[np.bool_]
 
     def windows(self, heights: IntArray, widths: IntArray) -> IntArray:
-        """Return the window of each image: the first of its ten that fits, else the largest central one.
+        """Return the windows of images of these (B,) heights and widths: (B, 4) top, left, height, width, in pixels.
 
-        Returns:
-            (B, 4) int64: top, left, height, width, of images of these (B,) heights and widths in pixels.
+        It is the first of an image's ten that fits, else the largest central one.
         """
         areas = self.shares * (heights * widths)[:, None]
         wide, high = np.rint(np.sqrt(areas * self.ratios)), np.rint(np.sqrt(areas / self.ratios))
@@ -142,26 +125,16 @@ def draw_crops(count: int, generator: torch.Generator) -> CropDraws:
 
 
 def random_resized_crop(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Cut a random window out of each image and bring it back to the old size, bilinear; flip at random.
+    """Cut a random window out of each image (B, C, H, W), bring it back to the old size, bilinear, and flip at random.
 
     The standard augmentation of large images (Szegedy et al. 2015, section 6; He et al. 2016). This is its form for
     images that are decoded and have one size; it only ever enlarges, so it needs no anti-aliasing. Images that are
-    decoded on access are better cut out of the stored picture, as training does: `Split.random_crops`.
+    decoded on access are better cut out of the stored picture, as training does: `Split.random_crops`. The generator
+    is of the CPU, and advances by the same amount on every device.
 
-    Args:
-        x: (B, C, H, W) floats, sides of 2 pixels or more.
-        generator: a CPU generator; it advances by the same amount on every device.
-
-    Returns:
-        (B, C, H, W) of the same dtype and device; `x` is not changed.
-
-    Raises:
-        InputError: if x is not a batch of images of floats.
-
-    Example:
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> random_resized_crop(torch.ones(2, 3, 8, 8), generator=generator).mean()
-        tensor(1.)
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> random_resized_crop(torch.ones(2, 3, 8, 8), generator=generator).mean()
+    tensor(1.)
     """
     if x.ndim != 4 or not x.is_floating_point() or min(x.shape[2:]) < 2:
         fix = "Divide by 255: `x / 255`" if x.ndim == 4 and not x.is_floating_point() else _batch_hint(x)

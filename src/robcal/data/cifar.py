@@ -77,11 +77,7 @@ class Variant:
         )
 
     def refuse_missing(self, given: str) -> NoReturn:
-        """Say what is missing and where it is published.
-
-        Raises:
-            InputError: always.
-        """
+        """Say what is missing and where it is published."""
         refuse(given, self.wanted, f"Fetch the missing file; {where_to_find(self.title)}")
 
 
@@ -109,17 +105,9 @@ CIFAR100 = Variant(
 def read_cifar10(path: str) -> Parts:
     """Read CIFAR-10: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8, ten classes.
 
-    Archives are read in memory: nothing is unpacked to disk, and the Python one, a pickle, is not executed.
-
-    Args:
-        path: a folder or a file; several parquet files separated by commas.
-
-    Returns:
-        The parts "train" and "test". The name is "CIFAR-10 (JPEG)" if the images were stored as JPEG, which is lossy:
-        such images are not those of the official files.
-
-    Raises:
-        InputError: if nothing readable is there (the error says where it is published), or a file is damaged.
+    The path is a folder, a file, or several parquet files separated by commas. Archives are read in memory: nothing is
+    unpacked to disk, and the Python one, a pickle, is not executed. The name is "CIFAR-10 (JPEG)" if the images were
+    stored as JPEG, which is lossy: such images are not those of the official files.
     """
     return _read(path, CIFAR10)
 

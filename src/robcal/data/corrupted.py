@@ -34,13 +34,7 @@ ARCHIVES = {
 
 @dataclass(frozen=True)
 class CorruptedCells(Mapping[Cell, Split]):
-    """The cells of a corrupted test set, (kind, severity) → split; each is opened when it is asked for.
-
-    Attributes:
-        title: for people, for example "CIFAR-10-C".
-        kinds: the kinds of corruption, in the order of the benchmark.
-        open_cell: (kind, severity) → split.
-    """
+    """The cells of a corrupted test set, (kind, severity) → split; each is opened when it is asked for."""
 
     title: str
     kinds: tuple[str, ...]
@@ -67,12 +61,7 @@ class CorruptedCells(Mapping[Cell, Split]):
 
 @dataclass(frozen=True)
 class ChannelsLast:
-    """Images that are stored as (N, H, W, C) and given as (N, C, H, W); nothing is read before a batch is asked for.
-
-    Attributes:
-        array: the stored images, uint8, mapped into memory.
-        rows: positions in `array` of the images.
-    """
+    """Images that are stored as (N, H, W, C) and given as (N, C, H, W); nothing is read before a batch is asked for."""
 
     array: npt.NDArray[np.uint8]
     rows: IntArray
@@ -107,7 +96,8 @@ def load_corrupted(
 ) -> CorruptedCells:
     """Open an official corrupted test set; image i of every cell is image i of the official test set.
 
-    So a clean test split read from the official files has the same labels as every cell, in the same order.
+    So a clean test split read from the official files has the same labels as every cell, in the same order. Every kind
+    is checked to be there; cells are opened when they are asked for.
 
     Args:
         spec: "cifar10c:PATH" or "cifar100c:PATH" (the folder with labels.npy and one .npy a kind, 5 x 10,000 images),
@@ -117,12 +107,6 @@ def load_corrupted(
             of ImageNet's is then read of ImageNet-C too. Default: the folders that are there.
         test_limit: at most so many images a cell, stratified: those that `load_dataset` takes of the same test set.
         image_size: height and width that pictures of ImageNet-C are brought to (224, as they are stored, if None).
-
-    Returns:
-        (kind, severity) → split. Every kind is checked to be there; cells are opened when they are asked for.
-
-    Raises:
-        InputError: if a file is missing (the error says which, and where it is published) or damaged.
     """
     form, _, path = spec.partition(":")
     check_choice(form, READERS, "the corrupted data set")

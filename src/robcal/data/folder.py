@@ -29,16 +29,6 @@ def read_folder(path: str, image_size: int | None = None) -> Parts:
     for, so a data set may be larger than memory. They are RGB unless every one is grey ("L"). All have one size, unless
     `image_size` is given: then they are scaled to cover a square of it and cropped about the centre. Orientation tags
     are not applied; transparency is dropped, and 16 bits become 8 (`robcal.data.pictures.convert`).
-
-    Args:
-        path: the folder.
-        image_size: height and width in pixels to bring every picture to, or None.
-
-    Returns:
-        The parts the folder has; where it has no train/, everything is "train".
-
-    Raises:
-        InputError: on another layout, an empty class folder, an unreadable picture or one of another size.
     """
     root = check_readable(Path(path).expanduser(), "image folder")
     if image_size is not None:
@@ -158,11 +148,7 @@ class _Headers:
 
 
 def _read_headers(files: Iterable[Path], image_size: int | None) -> _Headers:
-    """Read the headers of the pictures; with an `image_size` only until the first coloured one.
-
-    Raises:
-        InputError: if a picture is unreadable or, without an `image_size`, of another size than the first.
-    """
+    """Read the headers of the pictures; with an `image_size` only until the first coloured one."""
     headers = _Headers(size=None if image_size is None else (image_size, image_size))
     for file in files:
         with open_picture(file, None) as picture:

@@ -35,14 +35,8 @@ def parquet_files(root: Path) -> list[Path]:
 def files_of_parts(files: Sequence[Path], root: Path | None) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
     """Tell which files hold "train", "test" and "val", by their names (`train-00000.parquet`) or their folders'.
 
-    So `data/train-…` is read as well as `plain_text/train/0000.parquet` and `default/partial-train/0000.parquet`.
-
-    Args:
-        files: parquet files, sorted.
-        root: the folder that they were found in; None where each was named by the user.
-
-    Returns:
-        part → its files; and notes.
+    So `data/train-…` is read as well as `plain_text/train/0000.parquet` and `default/partial-train/0000.parquet`. The
+    parquet files, sorted, were found below `root`; it is None where each was named by the user.
 
     Raises:
         InputError: if a part lies in two places (two configurations, or two copies), or if shards of it are missing.

@@ -31,11 +31,7 @@ RULE = "an idx file of bytes: 0, 0, 8, its number of axes, the length of each (4
 def read_fashion_mnist(path: str) -> Parts:
     """Read Fashion-MNIST: 60,000 training and 10,000 test images of clothes, inputs (1, 28, 28) uint8, ten classes.
 
-    Args:
-        path: the folder of the four official files, packed (.gz) or not, or one of them (the others lie beside it).
-
-    Raises:
-        InputError: if a file is missing (the error says where it is published) or damaged.
+    The path is the folder of the four official files, packed (.gz) or not, or one of them (the others lie beside it).
     """
     return _read(path, "Fashion-MNIST", FASHION_CLASSES, f"Fetch it again; {where_to_find('Fashion-MNIST')}")
 

@@ -48,9 +48,6 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
 
     Returns:
         The parts "train" and "test". Classes are the folders' names (WordNet ids), sorted, or those of the shards.
-
-    Raises:
-        InputError: if a part is missing (the error says where it is published) or damaged.
     """
     root = check_place(path, "ImageNet")
     size = SIZE if image_size is None else check_positive_int(image_size, "image_size")

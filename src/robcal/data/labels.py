@@ -24,19 +24,10 @@ def plain_labels(values: Any, *, name: str, code: str = "") -> PlainLabels:
     """Return the labels of one part as (N,) int64 or (N,) strings.
 
     A column (N, 1), as Keras and MedMNIST write it, is taken as (N,). Booleans and floats that are whole become
-    integers. Names are brought to Unicode's form NFC.
+    integers. Names are brought to Unicode's form NFC. `code` is the expression that stands for the array in advice.
 
-    Args:
-        values: array-like of N labels.
-        name: of the array, for the error.
-        code: the expression that stands for it in advice; default: `name`.
-
-    Raises:
-        InputError: on any other shape, dtype or value.
-
-    Example:
-        >>> plain_labels([[1.0], [0.0]], name="y"), plain_labels(["b", "a"], name="y").tolist()
-        (array([1, 0]), ['b', 'a'])
+    >>> plain_labels([[1.0], [0.0]], name="y"), plain_labels(["b", "a"], name="y").tolist()
+    (array([1, 0]), ['b', 'a'])
     """
     array, code = np.asarray(values), code or name
     if array.dtype.kind not in "iufbUS":
@@ -109,9 +100,6 @@ def number_classes(
 
     Returns:
         part → (N,) int64 in 0 … Z - 1; the Z names; and notes. Every class occurs in "train".
-
-    Raises:
-        InputError: if a class is missing from "train", or the labels do not go with the names.
     """
     if names is not None and len(set(names)) < len(names):
         twice = next(text for text in names if list(names).count(text) > 1)

@@ -179,11 +179,7 @@ def fit(picture: Image.Image, size: tuple[int, int], share: float = 1.0) -> Imag
 
 
 def refuse_size(name: str, shape: tuple[int, int], size: tuple[int, int]) -> NoReturn:
-    """Say that a picture has another size than the others.
-
-    Raises:
-        InputError: always.
-    """
+    """Say that a picture has another size than the others."""
     refuse(
         f"{name} is {shape[0]}x{shape[1]} pixels, others {size[0]}x{size[1]}",
         "all pictures need one size unless image_size is given",

@@ -94,10 +94,8 @@ def class_folders(root: Path) -> tuple[str, ...]:
 def list_pictures(root: Path, class_names: Sequence[str], *, others: bool = False) -> Listing:
     """Return the pictures of one part; those in subfolders of a class folder, at any depth, are of that class.
 
-    Args:
-        root: a folder that holds one folder a class.
-        class_names: the classes, in the order of their labels; `root` may lack some.
-        others: whether folders of other classes are passed over; if not, they are refused, as empty ones are.
+    The folder `root` holds one folder a class; it may lack some. Folders of other classes are refused, as empty ones
+    are, unless `others` are to be passed over.
     """
     pictures: list[str] = []
     rest, nested = files_in(root), []

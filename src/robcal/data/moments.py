@@ -85,9 +85,8 @@ def fitted_rows(split: Split) -> IntArray:
 def constant_notes(splits: Mapping[str, Split], moments: Moments) -> tuple[str, ...]:
     """Return what a user should know of features that do not vary in the training split.
 
-    Returns:
-        No sentence where every feature varies; else one that names the constant ones, and one that names those which
-        take other values elsewhere: a category that training never saw, a year that is all of the test split.
+    A sentence names the constant ones, and one those which take other values elsewhere: a category that training never
+    saw, a year that is all of the test split.
     """
     found = np.flatnonzero(moments.constant)
     if not found.size:

@@ -35,12 +35,7 @@ LOST_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Layout:
-    """What the arrays of the parts are called in a file.
-
-    Attributes:
-        inputs: name of the inputs of a part, with {part} in it.
-        labels: likewise of the labels.
-    """
+    """What the arrays of the parts are called in a file; {part} stands for the part's name."""
 
     inputs: str
     labels: str
@@ -69,12 +64,6 @@ def read_npz(path: str) -> Parts:
 
     Labels are (N,) or (N, 1): integers 0 … Z - 1, each in the training part, or the names of the classes, which are
     then numbered in sorted order (or in that of class_names). No object is ever unpickled.
-
-    Args:
-        path: an .npz file, as `numpy.savez` or `numpy.savez_compressed` writes it.
-
-    Raises:
-        InputError: if the file is unreadable, an array is missing, or values are not what they must be.
     """
     file = check_readable(Path(path).expanduser(), "npz file")
     if file.suffix == ".npy":

@@ -45,9 +45,6 @@ def read_parquet_images(
     """Read one part of small images, each of `size` x `size` pixels, from its shards, in order.
 
     The image column is a struct with the field `bytes` (or its flattened form, a column `img.bytes`), or plain binary.
-
-    Raises:
-        InputError: if a file is unreadable, a column missing, or an image or a label not what it must be.
     """
     images, labels, jpeg = [], [], False
     for path in paths:
@@ -185,11 +182,7 @@ def _read_group(path: Path, group: int, column: str, written: int) -> Any:
 
 
 def list_rows(paths: Sequence[Path]) -> tuple[ParquetRows, StoredLabels]:
-    """Return what the shards of one part hold, in order, without reading a picture: the pictures, and their labels.
-
-    Raises:
-        InputError: if a file is unreadable, or lacks a column or a label.
-    """
+    """Return what the shards of one part hold, in order, without reading a picture: the pictures, and their labels."""
     sizes: list[tuple[int, int, int]] = []
     labels, image = [], ""
     for number, path in enumerate(paths):

@@ -137,9 +137,6 @@ def load_arrays(data: bytes, *, source: str) -> Any:
     Returns:
         What was pickled: nested dict, list and tuple of numbers, str, bytes and numpy arrays.
 
-    Raises:
-        InputError: if the pickle asks for any other name or object, or cannot be read to its end.
-
     Example:
         >>> load_arrays(pickle.dumps({"labels": [3, 1]}), source="a test")
         {'labels': [3, 1]}

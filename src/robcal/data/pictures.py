@@ -69,15 +69,9 @@ def suffixes() -> frozenset[str]:
 
 
 def open_picture(source: Path | bytes, mode: ColourMode | None, *, name: str = "") -> Image.Image:
-    """Open a picture; with a `mode`, decode and convert it.
+    """Open a picture of one of `decoders`, a file or its bytes; with a `mode`, "L" or "RGB", decode and convert it.
 
-    Args:
-        source: a picture file of one of `decoders`, or its bytes; of several frames or pages the first is taken.
-        mode: "L", "RGB", or None to read the header only.
-        name: where bytes come from, for the error.
-
-    Raises:
-        InputError: if it is unreadable, or of floats or of integers of 32 bits.
+    Of several frames or pages the first is taken. Without a mode only the header is read.
     """
     place = name or (str(source) if isinstance(source, Path) else "a picture")
     if isinstance(source, Path):
@@ -135,15 +129,9 @@ def _is_deep_ppm(picture: Image.Image) -> bool:
 
 
 def decode_pictures(encoded: Sequence[bytes | None], size: int, *, source: str) -> UInt8Array:
-    """Decode pictures of one size, one after the other (threads do not help: each is mostly Python and headers).
+    """Decode pictures of one size, (N, 3, size, size) uint8; others, and missing ones, are refused.
 
-    Args:
-        encoded: N pictures as the bytes of a PNG, JPEG, … file.
-        size: height and width that each must have, in pixels; others, and missing ones, are refused.
-        source: the file they come from, for the error.
-
-    Returns:
-        (N, 3, size, size) uint8, RGB.
+    They are decoded one after the other: threads do not help, as each is mostly Python and headers.
     """
     decoded = []
     for row, data in enumerate(encoded):

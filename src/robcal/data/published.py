@@ -91,16 +91,11 @@ PUBLISHED: Mapping[str, Publication] = {
 
 
 def where_to_find(title: str, *names: str) -> str:
-    """Return where the files of a data set are, as a sentence without its full stop, for errors.
+    """Return where the files of a data set, or those of these names, are: a sentence without its full stop, for errors.
 
-    Args:
-        title: a key of `PUBLISHED`.
-        names: only these files (all where there are none).
-
-    Example:
-        >>> where_to_find("SVHN", "test_32x32.mat")  # doctest: +NORMALIZE_WHITESPACE
-        'SVHN is published at http://ufldl.stanford.edu/housenumbers/ : test_32x32.mat
-        (64,275,384 bytes)'
+    >>> where_to_find("SVHN", "test_32x32.mat")  # doctest: +NORMALIZE_WHITESPACE
+    'SVHN is published at http://ufldl.stanford.edu/housenumbers/ : test_32x32.mat
+    (64,275,384 bytes)'
     """
     publication = PUBLISHED[title]
     wanted = [f"{name} ({size:,} bytes)" for name, size in publication.files.items() if not names or name in names]
@@ -125,10 +120,6 @@ def check_place(path: str, title: str) -> Path:
 
 
 def check_folder(path: str, title: str) -> Path:
-    """Return the folder that a user named, or that of the file that they named.
-
-    Raises:
-        InputError: as `check_place`.
-    """
+    """Return the folder that a user named, or that of the file that they named."""
     place = check_place(path, title)
     return place if place.is_dir() else place.parent

@@ -114,12 +114,7 @@ IMAGE_CORRUPTIONS = ShiftSource(
 
 
 def table_corruptions(features: Features, box: Any = None) -> ShiftSource:
-    """Return noise, missing features and scaling, relative to the features of the whole test split: no seed matters.
-
-    Args:
-        features: of the test split.
-        box: that rows are clipped to, or None.
-    """
+    """Return noise, missing features and scaling, relative to the features of the whole test split: no seed matters."""
 
     def shifted(split: Split, index: IntArray, kind: str, severity: int) -> Split:
         def shift(rows: Float32Array, first: int) -> Float32Array:
@@ -164,15 +159,9 @@ def official_files(cells: CorruptedCells) -> ShiftSource:
 
 
 def shift_source(data: Dataset, official: str | None = None, *, test_limit: int | None = None) -> ShiftSource:
-    """Return what shifts the test split of a data set.
+    """Return what shifts the test split of a data set: robcal itself, or published files ("cifar10c:PATH", …).
 
-    Args:
-        data: the data set.
-        official: "cifar10c:PATH", …: published files; None: what robcal makes.
-        test_limit: what the test split was limited to, None where it is whole.
-
-    Raises:
-        InputError: if the official files are missing or are of another kind of input.
+    A `test_limit` is what the test split was limited to.
     """
     if official is None:
         if data.kind == "image":
@@ -193,11 +182,7 @@ def shift_source(data: Dataset, official: str | None = None, *, test_limit: int 
 
 
 def check_outside(outside: Split, like: Dataset, name: str) -> None:
-    """Refuse out-of-distribution inputs that models of `like` cannot take.
-
-    Raises:
-        InputError: if they have another shape.
-    """
+    """Refuse out-of-distribution inputs that models of `like` cannot take."""
     shape = tuple(outside.inputs.shape[1:])
     if shape != like.input_shape:
         refuse(

@@ -107,11 +107,7 @@ def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: floa
 def cut(split: Split, fraction: float, seed: int, num_classes: int, what: str) -> tuple[Split, Split]:
     """Cut a stratified share off a split, which becomes `what`, "validation" or "test".
 
-    Returns:
-        What remains, and the round(fraction · N) examples that were cut off; both in the order of the files.
-
-    Raises:
-        InputError: as `stratified_cut`.
+    What remains comes first, then the share; both are in the order of the files.
     """
     taken = stratified_cut(split.labels, fraction, seed, num_classes=num_classes, what=what)
     rest = np.setdiff1d(np.arange(len(split)), taken, assume_unique=True)
@@ -156,28 +152,17 @@ def stratified_subset(
 def stratified_cut(
     labels: IntArray, fraction: float, seed: int, *, num_classes: int | None = None, what: str = "the cut"
 ) -> IntArray:
-    """Return the positions of a stratified share of the examples.
+    """Return the positions, ascending, of a stratified share of (N,) labels in 0 … Z - 1.
 
     Each class c gives fraction · n_c examples, rounded by largest remainder so that round(fraction · N) are taken in
-    all, but at least one and never all of them.
-
-    Args:
-        labels: (N,) int64 in 0 … Z - 1.
-        fraction: in (0, 1).
-        seed: chooses within each class.
-        num_classes: Z; the largest label + 1 where it is None.
-        what: what the share becomes, for the error.
-
-    Returns:
-        (round(fraction · N),) int64, ascending.
+    all, but at least one and never all of them. The seed chooses within each class.
 
     Raises:
         InputError: if a class has fewer than two examples, or the share or the rest has no room for every class.
 
-    Example:
-        >>> labels = np.repeat([0, 1], [6, 4])
-        >>> np.bincount(labels[stratified_cut(labels, 0.5, seed=0)]).tolist()
-        [3, 2]
+    >>> labels = np.repeat([0, 1], [6, 4])
+    >>> np.bincount(labels[stratified_cut(labels, 0.5, seed=0)]).tolist()
+    [3, 2]
     """
     check_fraction(fraction, "fraction")
     labels = check_labels(labels, num_classes=num_classes)

@@ -23,14 +23,9 @@ FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 def read_svhn(path: str) -> Parts:
     """Read SVHN: 73,257 training and 26,032 test images of house numbers, inputs (3, 32, 32) uint8, the digits 0 to 9.
 
-    The files store X as (32, 32, 3, N) uint8 and y as (N, 1) with 1 … 9 for these digits and 10 for the digit 0; here
-    label 0 is the digit 0. Only these two arrays are read; nothing in the file is executed.
-
-    Args:
-        path: the folder that holds both files, or one of the two (the other lies beside it).
-
-    Raises:
-        InputError: if a file is missing (the error says where it is published) or damaged.
+    The path is the folder that holds both files, or one of the two. They store X as (32, 32, 3, N) uint8 and y as
+    (N, 1) with 1 … 9 for these digits and 10 for the digit 0; here label 0 is the digit 0. Only these two arrays are
+    read; nothing in the file is executed.
     """
     folder = check_folder(path, "SVHN")
     lost = [name for name in FILES.values() if not (folder / name).is_file()]

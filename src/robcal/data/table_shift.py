@@ -23,12 +23,7 @@ from robcal.data.corruptions.draws import Draws, Float32Array, cell_key
 
 @dataclass(frozen=True)
 class Features:
-    """What the strengths are relative to.
-
-    Attributes:
-        mean: (D,) float32, of each feature.
-        std: (D,) float32.
-    """
+    """What the strengths are relative to: mean and standard deviation of each of D features, float32."""
 
     mean: Float32Array
     std: Float32Array
@@ -67,27 +62,20 @@ TABLE_KINDS = tuple(TABLE_SHIFTS)
 def shift_table(
     table: npt.NDArray[Any], kind: str, severity: int, *, features: Features, seed: int, first_index: int = 0
 ) -> Float32Array:
-    """Shift the rows of a table.
+    """Shift the rows of a table (N, D); return float32, not clipped to any box.
 
     Args:
-        table: (N, D) finite numbers.
+        table: finite numbers.
         kind: a key of `TABLE_SHIFTS`.
         severity: 1 to 5.
         features: of the table that the rows are from; the same for all of its pieces.
         seed: chooses the noise; the same for every model that is to be compared.
         first_index: position of table[0] in its split, where a split is shifted in pieces.
 
-    Returns:
-        (N, D) float32, not clipped to any box.
-
-    Raises:
-        InputError: on another kind, severity or shape.
-
-    Example:
-        >>> table = np.arange(6, dtype=np.float32).reshape(3, 2)
-        >>> shifted = shift_table(table, "missing_features", 5, features=Features.of(table), seed=0)
-        >>> sorted(set(shifted.ravel().tolist()) - set(table.ravel().tolist())) <= [2.0, 3.0]
-        True
+    >>> table = np.arange(6, dtype=np.float32).reshape(3, 2)
+    >>> shifted = shift_table(table, "missing_features", 5, features=Features.of(table), seed=0)
+    >>> sorted(set(shifted.ravel().tolist()) - set(table.ravel().tolist())) <= [2.0, 3.0]
+    True
     """
     function, strengths = TABLE_SHIFTS[check_choice(kind, TABLE_SHIFTS, "kind")]
     key = cell_key(seed, f"table {kind}", severity)

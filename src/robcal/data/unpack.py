@@ -33,16 +33,9 @@ def unpack_pictures(path: str, out: Path, *, reporter: Reporter = SILENT) -> Pat
 
     The bytes are those in the shards. All is written to a folder beside `out`, ".NAME.unpacking", which gets its name
     when it is whole, so a folder `out` is never half there. The same call again goes on where a stopped one was. Shards
-    without labels (test*.parquet) are passed over.
-
-    Args:
-        path: a folder of parquet shards that `read_imagenet` reads.
-        out: folder to make, with train/ and val/; "imagenet:OUT" reads it. Its classes are named and sorted by number,
-            "00000 name" and so on, so that labels stay the same; pictures are named by their row.
-        reporter: shows progress, in pictures.
-
-    Returns:
-        `out`.
+    without labels (test*.parquet) are passed over. "imagenet:OUT" reads the folder, which has train/ and val/: its
+    classes are named and sorted by number, "00000 name" and so on, so that labels stay the same; pictures are named by
+    their row.
 
     Raises:
         InputError: as `read_imagenet`; where there are no shards; and if `out` holds anything but what these shards

@@ -75,14 +75,7 @@ def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch
 
 
 def ranking_loss(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
-    """Return the mean over pairs of neighbours (i, i + 1), the last with the first, of the hinge above.
-
-    Args:
-        confidence: (B,) kappa.
-        correct: (B,) c.
-
-    Returns:
-        A scalar.
+    """Return the mean of the hinge above over pairs of neighbours (i, i + 1) of a batch, the last with the first.
 
     >>> float(ranking_loss(torch.tensor([0.5, 0.75]), torch.tensor([1.0, 0.5])))
     0.75

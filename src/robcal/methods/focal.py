@@ -61,15 +61,9 @@ def flsd_gamma(logits: torch.Tensor) -> torch.Tensor:
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, gamma: float | torch.Tensor) -> torch.Tensor:
-    """Return the mean over the batch of `-sum_z t_z (1 - p_z)^gamma log p_z`.
+    """Return the mean over the batch of `-sum_z t_z (1 - p_z)^gamma log p_z`; logits, targets t and gamma are (B, Z).
 
-    Args:
-        logits: (B, Z).
-        targets: (B, Z) probabilities, one-hot or soft.
-        gamma: see `focal`; of all, or (B, Z) one each.
-
-    Returns:
-        A scalar.
+    Targets are one-hot or soft; gamma may be one number for all (see `focal`).
 
     >>> logits = torch.log(torch.tensor([[0.25, 0.75]]))
     >>> round(float(focal_loss(logits, torch.tensor([[1.0, 0.0]]), 2.0) / -torch.log(torch.tensor(0.25))), 4)

@@ -35,14 +35,7 @@ def mbls(margin: float = 10.0, weight: float = 0.1) -> Method:
 
 
 def margin_penalty(logits: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the mean over examples and classes of `max(0, max_j z_j - z_k - margin)`.
-
-    Args:
-        logits: (B, Z).
-        margin: see `mbls`.
-
-    Returns:
-        A scalar.
+    """Return the mean over examples and classes of `max(0, max_j z_j - z_k - margin)`, of (B, Z) logits z.
 
     >>> float(margin_penalty(torch.tensor([[12.0, 1.0, -2.0, 12.0]]), 10.0))  # (0 + 1 + 4 + 0) / 4
     1.25

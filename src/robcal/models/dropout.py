@@ -30,14 +30,10 @@ def layers_in(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tu
 def with_dropout(network: nn.Module, rate: float) -> nn.Module:
     """Put dropout before every linear and convolutional layer but the first, in place; no weight changes.
 
-    A network that has modules of dropout already is left as it is.
-
-    Args:
-        network: any network that calls its layers as modules.
-        rate: share of a layer's inputs that is set to zero, in (0, 1).
+    A network that has modules of dropout already is left as it is. All layers must be called as modules.
 
     Raises:
-        InputError: if the rate is out of range, or the network has fewer than two such layers.
+        InputError: if the rate is not in (0, 1), or the network has fewer than two such layers.
 
     >>> with_dropout(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), 0.1)[2]
     Sequential(

@@ -118,17 +118,10 @@ def _trusted() -> list[str]:
 
 
 def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Build a network from elsewhere and try it on two black inputs.
+    """Build a network from elsewhere, in train mode, and try it on two black inputs.
 
     The user's factory is called by what its signature says: `factory(input_shape=…, num_classes=…)` where it has both
     names, else `factory(num_classes=…)` where it takes that one, else `factory(input_shape, num_classes)`.
-
-    Returns:
-        A module from (B, *input_shape) normalised inputs to (B, Z) logits, in train mode.
-
-    Raises:
-        InputError: if the package is missing, the name is unknown, the factory was not admitted, or what comes back is
-            no such module.
     """
     package, _, known = name.partition(":")
     if package in PACKAGES:
@@ -218,19 +211,10 @@ def check_logits(
     inputs_fix: str,
     logits_fix: str,
 ) -> None:
-    """Refuse a network that does not turn batches of black inputs, of these sizes, into (B, Z) logits.
+    """Refuse a network, in eval mode, that does not turn batches of black inputs, of these `sizes`, into (B, Z) logits.
 
-    Args:
-        network: in eval mode, on the CPU.
-        name: of the network.
-        input_shape: of one input.
-        num_classes: Z.
-        sizes: each B that is tried.
-        inputs_fix: what to do where it does not take such inputs.
-        logits_fix: what to do where it returns something else.
-
-    Raises:
-        InputError: if so.
+    What to do is said by `inputs_fix` where it does not take such inputs, and by `logits_fix` where it returns
+    something else.
     """
     for size in sizes:
         try:

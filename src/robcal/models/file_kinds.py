@@ -31,15 +31,7 @@ _ONNX_FIELDS = bytes([0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42])
 def kind_of_file(path: Path) -> FileKind:
     """Tell what kind of model a file holds, by its first bytes and, of a zip archive, the names of its members.
 
-    Args:
-        path: a file.
-
-    Returns:
-        "safetensors", "state_dict" (whatever torch.save wrote: weights, or a whole model, which is never loaded),
-        "torchscript", "pt2" (torch.export), "onnx" or "other".
-
-    Raises:
-        InputError: if there is no such file, or the zip archive is damaged.
+    "state_dict" is whatever torch.save wrote: weights, or a whole model, which is never loaded; "pt2" torch.export's.
     """
     with reading(path, "the model", rule="it must be a whole file", fix="Copy or write it again"):
         with path.open("rb") as file:

@@ -13,11 +13,7 @@ from robcal.base.files import reading
 
 
 class OnnxModel(nn.Module):
-    """An ONNX model as a module on the CPU: inputs (B, …) in input units → its first output; no gradients.
-
-    Args:
-        session: of onnxruntime.
-    """
+    """A session of onnxruntime as a module on the CPU: inputs (B, …) in input units → its first output."""
 
     def __init__(self, session: Any) -> None:
         super().__init__()
@@ -30,11 +26,7 @@ class OnnxModel(nn.Module):
 
 
 def load_onnx(path: Path) -> OnnxModel:
-    """Open an ONNX file; see `robcal.models.programs.check_program` for what it must do.
-
-    Raises:
-        InputError: if onnxruntime is not installed, or does not read the file.
-    """
+    """Open an ONNX file; see `robcal.models.programs.check_program` for what it must do."""
     runtime = import_extra("onnxruntime", "onnx", f"{path}, an ONNX model,")
     with reading(path, "the model", rule="it must be an ONNX model", fix="Copy the file again, or export it anew"):
         options = runtime.SessionOptions()

@@ -22,12 +22,10 @@ from robcal.models.program_rules import ForbiddenError, check_archive, check_exp
 
 
 class Program(nn.Module):
-    """A model that a file holds as a program: inputs (B, …) in input units → what the program returns.
+    """A program out of a file as a module: inputs (B, …) in input units → what the program returns.
 
-    Args:
-        run: the program, a module.
-        digest: SHA-256 of the file, hexadecimal. It is a buffer, so that two programs are told apart by their tensors
-            even where their weights are constants of the graph.
+    The file's SHA-256 is a buffer, so that two programs are told apart by their tensors even where their weights are
+    constants of the graph.
     """
 
     def __init__(self, run: nn.Module, digest: str) -> None:
@@ -48,11 +46,7 @@ class Program(nn.Module):
 
 
 def load_program(path: Path, kind: FileKind) -> Program:
-    """Load a program of kind "torchscript" or "pt2" as a module on the CPU, in eval mode.
-
-    Raises:
-        InputError: if the file is damaged, or holds more than operators of torch.
-    """
+    """Load a program of kind "torchscript" or "pt2" as a module on the CPU, in eval mode."""
     name = KIND_NAMES[kind]
     with reading(path, "the model", rule=f"it must be {name}, whole", fix="Copy the file again, or export it anew"):
         check_archive(path)

@@ -84,11 +84,9 @@ def check_members(members: int) -> None:
 
 
 def with_members(network: nn.Module, members: int) -> BatchEnsemble:
-    """Give every linear and convolutional layer of a network rank-one members, in place; W and biases stay.
+    """Give every linear and convolutional layer of a network M >= 2 rank-one members, in place; W and biases stay.
 
-    Args:
-        network: any network that calls its layers as modules and keeps the rows of a batch apart and in order.
-        members: M, from 2.
+    All layers must be called as modules, and keep the rows of a batch apart and in order.
 
     Raises:
         InputError: if M is out of range, or the network has no such layer.

@@ -31,12 +31,8 @@ _INSIDE = ("state_dict", "model_state_dict", "model", "module", "net")
 def read_weights(path: Path) -> Tensors:
     """Read named tensors from a safetensors file, or from a file of `torch.save` with `weights_only=True`.
 
-    Args:
-        path: the file; its kind is told by its content. A dictionary that holds the tensors under "state_dict",
-            "model_state_dict", "model", "module" or "net", as checkpoints do, is opened.
-
-    Returns:
-        The tensors by their names, on the CPU.
+    The file's kind is told by its content. A dictionary that holds the tensors under "state_dict", "model_state_dict",
+    "model", "module" or "net", as checkpoints do, is opened.
 
     Raises:
         InputError: if the file is of another kind, holds no named tensors or NaN, or could only be read by running
@@ -110,15 +106,9 @@ def _mappings(found: object) -> Iterator[Mapping[str, object]]:
 
 
 def fill(network: Normalized, tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Put weights into a network: those of robcal with their normalisation, others into the network alone.
+    """Put weights into a network, those of robcal with their normalisation; return what the user should know, or "".
 
     Others get inputs in input units, as any model outside robcal: their normalisation is their own.
-
-    Returns:
-        What the user should know, or "".
-
-    Raises:
-        InputError: if they do not fit.
     """
     if {"mean", "std"} <= tensors.keys():
         return load_weights(network, tensors, path)
@@ -129,14 +119,7 @@ def fill(network: Normalized, tensors: Mapping[str, Tensor], path: Path) -> str:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Put the tensors of a file into a network whose tensors they are, up to a prefix of all names.
-
-    Returns:
-        A sentence that says which prefix was left out; "" for none.
-
-    Raises:
-        InputError: if tensors are missing, are too many, or have other shapes; nothing is loaded then.
-    """
+    """Put the tensors of a file into a network whose tensors they are; return "" or a sentence on a prefix."""
     wanted = network.state_dict()
     variants = {
         prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items()} for prefix in _prefixes(tensors)

@@ -26,10 +26,9 @@ def reference_label(results: Results) -> str | None:
 
 
 def cost_ratios(results: Results, key: Cost) -> dict[str, float]:
-    """Label → seconds of its runs over those of the plain runs of the same seeds; NaN where not measured.
+    """Return label → seconds of its runs over those of the plain runs of the same seeds: Σ_s seconds_s / Σ_s plain_s.
 
-    Returns:
-        Σ_s seconds_s(label) / Σ_s seconds_s(plain); empty if nothing is plain.
+    A ratio is NaN where it was not measured; there is none if nothing is plain.
     """
     label = reference_label(results)
     if label is None:

@@ -32,14 +32,7 @@ MAX_NAMED = 12
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a table and what they are called.
-
-    Attributes:
-        rows: of the table.
-        whose: all of them in a sentence: "its 10 robustness levels".
-        noun: one of them: "level".
-        words: of the score where they are levels, else None.
-    """
+    """The rows of a table, what they and one of them are called, and of levels the words of their score."""
 
     rows: Sequence[GroupRow]
     whose: str

@@ -36,14 +36,9 @@ _LEFT, _TOP = 40.0, 26.0
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) -> str:
-    """Draw accuracy against mean confidence with intervals, over a histogram of the confidence.
+    """Draw accuracy against mean confidence, with intervals, of bins that are not empty, and their histogram.
 
     The gap is the line from the diagonal to the point at the bin's mean confidence, not at the bin's middle.
-
-    Args:
-        bins: the non-empty ones, at least one.
-        key: prefix of the ids, unique on the page.
-        title: the method's title.
     """
 
     def draw(figure: Figure) -> None:
@@ -70,15 +65,9 @@ def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) ->
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the values of a figure over a horizontal axis.
+    """What stands around the values of a figure over a horizontal axis; `scale` are further values that it must hold.
 
-    Attributes:
-        key: prefix of the ids, unique on the page.
-        title: what it shows.
-        y_label: name of the quantity.
-        x_label: name of the positions.
-        percent: whether the values are shares.
-        scale: further values that the vertical axis must hold (other figures', so that they compare).
+    So figures beside each other compare. `key` is the prefix of the ids, unique on the page.
     """
 
     key: str
@@ -98,15 +87,9 @@ class Frame:
         margins: tuple[float, float, float] = (_LEFT + 4, 39.0, 8.0),
         **options: bool,
     ) -> str:
-        """Return the figure: what `fill` draws, within the axis of its values.
+        """Return the figure: what `fill` draws, within an axis that holds the `values`.
 
-        Args:
-            fill: draws into the figure and its axes.
-            values: that the vertical axis must hold.
-            description: in a sentence or two, for those who do not see it.
-            names: as of `draw_svg`.
-            margins: on the left, below and on the right, in user units.
-            options: of `value_axis`.
+        The options are those of `value_axis`. Margins are on the left, below and on the right, in user units.
         """
         left, bottom, right = margins
 
@@ -177,13 +160,8 @@ def draw_rows(
 ) -> str:
     """Return a quantity of named rows as dots with intervals, the first row on top, `rows_height` user units high.
 
-    Args:
-        series: in the order of their colours.
-        names: of the rows.
-        frame: its `y_label` stands above the rows, its `x_label` below.
-        write: writes values, to so many digits.
-        legend: names of the series, where the figure must tell them itself.
-        zero: whether zero is on the axis, and a line.
+    The frame's `y_label` stands above the rows, its `x_label` below; the legend is given where the figure itself must
+    tell the names of the series.
     """
     shown = [shortened(formatting.clean_text(name), 26) for name in names]
     above, height = _above(frame.y_label), rows_height(len(names), len(series), frame.y_label)

@@ -17,10 +17,9 @@ _VERDICTS = {"over": "over-confident", "under": "under-confident"}
 
 
 def flat_rows(results: Results) -> list[dict[str, Any]]:
-    """Return one flat dictionary a row of the tables of the first method, all with the same keys.
+    """Return one flat dictionary a row of the tables of the first method, all with the same keys; None is not known.
 
-    Returns:
-        First a row over all, then the levels, then the groups of every grouping. What is not known is None.
+    First comes a row over all, then the levels, then the groups of every grouping.
     """
     method = results.methods[0]
     tables = [("level", results.score_name, method.levels), *(("group", *one) for one in method.groups.items())]
@@ -48,11 +47,10 @@ def listed_of_each(methods: int, *, compared: bool) -> int:
 
 
 def wrong_csv(wrong: Mapping[str, Iterable[WrongExample]], score_name: str) -> str:
-    """Write wrong predictions as CSV with a header; numbers at full precision, cells without a value empty.
+    """Write the wrong predictions of each method as CSV with a header.
 
-    Args:
-        wrong: title of a method → its wrong predictions; the titles are a column where there are several.
-        score_name: what the levels are cut by; the column is "distance" for adversarial robustness, else "score".
+    Numbers are at full precision, cells without a value empty. The titles are a column where there are several; scores
+    are the column "distance" for adversarial robustness, else "score".
 
     >>> print(wrong_csv({"A": [WrongExample(7, 1, 0, 0.75)]}, ROBUSTNESS), end="")
     index,label,prediction,confidence,distance,level

@@ -9,13 +9,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Term:
-    """A word of the reports.
-
-    Attributes:
-        name: the heading.
-        text: what it means, in a sentence or two.
-        also: other spellings that a text may use; the name itself counts too.
-    """
+    """A word of the reports, what it means in a sentence or two, and other spellings that a text may use."""
 
     name: str
     text: str

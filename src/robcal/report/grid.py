@@ -99,11 +99,7 @@ def text_rows(rows: Sequence[Sequence[str]], width: int) -> str:
     """Lay out rows of texts, the headings first, names on the left and numbers on the right, in plain signs.
 
     Names are broken where they are long; columns that do not fit go on below, each time behind the names. No number is
-    cut.
-
-    Args:
-        rows: all as long as the first, except that an empty one leaves a gap.
-        width: columns of the terminal.
+    cut. An empty row leaves a gap.
     """
     table = [[ascii_numbers(text) for text in row] for row in rows]
     longest, *widths = (max(map(cell_len, column)) for column in zip(*filter(None, table), strict=True))

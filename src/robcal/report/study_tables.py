@@ -91,9 +91,7 @@ def all_grids(results: Results) -> Iterator[Grid]:
 def main_grids(results: Results, *, seconds: bool = True) -> list[Grid]:
     """Return every outcome of every label and its costs, raw and after temperature scaling.
 
-    Args:
-        results: of a comparison.
-        seconds: with the seconds of training, too; a page has them elsewhere, and little room.
+    A page has the `seconds` of training elsewhere, and little room.
     """
     ratios, made = cost_columns(results), []
     for variant in VARIANTS:

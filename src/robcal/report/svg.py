@@ -77,7 +77,9 @@ def draw_svg(
     description: str,
     names: Sequence[str] = (),
 ) -> str:
-    """Draw a figure and return it as an inline SVG element.
+    """Draw a figure and return it as an inline SVG element; without matplotlib a paragraph that says what is missing.
+
+    The same input gives the same bytes.
 
     Args:
         draw: receives an empty figure of `WIDTH` x `height` user units (1 unit = 1 point) and draws into it.
@@ -86,9 +88,6 @@ def draw_svg(
         title: the figure's name for those who do not see it.
         description: what it shows, in a sentence or two.
         names: texts from the user, drawn as `placeholder(0)`, `placeholder(1)`, …
-
-    Returns:
-        The SVG element; the same input gives the same bytes. Without matplotlib a paragraph that says what is missing.
     """
     try:
         import matplotlib

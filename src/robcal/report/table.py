@@ -44,11 +44,7 @@ class TableRow:
 
 
 def measured_metrics(results: Results) -> tuple[str, ...]:
-    """Return the metrics at least one method has: those of `METRIC_LIST` in their order, then any other, sorted.
-
-    Raises:
-        InputError: if the results hold no method.
-    """
+    """Return the metrics at least one method has: those of `METRIC_LIST` in their order, then any other, sorted."""
     if not results.methods:
         refuse("the results hold no method", "a table needs at least one", "Measure one first: robcal report RUN")
     present = {name for method in results.methods for name in method.metrics}
@@ -62,11 +58,7 @@ def metric_title(name: str) -> str:
 
 
 def table_rows(results: Results) -> tuple[TableRow, ...]:
-    """Return all methods, the first one (the baseline) first, then the paired differences.
-
-    Raises:
-        InputError: if the results hold no method.
-    """
+    """Return all methods, the first one (the baseline) first, then the paired differences."""
     names = titles(results)
     marked = {metric: marks(results, metric) for metric in measured_metrics(results)}
     rows = [

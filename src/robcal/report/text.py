@@ -24,14 +24,7 @@ _SIDES = {"over": "over-confident", "under": "under-confident", "both": "over- a
 
 
 def text_report(results: Results, *, width: int = WIDTH) -> str:
-    """Write the tables and the findings of results as plain text; what does not fit the width goes on below, uncut.
-
-    Returns:
-        The text, without a newline at its end.
-
-    Raises:
-        InputError: if the results hold no method.
-    """
+    """Write the tables and the findings of results as plain text; what does not fit the width goes on below, uncut."""
     parts = [wrapped(clean_text(results.title), width), text_table(results, width=width)]
     notes = "\n".join(wrapped(clean_text(note), width) for note in results.notes)
     parts += [*_row_tables(results, width), notes, findings_text(results, width=width)]

@@ -25,13 +25,7 @@ BY_NAME = "--model package.module:factory --weights FILE"
 
 @dataclass(frozen=True)
 class Opened:
-    """A model that the user named, and the data that it goes with.
-
-    Attributes:
-        network: inputs in input units → logits, on the CPU in eval mode.
-        dataset: the data.
-        notes: what the user should know of how the model was read.
-    """
+    """A model that the user named, on the CPU in eval mode, and its data; notes say how the model was read."""
 
     network: nn.Module
     dataset: Dataset
@@ -47,21 +41,10 @@ def open_any(
     image_size: int | None = None,
     gradients: bool = True,
 ) -> Opened:
-    """Open a model by what the user wrote behind --model.
+    """Open a model by what the user wrote behind --model; the other arguments are options of the same names.
 
-    Call it with what a person wrote, never with text out of a file: a factory that it names is imported.
-
-    Args:
-        model: a run directory or checkpoint of robcal; with `weights` the name of a network, for example
-            "package.module:factory".
-        weights: the network's weights; see `robcal.models.weights.read_weights`.
-        data: the `--data` text; default: that of the run.
-        seed: of the validation cut; default: the run's own, or 0.
-        image_size: side that images of a folder are resized to.
-        gradients: whether gradients will be taken, which ONNX models have none of.
-
-    Raises:
-        InputError: if the model is none of these, its weights or outputs do not fit, or its data are not named.
+    Call it with what a person wrote, never with text out of a file: a factory that it names is imported. ONNX models
+    are refused where `gradients` will be taken.
     """
     named = not is_there(Path(model)) and (weights is not None or is_external(model) or model in MODEL_NAMES)
     if weights is not None and not named:

@@ -19,17 +19,10 @@ MARGIN = "log-likelihood margin"
 def read_beside(
     scores: Path | None, column: str | None = None, score_name: str | None = None, groups: Path | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of an audit that stand beside its predictions.
+    """Return the arguments of an audit that stand in files beside its predictions.
 
-    Args:
-        scores: a file of one number an example.
-        column: of a table of scores; default "distance".
-        score_name: as of `robcal.audit`; default "adversarial robustness" for a file of `robcal score`, else the
-            column's name, or "score".
-        groups: a file of one integer or string an example.
-
-    Raises:
-        InputError: on an unreadable file.
+    The scores of a table stand in a `column`, by default "distance". By default the score's name is "adversarial
+    robustness" for a file of `robcal score`, else the column's name, or "score".
     """
     return {
         "scores": None if scores is None else read_scores(scores, column),
@@ -45,16 +38,9 @@ def _score_name(path: Path, column: str | None) -> str | None:
 
 
 def audit_answers(files: Sequence[Path], *, metric: LmEvalMetric = "acc", **options: Any) -> Audit:
-    """Audit samples of lm-evaluation-harness (see `robcal.audit`).
+    """Audit samples of lm-evaluation-harness (see `robcal.audit`); several files together, with a group for each task.
 
-    Args:
-        files: of multiple-choice tasks; several are audited together, with a group for each task.
-        metric: see `robcal.integrations.lm_eval.read_answers`.
-        options: of `robcal.audit`; without scores, levels are cut by the margin of the answers, without groups the
-            tasks are these.
-
-    Raises:
-        InputError: on unreadable files or bad contents.
+    Without scores, levels are cut by the margin of the answers.
     """
     answers = read_answers(*files, metric=metric)
     tasks = list(dict.fromkeys(answers.tasks.tolist()))

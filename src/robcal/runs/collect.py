@@ -58,13 +58,8 @@ def report_runs(
 ) -> Results:
     """Measure finished runs and put them side by side; the first one's method is the baseline.
 
-    Args:
-        directories: run directories; runs of one method are its seeds; by other settings they are methods
-            of their own.
-        shift: measure under corruption too, where the inputs are images.
-        temperature: every run after temperature scaling too; all are then compared with the scaled baseline as well.
-        title: heading of the report.
-        reporter: shows progress.
+    Runs of one method are its seeds; by other settings they are methods of their own. With `temperature` there is every
+    run after temperature scaling too, and all are then compared with the scaled baseline as well.
 
     Raises:
         InputError: if a run is unfinished, two are the same seed, or they were measured on different test splits.
@@ -89,14 +84,10 @@ def collect(
     against: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> Results:
-    """Put measured runs side by side.
+    """Put measured runs side by side, the baseline's first; runs of one method are its seeds.
 
-    Args:
-        measured: one entry a run, the baseline's first; runs of one method are its seeds.
-        title: heading of the report.
-        num_levels: number of robustness levels of the test split; default: the runs' own.
-        against: names of methods that the others are compared with as well, beside the baseline.
-        reporter: shows progress, a unit a method or difference.
+    The others are compared with the methods of the names `against` as well, beside the baseline. Progress is a unit a
+    method or difference.
 
     Raises:
         InputError: if the runs were not all measured on the same test examples, or seeds differ between methods in
@@ -184,9 +175,7 @@ def _method_result(
 def looked_into(runs: Sequence[Measured], levels: Mapping[int, IntArray]) -> MethodResult:
     """Return what tables and figures of single methods show: bins, levels, trends, course of training, images.
 
-    Args:
-        runs: of one method, its seeds.
-        levels: seed → (M,) level of each scored test example; empty without levels.
+    The levels are those of the scored test examples, by seed; empty without levels.
     """
     level_of = [levels.get(run.seed, next(iter(levels.values()))) for run in runs] if levels else []
     scored = runs[0].on_scored()
@@ -232,11 +221,7 @@ def fidelity_of(directory: Path) -> tuple[FidelityRow, ...]:
 def _differences(
     runs: list[Measured], baseline: list[Measured], shifted: Mapping[int, _Shifted]
 ) -> dict[str, Estimate]:
-    """Return the paired differences to the baseline, seed by seed, on the same test examples.
-
-    Raises:
-        InputError: if the two share no seed.
-    """
+    """Return the paired differences to the baseline, seed by seed, on the same test examples: one must be shared."""
     by_seed = {run.seed: run for run in baseline}
     ours = [run for run in runs if run.seed in by_seed]
     theirs = [by_seed[run.seed] for run in ours]
@@ -328,12 +313,7 @@ def _reliability(runs: Sequence[Measured]) -> tuple[ReliabilityBin, ...]:
 
 
 def shift_cells(cells: Sequence[tuple[str, int]], by_seed: Sequence[Mapping[str, FloatArray]]) -> tuple[ShiftCell, ...]:
-    """Return the metrics of every cell, the mean over seeds and each seed's.
-
-    Args:
-        cells: C pairs of corruption and severity.
-        by_seed: for each seed (C,) values by metric; empty where it has none.
-    """
+    """Return the metrics of each of C cells, the mean over seeds and each seed's, which is empty where it has none."""
     made = []
     for n, (kind, severity) in enumerate(cells):
         values = {name: [float(one[name][n]) if one else None for one in by_seed] for name in CELL_METRICS}

@@ -50,15 +50,9 @@ class Fold:
 
 
 def assign_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
-    """Deal examples into folds, alike in size and in classes.
+    """Deal (N,) labels into K folds, alike in size and in classes: (N,) int64 in 0 … K - 1.
 
-    Args:
-        labels: (N,) classes.
-        folds: K, from 2 to N.
-        seed: of the dealing.
-
-    Returns:
-        (N,) int64 in 0 … K - 1; sizes of folds, and of each class within the folds, differ by at most one.
+    Sizes of folds, and of each class within the folds, differ by at most one.
 
     Raises:
         InputError: if there are more folds than examples.
@@ -110,18 +104,11 @@ def cross_fit_quantiles(
     shared: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, FloatArray]:
-    """Return the quantiles of train and val: small is fragile. Models and scores are kept, so a stopped run goes on.
+    """Return the quantiles of train and val; small is fragile.
 
-    Args:
-        settings: of the run that wants levels: its plain recipe, folds, scorer and number of levels.
-        data: its data.
-        directory: where models and scores of the folds are kept.
-        group: the processes that work on it.
-        shared: a directory that may hold them already; it is only read.
-        reporter: shows progress.
-
-    Returns:
-        "train": of each example within its fold; "val": the mean over the K models.
+    Those of train are within each fold, those of val the mean over the K models. The settings are those of the run that
+    wants levels. Models and scores are kept in the directory, so a stopped run goes on; a `shared` one that may hold
+    them already is only read.
     """
     plain = settings.reference()
     train = np.empty(len(data.split("train")))

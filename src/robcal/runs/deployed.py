@@ -16,12 +16,7 @@ from robcal.calibration.recalibration.score_temperature import DEGREE, ScoreTemp
 
 
 class Deployed(nn.Module):
-    """One network or the mean of several, and a recalibration: inputs (B, …) → (B, Z) float32 logits.
-
-    Args:
-        networks: each with its normalisation.
-        maps: of the recalibration, one after another.
-    """
+    """One network or the mean of several, then the maps of a recalibration: inputs (B, …) → (B, Z) float32 logits."""
 
     def __init__(self, networks: Sequence[nn.Module], maps: Sequence[Map]) -> None:
         super().__init__()

@@ -158,11 +158,7 @@ def run_title(settings: TrainSettings) -> str:
 
 
 def load_data(settings: TrainSettings) -> Dataset:
-    """Return the data set that settings name.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
+    """Return the data set that settings name."""
     return load_dataset(
         settings.data,
         val_fraction=settings.val_fraction,
@@ -183,14 +179,7 @@ def open_run(directory: Path) -> Run:
 
 
 def own_file(path: Path) -> Path:
-    """Return `path` if it is as the training of the run beside it wrote it.
-
-    Args:
-        path: a file, in a run directory or elsewhere; where there is no list of files nothing is checked.
-
-    Raises:
-        InputError: if the file is missing, or is not the one that run.json lists.
-    """
+    """Return `path` if the training of the run beside it wrote it so; where that lists no files nothing is checked."""
     if not (path.parent / "run.json").is_file():
         return check_file(path, "the file of a run")
     if not path.is_file():
@@ -300,12 +289,7 @@ def _nearest_run(directory: Path) -> str:
 
 
 def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
-    """Return the network of a checkpoint (or of a run directory), on the CPU in eval mode, and what is said about it.
-
-    Raises:
-        InputError: if the file is missing, truncated, of an unknown model, or its tensors do not fit that model; or if
-            the run directory holds several networks.
-    """
+    """Return the network of a checkpoint or run directory, on the CPU in eval mode, and what is said about it."""
     if checkpoint.name != "model.safetensors":
         check_readable(checkpoint, "the checkpoint")
     file = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
@@ -367,9 +351,6 @@ def load_networks(run: Run) -> list[nn.Module]:
     """Load the networks that predict, on the CPU in eval mode: one, an ensemble's, or those that a method draws.
 
     `robcal.training.predict.predict` takes the list.
-
-    Raises:
-        InputError: as `load_model`.
     """
     networks = [load_model(checkpoint)[0] for checkpoint in run.checkpoints]
     predictors = run.settings.training_method().predictors

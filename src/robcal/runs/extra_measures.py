@@ -38,17 +38,9 @@ def measure_outside(
     *,
     reporter: Reporter = SILENT,
 ) -> Float32Array:
-    """Predict logits of a run on inputs of another data set; they are read back if they were computed before.
+    """Predict logits (M, Z) of a run on inputs of another data set; they are read back if they were computed before.
 
-    Args:
-        run: where they are kept.
-        networks: opens the run's networks; the probabilities of several are averaged.
-        split: the inputs; their labels are not used.
-        digest: of the inputs.
-        reporter: shows progress.
-
-    Returns:
-        (M, Z) float32, log-probabilities where they are of an average.
+    The probabilities of several networks are averaged: the logits are then their logarithms.
     """
     key = digest_of({"model": run.model_digest, "data": digest})
     file = run.directory / f"ood-{digest}.safetensors"
@@ -68,14 +60,6 @@ def measure_inference(run: Run, networks: Networks, test: Split) -> dict[str, An
     """Return the seconds that predicting the test split takes, reading and every network included; measured once.
 
     A first batch goes unmeasured. The least of a few passes counts: whatever else the machine does only adds.
-
-    Args:
-        run: where the figure is kept.
-        networks: opens its networks.
-        test: the test split.
-
-    Returns:
-        "seconds" of one pass, "examples", "passes", "device" and "threads".
     """
     file = run.directory / "inference.json"
     if file.exists():

@@ -58,7 +58,8 @@ def measure_fidelity(
     """Measure how far ways of scoring agree with the best of three strong attacks, and these with each other.
 
     The first candidate is of the whole split and stratifies the sample by its levels: scores at hand, if there are any,
-    else those of the first method. The references and the other methods score the sample only.
+    else those of the first method. The references and the other methods score the sample only. Rows come in this order:
+    the candidates, the noise ceiling, then each reference.
 
     Args:
         model: the network.
@@ -75,12 +76,6 @@ def measure_fidelity(
         overwrite: replace `out`.
         reporter: shows progress.
         options: further options of `robcal.score`.
-
-    Returns:
-        The candidates, the noise ceiling, then each reference.
-
-    Raises:
-        InputError: on bad input, or an `out` that holds something else.
     """
     check_output(out, overwrite=overwrite or out.is_file())
     at_hand = dict(at_hand or {})

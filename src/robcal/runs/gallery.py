@@ -64,16 +64,9 @@ def model_gallery(
     device: str | None = None,
     count: int | None = None,
 ) -> tuple[GalleryItem, ...]:
-    """Return images that are wrong and sure, of every level, the lowest level first.
+    """Return images that are wrong and sure, of every level, the lowest level first, with the model's smallest changes.
 
-    Args:
-        model: inputs (B, C, H, W) → logits; its smallest changes are shown. None: none are.
-        part: N images and their true classes.
-        probs: (N, Z) probabilities.
-        levels: (N,) level of each image.
-        class_names: Z names.
-        device: where the model runs; None takes a GPU where there is one.
-        count: at most so many; levels take turns. Default: 24, of images above 64 pixels 12.
+    At most `count` are shown, of which levels take turns; by default 24, of images above 64 pixels 12.
     """
     shape = tuple(part.inputs.shape[1:])
     chosen = _chosen(probs, part.labels, levels, count or (MOST if max(shape[1:]) <= SMALL else MOST // 2))
@@ -107,16 +100,9 @@ def _chosen(probs: AnyFloatArray, labels: IntArray, levels: IntArray, count: int
 def smallest_changes(
     model: nn.Module | None, originals: torch.Tensor, class_names: Sequence[str], *, device: str | None = None
 ) -> list[SmallestChange | None]:
-    """Change images as little as flips the label that their model gives them, and draw what changed.
+    """Change images (n, C, H, W) as little as flips the label that their model gives them, and draw what changed.
 
-    Args:
-        model: inputs → logits. Without one: no changes.
-        originals: (n, C, H, W) float32 in [0, 1].
-        class_names: Z names.
-        device: where the model runs; None takes a GPU where there is one.
-
-    Returns:
-        For each image its change, None where none was found or the model cannot be attacked.
+    The change is None where none was found, without a model, and where it cannot be attacked.
     """
     found = None if model is None else _attacked(model, originals, choose_device(device))
     if found is None:

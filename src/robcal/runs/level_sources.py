@@ -48,18 +48,9 @@ def levels_of(
 ) -> Levels | RunningLevels | None:
     """Return the levels of train and val, from where the method wants them; written to the run directory.
 
-    Args:
-        run: whose levels.
-        method: its method.
-        data: its data.
-        group: the processes that work on it.
-        plain: gives the reference model's finished run; called only if it is needed.
-        at_hand: scores by split that take the place of the reference model's.
-        shared: directory where the models of cross-fitting are looked for before they are made, if there is one.
-        reporter: shows progress.
-
-    Returns:
-        (N,) int64 by split; levels that the training itself cuts; or None for a method without levels.
+    They may be levels that the training itself cuts, or None for a method without levels. The reference model's run is
+    asked for only if it is needed; scores `at_hand` take its place. The models of cross-fitting are looked for in the
+    directory `shared` before they are made.
     """
     settings = run.settings
     if method.levels == "none":
@@ -102,11 +93,7 @@ def save_run_levels(run: Run, levels: Mapping[str, IntArray], source: str) -> No
 def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = None) -> dict[str, FloatArray]:
     """Return how easy each example of train and val is for a reference model, in one forward pass; small is difficult.
 
-    Args:
-        reference: the plain model's run.
-        data: the data.
-        kind: "margin": `margins`; "loss": `log_likelihood`, the negative of the cross-entropy.
-        device: where to predict; None takes what there is.
+    The kind is "margin": `margins`, or "loss": `log_likelihood`, the negative of the cross-entropy.
     """
     model, _ = load_model(reference.checkpoint)
     place, found = choose_device(device), {}
@@ -187,17 +174,8 @@ def score_reference(
 ) -> dict[str, Scores]:
     """Do once, beside a finished reference model, what all runs that take levels from it need; they find it there.
 
-    For `levels_from` "cross-fit" these are the models and scores of the folds; for "robustness" the model's own scores;
-    for the others nothing.
-
-    Args:
-        reference: the plain model's run.
-        settings: of one of the runs: its source of levels, scorer, number of levels and folds.
-        dataset: its data.
-        reporter: shows progress.
-
-    Returns:
-        The reference model's scores of train and val, for "robustness"; else nothing.
+    For `levels_from` "cross-fit" these are the models and scores of the folds; for "robustness" the model's own scores,
+    which are returned; for the others nothing. The settings are those of one of the runs.
     """
     if settings.levels_from == "cross-fit":
         with process_group(choose_device(settings.device)) as group:

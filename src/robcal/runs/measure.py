@@ -119,17 +119,9 @@ def measure_run(
 ) -> Measured:
     """Measure a finished run on its test split; what was measured before is read back.
 
-    Args:
-        run: a finished run.
-        dataset: its data, if it is loaded already.
-        shift: under corruption too.
-        scores: the robustness of every test example too.
-        temperature: after temperature scaling, fitted on the run's validation split: a method of its own, whose
-            predictions, and so whose distances, are the run's.
-        reporter: shows progress.
-
-    Raises:
-        InputError: if the run is not finished.
+    It is measured under corruption too with `shift`, and the robustness of every test example with `scores`. With
+    `temperature` it is the run after temperature scaling, fitted on its validation split: a method of its own, whose
+    predictions, and so whose distances, are the run's.
     """
     record = run.record
     if not record.get("complete"):

@@ -36,11 +36,7 @@ _ASKED, _TWICE, _ALONE = 16, 1e-4, 0.1
 
 
 def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -> Audit:
-    """Audit a finished run's test split, by the robustness of its own model, which is scored if it was not yet.
-
-    Raises:
-        InputError: if it is no run directory, or the run is not finished.
-    """
+    """Audit a finished run's test split, by the robustness of its own model, which is scored if it was not yet."""
     run = measure_run(open_run(directory), shift=False, reporter=reporter)
     title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"
     made = audit(run.probs, run.labels, scores=run.distance, score_name=ROBUSTNESS, title=title, **options)
@@ -69,20 +65,11 @@ def audit_model(
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> Audit:
-    """Audit a model on a split (see `robcal.audit`).
+    """Audit a model, inputs (B, …) in input units → outputs (B, Z), on a split.
 
-    Args:
-        network: inputs (B, …) in input units → outputs (B, Z).
-        dataset: the data.
-        split: "train", "val" or "test".
-        outputs: what the model returns: "logits", or "probs" (rows sum to 1).
-        device: where the model runs; None takes a GPU where there is one.
-        reporter: shows progress.
-        options: of `robcal.audit`; without scores, levels are cut by the model's own margin, the largest logit minus
-            the second largest, of probabilities the difference of their logarithms.
-
-    Raises:
-        InputError: if the outputs are not what `outputs` says or change when it is asked again, or on bad options.
+    The options are those of `robcal.audit`. Outputs are "logits", or "probs", rows of which sum to 1. Without scores,
+    levels are cut by the model's own margin, the largest logit minus the second largest, of probabilities the
+    difference of their logarithms.
     """
     part, place = dataset.split(split), choose_device(device)
     with moved(network, place):
@@ -112,11 +99,7 @@ def audit_model(
 
 
 def _refuse_other_answers(network: nn.Module, split: Split, values: Float32Array, device: str) -> None:
-    """Refuse a model whose outputs (N, Z) of an input are noise, or depend on the batch that it stands in.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse a model whose outputs (N, Z) of an input are noise, or depend on the batch that it stands in."""
     index = np.arange(min(_ASKED, -(-len(values) // 2)))
     again, once_more = (torch.from_numpy(predict_logits(network, split, device=device, index=index)) for _ in range(2))
     fix = (

@@ -43,9 +43,6 @@ def score_split(
         options: further options of `robcal.score` (num_rivals, batch_size, seed, precision, compile, …) and of
             `score_in_shards` (shard_size); device None takes a GPU where there is one, and under torchrun "cuda" is the
             GPU of each process.
-
-    Raises:
-        InputError: on bad input; see `robcal.score`.
     """
     part = dataset.split(split)
     place = choose_device(options.pop("device", None) or _accelerator_of(model))
@@ -76,17 +73,9 @@ def _accelerator_of(model: torch.nn.Module) -> str | None:
 def kept_or_scored(
     model: torch.nn.Module, dataset: Dataset, split: str, files: Sequence[Path], **options: Any
 ) -> Scores:
-    """Return the scores of one split by a model: of the first file that holds them, else made anew.
+    """Return the scores of one split by a model: of the first of the files that holds them, else made anew.
 
-    Args:
-        model: the network.
-        dataset: its data.
-        split: "train", "val" or "test".
-        files: where the scores may be; they are written to the last, in place of what it holds.
-        options: of `score_split`.
-
-    Raises:
-        InputError: as `score_split`, or if one of the files is damaged.
+    They are written to the last file, in place of what it holds; the options are those of `score_split`.
     """
 
     def look() -> str | None:

@@ -212,12 +212,7 @@ def measure_shift(
 ) -> ShiftLogits:
     """Predict logits of a run under every kind of shift x 5 severities; one file a kind until all are done.
 
-    Args:
-        run: where the files go.
-        models: the run's networks; the probabilities of several are averaged.
-        images: what to corrupt.
-        device: where the networks are.
-        reporter: shows progress in cells.
+    The probabilities of several networks are averaged.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.

@@ -134,12 +134,8 @@ def step_of_run(gain: float, num_updates: int) -> float:
 def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
     """Return the squared standard error of each gap, `a (1 - a) / n`, `a` drawn to 1/2 by Jeffreys' half counts.
 
-    The confidences, whose spread is much smaller than that of right and wrong, are taken as given. Empty levels have
-    an infinite error.
-
-    Args:
-        accuracy: (R,) accuracy of each level.
-        counts: (R,) number of examples; 0 for none.
+    Accuracy and counts are (R,). The confidences, whose spread is much smaller than that of right and wrong, are taken
+    as given. Empty levels have an infinite error.
     """
     n = np.asarray(counts, dtype=np.float64)
     share = (accuracy * n + 0.5) / (n + 1)
@@ -151,10 +147,6 @@ def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArra
 
     Levels of high accuracy know their gap better; weighed by that they would speak for all others, and the common gap
     of levels that do not differ would not be that of the whole split, which AdaLS takes.
-
-    Args:
-        accuracy: (R,) accuracy of each level.
-        counts: (R,) number of examples; 0 for none.
     """
     n = np.asarray(counts, dtype=np.float64)
     known = n > 0
@@ -167,9 +159,7 @@ def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArra
 def justified_mass(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
     """Return the mass below which these examples justify no softening: accuracy - 2 standard errors, at least 0.
 
-    Args:
-        accuracy: (R,) accuracy of each level.
-        counts: (R,) number of examples; 0 for none, which justifies any mass.
+    A level without examples justifies any mass.
     """
     return np.asarray(np.maximum(0.0, accuracy - BOUND_ERRORS * np.sqrt(squared_errors(accuracy, counts))))
 
@@ -208,18 +198,10 @@ def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
 
 
 def _random_walks(gap: FloatArray, variance: FloatArray, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the restricted log-likelihoods of K random walks, up to a constant, and the posterior means under them.
+    """Return the restricted log-likelihoods (K,) of K random walks, up to a constant, and the posterior means (K, R).
 
-    What a flat prior on the height leaves are the differences of neighbours: of variance `steps`, and known to their
-    errors.
-
-    Args:
-        gap: (R,) signed gaps.
-        variance: (R,) their squared standard errors.
-        steps: (K, R - 1) variance of each step of each walk.
-
-    Returns:
-        (K,) and (K, R) float64.
+    What a flat prior on the height leaves are the differences of neighbours: of variance `steps` (K, R - 1), and known
+    to the errors of the gaps (R,).
     """
     contrasts = np.diff(np.eye(len(gap)), axis=0)
     covariance = contrasts * variance @ contrasts.T + steps[:, :, np.newaxis] * np.eye(len(gap) - 1)

@@ -58,11 +58,7 @@ def positions(index: Any, size: int) -> torch.Tensor:
 
 
 def check_positions(index: torch.Tensor) -> None:
-    """Refuse positions that no data set has.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse positions that no data set has."""
     if len(index) and not (int(index.min()) >= 0 and int(index.max()) < MOST_EXAMPLES):
         refuse(
             f"index holds {int(index.min())} to {int(index.max())}",
@@ -72,15 +68,7 @@ def check_positions(index: torch.Tensor) -> None:
 
 
 def check_one_label(index: IntArray, labels: IntArray) -> None:
-    """Refuse positions that came with two labels: those of a batch, for example, which begin anew in each.
-
-    Args:
-        index: (P,) positions of an epoch.
-        labels: (P,) the label that came with each, or `NO_LABEL`.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse positions that came with two labels: those of a batch, for example, which begin anew in each."""
     index, labels = index[labels != NO_LABEL], labels[labels != NO_LABEL]
     order = np.lexsort((labels, index))
     place, label = index[order], labels[order]
@@ -95,7 +83,7 @@ def check_one_label(index: IntArray, labels: IntArray) -> None:
 
 
 def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_index: int) -> Measured:
-    """Return the figures of the validation examples that count.
+    """Return the figures of the validation examples that count: those whose label is not `ignore_index`.
 
     Args:
         logits: (M, Z) in eval mode.
@@ -103,9 +91,6 @@ def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_inde
         index: (M,) which example each row is; None for the first, the second and so on.
         num_classes: Z.
         ignore_index: examples with this label do not count.
-
-    Raises:
-        InputError: on other shapes, dtypes or values.
     """
     values = check_no_probs(logits, "`end_epoch`", "Pass the outputs of the network before softmax", name="val_logits")
     classes = as_array(labels, "val_labels")
@@ -128,11 +113,8 @@ def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_inde
 def in_all_processes(shown: Shown, val: Measured, *, numbered: bool) -> tuple[Shown, Measured]:
     """Join what the processes of `torch.distributed` have seen, in the order of their ranks.
 
-    Args:
-        shown: by the training passes of this process.
-        val: the validation examples of this process.
-        numbered: whether their positions were given, and an example of several processes counts once; else they are
-            numbered anew, one rank after the other.
+    Where validation examples are `numbered`, one that several processes have seen counts once; else they are numbered
+    anew, one rank after the other.
     """
     columns = joined_columns((*shown, *val))
     all_shown, all_val = Shown(*columns[: len(shown)]), Measured(*columns[len(shown) :])

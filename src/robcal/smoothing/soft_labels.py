@@ -81,9 +81,6 @@ def soft_targets(labels: Any, epsilon: Any, num_classes: int) -> Any:
         (B, Z) float32, a tensor on the device of `labels` if these are a tensor, else an array; rows sum to 1;
         `epsilon = 0` is one-hot.
 
-    Raises:
-        InputError: on another shape or dtype, or if a label or epsilon is out of range.
-
     >>> soft_targets(torch.tensor([1]), 0.3, 3)
     tensor([[0.1000, 0.8000, 0.1000]])
     >>> soft_targets([2, 0], [0.0, 0.75], 3)
@@ -108,16 +105,7 @@ def soft_targets(labels: Any, epsilon: Any, num_classes: int) -> Any:
 
 
 def mix_with_uniform(labels: torch.Tensor, epsilon: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return what `soft_targets` does, for arguments that are known to be right.
-
-    Args:
-        labels: (B,) int64, each in 0 … Z - 1.
-        epsilon: (B,) float32 on the same device.
-        num_classes: Z.
-
-    Returns:
-        (B, Z) float32 on the same device.
-    """
+    """Return what `soft_targets` does, for (B,) int64 labels and float32 epsilons that are known to be right."""
     others, true = _masses(epsilon, num_classes)
     return others.scatter_(1, labels.unsqueeze(1), true)
 
@@ -125,17 +113,7 @@ def mix_with_uniform(labels: torch.Tensor, epsilon: torch.Tensor, num_classes: i
 def targets_of_levels(
     labels: torch.Tensor, levels: torch.Tensor, epsilon: tuple[float, ...], num_classes: int
 ) -> torch.Tensor:
-    """Return `mix_with_uniform(labels, epsilon[levels], Z)`, with masses that are kept from one step to the next.
-
-    Args:
-        labels: (B,) int64, each in 0 … Z - 1.
-        levels: (B,) int64 on the same device, each in 0 … R - 1.
-        epsilon: R numbers.
-        num_classes: Z.
-
-    Returns:
-        (B, Z) float32 on the same device.
-    """
+    """Return `mix_with_uniform(labels, epsilon[levels], Z)`, with masses that are kept from one step to the next."""
     others, true = _masses_of_levels(epsilon, num_classes, labels.device)
     return others.index_select(0, levels).scatter_(1, labels.unsqueeze(1), true.index_select(0, levels))
 
@@ -290,11 +268,7 @@ def class_index(values: Any, name: str) -> torch.Tensor:
 
 
 def check_ranges(*given: Bounded) -> None:
-    """Refuse values out of their ranges; the ends of all of them come from the device in one transfer.
-
-    Raises:
-        InputError: naming the first that is out of range.
-    """
+    """Refuse values out of their ranges; the ends of all of them come from the device in one transfer."""
     held = [item for item in given if len(item.values)]
     if not held:
         return

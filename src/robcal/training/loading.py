@@ -43,13 +43,7 @@ class Part:
 
 
 class Loader:
-    """The inputs of the micro-batches of an epoch.
-
-    Args:
-        split: whose inputs.
-        device: where they are wanted.
-        crops: whether each picture's random window is cut out as it is decoded.
-    """
+    """The inputs of the micro-batches of an epoch, on a device; with `crops`, random windows of each picture."""
 
     def __init__(self, split: Split, device: torch.device, *, crops: bool) -> None:
         self.split, self.device = split, device
@@ -67,10 +61,7 @@ class Loader:
     def load(self, part: Part, index: torch.Tensor, following: Iterable[Part]) -> tuple[torch.Tensor, torch.Generator]:
         """Return the inputs of a micro-batch on the device, and the generator of its draws after those made here.
 
-        Args:
-            part: the micro-batch.
-            index: its `index`, on the device.
-            following: those that will be asked for next, in order.
+        `index` is the part's own, on the device; `following` are the parts that will be asked for next, in order.
         """
         if self._resident is not None:
             inputs = self._resident.index_select(0, index).float()

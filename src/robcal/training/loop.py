@@ -174,11 +174,7 @@ def _take_steps(
 
 
 def augmentation(recipe: Recipe, dataset: Dataset) -> Augment | None:
-    """Return what a recipe does to the inputs of a batch of these data.
-
-    Raises:
-        InputError: if the data are no images.
-    """
+    """Return what a recipe does to the inputs of a batch of these data."""
     if not isinstance(recipe.augment, str):
         return recipe.augment
     if recipe.augment == "none":
@@ -266,20 +262,12 @@ class _Lockstep:
         }
 
     def check_losses(self, number: int) -> None:
-        """Refuse to go on if any loss of this epoch was not finite, after so many steps of it.
-
-        Raises:
-            InputError: if so.
-        """
+        """Refuse to go on if any loss of this epoch was not finite, after so many steps of it."""
         for member in self.members:
             member.check_loss(self.progress.epoch, number)
 
     def restore(self, saved: Mapping[str, Any], key: str, training: Mapping[str, Any], file: Path) -> None:
-        """Go on where `snapshot` was taken.
-
-        Raises:
-            InputError: if it was taken of a run with other settings, or by another version.
-        """
+        """Go on where `snapshot` was taken."""
         if saved.get("format") != _FORMAT:
             refuse(
                 f"{file} was written by another version of robcal",
@@ -296,11 +284,7 @@ class _Lockstep:
         self.progress = _Progress(dict(saved["method"]), epoch, number, batch, history)
 
     def _end_epoch(self) -> None:
-        """Measure the validation split, let the method learn from it, and begin the next epoch.
-
-        Raises:
-            InputError: if the loss is not finite.
-        """
+        """Measure the validation split, let the method learn from it, and begin the next epoch."""
         at = self.progress
         steps = self.first.num_batches
         self.check_losses(steps)

@@ -155,12 +155,9 @@ class Member:
         return (later for number in numbers for later in self._parts(number) if later.key > part.key)
 
     def _learn(self, state: State, part: Part, levels: FixedLevels | RunningLevels) -> tuple[torch.Tensor, State]:
-        """Add the gradient of this process's share of a micro-batch to what the step has so far.
+        """Add the gradient of this process's share of a micro-batch; return its weighted loss, and the method's state.
 
         The mean loss of the batch is the sum of those of the shares, each weighed by its part of the batch.
-
-        Returns:
-            The weighted loss, and the method's state.
         """
         with self._timed("data"):
             batch, generator = self._batch(part, levels.train)
@@ -188,24 +185,14 @@ class Member:
     def check_loss(self, epoch: int, number: int, latest: torch.Tensor | None = None) -> None:
         """Refuse to go on if a loss of this epoch was not finite; where the loss is on a GPU, this waits for it.
 
-        Args:
-            epoch: number of finished epochs.
-            number: of batches of this epoch that the network has learnt from.
-            latest: a loss that is not in the sum yet.
-
-        Raises:
-            InputError: if so.
+        The `latest` is not in the sum yet; the network has learnt from `number` batches of this epoch.
         """
         value = float(self.loss_sum if latest is None else latest)
         if not math.isfinite(value):
             self.refuse_loss(value, epoch, number)
 
     def refuse_loss(self, value: float, epoch: int, number: int) -> NoReturn:
-        """Refuse to go on with a loss that is not finite.
-
-        Raises:
-            InputError: always.
-        """
+        """Refuse to go on with a loss that is not finite."""
         when = f"the training loss became {value} in epoch {epoch + 1}, after {number} of its {self.num_batches} steps"
         refuse_divergence(when, self.train, self.recipe.learning_rate, step=epoch * self.num_batches + number)
 
@@ -255,11 +242,7 @@ class Member:
         }
 
     def restore(self, saved: Mapping[str, Any], file: Path) -> None:
-        """Go on where `snapshot` was taken.
-
-        Raises:
-            InputError: if it was taken of another network; this one may then hold a part of it.
-        """
+        """Go on where `snapshot` was taken."""
         try:
             self.user_model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -301,15 +284,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def open_engine(precision: str, device: str | None) -> Any:
-    """Return the engine of one training, which all its members share.
-
-    Args:
-        precision: "float32" or "bf16".
-        device: "cpu", or anything else for the accelerator that there is.
-
-    Raises:
-        InputError: on another precision.
-    """
+    """Return the engine that all members of a training share; any device but "cpu" is the accelerator there is."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 

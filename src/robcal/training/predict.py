@@ -32,22 +32,10 @@ def predict_logits(
     reporter: Reporter = SILENT,
     description: str = "predict",
 ) -> Float32Array:
-    """Predict the logits of a split in float32 and eval mode; the model's mode is left as found.
+    """Predict the logits (M, Z) of a split in float32 and eval mode; the model's mode is left as found.
 
-    Args:
-        model: (B, …) float32 → (B, Z) logits, on `device`.
-        split: the examples.
-        device: where the model is.
-        index: (M,) positions to predict; default all.
-        batch_size: examples at once; the result does not depend on it beyond float rounding.
-        reporter: shows progress.
-        description: of the progress.
-
-    Returns:
-        (M, Z) float32.
-
-    Raises:
-        InputError: if the model returns another shape, NaN or infinity.
+    The result does not depend on `batch_size` beyond float rounding. The model is on `device`; of the positions `index`
+    only, where they are given.
     """
     chosen = np.arange(len(split)) if index is None else index
     if len(chosen) == 0:
@@ -87,19 +75,8 @@ def predict(
 ) -> Predictions:
     """Predict probabilities, logits and labels of a split, from one network or from an ensemble.
 
-    Args:
-        models: a network, or the members of an ensemble, which predicts the mean of their probabilities.
-        split: the examples.
-        device: where the networks are.
-        reporter: shows progress.
-        description: of the progress.
-
-    Returns:
-        Predictions. Logits of an ensemble are the logarithms of its probabilities, so that temperature scaling and
-        whatever else takes logits applies to it as to one network; softmax gives the probabilities back.
-
-    Raises:
-        InputError: as `predict_logits`, and without networks.
+    An ensemble predicts the mean of its members' probabilities. Its logits are their logarithms, so that temperature
+    scaling and whatever else takes logits applies to it as to one network; softmax gives the probabilities back.
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks:

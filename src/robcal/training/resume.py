@@ -57,11 +57,7 @@ def training_of(
 
 
 def check_training(saved: Mapping[str, Any], own: Mapping[str, Any], file: Path) -> None:
-    """Refuse the state of another training, naming the first setting that differs.
-
-    Raises:
-        InputError: if one does.
-    """
+    """Refuse the state of another training, naming the first setting that differs."""
     for name in dict.fromkeys((*own, *saved)):
         if saved.get(name) != own.get(name):
             refuse(

@@ -31,12 +31,7 @@ Levels = Mapping[str, IntArray]
 
 
 class FixedLevels:
-    """Levels that stay as they were cut before the training; None for a method without levels.
-
-    Attributes:
-        train: (N,) int64 tensor on the training device, or None.
-        val: (M,) int64 array, or None.
-    """
+    """Levels (N,) that stay as they were cut before the training; None for a method without levels."""
 
     settings: ClassVar[Mapping[str, Any]] = {}
     see_passes: ClassVar[bool] = False

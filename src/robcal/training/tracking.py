@@ -33,16 +33,8 @@ def epoch_figures(
 ) -> dict[str, float]:
     """Return the figures of an epoch by name; of several networks with a prefix, "ensemble/" or "member-K/".
 
-    Args:
-        row: of the epoch.
-        learning_rate: of its last step.
-        losses: mean training loss of each network.
-        probs: (N, Z) validation probabilities of each network.
-        labels: (N,) validation labels.
-
-    Returns:
-        "train/loss", "val/accuracy", "val/nll", "val/ece", "learning_rate", and where there are levels
-        "smoothing/level-R" and "gap/level-R", the mean confidence minus the accuracy of each.
+    These are "train/loss", "val/accuracy", "val/nll", "val/ece", "learning_rate", and where there are levels
+    "smoothing/level-R" and "gap/level-R", the mean confidence minus the accuracy of each.
     """
     figures = {
         "train/loss": row.train_loss,

@@ -31,14 +31,6 @@ def check_network(network: nn.Module, inputs: torch.Tensor, num_classes: int) ->
     """Refuse a network that does not return logits (B, Z) of the inputs, in eval and in train mode, with a gradient.
 
     The network is left as it was found: modes, buffers (running statistics), and the global random state.
-
-    Args:
-        network: on the device of the inputs.
-        inputs: (B, …) a few training inputs, two or more.
-        num_classes: Z.
-
-    Raises:
-        InputError: saying what it returned, and what to do.
     """
     if not torch.isfinite(inputs).all():
         refuse_inputs()
@@ -61,14 +53,7 @@ def check_network(network: nn.Module, inputs: torch.Tensor, num_classes: int) ->
 def refuse_divergence(what: str, split: Split, learning_rate: float, *, step: int) -> NoReturn:
     """Refuse to go on with figures that are not finite, saying what will help: it depends on where they come from.
 
-    Args:
-        what: became not finite, and when ("the training loss became nan in epoch 3").
-        split: whose inputs the figures are of.
-        learning_rate: of the run.
-        step: number of optimiser steps that were taken before.
-
-    Raises:
-        InputError: always.
+    `what` says which became so, and when ("the training loss became nan in epoch 3"), after so many optimiser steps.
     """
     if count := _not_finite(split):
         refuse_inputs(count)
@@ -94,14 +79,7 @@ def _not_finite(split: Split) -> int:
 
 
 def refuse_inputs(count: int | None = None) -> NoReturn:
-    """Refuse training inputs that are not finite; no network or learning rate can help.
-
-    Args:
-        count: how many inputs have such values, where that is known.
-
-    Raises:
-        InputError: always.
-    """
+    """Refuse training inputs (`count` of them, where that is known) that are not finite; no other network can help."""
     refuse(
         f"{'training inputs hold' if count is None else f'{count} training inputs hold'} NaN or infinite values",
         "all inputs must be finite",

@@ -112,7 +112,7 @@ EXTRA_KINDS = tuple(kind for kind, corruption in CORRUPTIONS.items() if corrupti
 
 
 def corrupt(images: npt.NDArray[Any], kind: str, severity: int, *, seed: int, first_index: int = 0) -> Float32Array:
-    """Corrupt images.
+    """Corrupt images; with one channel, "saturate" changes nothing.
 
     Args:
         images: (N, C, H, W), C = 1 or 3, H and W at least 4; uint8 in 0 … 255 or floats in [0, 1].
@@ -123,18 +123,14 @@ def corrupt(images: npt.NDArray[Any], kind: str, severity: int, *, seed: int, fi
             whole, bit for bit.
 
     Returns:
-        (N, C, H, W) float32 in [0, 1]. With one channel, "saturate" changes nothing.
+        (N, C, H, W) float32 in [0, 1].
 
-    Raises:
-        InputError: on another kind, severity, shape, dtype or range.
-
-    Example:
-        >>> images = np.full((2, 3, 32, 32), 0.5, np.float32)
-        >>> noisy = corrupt(images, "gaussian_noise", 3, seed=0)
-        >>> round(float(noisy.std()), 2)
-        0.08
-        >>> np.array_equal(noisy[1:], corrupt(images[1:], "gaussian_noise", 3, seed=0, first_index=1))
-        True
+    >>> images = np.full((2, 3, 32, 32), 0.5, np.float32)
+    >>> noisy = corrupt(images, "gaussian_noise", 3, seed=0)
+    >>> round(float(noisy.std()), 2)
+    0.08
+    >>> np.array_equal(noisy[1:], corrupt(images[1:], "gaussian_noise", 3, seed=0, first_index=1))
+    True
     """
     corruption, key = CORRUPTIONS[check_choice(kind, CORRUPTIONS, "kind")], cell_key(seed, kind, severity)
     images = as_array(images, "images")

@@ -55,16 +55,11 @@ def correlate(images: Float32Array, kernel: Matrix, *, mode: str) -> Float32Arra
 
 
 def motion_blur(images: Float32Array, degrees: Float32Array, radius: float, sigma: float) -> Float32Array:
-    """Blur each image along its own direction, with a one-sided Gaussian.
+    """Blur each of (N, C, H, W) images along its own direction, with a one-sided Gaussian; 0 degrees is along a row.
 
     Output pixel p is the mean of the pixels nearest to p + i · (cos a, sin a), i = 0 … 2 ceil(radius), with weights
     exp(-i² / 2 sigma²): the model of ImageMagick's motion blur, which the published scripts call. Borders repeat.
-
-    Args:
-        images: (N, C, H, W).
-        degrees: (N,) directions a; 0 is along a row, 90 down a column.
-        radius: in pixels.
-        sigma: in pixels.
+    Radius and sigma are in pixels.
     """
     steps = np.arange(2 * math.ceil(radius) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))

@@ -34,12 +34,10 @@ def fog(images: Float32Array, thickness: float, decay: float, draws: Draws) -> F
 
 
 def plasma(draws: Draws, size: int, decay: float) -> Float32Array:
-    """Make height maps by the diamond-square algorithm on a torus, scaled to [0, 1].
+    """Make height maps (n, M, M) float32 by the diamond-square algorithm on a torus, scaled to [0, 1].
 
-    Each pass halves the grid and divides the amplitude, which enters squared, by `decay`.
-
-    Returns:
-        (n, M, M) float32, M the next power of two of `size`.
+    Each pass halves the grid and divides the amplitude, which enters squared, by `decay`. M is the next power of two
+    of `size`.
     """
     side = 1 << max(1, (size - 1).bit_length())
     bumps = draws.uniform(side, side, low=-1, high=1)
