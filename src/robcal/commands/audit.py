@@ -23,6 +23,7 @@ from robcal.commands.options import (
     Weights,
     admit_factories,
     check_csv,
+    data_names,
 )
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_files, show_json, show_notes
 
@@ -80,7 +81,7 @@ def audit(
         str | None, typer.Option(help="Any model in place of predictions: as --model of robcal score, or an ONNX file.")
     ] = None,
     weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="Of --model. " + DATA_HELP)] = None,
+    data: Annotated[str | None, typer.Option(help="Of --model. " + DATA_HELP, autocompletion=data_names)] = None,
     split: Annotated[
         SplitName | None, typer.Option(help="Of --model: which examples it predicts. Default: test.")
     ] = None,

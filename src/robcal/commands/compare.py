@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robcal.base.checks import refuse
+from robcal.commands.completion import preset_names
 from robcal.commands.options import (
     DATA_HELP,
     Device,
@@ -18,6 +19,7 @@ from robcal.commands.options import (
     Quiet,
     admit_factories,
     check_csv,
+    data_names,
     write_worst,
 )
 from robcal.commands.terminal import columns, show_files, show_json
@@ -28,10 +30,17 @@ if TYPE_CHECKING:
 
 def compare(
     what: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE.toml|results.json", help="What to compare; results: only tables.")
+        str,
+        typer.Argument(
+            metavar="PRESET|FILE.toml|results.json",
+            help="What to compare; results: only tables.",
+            autocompletion=preset_names,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    data: Annotated[str | None, typer.Option(help=DATA_HELP + "; instead of the file's.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help=DATA_HELP + "; instead of the file's.", autocompletion=data_names)
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for runs, shared by several comparisons; default: --out.")
     ] = None,

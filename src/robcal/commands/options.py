@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,16 @@ DATA_HELP = (
     "class_names; or MedMNIST's train_images, train_labels, …) | folder:PATH (one folder a class); see docs/data.md"
 )
 
+
+def data_names(incomplete: str) -> list[str]:
+    """Return the kinds of data that `DATA_HELP` names, as the tab key completes them; behind the colon come files.
+
+    >>> data_names("")[:2]
+    ['digits', 'cifar10:']
+    """
+    return re.findall(r"(?:^|\| )([a-z0-9-]+:?)", DATA_HELP)
+
+
 AnyModel = Annotated[
     str,
     typer.Option(
@@ -32,7 +43,10 @@ Weights = Annotated[
     Path | None,
     typer.Option(help="Weights of the network that --model names: safetensors, or a state_dict of torch.save."),
 ]
-ModelData = Annotated[str | None, typer.Option(help=DATA_HELP + "; default: the data the run was trained on.")]
+ModelData = Annotated[
+    str | None,
+    typer.Option(help=DATA_HELP + "; default: the data the run was trained on.", autocompletion=data_names),
+]
 ImageSize = Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]

@@ -10,6 +10,7 @@ import typer
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.types import Precision, SplitName
+from robcal.commands.completion import attack_names
 from robcal.commands.options import (
     AnyModel,
     Device,
@@ -32,7 +33,7 @@ def score(
     weights: Weights = None,
     data: ModelData = None,
     split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
-    method: Annotated[str, typer.Option(help=f"{describe_attacks()}.")] = "auto",
+    method: Annotated[str, typer.Option(help=f"{describe_attacks()}.", autocompletion=attack_names)] = "auto",
     levels: Annotated[int, typer.Option(help="auto: number of robustness levels R that will be cut.")] = 10,
     num_rivals: Annotated[int, typer.Option(help="Rival classes looked at.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
@@ -99,7 +100,8 @@ def fidelity(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="Way of scoring to measure; may be repeated. Default without --scores: auto, projection, first-order."
+            help="Way of scoring to measure; may be repeated. Default without --scores: auto, projection, first-order.",
+            autocompletion=attack_names,
         ),
     ] = None,
     scores: Annotated[

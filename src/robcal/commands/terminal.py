@@ -9,8 +9,6 @@ from typing import Any
 
 import typer
 
-from robcal.report.formatting import wrapped
-
 #: Sentences are not spread over more columns than this.
 MOST_COLUMNS = 120
 
@@ -22,6 +20,8 @@ def columns() -> int:
 
 def say(paragraph: str) -> None:
     """Tell a paragraph on standard output, in lines no wider than the terminal."""
+    from robcal.report.formatting import wrapped
+
     typer.echo(wrapped(paragraph, columns()))
 
 

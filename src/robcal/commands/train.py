@@ -13,7 +13,8 @@ import typer
 from robcal.base.checks import check_positive_int
 from robcal.base.levels import Cut
 from robcal.base.types import Precision
-from robcal.commands.options import DATA_HELP, Device, Json, Overwrite, Quiet, own_options
+from robcal.commands.completion import attack_names, method_names
+from robcal.commands.options import DATA_HELP, Device, Json, Overwrite, Quiet, data_names, own_options
 from robcal.commands.terminal import columns, say, show_files, show_json, show_notes
 from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
 
@@ -65,10 +66,11 @@ def demo(
 
 def train(
     context: typer.Context,
-    data: Annotated[str, typer.Option(help=DATA_HELP)],
+    data: Annotated[str, typer.Option(help=DATA_HELP, autocompletion=data_names)],
     out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
     method: Annotated[
-        str, typer.Option(help="Training method, or several joined by +; they stand below.")
+        str,
+        typer.Option(help="Training method, or several joined by +; they stand below.", autocompletion=method_names),
     ] = "ar-adals",
     option: Annotated[
         list[str] | None,
@@ -112,7 +114,10 @@ def train(
     folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
     scorer: Annotated[
         str | None,
-        typer.Option(help="Levels: --method of the robustness scores of the reference model. Default: auto."),
+        typer.Option(
+            help="Levels: --method of the robustness scores of the reference model. Default: auto.",
+            autocompletion=attack_names,
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
     accumulate: Annotated[

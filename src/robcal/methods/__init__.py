@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from robcal.base.checks import check_choice, refuse
+from robcal.base.method_names import METHODS
 from robcal.methods.compose import compose, joined_options
 from robcal.methods.method import Batch, EpochInfo, Method, Predictors, RunInfo
 from robcal.methods.options import check_option, factory_of, options_of, parse_option, resolved
@@ -28,26 +29,6 @@ __all__ = [
     "method_options",
     "parse_options",
 ]
-
-#: Name on the command line → factory, which is imported when it is used.
-METHODS: Mapping[str, str] = {
-    "vanilla": "robcal.methods.vanilla:vanilla",
-    "label-smoothing": "robcal.methods.label_smoothing:label_smoothing",
-    "adals": "robcal.methods.ar_adals:adals",
-    "random-levels": "robcal.methods.ar_adals:random_levels",
-    "ar-adals": "robcal.methods.ar_adals:ar_adals",
-    "mixup": "robcal.methods.mixup:mixup",
-    "augmix": "robcal.methods.augmix:augmix",
-    "focal": "robcal.methods.focal:focal",
-    "flsd-53": "robcal.methods.focal:flsd53",
-    "mbls": "robcal.methods.mbls:mbls",
-    "ccat": "robcal.methods.ccat:ccat",
-    "crl": "robcal.methods.crl:crl",
-    "adversarial-training": "robcal.methods.adversarial_training:adversarial_training",
-    "swag": "robcal.methods.swag:swag",
-    "mc-dropout": "robcal.methods.mc_dropout:mc_dropout",
-    "batch-ensemble": "robcal.methods.batch_ensemble:batch_ensemble",
-}
 
 
 def make_method(name: str, **options: Any) -> Method:
