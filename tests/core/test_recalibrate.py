@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.special import softmax
 
 import robcal
 from robcal.commands.cli import main
-from robcal.report.recalibration import advice
+from robcal.report.recalibration import advice, fallen_back
 
 
 @pytest.fixture
@@ -40,12 +41,23 @@ def test_files_with_an_own_score(files: dict[str, Path], tmp_path: Path, capsys:
     applied = ["--apply", files["logits"], "--apply-scores", files["scores"], "--out-probs", tmp_path / "p.npy"]
     text = run(capsys, *given, *applied, "--out", tmp_path / "r.json")
     assert "Use score-temperature" in text
+    assert "which changes no label" in text
     assert "after one temperature" in text
+    assert "each of the 4000 validation examples" in text
     assert all(len(line) <= 120 for line in text.splitlines() if str(tmp_path) not in line)
     loaded = robcal.load_recalibrator(tmp_path / "r.json")
     expected = loaded.predict_proba(np.load(files["logits"]), np.load(files["scores"]))
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected)
+    np.testing.assert_array_equal(
+        _told(text, logits=np.load(files["logits"]), scores=np.load(files["scores"])), expected
+    )
     assert json.loads((tmp_path / "r.json").read_text())["score"] == "score"
+
+
+def _told(text: str, **names: np.ndarray) -> np.ndarray:
+    """Run the line of Python that the command advises."""
+    (line,) = re.findall(r"in Python by (robcal\..*?\))(?:\.|,) ?(?:or|\Z|\S*/)", " ".join(text.split()))
+    return np.asarray(eval(line, {"robcal": robcal, "np": np, **names}))
 
 
 def test_probabilities_are_their_logarithms(
@@ -57,10 +69,13 @@ def test_probabilities_are_their_logarithms(
     np.save(tmp_path / "p.npy", probs)
     np.save(tmp_path / "y.npy", np.append(0, np.load(files["labels"])[1:500]))
     given = ["--probs", tmp_path / "p.npy", "--labels", tmp_path / "y.npy", "--method", "vector"]
-    run(capsys, *given, "--out", tmp_path / "r.json", "--apply", tmp_path / "p.npy", "--out-probs", tmp_path / "q.npy")
+    applied = ["--apply", tmp_path / "p.npy", "--out-probs", tmp_path / "q.npy"]
+    text = run(capsys, *given, "--out", tmp_path / "r.json", *applied)
     logits = np.log(np.maximum(probs, 1e-30))
     fitted = robcal.Recalibrator("vector").fit(logits, np.load(tmp_path / "y.npy"))
     np.testing.assert_allclose(np.load(tmp_path / "q.npy"), fitted.predict_proba(logits), rtol=1e-12)
+    np.testing.assert_array_equal(_told(text, probs=probs), np.load(tmp_path / "q.npy"))
+    assert "which may change labels" in text
 
 
 @pytest.mark.slow
@@ -79,11 +94,14 @@ def test_the_words_follow_from_the_figures() -> None:
     rng = np.random.default_rng(0)
     logits = 2 * rng.normal(size=(4000, 3))
     labels = (softmax(logits, axis=1).cumsum(1) > rng.random((4000, 1))).argmax(1)
-    calibrated = advice(robcal.Recalibrator().fit(logits, labels).comparison)
+    rows = robcal.Recalibrator().fit(logits, labels).comparison
+    assert fallen_back(rows) == ("score-temperature came out as one temperature: the data ask for no more.",)
+    calibrated = advice(rows)
     assert calibrated[0].startswith("Leave the probabilities as they are")
-    assert "can the gap be told from 0" in calibrated[2]
+    assert calibrated[2].startswith("What is left: no level has a gap that can be told from 0. The largest, at level ")
     sure = robcal.Recalibrator("none").fit(3 * logits, labels)
     assert "over-confident" in advice(sure.comparison)[2]
+    assert not fallen_back(sure.comparison)
     unsure = robcal.Recalibrator("none").fit(logits / 3, labels)
     assert "under-confident" in advice(unsure.comparison)[2]
 

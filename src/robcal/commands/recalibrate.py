@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 _EXPLAINED = (
-    "Cross-fitted on the validation data; intervals of 95%. Worst gap: the largest mean confidence - accuracy of ten "
-    "levels by the score (level 0 has the lowest scores). none, temperature and score-temperature keep every label."
+    "Cross-fitted: each of the {} validation examples is judged by fits that did not see it. NLL is the negative "
+    "log-likelihood (lower is better), and above best the difference to the lowest. Worst gap: the largest mean "
+    "confidence - accuracy of ten levels by the score, and its level (0 has the lowest scores). Intervals are of 95%."
 )
 
 
@@ -27,39 +28,49 @@ def recalibrate(
         Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --logits or --probs, and --labels.")
     ] = None,
     logits: Annotated[
-        Path | None, typer.Option(help="(N, Z) logits of validation data, .npy, which no training has seen.")
+        Path | None,
+        typer.Option(
+            help="Logits (N, Z) of N validation examples, which the training has not seen, and Z classes: .npy, .npz, "
+            ".csv, .jsonl or .parquet."
+        ),
     ] = None,
-    probs: Annotated[Path | None, typer.Option(help="(N, Z) probabilities, in place of logits.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="(N,) integer labels of the validation data, .npy.")] = None,
+    probs: Annotated[Path | None, typer.Option(help="Probabilities (N, Z), in place of logits.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="The true class of each validation example, 0 to Z - 1: a file of N integers.")
+    ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="(N,) a score of your own on which the temperature depends, .npy or .parquet.")
+        Path | None,
+        typer.Option(help="A score of your own for each validation example, on which the temperature may depend."),
     ] = None,
     score_name: Annotated[str, typer.Option(help="Name of your score, for tables.")] = "score",
     method: Annotated[
         str,
         typer.Option(
-            help="auto, average, none, temperature, score-temperature, vector, isotonic, dirichlet, svs or sms; any of "
-            "the last five may be followed by +score-temperature."
+            help="auto compares all the others: average, none, temperature, score-temperature, vector, isotonic, "
+            "dirichlet, svs and sms. One of the last five may be followed by +score-temperature."
         ),
     ] = "auto",
     apply: Annotated[
         Path | None,
-        typer.Option(help="(M, Z) logits (with --probs: probabilities) of other data to recalibrate, .npy."),
+        typer.Option(help="Other logits (M, Z) to recalibrate (with --probs: probabilities). They need no labels."),
     ] = None,
-    apply_scores: Annotated[Path | None, typer.Option(help="(M,) their scores, where --scores is given.")] = None,
-    out_probs: Annotated[Path | None, typer.Option(help="Where the recalibrated probabilities go, .npy.")] = None,
+    apply_scores: Annotated[Path | None, typer.Option(help="The scores of these, where --scores is given.")] = None,
+    out_probs: Annotated[
+        Path | None, typer.Option(help="File for the recalibrated probabilities of --apply, .npy.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="The recalibrator, .json; default for a run: RUN/recalibrator.json.")
+        Path | None,
+        typer.Option(help="File for the fitted recalibration, .json. Default for a run: RUN/recalibrator.json."),
     ] = None,
     json: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Repair the probabilities of a trained classifier on validation data, and say what is left.
 
-    Every method is cross-fitted on the validation data, and so is an average of them whose weights follow from that.
-    `none`, `temperature` and `score-temperature` never change a predicted label: the simplest of them is used that
-    cannot be told from the average by its NLL, else the average.
+    Several methods are compared on validation data that their fits did not see (cross-fitting), and an average of them.
+    `none`, `temperature` and `score-temperature` never change a predicted label. The simplest of these is used if its
+    NLL cannot be told from that of the average; else the average is used. `--method` names one in place of that choice.
 
     Examples: robcal recalibrate runs/digits
 
@@ -68,7 +79,7 @@ def recalibrate(
     from robcal.base.storage import save_array
     from robcal.base.user_files import read_array, read_scores
     from robcal.calibration.recalibration import Recalibrator
-    from robcal.report.recalibration import advice, text_comparison
+    from robcal.report.recalibration import advice, fallen_back, text_comparison
 
     _check_options([one for one in (run, logits, probs) if one is not None], run, labels, apply, out_probs)
     out = out or (run / "recalibrator.json" if run else None)
@@ -94,10 +105,13 @@ def recalibrate(
         show_json(found, files)
         return
     typer.echo(f"\n{text_comparison(recalibrator.comparison, columns())}\n")
-    for sentence in (_EXPLAINED, *recalibrator.notes, "", *advice(recalibrator.comparison)):
+    rows = recalibrator.comparison
+    for sentence in (_EXPLAINED.format(len(truth)), *fallen_back(rows), *recalibrator.notes, "", *advice(rows)):
         say(sentence)
     if run is not None and scores is None:
         say(_on_test(recalibrator, *_predictions(run, "test")))
+    given = "logits" if probs is None else "np.log(np.maximum(probs, 1e-30))"
+    say(_next(run, out, given if scores is None else f"{given}, scores"))
     show_files(files)
 
 
@@ -135,6 +149,16 @@ def _predictions(run: Path, split: str) -> tuple[FloatArray, IntArray]:
 
     found = open_run(run).predictions(split)
     return found.as_logits(), found.labels
+
+
+def _next(run: Path | None, out: Path, arguments: str) -> str:
+    """Return how the recalibration is used from here on."""
+    told = f'Use it in Python by robcal.load_recalibrator("{out}").predict_proba({arguments})'
+    if run is None:
+        return f"{told}, or here by --apply and --out-probs."
+    if "scores" in arguments:
+        return f"{told}."
+    return f"{told}, or write the repaired network to a file: robcal export {run} --format pt2 --out network.pt2"
 
 
 def _on_test(recalibrator: Recalibrator, logits: FloatArray, labels: IntArray) -> str:

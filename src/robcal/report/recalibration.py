@@ -7,6 +7,7 @@ from functools import partial
 
 from robcal.base.types import Estimate
 from robcal.calibration.recalibration import CandidateResult
+from robcal.calibration.recalibration.selection import SCORE_TEMPERATURE
 from robcal.report import formatting
 from robcal.report.grid import text_rows
 from robcal.report.verdicts import side
@@ -32,6 +33,14 @@ def text_comparison(rows: Sequence[CandidateResult], width: int = 80) -> str:
     return text_rows([(f"{mark or ' '} {name}", *cells) for mark, name, *cells in table], width)
 
 
+def fallen_back(rows: Sequence[CandidateResult]) -> tuple[str, ...]:
+    """Return a sentence if the score temperature came out as one temperature, for their rows of the table are alike."""
+    nll = {row.method: row.nll.value for row in rows}
+    if SCORE_TEMPERATURE in nll and nll[SCORE_TEMPERATURE] == nll.get("temperature"):
+        return ("score-temperature came out as one temperature: the data ask for no more.",)
+    return ()
+
+
 def advice(rows: Sequence[CandidateResult]) -> tuple[str, ...]:
     """Return what to use, what it repairs, and what it leaves: three sentences from cross-fitted figures."""
     (used,) = [row for row in rows if row.chosen]
@@ -41,7 +50,9 @@ def advice(rows: Sequence[CandidateResult]) -> tuple[str, ...]:
     else:
         named = [(others[name], words) for name, words in _BESIDE if name in others and name != used.method]
         beside = " and ".join(f"{row.nll.value:.4f} {words}" for row, words in named)
-        first = f"Use {used.method}: NLL {used.nll.value:.4f}" + (f", against {beside}." if beside else ".")
+        labels = "changes no label" if used.keeps_prediction else "may change labels"
+        first = f"Use {used.method}, which {labels}: NLL {used.nll.value:.4f}"
+        first += f", against {beside}." if beside else "."
     raw = others.get("none", used)
     if raw is used:
         second = f"ECE {_interval(used.ece, 3)}."
@@ -54,17 +65,21 @@ def advice(rows: Sequence[CandidateResult]) -> tuple[str, ...]:
     return first, second, _left(used)
 
 
-_BESIDE = (("none", "as the network gives them"), ("temperature", "after one temperature"))
+_BESIDE = (("none", "as it is"), ("temperature", "after one temperature"))
 
 
 def _left(row: CandidateResult) -> str:
     gap = row.worst_gap
+    told = formatting.ascii_numbers(formatting.with_interval(gap, "{:+.3f}".format))
     if side(gap) == "unclear":
-        return "What is left: at no level can the gap be told from 0 (intervals for ten levels at once)."
+        return (
+            f"What is left: no level has a gap that can be told from 0. The largest, at level {row.worst_level}, is "
+            f"{told} (the interval holds for ten levels at once)."
+        )
     which = "over" if gap.value > 0 else "under"
     return (
-        f"What is left: level {row.worst_level} of 0 to 9 by the score is {which}-confident by {_interval(gap, 3)}; "
-        "more validation data, another score, or retraining can change that."
+        f"What is left: level {row.worst_level} of 0 to 9 by the score is {which}-confident by {told}. More validation "
+        "data, another score, or retraining can change that."
     )
 
 
