@@ -38,6 +38,12 @@ class Then(nn.Module):
         (lambda z: {"out": z}, r"returns dict; .*keys 'out'", lambda out: out["out"]),
         (lambda z: z.softmax(1), r"probabilities: all 16 rows", lambda out: out.clamp_min(1e-30).log()),
         (lambda z: z[:, 0], r"shape \(16,\)", lambda s: torch.stack([-s, s], 1) / 2),
+        (lambda z: z[:, :, None, None], r"shape \(16, 4, 1, 1\).*flatten\(1\)", lambda out: out.flatten(1)),
+        (
+            lambda z: z[:, 0].sigmoid(),  # whose sign says nothing: one class would be predicted throughout
+            r"Leave out the sigmoid.*the score is torch\.logit\(p\)",
+            lambda p: torch.stack([-torch.logit(p), torch.logit(p)], 1) / 2,
+        ),
     ],
 )
 def test_models_that_return_something_else_than_logits(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy
 from hint_cases import Case, Steps, code_in
 
@@ -92,7 +93,7 @@ def fit_or_probs(logits: Any, labels: Any, probs: bool = False) -> Any:
 
 def whole_labels(probs: Any, labels: Any) -> Any:
     """Take labels whose next fault, that they are floats, is none here."""
-    whole = np.ndim(labels) == 1 and bool(np.isfinite(labels).all())
+    whole = np.ndim(labels) == 1 and bool(np.isfinite(np.asarray(labels, dtype=float)).all())
     return metrics.accuracy(probs, np.asarray(labels, dtype=int) if whole else labels)
 
 
@@ -151,7 +152,14 @@ ARRAYS: dict[str, ArrayCase] = {
     "labels as text": of_labels(LABELS.astype(str), "`np.asarray(labels, dtype=int)`"),
     "labels as floats": of_labels(LABELS.astype(float), "`np.asarray(labels, dtype=int)`"),
     "labels that are missing": ArrayCase(
-        whole_labels, {"probs": PROBS, "labels": LABELS * NAN}, "np.isfinite(labels)", "rows"
+        whole_labels, {"probs": PROBS, "labels": LABELS * NAN}, "np.isfinite(np.asarray(labels", "rows"
+    ),
+    "labels of which some are None": ArrayCase(
+        whole_labels, {"probs": PROBS, "labels": np.where(NAN == 1, LABELS, None)}, "np.isfinite(np.asarray(", "rows"
+    ),
+    "labels that a table may lack": ArrayCase(
+        whole_labels, {"probs": PROBS, "labels": pd.Series(LABELS * NAN, dtype="Int64")}, "np.isfinite(np.asarray(",
+        "rows",
     ),
     "labels as fractions": ArrayCase(
         metrics.accuracy, {"probs": PROBS, "labels": LABELS / 3}, "Pass the index", replaced(labels=LABELS)
@@ -258,7 +266,13 @@ ARRAYS: dict[str, ArrayCase] = {
     ),
     "scores that are missing": ArrayCase(
         robcal.audit, {"probs": PROBS, "labels": LABELS, "scores": SCORES * NAN, "num_levels": 2, "resamples": 20},
-        "`~np.isnan(scores)`", "rows",
+        "`~np.isnan(np.asarray(scores, dtype=float))`", "rows",
+    ),
+    "scores that a table may lack": ArrayCase(
+        robcal.audit,
+        {"probs": PROBS, "labels": LABELS, "scores": pd.Series(SCORES * NAN, dtype="Float64"), "num_levels": 2,
+         "resamples": 20},
+        "np.isnan(np.asarray(scores", "rows",
     ),
     "scores of -inf": ArrayCase(
         levels.assign_levels, {"scores": np.where(SCORES > 1, SCORES, -np.inf), "num_levels": 3}, "np.maximum(scores",
@@ -356,7 +370,7 @@ def _assigns(code: str) -> bool:
 
 
 def _rows(value: Any, keep: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, pd.Series)):
         return value[keep]
     return [row for row, kept in zip(value, keep, strict=True) if kept] if isinstance(value, list) else value
 

@@ -99,6 +99,18 @@ def _all_but(count: int) -> Forward:
     return _masked(lambda x: (torch.arange(4) >= count).expand(len(x), -1))
 
 
+def _one_score(model: Calls, x: torch.Tensor) -> torch.Tensor:
+    return model.inner(x)[:, 0]
+
+
+def _of_inference_mode(folder: Path) -> Steps:
+    with torch.inference_mode():
+        model = mlp()
+    yield lambda: _score(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    yield lambda: _score(copy.deepcopy(model))
+
+
 def _at_some(x: torch.Tensor) -> torch.Tensor:
     return (torch.arange(4) == 3) & (x[:, :1] > 0.5)
 
@@ -324,6 +336,12 @@ CASES = [
         lambda: make_bounds((0.0, np.arange(6.0)), (6,)), lambda: make_bounds((0.0, np.arange(1.0, 6.0)), (5,)),
     )),
     Case("a model of no two classes", "Leave at least two classes unmasked", _model(_all_but(1), _all_but(2))),
+    Case("logits with axes of length 1", r"Return model\(x\)\.flatten\(1\)", _model(
+        lambda model, x: model.inner(x)[:, :, None], lambda model, x: model.inner(x)[:, :, None].flatten(1))),
+    Case("the sigmoid of one score", "Leave out the sigmoid", _model(
+        lambda model, x: _one_score(model, x).sigmoid(),
+        lambda model, x: torch.stack([-_one_score(model, x), _one_score(model, x)], 1) / 2)),
+    Case("a model of inference mode", r"copy\.deepcopy\(model\)", _of_inference_mode),
     Case("logits that are NaN", "Check its weights", in_turn(
         lambda: _score(Calls(mlp(), lambda model, x: model.inner(x) * torch.nan)), lambda: _score(mlp()),
     )),

@@ -105,8 +105,9 @@ def of_kind(array: AnyArray, code: str, num_classes: int | None) -> str:
         )
     if kind == "b" and num_classes is None:
         return f"For two classes: `np.asarray({code}, dtype=int)`"
-    if kind == "f" and not np.isfinite(array).all():
-        return f"Leave examples without a label out: `np.isfinite({code})` tells those to keep, in every array"
+    if (kind == "f" and not np.isfinite(array).all()) or (kind == "O" and any(value is None for value in array)):
+        keep = f"`np.isfinite(np.asarray({code}, dtype=float))`"
+        return f"Leave examples without a label out: {keep} tells those to keep, in every array"
     if kind == "f" and (array == np.round(array)).all():
         return f"They are whole numbers: `np.asarray({code}, dtype=int)`"
     return "Pass the index of the true class of each example, an integer, in the order of the classifier's outputs"

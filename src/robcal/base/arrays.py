@@ -212,11 +212,12 @@ def check_scores(scores: Any, *, n: int | None = None, name: str = "scores") -> 
         check_same_length(n, len(array), "the examples", name)
     if np.isnan(array).any() or np.isneginf(array).any():
         bad = int(np.flatnonzero(np.isnan(array) | np.isneginf(array))[0])
+        known = f"`~np.isnan(np.asarray({code}, dtype=float))`"
         lowest = f"`np.maximum({code}, np.finfo(np.float64).min)` keeps it as the lowest score"
         refuse(
             f"{name} holds {array[bad]} at index {bad}",
             "a score is a number or +inf (censored: no adversarial example was found)",
-            f"Leave these examples out: `~np.isnan({code})` tells those to keep, in every array"
+            f"Leave these examples out: {known} tells those to keep, in every array"
             if np.isnan(array).any()
             else lowest,
         )

@@ -39,9 +39,21 @@ def check_outputs(outputs: Any, num_rows: int) -> Tensor:
         refuse(
             f"the model returns shape {tuple(outputs.shape)} for {num_rows} inputs",
             "logits have shape (B, Z) with at least two classes",
-            "For one score s of a binary classifier, of shape (B,), return torch.stack([-s, s], 1) / 2",
+            _of_shape(outputs),
         )
     return outputs
+
+
+def _of_shape(outputs: Tensor) -> str:
+    """How logits (B, Z) are made of outputs of another shape."""
+    if outputs.ndim > 2 and outputs.shape[1] > 1 and outputs[0].numel() == outputs.shape[1]:
+        return "Return model(x).flatten(1), without the axes of length 1"
+    if bool(((outputs >= 0) & (outputs <= 1)).all()):
+        return (
+            "Leave out the sigmoid that ends the model, and of its score s of shape (B,) return "
+            "torch.stack([-s, s], 1) / 2; of a probability p of class 1 the score is torch.logit(p)"
+        )
+    return "For one score s of a binary classifier, of shape (B,), return torch.stack([-s, s], 1) / 2"
 
 
 def _entry(outputs: Any) -> str:
@@ -216,7 +228,7 @@ def parameter_dtype(model: Any) -> torch.dtype:
     """Return the dtype that a model's inputs take: float64 if all its parameters are float64, else float32.
 
     Raises:
-        InputError: if any of its parameters or buffers is of a lower precision, or has no values.
+        InputError: if any of its parameters or buffers has a lower precision, no values, or is of inference mode.
     """
     if not isinstance(model, nn.Module):
         return torch.float32
@@ -226,6 +238,13 @@ def parameter_dtype(model: Any) -> torch.dtype:
                 f"the model's {name} has no values yet",
                 "a model with weights is scored",
                 "Load its weights; a lazy layer takes its shape from a first batch: model(torch.as_tensor(inputs[:2]))",
+            )
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.is_inference():
+            refuse(
+                f"the model's {name} was made in torch.inference_mode()",
+                "gradients go through it",
+                "Score a copy, which has tensors of its own: copy.deepcopy(model)",
             )
     floating = [(name, value) for name, value in model.named_parameters() if value.is_floating_point()]
     buffers = [(name, value) for name, value in model.named_buffers() if value.is_floating_point()]
