@@ -62,8 +62,8 @@ def log_gamma(x: FloatArray) -> FloatArray:
 def normal_cdf(x: FloatArray) -> FloatArray:
     """Return P(Z <= x) of a standard normal Z for every entry; small ones keep their digits.
 
-    >>> normal_cdf(np.array([-10.0, 0.0])).tolist()
-    [7.619853024160527e-24, 0.5]
+    >>> [float(f"{p:.9g}") for p in normal_cdf(np.array([-10.0, 0.0]))]
+    [7.61985302e-24, 0.5]
     """
     return _each(math.erfc, -x / math.sqrt(2)) / 2
 
@@ -82,7 +82,7 @@ def normal_quantile(p: float) -> float:
 def beta_quantile(a: float, b: float, p: float) -> float:
     """Return the x with P(X <= x) = p of X ~ Beta(a, b), a and b > 0.
 
-    >>> beta_quantile(1.0, 2.0, 0.75)  # 1 - (1 - x)² = 3/4
+    >>> round(beta_quantile(1.0, 2.0, 0.75), 12)  # 1 - (1 - x)² = 3/4
     0.5
     """
     return _share(_log_odds_quantile(a, b, p))
