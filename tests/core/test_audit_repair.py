@@ -95,6 +95,8 @@ def test_a_gap_that_depends_on_the_score_is_said_and_shown_everywhere(tmp_path: 
     assert repair.method == "score-temperature"
     assert "depends on the density" in str(audit)
     assert "What a recalibration would repair, judged on 6000 examples" in str(audit)
+    told = " ".join(str(audit).split())
+    assert "Levels by density, 0 the lowest; intervals of gaps hold for all levels at once." in told
     page = audit.to_html(tmp_path / "a.html").read_text()
     assert "What a recalibration would repair" in page
     assert "Before and after (score-temperature)" in page

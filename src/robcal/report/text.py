@@ -93,4 +93,5 @@ def _repair(repair: Repair, width: int) -> str:
     sentence = wrapped(clean_text(repair.sentence), width)
     if repair.method == "none":
         return f"{heading}:\n{sentence}"
-    return f"{heading}:\n{text_numbers(repair_numbers(repair), width)}\n{sentence}"
+    numbers = repair_numbers(repair)
+    return "\n".join([f"{heading}:", text_numbers(numbers, width), wrapped(numbers.note, width), sentence])
