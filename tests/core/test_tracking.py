@@ -159,6 +159,16 @@ def test_wandb_keeps_one_run_without_a_network(tmp_path: Path, monkeypatch: pyte
     assert [(one["_step"], one["val/nll"]) for one in steps] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
 
 
+def test_a_tracker_without_a_login_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate").PartialState(cpu=True)
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "XDG_CONFIG_HOME", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))  # no login is kept there
+    with pytest.raises(InputError, match=r"wandb did not start .*wandb login.*WANDB_MODE=offline"):
+        Tracking(("wandb",), tmp_path, "run", {})(1, {"val/nll": 1.0})
+
+
 def test_mlflow_keeps_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("accelerate").PartialState(cpu=True)

@@ -21,6 +21,12 @@ def _settings(**options: Any) -> TrainSettings:
     return TrainSettings(**{"data": "digits", "model": "mlp", "method": "ar-adals", "epochs": 1, **options})
 
 
+def _barred_tracker(folder: Path) -> Steps:
+    (folder / "tensorboard").touch()
+    yield lambda: Tracking(("tensorboard",), folder, "run", {})(1, {"val/nll": 1.0})
+    yield lambda: Tracking((), folder, "run", {})(1, {"val/nll": 1.0})
+
+
 def _trackers(*names: str) -> Call:
     return lambda: Tracking(names, Path(), "run", {})
 
@@ -154,6 +160,7 @@ def _other_seeds(folder: Path) -> Steps:
 
 CASES = [
     Case("a file without its methods", r"plan\.toml: methods is missing", _raw("", METHOD)),
+    Case("a tracker that cannot write", "MLFLOW_TRACKING_URI=.*, or leave it out", _barred_tracker),
     Case("a tracker twice", "Name it once", in_turn(_trackers("tensorboard", "tensorboard"), _trackers("tensorboard"))),
     Case("a step size of the stable controller", "Drop step_size, or the controller", _both(
         {"options": {"controller": "stable", "step_size": 0.3}}, {"options": {"controller": "stable"}},

@@ -66,7 +66,8 @@ class Tracking:
         settings: of the run, names and plain values.
 
     Raises:
-        InputError: if a name is unknown or comes twice, or its package is missing.
+        InputError: if a name is unknown or comes twice, or its package is missing; at the first epoch, if the tracker
+            does not start.
     """
 
     def __init__(self, names: Sequence[str], directory: Path, title: str, settings: Mapping[str, Any]) -> None:
@@ -104,6 +105,18 @@ class Tracking:
         return {**told, **{name: told.get(name) or {"epoch": 0, "run": None} for name in self.names}}
 
     def _started(self, name: str, about: dict[str, Any]) -> Any:
+        """Open a tracker; it refuses what its own settings lack by errors of any class, which are told in a line."""
+        try:
+            return self._opened(name, about)
+        except Exception as error:
+            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            refuse(
+                f"the tracker {name} did not start ({why})",
+                "it goes by settings of its own, such as a login or the place that it writes to",
+                "Set these (wandb login, WANDB_MODE=offline, MLFLOW_TRACKING_URI=sqlite:///mlflow.db), or leave it out",
+            )
+
+    def _opened(self, name: str, about: dict[str, Any]) -> Any:
         """Open a tracker, on the run that it keeps already if there is one."""
         from accelerate import tracking
 
