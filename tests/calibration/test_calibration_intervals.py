@@ -154,6 +154,17 @@ def test_gap_interval_covers_where_almost_all_are_right(n):
     assert covered >= stats.binom.ppf(0.001, 400, 0.94)
 
 
+def test_gap_interval_covers_where_the_few_that_are_wrong_have_the_lowest_confidence():
+    """A correlation of 1 between confidence and right answers, seen on one wrong example, is no certainty."""
+    rng, covered = np.random.default_rng(9), 0
+    for _ in range(400):
+        confidence = np.where(rng.random(35) < 0.95, 0.999, 0.6)
+        correct = rng.random(35) < np.where(confidence > 0.9, 0.995, 0.4)
+        estimate = gap_interval(summarise(np.column_stack([1 - confidence, confidence]), correct.astype(int)))
+        covered += estimate.low <= 0.95 * 0.004 + 0.05 * 0.2 <= estimate.high
+    assert covered >= stats.binom.ppf(0.001, 400, 0.95)
+
+
 def test_gap_interval_is_the_t_interval_for_many_examples():
     top = sample(np.random.default_rng(8), 20000, over_confident(0.05))
     ours, student = gap_interval(top), mean_interval(top.residual)
