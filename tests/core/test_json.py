@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"
 #: Words of a command → keys of what it tells, beside "files".
 COMMANDS = {
     "score --model {0}/run --method first-order --out {0}/s.parquet --device cpu": {"examples", "median_distance"},
@@ -40,6 +41,8 @@ COMMANDS = {
     "recalibrate {0}/run --method temperature": {"method", "comparison"},
     "export {0}/run --out {0}/net.safetensors --format safetensors": {"recalibration", "difference"},
     "report {0}/run --no-shift --out {0}/report.html": {"methods"},
+    "compare {1} --out {0}/tables": {"methods", "study"},
+    "compare digits --dry-run --out {0}/none": {"tasks"},
 }
 
 
@@ -47,11 +50,11 @@ COMMANDS = {
 @pytest.mark.parametrize("words", COMMANDS)
 def test_standard_output_is_one_json_object(words: str, folder: Path) -> None:
     quiet = [] if words.startswith(("recalibrate", "export")) else ["--quiet"]
-    told = json.loads(command(*words.format(folder).split(), "--json", "--overwrite", *quiet)())
+    told = json.loads(command(*words.format(folder, EVIDENCE).split(), "--json", "--overwrite", *quiet)())
     assert COMMANDS[words] <= told.keys()
     for file in told["files"]:
         assert Path(file).exists()
-    assert told["files"] or "--probs" in words
+    assert told["files"] or "--probs" in words or "--dry-run" in words
 
 
 @pytest.mark.slow

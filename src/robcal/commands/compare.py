@@ -26,6 +26,7 @@ from robcal.commands.terminal import columns, show_files, show_json
 
 if TYPE_CHECKING:
     from robcal.base.jobs import Workers
+    from robcal.base.results import Results
 
 
 def compare(
@@ -98,29 +99,13 @@ def compare(
     from robcal.base.jobs import available_cores
     from robcal.base.progress import open_reporter
     from robcal.comparison import compare as run_comparison
-    from robcal.comparison import (
-        load_comparison,
-        load_plan,
-        plan_work,
-        text_tables,
-        write_tables,
-    )
-    from robcal.report import write_report
+    from robcal.comparison import load_plan, plan_work
 
     admit_factories(factory)
     if worst is not None:  # the same command again replaces what it wrote
         check_csv(worst, overwrite=overwrite or (out / "results.json").exists())
     if what.endswith(".json"):
-        results = load_comparison(Path(what))
-        listed = None if worst is None else write_worst(results, worst)
-        write_tables(results, out)
-        if report and (overwrite or not (out / "report.html").exists()):
-            write_report(results, out / "report.html", overwrite=True)
-        if json:
-            show_json(results, [listed])
-        else:
-            typer.echo(text_tables(results, width=columns()))
-            show_files([listed])
+        _show(*_made_again(Path(what), out, report=report, worst=worst, overwrite=overwrite), json=json)
         return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
     plan = load_plan(
@@ -133,8 +118,8 @@ def compare(
     for warning in plan.warnings():
         typer.echo(f"robcal: {warning}", err=True)
     if dry_run:
-        for task in plan_work(plan, out, cache=cache, overwrite=overwrite).tasks:
-            typer.echo(task.describe())
+        tasks = [task.describe() for task in plan_work(plan, out, cache=cache, overwrite=overwrite).tasks]
+        show_json({"tasks": tasks}) if json else typer.echo("\n".join(tasks))
         return
     workers = _cluster(executor, executor_option or [], (cache or out) / "jobs", jobs)
     with open_reporter(quiet=quiet) as reporter:
@@ -143,15 +128,45 @@ def compare(
             examples=worst is not None, overwrite=overwrite, fail_fast=fail_fast, on_failure=_tell_failure,
             reporter=reporter,
         )  # fmt: skip
-    written = [None if worst is None else write_worst(results, worst), out / "results.json"]
-    if json:
-        show_json(results, written)
-    else:
-        typer.echo(f"{text_tables(results, width=columns())}\n")
-        show_files(written)
+    listed = [] if worst is None else [write_worst(results, worst)]
+    page = [out / "report.html"] if report else []
+    _show(results, [*listed, *_tables(out), out / "results.json", *page], json=json)
     if results.study is not None and results.study.missing:
         typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
         raise typer.Exit(3)
+
+
+def _made_again(
+    file: Path, out: Path, *, report: bool, worst: Path | None, overwrite: bool
+) -> tuple[Results, list[Path]]:
+    """Write what is made of results.json alone, and name it."""
+    from robcal.comparison import load_comparison, write_tables
+    from robcal.report import write_report
+
+    results = load_comparison(file)
+    written = [] if worst is None else [write_worst(results, worst)]
+    write_tables(results, out)
+    written += _tables(out)
+    if report and (overwrite or not (out / "report.html").exists()):
+        written.append(write_report(results, out / "report.html", overwrite=True))
+    return results, written
+
+
+def _tables(out: Path) -> list[Path]:
+    from robcal.report.study_text import TABLES
+
+    return [out / name for name in TABLES]
+
+
+def _show(results: Results, files: list[Path], *, json: bool) -> None:
+    """Tell the tables and the files that were written."""
+    from robcal.comparison import text_tables
+
+    if json:
+        show_json(results, files)
+    else:
+        typer.echo(f"{text_tables(results, width=columns())}\n")
+        show_files(files)
 
 
 def _cluster(executor: str | None, options: list[str], folder: Path, jobs: int | None) -> Workers | None:

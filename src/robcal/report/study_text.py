@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from robcal.base.files import replacing
@@ -23,19 +23,6 @@ WIDTH = 120
 _HEADS = (
     "kind", "variant", "label", "against", "metric", "value", "low", "high", "seeds", "per_seed", "lacks", "why",
 )  # fmt: skip
-
-
-def write_tables(results: Results, out: Path) -> None:
-    """Write table.txt, table.md, table.csv and figure.svg of the results, replacing what is there."""
-    made = {
-        "table.txt": text_tables(results),
-        "table.md": markdown_tables(results),
-        "table.csv": csv_rows(results),
-        "figure.svg": figure_svg(results),
-    }
-    for name, text in made.items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def text_tables(results: Results, *, width: int = WIDTH) -> str:
@@ -93,3 +80,17 @@ def _numbers(results: Results) -> Iterator[tuple[str, Variant, str, str, str, Es
             for one in results.methods:
                 for metric, found in one.variant(variant).minus.get(against, {}).items():
                     yield "difference", variant, one.name, against, metric, difference_within_range(metric, found)
+
+
+#: What `write_tables` writes.
+TABLES: Mapping[str, Callable[[Results], str]] = {
+    "table.txt": text_tables, "table.md": markdown_tables, "table.csv": csv_rows, "figure.svg": figure_svg,
+}  # fmt: skip
+
+
+def write_tables(results: Results, out: Path) -> None:
+    """Write the files of `TABLES` of the results, replacing what is there."""
+    made = {name: make(results) for name, make in TABLES.items()}
+    for name, text in made.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
