@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from robcal.base import jobs
 from robcal.base.checks import InputError
 from robcal.base.files import locked
 from robcal.base.jobs import Failure, run_tasks
@@ -108,6 +109,20 @@ def test_only_what_needs_a_failed_task_is_skipped(jobs):
 def test_ctrl_c_stops_all_whatever_is_tolerated(jobs):
     with pytest.raises(KeyboardInterrupt):
         run_tasks(fails, ["fine", "stopped", "fine"], jobs=jobs, failed=lambda number, failure: None)
+
+
+@pytest.mark.slow
+def test_without_tolerance_the_first_failure_is_that_of_the_whole():
+    with pytest.raises(InputError, match="a is given; b is allowed"):
+        run_tasks(fails, ["fine", "refused", "fine"], jobs=2)
+
+
+@pytest.mark.slow
+def test_processes_share_the_cores(monkeypatch):
+    from one_thread import threads_of_task  # here, so that the workers of the other tests do without torch
+
+    monkeypatch.setattr(jobs, "available_cores", lambda: 6)
+    assert run_tasks(threads_of_task, [0, 1], jobs=2) == [3, 3]
 
 
 def tell_and_wait(folder, reporter):

@@ -9,8 +9,7 @@ import torch
 
 import robcal
 from robcal.base.checks import InputError
-from robcal.base.jobs import run_tasks
-from robcal.base.progress import SILENT, Lines, Relay, relay_messages
+from robcal.base.progress import Lines, Relay, relay_messages
 from robcal.models import MODELS, build_model
 
 
@@ -69,27 +68,6 @@ def test_unknown_models_are_refused(name):
         build_model(name, input_shape=(3, 32, 32), num_classes=10)
     with pytest.raises(InputError, match="images"):
         build_model("cnn", input_shape=(4,), num_classes=10)
-
-
-def _square(task, reporter):
-    advance = reporter.task(f"task {task}", 1)
-    advance(1)
-    if task < 0:
-        raise InputError(f"task {task} is bad; x. y.")
-    return task * task, torch.get_num_threads()
-
-
-@pytest.mark.slow
-def test_tasks_side_by_side_keep_their_order():
-    outcomes = run_tasks(_square, [3, 1, 2], jobs=2, reporter=SILENT)
-    assert [square for square, _ in outcomes] == [9, 1, 4]
-    assert [square for square, _ in run_tasks(_square, [3, 1, 2], jobs=1, reporter=SILENT)] == [9, 1, 4]
-
-
-@pytest.mark.slow
-def test_a_task_that_fails_fails_the_whole_with_its_own_error():
-    with pytest.raises(InputError, match="task -1 is bad"):
-        run_tasks(_square, [1, -1], jobs=2, reporter=SILENT)
 
 
 def test_progress_in_lines_and_through_a_queue(capsys):

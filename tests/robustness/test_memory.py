@@ -14,10 +14,10 @@ from robcal.base.storage import load_scores
 
 pytestmark = pytest.mark.slow
 
-COUNT, FEATURES = 200_000, 128
+COUNT, FEATURES = 100_000, 256
 #: MB above what scoring a tenth of the inputs takes. The inputs are 102 MB; results take some 150 bytes an example
-#: (their columns, and a copy of them while the table is written), that is 30 MB.
-ALLOWED = 50
+#: (their columns, and a copy of them while the table is written), that is 15 MB.
+ALLOWED = 35
 
 #: Scores a few inputs, then all of them, and prints by how many kilobytes the peak of resident memory grew.
 WORKER = """

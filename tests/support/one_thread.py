@@ -10,3 +10,8 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def threads_of_task(task, reporter):
+    """Return how many threads torch takes in the process of a task."""
+    return torch.get_num_threads()

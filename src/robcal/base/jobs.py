@@ -10,6 +10,7 @@ import heapq
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -204,6 +205,7 @@ class _Processes:
 
     def __init__(self, jobs: int, reporter: Reporter) -> None:
         self._jobs, self._reporter, self._open = jobs, reporter, ExitStack()
+        self._threads = max(1, available_cores() // jobs)
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
 
@@ -233,7 +235,7 @@ class _Processes:
         while True:
             worker = self._idle.pop() if self._idle else self._new()
             try:
-                future = worker.submit(_in_worker, function, task, self._queue, number)
+                future = worker.submit(_in_worker, function, task, self._queue, number, self._threads)
             except BrokenProcessPool:  # killed while it had nothing to do
                 worker.shutdown()
                 continue
@@ -241,7 +243,7 @@ class _Processes:
             return
 
     def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, _start_worker, (max(1, available_cores() // self._jobs),))
+        return ProcessPoolExecutor(1, self._context, _start_worker)
 
     def ended(self) -> list[tuple[int, Any, BaseException | None]]:
         return [self._end(future) for future in wait(self._busy, return_when=FIRST_COMPLETED).done]
@@ -287,18 +289,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
-def _start_worker(threads: int) -> None:
-    import torch
-
+def _start_worker() -> None:
     _end_with_parent()
-    torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker without a task waits for its owner to end it
 
 
-def _in_worker(function: Callable[[Any, Reporter], Any], task: Any, queue: Any, number: int) -> Any:
+def _in_worker(function: Callable[[Any, Reporter], Any], task: Any, queue: Any, number: int, threads: int) -> Any:
     global _stopped
     if _stopped:
         raise KeyboardInterrupt
+    if "torch" in sys.modules:  # by the module of the function
+        sys.modules["torch"].set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return function(task, Relay(queue, f"{os.getpid()}/{number}"))
