@@ -150,7 +150,8 @@ def fit(
         profile.total += time.monotonic() - started
     if keep_state is not None:
         keep_state(lockstep.progress.state)
-    engine.free_memory()
+    if lockstep.first.device.type != "cpu":  # it collects garbage, which takes longer than a small training
+        engine.free_memory()
     for member in members:
         member.finish()
     return lockstep.progress.history
