@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from robcal.base import checks
 from robcal.base.checks import InputError
 from robcal.base.storage import save_scores
 from robcal.base.types import Scores
@@ -51,6 +52,9 @@ TEXTS: dict[str, tuple[str, str, np.ndarray]] = {
     "pandas with index, saved again": (".csv", text(PROBS, head="Unnamed: 0,a,b,c", index=True), PROBS),
     "one row": (".csv", text(PROBS[:1]), PROBS[:1]),
     "Windows line ends": (".csv", text(PROBS, head="a,b,c", end="\r\n"), PROBS),
+    "other separators in a quoted name": (".csv", text(PROBS, head='"cat; big",dog,bird'), PROBS),
+    "lists in JSON": (".jsonl", "".join(f'{{"p": {row.tolist()}}}\n' for row in PROBS), PROBS),
+    "byte order mark of JSON": (".jsonl", '\ufeff{"p": 0.5}\n{"p": 0.25}\n', np.array([0.5, 0.25])),
     "byte order mark": (".csv", "\ufeff" + text(PROBS, head="a,b,c"), PROBS),
     "byte order mark without names": (".csv", "\ufeff" + text(PROBS), PROBS),
     "semicolons": (".csv", text(PROBS, ";", head="a;b;c"), PROBS),
@@ -78,7 +82,7 @@ def test_text_is_read_whoever_wrote_it(writer: str, tmp_path: Path) -> None:
     suffix, written, expected = TEXTS[writer]
     file = tmp_path / f"a{suffix}"
     file.write_bytes(written.encode("utf-8"))
-    found = read_array(file, "the array")
+    found = checks.as_array(read_array(file, "the array"), "the array")
     np.testing.assert_array_equal(found, expected)
     assert found.dtype.kind == expected.dtype.kind or expected.dtype.kind == "i"
 
@@ -137,6 +141,38 @@ def test_unknown_names_are_answered_with_those_that_there_are(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"holds probs \(4, 3\)") as refused:
         read_array(tmp_path / "a.npz:p", "the array")
     assert read_array(followed(refused.value, tmp_path), "the array").shape == (4, 3)
+
+
+def test_columns_of_parquet_may_be_decimals_lists_and_of_one_name(tmp_path: Path) -> None:
+    decimals = [pa.array(column).cast(pa.decimal128(8, 6)) for column in PROBS.T]
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(PROBS.ravel()), 3)
+    pq.write_table(pa.table({"a": decimals[0], "b": decimals[1], "c": decimals[2]}), tmp_path / "decimals.parquet")
+    pq.write_table(pa.table([pa.array(list(PROBS)), rows], names=["p", "p"]), tmp_path / "lists.parquet")
+    for chosen in ("decimals.parquet", "lists.parquet:p", "lists.parquet:p.1"):
+        found = checks.as_numbers(read_array(tmp_path / chosen, "the probabilities"), "probs")
+        np.testing.assert_array_equal(found, PROBS)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "words"),
+    [
+        ("a.csv", 'a,b\nx,1\n2,3,"4"\n', r"row 1 of its data has 3 entries, row 0 has 2"),
+        ("a.csv", "# made by hand\na,b\n1,2\n", r"its first line has 1 entries, the next has 2"),
+        ("a.csv", "a,b\n", r"it has no rows"),
+        ("a.jsonl", '{"p": 1, "p": 2}\n', r"a line has one name twice, of p, p"),
+        ("a.jsonl", '{"p": 1, "q": 2}\n{"p": "1", "q": 3}\n', r"p holds '1' in row 1"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(name: str, written: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(written)
+    with pytest.raises(InputError, match=words):
+        read_array(tmp_path / name, "the array")
+
+
+def test_a_name_is_found_in_either_form_of_its_accents(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("cafe\u0301,b\n0.5,0.25\n")
+    np.testing.assert_array_equal(read_array(tmp_path / "t.csv:caf\u00e9", "the array"), [0.5])
+    np.testing.assert_array_equal(read_scores(tmp_path / "t.csv", "caf\u00e9"), [0.5])
 
 
 def objects(file: Path) -> None:

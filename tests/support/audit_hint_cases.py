@@ -35,6 +35,9 @@ def _write(folder: Path) -> None:
         "t.csv": TABLE,
         "names.csv": "p0,p1,label\n" + "0.5,0.5,cat\n0.25,0.75,dog\n" * 10,
         "called.csv": "cat,dog,label\n" + "0.5,0.5,cat\n0.25,0.75,dog\n" * 10,
+        "turned.csv": "p2,p1,label\n" + "0.5,0.5,1\n0.25,0.75,2\n" * 10,
+        "counted.csv": "p1,p0,label\n" + "0.5,0.5,1\n0.25,0.75,0\n" * 10,
+        "percent.csv": "a,b\n50%,50%\n25%,75%\n",
         "model.onnx": "x",
         "there.html": "kept",
     }.items():
@@ -159,6 +162,26 @@ CASES = [
             "names.csv --prob-columns p0,p1 --label-column label",
             "called.csv --prob-columns cat,dog --label-column label",
         ),
+    ),
+    Case(
+        "labels that are numbers of columns in another order",
+        r"Name the columns in the order of the classes: --prob-columns p0,p1\.",
+        _command("counted.csv --prob-columns p1,p0 --label-column label", LABELLED.replace("t.csv", "counted.csv")),
+    ),
+    Case(
+        "labels that are numbers of columns from 1",
+        "Number the labels and the columns from 0",
+        _command("turned.csv --prob-columns p2,p1 --label-column label", LABELLED),
+    ),
+    Case(
+        "a column that is named twice",
+        "Name each once",
+        _command("t.csv --prob-columns p0,p0,p1 --label-column label", LABELLED),
+    ),
+    Case(
+        "percentages with their sign",
+        r"a holds '50%' in row 0\. Write numbers with a decimal point, and without signs",
+        _read("percent.csv", _other),
     ),
     Case(
         "a validation without labels",

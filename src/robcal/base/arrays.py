@@ -66,7 +66,8 @@ def as_array(values: Any, name: str) -> AnyArray:
     """Return `values`, the argument `name`, as a numpy array, from any library and device.
 
     Tensors may require gradients; bfloat16 is widened to float32. Entries of a table that are Python objects are
-    stored as the numbers or strings that they all are. A masked array without masked entries is an array.
+    stored as the numbers or strings that they all are, a column of lists as the rows (N, K) that these are. A masked
+    array without masked entries is an array.
     """
     code = hints.code_of(name, "values")
     if isinstance(values, (list, tuple)):
@@ -81,6 +82,8 @@ def as_array(values: Any, name: str) -> AnyArray:
         array = np.asarray(_of_tensor(values) if tensor else values)
     except (ValueError, TypeError, RuntimeError) as error:
         _refuse_no_array(values, name, error)
+    if array.dtype.kind == "O" and array.ndim == 1 and len(array) and all(map(_is_row, array)):
+        return as_array(list(array), name)
     return np.array(array.tolist()) if array.dtype.kind == "O" and _is_plain(array) else array
 
 
@@ -270,6 +273,10 @@ def _refuse_no_array(values: Any, name: str, error: Exception) -> None:
         if len(lengths) > 1
         else "Make an array of its numbers first",
     )
+
+
+def _is_row(part: Any) -> bool:
+    return isinstance(part, (list, tuple, np.ndarray))
 
 
 def _is_plain(array: AnyArray) -> bool:

@@ -41,6 +41,8 @@ def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> li
         rows = [row for row in csv.reader(below, delimiter=separator, strict=True) if row]
     if not rows:
         raise ValueError("it has no rows")
+    if odd := next((number for number, row in enumerate(rows) if len(row) != len(rows[0])), 0):
+        raise ValueError(f"row {odd} of its data has {len(rows[odd])} entries, row 0 has {len(rows[0])}")
     return [_typed(column, point) for column in zip(*rows, strict=True)]
 
 
@@ -99,11 +101,19 @@ def json_columns(file: Path) -> dict[str, AnyArray]:
     Raises:
         ValueError: if a line is no JSON object, or there is none.
     """
-    with file.open(encoding="utf-8") as stream:
-        rows = [json.loads(line) for line in stream if line.strip()]
+    with file.open(encoding="utf-8-sig") as stream:
+        rows = [json.loads(line, object_pairs_hook=_of_pairs) for line in stream if line.strip()]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError("each line must be a JSON object")
     return {name: _of_values(row.get(name) for row in rows) for name in dict.fromkeys(itertools.chain(*rows))}
+
+
+def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of two values with one name Python would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a line has one name twice, of {', '.join(name for name, _ in pairs)}")
+    return found
 
 
 def _of_values(values: Iterable[Any]) -> AnyArray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,7 +65,7 @@ def read_scores(path: Path, column: str | None = None) -> FloatArray:
     file, names = _chosen(path)
     if file.suffix in TABLES and not names:
         columns = _columns(file, [], "the scores")
-        wanted = column or (next(iter(columns)) if len(columns) == 1 else "distance")
+        wanted = (column and _nfc(column)) or (next(iter(columns)) if len(columns) == 1 else "distance")
         if wanted not in columns:
             _refuse_names([wanted], columns, file, "--column")
         return as_numbers(columns[wanted], f"column {wanted!r} of {file}")
@@ -79,20 +80,40 @@ def read_labels(path: Path, columns: Sequence[str] = ()) -> AnyArray:
         columns: names of the columns of the probabilities, where labels may be names: `cat` is the class of a column
             `cat`, and of `p_cat` beside `p_dog`.
     """
-    labels = read_array(path, "the labels")
+    labels, columns = read_array(path, "the labels"), [_nfc(name) for name in columns]
+    if labels.dtype.kind in "iu":
+        _refuse_other_numbers(path, labels, columns)
     if not columns or labels.dtype.kind != "U":
         return labels
     starts = {found[0] for name in columns if (found := re.match(r"[A-Za-z0-9]*[^A-Za-z0-9]|", name))}
     start = starts.pop() if len(starts) == 1 else ""
     index = {name.removeprefix(start): number for number, name in enumerate(columns)}
     index |= {name: number for number, name in enumerate(columns)}
-    if unknown := sorted(set(labels.tolist()) - set(index)):
+    given = [_nfc(name) for name in labels.tolist()]
+    if unknown := sorted(set(given) - set(index)):
         refuse(
             f"{path} holds {', '.join(map(repr, unknown[:3]))}, and the probabilities are of {', '.join(columns)}",
             "a label is the index of a column of the probabilities, counted from 0, or the name of one",
             "Call the columns of the probabilities in the first line of the table as its labels call the classes",
         )
-    return np.array([index[name] for name in labels.tolist()])
+    return np.array([index[name] for name in given])
+
+
+def _refuse_other_numbers(path: Path, labels: AnyArray, columns: Sequence[str]) -> None:
+    """Refuse labels that may be meant as the numbers in the columns' names, which are not the columns' indices."""
+    found = [name for name in map(re.compile(r"(\D*)(\d+)").fullmatch, columns) if name]
+    numbers = [int(name[2]) for name in found]
+    alike = len(found) == len(set(columns)) == len(columns) > 1 and len({name[1] for name in found}) == 1
+    if not alike or numbers == list(range(len(numbers))) or not np.isin(labels, numbers).all():
+        return
+    in_order = ",".join(columns[n] for n in np.argsort(numbers))
+    refuse(
+        f"the labels of {path} are numbers, and the columns of the probabilities are called {', '.join(columns)}",
+        "a label is the index of a column, counted from 0, and here it may be the number in the name of another",
+        f"Name the columns in the order of the classes: --prob-columns {in_order}"
+        if sorted(numbers) == list(range(len(numbers)))
+        else "Number the labels and the columns from 0",
+    )
 
 
 def named_column(path: Path, column: str | None = None) -> tuple[Path, str | None]:
@@ -116,7 +137,7 @@ def _chosen(path: Path) -> tuple[Path, list[str]]:
     found = _CHOICE.fullmatch(str(path))
     if is_there(path) or found is None:
         return path, []
-    return Path(found["file"]), found["names"].split(",")
+    return Path(found["file"]), [_nfc(name) for name in found["names"].split(",")]
 
 
 def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
@@ -139,9 +160,12 @@ def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
     """Return the columns of a table by name, or those of them that are named; without an index column."""
     with _reading(file, what):
         columns = {".parquet": _of_parquet, ".jsonl": _of_lines}.get(file.suffix, _of_text)(file)
+    columns = {_nfc(name): values for name, values in columns.items()}
     columns = {name: values for name, values in columns.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
     if missing := [name for name in names if name not in columns]:
         _refuse_names(missing, columns, file, f"{file}:NAME")
+    if len(set(names)) < len(names):
+        refuse(f"{file}:{','.join(names)} names a column twice", "columns of an array are others", "Name each once")
     if not columns:
         refuse(f"{file} has an index and no other columns", f"it must hold {what}", _save(file))
     return {name: columns[name] for name in names} if names else columns
@@ -155,12 +179,24 @@ def _joined(columns: Mapping[str, AnyArray], file: Path, what: str) -> AnyArray:
     others = [name for name, values in columns.items() if not _may_stand_with(values, bool(fractions))]
     if others:
         rest = ",".join(name for name in columns if name not in others)
+        texts = [_text_in(name, columns[name]) for name in others if columns[name].dtype.kind not in "iub"]
         refuse(
             f"{file} has the columns {', '.join(columns)}, of which {', '.join(others)} cannot belong to {what}",
-            "they must be numbers of one kind",
-            f"Name the columns that are meant: {file}:{rest or next(iter(columns))}",
+            "they must be numbers of one kind" + (f", and {texts[0]}" if texts else ""),
+            f"Name the columns that are meant: {file}:{rest}"
+            if rest
+            else "Write numbers with a decimal point, and without signs such as %",
         )
     return np.column_stack(list(columns.values()))
+
+
+def _text_in(name: str, values: AnyArray) -> str:
+    """Say which entry of a column is the first that is no number."""
+    entries = [str(one) if values.dtype.kind != "O" else one for one in values.tolist()]
+    strange = (row for row, one in enumerate(entries) if isinstance(one, str) and not _is_number(one, "."))
+    row = next(strange, next((row for row, one in enumerate(entries) if isinstance(one, str)), 0))
+    value = entries[row]
+    return f"{name} holds {value!r} in row {row}"
 
 
 def _may_stand_with(values: AnyArray, fractions: bool) -> bool:
@@ -173,7 +209,7 @@ def _may_stand_with(values: AnyArray, fractions: bool) -> bool:
 def _of_parquet(file: Path) -> dict[str, AnyArray]:
     pq = import_extra("pyarrow.parquet", "parquet", f"a parquet file ({file})")
     check_table(file)
-    table = pq.read_table(file, partitioning=None)
+    table = pq.ParquetFile(file).read()
     return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
 
 
@@ -186,12 +222,16 @@ def _of_text(file: Path) -> dict[str, AnyArray]:
     """Read columns of text by the names in its first line, or by number if that line is data."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         first, more = stream.readline().rstrip("\r\n"), stream.readline()
-    separator = _separator(first)
+    separator = _separator(re.sub('"[^"]*"', "", first))
     if separator == " ":
         return _numbered(list(np.loadtxt(file, ndmin=2, encoding="utf-8-sig").T))
     fields = [field.strip() for field in next(csv.reader([first.removeprefix("# ")], delimiter=separator), [""])]
+    if not more and not any(_is_number(field, ".") for field in fields):
+        raise ValueError("it has no rows")
     point = "," if separator == ";" and "," in more else "."
     below = text_columns(file, separator, point, skip=1) if more else []
+    if more and len(below) != len(fields):
+        raise ValueError(f"its first line has {len(fields)} entries, the next has {len(below)}")
     if more and _are_names(fields, below, point):
         return _named(fields, below)
     return _numbered(text_columns(file, separator, point))
@@ -246,9 +286,14 @@ def _numbered(columns: list[AnyArray]) -> dict[str, AnyArray]:
 
 def _plain(column: Any) -> AnyArray:
     """Return a column of pyarrow as numpy: numbers, booleans or strings."""
-    array = column.to_numpy()
+    array = (column.cast("float64") if str(column.type).startswith("decimal") else column).to_numpy()
     texts = array.dtype.kind == "O" and all(isinstance(value, str) for value in array)
     return array.astype(np.str_) if texts else np.asarray(array)
+
+
+def _nfc(name: str) -> str:
+    """Return a name in the form in which é is one character, whichever system wrote it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _refuse_names(missing: list[str], columns: Mapping[str, Any], file: Path, how: str) -> NoReturn:
