@@ -16,8 +16,8 @@ import sys
 from importlib.machinery import PathFinder
 
 ABSENT = (
-    "torch", "accelerate", "sklearn", "scikit-learn", "PIL", "pillow", "pyarrow", "matplotlib", "pandas", "joblib",
-    "torchmetrics", "evaluate", "datasets", "probmetrics", "numba",
+    "torch", "accelerate", "scipy", "sklearn", "scikit-learn", "PIL", "pillow", "pyarrow", "matplotlib",
+    "pandas", "joblib", "torchmetrics", "evaluate", "datasets", "probmetrics", "numba",
 )
 
 class Core(PathFinder):
@@ -139,7 +139,7 @@ def test_the_extra_installs_what_the_core_leaves_out():
     core = {Requirement(entry).name for entry in project["dependencies"]}
     extras = {name: {Requirement(entry).name for entry in group}
               for name, group in project["optional-dependencies"].items()}  # fmt: skip
-    assert extras["train"] == {"robcal", "torch", "accelerate", "scikit-learn", "pillow"}
+    assert extras["train"] == {"robcal", "torch", "accelerate", "scikit-learn", "scipy", "pillow"}
     assert {name for entry in project["optional-dependencies"]["train"] for name in Requirement(entry).extras} == {
         "parquet", "report"
     }  # fmt: skip

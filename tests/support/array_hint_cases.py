@@ -98,7 +98,7 @@ def whole_labels(probs: Any, labels: Any) -> Any:
 
 
 def softmaxed(given: dict[str, Any], message: str) -> dict[str, Any]:
-    probs = eval(code_in(message)[0], {"scipy": scipy, "logits": LOGITS})
+    probs = eval(code_in(message)[0], {"np": np, "logits": LOGITS})
     return {"true_class": np.stack([probs.max(1)] * 2)}
 
 
@@ -192,12 +192,12 @@ ARRAYS: dict[str, ArrayCase] = {
     "a single probability": of_probs(np.float64(0.25), "np.column_stack", np.array([[0.75, 0.25]]), [1]),
     "percentages": of_probs(PROBS * 100, "percentages"),
     "logarithms": of_probs(np.log(PROBS), "`np.exp(probs)`"),
-    "logits": of_probs(LOGITS, "softmax"),
+    "logits": of_probs(LOGITS, "np.logaddexp.reduce"),
     "rounded probabilities": of_probs(ROUNDED, "rounded", ROUNDED / ROUNDED.sum(1, keepdims=True)),
     "scores that are independent": ArrayCase(
         metrics.accuracy, {"probs": PROBS * [1.0, 0.5, 0.2], "labels": LABELS}, "one class k at a time", with_labels
     ),
-    "logits between 0 and 1": of_probs(LOGITS / 8, "softmax", scipy.special.softmax(LOGITS / 8, axis=1)),
+    "logits between 0 and 1": of_probs(LOGITS / 8, "np.logaddexp.reduce", scipy.special.softmax(LOGITS / 8, axis=1)),
     "probabilities with gaps": ArrayCase(
         metrics.brier_score, {"probs": PROBS * NAN[:, None], "labels": LABELS}, "np.isfinite(probs).all(axis=1)", "rows"
     ),
@@ -324,7 +324,7 @@ ARRAYS: dict[str, ArrayCase] = {
         np.stack([PROBS[np.arange(N), LABELS]] * 2), {"runs": [PROBS, PROBS], "labels": LABELS},
     ),
     "runs of logits": ArrayCase(
-        stability.run_variance, {"true_class": np.stack([LOGITS.max(1)] * 2)}, "softmax(logits, axis=1)", softmaxed
+        stability.run_variance, {"true_class": np.stack([LOGITS.max(1)] * 2)}, "np.logaddexp.reduce", softmaxed
     ),
     # settings
     "no bins": ArrayCase(
@@ -355,7 +355,7 @@ def _carried_out(case: ArrayCase, message: str, given: dict[str, Any]) -> dict[s
     """The arrays after the advice was taken."""
     if callable(case.mends):
         return case.mends(given, message)
-    names = {"np": np, "scipy": scipy, "robcal": robcal, **given, **case.more}
+    names = {"np": np, "robcal": robcal, **given, **case.more}
     code = next(code for code in code_in(message) if re.search(r"[\w.]+\(|[-+/*\[]", code) and not _assigns(code))
     found = eval(code, names)
     if case.mends != "rows":

@@ -28,6 +28,11 @@ def _two_classes(code: str) -> str:
     return f"with `p = np.asarray({code})[:, k]`, `np.column_stack([1 - p, p])`"
 
 
+def softmax_of(code: str) -> str:
+    """Say how to make probabilities of (N, Z) logits."""
+    return f"`np.exp((z := np.asarray({code})) - np.logaddexp.reduce(z, axis=1, keepdims=True))`"
+
+
 def of_numbers(array: AnyArray, code: str) -> str:
     """Say how to make numbers of what has another dtype."""
     if array.dtype.kind in "US":
@@ -60,7 +65,7 @@ def of_range(array: FloatArray, code: str) -> str:
         return f"They are percentages: `np.asarray({code}) / 100`"
     if array.max() <= 1e-6 and np.abs(np.exp(array).sum(axis=1) - 1).max() < 1e-2:
         return f"They are logarithms of probabilities: `np.exp({code})`"
-    return f"If these are logits: `scipy.special.softmax({code}, axis=1)`; robcal never guesses"
+    return f"If these are logits: {softmax_of(code)}; robcal never guesses"
 
 
 def of_sums(sums: FloatArray, code: str) -> str:
@@ -68,7 +73,7 @@ def of_sums(sums: FloatArray, code: str) -> str:
     if np.abs(sums - 1).max() < 0.05:
         return f"If they were rounded: `{code} / np.sum({code}, axis=1, keepdims=True)`"
     return (
-        f"If these are logits: `scipy.special.softmax({code}, axis=1)`. If each class has a probability of its own "
+        f"If these are logits: {softmax_of(code)}. If each class has a probability of its own "
         f"(sigmoid, several labels an example), audit one class k at a time, as two classes: {_two_classes(code)}, and "
         "the label is 1 where the example has class k, else 0"
     )

@@ -17,7 +17,7 @@ def import_extra(package: str, extra: str, what: str) -> Any:
 
 
 #: Packages of the extra `train`, which everything needs that reads data sets, or makes or runs a network.
-TRAINING = ("torch", "accelerate", "sklearn", "PIL", "pyarrow", "matplotlib")
+TRAINING = ("torch", "accelerate", "scipy", "sklearn", "PIL", "pyarrow", "matplotlib")
 
 
 def refuse_untrainable(error: ModuleNotFoundError, what: str, extra: str = "train") -> NoReturn:

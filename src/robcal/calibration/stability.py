@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from robcal.base.array_hints import softmax_of
 from robcal.base.checks import FloatArray, as_numbers, check_labels, check_same_length, precision_of, refuse
 
 
@@ -39,7 +40,7 @@ def run_variance(true_class: Any) -> FloatArray:
         refuse(
             "true_class holds values outside [0, 1]",
             "they are probabilities",
-            "Of logits take the softmax first, over all classes: `scipy.special.softmax(logits, axis=1)`",
+            f"Of logits take the softmax first, over all classes: {softmax_of('logits')}",
         )
     return np.asarray(probs.var(axis=0, ddof=1))
 
