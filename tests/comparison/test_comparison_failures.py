@@ -58,13 +58,28 @@ def block(folder, label, seed):
     return where
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def broken(request, tmp_path_factory):
+def compared(folder, jobs):
     """(folder, record, lines told) of a comparison where one method fails at every seed and another at one."""
-    folder, told = tmp_path_factory.mktemp("broken"), []
+    told = []
     block(folder, "Smooth", 1)
-    record = compare(parse_plan(RAW), folder, jobs=request.param, report=False, on_failure=told.append)
+    record = compare(parse_plan(RAW), folder, jobs=jobs, report=False, on_failure=told.append)
     return folder, record, told
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    return compared(tmp_path_factory.mktemp("broken"), 1)
+
+
+def test_processes_side_by_side_fail_and_go_on_alike(broken, tmp_path):
+    (one, record, told), (two, other, heard) = broken, compared(tmp_path, 2)
+    assert sorted(line.replace(str(two), str(one)) for line in heard) == sorted(told)
+    lost, missed = ({(m.label, m.seed, m.part) for m in each.study.missing} for each in (record, other))
+    assert missed == lost
+    for method in record.methods:
+        assert of(other, method.name).seeds == method.seeds
+        found = {name: estimate.value for name, estimate in of(other, method.name).metrics.items()}
+        assert found == pytest.approx({name: estimate.value for name, estimate in method.metrics.items()}, abs=1e-4)
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(broken):
