@@ -161,6 +161,17 @@ def test_a_method_does_not_differ_from_itself(metric):
     assert (estimate.value, estimate.low, estimate.high) == ((0, None, None) if metric == "mce" else (0, 0, 0))
 
 
+def test_paired_difference_of_models_that_know_different_classes():
+    rng = np.random.default_rng(3)
+    two, three, labels = rng.dirichlet([1, 1], 60), rng.dirichlet([1, 1, 1], 60), rng.integers(2, size=60)
+    difference = paired_difference("classwise_ece", [two], [three], labels, resamples=40)
+    opposite = paired_difference("classwise_ece", [three], [two], labels, resamples=40)
+    one, other = (seed_mean("classwise_ece", [probs], labels, resamples=40).value for probs in (two, three))
+    assert difference.value == -opposite.value
+    assert abs(difference.value - (one - other)) < 0.2  # these have their noise in them
+    assert difference.low < difference.value < difference.high
+
+
 def test_paired_difference():
     probs, labels = runs(6)
     sharp = [p**2 / (p**2).sum(1, keepdims=True) for p in probs]

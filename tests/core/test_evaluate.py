@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,18 @@ class TestCollect:
             collect([measured("vanilla", 0), measured("ar-adals", 0, labels_seed=5)])
         with pytest.raises(InputError, match="120"):
             collect([measured("vanilla", 0), measured("ar-adals", 0, n=60)])
+        more = measured("ar-adals", 0)
+        more = dataclasses.replace(more, probs=np.column_stack([more.probs, 0 * more.probs[:, 0]]))
+        with pytest.raises(InputError, match="other test examples"):
+            collect([measured("vanilla", 0), more])
+
+    def test_other_test_inputs_of_the_same_labels_are_told(self):
+        other = dataclasses.replace(measured("ar-adals", 0, with_shift=False), test_digest="other")
+        for run, told in ((other, True), (dataclasses.replace(other, test_digest=""), False)):
+            notes = collect([measured("vanilla", 0, with_shift=False), run]).notes
+            assert (
+                any(re.match(r"The test inputs of AR-AdaLS.* are not those of Plain", note) for note in notes) == told
+            )
 
     def test_methods_without_a_common_seed_are_refused(self):
         with pytest.raises(InputError, match="share no seed"):

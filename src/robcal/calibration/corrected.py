@@ -84,6 +84,8 @@ class BinGaps:
 
         Never by more than the gaps differ: two models that say the same have the same bias.
         """
+        if self.gap.shape != other.gap.shape:  # classwise, of models that know different classes
+            return float(np.hypot(self.bias_left, weight * other.bias_left))
         left = np.hypot(self._left(), weight * other._left())
         if weight == 1:
             left = np.minimum(left, np.abs(self.gap - other.gap).sum(-1))

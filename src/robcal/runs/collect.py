@@ -96,7 +96,7 @@ def collect(
     first = measured[0]
     for other in measured[1:]:
         check_same_length(len(first), len(other), "the test examples", str(other.directory))
-        if not np.array_equal(first.labels, other.labels):
+        if not np.array_equal(first.labels, other.labels) or first.probs.shape != other.probs.shape:
             refuse(
                 f"{other.directory} was measured on other test examples than {first.directory}",
                 "runs side by side need one test split",
@@ -348,6 +348,12 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
         "The validation split steers the smoothing; the test split is only measured on.",
         *(_temperatures(runs) for runs in methods.values() if runs[0].temperature is not None),
     ]
+    others = {run.title for runs in methods.values() for run in runs if run.test_digest != first.test_digest}
+    if others:
+        lines.append(
+            f"The test inputs of {', '.join(sorted(others))} are not those of {title}: their number and their labels are "
+            "the same. Each row is taken for the same example, as of pictures in two sizes."
+        )
     lines += [FLOOR_NOTE, *([_COMPARED] if len(methods) > 1 else [])]
     if first.shift is not None:
         lines.append(

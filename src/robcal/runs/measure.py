@@ -49,6 +49,7 @@ class Measured:
         scored: (M,) positions of the examples that `distance` is of; None: all.
         temperature: T by which all logits were divided; None where they are as the run gives them.
         networks: run directories of the networks that predict; of several the probabilities are averaged.
+        test_digest: what tells the inputs and labels of the test split from others; "" where it is not known.
     """
 
     directory: Path
@@ -64,6 +65,7 @@ class Measured:
     scored: IntArray | None = None
     temperature: float | None = None
     networks: tuple[Path, ...] = ()
+    test_digest: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -158,6 +160,7 @@ def measure_run(
         images=test.inputs if data.kind == "image" else None,
         temperature=scale,
         networks=(run.directory,),
+        test_digest=record["data"]["test"],
     )
     return measured if scale is None else replace(measured, label=f"{measured.title} + temperature", history=())
 
