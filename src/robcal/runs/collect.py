@@ -351,8 +351,8 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
     others = {run.title for runs in methods.values() for run in runs if run.test_digest != first.test_digest}
     if others:
         lines.append(
-            f"The test inputs of {', '.join(sorted(others))} are not those of {title}: their number and their labels are "
-            "the same. Each row is taken for the same example, as of pictures in two sizes."
+            f"The test inputs of {', '.join(sorted(others))} are not those of {title}: their number and labels are the "
+            "same. Each row is taken for the same example, as of pictures in two sizes."
         )
     lines += [FLOOR_NOTE, *([_COMPARED] if len(methods) > 1 else [])]
     if first.shift is not None:
