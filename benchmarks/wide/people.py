@@ -50,7 +50,7 @@ def people_rows(
     for recipe, seeds in runs.items():
         for variant, suffix in enumerate(("", " + T")):
             means = {key: float(np.mean([one[variant][key] for one in seeds])) for key in seeds[0][variant]}
-            rows.append([titles[recipe] + suffix, *(f"{means[key]:.3f}" for key in (*TITLES, "excess"))])
+            rows.append([titles[recipe] + suffix, *(formatting.short(means[key], 3) for key in (*TITLES, "excess"))])
     return rows
 
 
@@ -61,7 +61,7 @@ def noise_rows(facts: Mapping[str, Sequence[Mapping[str, Any]]], titles: Mapping
         if "noise" in runs[0]:
             noise = np.mean([one["noise"] for one in runs], axis=0)
             epsilon = np.mean([one["history"][-1]["epsilon"] for one in runs], axis=0)
-            rows += [[f"{titles[recipe]}: {name}", *(f"{value:.2f}" for value in values)]
+            rows += [[f"{titles[recipe]}: {name}", *(formatting.short(value, 2) for value in values)]
                      for name, values in (("share of wrong labels", noise), ("ε at the end", epsilon))]  # fmt: skip
     return rows
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"  # keep in step with pyproject.toml: a test compares them
 
 if TYPE_CHECKING:
-    from robcal.base.checks import InputError
+    from robcal.base.errors import InputError
     from robcal.base.levels import assign_levels
     from robcal.base.storage import load_scores, save_scores
     from robcal.base.types import Scores
@@ -45,7 +45,7 @@ _HOMES = {
     "AdaptiveLabelSmoother": "robcal.smoothing.smoother",
     "Audit": "robcal.runs.audit",
     "Dataset": "robcal.data",
-    "InputError": "robcal.base.checks",
+    "InputError": "robcal.base.errors",
     "METHODS": "robcal.methods",
     "Method": "robcal.methods",
     "Recalibrator": "robcal.calibration.recalibration",

@@ -558,7 +558,7 @@ def test_smoothing_and_noise_are_means_over_seeds():
         "plain": [{"history": []}],
     }
     assert noise_rows(facts, {"running": "r"}) == [
-        ["r: share of wrong labels", "0.25", "0.15"],
-        ["r: ε at the end", "0.20", "0.10"],
+        ["r: share of wrong labels", ".25", ".15"],
+        ["r: ε at the end", ".20", ".10"],
     ]
     assert noise_ranks(facts, {"running": "r"}) == "r +1.00, –, +1.00, −1.00"

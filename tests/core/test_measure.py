@@ -15,9 +15,9 @@ from robcal.models.average import Average
 from robcal.runs.directory import load_model, load_networks, open_run
 from robcal.runs.gallery import gallery
 from robcal.runs.measure import measure_run
-from robcal.runs.shift import ShiftImages, ShiftLogits, average_logits
+from robcal.runs.shift import ShiftImages, ShiftLogits
 from robcal.runs.train import train_run
-from robcal.training.predict import predict_logits, softmax
+from robcal.training.predict import average_logits, predict_logits, softmax
 from robcal.training.settings import TrainSettings
 
 

@@ -17,8 +17,8 @@ from robcal.data.shifts import IMAGE_CORRUPTIONS, official_files, table_corrupti
 from robcal.data.table_shift import TABLE_KINDS, Features, shift_table
 from robcal.models import build_model
 from robcal.runs import shift as shift_module
-from robcal.runs.shift import ShiftImages, _logits, average_logits
-from robcal.training.predict import predict_logits
+from robcal.runs.shift import ShiftImages, _logits
+from robcal.training.predict import average_logits, predict_logits
 
 KINDS = ("fog", "shot_noise", "motion_blur", "elastic_transform", "jpeg_compression")
 

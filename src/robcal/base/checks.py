@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from robcal.base.arrays import (
+from robcal.base.arrays import (  # noqa: F401
     FloatArray,
     IntArray,
     as_array,
@@ -27,35 +27,7 @@ from robcal.base.arrays import (
     check_scores,
     precision_of,
 )
-from robcal.base.errors import InputError, refuse
-
-__all__ = [
-    "MAX_SEED",
-    "MOST_NETWORKS",
-    "FloatArray",
-    "InputError",
-    "IntArray",
-    "as_array",
-    "as_numbers",
-    "check_choice",
-    "check_file",
-    "check_flags",
-    "check_fraction",
-    "check_labels",
-    "check_logits",
-    "check_no_probs",
-    "check_num_levels",
-    "check_output",
-    "check_positive_int",
-    "check_probs",
-    "check_readable",
-    "check_same_length",
-    "check_scores",
-    "check_seed",
-    "is_there",
-    "precision_of",
-    "refuse",
-]
+from robcal.base.errors import InputError, refuse  # noqa: F401
 
 #: The largest seed that every random generator here takes (torch holds seeds as signed 64-bit integers).
 MAX_SEED = 2**63 - 1

@@ -34,8 +34,8 @@ from robcal.comparison.doing import (
 )
 from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
 from robcal.runs.directory import open_run
-from robcal.runs.shift import ShiftLogits, average_logits
-from robcal.training.predict import softmax
+from robcal.runs.shift import ShiftLogits
+from robcal.training.predict import average_logits, softmax
 
 #: Metrics of the test split as a whole.
 _OVERALL = ("accuracy", "nll", "brier", "aurc", "gap")

@@ -19,8 +19,7 @@ from robcal.base.storage import digest_of, kept_arrays, load_json, save_arrays, 
 from robcal.base.types import Float32Array
 from robcal.data import Split
 from robcal.runs.directory import Run
-from robcal.runs.shift import average_logits
-from robcal.training.predict import predict_logits
+from robcal.training.predict import average_logits, predict_logits
 
 #: Opens the networks that predict, and says which device they are on; not called where the answer is on disk.
 Networks = Callable[[], tuple[Sequence[nn.Module], str]]

@@ -36,7 +36,7 @@ from robcal.data.dataset import Inputs
 from robcal.data.shifts import CORRUPTION_SEED, IMAGE_CORRUPTIONS, ShiftSource
 from robcal.data.splits import stratified_subset
 from robcal.runs.directory import Run
-from robcal.training.predict import mean_probs, predict_logits, softmax
+from robcal.training.predict import average_logits, predict_logits, softmax
 
 #: The (kind, severity) pairs of images in the order of every array of C cells.
 CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
@@ -249,15 +249,6 @@ def measure_shift(
     save_arrays(arrays, whole, about={"key": key})
     shutil.rmtree(parts, ignore_errors=True)
     return measured
-
-
-def average_logits(members: Sequence[Float32Array]) -> Float32Array:
-    """Log of the mean of the members' probabilities, of shape (…, Z); of one member its own logits."""
-    if len(members) == 1:
-        return members[0]
-    mean = mean_probs([softmax(logits.reshape(-1, logits.shape[-1])) for logits in members])
-    logs = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
-    return np.asarray(logs, dtype=np.float32).reshape(members[0].shape)
 
 
 def _blocks(split: Split) -> Iterator[Split]:

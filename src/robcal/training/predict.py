@@ -65,6 +65,15 @@ def mean_probs(probs: Sequence[FloatArray]) -> FloatArray:
     return probs[0] if len(probs) == 1 else np.asarray(np.mean(np.stack(probs), axis=0))
 
 
+def average_logits(members: Sequence[Float32Array]) -> Float32Array:
+    """Return the logarithm of the mean of the members' probabilities, of shape (…, Z); of one member its own logits."""
+    return members[0] if len(members) == 1 else _logs(mean_probs([softmax(logits) for logits in members]))
+
+
+def _logs(probs: FloatArray) -> Float32Array:
+    return np.log(np.maximum(probs, np.finfo(np.float64).tiny)).astype(np.float32)
+
+
 def predict(
     models: nn.Module | Sequence[nn.Module],
     split: Split,
@@ -86,5 +95,5 @@ def predict(
         for network in networks
     ]
     probs = mean_probs([softmax(values) for values in logits])
-    joint = logits[0] if len(logits) == 1 else np.log(np.maximum(probs, np.finfo(np.float64).tiny)).astype(np.float32)
+    joint = logits[0] if len(logits) == 1 else _logs(probs)
     return Predictions(probs=probs.astype(np.float32), labels=split.labels, logits=joint)
