@@ -36,15 +36,10 @@ def available_cores() -> int:
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that did not end well.
+    """A task that did not end well."""
 
-    Attributes:
-        reason: why, in one line.
-        cause: position of the task that failed: its own, or that of one it needs.
-    """
-
-    reason: str
-    cause: int
+    reason: str  # why, in one line
+    cause: int  # position of the task that failed: its own, or that of one it needs
 
 
 class Workers(Protocol):

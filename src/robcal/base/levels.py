@@ -11,14 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from robcal.base.checks import (
-    FloatArray,
-    IntArray,
-    check_choice,
-    check_num_levels,
-    check_scores,
-    check_seed,
-)
+from robcal.base.checks import FloatArray, IntArray, check_choice, check_num_levels, check_scores, check_seed
 from robcal.base.types import Scores
 
 Ties = Literal["split", "share"]

@@ -12,27 +12,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """Describe one metric.
+    """Describe one metric."""
 
-    Attributes:
-        title: what it is called.
-        short: heading of a narrow column.
-        text: one line that says what it is.
-        lower: whether lower is better.
-        percent: whether it is a share that reads best as a percentage.
-        ranked: whether it has a best value: which of two signed gaps is nearer to zero says little.
-        least: the least value that it can have.
-        most: the largest.
-    """
-
-    title: str
-    short: str
-    text: str
-    lower: bool = True
-    percent: bool = False
-    ranked: bool = True
-    least: float = 0.0
-    most: float = 1.0
+    title: str  # what it is called
+    short: str  # heading of a narrow column
+    text: str  # one line that says what it is
+    lower: bool = True  # whether lower is better
+    percent: bool = False  # whether it is a share that reads best as a percentage
+    ranked: bool = True  # whether it has a best value: which of two signed gaps is nearer to zero says little
+    least: float = 0.0  # the least value that it can have
+    most: float = 1.0  # the largest
 
 
 _SAME_CELLS = "mean over the same corruptions and severities"

@@ -91,19 +91,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Levels:
-    """The robustness level of every example of one split (method, section 2).
+    """The robustness level of every example of one split (method, section 2)."""
 
-    Attributes:
-        level: (N,) int64 in 0 … num_levels - 1; 0 is the least robust.
-        num_levels: R.
-        source: where the levels come from ("projection", "random", "margin", …).
-        provenance: how they were made, JSON-able.
-    """
-
-    level: Int64Array
-    num_levels: int
-    source: str = "unknown"
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    level: Int64Array  # (N,) int64 in 0 … num_levels - 1; 0 is the least robust
+    num_levels: int  # R
+    source: str = "unknown"  # where the levels come from ("projection", "random", "margin", …)
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # how they were made, JSON-able
 
     def __len__(self) -> int:
         return len(self.level)

@@ -11,27 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import (
-    FloatArray,
-    check_choice,
-    check_fraction,
-    check_positive_int,
-)
+from robcal.base.checks import FloatArray, check_choice, check_fraction, check_positive_int
 from robcal.base.solve import root
 from robcal.base.special import beta_quantile, erf, normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_of
 from robcal.calibration.inversion import inverted_interval
-from robcal.calibration.metrics import (
-    LOSSES,
-    NORMS,
-    ClassBins,
-    Norm,
-    checked,
-    class_bins,
-    losses_of,
-    refinement_losses,
-)
+from robcal.calibration.metrics import LOSSES, NORMS, ClassBins, Norm, checked, class_bins, losses_of, refinement_losses
 from robcal.calibration.selective import aurc_values
 from robcal.calibration.weighted import BIN_METRICS, METRICS, value_of_bins
 

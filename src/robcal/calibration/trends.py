@@ -7,12 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robcal.base.checks import (
-    FloatArray,
-    IntArray,
-    check_labels,
-    check_positive_int,
-)
+from robcal.base.checks import FloatArray, IntArray, check_labels, check_positive_int
 from robcal.base.special import normal_cdf
 from robcal.base.types import TrendTest
 from robcal.calibration.binning import TopLabel, bin_index, top_from, total

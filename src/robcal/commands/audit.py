@@ -170,19 +170,12 @@ def audit(
 
 @dataclass(frozen=True)
 class _Way:
-    """One kind of what is audited.
+    """One kind of what is audited."""
 
-    Attributes:
-        title: what a refusal calls it.
-        takes: options that go with it, besides those of every audit.
-        why: why no others go with it.
-        fix: what to do with those.
-    """
-
-    title: str
-    takes: tuple[str, ...]
-    why: str
-    fix: str = "Leave them out"
+    title: str  # what a refusal calls it
+    takes: tuple[str, ...]  # options that go with it, besides those of every audit
+    why: str  # why no others go with it
+    fix: str = "Leave them out"  # what to do with those
 
 
 _BESIDE = ("scores", "column", "score_name", "groups")

@@ -23,17 +23,11 @@ _FROM_REFERENCE = ("robustness", "margin", "loss")
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings of a run, or several to choose from by what they reached on the validation splits of tuning runs.
+    """Settings of a run, or several to choose from by what they reached on the validation splits of tuning runs."""
 
-    Attributes:
-        candidates: the settings; one if there is nothing to choose.
-        trials: for each candidate the directories of its tuning runs.
-        select: the validation figure of the last epoch whose mean is to be least.
-    """
-
-    candidates: tuple[TrainSettings, ...]
-    trials: tuple[tuple[Path, ...], ...] = ()
-    select: str = "val_nll"
+    candidates: tuple[TrainSettings, ...]  # the settings; one if there is nothing to choose
+    trials: tuple[tuple[Path, ...], ...] = ()  # for each candidate the directories of its tuning runs
+    select: str = "val_nll"  # the validation figure of the last epoch whose mean is to be least
 
     def scores(self) -> list[list[float]]:
         """Return for each candidate the validation figure of its finished tuning runs."""

@@ -29,19 +29,12 @@ __all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset", "read_parts"]
 
 @dataclass(frozen=True)
 class _Reader:
-    """How one kind of data set is read.
+    """How one kind of data set is read."""
 
-    Attributes:
-        read: (path, image_size) → parts (the path is "" for the built-in data set).
-        argument: what stands behind the colon ("" where nothing does).
-        resizes: whether an image_size means anything to it.
-        val_fraction: default share of the training data that becomes validation.
-    """
-
-    read: Callable[[str, int | None], Parts]
-    argument: str
-    resizes: bool = False
-    val_fraction: float = VAL_FRACTION
+    read: Callable[[str, int | None], Parts]  # (path, image_size) → parts (the path is "" for the built-in data set)
+    argument: str  # what stands behind the colon ("" where nothing does)
+    resizes: bool = False  # whether an image_size means anything to it
+    val_fraction: float = VAL_FRACTION  # default share of the training data that becomes validation
 
 
 READERS: Mapping[str, _Reader] = {

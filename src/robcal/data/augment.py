@@ -72,19 +72,12 @@ def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[.
 
 @dataclass(frozen=True)
 class CropDraws:
-    """What chance decides of the random resized crops of B images, before their sizes are known.
+    """What chance decides of the random resized crops of B images, before their sizes are known."""
 
-    Attributes:
-        shares: (B, 10) float64, shares of the area.
-        ratios: (B, 10) float64, width over height.
-        corners: (B, 2) float64 in [0, 1): where the window lies, from the top and from the left.
-        mirrored: (B,) bool.
-    """
-
-    shares: npt.NDArray[np.float64]
-    ratios: npt.NDArray[np.float64]
-    corners: npt.NDArray[np.float64]
-    mirrored: npt.NDArray[np.bool_]
+    shares: npt.NDArray[np.float64]  # (B, 10) float64, shares of the area
+    ratios: npt.NDArray[np.float64]  # (B, 10) float64, width over height
+    corners: npt.NDArray[np.float64]  # (B, 2) float64 in [0, 1): where the window lies, from the top and from the left
+    mirrored: npt.NDArray[np.bool_]  # (B,) bool
 
     def windows(self, heights: IntArray, widths: IntArray) -> IntArray:
         """Return the windows of images of these (B,) heights and widths: (B, 4) top, left, height, width, in pixels.

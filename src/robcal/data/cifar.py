@@ -42,25 +42,15 @@ PIXELS = 3 * SIZE * SIZE
 
 @dataclass(frozen=True)
 class Variant:
-    """How one of the two data sets is stored.
+    """How one of the two data sets is stored."""
 
-    Attributes:
-        title: its name.
-        classes: in the order of the labels.
-        batches: stems of the official files of each part.
-        folders: names of the official folders, as the archives unpack.
-        label_bytes: bytes before the pixels of a record of the binary version; the last of them is the label.
-        label_key: name of the labels in the Python version.
-        label_columns: names of the labels in parquet files.
-    """
-
-    title: str
-    classes: tuple[str, ...]
-    batches: Mapping[str, tuple[str, ...]]
-    folders: tuple[str, ...]
-    label_bytes: int
-    label_key: str
-    label_columns: tuple[str, ...]
+    title: str  # its name
+    classes: tuple[str, ...]  # in the order of the labels
+    batches: Mapping[str, tuple[str, ...]]  # stems of the official files of each part
+    folders: tuple[str, ...]  # names of the official folders, as the archives unpack
+    label_bytes: int  # bytes before the pixels of a record of the binary version; the last of them is the label
+    label_key: str  # name of the labels in the Python version
+    label_columns: tuple[str, ...]  # names of the labels in parquet files
 
     @property
     def archives(self) -> tuple[str, ...]:

@@ -108,19 +108,12 @@ def _refuse_classes(root: Path, class_names: tuple[str, ...]) -> NoReturn:
 
 @dataclass
 class _Headers:
-    """What the headers of pictures say.
+    """What the headers of pictures say."""
 
-    Attributes:
-        mode: "L" while every picture is grey.
-        size: (height, width) in pixels of all of them.
-        deep: pictures of 16 bits, in order.
-        transparent: pictures with transparency.
-    """
-
-    mode: ColourMode = "L"
-    size: tuple[int, int] | None = None
-    deep: list[Path] = field(default_factory=list)
-    transparent: list[Path] = field(default_factory=list)
+    mode: ColourMode = "L"  # "L" while every picture is grey
+    size: tuple[int, int] | None = None  # (height, width) in pixels of all of them
+    deep: list[Path] = field(default_factory=list)  # pictures of 16 bits, in order
+    transparent: list[Path] = field(default_factory=list)  # pictures with transparency
 
     def see(self, file: Path, picture: Image.Image) -> None:
         """Take in one header."""

@@ -104,15 +104,10 @@ def _refuse_lost(paths: Sequence[Path], first: str, of: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class StoredLabels:
-    """The labels of one file or of one part.
+    """The labels of one file or of one part."""
 
-    Attributes:
-        values: (N,) int64, or the names of the classes.
-        names: what the file calls the classes 0, 1, … where it says so.
-    """
-
-    values: PlainLabels
-    names: tuple[str, ...] | None
+    values: PlainLabels  # (N,) int64, or the names of the classes
+    names: tuple[str, ...] | None  # what the file calls the classes 0, 1, … where it says so
 
     def under(self, names: tuple[str, ...] | None, *, where: str) -> StoredLabels:
         """Return the same labels, numbered in the order of `names`, or refuse names of other classes."""

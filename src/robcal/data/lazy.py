@@ -50,15 +50,10 @@ class Encoded(Protocol):
 
 @dataclass(frozen=True)
 class FileList:
-    """Picture files in one folder, at any depth; a name costs its letters, so millions of them fit.
+    """Picture files in one folder, at any depth; a name costs its letters, so millions of them fit."""
 
-    Attributes:
-        root: the folder.
-        names: (N,) paths below it, as bytes.
-    """
-
-    root: Path
-    names: npt.NDArray[np.bytes_]
+    root: Path  # the folder
+    names: npt.NDArray[np.bytes_]  # (N,) paths below it, as bytes
 
     @staticmethod
     def of(root: Path, names: Sequence[str]) -> FileList:
@@ -92,21 +87,13 @@ class FileList:
 
 @dataclass(frozen=True)
 class LazyPictures:
-    """Pictures of any source, decoded to uint8 when they are asked for.
+    """Pictures of any source, decoded to uint8 when they are asked for."""
 
-    Attributes:
-        source: where the N encoded pictures lie.
-        size: (height, width) in pixels that each has, or is brought to.
-        mode: "L" (one channel) or "RGB".
-        resize: whether pictures of another size are resized and centre-cropped; if not, they are refused.
-        share: part of the largest central window that a resized picture shows (1: all of it).
-    """
-
-    source: Encoded
-    size: tuple[int, int]
-    mode: ColourMode
-    resize: bool
-    share: float = 1.0
+    source: Encoded  # where the N encoded pictures lie
+    size: tuple[int, int]  # (height, width) in pixels that each has, or is brought to
+    mode: ColourMode  # "L" (one channel) or "RGB"
+    resize: bool  # whether pictures of another size are resized and centre-cropped; if not, they are refused
+    share: float = 1.0  # part of the largest central window that a resized picture shows (1: all of it)
 
     @property
     def shape(self) -> tuple[int, ...]:

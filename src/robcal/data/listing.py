@@ -25,19 +25,12 @@ SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx",
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of one part.
+    """The pictures of one part."""
 
-    Attributes:
-        files: the N pictures, class by class in the order of the folders' names, sorted within.
-        labels: (N,) int64.
-        others: files that are no pictures, below the folder of the part.
-        nested: how many pictures lie in subfolders of a class folder.
-    """
-
-    files: FileList
-    labels: IntArray
-    others: tuple[str, ...]
-    nested: tuple[str, ...]
+    files: FileList  # the N pictures, class by class in the order of the folders' names, sorted within
+    labels: IntArray  # (N,) int64
+    others: tuple[str, ...]  # files that are no pictures, below the folder of the part
+    nested: tuple[str, ...]  # how many pictures lie in subfolders of a class folder
 
     def notes(self, where: str) -> tuple[str, ...]:
         """Return what a user should know of them; `where` names the part."""

@@ -28,17 +28,11 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of each feature: a column of a table, a channel of images.
+    """Mean and standard deviation of each feature: a column of a table, a channel of images."""
 
-    Attributes:
-        mean: (D,) float64, or (C,) over all pixels.
-        std: likewise; squares are divided by their number less one.
-        largest: likewise; the largest |x|.
-    """
-
-    mean: FloatArray
-    std: FloatArray
-    largest: FloatArray
+    mean: FloatArray  # (D,) float64, or (C,) over all pixels
+    std: FloatArray  # likewise; squares are divided by their number less one
+    largest: FloatArray  # likewise; the largest |x|
 
     @classmethod
     def of(cls, split: Split) -> Moments:

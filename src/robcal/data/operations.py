@@ -20,17 +20,11 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What is done to each of N images, on the device of the images.
+    """What is done to each of N images, on the device of the images."""
 
-    Attributes:
-        operation: (N,) int64, positions in `OPERATIONS`; -1 for nothing.
-        level: (N,) float64 strengths from 0 to 10.
-        sign: (N,) float64, 1 or -1, of what has a direction.
-    """
-
-    operation: torch.Tensor
-    level: torch.Tensor
-    sign: torch.Tensor
+    operation: torch.Tensor  # (N,) int64, positions in `OPERATIONS`; -1 for nothing
+    level: torch.Tensor  # (N,) float64 strengths from 0 to 10
+    sign: torch.Tensor  # (N,) float64, 1 or -1, of what has a direction
 
     def of(self, *names: str) -> torch.Tensor:
         """Return (n,) int64, the images that one of these operations is for."""

@@ -26,17 +26,11 @@ LABEL_COLUMNS = ("label", "labels")
 
 @dataclass(frozen=True)
 class SmallImages:
-    """One part of small images.
+    """One part of small images."""
 
-    Attributes:
-        images: (N, 3, size, size) uint8.
-        labels: as they are stored.
-        jpeg: whether the images were stored as JPEG.
-    """
-
-    images: UInt8Array
-    labels: StoredLabels
-    jpeg: bool
+    images: UInt8Array  # (N, 3, size, size) uint8
+    labels: StoredLabels  # as they are stored
+    jpeg: bool  # whether the images were stored as JPEG
 
 
 def read_parquet_images(
@@ -117,22 +111,14 @@ class ParquetRows:
     A parquet file is read a row group at a time (officially 100 to 1,000 pictures). Reading in order costs each group
     once; reading at random costs a whole group a picture, which is what a training run over all of ImageNet does: for
     that, unpack the files once: `robcal unpack`.
-
-    Attributes:
-        files: the shards.
-        column: the leaf that holds the bytes.
-        group_file: (G,) which shard each row group is in.
-        group_in_file: (G,) its number there.
-        group_start: (G,) number of its first row, counted over all shards.
-        rows: (N,) numbers of the rows, counted over all shards.
     """
 
-    files: tuple[Path, ...]
-    column: str
-    group_file: IntArray
-    group_in_file: IntArray
-    group_start: IntArray
-    rows: IntArray
+    files: tuple[Path, ...]  # the shards
+    column: str  # the leaf that holds the bytes
+    group_file: IntArray  # (G,) which shard each row group is in
+    group_in_file: IntArray  # (G,) its number there
+    group_start: IntArray  # (G,) number of its first row, counted over all shards
+    rows: IntArray  # (N,) numbers of the rows, counted over all shards
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -15,17 +15,11 @@ from robcal.base.checks import check_readable, is_there, refuse
 
 @dataclass(frozen=True)
 class Publication:
-    """Where a data set is published.
+    """Where a data set is published."""
 
-    Attributes:
-        home: its home page.
-        files: name → length in bytes.
-        licence: what stands between a user and the files, or "".
-    """
-
-    home: str
-    files: Mapping[str, int]
-    licence: str = ""
+    home: str  # its home page
+    files: Mapping[str, int]  # name → length in bytes
+    licence: str = ""  # what stands between a user and the files, or ""
 
 
 #: By the name of the data set.

@@ -57,21 +57,13 @@ def _check(network: nn.Module, dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class Chains:
-    """What is drawn for a batch of B images and W chains.
+    """What is drawn for a batch of B images and W chains."""
 
-    Attributes:
-        operation: (B, W, 3) positions in `OPERATIONS`, -1 after the end of a chain.
-        level: (B, W, 3) strengths.
-        sign: (B, W, 3) 1 or -1.
-        weight: (B, W) w.
-        share: (B,) m, of the unchanged image.
-    """
-
-    operation: IntArray
-    level: FloatArray
-    sign: FloatArray
-    weight: FloatArray
-    share: FloatArray
+    operation: IntArray  # (B, W, 3) positions in `OPERATIONS`, -1 after the end of a chain
+    level: FloatArray  # (B, W, 3) strengths
+    sign: FloatArray  # (B, W, 3) 1 or -1
+    weight: FloatArray  # (B, W) w
+    share: FloatArray  # (B,) m, of the unchanged image
 
 
 def draw_chains(size: int, severity: float, width: int, alpha: float, seed: int) -> Chains:

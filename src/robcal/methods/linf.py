@@ -26,19 +26,12 @@ Objective = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Ball:
-    """The allowed perturbations of a batch.
+    """The allowed perturbations of a batch."""
 
-    Attributes:
-        inputs: (B, …) its centres, in input units.
-        epsilon: radius in the max-norm, in input units.
-        low: lower end of the box, broadcastable to one input; -inf where unbounded.
-        high: upper end.
-    """
-
-    inputs: torch.Tensor
-    epsilon: float
-    low: torch.Tensor
-    high: torch.Tensor
+    inputs: torch.Tensor  # (B, …) its centres, in input units
+    epsilon: float  # radius in the max-norm, in input units
+    low: torch.Tensor  # lower end of the box, broadcastable to one input; -inf where unbounded
+    high: torch.Tensor  # upper end
 
     def project(self, delta: torch.Tensor) -> torch.Tensor:
         """Return the nearest allowed perturbation."""

@@ -14,44 +14,26 @@ from robcal.report.formatting import ascii_numbers, wrapped
 
 @dataclass(frozen=True)
 class Cell:
-    """One number.
+    """One number."""
 
-    Attributes:
-        text: the number.
-        sub: below it in small print: its interval.
-        mark: "best", "tied", "better", "worse", "unclear" or "".
-        shade: share of the strongest shade, 0 … 1.
-        role: colour role of the shade.
-        bar: draw the shade as a bar of that length.
-    """
-
-    text: str
-    sub: str = ""
-    mark: str = ""
-    shade: float = 0.0
-    role: str = "over"
-    bar: bool = False
+    text: str  # the number
+    sub: str = ""  # below it in small print: its interval
+    mark: str = ""  # "best", "tied", "better", "worse", "unclear" or ""
+    shade: float = 0.0  # share of the strongest shade, 0 … 1
+    role: str = "over"  # colour role of the shade
+    bar: bool = False  # draw the shade as a bar of that length
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of cells.
+    """A table of cells."""
 
-    Attributes:
-        caption: what it shows.
-        columns: (heading, explanation) of every column after the first.
-        rows: (name, cells) each, as many cells as columns.
-        corner: heading of the names.
-        kind: class of the style sheet: "", "heat" (narrow cells) or "words".
-        brief: whether plain text, which has little room, leaves out the intervals.
-    """
-
-    caption: str
-    columns: Sequence[tuple[str, str]]
-    rows: Sequence[tuple[str, Sequence[Cell]]]
-    corner: str = "Method"
-    kind: str = ""
-    brief: bool = False
+    caption: str  # what it shows
+    columns: Sequence[tuple[str, str]]  # (heading, explanation) of every column after the first
+    rows: Sequence[tuple[str, Sequence[Cell]]]  # (name, cells) each, as many cells as columns
+    corner: str = "Method"  # heading of the names
+    kind: str = ""  # class of the style sheet: "", "heat" (narrow cells) or "words"
+    brief: bool = False  # whether plain text, which has little room, leaves out the intervals
 
 
 #: What marks are in plain text.

@@ -29,49 +29,30 @@ BOXES = "Box: middle half of the corruptions; bar: median; ring: mean; dots: out
 
 @dataclass(frozen=True)
 class Series:
-    """One method's values over some positions.
+    """One method's values over some positions."""
 
-    Attributes:
-        method: position of the method in `Results.methods` (its colour and marker).
-        x: positions, increasing.
-        y: values, NaN where undefined.
-        low: lower ends of the intervals, NaN where unknown.
-        high: upper ends.
-    """
-
-    method: int
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    method: int  # position of the method in `Results.methods` (its colour and marker)
+    x: tuple[float, ...]  # positions, increasing
+    y: tuple[float, ...]  # values, NaN where undefined
+    low: tuple[float, ...]  # lower ends of the intervals, NaN where unknown
+    high: tuple[float, ...]  # upper ends
 
 
 @dataclass(frozen=True)
 class LevelCourse:
-    """A quantity of every level over the epochs of one training run.
+    """A quantity of every level over the epochs of one training run."""
 
-    Attributes:
-        epochs: (E,) numbers of finished epochs.
-        values: (E, R) float64, level 0 (least robust) in column 0; NaN where an epoch has no value.
-    """
-
-    epochs: tuple[int, ...]
-    values: FloatArray
+    epochs: tuple[int, ...]  # (E,) numbers of finished epochs
+    values: FloatArray  # (E, R) float64, level 0 (least robust) in column 0; NaN where an epoch has no value
 
 
 @dataclass(frozen=True)
 class Box:
-    """What a box plot shows: the values of one method at one severity, a corruption each.
+    """What a box plot shows: the values of one method at one severity, a corruption each."""
 
-    Attributes:
-        method: position of the method in `Results.methods`.
-        severity: of the corruptions, 1 … 5.
-        values: at least one finite number.
-    """
-
-    method: int
-    severity: int
-    values: tuple[float, ...]
+    method: int  # position of the method in `Results.methods`
+    severity: int  # of the corruptions, 1 … 5
+    values: tuple[float, ...]  # at least one finite number
 
 
 def filled_bins(method: MethodResult) -> tuple[ReliabilityBin, ...]:

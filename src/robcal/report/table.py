@@ -24,23 +24,14 @@ SHORT_INTERVAL = "ece"
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of the table.
+    """One row of the table."""
 
-    Attributes:
-        kind: "method", or "difference" (this method minus another, paired).
-        name: the method's key.
-        title: what the row is called.
-        estimates: metric → estimate; a metric that was not measured is absent.
-        marks: metric → "best", "tied" (not distinguishable from the best) or "".
-        minus: of a difference, the key of the other method.
-    """
-
-    kind: str
-    name: str
-    title: str
-    estimates: dict[str, Estimate]
-    marks: dict[str, Mark]
-    minus: str = ""
+    kind: str  # "method", or "difference" (this method minus another, paired)
+    name: str  # the method's key
+    title: str  # what the row is called
+    estimates: dict[str, Estimate]  # metric → estimate; a metric that was not measured is absent
+    marks: dict[str, Mark]  # metric → "best", "tied" (not distinguishable from the best) or ""
+    minus: str = ""  # of a difference, the key of the other method
 
 
 def measured_metrics(results: Results) -> tuple[str, ...]:

@@ -12,31 +12,18 @@ from robcal.report.formatting import clean_text
 
 @dataclass(frozen=True)
 class Wording:
-    """The words for one kind of score.
+    """The words for one kind of score."""
 
-    Attributes:
-        level: what a level is called in a sentence.
-        levels: several of them.
-        lowest: what level 0 holds.
-        highest: what the last level holds.
-        grows: how a trend over the levels is told.
-        value: heading of the scores' column.
-        heading: heading of the section on levels.
-        lead: what the section shows, in sentences.
-        axis_lowest: as `lowest`, without the user's name, which may be long and of any script: for figures.
-        axis_value: as `value`, for figures.
-    """
-
-    level: str
-    levels: str
-    lowest: str
-    highest: str
-    grows: str
-    value: str
-    heading: str
-    lead: str
-    axis_lowest: str
-    axis_value: str
+    level: str  # what a level is called in a sentence
+    levels: str  # several of them
+    lowest: str  # what level 0 holds
+    highest: str  # what the last level holds
+    grows: str  # how a trend over the levels is told
+    value: str  # heading of the scores' column
+    heading: str  # heading of the section on levels
+    lead: str  # what the section shows, in sentences
+    axis_lowest: str  # as `lowest`, without the user's name, which may be long and of any script: for figures
+    axis_value: str  # as `value`, for figures
 
 
 def wording_of(score_name: str) -> Wording:

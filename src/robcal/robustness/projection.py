@@ -12,17 +12,7 @@ from robcal.robustness.box import multiplier_in_box, project_on_halfspaces
 from robcal.robustness.engine import DONE, Rows, check_settings, fresh_rows
 from robcal.robustness.network import Linearisation, Network, signed_margin
 from robcal.robustness.segment import advance_search, segment_rows, start_search
-from robcal.robustness.steps import (
-    FAR,
-    is_adversarial,
-    is_flat,
-    keep_best,
-    l2,
-    meet,
-    newton_step,
-    perturb,
-    select,
-)
+from robcal.robustness.steps import FAR, is_adversarial, is_flat, keep_best, l2, meet, newton_step, perturb, select
 
 
 @dataclass(frozen=True)

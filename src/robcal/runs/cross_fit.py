@@ -34,19 +34,12 @@ from robcal.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold: what its model is trained on, and what it scores.
+    """One fold: what its model is trained on, and what it scores."""
 
-    Attributes:
-        number: from 0.
-        held_out: positions in the training split that its model never sees.
-        seen: the data with the other folds as its training split.
-        unseen: the data with the held-out examples as its training split.
-    """
-
-    number: int
-    held_out: IntArray
-    seen: Dataset
-    unseen: Dataset
+    number: int  # from 0
+    held_out: IntArray  # positions in the training split that its model never sees
+    seen: Dataset  # the data with the other folds as its training split
+    unseen: Dataset  # the data with the held-out examples as its training split
 
 
 def assign_folds(labels: IntArray, folds: int, seed: int) -> IntArray:

@@ -57,23 +57,14 @@ KEPT_BYTES = 2**29
 
 @dataclass(frozen=True)
 class Shift:
-    """Summary of the test split under C corruptions: all that metrics under shift need.
+    """Summary of the test split under C corruptions: all that metrics under shift need."""
 
-    Attributes:
-        cells: C pairs (kind, severity).
-        confidence: (C, N) probability of the top label.
-        correct: (C, N) bool.
-        nll: (C, N) negative log-likelihood of each example, in nats.
-        brier: (C, N) squared distance of the probabilities from the one-hot label.
-        note: what the shift is, for people.
-    """
-
-    cells: tuple[tuple[str, int], ...]
-    confidence: npt.NDArray[Any]
-    correct: npt.NDArray[np.bool_]
-    nll: npt.NDArray[Any]
-    brier: npt.NDArray[Any]
-    note: str = IMAGE_CORRUPTIONS.note
+    cells: tuple[tuple[str, int], ...]  # C pairs (kind, severity)
+    confidence: npt.NDArray[Any]  # (C, N) probability of the top label
+    correct: npt.NDArray[np.bool_]  # (C, N) bool
+    nll: npt.NDArray[Any]  # (C, N) negative log-likelihood of each example, in nats
+    brier: npt.NDArray[Any]  # (C, N) squared distance of the probabilities from the one-hot label
+    note: str = IMAGE_CORRUPTIONS.note  # what the shift is, for people
 
     def per_cell(self, metric: str) -> FloatArray:
         """Return (C,) the metric of each cell: "ece", "ece_floor", "accuracy", "nll" or "brier"."""
@@ -106,21 +97,13 @@ class Shift:
 
 @dataclass(frozen=True)
 class ShiftLogits:
-    """What a run, or the average of several, says of N test examples under C corruptions.
+    """What a run, or the average of several, says of N test examples under C corruptions."""
 
-    Attributes:
-        logits: (C, N, Z) float32; log-probabilities where they are of an average.
-        labels: (N,) int64.
-        index: (N,) positions in the test split.
-        cells: C pairs (kind, severity).
-        note: what the shift is, for people.
-    """
-
-    logits: Float32Array
-    labels: IntArray
-    index: IntArray
-    cells: tuple[tuple[str, int], ...] = CELLS
-    note: str = IMAGE_CORRUPTIONS.note
+    logits: Float32Array  # (C, N, Z) float32; log-probabilities where they are of an average
+    labels: IntArray  # (N,) int64
+    index: IntArray  # (N,) positions in the test split
+    cells: tuple[tuple[str, int], ...] = CELLS  # C pairs (kind, severity)
+    note: str = IMAGE_CORRUPTIONS.note  # what the shift is, for people
 
     def summary(self, temperature: float = 1.0) -> Shift:
         """Return what metrics need, at a temperature: probabilities are softmax(logits / T)."""
@@ -135,23 +118,14 @@ class ShiftLogits:
 
 @dataclass(frozen=True)
 class ShiftImages:
-    """A stratified part of the test split, images or rows of a table, to be shifted.
+    """A stratified part of the test split, images or rows of a table, to be shifted."""
 
-    Attributes:
-        split: the examples.
-        index: (N,) their positions in the test split.
-        digest: of the whole test split.
-        whole: whether they are the whole test split.
-        folder: where corrupted inputs are kept, None to make them anew each time.
-        source: what shifts them.
-    """
-
-    split: Split
-    index: IntArray
-    digest: str
-    whole: bool = True
-    folder: Path | None = None
-    source: ShiftSource = IMAGE_CORRUPTIONS
+    split: Split  # the examples
+    index: IntArray  # (N,) their positions in the test split
+    digest: str  # of the whole test split
+    whole: bool = True  # whether they are the whole test split
+    folder: Path | None = None  # where corrupted inputs are kept, None to make them anew each time
+    source: ShiftSource = IMAGE_CORRUPTIONS  # what shifts them
 
     @property
     def cells(self) -> tuple[tuple[str, int], ...]:

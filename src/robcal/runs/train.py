@@ -38,23 +38,8 @@ from robcal.base.storage import (
 )
 from robcal.base.types import EpochRow
 from robcal.data import Dataset
-from robcal.runs.directory import (
-    Run,
-    clear,
-    list_files,
-    load_data,
-    load_networks,
-    run_digest,
-    run_title,
-    what_differs,
-)
-from robcal.runs.level_sources import (
-    SPLITS,
-    levels_of,
-    save_run_levels,
-    scores_at_hand,
-    shared_folds,
-)
+from robcal.runs.directory import Run, clear, list_files, load_data, load_networks, run_digest, run_title, what_differs
+from robcal.runs.level_sources import SPLITS, levels_of, save_run_levels, scores_at_hand, shared_folds
 from robcal.runs.scores import moved
 from robcal.training.loop import augmentation, fit, member_seed
 from robcal.training.predict import predict

@@ -10,14 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robcal.base.checks import (
-    FloatArray,
-    IntArray,
-    as_array,
-    check_fraction,
-    check_positive_int,
-    refuse,
-)
+from robcal.base.checks import FloatArray, IntArray, as_array, check_fraction, check_positive_int, refuse
 from robcal.smoothing.passes import (
     NO_LABEL,
     Shown,

@@ -8,15 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robcal.base.checks import (
-    FloatArray,
-    IntArray,
-    as_array,
-    check_labels,
-    check_no_probs,
-    check_same_length,
-    refuse,
-)
+from robcal.base.checks import FloatArray, IntArray, as_array, check_labels, check_no_probs, check_same_length, refuse
 from robcal.smoothing.running import logit_margin
 from robcal.smoothing.soft_labels import class_index
 

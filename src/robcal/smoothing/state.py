@@ -20,19 +20,12 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Course:
-    """How far the smoothing of each level has come.
+    """How far the smoothing of each level has come."""
 
-    Attributes:
-        true_mass: (R,) mass on the true class.
-        integral: (R,) what the updates of controller "stable" add up to; 1 for "integral".
-        justified: (R,) mass below which controller "stable" softens no level; 0 for "integral".
-        updates: number of updates so far.
-    """
-
-    true_mass: FloatArray
-    integral: FloatArray
-    justified: FloatArray
-    updates: int = 0
+    true_mass: FloatArray  # (R,) mass on the true class
+    integral: FloatArray  # (R,) what the updates of controller "stable" add up to; 1 for "integral"
+    justified: FloatArray  # (R,) mass below which controller "stable" softens no level; 0 for "integral"
+    updates: int = 0  # number of updates so far
 
     @staticmethod
     def start(num_levels: int) -> Course:
@@ -46,21 +39,13 @@ class Course:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells the smoothers apart whose states must not be mixed up; the last bounds what the state may hold.
+    """What tells the smoothers apart whose states must not be mixed up; the last bounds what the state may hold."""
 
-    Attributes:
-        num_levels: R.
-        num_classes: Z.
-        controller: "stable" or "integral".
-        num_updates: K, None where it was not given.
-        min_true_mass: lower bound of the masses.
-    """
-
-    num_levels: int
-    num_classes: int
-    controller: str
-    num_updates: int | None
-    min_true_mass: float
+    num_levels: int  # R
+    num_classes: int  # Z
+    controller: str  # "stable" or "integral"
+    num_updates: int | None  # K, None where it was not given
+    min_true_mass: float  # lower bound of the masses
 
 
 def write_state(course: Course, fingerprint: Fingerprint) -> dict[str, torch.Tensor]:

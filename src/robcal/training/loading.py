@@ -25,21 +25,13 @@ RESIDENT = 2**31
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A micro-batch.
+    """A micro-batch."""
 
-    Attributes:
-        key: tells it from others of the epoch.
-        everyone: (B,) positions in the split, of all processes.
-        index: those of this process.
-        seed: of its draws; None if it draws nothing.
-        weight: what part of the batch the examples of this process are.
-    """
-
-    key: tuple[int, int]
-    everyone: IntArray
-    index: IntArray
-    seed: int | None
-    weight: float = 1.0
+    key: tuple[int, int]  # tells it from others of the epoch
+    everyone: IntArray  # (B,) positions in the split, of all processes
+    index: IntArray  # those of this process
+    seed: int | None  # of its draws; None if it draws nothing
+    weight: float = 1.0  # what part of the batch the examples of this process are
 
 
 class Loader:

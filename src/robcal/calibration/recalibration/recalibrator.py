@@ -27,16 +27,7 @@ from robcal.base.encoding import plain, sealed, typed, unsealed
 from robcal.base.files import reading, replacing
 from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.recalibration.average import Average, read_map, single, stored
-from robcal.calibration.recalibration.maps import (
-    IMPOSSIBLE,
-    Affine,
-    Isotonic,
-    Map,
-    apply,
-    logits_of,
-    margins,
-    masks,
-)
+from robcal.calibration.recalibration.maps import IMPOSSIBLE, Affine, Isotonic, Map, apply, logits_of, margins, masks
 from robcal.calibration.recalibration.score_problem import Monotone
 from robcal.calibration.recalibration.selection import (
     AVERAGE,
