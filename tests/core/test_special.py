@@ -93,6 +93,15 @@ def test_huge_degrees_of_freedom_are_the_normal_distribution():
         assert_allclose(student_quantile(degrees, 0.975), normal_quantile(0.975), rtol=1e-12)
 
 
+@pytest.mark.parametrize("n", [1e9, 1e12])
+def test_quantiles_of_more_examples_than_there_are(n):
+    """Where the density is evaluated to the last digits only, Newton's method must end all the same."""
+    for right in (0.5, 40.5, 0.3 * n, n - 0.5):
+        for p in (0.025, 0.5, 0.975):
+            found = beta_quantile(right, n - right + 1, p)
+            assert_allclose(found, scipy_special.betaincinv(right, n - right + 1, p), rtol=1e-11)
+
+
 def test_closed_forms_far_in_the_tails():
     """Beta(1, b) and Beta(a, 1), Cauchy, and Student with two degrees of freedom."""
     for p in (1e-300, 1e-30, 1e-5, 0.3):
