@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 from robcal.base.checks import InputError
 from robcal.calibration.recalibration import Recalibrator, average, load_recalibrator, recalibrator, selection
-from robcal.calibration.recalibration.average import Average, stacked_weights
+from robcal.calibration.recalibration.average import Average, stacked_weights, weights_without_each
+from robcal.calibration.recalibration.maps import Affine, Temperature
 
 BIAS = np.random.default_rng(7).normal(size=6)
 
@@ -58,6 +59,60 @@ def test_weights_are_exact_with_methods_that_are_nearly_the_same(seed: int, monk
     assert weights[2] > 1 / 300
     np.testing.assert_allclose(slopes[weights > 0], 1, atol=1e-6)
     assert (slopes <= 1 + 1e-6).all()
+
+
+def test_weights_without_each_row_are_those_of_the_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against fits to all rows but one: the likelihood of each row agrees, and the mean to a part of the difference."""
+    monkeypatch.setattr(average, "LEAST_WEIGHT", 0.0)
+    losses = np.random.default_rng(0).gamma(2.0, 0.5, size=(3, 200))
+    weights = stacked_weights(losses)
+    assert (weights > 0.1).all()
+    found = weights_without_each(losses, weights)
+    exact = np.stack([stacked_weights(np.delete(losses, row, axis=1)) for row in range(200)], axis=1)
+    np.testing.assert_allclose(found.sum(axis=0), 1)
+    np.testing.assert_allclose(found, exact, atol=2e-3)
+    nll = [-np.log((one * np.exp(-losses)).sum(axis=0)).mean() for one in (found, exact, weights[:, np.newaxis])]
+    assert nll[0] - nll[2] == pytest.approx(nll[1] - nll[2], rel=0.05)
+
+
+@pytest.mark.parametrize(("times", "chosen"), [(0.98, "temperature"), (1.02, "average")])
+def test_a_simple_method_stays_where_the_average_gains_no_more_than_chance(times: float, chosen: str) -> None:
+    """Two methods of equal weight: the likelihood of the average of 100 rows is exp(gain) times the temperature's."""
+    gain = times / (2 * 100)
+    right = {"none": 0.4, "temperature": 0.5, "vector": 0.5 * (2 * np.exp(gain) - 1), "average": 0.5}
+    average_of = Average(("temperature", "vector"), ((), ()), np.array([0.5, 0.5]))
+    candidates = [
+        selection.Candidate(name, (average_of,) if name == "average" else (), np.log(np.tile([p, 1 - p], (100, 1))))
+        for name, p in right.items()
+    ]
+    labels = np.zeros(100, dtype=np.int64)
+    assert candidates[selection.choose(candidates, labels)].method == chosen
+    assert candidates[selection.choose(candidates, labels, averaged=True)].method == "average"
+
+
+def test_weights_that_chance_fits_gain_half_a_unit_each() -> None:
+    """Where the first method is right: twice the gain of the log-likelihood has the mean of chi-square (Wilks)."""
+    gains: dict[int, list[float]] = {}
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=400)
+        labels = rng.random(400) < 1 / (1 + np.exp(-logits))
+        wrong = logits + 0.8 * np.array([[0.0], [1.0], [-1.0]]) * rng.normal(size=(3, 400))
+        losses = np.logaddexp(0, np.where(labels, -wrong, wrong))
+        weights = stacked_weights(losses)
+        gain = losses[0].sum() + np.log(weights @ np.exp(-losses)).sum()
+        gains.setdefault(int((weights > 0).sum()), []).append(gain)
+    assert len(gains[2]) > 80
+    assert np.mean(gains[2]) == pytest.approx(0.5, abs=3 * np.std(gains[2]) / len(gains[2]) ** 0.5)
+
+
+def test_an_average_of_methods_that_keep_labels_keeps_them() -> None:
+    logits = np.random.default_rng(0).normal(size=(200, 5))
+    kept = Average(("none", "temperature"), ((), (Temperature(3.0),)), np.array([0.3, 0.7]))
+    assert kept.keeps_prediction
+    np.testing.assert_array_equal(kept(logits, None).argmax(axis=1), logits.argmax(axis=1))
+    moved = Affine(1.0, np.ones(5), np.arange(5.0))
+    assert not Average(("none", "vector"), ((), (moved,)), np.array([0.3, 0.7])).keeps_prediction
 
 
 def test_a_method_that_is_best_on_every_row_is_alone() -> None:

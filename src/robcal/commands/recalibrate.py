@@ -69,8 +69,8 @@ def recalibrate(
     """Repair the probabilities of a trained classifier on validation data, and say what is left.
 
     Several methods are compared on validation data that their fits did not see (cross-fitting), and an average of them.
-    `none`, `temperature` and `score-temperature` never change a predicted label. The simplest of these is used if its
-    NLL cannot be told from that of the average; else the average is used. `--method` names one in place of that choice.
+    `none`, `temperature` and `score-temperature` never change a predicted label. The simplest of these is used beside
+    which the average gains no more than chance would; else the average is used. `--method` names one instead.
 
     Examples: robcal recalibrate runs/digits
 

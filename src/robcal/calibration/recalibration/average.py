@@ -11,7 +11,7 @@ as chance makes it look better; an average has no such winner, and is often bett
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,11 +47,15 @@ class Average:
     members: tuple[tuple[Map, ...], ...]
     weights: FloatArray
     kind: ClassVar[str] = "average"
-    keeps_prediction: ClassVar[bool] = False
 
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return log Σ_k w_k p_k."""
         return pooled([apply(maps, logits, scores) for maps in self.members], self.weights)
+
+    @property
+    def keeps_prediction(self) -> bool:
+        """Tell whether no prediction can change: so where each member keeps the largest probability where it is."""
+        return all(one.keeps_prediction for one in single((self,)))
 
     def told(self) -> str:
         """Return a sentence on the members and their weights."""
@@ -98,11 +102,12 @@ def single(maps: Iterable[Map]) -> Iterator[Map]:
             yield one
 
 
-def pooled(log_probs: list[FloatArray], weights: FloatArray) -> FloatArray:
-    """Return log Σ_k w_k p_k of K arrays of log-probabilities, all of one shape."""
-    total: FloatArray = log_probs[0] + np.log(weights[0])
-    for logs, weight in zip(log_probs[1:], weights[1:], strict=True):
-        np.logaddexp(total, logs + np.log(weight), out=total)
+def pooled(log_probs: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
+    """Return log Σ_k w_k p_k of K arrays of log-probabilities, all of one shape; w (K,), or (K, …) one a row."""
+    logs = np.log(np.maximum(weights, np.finfo(float).tiny))
+    total: FloatArray = log_probs[0] + logs[0]
+    for one, log in zip(log_probs[1:], logs[1:], strict=True):
+        np.logaddexp(total, one + log, out=total)
     return total
 
 
@@ -127,6 +132,25 @@ def stacked_weights(losses: FloatArray) -> FloatArray:
     weights = np.where(weights < LEAST_WEIGHT, 0.0, weights)
     weights /= weights.sum()
     return weights
+
+
+def weights_without_each(losses: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return (K, N) weights that each row has no say in: those of all rows after a Newton step without its likelihood.
+
+    With r_i the ratios p_k(y_i) / Σ_l w_l p_l(y_i), S = Σ_i r_i r_iᵀ and h_i = r_iᵀ S⁻¹ r_i, the step for the objective
+    of `stacked_weights` leads to (1 + 1/N) w - (1 - 1/N) / (1 - h_i) S⁻¹ r_i (Sherman and Morrison 1950).
+
+    Args:
+        losses: (K, N) of methods that all have weight.
+        weights: (K,) their weights.
+    """
+    size = losses.shape[1]
+    ratios = np.exp(-losses - pooled(list(-losses), weights))
+    moved = np.linalg.solve(ratios @ ratios.T + size * _RIDGE * np.eye(len(weights)), ratios)
+    rest = np.maximum(1 - (ratios * moved).sum(axis=0), 1 / size)
+    without: FloatArray = np.maximum((1 + 1 / size) * weights[:, np.newaxis] - (1 - 1 / size) / rest * moved, 0.0)
+    without /= without.sum(axis=0)
+    return without
 
 
 def _newton_step(weights: FloatArray, probs: FloatArray, free: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:

@@ -29,7 +29,10 @@ class Map(Protocol):
     """What every map offers."""
 
     kind: ClassVar[str]
-    keeps_prediction: ClassVar[bool]
+
+    @property
+    def keeps_prediction(self) -> bool:
+        """Tell whether the map can never change a prediction."""
 
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return the new logits."""

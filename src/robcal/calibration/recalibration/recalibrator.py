@@ -69,7 +69,7 @@ class Recalibrator:
 
     `auto` cross-fits every method that applies, and `average`: their probabilities weighed by the cross-fitted
     likelihood of the average. `none`, `temperature` and `score-temperature` never change a prediction: the simplest of
-    them whose NLL is within one standard error of the average's, and at most .0002 above, is taken, else the average
+    them is taken beside which the average's weights gain no more likelihood than chance gives them, else the average
     (docs/method.md, section 7.1).
 
     Args:

@@ -18,7 +18,7 @@ from robcal.calibration.binning import bin_index, summarise
 from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
-from robcal.calibration.recalibration.average import Average, pooled, stacked_weights
+from robcal.calibration.recalibration.average import Average, pooled, stacked_weights, weights_without_each
 from robcal.calibration.recalibration.maps import Map, Temperature, apply
 from robcal.calibration.recalibration.score_problem import Monotone
 from robcal.calibration.recalibration.score_temperature import (
@@ -62,8 +62,8 @@ FOLDS, LEVELS = 5, 10
 #: The methods that never change a prediction, and the name of an average of methods.
 KEEPING, AVERAGE = METHODS[:3], "average"
 
-#: A simple method is taken whose NLL is at most one standard error of the paired difference, and at most this much,
-#: above that of the average (or above the lowest, where there is no average).
+#: Without an average, a simpler method is taken whose NLL is at most one standard error of the paired difference, and
+#: at most this much, above the lowest.
 NLL_TOLERANCE = 2e-4
 
 
@@ -176,12 +176,8 @@ def average(candidates: Sequence[Candidate], rows: Rows) -> Candidate | None:
     members = [(one, weight) for one, weight in zip(candidates, weights, strict=True) if weight > 0]
     if len(members) == 1:
         return None
-    held = np.empty_like(candidates[0].held)
-    for fold in range(int(rows.folds.max()) + 1):
-        out = rows.folds == fold
-        without = stacked_weights(losses[:, ~out])
-        used = [number for number, weight in enumerate(without) if weight > 0]
-        held[out] = pooled([candidates[number].held[out] for number in used], without[used])
+    without = weights_without_each(losses[weights > 0], weights[weights > 0])
+    held = pooled([one.held for one, _ in members], without[:, :, np.newaxis])
     maps = Average(
         tuple(one.method for one, _ in members),
         tuple(one.maps for one, _ in members),
@@ -191,10 +187,12 @@ def average(candidates: Sequence[Candidate], rows: Rows) -> Candidate | None:
 
 
 def choose(candidates: Sequence[Candidate], labels: IntArray, *, averaged: bool = False) -> int:
-    """Return the position of the simplest candidate that the data cannot tell from the reference, or of that.
+    """Return the position of the average, or of a simpler method beside which it gains no more than chance would.
 
-    The reference is the average of methods, and simple are those that keep predictions. Without an average it is the
-    method with the lowest NLL, and all are compared with it in the order of `METHODS`.
+    The weights of an average of m methods are m - 1 numbers that are fitted to the rows. If one of the methods is right
+    alone, they still raise the log-likelihood by (m - 1) / 2 on average (Wilks 1938; Self and Liang 1987): by no more
+    than that the simplest of the methods that keep predictions may be below the average. Without an average all methods
+    are compared with the one of the lowest NLL, in the order of `METHODS`.
 
     Args:
         candidates: the methods.
@@ -203,15 +201,27 @@ def choose(candidates: Sequence[Candidate], labels: IntArray, *, averaged: bool 
     """
     losses = _compared(candidates, labels)[0]
     names = [candidate.method for candidate in candidates]
-    position = names.index(AVERAGE) if AVERAGE in names else int(np.argmin([one.mean() for one in losses]))
-    if averaged:
-        return position
-    for name in KEEPING if AVERAGE in names else METHODS:
-        if name in names:
+    nll = [float(one.mean()) for one in losses]
+    if AVERAGE in names:
+        position = names.index(AVERAGE)
+        allowed = _likely(candidates[position], dict(zip(names, losses, strict=True)))
+        simple = [names.index(name) for name in KEEPING if name in names and nll[names.index(name)] <= allowed]
+        return position if averaged or not simple else simple[0]
+    position = int(np.argmin(nll))
+    for name in METHODS:
+        if name in names and not averaged:
             above = losses[names.index(name)] - losses[position]
             if above.mean() <= min(above.std(ddof=1) / np.sqrt(len(above)), NLL_TOLERANCE):
                 return names.index(name)
     return position
+
+
+def _likely(averaged: Candidate, losses: dict[str, FloatArray]) -> float:
+    """Return the mean NLL of an average at the rows that its weights are fitted to, and what chance gains there."""
+    (average,) = averaged.maps
+    assert isinstance(average, Average)
+    logs = pooled([-losses[name] for name in average.methods], average.weights)
+    return float(-logs.mean() + (len(average.methods) - 1) / (2 * len(logs)))
 
 
 def compare(candidates: Sequence[Candidate], rows: Rows, chosen: int, *, seed: int) -> tuple[CandidateResult, ...]:
