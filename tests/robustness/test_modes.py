@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_samples import Calls, mlp, rows
 from torch import nn
 
 from robcal.data import Split
+from robcal.robustness.carlini_wagner import CarliniWagner
 from robcal.robustness.scoring import score
 from robcal.training.predict import predict_logits
 
@@ -92,3 +94,31 @@ def test_products_are_float32_while_scoring_and_predicting_and_the_setting_is_pu
     assert told["products"] == {"highest"}
     assert told["convolutions"] == told["products on a GPU"] == {False}
     assert not NEWER or told["newer"] == told["newer convolutions"] == told["newer on a CPU"] == {"ieee"}
+
+
+def at_default(model: Calls, x: torch.Tensor) -> torch.Tensor:
+    """Take the product with a tensor of the default dtype, which must be that of the network."""
+    return model.inner(x) @ torch.eye(4, device=x.device)
+
+
+ATTACKS = ["auto", "projection", "first-order", "ddn", "long-projection", CarliniWagner(max_iterations=10)]
+
+
+@pytest.mark.parametrize("method", ATTACKS, ids=str)
+def test_scores_do_not_depend_on_the_default_dtype_and_device(method: Any) -> None:
+    """Users set float64 for all they do, and a GPU. The device "meta" holds no numbers: nothing can be made on it."""
+    x, network = rows(8), mlp()
+    expected = score(network, x, box=(0.0, 1.0), method=method).distance
+    torch.set_default_device("meta")
+    try:
+        np.testing.assert_array_equal(score(network, x, box=(0.0, 1.0), method=method).distance, expected)
+    finally:
+        torch.set_default_device(None)
+    double = Calls(mlp().double(), at_default)
+    expected = score(double.inner, x, box=None, method=method).distance
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(score(double, x, box=None, method=method).distance, expected)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

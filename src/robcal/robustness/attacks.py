@@ -15,7 +15,7 @@ from robcal.base.types import Precision
 from robcal.robustness import ATTACKS, engine
 from robcal.robustness.box import Bounds, make_bounds
 from robcal.robustness.engine import AttackResult, Rows, Source, TensorSource, collect
-from robcal.robustness.modes import scoring_mode
+from robcal.robustness.modes import default_dtype, scoring_mode
 from robcal.robustness.network import Model, Network
 from robcal.robustness.probe import parameter_dtype
 from robcal.robustness.trial import TRIED, try_model
@@ -154,8 +154,8 @@ def probed(
     compile: bool = False,
 ) -> Iterator[Network]:
     """Open the model in scoring mode as a `Network` that has proved on the first of x (B, D) that it can be scored."""
-    dtype = parameter_dtype(model)
-    with scoring_mode(model):
+    dtype, default = parameter_dtype(model), torch.get_default_dtype()
+    with default_dtype(torch.float32), scoring_mode(model):
         network = Network(
             model,
             input_shape,
@@ -163,6 +163,7 @@ def probed(
             x.device,
             precision=precision,
             dtype=dtype,
+            default=default,
             batch_size=batch_size,
             compile=compile,
         )

@@ -193,7 +193,7 @@ class _Change:
         self.boxed = torch.isfinite(self.bounds.lo) & torch.isfinite(self.bounds.hi)
         self.mid = torch.where(self.boxed, (self.bounds.lo + self.bounds.hi) / 2, 0.0)
         self.half = torch.where(self.boxed, (self.bounds.hi - self.bounds.lo) / 2, 1.0)
-        self.limit = torch.where(self.boxed, torch.atanh(torch.tensor(1 - _SHRINK)).to(start.device), torch.inf)
+        self.limit = torch.where(self.boxed, torch.atanh(torch.tensor(1 - _SHRINK, device=start.device)), torch.inf)
 
     def forward(self, w: Tensor) -> Tensor:
         inside = self.mid + self.half * torch.tanh(w) / (1 - _SHRINK)

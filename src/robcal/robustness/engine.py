@@ -165,7 +165,7 @@ class _Pool:
 
     def __init__(self, capacity: int) -> None:
         self.rows: Rows = {}
-        self.need = torch.full((capacity,), DONE, dtype=torch.int64)
+        self.need = torch.full((capacity,), DONE, dtype=torch.int64, device="cpu")
 
     def free(self) -> Tensor:
         return torch.nonzero(self.need == DONE).squeeze(1)

@@ -44,6 +44,17 @@ def scoring_mode(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 @contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Let new tensors be of a dtype unless they say another, as torch.set_default_dtype does for good."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
+@contextmanager
 def eval_mode(module: torch.nn.Module) -> Iterator[None]:
     """Put every part of a module into eval mode, and back afterwards.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from robcal.base.checks import refuse
 from robcal.base.types import Precision
 from robcal.robustness.box import Bounds
+from robcal.robustness.modes import default_dtype
 
 #: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
 Model = Callable[[Tensor], Tensor]
@@ -68,6 +69,7 @@ class Network:
         precision: of the evaluations that gradients are taken of. "bf16" chooses directions only: every logit that
             leaves this class, and with it every label, margin and distance, is of a float32 forward.
         dtype: of the inputs that the model takes.
+        default: dtype of the tensors that the model makes without saying which.
         batch_size: inputs of a batch, at most.
         compile: whether the model is to be run through torch.compile, in batches filled up to that size.
 
@@ -89,6 +91,7 @@ class Network:
         *,
         precision: Precision = "float32",
         dtype: torch.dtype = torch.float32,
+        default: torch.dtype = torch.float32,
         batch_size: int,
         compile: bool = False,
     ) -> None:
@@ -97,7 +100,7 @@ class Network:
         self.masked = torch.zeros(0, dtype=torch.bool)
         self.low_precision = precision == "bf16"
         self.surcharge = 0.5 if self.low_precision else 0.0
-        self.dtype = dtype
+        self.dtype, self.default = dtype, default
         self.channels_last = len(input_shape) == 3
         self.batch_size, self.fixed_batch = batch_size, 0
         self.copies = False
@@ -116,7 +119,8 @@ class Network:
 
     def run(self, shaped: Tensor, count: int) -> Tensor:
         """Return (count, Z) what the model returns, in its own dtype, for the first of the inputs that it is given."""
-        outputs: Tensor = self._compiled(shaped.clone() if self.copies else shaped)
+        with default_dtype(self.default):
+            outputs: Tensor = self._compiled(shaped.clone() if self.copies else shaped)
         return outputs[:count] if self.fixed_batch else outputs
 
     def differentiable(self, x: Tensor) -> Tensor:

@@ -116,8 +116,8 @@ def random_direction(like: Tensor, seed: int, index: int, attempt: int) -> Tenso
     `index` is the example's place in the whole data set, so that no draw depends on batches, shards or processes.
     """
     words = np.random.SeedSequence([seed, index, attempt % 2**63]).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(words[0]) % 2**63)
-    return torch.randn(like.shape, generator=generator).to(like.device)
+    generator = torch.Generator("cpu").manual_seed(int(words[0]) % 2**63)
+    return torch.randn(like.shape, generator=generator, device="cpu").to(like.device)
 
 
 def perturb(rows: Rows, flat: Tensor, bounds: Bounds, seed: int) -> Rows:

@@ -175,7 +175,7 @@ class Draws:
 
     def _noise(self, draw: int, at: Tensor | None) -> Tensor:
         index = (self.index if at is None else self.index[at]).tolist()
-        noise = torch.zeros(len(index), self.size + 1)
+        noise = torch.zeros(len(index), self.size + 1, device="cpu")
         for row, example in enumerate(index):
             noise[row] = example_noise(self.seed, example, draw, self.size)
         return noise.to(self.device)
