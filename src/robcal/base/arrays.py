@@ -23,19 +23,12 @@ AnyArray = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Precision:
-    """How exact probabilities of one floating-point format are.
+    """How exact probabilities of one floating-point format are."""
 
-    Attributes:
-        dtype: the numpy format that holds them without loss (float32 for bfloat16).
-        of_sum: a row may miss a sum of 1 by this much.
-        of_entry: an entry may lie outside [0, 1] by this much, and is then clipped.
-        cost_of_zero: -ln of the smallest positive number, in nats: what a probability that has underflowed to 0 costs
-            at least.
-    """
-
-    dtype: np.dtype[Any]
-    of_sum: float
-    of_entry: float
+    dtype: np.dtype[Any]  # the numpy format that holds them without loss (float32 for bfloat16)
+    of_sum: float  # a row may miss a sum of 1 by this much
+    of_entry: float  # an entry may lie outside [0, 1] by this much, and is then clipped
+    # -ln of the smallest positive number, in nats: what a probability that has underflowed to 0 costs at least
     cost_of_zero: float
 
 

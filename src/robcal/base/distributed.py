@@ -137,9 +137,7 @@ class Group:
     def queue(self, name: str, size: int) -> Iterator[int]:
         """Yield the numbers 0 … size - 1, each handed to one rank, in order, when that rank is ready for it.
 
-        Raises:
-            InputError: if another rank failed on bad input.
-            RuntimeError: if another rank failed otherwise.
+        It fails as `check_others` as soon as another rank has.
         """
         while True:
             self.check_others()
@@ -149,12 +147,7 @@ class Group:
             yield number
 
     def from_main(self, name: str, compute: Callable[[], T]) -> T:
-        """Return what `compute()` gives on rank 0, on all ranks; JSON-able. The others wait for it.
-
-        Raises:
-            InputError: if rank 0 failed on bad input.
-            RuntimeError: if rank 0 failed otherwise.
-        """
+        """Return what `compute()` gives on rank 0, on all ranks, JSON-able; the others wait for it and fail with it."""
         if self.is_main:
             value = compute()
             if self._store is not None:
@@ -165,13 +158,7 @@ class Group:
         return theirs
 
     def wait(self, is_done: Callable[[], bool]) -> None:
-        """Return when `is_done()`; fail as soon as another rank has failed.
-
-        Raises:
-            KeyboardInterrupt: if `stop` is set meanwhile.
-            InputError: if another rank failed on bad input.
-            RuntimeError: if another rank failed otherwise.
-        """
+        """Return when `is_done()`; fail as `check_others` when another rank has failed, or when `stop` is set."""
         while not is_done():
             self.check_others()
             if self.stop is not None:

@@ -36,7 +36,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that did not end well."""
+    """A task that did not end well: why, in one line, and which task caused it, itself or one it needs."""
 
     reason: str  # why, in one line
     cause: int  # position of the task that failed: its own, or that of one it needs

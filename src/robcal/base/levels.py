@@ -82,15 +82,11 @@ def levels_by_thresholds(cut: Scores | Any, levels: IntArray, others: Scores | A
     Args:
         cut: `Scores` of the split, or distances (N,).
         levels: (N,) its levels, by `assign_levels`.
-        others: `Scores` of the other examples, or distances (M,).
+        others: `Scores` of the M other examples, or distances (M,).
 
-    Returns:
-        (M,) int64 levels.
-
-    Example:
-        >>> distances = [0.1, 0.2, 0.3, 0.4]
-        >>> levels_by_thresholds(distances, assign_levels(distances, num_levels=2), [0.2, 0.25, 0.9, float("inf")])
-        array([0, 1, 1, 1])
+    >>> distances = [0.1, 0.2, 0.3, 0.4]
+    >>> levels_by_thresholds(distances, assign_levels(distances, num_levels=2), [0.2, 0.25, 0.9, float("inf")])
+    array([0, 1, 1, 1])
     """
     (distance, margin), (their_distance, their_margin) = _checked(cut, 1), _checked(others, 1)
     result = np.zeros(len(their_distance), dtype=np.int64)

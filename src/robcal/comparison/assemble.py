@@ -38,13 +38,9 @@ Cuts = Mapping[int, tuple[IntArray | None, IntArray | None]]
 def results(
     work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = (), *, examples: bool = False
 ) -> Results:
-    """Return everything that results.json holds.
+    """Return everything that results.json holds, when the tasks are done.
 
-    Args:
-        work: the tasks, which are done.
-        found: label → what was measured of it.
-        missing: what could not be measured.
-        examples: wrong predictions of a few methods too; for their images the networks are run again.
+    With `examples` there are wrong predictions of a few methods too; for their images the networks are run again.
     """
     plan, first = work.plan, next(one for one in work.entries if one.seed in found[one.label].by_seed)
     data = dataset_of(plan.plain(plan.seeds[0]))

@@ -37,9 +37,6 @@ def open_cluster(name: str, folder: Path, *, options: Sequence[str] = (), jobs: 
         folder: of submitit's files and the jobs' logs, which all machines see.
         options: NAME=VALUE, parameters of submitit such as slurm_partition=gpu, timeout_min=600 or gpus_per_node=1.
         jobs: most jobs that wait or run at once; default: `MOST_JOBS`, on this machine the number of cores.
-
-    Raises:
-        InputError: without submitit, without the cluster, or on parameters that it does not know.
     """
     check_choice(name, get_args(ClusterName), "the cluster")
     submitit = import_extra("submitit", "cluster", "a comparison on a cluster")

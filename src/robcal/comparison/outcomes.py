@@ -48,43 +48,29 @@ OOD = dict(zip(OOD_METRICS, ("auroc", "aupr_out", "fpr95"), strict=True))
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one entry predicts; log-probabilities where several runs are averaged.
+    """What one entry predicts; log-probabilities where several runs are averaged."""
 
-    Attributes:
-        val: (M, Z) logits of the validation split.
-        val_labels: (M,).
-        test: (N, Z) logits of the test split.
-        test_labels: (N,).
-        shift: logits under corruption, or None.
-        outside: name → (M, Z) logits of out-of-distribution inputs.
-    """
-
-    val: Float32Array
-    val_labels: IntArray
-    test: Float32Array
-    test_labels: IntArray
-    shift: ShiftLogits | None
+    val: Float32Array  # (M, Z) logits of the validation split
+    val_labels: IntArray  # (M,)
+    test: Float32Array  # (N, Z) logits of the test split
+    test_labels: IntArray  # (N,)
+    shift: ShiftLogits | None  # logits under corruption, or None
+    # name → (M, Z) logits of out-of-distribution inputs
     outside: Mapping[str, Float32Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Numbers of one entry, raw or after temperature scaling.
+    """Numbers of one entry, raw or after temperature scaling."""
 
-    Attributes:
-        metrics: outcome → value and replicates: `OUTCOMES`, "gap", and "ood_auroc:NAME" … of each OOD set.
-        levels: metric → (R,) per robustness level; empty without levels.
-        cells: metric → (C,) per corruption and severity; empty without shift.
-        temperature: T; 1 where raw.
-        true_class: (N,) probability of the true class of each test example.
-        risk: error rate of the most confident share of the test examples, for each of `COVERAGES`.
-    """
-
+    # outcome → value and replicates: `OUTCOMES`, "gap", and "ood_auroc:NAME" … of each OOD set
     metrics: Mapping[str, Replicated]
-    levels: Mapping[str, FloatArray]
-    cells: Mapping[str, FloatArray]
-    temperature: float = 1.0
+    levels: Mapping[str, FloatArray]  # metric → (R,) per robustness level; empty without levels
+    cells: Mapping[str, FloatArray]  # metric → (C,) per corruption and severity; empty without shift
+    temperature: float = 1.0  # T; 1 where raw
+    # (N,) probability of the true class of each test example
     true_class: FloatArray = field(default_factory=lambda: np.empty(0))
+    # error rate of the most confident share of the test examples, for each of `COVERAGES`
     risk: FloatArray = field(default_factory=lambda: np.empty(0))
 
 

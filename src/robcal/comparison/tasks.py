@@ -84,30 +84,19 @@ Kind = Literal["train", "score train", "score test", "corrupt", "shift", "ood", 
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work.
+    """One piece of work."""
 
-    Attributes:
-        kind: train a run; score its train and val images, or its test images; corrupt the test images; predict them
-            ("shift"); predict out-of-distribution inputs; time its predictions.
-        choice: the run.
-        place: where it is.
-        limit: of "score test": number of test examples.
-        shift: of "corrupt" and "shift".
-        corruption: of "corrupt".
-        outside: of "ood".
-        scoring: of "score train": settings of a run that takes levels from it.
-        overwrite: replace runs that were made on other data.
-    """
-
+    # train a run; score its train and val images, or its test images; corrupt the test images; predict them ("shift");
+    # predict out-of-distribution inputs; time its predictions
     kind: Kind
-    choice: Choice
-    place: Place
-    limit: int | None = None
-    shift: ShiftPlan | None = None
-    corruption: str = ""
-    outside: Outside | None = None
-    scoring: TrainSettings | None = None
-    overwrite: bool = False
+    choice: Choice  # the run
+    place: Place  # where it is
+    limit: int | None = None  # of "score test": number of test examples
+    shift: ShiftPlan | None = None  # of "corrupt" and "shift"
+    corruption: str = ""  # of "corrupt"
+    outside: Outside | None = None  # of "ood"
+    scoring: TrainSettings | None = None  # of "score train": settings of a run that takes levels from it
+    overwrite: bool = False  # replace runs that were made on other data
 
     def describe(self) -> str:
         """Return one line for people."""

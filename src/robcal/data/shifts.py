@@ -26,24 +26,16 @@ LARGE_VALUES = 2**16
 
 @dataclass(frozen=True)
 class ShiftSource:
-    """What makes or reads the shifted versions of test examples.
+    """What makes or reads the shifted versions of test examples."""
 
-    Attributes:
-        note: what the shift is, for people.
-        kinds: kinds of shift, each at five severities.
-        shifted: (examples of the test split, their positions in it, kind, severity) → the examples, shifted. What
-            robcal makes is made when a batch of it is asked for: see `ShiftedInputs`.
-        name: part of the names of files; "" for corrupted images that robcal makes.
-        key: what tells this source from others of its name; JSON-able.
-        stored: whether the shifted inputs lie on disk already.
-    """
-
-    note: str
-    kinds: tuple[str, ...]
+    note: str  # what the shift is, for people
+    kinds: tuple[str, ...]  # kinds of shift, each at five severities
+    # (examples of the test split, their positions in it, kind, severity) → the examples, shifted. What robcal makes is
+    # made when a batch of it is asked for: see `ShiftedInputs`
     shifted: Callable[[Split, IntArray, str, int], Split]
-    name: str = ""
-    key: Any = None
-    stored: bool = False
+    name: str = ""  # part of the names of files; "" for corrupted images that robcal makes
+    key: Any = None  # what tells this source from others of its name; JSON-able
+    stored: bool = False  # whether the shifted inputs lie on disk already
 
 
 @dataclass(frozen=True)
@@ -51,13 +43,10 @@ class ShiftedInputs:
     """The inputs of a split, shifted when a batch of them is asked for, so that memory does not grow with the split.
 
     Each input has random numbers of its own, so neither the batch nor the number of threads changes it.
-
-    Attributes:
-        split: the examples before the shift.
-        shift: (n inputs as float32, position of the first in `split`) → the n inputs shifted, float32.
     """
 
-    split: Split
+    split: Split  # the examples before the shift
+    # (n inputs as float32, position of the first in `split`) → the n inputs shifted, float32
     shift: Callable[[Float32Array, int], Float32Array]
 
     @property

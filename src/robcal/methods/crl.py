@@ -62,10 +62,7 @@ def crl(weight: float = 1.0) -> Method:
 def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch.Tensor:
     """Return (B,) float32 `c = (count - min) / (epochs - min)`, min over all examples; 0 while all counts are equal.
 
-    Args:
-        counts: (N,) integers, in how many epochs each example was right.
-        epochs: number of finished epochs.
-        index: (B,) which examples.
+    Counts (N,) say in how many of the finished epochs each example was right; `index` (B,) chooses examples.
 
     >>> correctness(torch.tensor([1, 3, 2]), 5, torch.tensor([2, 0, 1]))
     tensor([0.2500, 0.0000, 0.5000])

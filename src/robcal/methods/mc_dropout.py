@@ -49,18 +49,11 @@ def mc_dropout(samples: int = DEFAULT_SAMPLES) -> Method:
 
 
 def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: int = 0) -> list[Network]:
-    """Draw networks by Monte-Carlo dropout (Gal & Ghahramani 2016): dropout stays on, one draw of units each.
+    """Draw K networks by Monte-Carlo dropout (Gal & Ghahramani 2016): dropout stays on, one draw of units each.
 
     Each network drops the same units for every input, which is a draw of weights in the paper's sense, so a network's
-    predictions depend on neither the batches nor the order of the inputs. Batch normalisation is in eval mode.
-
-    Args:
-        network: with modules of dropout; left as it is, and its weights are shared, not copied.
-        count: number K of networks.
-        seed: network k depends on (seed, k) only.
-
-    Returns:
-        K networks in eval mode.
+    predictions depend on neither the batches nor the order of the inputs. Batch normalisation is in eval mode. Weights
+    are shared, not copied; network k depends on (seed, k) only.
 
     Raises:
         InputError: if the network has no module of dropout.
@@ -96,12 +89,7 @@ def check_dropout(network: nn.Module) -> None:
 
 
 class FixedDropout(nn.Module):
-    """Dropout of the same units for every input, in train and in eval mode.
-
-    Args:
-        layer: the dropout it stands for: single units, or whole channels for `nn.Dropout1d`, `2d` and `3d`.
-        seed: of the draw.
-    """
+    """Dropout of the same units for every input, in both modes: whole channels for `nn.Dropout1d`, `2d`, `3d`."""
 
     def __init__(self, layer: nn.Module, seed: int) -> None:
         super().__init__()

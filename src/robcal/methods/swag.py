@@ -106,16 +106,11 @@ def take_in(state: State, weights: torch.Tensor, rank: int) -> State:
 
 
 def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """Return one vector of weights from the Gaussian of SWAG (Maddox et al. 2019, equation 1).
+    """Return one vector of weights (P,), float32, from the Gaussian of SWAG (Maddox et al. 2019, equation 1).
 
         theta = mean + sqrt(diagonal / 2) * z + deviations' z' / sqrt(2 (K - 1)),   z, z' standard normal
 
-    Args:
-        moments: the final state of the method "swag": count, mean (P,), squares (P,), deviations (K, P).
-        generator: of z and z', on the CPU.
-
-    Returns:
-        (P,) float32.
+    The moments are the final state of the method "swag": count, mean (P,), squares (P,), deviations (K, P).
 
     Raises:
         InputError: if fewer than two vectors of weights were taken in.
@@ -139,17 +134,10 @@ def swag_networks(
     count: int = DEFAULT_SAMPLES,
     seed: int = 0,
 ) -> list[Network]:
-    """Draw networks from the Gaussian of SWAG, batch normalisation measured anew for each (section 3.4).
+    """Draw networks from the Gaussian of SWAG, batch normalisation measured anew for each on `train` (section 3.4).
 
-    Args:
-        network: of the architecture that was trained, where batch normalisation is to be measured; left as it is.
-        moments: see `draw_weights`.
-        train: what batch normalisation is measured on.
-        count: number K of networks.
-        seed: of the draws: network k depends on (seed, k) only.
-
-    Returns:
-        K networks on the CPU in eval mode.
+    They are on the CPU in eval mode; network k depends on (seed, k) only. The given one stays where it is, which is
+    where batch normalisation is measured. See `draw_weights` for the moments.
 
     Raises:
         InputError: if the moments are of another architecture, or of fewer than two epochs.

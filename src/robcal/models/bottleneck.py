@@ -25,12 +25,8 @@ LARGE_SIDE = 32
 class PreActivationBottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, each after batch normalisation and ReLU; the shortcut is untouched or linear.
 
-    Args:
-        inside: channels that come in.
-        width: channels of the 3x3 convolution.
-        outside: channels that go out.
-        stride: of the first convolution and of the shortcut.
-        active: whether what comes in is already normalised and rectified (the first block, behind the stem).
+    The stride is that of the first convolution and of the shortcut. `active` says that what comes in is already
+    normalised and rectified: the first block, behind the stem.
     """
 
     def __init__(self, inside: int, width: int, outside: int, stride: int, *, active: bool) -> None:

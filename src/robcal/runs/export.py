@@ -109,8 +109,7 @@ def export(
 def _recalibrator(run: Path, known: Predictions, file: Path | None) -> Recalibrator | None:
     """Return the recalibration that the user named, or the run's own; None where there is none.
 
-    Raises:
-        InputError: if what lies in the run was not fitted on the run's predictions of its validation split.
+    One that lies in the run must have been fitted on the run's predictions of its validation split.
     """
     own = run / "recalibrator.json"
     if file is not None or not own.exists():

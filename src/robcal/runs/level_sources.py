@@ -115,11 +115,7 @@ def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:
 
 
 def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] | None:
-    """Return the scores that `--scores` names, by split; None without any.
-
-    Raises:
-        InputError: if one is not of this data, or a split has none.
-    """
+    """Return the scores that `--scores` names, by split; None without any. Each split must have some, of this data."""
     if not settings.scores:
         return None
     found: dict[str, Scores] = {}

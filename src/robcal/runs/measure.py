@@ -33,39 +33,24 @@ from robcal.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Measured:
-    """One run's predictions of its test split, and what goes with them.
+    """One run's predictions of its test split, and what goes with them."""
 
-    Attributes:
-        directory: of the run.
-        settings: of the run.
-        dataset: what run.json says of the data.
-        probs: (N, Z) probabilities of the test split.
-        labels: (N,) true classes.
-        distance: (M,) adversarial distance of the examples `scored`, or None.
-        shift: under corruption, or None; it may be of a part of the test split.
-        history: one row an epoch.
-        images: (N, C, H, W) test images, float32 in [0, 1] or uint8, which may be decoded on access; or None.
-        label: what tables call it, where that is not the method's title.
-        scored: (M,) positions of the examples that `distance` is of; None: all.
-        temperature: T by which all logits were divided; None where they are as the run gives them.
-        networks: run directories of the networks that predict; of several the probabilities are averaged.
-        test_digest: what tells the inputs and labels of the test split from others; "" where it is not known.
-    """
-
-    directory: Path
-    settings: TrainSettings
-    dataset: Mapping[str, Any]
-    probs: npt.NDArray[np.float32]
-    labels: IntArray
-    distance: npt.NDArray[np.float32] | None
-    shift: Shift | None
-    history: Sequence[EpochRow]
+    directory: Path  # of the run
+    settings: TrainSettings  # of the run
+    dataset: Mapping[str, Any]  # what run.json says of the data
+    probs: npt.NDArray[np.float32]  # (N, Z) probabilities of the test split
+    labels: IntArray  # (N,) true classes
+    distance: npt.NDArray[np.float32] | None  # (M,) adversarial distance of the examples `scored`, or None
+    shift: Shift | None  # under corruption, or None; it may be of a part of the test split
+    history: Sequence[EpochRow]  # one row an epoch
+    # (N, C, H, W) test images, float32 in [0, 1] or uint8, which may be decoded on access; or None
     images: Inputs | None
-    label: str | None = None
-    scored: IntArray | None = None
-    temperature: float | None = None
+    label: str | None = None  # what tables call it, where that is not the method's title
+    scored: IntArray | None = None  # (M,) positions of the examples that `distance` is of; None: all
+    temperature: float | None = None  # T by which all logits were divided; None where they are as the run gives them
+    # run directories of the networks that predict; of several the probabilities are averaged
     networks: tuple[Path, ...] = ()
-    test_digest: str = ""
+    test_digest: str = ""  # what tells the inputs and labels of the test split from others; "" where it is not known
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -47,17 +47,9 @@ def repair_of(
 ) -> Repair:
     """Return what recalibration would repair; `why_no_repair` says where that cannot be told.
 
-    Args:
-        probs: (N, Z) checked probabilities.
-        labels: (N,) true classes.
-        scores: (N,) score of the audit, or None: the logit margin then takes its place.
-        score_name: what the score is called.
-        num_levels: number of levels.
-        bins: bins of the ECE.
-        resamples: simulated data sets behind its interval.
-        seed: of folds and simulations.
-        validation: probabilities, labels and scores of other examples to fit on; without them every example is judged
-            by a fit of the four other fifths of the same ones.
+    Without scores (N,) of the audit the logit margin takes their place. Without `validation`, which is probabilities,
+    labels and scores of other examples to fit on, every example is judged by a fit of the four other fifths of the
+    same.
     """
     score = "margin" if scores is None else score_name
     fit = None

@@ -29,20 +29,11 @@ def score_split(
     description: str | None = None,
     **options: Any,
 ) -> Scores:
-    """Score one split and write `out`; finished shards are kept beside it, so a stopped run resumes.
+    """Score one split and write `out`, a .parquet file; finished shards are kept beside it, so a stopped run resumes.
 
-    Args:
-        model: the network.
-        dataset: its data.
-        split: "train", "val" or "test".
-        out: target, a .parquet file.
-        method: of `robcal.score`.
-        overwrite: replace `out`.
-        reporter: shows progress.
-        description: of the progress.
-        options: further options of `robcal.score` (num_rivals, batch_size, seed, precision, compile, …) and of
-            `score_in_shards` (shard_size); device None takes a GPU where there is one, and under torchrun "cuda" is the
-            GPU of each process.
+    The options are those of `robcal.score` (num_rivals, batch_size, seed, precision, compile, …) and of
+    `score_in_shards` (shard_size); device None takes a GPU where there is one, and under torchrun "cuda" is the GPU of
+    each process.
     """
     part = dataset.split(split)
     place = choose_device(options.pop("device", None) or _accelerator_of(model))

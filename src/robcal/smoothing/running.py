@@ -50,15 +50,9 @@ def logit_margin(logits: Any) -> Any:
 
 
 def shown_margins(index: npt.NDArray[np.integer], margin: npt.NDArray[np.floating], size: int) -> FloatArray:
-    """Average the margins that the passes of one epoch have shown of each example.
+    """Average the margins (P,) that the passes of one epoch have shown of each of N examples; NaN counts as no pass.
 
-    Args:
-        index: (P,) which example each pass was of, in 0 … size - 1; examples may recur.
-        margin: (P,) its margin; NaN counts as no pass.
-        size: N.
-
-    Returns:
-        (N,) float64, NaN for an example without a pass.
+    An example without a pass gets NaN; examples of the `index` (P,) may recur.
 
     >>> shown_margins(np.array([0, 2, 0]), np.array([1.0, 5.0, 2.0]), 3)
     array([1.5, nan, 5. ])
@@ -70,15 +64,10 @@ def shown_margins(index: npt.NDArray[np.integer], margin: npt.NDArray[np.floatin
 
 
 def running_average(before: FloatArray, shown: FloatArray, decay: float = DEFAULT_DECAY) -> FloatArray:
-    """Average the margins of one more epoch into those of the epochs before.
+    """Average the margins of one more epoch (N,) into those of the epochs before (M,): the result is (max(M, N),).
 
-    Args:
-        before: (M,) averages so far, NaN for an example that no epoch has shown.
-        shown: (N,) of `shown_margins`, where N may exceed M: the set of examples grows as they are seen.
-        decay: weight of what was before, strictly between 0 and 1.
-
-    Returns:
-        (max(M, N),) float64: for an example seen first, what was shown; for one not shown now, what was before.
+    NaN stands for an example that was not seen: one seen first has what was shown, one not shown now what was before.
+    The set of examples grows as they are seen. The decay is the weight of what was before, strictly between 0 and 1.
 
     >>> running_average(np.array([2.0, np.nan]), np.array([1.0, 3.0, np.nan]), 0.5)
     array([1.5, 3. , nan])

@@ -37,13 +37,6 @@ class Bounded(NamedTuple):
 def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArray:
     """Return the mass that smoothing leaves on the true class: `1 - epsilon (Z - 1) / Z` (method, section 3).
 
-    Args:
-        epsilon: any shape, in [0, 1].
-        num_classes: Z.
-
-    Returns:
-        float64 array of the same shape, in [1/Z, 1].
-
     >>> float(true_mass_from_epsilon(0.1, 10))
     0.91
     """
@@ -51,15 +44,7 @@ def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArr
 
 
 def epsilon_from_true_mass(true_mass: npt.ArrayLike, num_classes: int) -> FloatArray:
-    """Invert `true_mass_from_epsilon`: `epsilon = (1 - mass) Z / (Z - 1)` (method, section 3).
-
-    Args:
-        true_mass: any shape, in [1/Z, 1].
-        num_classes: Z.
-
-    Returns:
-        float64 array of the same shape, in [0, 1].
-    """
+    """Invert `true_mass_from_epsilon`: `epsilon = (1 - mass) Z / (Z - 1)` (method, section 3)."""
     return np.asarray((1 - np.asarray(true_mass, dtype=np.float64)) * num_classes / (num_classes - 1))
 
 

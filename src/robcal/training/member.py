@@ -55,15 +55,8 @@ def member_seed(seed: int, member: int) -> int:
 class Member:
     """A network with its optimiser and the order of its examples; knows nothing of levels, files, signals or progress.
 
-    Args:
-        model: the network; moved to the engine's device.
-        dataset: with a "train" and a "val" split.
-        method: see `robcal.methods`.
-        recipe: how it is trained.
-        engine: of `open_engine`.
-        augment: changes the inputs of a batch; None for none.
-        profile: is told how long the parts of a step take.
-        seed: of the order of the examples, the augmentation and dropout.
+    The network is moved to the engine's device. The seed is that of the order of the examples, the augmentation and
+    dropout.
 
     Attributes:
         device: where it trains.

@@ -59,11 +59,7 @@ def epoch_figures(
 class Tracking:
     """Tell trackers the figures of each epoch, once.
 
-    Args:
-        names: of `TRACKERS`.
-        directory: of the run: TensorBoard and W&B write below it, MLflow where MLFLOW_TRACKING_URI says.
-        title: of the run.
-        settings: of the run, names and plain values.
+    TensorBoard and W&B write below the run's directory, MLflow where MLFLOW_TRACKING_URI says.
 
     Raises:
         InputError: if a name is unknown or comes twice, or its package is missing; at the first epoch, if the tracker

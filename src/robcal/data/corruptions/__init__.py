@@ -38,19 +38,13 @@ MIN_SIDE = 4
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of corruption.
+    """One kind of corruption."""
 
-    Attributes:
-        function: (images (n, C, H, W) float32 in [0, 1], *parameters, draws) → corrupted, before clipping to [0, 1].
-        parameters: the parameters of severities 1 to 5.
-        group: "noise", "blur", "weather" or "digital".
-        extra: whether it is one of the four kept for validation.
-    """
-
+    # (images (n, C, H, W) float32 in [0, 1], *parameters, draws) → corrupted, before clipping to [0, 1]
     function: Callable[..., Float32Array]
-    parameters: tuple[tuple[Any, ...], ...]
-    group: Literal["noise", "blur", "weather", "digital"]
-    extra: bool = False
+    parameters: tuple[tuple[Any, ...], ...]  # the parameters of severities 1 to 5
+    group: Literal["noise", "blur", "weather", "digital"]  # "noise", "blur", "weather" or "digital"
+    extra: bool = False  # whether it is one of the four kept for validation
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
