@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from robcal.robustness import auto
 from robcal.robustness.attacks import attack_batch
 from robcal.robustness.auto import draw_rounds, score_auto
 from robcal.robustness.cuts import cut_bands, level_tolerance
+from robcal.robustness.engine import Rows
+from robcal.robustness.network import Network
 from robcal.robustness.restarts import Restarts
 from robcal.robustness.scoring import score
 
@@ -190,10 +193,11 @@ def test_a_second_look_goes_on_behind_the_first(looks: int, found: int) -> None:
 
 def test_doubts_grow_with_the_error_of_the_linear_picture() -> None:
     sure, unsure = Restarts().for_error(0.04), Restarts().for_error(0.16)
-    for name, errors in (("step_doubt", 0.65), ("start_doubt", 3.2), ("rival_doubt", 5.0), ("screen_doubt", 2.0)):
+    for name, errors in (("step_doubt", 0.65), ("start_doubt", 2.2), ("screen_doubt", 2.0)):
         assert getattr(sure, name) == pytest.approx(1 - np.exp(-0.04 * errors))
         assert getattr(unsure, name) == pytest.approx(1 - np.exp(-0.16 * errors))
-    assert sure.slack == pytest.approx(np.exp(3.5 * 0.04) - 1)
+    assert sure.rival_doubt == pytest.approx(1 - np.exp(-2.1 * np.sqrt(0.04**2 + 0.15**2)))
+    assert sure.slack == pytest.approx(np.exp(1.75 * 0.04) - 1)
     assert Restarts().for_error(7.0) == Restarts().for_error(0.25)
     assert Restarts().for_error(0.0) == Restarts().for_error(0.02)
     assert Restarts(seed=3).for_error(None) == Restarts(seed=3)
@@ -202,15 +206,37 @@ def test_doubts_grow_with_the_error_of_the_linear_picture() -> None:
         assert getattr(default, name) == pytest.approx(getattr(Restarts(), name), abs=0.03)
 
 
+def sines(rng: np.random.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A strongly curved classifier of 8 numbers into 6 classes."""
+    weight = torch.tensor(rng.normal(size=(6, 8)), dtype=torch.float32)
+    return lambda x: torch.sin(3 * x) @ weight.T + (x * x) @ weight.flip(0).T
+
+
+def test_further_boundaries_are_doubted_by_the_descents_of_all_and_not_of_the_pilot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    doubts = set()
+    look = Restarts._look
+
+    def watched(self: Restarts, network: Network, rows: Rows, ended: torch.Tensor) -> tuple[torch.Tensor, Rows]:
+        doubts.update([self.rival_doubt] if ended.any() else [])
+        return look(self, network, rows, ended)
+
+    monkeypatch.setattr(Restarts, "_look", watched)
+    rng = np.random.default_rng(0)
+    model, x = sines(rng), torch.tensor(rng.normal(size=(200, 8)), dtype=torch.float32)
+    errors = [score_auto(model, x, box=None, seed=seed).provenance["linear_error"] for seed in range(2)]
+    assert errors[0] == pytest.approx(errors[1], rel=0.05)
+    assert sorted(doubts) == pytest.approx(
+        sorted({Restarts().for_error(error).rival_doubt for error in errors}), rel=0.005
+    )
+
+
 @pytest.mark.usefixtures("small_rounds")
 def test_a_curved_network_is_looked_at_more_closely_than_a_flat_one() -> None:
     rng = np.random.default_rng(0)
     flat = linear_model(rng.normal(size=(6, 8)), rng.normal(size=6) * 0.1)
-    weight = torch.tensor(rng.normal(size=(6, 8)), dtype=torch.float32)
-
-    def curved(x: torch.Tensor) -> torch.Tensor:
-        return torch.sin(3 * x) @ weight.T + (x * x) @ weight.flip(0).T
-
+    curved = sines(rng)
     x = torch.tensor(rng.normal(size=(300, 8)), dtype=torch.float32)
     sure, unsure = (score_auto(model, x, box=None) for model in (flat, curved))
     assert sure.provenance["linear_error"] < 0.02

@@ -65,7 +65,7 @@ def score_auto(
 ) -> Scores:
     """Adversarial robustness of every example, as exact as its level needs: verified, in 5 to 9 passes as a rule.
 
-    On strongly curved networks, where other boundaries are often nearer than they seem, it spends about fourteen.
+    On strongly curved networks, where other boundaries are often nearer than they seem, it spends about twelve.
     The distances are upper bounds of d(x) by verified points, as those of "projection"; near a cut between two of
     `num_levels` levels they are tighter, and in the middle of a level looser, by some per cent.
 
