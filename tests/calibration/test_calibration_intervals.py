@@ -3,6 +3,7 @@ import pytest
 from calibration_samples import probabilities, softmax_sample, with_confidence
 from scipy import stats
 
+import robcal
 from robcal.base.checks import InputError
 from robcal.base.metrics import METRIC_LIST
 from robcal.calibration import (
@@ -10,14 +11,19 @@ from robcal.calibration import (
     brier_score,
     calibration_error,
     calibration_error_interval,
+    level_table,
     metric_interval,
     overall_metrics,
+    paired_difference,
+    seed_mean,
     signed_gap,
+    trend_tests,
 )
 from robcal.calibration.binning import TopLabel, bin_sums, summarise
 from robcal.calibration.intervals import gap_interval, jeffreys_interval, mean_interval
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
+from robcal.calibration.replicates import Resampling
 
 
 def calibrated(c):
@@ -231,3 +237,21 @@ def test_unknown_metric_is_refused():
     with pytest.raises(InputError, match="Did you mean 'ece'"):
         metric_interval("ecee", [[0.5, 0.5]], [0])
     assert summarise([[0.5, 0.5]], [0]).correct.tolist() == [1]
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_a_seed_that_is_none_is_refused_by_all_that_draw(seed):
+    probs, labels = np.array([[0.75, 0.25], [0.5, 0.5]] * 20), np.arange(40) % 2
+    top, options = (probs.max(1), labels == 0), {"resamples": 20, "seed": seed}
+    for call in (
+        lambda: calibration_error_interval(probs, labels, **options),
+        lambda: level_table(probs, labels, labels, **options),
+        lambda: seed_mean("ece", [probs], labels, **options),
+        lambda: paired_difference("ece", [probs], [probs], labels, **options),
+        lambda: trend_tests(*top, labels, permutations=20, seed=seed),
+        lambda: Resampling.draw(40, seed=seed),
+        lambda: robcal.audit(probs, labels, **options),
+        lambda: robcal.audit_confidence(*top, **options),
+    ):
+        with pytest.raises(InputError, match="a seed is an integer from 0"):
+            call()

@@ -48,6 +48,11 @@ def trained(epochs: int = 3, **options) -> ARAdaLS:
     return smoothing
 
 
+def test_a_number_of_epochs_that_is_none_is_refused_by_its_own_name():
+    with pytest.raises(InputError, match=r"epochs is 0; .* Pass epochs=1 or more"):
+        made(epochs=0)
+
+
 @given(st.lists(st.lists(st.tuples(st.integers(0, 7), st.floats(0, 50)), max_size=12), min_size=1, max_size=5))
 def test_running_average_is_the_recursion_example_by_example(epochs):
     average, expected = np.zeros(0), {}

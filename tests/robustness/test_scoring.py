@@ -166,7 +166,7 @@ def bad_input(index: int, value: float) -> npt.NDArray[np.float32]:
         (np.zeros(6, np.float32), {}, r"shape \(6,\)"),
         ([[0.5] * 6], {}, "inputs are a list"),
         (bad_input(0, 0.5), {"batch_size": 0}, "batch_size is 0"),
-        (bad_input(0, 0.5), {"method": "projektion"}, "Did you mean 'projection'"),
+        (bad_input(0, 0.5), {"method": "projektion"}, r"Did you mean 'projection'\?$"),
         (bad_input(0, 0.5), {"num_rivals": 0}, "num_rivals is 0"),
         (bad_input(0, 0.5), {"reference": "labels"}, "Did you mean 'label'"),
         (bad_input(0, 0.5), {"reference": "label"}, "without labels"),

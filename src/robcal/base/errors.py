@@ -17,4 +17,4 @@ def refuse(given: str, allowed: str, fix: str) -> NoReturn:
         allowed: what is allowed ("labels are integers from 0 to 9").
         fix: what to do ("pass num_classes=13 or fix the labels"); code in backticks must run as it stands there.
     """
-    raise InputError(f"{given}; {allowed}. {fix}.")
+    raise InputError(f"{given}; {allowed}. {fix}" + ("" if fix.endswith("?") else "."))

@@ -14,6 +14,7 @@ from robcal.base.checks import (
     check_positive_int,
     check_same_length,
     check_scores,
+    check_seed,
     refuse,
 )
 from robcal.base.metrics import METRIC_LIST
@@ -198,7 +199,7 @@ def group_table(
     names = _check_groups(groups, len(top))
     values = None if scores is None else check_scores(scores, n=len(top))
     index = bin_index(top.confidence, bins=bins)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     rows = []
     distinct, member = np.unique(names, return_inverse=True)
     for number, name in enumerate(distinct):

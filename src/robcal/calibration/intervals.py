@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, check_choice, check_fraction, check_positive_int
+from robcal.base.checks import FloatArray, check_choice, check_fraction, check_positive_int, check_seed
 from robcal.base.solve import root
 from robcal.base.special import beta_quantile, erf, normal_quantile, student_quantile
 from robcal.base.types import Estimate
@@ -316,7 +316,7 @@ def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimat
 
 
 def _error_interval(sums: BinSums, norm: Norm, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     return inverted_interval(sums, norm=norm, confidence=confidence, resamples=resamples, rng=rng)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import FloatArray, check_positive_int
+from robcal.base.checks import FloatArray, check_positive_int, check_seed
 from robcal.calibration.binning import TopLabel, bin_index, bin_sums
 from robcal.calibration.corrected import BinGaps, corrected_mean
 from robcal.calibration.seeds import Replicated
@@ -47,7 +47,7 @@ class Resampling:
         """
         check_positive_int(n, "n")
         check_positive_int(resamples, "resamples", minimum=2)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(check_seed(seed))
         drawn = rng.integers(0, n, (resamples, n))
         offset = np.arange(resamples)[:, None] * n
         flat = np.bincount((drawn + offset).ravel(), minlength=resamples * n)

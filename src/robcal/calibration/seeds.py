@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, IntArray, check_fraction, check_positive_int, refuse
+from robcal.base.checks import FloatArray, IntArray, check_fraction, check_positive_int, check_seed, refuse
 from robcal.base.special import normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.corrected import BinGaps
@@ -306,7 +306,7 @@ def _replicated(runs: Sequence[RunMetric], rows: Sequence[Any], resamples: int, 
 
 def _counts(order: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
     """Yield how often each of N examples is drawn in each resample, the same for a seed, (N,) each."""
-    rng, n = np.random.default_rng(seed), len(order)
+    rng, n = np.random.default_rng(check_seed(seed)), len(order)
     for _ in range(resamples):
         yield np.bincount(order[rng.integers(n, size=n)], minlength=n).astype(np.float64)
 

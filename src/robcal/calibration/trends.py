@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, IntArray, check_labels, check_positive_int
+from robcal.base.checks import FloatArray, IntArray, check_labels, check_positive_int, check_seed
 from robcal.base.special import normal_cdf
 from robcal.base.types import TrendTest
 from robcal.calibration.binning import TopLabel, bin_index, top_from, total
@@ -75,6 +75,7 @@ def trend_tests(
     top, level = _check(confidence, correct, levels)
     check_positive_int(bins, "bins")
     check_positive_int(permutations, "permutations", minimum=20)
+    check_seed(seed)
     observed = _statistics(_cell_sums(top, level, bins))
     draws = _row_permutations if len(top) <= MOST_PERMUTED else _table_permutations
     extreme = np.ones(len(observed))

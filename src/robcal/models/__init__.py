@@ -132,5 +132,5 @@ def _network(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Mo
     if is_external(name):
         return external_model(name, input_shape, num_classes)
     near = difflib.get_close_matches(name, [*MODELS, "wrn-28-10", *MODEL_NAMES], n=1)
-    hint = f"Did you mean {near[0]!r}" if near and near[0].islower() else "Pass --model mlp, or another of these"
+    hint = f"Did you mean {near[0]!r}?" if near and near[0].islower() else "Pass --model mlp, or another of these"
     refuse(f"the model is {name!r}", f"it must be one of {', '.join(MODEL_NAMES)}", hint)

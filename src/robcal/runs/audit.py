@@ -18,6 +18,7 @@ from robcal.base.checks import (
     check_num_levels,
     check_positive_int,
     check_scores,
+    check_seed,
     refuse,
 )
 from robcal.base.encoding import plain
@@ -245,7 +246,7 @@ def audit(
     [('0', 50, -0.006), ('1', 50, 0.006)]
     """
     rows, truth = checked(probs, labels)
-    distance = _check_audited(len(rows), scores, num_levels)
+    distance = _check_audited(len(rows), scores, num_levels, seed)
     name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
     others = None if validation is None else _check_validation(validation, rows.num_classes, distance is not None)
@@ -314,7 +315,7 @@ def audit_confidence(
     (0.75, 0.0)
     """
     top = top_from(confidence, correct, name="confidence")
-    distance = _check_audited(len(top), scores, num_levels)
+    distance = _check_audited(len(top), scores, num_levels, seed)
     options: dict[str, Any] = {"bins": bins, "confidence": coverage, "resamples": resamples, "seed": seed}
     return _audited(
         top,
@@ -329,9 +330,10 @@ def audit_confidence(
     )
 
 
-def _check_audited(size: int, scores: Any, num_levels: int) -> FloatArray | None:
+def _check_audited(size: int, scores: Any, num_levels: int, seed: int) -> FloatArray | None:
     """Return the scores of an audit, checked, or None."""
     check_positive_int(num_levels, "num_levels")
+    check_seed(seed)
     if scores is None:
         return None
     checked = check_scores(scores.distance if isinstance(scores, Scores) else scores, n=size)

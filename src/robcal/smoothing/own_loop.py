@@ -127,8 +127,8 @@ class ARAdaLS:
     def __init__(
         self, num_classes: int, num_levels: int = 10, *, epochs: int, decay: float = DEFAULT_DECAY, **smoother: Any
     ) -> None:
-        self.smoother = AdaptiveLabelSmoother(num_levels, num_classes, num_updates=epochs, **smoother)
         self.epochs = check_positive_int(epochs, "epochs")
+        self.smoother = AdaptiveLabelSmoother(num_levels, num_classes, num_updates=epochs, **smoother)
         self.decay = check_fraction(decay, "decay")
         self._train = self._val = np.zeros(0)
         self._shown: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # positions, margins, labels
