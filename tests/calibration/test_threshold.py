@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -73,3 +74,21 @@ def test_where_nothing_can_be_shown_it_says_how_many_are_needed() -> None:
 def test_bad_input_is_refused(confidence: list[float], correct: list[int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         selective_threshold(confidence, correct)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("wrong", [0.1, 0.7, 0.85])
+def test_a_comparison_in_the_precision_of_the_confidences_accepts_what_was_tested(dtype, wrong):
+    """Votes of trees are such numbers: in float32 0.7 lies below 0.7, and `confidence >= 0.7` holds all the same."""
+    confidence, right = np.repeat(np.array([wrong, 0.99995], dtype), 300), np.repeat([False, True], 300)
+    found = selective_threshold(confidence, right, risk=0.05)
+    assert (confidence >= found.threshold).sum() == found.accepted == 300
+    assert f"at least {found.threshold:.6g}:" in found.note
+
+
+def test_the_sentence_names_the_threshold_to_its_last_digit():
+    rng = np.random.default_rng(0)
+    confidence = 1 - rng.random(30000) * 0.01
+    found = selective_threshold(confidence, rng.random(30000) < 1 - 4 * (1 - confidence), risk=0.01)
+    assert 0.99 < found.threshold < 1
+    assert float(re.search(r"at least (\S+):", found.note)[1]) == found.threshold

@@ -274,6 +274,13 @@ ARRAYS: dict[str, ArrayCase] = {
          "resamples": 20},
         "np.isnan(np.asarray(scores", "rows",
     ),
+    "scores that float64 does not tell apart": ArrayCase(
+        levels.assign_levels, {"scores": 2**60 + np.arange(N), "num_levels": 3}, "np.unique(scores", "scores",
+        np.arange(N),
+    ),
+    "more bins than memory": ArrayCase(
+        metrics.calibration_error, {"probs": PROBS, "labels": LABELS, "bins": 10**9}, "Pass bins=15", pressed
+    ),
     "scores of -inf": ArrayCase(
         levels.assign_levels, {"scores": np.where(SCORES > 1, SCORES, -np.inf), "num_levels": 3}, "np.maximum(scores",
         "scores",

@@ -198,8 +198,16 @@ def check_flags(flags: Any, *, n: int, name: str) -> npt.NDArray[np.bool_]:
 
 def check_scores(scores: Any, *, n: int | None = None, name: str = "scores") -> FloatArray:
     """Return per-example scores as a float64 array of shape (N,); +inf (censored) is allowed, NaN is not."""
-    array, code = as_numbers(scores, name), hints.code_of(name, "scores")
+    given, code = as_array(scores, name), hints.code_of(name, "scores")
+    array = as_numbers(given, name)
     _not_empty(array, name)
+    large = given.dtype.kind in "iu" and np.abs(array).max() >= 2**53
+    if large and len(np.unique(array)) < len(np.unique(given)):
+        refuse(
+            f"{name} holds whole numbers up to {given.max()}",
+            "numbers beyond 2^53 are rounded, and some of these become one",
+            f"Their ranks have the same order: `np.unique({code}, return_inverse=True)[1]`",
+        )
     if array.ndim != 1:
         flat = array.size == max(array.shape, default=1)
         fix = f"`np.ravel({code})` is one" if flat else f"Pass one column, such as `np.asarray({code})[:, 0]`"

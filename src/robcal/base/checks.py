@@ -31,6 +31,8 @@ from robcal.base.errors import InputError, refuse  # noqa: F401
 
 #: The largest seed that every random generator here takes (torch holds seeds as signed 64-bit integers).
 MAX_SEED = 2**63 - 1
+#: More bins than any use of them.
+MOST_BINS = 100_000
 #: Most networks of an ensemble, and most draws of a method that draws networks.
 MOST_NETWORKS = 1000
 
@@ -53,6 +55,13 @@ def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_bins(bins: Any) -> int:
+    """Return a number of bins if it is one that is of use: each takes memory, in every resample."""
+    if check_positive_int(bins, "bins") > MOST_BINS:
+        refuse(f"bins is {bins}", f"it must be {MOST_BINS:,} at most", "Pass bins=15, the usual number, or some more")
+    return int(bins)
+
+
 def check_seed(value: Any, name: str = "seed") -> int:
     """Return `value` as an int if it is an integer from 0 to 2^63 - 1; booleans and floats are refused.
 
@@ -68,7 +77,7 @@ def check_seed(value: Any, name: str = "seed") -> int:
 def check_fraction(value: float, name: str, *, low: float = 0.0, high: float = 1.0) -> float:
     """Return `value` if it lies strictly between `low` and `high`."""
     if not (isinstance(value, (int, float, np.floating)) and low < value < high):
-        percent = isinstance(value, (int, float, np.floating)) and low < value / 100 < high
+        percent = isinstance(value, (int, float, np.floating)) and high < value and low < value / 100 < high
         fix = f"Pass {name}={value / 100:g}" if percent else f"Pass {name}={(low + high) / 2:g}, for example"
         refuse(f"{name} is {value!r}", f"it must lie strictly between {low:g} and {high:g}", fix)
     return float(value)

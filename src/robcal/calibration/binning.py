@@ -16,10 +16,10 @@ import numpy.typing as npt
 from robcal.base.checks import (
     FloatArray,
     IntArray,
+    check_bins,
     check_choice,
     check_flags,
     check_labels,
-    check_positive_int,
     check_scores,
     precision_of,
     refuse,
@@ -170,7 +170,7 @@ def check_binning(bins: int, scheme: str, edges: str) -> None:
     Raises:
         InputError: if so.
     """
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     check_choice(scheme, SCHEMES, "scheme")
     check_choice(edges, EDGES, "edges")
     if scheme == "mass" and edges == "torchmetrics":

@@ -9,6 +9,7 @@ import numpy as np
 from robcal.base.checks import (
     FloatArray,
     as_array,
+    check_bins,
     check_fraction,
     check_labels,
     check_positive_int,
@@ -93,7 +94,7 @@ def top_label_metrics(
     (0.7, 0.0)
     """
     top = top_from(confidences, correct, name="confidences")
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples", minimum=20)
     names = [name for name in METRIC_LIST if name in TOP_LABEL_METRICS]
@@ -124,7 +125,7 @@ def reliability_bins(
     >>> [b.count for b in reliability_bins([[0.3, 0.7]] * 10, [1] * 7 + [0] * 3, bins=4)]
     [0, 0, 10, 0]
     """
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     check_fraction(confidence, "confidence")
     sums, edges = bin_sums(summarise(probs, labels), bins=bins), width_edges(bins)
     jointly = joint_confidence(confidence, int((sums.count > 0).sum()))
@@ -192,7 +193,7 @@ def group_table(
     >>> [(row.group, row.n, row.accuracy.value) for row in rows]
     [('a', 2, 1.0), ('b', 2, 0.5)]
     """
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples", minimum=20)
     top = summarise(probs, labels)

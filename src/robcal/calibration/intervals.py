@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, check_choice, check_fraction, check_positive_int, check_seed
+from robcal.base.checks import FloatArray, check_bins, check_choice, check_fraction, check_positive_int, check_seed
 from robcal.base.solve import root
 from robcal.base.special import beta_quantile, erf, normal_quantile, student_quantile
 from robcal.base.types import Estimate
@@ -154,7 +154,7 @@ def metric_intervals(
     """
     for metric in metrics:
         check_choice(metric, METRICS, "metric")
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     _check_resampling(confidence, resamples)
     rows, truth = checked(probs, labels)
     found = top_label_intervals(

@@ -16,7 +16,7 @@ from robcal.calibration.binning import top_from
 from robcal.calibration.intervals import clopper_pearson
 
 #: Thresholds that are tried, fixed before any data are seen: evenly below .9, and by equal factors of 1 - t above.
-GRID: FloatArray = np.unique(np.concatenate([np.linspace(0, 0.9, 19), 1 - np.geomspace(0.1, 1e-4, 40)]))[::-1]
+GRID: FloatArray = np.unique(np.concatenate([np.linspace(0, 0.9, 19), 1 - np.geomspace(0.1, 1e-4, 40)]).round(6))[::-1]
 
 #: Places in the grid at which a sequence of tests starts; each has this share of the error probability.
 _STARTS = 5
@@ -51,7 +51,7 @@ def selective_threshold(
     in advance the number of errors among the n(t) accepted is binomial, and "the rate exceeds `risk`" is rejected if
     P(Bin(n(t), risk) <= errors) is small. Tests run from high thresholds to low ones, from five starting places with a
     fifth of the error probability each, and every sequence stops at its first failure; all that is rejected holds at
-    once.
+    once. Each t is rounded to the precision of `confidence`, so that a comparison in that precision accepts the same.
 
     Args:
         confidence: (N,) confidence of the prediction, or any score in [0, 1] that is high where it should be trusted.
@@ -76,8 +76,9 @@ def selective_threshold(
     values, right = top.confidence.astype(np.float64), top.correct > 0
     check_fraction(risk, "risk")
     check_fraction(error_probability, "error_probability")
-    accepted = np.array([int((values >= t).sum()) for t in GRID])
-    errors = np.array([int(((values >= t) & ~right).sum()) for t in GRID])
+    grid = GRID.astype(top.confidence.dtype).astype(np.float64)
+    accepted = np.array([int((values >= t).sum()) for t in grid])
+    errors = np.array([int(((values >= t) & ~right).sum()) for t in grid])
     chances = [binomial_cdf(k, n, risk) for k, n in zip(errors, accepted, strict=True)]
     rejected = np.array(chances) <= error_probability / _STARTS
     starts = np.linspace(0, len(GRID), _STARTS, endpoint=False).astype(int)
@@ -91,11 +92,11 @@ def selective_threshold(
         return SelectiveThreshold(math.inf, clopper_pearson(0, len(values)), Estimate(math.nan), 0, note)
     number, wrong = int(accepted[lowest]), int(errors[lowest])
     note = (
-        f"Accept where the confidence is at least {GRID[lowest]:.4g}: with probability {1 - error_probability:g} the "
+        f"Accept where the confidence is at least {grid[lowest]:.6g}: with probability {1 - error_probability:g} the "
         f"error rate among accepted examples is at most {risk:g}."
     )
     return SelectiveThreshold(
-        float(GRID[lowest]), clopper_pearson(number, len(values)), clopper_pearson(wrong, number), number, note
+        float(grid[lowest]), clopper_pearson(number, len(values)), clopper_pearson(wrong, number), number, note
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, IntArray, check_labels, check_positive_int, check_seed
+from robcal.base.checks import FloatArray, IntArray, check_bins, check_labels, check_positive_int, check_seed
 from robcal.base.special import normal_cdf
 from robcal.base.types import TrendTest
 from robcal.calibration.binning import TopLabel, bin_index, top_from, total
@@ -73,7 +73,7 @@ def trend_tests(
     [('gap', 0.01)]
     """
     top, level = _check(confidence, correct, levels)
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     check_positive_int(permutations, "permutations", minimum=20)
     check_seed(seed)
     observed = _statistics(_cell_sums(top, level, bins))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, check_choice, check_positive_int
+from robcal.base.checks import FloatArray, check_bins, check_choice
 from robcal.calibration.binning import BinSums, Scheme, TopLabel, bin_index, bin_sums, summarise, total
 from robcal.calibration.corrected import BinGaps, corrected_mean, mean_deviation
 from robcal.calibration.metrics import (
@@ -65,7 +65,7 @@ def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
     (0.25, 0.0)
     """
     check_choice(metric, METRICS, "metric")
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     if metric in MEAN_METRICS:
         values = example_values(metric, probs, labels, bins=bins)
         return lambda weights: float(weights @ values / weights.sum())
@@ -117,7 +117,7 @@ def run_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> RunMe
         InputError: on bad input or an unknown metric.
     """
     check_choice(metric, METRICS, "metric")
-    check_positive_int(bins, "bins")
+    check_bins(bins)
     if metric == "ece_corrected":
         return compared_metric(metric, probs, labels, bins=bins)
     if metric in MEAN_METRICS:
