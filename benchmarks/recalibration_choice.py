@@ -9,8 +9,8 @@ part luck, so regret is also told against the method that the other half of thes
 cross-fitted NLL; the simplest within one standard error of that and .001; the average; `auto`.
 
 Classifiers are simulations whose true probabilities are known, and ones that scikit-learn makes in seconds of text,
-tables and images; none of the latter was used to choose the rule. --work keeps the figures, a
-classifier a file.
+tables and images; the rule was chosen on five of the latter (docs/evidence/recalibration-details.md says which) and on
+others. --work keeps the figures, a classifier a file.
 """
 
 from __future__ import annotations
