@@ -258,7 +258,7 @@ def test_top_label_takes_the_lowest_index_and_keeps_the_precision():
 
 BAD = {
     "nan": ([[np.nan, 1.0]], [0], "NaN"),
-    "logits": ([[3.0, -1.0]], [0], "softmax"),
+    "logits": ([[3.0, -1.0]], [0], "If these are logits"),
     "sums": ([[0.5, 0.4]], [0], "sums to"),
     "independent scores": ([[0.9, 0.9]], [0], "sums to"),
     "one column": ([[1.0], [1.0]], [0, 0], "at least two classes"),

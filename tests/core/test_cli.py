@@ -208,7 +208,7 @@ def files(tmp_path):
 AUDIT_REFUSALS = [
     (["--probs", "nan.npy", "--labels", "y.npy"], "NaN"),
     (["--probs", "off.npy", "--labels", "y.npy"], "sums to 0.9"),
-    (["--probs", "logits.npy", "--labels", "y.npy"], "softmax"),
+    (["--probs", "logits.npy", "--labels", "y.npy"], "If these are logits"),
     (["--probs", "flat.npy", "--labels", "y.npy"], "(N, Z)"),
     (["--probs", "none.npy", "--labels", "y.npy"], "empty"),
     (["--probs", "short.npy", "--labels", "y.npy"], "number 5, labels has 20"),
