@@ -343,7 +343,7 @@ ARRAYS: dict[str, ArrayCase] = {
     ),
     "a coverage of 1": ArrayCase(
         conditional.overall_metrics, {"probs": PROBS, "labels": LABELS, "confidence": 1.0, "resamples": 20},
-        "Pass confidence=0.01", pressed,
+        "Pass confidence=0.5, for example", pressed,
     ),
     "a metric misspelt": ArrayCase(
         weighted.weighted_metric, {"metric": "eces", "probs": PROBS, "labels": LABELS}, "Did you mean 'ece'",

@@ -99,7 +99,8 @@ def metric_interval(
     Accuracy: Jeffreys. Gap: accuracy and confidence combined (`gap_interval`). NLL, Brier, Brier refinement: Student's
     t of the mean. ECE (as measured, and with its bias removed: the interval is of the true error, one for both),
     equal-mass ECE, MCE, debiased l2 error, Brier calibration: test inversion. Classwise ECE: the same in closed form
-    (`classwise_interval`). AURC: its influence function, on the logarithmic scale.
+    (`classwise_interval`). AURC: its influence function, on the logarithmic scale. The intervals of NLL, Brier and AURC
+    are too narrow where fewer than about ten examples are wrong: see "What robcal does not do" (docs/limits.md).
 
     Args:
         metric: a key of `robcal.base.metrics.METRIC_LIST`, without those under shift.
