@@ -1,7 +1,9 @@
 """Robustness scores side by side: ours and the peers' on one trained network and the same images, in one run.
 
-Usage: python benchmarks/scoring.py RUN --images 200 --out DIR          (RUN: a directory that `robcal train` made)
-       python benchmarks/scoring.py --page docs/scoring.md DIR [DIR …]   (the page of finished measurements)
+Usage: python benchmarks/scoring.py RUN --images 200 --out DIR        (RUN: a directory that `robcal train` made)
+       python benchmarks/scoring.py resnet-20 --data FOLDER --out DIR (published weights; or resnet-56)
+       python benchmarks/scoring.py --page [RESULTS.json …]           (docs/scoring.md and its details, of raw results;
+                                                                       those of docs/evidence/scoring, if none is named)
 
 Writes DIR/table.md, DIR/figure.svg and DIR/results.json (settings, versions, hardware, every distance). What a peer has
 finished is kept in DIR/peers, so a stopped run goes on there. One thread. The peers: benchmarks/requirements.txt.
@@ -20,7 +22,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,23 +32,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import robcal
+import scoring_limits
 import scoring_report
 from peers import PEERS, Counted, Peer, verify, versions
-from robcal.base.checks import InputError
+from real.networks import cifar10_test, published_resnet
+from real.networks import run as run_batches
+from robcal.base.checks import InputError, IntArray
 from robcal.base.storage import digest_of, digest_of_tensors, load_json, load_predictions, save_json
 from robcal.base.types import Scores
-from robcal.data import Dataset, load_dataset
-from robcal.data.dataset import Split
+from robcal.data import load_dataset
 from robcal.robustness.attacks import attack_batch, make_attack
 from robcal.robustness.reference import reference_attacks
 from robcal.robustness.scoring import score
 from robcal.runs.directory import load_data, load_model, open_run
+from scoring_pages import write_pages
 
 #: The methods of ours, as far as this version has them.
 OURS = ("first-order", "projection", "auto")
+DOCS = Path(__file__).parents[1] / "docs"
+
+#: The test images at these positions.
+Images = Callable[[IntArray], Tensor]
 
 
 @dataclass(frozen=True)
@@ -88,13 +97,14 @@ def main() -> None:
     """Measure, or write the page."""
     options = parse()
     if options.page:
-        scoring_report.write_page(options.page, [load_json(run / "results.json", "results") for run in options.runs])
+        files = options.runs or sorted((DOCS / "evidence/scoring").glob("*.json"))
+        write_pages(DOCS, [scoring_report.judge(load_json(file, "results")) for file in files])
         return
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     started = datetime.now(UTC)
     options.out.mkdir(parents=True, exist_ok=True)
-    task, split, about = prepare(options)
+    task, about = prepare(options)
     rows = [measure(task, job, options.out) for job in our_jobs(task)]
     budget = max(row["passes"] for row in rows)
     failed: dict[str, str] = {}
@@ -120,20 +130,22 @@ def main() -> None:
         "started": started.isoformat(timespec="seconds"),
         "minutes": round((datetime.now(UTC) - started).total_seconds() / 60, 1),
         "quick": options.quick,
-        "margin": task.margin.tolist(),
+        "margin": rounded(task.margin),
         "reference_settings": {
             "iterations": options.reference_iterations,
             "restarts": options.reference_restarts,
             "num_rivals": options.reference_rivals,
         },
-        "large": time_large(task, split, options.auto_images) if options.auto_images else None,
-        "references": {name: distance.tolist() for name, distance in references.items()},
+        "references": {name: rounded(distance) for name, distance in references.items()},
         "rows": rows,
         "failed": failed,
         "most_passes": options.most_passes,
+        "limits": scoring_limits.distances(task.model, task.x, task.batch_size, options.seeds)
+        if options.seeds
+        else None,
     }
-    record = scoring_report.judge(record)
     save_json(record, options.out / "results.json")
+    record = scoring_report.judge(record)
     (options.out / "table.md").write_text(scoring_report.table(record), encoding="utf-8")
     scoring_report.figure(record, options.out / "figure.svg")
     print(scoring_report.table(record))
@@ -142,18 +154,19 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="a run directory; with --page, finished measurements")
+    parser.add_argument("runs", nargs="*", type=Path, help="a run directory or a published network; with --page, raw "
+                        "results")  # fmt: skip
     parser.add_argument("--images", type=int, default=200, help="test images, drawn by the seed")
     parser.add_argument("--out", type=Path, help="where to")
-    parser.add_argument("--data", help="the data, where it is not where the run says")
+    parser.add_argument("--data", help="the data, where it is not where the run says; the folder of published networks")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=0, help="auto under so many seeds, and complete descents, besides")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--most-passes", type=int, default=1000, help="settings that may take more are left out …")
     parser.add_argument("--slow-images", type=int, default=4, help="… and defaults that may are run on so few images")
     parser.add_argument("--reference-iterations", type=int, default=100, help="see robcal's reference_attacks")
     parser.add_argument("--reference-restarts", type=int, default=3, help="likewise")
     parser.add_argument("--reference-rivals", type=int, default=9, help="likewise")
-    parser.add_argument("--auto-images", type=int, default=2000, help="test images that auto is timed on besides")
     parser.add_argument(
         "--repeat-passes", type=float, default=40, help="settings up to this cost are timed three times"
     )
@@ -163,54 +176,58 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--references", nargs="+", choices=strong, default=strong, help="default: all; two or more "
                         "tell the noise ceiling")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="20 images, budgets like ours and short defaults only")
-    parser.add_argument("--page", type=Path, help="write this page from finished measurements instead")
+    parser.add_argument("--page", action="store_true", help="write the pages from raw results instead")
     options = parser.parse_args()
     if not options.page and (len(options.runs) != 1 or options.out is None):
         parser.error("a measurement takes one RUN and --out DIR")
     if options.quick:
         options.images, options.slow_images, options.most_passes = min(options.images, 20), 0, 100
         options.reference_iterations, options.reference_restarts, options.reference_rivals = 20, 0, 2
-        options.auto_images = 0
     return options
 
 
-def prepare(options: argparse.Namespace) -> tuple[Task, Split, dict[str, Any]]:
-    """The network and the images of a run, its test split, and what is to be said about them."""
-    run = open_run(options.runs[0])
-    data: Dataset = load_dataset(options.data, seed=run.settings.seed) if options.data else load_data(run.settings)
-    split = data.split("test")
-    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(split))[: options.images])
-    model, about = load_model(run.directory)
+def prepare(options: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
+    """The network and its images, and what is to be said about them."""
+    published = re.fullmatch(r"resnet-(\d+)", str(options.runs[0]))
+    model, images, labels, about = read_published(int(published[1]), options) if published else read_run(options)
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(labels))[: options.images])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    x = images(chosen)
     with torch.no_grad():
-        logits = torch.cat([model(part) for part in split.batch(chosen).split(options.batch_size)])
+        logits = torch.cat([model(part) for part in x.split(options.batch_size)])
     top = logits.topk(2, dim=1)
     key = digest_of([digest_of_tensors(model.state_dict()), chosen.tolist(), options.batch_size, robcal.__version__])
-    task = Task(
-        Counted(model).eval(),
-        split.batch(chosen),
-        top.indices[:, 0].clone(),
-        top.values[:, 0] - top.values[:, 1],
-        options.batch_size,
-        options.seed,
-        key,
-    )
+    margin = top.values[:, 0] - top.values[:, 1]
+    prediction = top.indices[:, 0].clone()
+    task = Task(Counted(model).eval(), x, prediction, margin, options.batch_size, options.seed, key)
+    return task, about | {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "test_images": len(labels),
+        "accuracy_of_images": float((prediction.numpy() == labels[chosen]).mean()),
+    }
+
+
+def read_run(options: argparse.Namespace) -> tuple[nn.Module, Images, IntArray, dict[str, Any]]:
+    """The network of a run, its test images and labels."""
+    run = open_run(options.runs[0])
+    data = load_dataset(options.data, seed=run.settings.seed) if options.data else load_data(run.settings)
+    split = data.split("test")
+    model, about = load_model(run.directory)
     stored = load_predictions(run.directory / "predictions-test.safetensors")
-    return (
-        task,
-        split,
-        {
-            "data": data.name,
-            "model": about["model"],
-            "epochs": run.settings.epochs,
-            "method": run.settings.method,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "test_images": len(split),
-            "accuracy": float((stored.probs.argmax(1) == stored.labels).mean()),
-            "accuracy_of_images": float((task.prediction.numpy() == split.labels[chosen]).mean()),
-        },
-    )
+    accuracy = float((stored.probs.argmax(1) == stored.labels).mean())
+    training = f"{run.settings.method}, {run.settings.epochs} epochs"
+    about = {"data": data.name, "model": about["model"], "training": training, "accuracy": accuracy}
+    return model, split.batch, split.labels, about
+
+
+def read_published(depth: int, options: argparse.Namespace) -> tuple[nn.Module, Images, IntArray, dict[str, Any]]:
+    """A ResNet of He et al. 2016 by the weights that others published, and the test images of CIFAR-10 (JPEG)."""
+    images, labels = cifar10_test(Path(options.data))
+    model = published_resnet(Path(options.data), depth)
+    accuracy = float((run_batches(model, images).argmax(1) == labels).mean())
+    about = {"data": "CIFAR-10 (JPEG)", "model": f"ResNet-{depth}", "training": "published weights"}
+    return model, lambda chosen: images[chosen], labels, about | {"accuracy": accuracy}
 
 
 def our_jobs(task: Task) -> Iterator[Job]:
@@ -311,14 +328,14 @@ def measure(task: Task, job: Job, out: Path) -> dict[str, Any]:
     }
     if isinstance(result, Scores):
         found = our_verified(task, job.name)
-        row["distance"] = result.distance.tolist()
+        row["distance"] = rounded(result.distance)
         row["says_passes"] = float(result.passes.mean())
         row["estimate"] = bool((result.status == "estimate").any())
-        row["verified"] = None if found is None else found.tolist()
+        row["verified"] = None if found is None else rounded(found)
         row["says_verified"] = float((result.status == "verified").mean())
     else:
         x, prediction = task.x[: job.images], task.prediction[: job.images]
-        row["distance"] = row["verified"] = verify(task.model, x, result, prediction).tolist()
+        row["distance"], row["verified"] = rounded(verify(task.model, x, result, prediction)), None
         row["estimate"] = False
         kept.parent.mkdir(exist_ok=True)
         save_json(row, kept)
@@ -364,24 +381,14 @@ def reference_distances(task: Task, options: argparse.Namespace) -> dict[str, Te
         if not kept.exists():
             scores = score(task.model, task.x, method=attack, batch_size=task.batch_size, seed=task.seed)
             kept.parent.mkdir(exist_ok=True)
-            save_json({"distance": scores.distance.tolist()}, kept)
+            save_json({"distance": rounded(scores.distance)}, kept)
         found[name] = torch.from_numpy(scoring_report.numbers(load_json(kept, "a kept reference")["distance"]))
     return found
 
 
-def time_large(task: Task, split: Split, count: int) -> dict[str, Any]:
-    """What "auto" costs on a data set that is larger than its pilot: the first `count` test images."""
-    inputs = split.batch(np.arange(min(count, len(split))))
-    large = replace(task, x=inputs)
-    result, spent = run_once(large, argparse.Namespace(call=partial(our_distances, large, "auto")))
-    return {
-        "images": len(inputs),
-        "passes": task.model.passes / len(inputs),
-        "says_passes": float(result.passes.mean()),
-        "verified": float((result.status == "verified").mean()),
-        "milliseconds": spent["wall"] / len(inputs) * 1e3,
-        "cpu_milliseconds": spent["cpu"] / len(inputs) * 1e3,
-    }
+def rounded(values: Any) -> list[float]:
+    """Numbers of seven digits, which is what float32 has."""
+    return [float(f"{value:.7g}") for value in values.tolist()]
 
 
 def processor() -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.stats import binomtest, norm, spearmanr
 
 from robcal.base.checks import FloatArray, IntArray
-from robcal.base.files import replacing
 from robcal.base.levels import assign_levels
 from robcal.base.types import Scores
 
@@ -33,10 +32,15 @@ def judge(record: Record) -> Record:
     margin, rows = numbers(record["margin"]), record["rows"]
     parts = {name: numbers(distance) for name, distance in record["references"].items()}
     found = [padded(row_distances(row), len(margin)) for row in rows]
-    best = np.min([*parts.values(), *found], axis=0)
+    limits = record.get("limits") or {}
+    others = [row for part in limits.values() for row in part]
+    further = [numbers(row["distance"]) for row in others]
+    best = np.min([*parts.values(), *found, *further], axis=0)
     for number, row in enumerate(rows):
         rest = np.min([*parts.values(), *found[:number], *found[number + 1 :]], axis=0)
         row |= compare(row, best, rest, margin)
+    for row in others:
+        row["same"] = agreement(numbers(row["distance"]), best, margin)[0]
     return record | {"best": best.tolist(), "ceiling": ceiling(parts, best, margin)}
 
 
@@ -156,8 +160,8 @@ def describe(record: Record) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     quick = " **--quick: a check that everything runs; its figures mean nothing.**" if record["quick"] else ""
     return (
-        f"{record['data']}, {record['model']} ({record['parameters']:,} parameters, {record['method']}, "
-        f"{record['epochs']} epochs, accuracy {record['accuracy']:.3f} on {record['test_images']:,} test images): "
+        f"{record['data']}, {record['model']} ({record['parameters']:,} parameters, {record['training']}, "
+        f"accuracy {record['accuracy']:.3f} on {record['test_images']:,} test images): "
         f"{record['images']} test images drawn with seed {record['seed']} (accuracy "
         f"{record['accuracy_of_images']:.3f}), batches of {record['batch_size']}. {record['hardware']} "
         f"({record['processor']}), {record['threads']} thread, Python {record['python']}; "
@@ -214,14 +218,6 @@ def notes(record: Record) -> list[str]:
     peers = [row for row in record["rows"] if row["kind"] != "ours" and "same" in row]
     for row in (row for row in record["rows"] if row["kind"] == "ours"):
         lines.append(f"- {row['name']}: {against(row, peers)}")
-    large = record.get("large")
-    if large:
-        lines += [
-            "",
-            f"auto on the first {large['images']:,} test images: {large['passes']:.2f} passes and "
-            f"{number(large['milliseconds'])} ms ({number(large['cpu_milliseconds'])} ms CPU) an image, "
-            f"{large['verified']:.3f} verified by its own account.",
-        ]
     return lines
 
 
@@ -298,85 +294,3 @@ def figure(record: Record, target: Path) -> None:
             drawing.legend(loc="outside right center", frameon=False, title="peers")
         drawing.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(drawing)
-
-
-def write_page(target: Path, records: list[Record]) -> None:
-    """The page of these measurements, and their figures beside it in figures/."""
-    parts = [HEAD, summary(records)]
-    (target.parent / "figures").mkdir(parents=True, exist_ok=True)
-    for record in records:
-        name = f"{record['data'].split(' ')[0].lower()}-{record['model']}-{record['images']}"
-        picture = target.parent / "figures" / f"scoring-{name}.svg"
-        figure(record, picture)
-        parts += [f"## {record['data']}, {record['model']}, {record['images']:,} images"]
-        parts += [table(record), f"![Cost against agreement](figures/{picture.name})\n"]
-    with replacing(target) as temporary:
-        temporary.write_text("\n".join(parts), encoding="utf-8")
-
-
-def summary(records: list[Record]) -> str:
-    """Ours on everything measured, one line a method."""
-    lines = [
-        "| measured on | images | method | passes | same level of ten | within one | ρ | noise ceiling |",
-        "|---|--:|---|--:|--:|--:|--:|--:|",
-    ]
-    for record in records:
-        top = f"{record['ceiling']['same']:.3f}" if record["ceiling"] else "–"
-        for row in record["rows"]:
-            if row["kind"] == "ours" and "same" in row:
-                cells = [f"{record['data']}, {record['model']}", f"{record['images']:,}", row["name"]]
-                cells += [f"{row['passes']:.1f}", share(row["same"]), share(row["within_one"]), share(row["spearman"])]
-                lines.append("| " + " | ".join([*cells, top]) + " |")
-    return "\n".join([*lines, ""])
-
-
-HEAD = """# What a robustness score costs
-
-This page compares the scoring methods of robcal with attacks of other libraries: how many evaluations of the network
-they need, how long they take, and how often they put an image into the right one of ten robustness levels. A script
-wrote all figures:
-
-    pip install -r benchmarks/requirements.txt && pip install --no-deps torchattacks==3.5.1 adv-lib==0.2.8
-    python benchmarks/scoring.py RUN --images N --out DIR
-    python benchmarks/scoring.py --page docs/scoring.md DIR [DIR …]
-
-RUN is a directory that `robcal train --data digits --model mlp --method vanilla` made (or `--model cnn`), or the
-plain network of `make evidence`. In the measurement of 2,000 images, only those attacks took part that came near on
-fewer images. Its options were `--only "DeepFool|FMN" --most-passes 100 --references long-projection
---reference-restarts 1 --reference-rivals 3`. The other attacks are in the measurement of 100 images of the same
-network. Those of 300 images were made with `--only DeepFool --most-passes 100 --auto-images 0 --references
-long-projection --reference-restarts 4`.
-
-How to read the tables:
-
-- *passes*: a pass is one forward and one backward to the input, of one image; each of the two counts as half a pass.
-  They are counted at the network, in the same way for robcal and for the other libraries.
-- *ms* and *CPU ms*: wall time and CPU time of one image on one thread, after a first call that does not count. Other
-  programs used the machine at the same time, so only ratios mean something. Methods that need few passes ran three
-  times, in turn with those of robcal, and the median counts. Methods that need many passes ran once; compare their
-  CPU time, not their wall time.
-- *verified*: the share of images for which the attack gave a point inside the box that has another label. The
-  benchmark itself evaluates the point, in float32.
-- *median norm*: the median distance of the verified points. *to best*: the median ratio of the distance to the
-  reference, over verified points.
-- *Reference*: for each image, the smallest verified distance that any method of this page found. This includes the
-  strong references of robcal, its fast methods, and all other attacks. So no method looks bad because it found a
-  nearer point than the reference did.
-- *same level* and *within one*: the images are sorted by distance and cut into ten groups of equal size. Images for
-  which a method found nothing come last, by their logit margin. *ρ* is Spearman's rank correlation with the
-  reference.
-- *noise ceiling*: how often the two strongest references agree with each other. No method can be expected to agree
-  with them more often.
-- "default (first N images)": this setting takes so long that it ran on N images only. It gets no level.
-- "our budget": the largest number of iterations that costs no more passes than the dearest method of robcal; one
-  iteration, if even one costs more.
-- An attack *reaches* the agreement of a method of robcal unless it has significantly fewer images in the right level
-  (exact McNemar test on the same images, two-sided, 5%). On few images the test finds few differences, which is in
-  favour of the other attack.
-- All attacks are given frozen parameters, the memory format in which the network is fastest, and the labels to
-  change.
-- A measurement may be stopped and continued: attacks that had finished are not run again.
-
-The date stands above each table. The rows of `auto` of 2026-11-23 are of an earlier version of it, which spent more
-passes; those of 300 images are of the present one.
-"""

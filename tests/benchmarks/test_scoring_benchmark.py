@@ -1,6 +1,7 @@
 """The parts of benchmarks/scoring.py that need no peer: what counts passes, checks points and judges agreement."""
 
 import importlib.util
+import json
 import math
 import sys
 from pathlib import Path
@@ -32,6 +33,15 @@ def peers():
 @pytest.fixture(scope="module")
 def report():
     return load("scoring_report")
+
+
+@pytest.fixture(scope="module")
+def pages():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        return load("scoring_pages")
+    finally:
+        sys.path.remove(str(FOLDER))
 
 
 @pytest.fixture
@@ -118,7 +128,7 @@ def test_the_reference_is_the_best_of_all_and_the_fastest_equal_peer_is_named(re
     assert "slow and right (default), 1.000, at 20.0 times its CPU time" in report.notes(record)[2]
 
 
-def test_one_reference_has_no_noise_ceiling(report, tmp_path):
+def test_one_reference_has_no_noise_ceiling(report, pages, tmp_path):
     exact = np.arange(1.0, 101.0)
     record = {"margin": [0.0] * 100, "references": {"a": list(exact)}, "rows": [make_row("ours", "ours", exact, 1.0)],
               "images": 100, "reference_settings": {}, "data": "digits", "model": "mlp"}  # fmt: skip
@@ -127,7 +137,24 @@ def test_one_reference_has_no_noise_ceiling(report, tmp_path):
     assert "no noise ceiling" in report.notes(record)[0]
     report.figure(record, tmp_path / "f.svg")
     assert "two strongest" not in (tmp_path / "f.svg").read_text()
-    assert "| digits, mlp | 100 | ours | 1.0 | 1.000 | 1.000 | 1.000 | – |" in report.summary([record])
+    assert "| digits, mlp, 100 images | `ours` | 1.0 | 1.000 (0.963–1.000) | 1.000 | 1.000 | not measured |" in (
+        pages.answer([record])
+    )
+
+
+def test_noise_of_known_size_and_complete_descents_are_judged_by_the_same_reference(report, pages):
+    exact = np.arange(1.0, 101.0)
+    nearer = {"name": "complete", "passes": 9.0, "distance": list(np.where(exact == 50, 49.5, exact))}
+    record = {"margin": [0.0] * 100, "references": {"a": list(exact)}, "rows": [make_row("ours", "ours", exact, 1.0)],
+              "images": 100, "limits": {"auto": [], "complete": [nearer]}}  # fmt: skip
+    record = report.judge(record)
+    assert record["best"][49] == 49.5
+    assert record["limits"]["complete"][0]["same"] == 1.0
+    kept = list(pages.noise(record).values())
+    assert kept == sorted(kept, reverse=True)
+    assert 0.5 < kept[-1] < kept[0] < 1
+    geometric = report.judge(record | {"references": {"a": list(np.exp(exact / 100))}, "rows": [], "limits": None})
+    assert pages.width(geometric) == pytest.approx(0.1, abs=0.002)
 
 
 def test_a_peer_reaches_ours_unless_an_exact_test_says_no(report):
@@ -162,3 +189,17 @@ def test_a_peer_reaches_ours_unless_an_exact_test_says_no(report):
         ours, [two, three]
     )
     assert report.against(ours, [three]).startswith("no peer's setting here reaches its 1.000. Within")
+
+
+def test_the_pages_are_what_the_raw_results_give(report, pages, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "figure", lambda record, target: target.touch())
+    files = sorted((FOLDER.parent / "docs/evidence/scoring").glob("*.json"))
+    (tmp_path / "evidence").mkdir()
+    pages.write_pages(tmp_path, [report.judge(json.loads(file.read_text())) for file in files])
+    assert len(files) >= 2
+    for page in ("scoring.md", "evidence/scoring-details.md"):
+        assert (tmp_path / page).read_text() == (FOLDER.parent / "docs" / page).read_text()
+    assert len((tmp_path / "scoring.md").read_text().split()) <= 1800
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {
+        file.name for file in (FOLDER.parent / "docs/figures").glob("scoring-*")
+    }
