@@ -68,10 +68,7 @@ ORDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("fashion-running", ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup", "AdaLS, mixup")),
     ("cifar10-running-seeds", ()),
     ("fashion-running", ()),
-    (
-        "cifar10-running-regularised",
-        ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup", "AdaLS, mixup"),
-    ),
+    ("cifar10-running-regularised", ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup")),
     ("tiny-running", ("Plain", "AdaLS", "Running levels", "Mixup", "Running levels, mixup")),
     ("cifar10-running-regularised", ()),
     ("tiny-running", ()),
