@@ -27,15 +27,14 @@ DESCENT, LENGTHENING, SCREENING, LOOKING, CLOSING = range(5)
 
 #: How many standard errors of the linear picture are doubted: about the next step of a descent, another boundary whose
 #: gradient is known, one whose gradient is not, how much farther than the nearest a boundary may seem, and the secant
-#: of a start. An unknown gradient is doubted by its own spread, too: that of log steepness over the rivals of an input
+#: of a start. A gradient that is not known has an error of its own: the spread of log steepness over an input's rivals
 #: (.13 to .21 on published ResNets and networks for digits).
-_STEP, _START, _RIVAL, _SLACK, _SCREEN = 0.65, 2.2, 2.1, 1.75, 2.0
-_STEEPNESS = 0.15
+_STEP, _START, _RIVAL, _SLACK, _SCREEN, _STEEPNESS = 0.65, 2.2, 2.1, 1.75, 2.0, 0.15
 #: By how many errors of the linear picture a cut may lie elsewhere than linear distances say; a quarter of it after the
 #: descents.
 BLUR = 0.5
-#: How far a step that may be averaged goes beyond a linearised boundary, relatively: by half the error of the linear
-#: picture, and by no more than this; the closing search takes it back.
+#: How far a step that may be averaged goes beyond a linearised boundary at most, relatively, and by half the error of
+#: the linear picture; the closing search takes it back.
 _OVERSHOOT = 0.05
 #: How often an example is judged together with the others of its round: by its linear distance, and by its descent's.
 _JUDGED = 2
