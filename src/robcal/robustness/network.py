@@ -18,8 +18,6 @@ from robcal.robustness.modes import default_dtype
 #: A classifier: any torch module, or any function from inputs (B, …) to logits (B, Z).
 Model = Callable[[Tensor], Tensor]
 
-#: Of the evaluations that gradients are taken of.
-
 #: A point counts as adversarial when another logit leads by more than the two may round differently in another batch: a
 #: verified point must stay verified. Each of the two is rounded to its last digit, however large an offset it shares
 #: with all others; and before that, their gap was summed from terms that may be larger than what is left of them (three
