@@ -67,3 +67,16 @@ def test_arguments_out_of_range(arguments: dict, message: str) -> None:
     X, y = make_classification(40, random_state=0)
     with pytest.raises(ValueError, match=message):
         ARAdaLSClassifier(**arguments).fit(X, y)
+
+
+def test_torchs_default_dtype_changes_nothing() -> None:
+    X, y = make_classification(60, random_state=0)
+    probs = ARAdaLSClassifier(epochs=1, random_state=0).fit(X, y).predict_proba(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = ARAdaLSClassifier(epochs=1, random_state=0).fit(X, y).predict_proba(X)
+        built = robcal.build_model("mlp", input_shape=(4,), num_classes=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert again.shape == probs.shape
+    assert {value.dtype for value in built.state_dict().values()} == {torch.float32}

@@ -141,7 +141,7 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features = inputs.shape[1]
         network = mlp((features,), num_classes) if self.network is None else self.network(features, num_classes)
         scale = inputs.std(0, correction=0)
-        return Normalized(network, inputs.mean(0), torch.where(scale > 0, scale, 1.0))
+        return Normalized(network, inputs.mean(0), torch.where(scale > 0, scale, 1.0)).float()
 
     def _train(self, inputs: Tensor, labels: Tensor, val_inputs: Tensor, val_labels: Tensor) -> Any:
         levels = min(self.num_levels, len(val_labels), len(labels))

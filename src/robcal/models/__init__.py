@@ -106,12 +106,12 @@ def build_model(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(name, input_shape, num_classes)
+        network = _network(name, input_shape, num_classes).float()  # whatever torch's default dtype
     channels = input_shape[0]
     return Normalized(
         network,
-        torch.zeros(channels) if mean is None else mean,
-        torch.ones(channels) if std is None else std,
+        torch.zeros(channels, dtype=torch.float32) if mean is None else mean,
+        torch.ones(channels, dtype=torch.float32) if std is None else std,
     )
 
 
