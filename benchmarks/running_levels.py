@@ -5,7 +5,7 @@ Usage: python benchmarks/running_study.py --data cifar10:PATH --fashion fashion-
        python benchmarks/running_study.py --presets cifar10-running-seeds fashion-running --data cifar10:PATH \
          --fashion fashion-mnist:PATH --cache DIR --out runs/running-seeds
        python benchmarks/running_tiny.py PATH/train.parquet runs/tiny-imagenet.npz
-       python benchmarks/running_study.py --presets cifar10-running-regularised tiny-running --seeds 0 1 2 \
+       python benchmarks/running_study.py --presets cifar10-running-regularised tiny-running \
          --data cifar10:PATH --tiny npz:runs/tiny-imagenet.npz --cache DIR --out runs/running-others
        python benchmarks/training.py --train 1280 --val 1024 --epochs 11 --precision bf16 \
          --also mixup ar-adals+mixup --json docs/evidence/running/times.json
