@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -79,10 +79,9 @@ def selective_threshold(
     grid = GRID.astype(top.confidence.dtype).astype(np.float64)
     accepted = np.array([int((values >= t).sum()) for t in grid])
     errors = np.array([int(((values >= t) & ~right).sum()) for t in grid])
-    chances = [binomial_cdf(k, n, risk) for k, n in zip(errors, accepted, strict=True)]
-    rejected = np.array(chances) <= error_probability / _STARTS
+    shown = _Rejections(accepted, errors, risk, error_probability / _STARTS)
     starts = np.linspace(0, len(GRID), _STARTS, endpoint=False).astype(int)
-    lowest = max((start + _run(rejected[start:]) - 1 for start in starts if rejected[start]), default=None)
+    lowest = max((end - 1 for start in starts if (end := shown.first_kept(start)) > start), default=None)
     if lowest is None:
         needed = math.ceil(math.log(error_probability / _STARTS) / math.log1p(-risk))
         note = (
@@ -100,7 +99,22 @@ def selective_threshold(
     )
 
 
-def _run(rejected: npt.NDArray[np.bool_]) -> int:
-    """Return how many come before the first that is not rejected."""
-    stops = np.flatnonzero(~rejected)
-    return int(stops[0]) if len(stops) else len(rejected)
+@dataclass
+class _Rejections:
+    """Where "the rate exceeds `risk`" is rejected at `level`: tests are made where a sequence comes by, and once."""
+
+    accepted: npt.NDArray[np.int_]
+    errors: npt.NDArray[np.int_]
+    risk: float
+    level: float
+    made: dict[int, bool] = field(default_factory=dict)
+
+    def __getitem__(self, place: int) -> bool:
+        if place not in self.made:
+            chance = binomial_cdf(int(self.errors[place]), int(self.accepted[place]), self.risk)
+            self.made[place] = chance <= self.level
+        return self.made[place]
+
+    def first_kept(self, start: int) -> int:
+        """Return the first place from `start` on that is not rejected, or the length of the grid."""
+        return next((place for place in range(start, len(self.accepted)) if not self[place]), len(self.accepted))
