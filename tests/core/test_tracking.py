@@ -161,6 +161,7 @@ def test_wandb_keeps_one_run_without_a_network(tmp_path: Path, monkeypatch: pyte
 
 def test_a_tracker_without_a_login_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("accelerate").PartialState(cpu=True)
+    pytest.importorskip("wandb").teardown()  # it keeps the settings of a process's first run, another test's
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "XDG_CONFIG_HOME", "WANDB_CONFIG_DIR"):
