@@ -77,3 +77,14 @@ def test_the_search_ends_where_it_begins():
     found = minimised(lambda u: (calls.append(u) or float(((u - start) ** 2).sum()), 2 * (u - start)), start)
     assert (found == start).all()
     assert len(calls) == 1
+
+
+def test_where_the_slope_does_not_change_the_search_goes_on() -> None:
+    """Huber's loss: of two points on its straight part the curvature is 0, by which nothing can be divided."""
+
+    def huber(x: np.ndarray) -> tuple[float, np.ndarray]:
+        away = x - 20.0
+        value = np.where(np.abs(away) < 1, away**2 / 2, np.abs(away) - 0.5)
+        return float(value.sum()), np.clip(away, -1, 1)
+
+    np.testing.assert_allclose(minimised(huber, np.zeros(2)), 20.0, atol=1e-6)

@@ -119,7 +119,8 @@ def minimised(objective: Callable[[FloatArray], tuple[float, FloatArray]], start
             if saved >= -_SAVED * size * promised or size < 1e-10:
                 break
             size *= max(0.1, min(0.5, size * promised / (2 * (saved + size * promised))))
-        pairs.append((size * move, new_slope - slope))
+        if size * float(move @ (new_slope - slope)) > 0:  # not where rounding hides the curvature
+            pairs.append((size * move, new_slope - slope))
         x, slope, value = x + size * move, new_slope, now
         if saved <= _LITTLE * max(abs(value), 1.0):
             break
