@@ -54,6 +54,21 @@ def test_the_recalibration_that_repairs_is_named_with_what_it_changes():
     assert next_steps(repaired("temperature"))[0].do == "Recalibrate with one temperature."
 
 
+def test_a_level_that_is_off_by_little_is_no_reason_to_distrust_it():
+    def step(gap):
+        """What is said of levels of which one alone has a gap that can be told from 0."""
+        found = repaired("none")
+        (one,) = found.methods
+        rows = tuple(replace(row, gap=Estimate(0.0, -0.1, 0.1), joint_gap=None) for row in one.levels)
+        off = replace(rows[1], gap=Estimate(gap, gap / 10, gap * 4))
+        one = replace(one, levels=(rows[0], off, *rows[2:]))
+        return next(step for step in next_steps(replace(found, methods=(one,))) if "level 1" in step.do)
+
+    assert step(0.011).do.startswith("Expect a small error of the confidence that it states in level 1")
+    assert "+1.1 [+0.1, +4.4] percentage points" in step(0.011).why
+    assert step(0.03).do.startswith("Do not rely on the confidence that it states in level 1")
+
+
 def test_what_a_recalibration_leaves_is_told():
     (first, *_) = next_steps(repaired("temperature", after=Estimate(-0.02, -0.03, -0.01)))
     assert "It leaves a gap in 1 of 1 levels, the largest in level 0: −2.0 [−3.0, −1.0] percentage points." in first.why

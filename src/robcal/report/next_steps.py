@@ -25,6 +25,8 @@ from robcal.report.wording import Wording, level_name, wording
 
 #: A wrong example is told as one that the model was sure of above this confidence.
 SURE = 0.9
+#: A level's gap below this is told as a small one.
+SMALL = 0.02
 #: What the sentence on a chosen method compares.
 _DECIDING = ("ece", "shift_ece", "accuracy")
 
@@ -128,8 +130,10 @@ def levels_step(method: MethodResult, words: Wording, subject: str) -> Step | No
     which = Rows(method.levels, "", "level", words).which(wrong) or f"{len(wrong)} levels"
     name = level_name(method.levels, worst, words)
     which, there = (which, f" The worst is {name}: it") if len(wrong) > 1 else (name, " It")
+    small = abs(row_gap(worst).value) < SMALL
+    stated = f"the confidence that {subject} states in {which}"
     return Step(
-        f"Do not rely on the confidence that {subject} states in {which}.",
+        f"Expect a small error of {stated}." if small else f"Do not rely on {stated}.",
         f"These are {count:,} of {total:,} examples.{there} states {formatting.percent(worst.confidence.value)} and is "
         f"right {formatting.percent(worst.accuracy.value)} of the time, a gap of {points_interval(row_gap(worst))}.",
     )
