@@ -47,6 +47,7 @@ KINDS = [f"{name}:" if reader.argument else name for name, reader in READERS.ite
         (("audit", "--data", ""), KINDS),
         (("compare", "digits", "--data", ""), KINDS),
         (("compare", ""), [*preset_names()]),
+        (("recalibrate", "--method", "d"), ["dirichlet", "dirichlet+score-temperature"]),
         (("export", "run", "--format", ""), ["safetensors", "pt2", "onnx"]),
     ],
 )

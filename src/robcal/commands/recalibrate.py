@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from robcal.calibration.recalibration import Recalibrator
 
 
+def _methods(incomplete: str) -> list[str]:
+    """Return the ways to recalibrate, as the tab key completes them."""
+    from robcal.calibration.recalibration.selection import AVERAGE, METHODS
+
+    return ["auto", AVERAGE, *METHODS]
+
+
 _EXPLAINED = (
     "Cross-fitted: each of the {} validation examples is judged by fits that did not see it. NLL is the negative "
     "log-likelihood (lower is better), and above best the difference to the lowest. Worst gap: the largest mean "
@@ -47,7 +54,8 @@ def recalibrate(
         str,
         typer.Option(
             help="auto compares all the others: average, none, temperature, score-temperature, vector, isotonic, "
-            "dirichlet, svs and sms. One of the last five may be followed by +score-temperature."
+            "dirichlet, svs and sms. One of the last five may be followed by +score-temperature.",
+            autocompletion=_methods,
         ),
     ] = "auto",
     apply: Annotated[
