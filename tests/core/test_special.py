@@ -47,7 +47,7 @@ def test_quantiles_of_student():
     degrees, p = sizes(rng, 1.0, 1e9), chances(rng)
     found = np.array([student_quantile(*one) for one in zip(degrees, p, strict=True)])
     expected = np.where(p == 0.5, 0.0, scipy_special.stdtrit(degrees, p))
-    assert_allclose(found, expected, rtol=1e-11, atol=1e-300)
+    assert_allclose(found, expected, rtol=1e-10, atol=1e-300)  # SciPy 1.15 is right to 3e-11
 
 
 def test_distribution_of_the_binomial():
@@ -99,7 +99,7 @@ def test_quantiles_of_more_examples_than_there_are(n):
     for right in (0.5, 40.5, 0.3 * n, n - 0.5):
         for p in (0.025, 0.5, 0.975):
             found = beta_quantile(right, n - right + 1, p)
-            assert_allclose(found, scipy_special.betaincinv(right, n - right + 1, p), rtol=1e-11)
+            assert_allclose(found, scipy_special.betaincinv(right, n - right + 1, p), rtol=1e-10)
 
 
 def test_closed_forms_far_in_the_tails():
