@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
-from robcal.base.method_names import METHODS
+from robcal.base import names
 from robcal.robustness import ATTACKS
 
 
@@ -15,7 +13,7 @@ def method_names(incomplete: str) -> list[str]:
     (True, False)
     """
     joined, plus, _ = incomplete.rpartition("+")
-    return [f"{joined}{plus}{name}" for name in METHODS if name not in joined.split("+")]
+    return [f"{joined}{plus}{name}" for name in names.METHODS if name not in joined.split("+")]
 
 
 def attack_names(incomplete: str) -> list[str]:
@@ -25,5 +23,4 @@ def attack_names(incomplete: str) -> list[str]:
 
 def preset_names(incomplete: str) -> list[str]:
     """Return the comparisons that come with robcal; without a match the shell offers files."""
-    presets = files("robcal").joinpath("comparison", "presets").iterdir()
-    return sorted(one.name.removesuffix(".toml") for one in presets if one.name.endswith(".toml"))
+    return list(names.preset_names())

@@ -10,8 +10,9 @@ Example:
     'Plain'
 """
 
+from robcal.base.names import preset_names
 from robcal.comparison.plan import Plan
-from robcal.comparison.plan_file import load_plan, parse_plan, preset_names
+from robcal.comparison.plan_file import load_plan, parse_plan
 from robcal.comparison.study import compare, load_comparison, plan_work
 from robcal.report.study_text import csv_rows, markdown_tables, text_tables, write_tables
 

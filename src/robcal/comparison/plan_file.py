@@ -27,6 +27,7 @@ from typing import Any
 from robcal.base.checks import MOST_NETWORKS, InputError, check_choice, refuse
 from robcal.base.files import reading
 from robcal.base.metrics import OUTCOMES
+from robcal.base.names import preset_names
 from robcal.comparison.plan import EnsemblePlan, MethodPlan, Plan, Target
 from robcal.data.corrupted import READERS as CORRUPTED_READERS
 from robcal.methods import METHODS, method_options
@@ -39,12 +40,6 @@ TARGET_KINDS = ("below", "half", "within")
 #: Settings that the plan decides itself: neither recipe nor options may.
 RESERVED = ("seed", "split_seed", "method", "options", "scores", "weights", "weights_digest")
 _RECIPE = tuple(item.name for item in dataclasses.fields(TrainSettings) if item.name not in RESERVED)
-
-
-def preset_names() -> tuple[str, ...]:
-    """Return the names of the comparisons that come with robcal."""
-    found = (item.name for item in files("robcal.comparison").joinpath("presets").iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
 
 def load_plan(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from robcal.base.checks import check_choice, refuse
-from robcal.base.method_names import METHODS
+from robcal.base.names import METHODS
 from robcal.methods.compose import compose, joined_options
 from robcal.methods.method import Batch, EpochInfo, Method, Predictors, RunInfo
 from robcal.methods.options import check_option, factory_of, options_of, parse_option, resolved

@@ -1,8 +1,9 @@
-"""Training methods by name: what the command line completes and checks without importing any of them."""
+"""Names that the command line completes and checks without importing what they name: methods and comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 
 #: Name on the command line → factory, which is imported when it is used.
 METHODS: Mapping[str, str] = {
@@ -23,3 +24,9 @@ METHODS: Mapping[str, str] = {
     "mc-dropout": "robcal.methods.mc_dropout:mc_dropout",
     "batch-ensemble": "robcal.methods.batch_ensemble:batch_ensemble",
 }
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of the comparisons that come with robcal."""
+    found = (item.name for item in files("robcal").joinpath("comparison", "presets").iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
