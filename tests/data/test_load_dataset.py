@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,13 @@ def test_digits_are_the_digits_of_scikit_learn() -> None:
         (tuple(image.tolist()), int(label)) for image, label in zip(digits.data, digits.target, strict=True)
     )
     assert ours == theirs
+
+
+def test_digits_are_the_same_where_their_file_is_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data = load_dataset("digits")
+    monkeypatch.setattr("robcal.data.digits.find_spec", lambda name: ModuleSpec(name, None, origin=str(tmp_path / "x")))
+    again = load_dataset("digits")
+    assert [again.digest(name) for name in again.splits] == [data.digest(name) for name in data.splits]
 
 
 def test_no_seed_changes_the_digits_test_split() -> None:

@@ -32,8 +32,15 @@ def read_digits() -> Parts:
 
 
 def _rows() -> FloatArray:
-    """Read 64 grey values and the label of each digit from scikit-learn's file: its import takes as long as torch's."""
+    """Return 64 grey values and the label of each digit.
+
+    They are read from scikit-learn's file, for its import takes as long as torch's; where a release keeps the file
+    elsewhere, by scikit-learn.
+    """
     found = find_spec("sklearn")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
-    return np.loadtxt(Path(found.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    file = Path(found.origin or "").parent / "datasets/data/digits.csv.gz" if found else None
+    if file and file.exists():
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    return np.column_stack(load_digits(return_X_y=True))
