@@ -261,21 +261,21 @@ def _details(
     shown = data.split("test").inputs if examples and data.kind == "image" else None
     found = {entry.seed: cuts.get(entry.seed, (None, None))[0] for entry in entries}
     levels = {seed: level for seed, level in found.items() if level is not None}
-    runs = [_measured(work, entry, shown) for entry in entries]
+    runs = [_measured(work, entry, shown, scored=first or examples) for entry in entries]
     made = looked_into(runs if first else [dataclasses.replace(run, distance=None) for run in runs], levels)
     listed = listed_of_each(len(work.plan.labels), compared=True)
     worst = wrong_examples(runs[0], levels.get(runs[0].seed), listed) if examples else ()
     return dataclasses.replace(made, worst=worst)
 
 
-def _measured(work: Work, entry: Entry, images: Any) -> Measured:
-    """Return an entry as a report takes it, with the distances for the plain model."""
+def _measured(work: Work, entry: Entry, images: Any, *, scored: bool) -> Measured:
+    """Return an entry as a report takes it; `scored`: with the distances for the plain model."""
     plan, place = work.plan, work.place
     evidence, run = gather(entry, place, None), open_run(place.of(entry.members[0].settings()))
     plain, distance, index = work.plain.get(entry.seed), None, None
     if plain is not None:
         index = scored_index(plain.settings(), plan.score_limit)
-        distance = plain_scores(plain, place, plan.score_limit).distance
+        distance = plain_scores(plain, place, plan.score_limit).distance if scored else None
     return Measured(
         directory=run.directory,
         settings=run.settings,
