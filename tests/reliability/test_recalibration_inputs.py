@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 
 import robcal
 from robcal.base.checks import InputError
-from robcal.calibration.recalibration import LEAST_EXAMPLES, METHODS, Recalibrator
+from robcal.calibration.recalibration import LEAST_EXAMPLES, METHODS, Recalibrator, score_problem
 from robcal.calibration.recalibration.stages import has_probmetrics
 
 KEEPING = ("none", "temperature", "score-temperature")
@@ -262,3 +262,14 @@ def test_the_order_of_rows_makes_no_difference(method: str) -> None:
     again = Recalibrator(method, score="own").fit(logits[order], labels[order], scores[order])
     assert again.method == base.method
     np.testing.assert_allclose(again.predict_proba(logits, scores), base.predict_proba(logits, scores), atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_fit_to_logits_that_underflow_ends_at_the_first_step_that_is_no_number(monkeypatch):
+    steps, solve = [], score_problem.least_in_box
+    monkeypatch.setattr(score_problem, "least_in_box", lambda *problem: steps.append(1) or solve(*problem))
+    labels = np.arange(200) % 3
+    logits = (np.random.default_rng(0).normal(size=(200, 3)) + np.eye(3)[labels]) * np.finfo(float).smallest_subnormal
+    probs = robcal.Recalibrator("score-temperature").fit(logits, labels).predict_proba(logits)
+    assert np.isfinite(probs).all()
+    assert len(steps) < 200  # 1,440 where such a step is tried again and again

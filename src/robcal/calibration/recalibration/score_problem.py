@@ -163,7 +163,7 @@ class Problem:
             move = np.zeros(len(steps))
             move[free] = least_in_box(hessian[free, free], gradient[free], *room)
             expected = -(gradient @ move)
-            if expected < tolerance:
+            if not expected >= tolerance:
                 break
             value, share = reached.loss.mean() + steps @ ridge @ steps / 2, 1.0
             while True:
