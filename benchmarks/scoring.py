@@ -48,6 +48,7 @@ from robcal.robustness.attacks import attack_batch, make_attack
 from robcal.robustness.reference import reference_attacks
 from robcal.robustness.scoring import score
 from robcal.runs.directory import load_data, load_model, open_run
+from scoring_limits import rounded
 from scoring_pages import write_pages
 
 #: The methods of ours, as far as this version has them.
@@ -384,11 +385,6 @@ def reference_distances(task: Task, options: argparse.Namespace) -> dict[str, Te
             save_json({"distance": rounded(scores.distance)}, kept)
         found[name] = torch.from_numpy(scoring_report.numbers(load_json(kept, "a kept reference")["distance"]))
     return found
-
-
-def rounded(values: Any) -> list[float]:
-    """Numbers of seven digits, which is what float32 has."""
-    return [float(f"{value:.7g}") for value in values.tolist()]
 
 
 def processor() -> str:

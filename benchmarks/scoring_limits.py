@@ -38,9 +38,14 @@ def distances(model: nn.Module, x: torch.Tensor, batch_size: int, seeds: int) ->
     tasks += [("complete", name, attack, 0) for name, attack in COMPLETE.items()]
     for kind, name, method, seed in tasks:
         scores = score(model, x, method=method, batch_size=batch_size, seed=seed)
-        distance = [float(f"{value:.7g}") for value in scores.distance.tolist()]
+        distance = rounded(scores.distance)
         found[kind].append({"name": name, "passes": float(scores.passes.mean()), "distance": distance})
     return found
+
+
+def rounded(values: Any) -> list[float]:
+    """Numbers of seven digits, which is what float32 has."""
+    return [float(f"{value:.7g}") for value in values.tolist()]
 
 
 def with_errors(best: FloatArray, error: float, draws: int = 50) -> list[FloatArray]:

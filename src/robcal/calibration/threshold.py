@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from robcal.base.checks import FloatArray, check_fraction
 from robcal.base.special import binomial_cdf
@@ -79,9 +80,14 @@ def selective_threshold(
     grid = GRID.astype(top.confidence.dtype).astype(np.float64)
     accepted = np.array([int((values >= t).sum()) for t in grid])
     errors = np.array([int(((values >= t) & ~right).sum()) for t in grid])
-    shown = _Rejections(accepted, errors, risk, error_probability / _STARTS)
-    starts = np.linspace(0, len(GRID), _STARTS, endpoint=False).astype(int)
-    lowest = max((end - 1 for start in starts if (end := shown.first_kept(start)) > start), default=None)
+
+    @cache
+    def rejected(place: int) -> bool:
+        return binomial_cdf(int(errors[place]), int(accepted[place]), risk) <= error_probability / _STARTS
+
+    starts = np.linspace(0, len(GRID), _STARTS, endpoint=False).astype(int).tolist()
+    runs = (list(takewhile(rejected, range(start, len(GRID)))) for start in starts)
+    lowest = max((run[-1] for run in runs if run), default=None)
     if lowest is None:
         needed = math.ceil(math.log(error_probability / _STARTS) / math.log1p(-risk))
         note = (
@@ -97,24 +103,3 @@ def selective_threshold(
     return SelectiveThreshold(
         float(grid[lowest]), clopper_pearson(number, len(values)), clopper_pearson(wrong, number), number, note
     )
-
-
-@dataclass
-class _Rejections:
-    """Where "the rate exceeds `risk`" is rejected at `level`: tests are made where a sequence comes by, and once."""
-
-    accepted: npt.NDArray[np.int_]
-    errors: npt.NDArray[np.int_]
-    risk: float
-    level: float
-    made: dict[int, bool] = field(default_factory=dict)
-
-    def __getitem__(self, place: int) -> bool:
-        if place not in self.made:
-            chance = binomial_cdf(int(self.errors[place]), int(self.accepted[place]), self.risk)
-            self.made[place] = chance <= self.level
-        return self.made[place]
-
-    def first_kept(self, start: int) -> int:
-        """Return the first place from `start` on that is not rejected, or the length of the grid."""
-        return next((place for place in range(start, len(self.accepted)) if not self[place]), len(self.accepted))
