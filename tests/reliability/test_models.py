@@ -15,9 +15,11 @@ from model_samples import Calls, Forward, mlp, rows
 from torch import nn
 
 from robcal.base.checks import InputError
+from robcal.data import Split
 from robcal.robustness.first_order import FirstOrder
 from robcal.robustness.scoring import score
 from robcal.robustness.trial import TRIED
+from robcal.training.predict import predict_logits
 
 
 class Then(nn.Module):
@@ -37,6 +39,7 @@ class Then(nn.Module):
         (lambda z: (z, z.sum()), r"returns tuple; .*model\(x\)\[0\]", lambda out: out[0]),
         (lambda z: {"out": z}, r"returns dict; .*keys 'out'", lambda out: out["out"]),
         (lambda z: z.softmax(1), r"probabilities: all 16 rows", lambda out: out.clamp_min(1e-30).log()),
+        (lambda z: torch.complex(z, z.sin()), r"returns torch\.complex64; .*model\(x\)\.real", lambda out: out.real),
         (lambda z: z[:, 0], r"shape \(16,\)", lambda s: torch.stack([-s, s], 1) / 2),
         (lambda z: z[:, :, None, None], r"shape \(16, 4, 1, 1\).*flatten\(1\)", lambda out: out.flatten(1)),
         (
@@ -60,6 +63,43 @@ def test_models_that_return_something_else_than_logits(
     found = score(Then(model, mended), x, box=None, method="projection")  # type: ignore[arg-type]
     np.testing.assert_allclose(found.distance, expected.distance, rtol=0.02)
     np.testing.assert_array_equal(found.prediction, expected.prediction)
+
+
+@pytest.mark.parametrize("rounds", [torch.Tensor.long, lambda z: torch.quantize_per_tensor(z, 0.1, 0, torch.qint8)])
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_integers_are_refused_in_place_of_logits(rounds: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with pytest.raises(InputError, match=r"returns torch\.q?int\d+; .* before any argmax, rounding or quantisation"):
+        score(Then(mlp(), rounds), rows(), box=None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="logits are floating-point numbers"):
+        predict_logits(Then(mlp(), torch.Tensor.long), Split(rows().numpy(), np.arange(len(rows())) % 4))
+
+
+def _quantised(kind: str) -> nn.Module:
+    """A network as PyTorch quantises it."""
+    if kind == "dynamic":
+        return torch.ao.quantization.quantize_dynamic(mlp(), {nn.Linear}, dtype=torch.qint8)
+    wrapped = torch.ao.quantization.QuantWrapper(mlp()).train()
+    wrapped.qconfig = torch.ao.quantization.get_default_qat_qconfig("x86")
+    torch.ao.quantization.prepare_qat(wrapped, inplace=True)(rows(200))
+    return wrapped.eval() if kind == "observed" else torch.ao.quantization.convert(wrapped.eval())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("dynamic", "depend on its batch.*score a dynamically quantised network as it was before"),
+        ("static", "do not depend differentiably.*score a quantised network as it was before"),
+        ("observed", "other logits.*observers of a network that is being quantised"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # torch.ao.quantization warns that it is deprecated
+def test_quantised_networks_are_refused_and_the_hint_helps(kind: str, words: str) -> None:
+    network = _quantised(kind)
+    with pytest.raises(InputError, match=words):
+        score(network, rows(), box=None)
+    if kind == "observed":
+        network.apply(torch.ao.quantization.disable_observer)
+        assert (score(network, rows(), box=None).status == "verified").all()
 
 
 def test_a_network_without_its_softmax_and_one_that_ends_in_log_softmax_are_scored_alike() -> None:

@@ -338,6 +338,8 @@ CASES = [
     Case("a model of no two classes", "Leave at least two classes unmasked", _model(_all_but(1), _all_but(2))),
     Case("logits with axes of length 1", r"Return model\(x\)\.flatten\(1\)", _model(
         lambda model, x: model.inner(x)[:, :, None], lambda model, x: model.inner(x)[:, :, None].flatten(1))),
+    Case("logits that are complex", r"of complex outputs model\(x\)\.real", _model(
+        lambda model, x: torch.fft.fft(model.inner(x)), lambda model, x: torch.fft.fft(model.inner(x)).real)),
     Case("the sigmoid of one score", "Leave out the sigmoid", _model(
         lambda model, x: _one_score(model, x).sigmoid(),
         lambda model, x: torch.stack([-_one_score(model, x), _one_score(model, x)], 1) / 2)),

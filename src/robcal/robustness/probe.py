@@ -23,7 +23,7 @@ def check_outputs(outputs: Any, num_rows: int) -> Tensor:
         num_rows: B, how many inputs it was given.
 
     Raises:
-        InputError: for a tuple, a dictionary or another object in place of a tensor, and for other shapes.
+        InputError: for a tuple, a dictionary or another object in place of a tensor, and for other shapes or numbers.
 
     Example:
         >>> check_outputs(torch.zeros(2, 3), 2).shape
@@ -40,6 +40,13 @@ def check_outputs(outputs: Any, num_rows: int) -> Tensor:
             f"the model returns shape {tuple(outputs.shape)} for {num_rows} inputs",
             "logits have shape (B, Z) with at least two classes",
             _of_shape(outputs),
+        )
+    if not outputs.is_floating_point():
+        refuse(
+            f"the model returns {outputs.dtype}",
+            "logits are floating-point numbers",
+            "Return them as they are before any argmax, rounding or quantisation; of complex outputs model(x).real or "
+            "model(x).abs(), as in its training",
         )
     return outputs
 

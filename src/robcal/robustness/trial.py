@@ -128,8 +128,8 @@ def _refuse_noise(first: Tensor, again: Tensor) -> None:
         refuse(
             f"the model returns other logits for {differing} of {len(first)} inputs when it is asked again",
             "an input has a distance to another label only if it always has the same label",
-            "Switch off noise, sampling and dropout in eval mode, as in functional.dropout(x, p, self.training); "
-            "behind a function, call eval() on the network",
+            "Switch off noise, sampling and dropout in eval mode, as in functional.dropout(x, p, self.training), and "
+            "the observers of a network that is being quantised; behind a function, call eval() on the network",
         )
 
 
@@ -158,8 +158,8 @@ def _refuse_coupling(network: Network, x: Tensor, together: Tensor) -> None:
             f"the model's logits of an input depend on its batch: {differing} of {len(x) + 2} rows changed when they "
             "were alone or in another order",
             "the robustness of an input is that of the input alone",
-            "Give batch norm its running statistics, and normalise or compare within each input only; "
-            "behind a function, call eval() on the network",
+            "Give batch norm its running statistics, and normalise or compare within each input only; behind a "
+            "function, call eval() on the network; score a dynamically quantised network as it was before",
         )
 
 
@@ -168,7 +168,8 @@ def _refuse_without_gradient(model: Any) -> NoReturn:
     refuse(
         "the model's logits do not depend differentiably on its input",
         "attacks follow input gradients",
-        f"Remove detach(), no_grad, argmax, integer casts and numpy steps from its forward{tokens}",
+        "Remove detach(), no_grad, argmax, integer casts and numpy steps from its forward; score a quantised network "
+        f"as it was before{tokens}",
     )
 
 
