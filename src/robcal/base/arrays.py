@@ -36,6 +36,9 @@ def _precision(dtype: str, of_sum: float, of_entry: float, exponent: int) -> Pre
     return Precision(np.dtype(dtype), of_sum, of_entry, exponent * math.log(2))
 
 
+#: What holds the entries of a row.
+_ROWS = (list, tuple, np.ndarray)
+
 #: Name of the format → its precision. Rounding a row to bfloat16 moves its sum by up to 2^-8.
 PRECISIONS = {
     "bfloat16": _precision("float32", 2**-7, 2**-7, 133),
@@ -46,11 +49,7 @@ PRECISIONS = {
 
 
 def precision_of(values: Any) -> Precision:
-    """Return the precision in which `values` come; float64 for anything that is no array of floating-point numbers.
-
-    >>> precision_of(np.ones(2, np.float16)).dtype, precision_of([1, 0]).dtype
-    (dtype('float16'), dtype('float64'))
-    """
+    """Return the precision in which `values` come; float64 for anything that is no array of floating-point numbers."""
     name = str(getattr(values, "dtype", "")).removeprefix("torch.")
     return PRECISIONS.get(name) or PRECISIONS.get(as_array(values, "the array").dtype.name, PRECISIONS["float64"])
 
@@ -58,9 +57,8 @@ def precision_of(values: Any) -> Precision:
 def as_array(values: Any, name: str) -> AnyArray:
     """Return `values`, the argument `name`, as a numpy array, from any library and device.
 
-    Tensors may require gradients; bfloat16 is widened to float32. Entries of a table that are Python objects are
-    stored as the numbers or strings that they all are, a column of lists as the rows (N, K) that these are. A masked
-    array without masked entries is an array.
+    Tensors may require gradients; bfloat16 is widened to float32. Objects in a table become the numbers or strings that
+    they all are, a column of lists the rows (N, K). Masked arrays pass where no entry is masked.
     """
     code = hints.code_of(name, "values")
     if isinstance(values, (list, tuple)):
@@ -75,7 +73,7 @@ def as_array(values: Any, name: str) -> AnyArray:
         array = np.asarray(_of_tensor(values) if tensor else values)
     except (ValueError, TypeError, RuntimeError) as error:
         _refuse_no_array(values, name, error)
-    if array.dtype.kind == "O" and array.ndim == 1 and len(array) and all(map(_is_row, array)):
+    if array.dtype.kind == "O" and array.ndim == 1 and len(array) and all(isinstance(part, _ROWS) for part in array):
         return as_array(list(array), name)
     return np.array(array.tolist()) if array.dtype.kind == "O" and _is_plain(array) else array
 
@@ -84,11 +82,8 @@ def as_numbers(values: Any, name: str) -> FloatArray:
     """Return `values` as a float64 array of their own (a copy)."""
     array = as_array(values, name)
     if array.dtype.kind not in "fiub":
-        refuse(
-            f"{name} has dtype {array.dtype}",
-            "it must hold real numbers",
-            hints.of_numbers(array, hints.code_of(name, "values")),
-        )
+        given = f"{name} has dtype {array.dtype}"
+        refuse(given, "it must hold real numbers", hints.of_numbers(array, hints.code_of(name, "values")))
     return array.astype(np.float64)
 
 
@@ -105,18 +100,12 @@ def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
     low, high = float(array.min()), float(array.max())
     if low < -precision.of_entry or high > 1 + precision.of_entry:
         row = int(np.flatnonzero((array < -precision.of_entry).any(1) | (array > 1 + precision.of_entry).any(1))[0])
-        refuse(
-            f"{name} holds {low:.4g} to {high:.4g} (first at row {row})",
-            "probabilities lie in [0, 1]",
-            hints.of_range(array, hints.code_of(name, "probs")),
-        )
+        given = f"{name} holds {low:.4g} to {high:.4g} (first at row {row})"
+        refuse(given, "probabilities lie in [0, 1]", hints.of_range(array, hints.code_of(name, "probs")))
     off = np.flatnonzero(np.abs(sums - 1) > precision.of_sum)
     if off.size:
-        refuse(
-            f"row {int(off[0])} of {name} sums to {sums[off[0]]:.6g} ({off.size} of {len(sums)} rows are off)",
-            "each row must sum to 1",
-            hints.of_sums(sums, hints.code_of(name, "probs")),
-        )
+        given = f"row {int(off[0])} of {name} sums to {sums[off[0]]:.6g} ({off.size} of {len(sums)} rows are off)"
+        refuse(given, "each row must sum to 1", hints.of_sums(sums, hints.code_of(name, "probs")))
     return np.clip(array, 0, 1, out=array) if low < 0 or high > 1 else array
 
 
@@ -163,22 +152,16 @@ def check_labels(
     if array.dtype.kind == "b" and num_classes == 2:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        refuse(
-            f"{name} has dtype {array.dtype}",
-            "labels are integers, the index of the class",
-            hints.of_kind(array, code, num_classes),
-        )
+        given = f"{name} has dtype {array.dtype}"
+        refuse(given, "labels are integers, the index of the class", hints.of_kind(array, code, num_classes))
     if n is not None:
         check_same_length(n, len(array), "the examples", name)
     if array.min() < 0 or (num_classes is not None and array.max() >= num_classes):
         low_or_high = array.min() if array.min() < 0 else array.max()
         index = int(np.flatnonzero(array == low_or_high)[0])
         top = "Z - 1" if num_classes is None else str(num_classes - 1)
-        refuse(
-            f"{name} holds {low_or_high} at index {index}",
-            f"labels are integers from 0 to {top}",
-            hints.of_numbering(array, code, num_classes),
-        )
+        given = f"{name} holds {low_or_high} at index {index}"
+        refuse(given, f"labels are integers from 0 to {top}", hints.of_numbering(array, code, num_classes))
     return array.astype(np.int64)
 
 
@@ -274,10 +257,6 @@ def _refuse_no_array(values: Any, name: str, error: Exception) -> None:
         if len(lengths) > 1
         else "Make an array of its numbers first",
     )
-
-
-def _is_row(part: Any) -> bool:
-    return isinstance(part, (list, tuple, np.ndarray))
 
 
 def _is_plain(array: AnyArray) -> bool:

@@ -41,11 +41,8 @@ def check_num_levels(num_levels: int, n: int, *, split: str = "the split") -> No
     """Refuse a number of levels that is not an integer >= 1 or exceeds the number of examples."""
     check_positive_int(num_levels, "num_levels")
     if n < num_levels:
-        refuse(
-            f"{split} has {n} examples for {num_levels} levels",
-            "every level needs at least one example",
-            "Ask for fewer levels (num_levels / --levels) or pass more examples",
-        )
+        fix = "Ask for fewer levels (num_levels / --levels) or pass more examples"
+        refuse(f"{split} has {n} examples for {num_levels} levels", "every level needs at least one example", fix)
 
 
 def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
@@ -63,11 +60,7 @@ def check_bins(bins: Any) -> int:
 
 
 def check_seed(value: Any, name: str = "seed") -> int:
-    """Return `value` as an int if it is an integer from 0 to 2^63 - 1; booleans and floats are refused.
-
-    >>> check_seed(7), check_seed(2**63 - 1) == MAX_SEED
-    (7, True)
-    """
+    """Return `value` as an int if it is an integer from 0 to 2^63 - 1; booleans and floats are refused."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not 0 <= int(value) <= MAX_SEED:
         refuse(f"{name} is {value!r}", "a seed is an integer from 0 to 2^63 - 1", f"Choose another {name}, such as 0")
@@ -104,11 +97,7 @@ def is_there(path: Path) -> bool:
 
 
 def check_readable(path: Path, what: str) -> Path:
-    """Return `path` if it is a regular file or a folder.
-
-    Raises:
-        InputError: if nothing is there, or what would be waited for for ever: a pipe, a socket or a device.
-    """
+    """Return `path` if it is a regular file or a folder; pipes, sockets and devices would be waited for for ever."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -116,11 +105,8 @@ def check_readable(path: Path, what: str) -> Path:
     except (OSError, ValueError) as error:
         _refuse_path(f"{what} {str(path)[:300]!r}", error)
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        refuse(
-            f"{what} {path} is a pipe, a socket or a device",
-            "it must be a regular file or a folder",
-            "Write what comes out of it to a file, and name that",
-        )
+        given = f"{what} {path} is a pipe, a socket or a device"
+        refuse(given, "it must be a regular file or a folder", "Write what comes out of it to a file, and name that")
     return path
 
 
@@ -138,11 +124,8 @@ def check_output(path: Path, *, overwrite: bool) -> Path:
     except (OSError, ValueError) as error:
         _refuse_path(repr(str(path)[:300]), error)
     if exists and not overwrite:
-        refuse(
-            f"{path} exists",
-            "an existing output is never overwritten unasked",
-            "Pass --overwrite (overwrite=True) to replace it, or choose another name",
-        )
+        fix = "Pass --overwrite (overwrite=True) to replace it, or choose another name"
+        refuse(f"{path} exists", "an existing output is never overwritten unasked", fix)
     if path.is_dir():
         refuse(f"{path} is a folder", "the output must be a file", "Name a file inside it")
     parent = next(parent for parent in path.absolute().parents if parent.exists())

@@ -40,11 +40,8 @@ def rank_and_world() -> tuple[int, int]:
     """
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        refuse(
-            f"RANK is {rank!r} and WORLD_SIZE {world!r}",
-            "they are integers, 0 <= RANK < WORLD_SIZE",
-            "Start several processes with torchrun, or unset both",
-        )
+        fix = "Start several processes with torchrun, or unset both"
+        refuse(f"RANK is {rank!r} and WORLD_SIZE {world!r}", "they are integers, 0 <= RANK < WORLD_SIZE", fix)
     return int(rank), int(world)
 
 
@@ -54,11 +51,7 @@ def is_main() -> bool:
 
 
 def choose_device(device: str | None) -> str:
-    """Return `device`, or what there is; under torchrun "cuda" means the GPU of this process (LOCAL_RANK).
-
-    Raises:
-        InputError: if a GPU is asked for and there is none, or fewer than processes on this machine.
-    """
+    """Return `device`, or what there is; under torchrun "cuda" means the GPU of this process (LOCAL_RANK)."""
     import torch
 
     if device is None:
@@ -78,16 +71,10 @@ def choose_device(device: str | None) -> str:
 
 
 class Group:
-    """The processes of one job.
+    """The processes of one job, which meet in torch's rendezvous `store` (None for a group of one).
 
-    Args:
-        rank: of this process.
-        world: number of processes.
-        store: torch's rendezvous store, of this group alone; None for a group of one.
-        is_current: whether no later start of the processes has taken the place of this one.
-
-    Attributes:
-        stop: set it where signals only raise a flag (`robcal.base.progress.stop_at_boundary`): waiting looks at it.
+    `is_current` tells whether no later start has taken the place of this one. Set `stop` where signals only raise a
+    flag (`robcal.base.progress.stop_at_boundary`): waiting looks at it.
     """
 
     def __init__(
@@ -103,11 +90,7 @@ class Group:
         return self.rank == 0
 
     def agree(self, value: str, what: str) -> None:
-        """Make sure that all ranks are here and hold the same value: the one collective, over gloo or NCCL.
-
-        Raises:
-            InputError: on every rank, if they differ.
-        """
+        """Refuse values that differ, when all ranks are here, on all of them: the one collective, over gloo or NCCL."""
         if self.world == 1:
             return
         import hashlib
@@ -135,10 +118,7 @@ class Group:
         return int(self._store.add(name, amount))
 
     def queue(self, name: str, size: int) -> Iterator[int]:
-        """Yield the numbers 0 … size - 1, each handed to one rank, in order, when that rank is ready for it.
-
-        It fails as `check_others` as soon as another rank has.
-        """
+        """Yield 0 … size - 1, each handed to one rank, in order, when that rank is ready; fail as `check_others`."""
         while True:
             self.check_others()
             number = self.add(name, 1) - 1
@@ -177,13 +157,7 @@ class Group:
             self._store.set("failure", json.dumps([self.rank, kind, str(error)]))
 
     def check_others(self) -> None:
-        """Raise what another rank has failed with.
-
-        Raises:
-            InputError: if that was bad input.
-            KeyboardInterrupt: if it was stopped.
-            RuntimeError: if it was anything else, or if all other ranks were started again.
-        """
+        """Raise what another rank has failed with: InputError, KeyboardInterrupt, or RuntimeError for all else."""
         if self._store is None:
             return
         if not self._is_current():
@@ -209,11 +183,6 @@ def process_group(device: str = "cpu") -> Iterator[Group]:
 
     Opens gloo or NCCL by `device` unless the program (or a block around this one) has done so already, and closes what
     it opened. An error that leaves the block is told to the other ranks, which then fail with the same message.
-
-    Example:
-        >>> with process_group() as group:
-        ...     group.world, list(group.queue("work", 3))
-        (1, [0, 1, 2])
     """
     rank, world = rank_and_world()
     if world == 1:

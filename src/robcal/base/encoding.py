@@ -42,11 +42,7 @@ def plain(value: Any) -> Any:
 
 
 def sealed(value: Any) -> dict[str, Any]:
-    """Return `plain` of a mapping or dataclass, with a digest of all that it holds (see `robcal.base.seals`).
-
-    >>> unsealed(sealed({"a": 1}), Path("a.json"))
-    {'a': 1}
-    """
+    """Return `plain` of a mapping or dataclass, with a digest of all that it holds (see `robcal.base.seals`)."""
     made = plain(value)
     return {**made, SEAL: _digest(made)}
 
@@ -90,11 +86,7 @@ _hints = functools.cache(typing.get_type_hints)
 
 
 def _of(kind: Any, value: Any) -> Any:
-    """Return the value, if it is of that kind; true and false are no numbers.
-
-    Raises:
-        TypeError: if it is of another.
-    """
+    """Return the value, or raise TypeError if it is not of that kind; true and false are no numbers."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"it holds {value!r:.40} where {getattr(kind, '__name__', 'a number')} belongs")
     return value

@@ -10,11 +10,8 @@ class InputError(ValueError):
 
 
 def refuse(given: str, allowed: str, fix: str) -> NoReturn:
-    """Raise the one kind of error robcal raises for bad input.
+    """Raise the one kind of error for bad input: what was given, as a clause, what is allowed, and what to do.
 
-    Args:
-        given: what was given, as a clause ("labels hold 12 at index 3").
-        allowed: what is allowed ("labels are integers from 0 to 9").
-        fix: what to do ("pass num_classes=13 or fix the labels"); code in backticks must run as it stands there.
+    Code in backticks in `fix` must run as it stands there.
     """
     raise InputError(f"{given}; {allowed}. {fix}" + ("" if fix.endswith("?") else "."))

@@ -29,8 +29,5 @@ def refuse_untrainable(error: ModuleNotFoundError, what: str, extra: str = "trai
 
 def refuse_without(package: str, extra: str, what: str, error: ImportError) -> NoReturn:
     """Say which extra installs a package that cannot be imported."""
-    refuse(
-        f"{what} needs {package}, which cannot be imported ({error})",
-        "robcal does not install it unless asked",
-        f"Install it: pip install 'robcal[{extra}]'",
-    )
+    given = f"{what} needs {package}, which cannot be imported ({error})"
+    refuse(given, "robcal does not install it unless asked", f"Install it: pip install 'robcal[{extra}]'")

@@ -35,13 +35,8 @@ def reading(
     """Turn whatever a reader of `path` raises in the block into one refusal that names the file.
 
     Libraries raise many kinds of error on damaged files, of which they document few; so all are taken. Only code that
-    reads the file may stand in the block.
-
-    Args:
-        path: a file.
-        what: it holds, for the error ("the scores").
-        rule: what such a file must be.
-        fix: what to do; or what tells that of the reason.
+    reads the file may stand in the block. `what` it holds ("the scores"), the `rule` for such a file, and what to do,
+    `fix`, or a function that tells that of the reason, are for the error.
     """
     check_file(path, what)
     try:
@@ -102,11 +97,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def refuse_unwritable(path: Path, error: Exception) -> NoReturn:
     """Say why a file cannot be written."""
     reason = getattr(error, "strerror", None) or reason_of(error)
-    refuse(
-        f"{path} cannot be written ({reason})",
-        "its folder must take new files, and the disk must have room",
-        "Free space, give yourself the right to write there, or choose another place; finished work is kept",
-    )
+    fix = "Free space, give yourself the right to write there, or choose another place; finished work is kept"
+    refuse(f"{path} cannot be written ({reason})", "its folder must take new files, and the disk must have room", fix)
 
 
 def refuse_changed(path: Path) -> NoReturn:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -36,9 +36,9 @@ def available_cores() -> int:
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that did not end well: why, in one line, and which task caused it, itself or one it needs."""
+    """A task that did not end well, and why, in one line."""
 
-    reason: str  # why, in one line
+    reason: str
     cause: int  # position of the task that failed: its own, or that of one it needs
 
 
@@ -52,20 +52,16 @@ class Workers(Protocol):
     @property
     def running(self) -> int:
         """How many tasks have been started and have not been told of by `ended`."""
-        ...
 
     @property
     def free(self) -> bool:
         """Whether another one may be started."""
-        ...
 
     def start(self, number: int, function: Callable[[Any, Reporter], Any], task: Any) -> None:
         """Start `function(task, reporter)` under that number."""
-        ...
 
     def ended(self) -> list[tuple[int, Any, BaseException | None]]:
         """Wait until a task has ended; number, outcome and error of each that has."""
-        ...
 
 
 def run_tasks(
@@ -79,28 +75,14 @@ def run_tasks(
     done: Callable[[int], None] = lambda count: None,
     failed: Callable[[int, Failure], None] | None = None,
 ) -> list[Any]:
-    """Return `[function(task, reporter) for task in tasks]`, each when all that it needs have ended.
+    """Return `[function(task, reporter) for task in tasks]`, each when all that it needs have ended, in their order.
 
-    Of those that could start, the first in the sequence does.
-
-    Args:
-        function: importable by name; reports to the reporter it is handed.
-        tasks: picklable arguments.
-        needs: for each task the positions of the tasks it waits for; None if all are independent.
-        jobs: number of processes; 1 runs everything in this one.
-        workers: what does the tasks, in place of `jobs` processes.
-        reporter: shows the progress of all.
-        done: called with the number of tasks that have ended or were skipped.
-        failed: called at once with the position of each task that fails (by any exception, by the kill of its process,
-            or by asking it to end); only what needs it, directly or not, is skipped. None: the first failure stops all.
-
-    Returns:
-        For each task its outcome; with `failed` a `Failure` where there is none.
-
-    Raises:
-        InputError: if tasks need each other.
-        Exception: without `failed`, what the first failing task raises.
-        KeyboardInterrupt: on Ctrl-C, after the running tasks have saved their state.
+    The function is importable by name, tasks are picklable; `needs` holds for each task the positions of those it waits
+    for. They run in `jobs` processes (1: in this one), or by `workers`. `done` is told the number of tasks that have
+    ended or were skipped. With `failed`, which is told at once of each task that fails (by any exception, by the kill
+    of its process, or by asking it to end), only what needs it, directly or not, is skipped, and the outcome is a
+    `Failure`; without it the first failure is raised. On Ctrl-C the running tasks save their state before
+    KeyboardInterrupt.
 
     >>> run_tasks(lambda task, reporter: 2 * task, [1, 2], [(1,), ()])
     [2, 4]
@@ -118,10 +100,12 @@ def run_tasks(
         order.done(number)
         done(len(outcomes))
 
-    with workers or _workers(min(jobs, len(tasks)), reporter) as pool:
+    used = min(jobs, len(tasks))
+    with workers or (_Processes(used, reporter) if used > 1 else _Here(reporter)) as pool:
         while order.is_active():
             for number in order.get_ready():
-                skipped = _skipped(needs[number] if needs else (), outcomes)
+                needed = [outcomes[one] for one in needs[number]] if needs else []
+                skipped = next((one for one in needed if isinstance(one, Failure)), None)
                 end(number, skipped) if skipped else heapq.heappush(waiting, number)
             while waiting and pool.free:
                 number = heapq.heappop(waiting)
@@ -142,17 +126,9 @@ def _order(needs: Sequence[Collection[int]]) -> TopologicalSorter[int]:
     try:
         order.prepare()
     except CycleError as error:
-        refuse(
-            f"tasks {', '.join(map(str, error.args[1]))} wait for each other",
-            "a task waits for none that waits for it",
-            "Drop one of these needs",
-        )
+        given = f"tasks {', '.join(map(str, error.args[1]))} wait for each other"
+        refuse(given, "a task waits for none that waits for it", "Drop one of these needs")
     return order
-
-
-def _skipped(needed: Collection[int], outcomes: Mapping[int, Any]) -> Failure | None:
-    """Return the failure that keeps a task from starting."""
-    return next((outcomes[one] for one in needed if isinstance(outcomes[one], Failure)), None)
 
 
 def _attempt(function: Callable[[Any, Reporter], Any], number: int, task: Any, reporter: Reporter) -> Any:
@@ -161,10 +137,6 @@ def _attempt(function: Callable[[Any, Reporter], Any], number: int, task: Any, r
         return function(task, reporter)
     except Exception as error:
         return Failure(_reason(error), number)
-
-
-def _workers(jobs: int, reporter: Reporter) -> Workers:
-    return _Processes(jobs, reporter) if jobs > 1 else _Here(reporter)
 
 
 class _Here:
@@ -228,17 +200,14 @@ class _Processes:
     def start(self, number: int, function: Callable[[Any, Reporter], Any], task: Any) -> None:
         """Call the function in an idle process, or in a new one."""
         while True:
-            worker = self._idle.pop() if self._idle else self._new()
+            worker = self._idle.pop() if self._idle else ProcessPoolExecutor(1, self._context, _start_worker)
             try:
                 future = worker.submit(_in_worker, function, task, self._queue, number, self._threads)
             except BrokenProcessPool:  # killed while it had nothing to do
                 worker.shutdown()
-                continue
-            self._busy[future] = number, worker
-            return
-
-    def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, _start_worker)
+            else:
+                self._busy[future] = number, worker
+                return
 
     def ended(self) -> list[tuple[int, Any, BaseException | None]]:
         return [self._end(future) for future in wait(self._busy, return_when=FIRST_COMPLETED).done]

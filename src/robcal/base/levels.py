@@ -74,15 +74,10 @@ def _order(distance: FloatArray, margin: FloatArray, seed: int) -> IntArray:
 
 
 def levels_by_thresholds(cut: Scores | Any, levels: IntArray, others: Scores | Any) -> IntArray:
-    """Give other examples levels by the thresholds of a split that was cut: as many as it has, of any size.
+    """Give other examples (M,) levels by the thresholds of a split that was cut: as many as it has, of any size.
 
     The threshold between two levels is the last example of the lower one, by distance and then by margin: what lies
     beyond it is in the higher level. The split itself gets its own levels back, except where equal examples were split.
-
-    Args:
-        cut: `Scores` of the split, or distances (N,).
-        levels: (N,) its levels, by `assign_levels`.
-        others: `Scores` of the M other examples, or distances (M,).
 
     >>> distances = [0.1, 0.2, 0.3, 0.4]
     >>> levels_by_thresholds(distances, assign_levels(distances, num_levels=2), [0.2, 0.25, 0.9, float("inf")])

@@ -68,11 +68,7 @@ def map_npy(path: Path, what: str, *, rule: str = RULE, fix: Fix = AGAIN) -> npt
 
 
 def npz_headers(path: Path) -> dict[str, Header]:
-    """Return what a .npz file says of its arrays, none of which is read; call it within `reading`.
-
-    Raises:
-        ValueError: if a member is no array of numbers or strings.
-    """
+    """Return what a .npz file says of its arrays, none of which is read; call it within `reading`."""
     found = {}
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
@@ -98,11 +94,7 @@ def npz_arrays(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_header(file: IO[bytes], size: int) -> Header:
-    """Read the header of an array.
-
-    Raises:
-        ValueError: if it holds objects or structures, or declares more than there is.
-    """
+    """Read the header of an array; raise ValueError if it has objects or structures, or declares more than there is."""
     try:
         version = np.lib.format.read_magic(file)
     except ValueError:

@@ -25,7 +25,6 @@ class Reporter(Protocol):
 
     def task(self, description: str, total: int) -> Advance:
         """Start a task of `total` units; call the returned function with the number of units done so far."""
-        ...
 
 
 class Silent:
@@ -40,9 +39,9 @@ SILENT = Silent()
 
 
 class Lines:
-    """Plain lines on standard error: one at the end of each task, and while they run one every `seconds` in all.
+    """Plain lines on standard error: one after a second, at the end of each task, and every `seconds` in all.
 
-    A task that others keep silent still tells of itself every `6 * seconds`. The first line comes after a second.
+    A task that others keep silent still tells of itself every `6 * seconds`.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -124,18 +123,6 @@ class Together:
 
     A stage is what a run calls a task, without the seed; it is done when all runs have done it. Each run counts for an
     equal share of it.
-
-    >>> class Printing:
-    ...     def task(self, description, total):
-    ...         return lambda done: print(f"{description}: {done}/{total}")
-    >>> with Together(Printing(), 2) as runs:
-    ...     first, second = runs.task("train, seed 0", 10), runs.task("train, seed 1", 10)
-    ...     first(10)
-    ...     second(5)
-    ...     second(10)
-    train, 2 runs: 10/20
-    train, 2 runs: 15/20
-    train, 2 runs: 20/20
     """
 
     def __init__(self, reporter: Reporter, runs: int) -> None:
@@ -235,26 +222,12 @@ def open_reporter(*, quiet: bool = False, seconds: float = 10.0) -> Iterator[Rep
     if quiet:
         yield SILENT
     elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich import console, progress
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            yield Bars(progress)
+        count, left = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+        columns = ("{task.description}", progress.BarColumn(), count, progress.TimeElapsedColumn(), "left", left)
+        with progress.Progress(*columns, console=console.Console(stderr=True)) as bars:
+            yield Bars(bars)
     else:
         yield Lines(seconds)
 
@@ -269,12 +242,7 @@ class StopRequested:
         return self.signal is not None
 
     def raise_if_set(self) -> None:
-        """Stop here if a stop was asked for.
-
-        Raises:
-            KeyboardInterrupt: after SIGINT.
-            SystemExit: with code 143 after SIGTERM.
-        """
+        """Stop here if a stop was asked for: KeyboardInterrupt after SIGINT, SystemExit with code 143 after SIGTERM."""
         if self.signal == signal.SIGTERM:
             raise SystemExit(143)
         if self.signal is not None:

@@ -23,18 +23,9 @@ _SAVED = 1e-4
 
 
 def root(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
-    """Return where a continuous function is 0 between two ends at which its signs differ.
+    """Return where a continuous function is 0 between two ends at which its signs differ, up to `tolerance`.
 
     Chandrupatla (1997): inverse quadratic interpolation where the last three values allow it, else the middle.
-
-    Args:
-        function: of a number.
-        low: one end.
-        high: the other.
-        tolerance: the root is known up to this much, or to the last digits of a float.
-
-    >>> round(root(lambda x: x**2 - 2, 0.0, 2.0, 1e-12), 10)
-    1.4142135624
     """
     new, old = low, high
     of_new, of_old = function(new), function(old)
@@ -64,16 +55,8 @@ def root(function: Callable[[float], float], low: float, high: float, tolerance:
 def least_in_box(hessian: FloatArray, slope: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
     """Return the x with low <= x <= high where x'Hx / 2 + g'x is lowest, by the active-set method.
 
-    Entries at a bound stay there while the slope pushes them on (Stark & Parker 1995, whose problem is this one).
-
-    Args:
-        hessian: (K, K) H, positive definite.
-        slope: (K,) g.
-        low: (K,) at most 0: the search begins at x = 0.
-        high: (K,) at least 0.
-
-    >>> least_in_box(np.eye(2), np.array([-1.0, -3.0]), np.zeros(2), np.array([2.0, 2.0])).tolist()
-    [1.0, 2.0]
+    The search begins at x = 0, which the box must hold; H (K, K) is positive definite. Entries at a bound stay there
+    while the slope g pushes them on (Stark & Parker 1995, whose problem is this one).
     """
     x, free = np.zeros(len(slope)), np.ones(len(slope), dtype=bool)
     for _ in range(8 * len(x)):
@@ -97,14 +80,9 @@ def least_in_box(hessian: FloatArray, slope: FloatArray, low: FloatArray, high: 
 
 
 def minimised(objective: Callable[[FloatArray], tuple[float, FloatArray]], start: FloatArray) -> FloatArray:
-    """Return where a smooth convex function is lowest, by L-BFGS (Nocedal & Wright 2006, algorithm 7.5).
+    """Return where a smooth convex function, (K,) → value and slope, is lowest, by L-BFGS from `start`.
 
-    Args:
-        objective: (K,) → value and slope (K,); in units in which its curvature is alike in all directions.
-        start: (K,) where to begin.
-
-    >>> minimised(lambda x: (float(((x - 3) ** 2).sum()), 2 * (x - 3)), np.zeros(2)).round(6).tolist()
-    [3.0, 3.0]
+    Nocedal & Wright 2006, algorithm 7.5; in units in which the curvature is alike in all directions.
     """
     x, (value, slope) = start, objective(start)
     pairs: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=_MEMORY)

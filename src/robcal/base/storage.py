@@ -107,28 +107,18 @@ def load_fidelity(path: Path, model: str | None = None) -> tuple[FidelityRow, ..
     """Read what `robcal fidelity` wrote, of the network with this digest; files of version 0.1.0 do not say which."""
     found = load_json(path, "the fidelity")
     if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
-        refuse(
-            f"{path} holds no rows",
-            "it must be the result of `robcal fidelity`",
-            f"Delete {path}, and measure it again: robcal fidelity",
-        )
+        fix = f"Delete {path}, and measure it again: robcal fidelity"
+        refuse(f"{path} holds no rows", "it must be the result of `robcal fidelity`", fix)
     about = found.get("about")
     made_by = about.get("model", model) if isinstance(about, dict) else model
     if model is not None and made_by != model:
-        refuse(
-            f"{path} was measured on another network",
-            "a run shows how far its own scores can be trusted",
-            f"Delete {path}, or measure it again with `robcal fidelity`",
-        )
+        fix = f"Delete {path}, or measure it again with `robcal fidelity`"
+        refuse(f"{path} was measured on another network", "a run shows how far its own scores can be trusted", fix)
     return tuple(decode(FidelityRow, row, path) for row in found["rows"])
 
 
 def decode(kind: type[T], value: Any, path: Path) -> T:
-    """Turn what `load_json` read into a dataclass of robcal.base.types.
-
-    Raises:
-        InputError: if the value has another shape.
-    """
+    """Turn what `load_json` read into a dataclass, or refuse a value of another shape."""
     with reading(path, f"the {kind.__name__} file"):
         return typing.cast(T, typed(kind, value))
 
@@ -275,11 +265,8 @@ def load_predictions(path: Path) -> Predictions:
     """Read what `save_predictions` wrote."""
     arrays, about = load_arrays(path, "the predictions")
     if "probs" not in arrays or "labels" not in arrays:
-        refuse(
-            f"{path} holds {', '.join(arrays)}",
-            "a predictions file holds probs and labels",
-            "Put back a copy from before, or train the run again with --overwrite",
-        )
+        fix = "Put back a copy from before, or train the run again with --overwrite"
+        refuse(f"{path} holds {', '.join(arrays)}", "a predictions file holds probs and labels", fix)
     return Predictions(arrays["probs"], arrays["labels"], arrays.get("logits"), about)
 
 
@@ -311,11 +298,8 @@ def _load_safetensors(path: Path, what: str, framework: str) -> tuple[dict[str, 
     with reading(path, what), safe_open(path, framework=framework) as file:
         metadata = file.metadata() or {}
         if framework == "pt" and "model" not in json.loads(metadata.get("robcal", "{}")):
-            refuse(
-                f"{path} does not say which model it holds",
-                "robcal writes that beside the tensors",
-                "Make it with `robcal train`",
-            )
+            given = f"{path} does not say which model it holds"
+            refuse(given, "robcal writes that beside the tensors", "Make it with `robcal train`")
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return arrays, _unsealed(metadata, arrays, path)
 

@@ -27,11 +27,8 @@ _EXACT = 2.0**53
 def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> list[AnyArray]:
     """Read the columns of a text file in UTF-8, without its first `skip` lines and empty lines; quotes are ".
 
-    A column is whole numbers, numbers (of which missing ones are NaN), booleans (true and false), or text.
-
-    Raises:
-        ValueError: if a line has more or fewer columns than the first, or there is none.
-        csv.Error: if a quote is not closed.
+    A column is whole numbers, numbers (of which missing ones are NaN), booleans (true and false), or text. Lines of
+    other lengths than the first raise ValueError, as no lines do; a quote that is not closed raises csv.Error.
     """
     if point == ".":
         with contextlib.suppress(ValueError):
@@ -47,11 +44,7 @@ def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> li
 
 
 def _numbers(file: Path, separator: str, skip: int) -> list[AnyArray]:
-    """Read columns that are all numbers, fast and in little memory.
-
-    Raises:
-        ValueError: if one is not.
-    """
+    """Read columns that are all numbers, fast and in little memory, or raise ValueError."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         below = itertools.islice(stream, skip, None)
         first = next((row for row in csv.reader(below, delimiter=separator) if row), [])
@@ -66,11 +59,7 @@ def _numbers(file: Path, separator: str, skip: int) -> list[AnyArray]:
 
 
 def _whole(column: AnyArray) -> AnyArray:
-    """Return a column as whole numbers if it is.
-
-    Raises:
-        ValueError: if they are too large to have been read exactly.
-    """
+    """Return a column as whole numbers if it is; too large ones were not read exactly, and raise ValueError."""
     whole = bool(np.isfinite(column).all() and (column == np.floor(column)).all())
     if whole and np.abs(column).max() >= _EXACT:
         raise ValueError("large whole numbers")
@@ -96,11 +85,7 @@ def _typed(fields: Sequence[str], point: str) -> AnyArray:
 
 
 def json_columns(file: Path) -> dict[str, AnyArray]:
-    """Read columns of JSON objects, one a line, by the names in them; what an object lacks is missing.
-
-    Raises:
-        ValueError: if a line is no JSON object, or there is none.
-    """
+    """Read columns of JSON objects, one a line, by the names in them; what an object lacks is missing."""
     with file.open(encoding="utf-8-sig") as stream:
         rows = [json.loads(line, object_pairs_hook=_of_pairs) for line in stream if line.strip()]
     if not rows or not all(isinstance(row, dict) for row in rows):

@@ -14,12 +14,7 @@ from typing import Any
 
 
 def check_torch_file(path: Path) -> None:
-    """Refuse a file whose tensors are declared larger than what it holds; call it within `reading`.
-
-    Raises:
-        ValueError: if members are packed, damaged or larger than the file, or a tensor is larger than its member.
-        zipfile.BadZipFile: if it is no zip archive.
-    """
+    """Refuse a file whose members are packed, damaged, or smaller than their tensors; call it within `reading`."""
     with zipfile.ZipFile(path) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
@@ -78,11 +73,7 @@ class _Declared(pickle._Unpickler):  # the one in Python: that in C makes room f
         return made
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return what stands for a storage: ("storage", type, key, device, number of elements).
-
-        Raises:
-            ValueError: if it is larger than its member.
-        """
+        """Return what stands for a storage (name, type, key, device, size); raise if it is larger than its member."""
         _, kind, key, _, elements = pid
         declared = int(elements) * (kind.itemsize if isinstance(kind, _Storage) else 1)
         stored = self.sizes.get(f"{self.folder}{key}", 0)

@@ -104,19 +104,13 @@ class Levels:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a predictor says of N examples.
+    """What a predictor says of N examples."""
 
-    Attributes:
-        probs: (N, Z) float32, rows sum to 1.
-        labels: (N,) int64, the true classes.
-        logits: (N, Z) float32 or None (an ensemble has averaged probabilities and no logits of its own).
-        provenance: how they were made, JSON-able.
-    """
-
-    probs: Float32Array
-    labels: Int64Array
+    probs: Float32Array  #: (N, Z) float32, rows sum to 1
+    labels: Int64Array  #: (N,) int64, the true classes
+    #: (N, Z) float32 or None (an ensemble has averaged probabilities and no logits of its own)
     logits: Float32Array | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)  #: how they were made, JSON-able
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,23 +123,16 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval.
+    """A number with its interval."""
 
-    Attributes:
-        value: the point estimate (over seeds: their mean).
-        low: lower end of the interval, or None where no interval is known.
-        high: upper end, or None.
-        per_seed: the value of each seed, in the order of the seeds (empty for a single run).
-        test_variance: variance that the finite test split gives to all seeds alike; None where it was not kept.
-        bias_left: by how much a corrected calibration error may still be off, as a standard deviation; None where it
-            was not kept. From `per_seed` and these two `robcal.calibration.seed_mean_interval` computes the interval.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    per_seed: tuple[float, ...] = ()
+    value: float  #: the point estimate (over seeds: their mean)
+    low: float | None = None  #: lower end of the interval, or None where no interval is known
+    high: float | None = None  #: upper end, or None
+    per_seed: tuple[float, ...] = ()  #: the value of each seed, in the order of the seeds (empty for a single run)
+    #: variance that the finite test split gives to all seeds alike; None where it was not kept
     test_variance: float | None = None
+    #: by how much a corrected calibration error may still be off, as a standard deviation; None where it was not kept.
+    #: From `per_seed` and these two `robcal.calibration.seed_mean_interval` computes the interval
     bias_left: float | None = None
 
     @property
@@ -158,22 +145,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """One bin of a reliability diagram: examples with a top-label confidence in (lower, upper].
+    """One bin of a reliability diagram: examples with a top-label confidence in (lower, upper]."""
 
-    Attributes:
-        lower: lower edge of the bin.
-        upper: upper edge of the bin.
-        count: number of examples (summed over seeds).
-        confidence: mean confidence of the bin (NaN where empty).
-        accuracy: share classified right, as an estimate with its interval (value NaN where empty).
-        joint: the same with an interval that holds for all non-empty bins at once; None where that is not known.
-    """
-
-    lower: float
-    upper: float
-    count: int
-    confidence: float
-    accuracy: Estimate
+    lower: float  #: lower edge of the bin
+    upper: float  #: upper edge of the bin
+    count: int  #: number of examples (summed over seeds)
+    confidence: float  #: mean confidence of the bin (NaN where empty)
+    accuracy: Estimate  #: share classified right, as an estimate with its interval (value NaN where empty)
+    #: the same with an interval that holds for all non-empty bins at once; None where that is not known
     joint: Estimate | None = None
 
     @property
@@ -184,87 +163,53 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """Calibration of one group of examples: a robustness level, or any group the user names (method, section 6).
+    """Calibration of one group of examples: a robustness level, or any group the user names (method, section 6)."""
 
-    Attributes:
-        group: the group's name ("0" … for levels).
-        n: number of examples (mean over seeds, rounded).
-        score_low: smallest score in the group, None where the group has no score; may be inf (censored).
-        score_high: largest score in the group.
-        accuracy: share classified right.
-        confidence: mean top-label confidence.
-        gap: signed gap, mean confidence - accuracy (positive: over-confident).
-        ece: expected calibration error within the group, as measured.
-        joint_gap: the signed gap with an interval that holds for all rows of the table at once (Bonferroni): what
-            verdicts on single rows are taken from; None where that is not known.
-        ece_floor: what a perfectly calibrated model with these confidences measures; None where it was not computed.
-    """
-
-    group: str
-    n: int
-    score_low: float | None
-    score_high: float | None
-    accuracy: Estimate
-    confidence: Estimate
-    gap: Estimate
-    ece: Estimate
+    group: str  #: the group's name ("0" … for levels)
+    n: int  #: number of examples (mean over seeds, rounded)
+    score_low: float | None  #: smallest score in the group, None where the group has no score; may be inf (censored)
+    score_high: float | None  #: largest score in the group
+    accuracy: Estimate  #: share classified right
+    confidence: Estimate  #: mean top-label confidence
+    gap: Estimate  #: signed gap, mean confidence - accuracy (positive: over-confident)
+    ece: Estimate  #: expected calibration error within the group, as measured
+    #: the signed gap with an interval that holds for all rows of the table at once (Bonferroni): what verdicts on
+    #: single rows are taken from; None where that is not known
     joint_gap: Estimate | None = None
+    #: what a perfectly calibrated model with these confidences measures; None where it was not computed
     ece_floor: float | None = None
 
 
 @dataclass(frozen=True)
 class TrendTest:
-    """Is a quantity monotone in the level? A permutation test on the correlation of per-example values with the level.
+    """Is a quantity monotone in the level? A permutation test on the correlation of examples' values with the level."""
 
-    Attributes:
-        quantity: what is tested ("gap", "absolute gap", "accuracy", …).
-        statistic: the test statistic (negative: the quantity falls as robustness grows).
-        p_value: two-sided p-value.
-        permutations: number of permutations used (0 where the p-value is analytic).
-    """
-
-    quantity: str
-    statistic: float
-    p_value: float
-    permutations: int = 0
+    quantity: str  #: what is tested ("gap", "absolute gap", "accuracy", …)
+    statistic: float  #: the test statistic (negative: the quantity falls as robustness grows)
+    p_value: float  #: two-sided p-value
+    permutations: int = 0  #: number of permutations used (0 where the p-value is analytic)
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """State of a training run after one epoch, on the validation split.
+    """State of a training run after one epoch, on the validation split."""
 
-    Attributes:
-        epoch: number of finished epochs, from 1.
-        train_loss: mean training loss of the epoch.
-        val_accuracy: accuracy on validation data.
-        val_nll: negative log-likelihood on validation data.
-        val_ece: ECE on validation data.
-        epsilon: smoothing of each level, used in the *next* epoch (empty for methods without).
-        gap: signed gap of each level on validation data (empty for methods without levels).
-    """
-
-    epoch: int
-    train_loss: float
-    val_accuracy: float
-    val_nll: float
-    val_ece: float
-    epsilon: tuple[float, ...] = ()
-    gap: tuple[float, ...] = ()
+    epoch: int  #: number of finished epochs, from 1
+    train_loss: float  #: mean training loss of the epoch
+    val_accuracy: float  #: accuracy on validation data
+    val_nll: float  #: negative log-likelihood on validation data
+    val_ece: float  #: ECE on validation data
+    epsilon: tuple[float, ...] = ()  #: smoothing of each level, used in the *next* epoch (empty for methods without)
+    gap: tuple[float, ...] = ()  #: signed gap of each level on validation data (empty for methods without levels)
 
 
 @dataclass(frozen=True)
 class FidelityRow:
-    """Hold how far one way of scoring agrees with the reference, the best of strong attacks (method, section 1.1).
+    """Hold how far one way of scoring agrees with the reference, the best of strong attacks (method, section 1.1)."""
 
-    Attributes:
-        name: the way of scoring, or a pair of strong attacks: the noise ceiling.
-        kind: "candidate"; "reference": one of the attacks against the best of all; "ceiling": two of them.
-        metrics: the keys of `FIDELITY_TITLES`, as far as they apply.
-    """
-
-    name: str
-    kind: str
-    metrics: Mapping[str, Estimate]
+    name: str  #: the way of scoring, or a pair of strong attacks: the noise ceiling
+    kind: str  #: "candidate"; "reference": one of the attacks against the best of all; "ceiling": two of them
+    metrics: Mapping[str, Estimate]  #: the keys of `FIDELITY_TITLES`, as far as they apply
 
 
 #: What is measured of two ways of scoring, in the order tables show it: key → (title, explanation).

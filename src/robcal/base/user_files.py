@@ -11,6 +11,7 @@ import csv
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,12 +43,9 @@ _CHOICE = re.compile(r"(?P<file>.+\.(?:npz|csv|tsv|txt|jsonl|parquet)):(?P<names
 def read_array(path: Path, what: str, *, mapped: bool = False) -> AnyArray:
     """Read an array: (N,) of one column, (N, K) of several.
 
-    Args:
-        path: a .npy file; a .npz file with one array, or FILE.npz:NAME; a table (.csv, .tsv, .txt, .jsonl, .parquet),
-            with or without a line of names, of which FILE:NAME,NAME,… takes some columns. A first column without a
-            name, as pandas writes its index, is left out.
-        what: it holds, for errors ("the probabilities").
-        mapped: leave the array of a .npy file on disk, read-only, of which only what is looked at is read.
+    The path is a .npy file; a .npz file with one array, or FILE.npz:NAME; or a table, of which FILE:NAME,NAME,… takes
+    some columns. A first column without a name, as pandas writes its index, is left out. `mapped` leaves the array of a
+    .npy file on disk, read-only.
     """
     file, names = _chosen(path)
     if file.suffix == ".npz":
@@ -56,8 +54,7 @@ def read_array(path: Path, what: str, *, mapped: bool = False) -> AnyArray:
         return _joined(_columns(file, names, what), file, what)
     if file.suffix != ".npy":
         _refuse_kind(file, what)
-    read = map_npy if mapped else read_npy
-    return read(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
+    return (map_npy if mapped else read_npy)(file, what, rule=RULE, fix=partial(_fix, file))
 
 
 def read_scores(path: Path, column: str | None = None) -> FloatArray:
@@ -75,10 +72,7 @@ def read_scores(path: Path, column: str | None = None) -> FloatArray:
 def read_labels(path: Path, columns: Sequence[str] = ()) -> AnyArray:
     """Read the true class of each example: its index, or the name of its column of probabilities.
 
-    Args:
-        path: as of `read_array`.
-        columns: names of the columns of the probabilities, where labels may be names: `cat` is the class of a column
-            `cat`, and of `p_cat` beside `p_dog`.
+    Where `columns` names these, `cat` is the class of a column `cat`, and of `p_cat` beside `p_dog`.
     """
     labels, columns = read_array(path, "the labels"), [_nfc(name) for name in columns]
     if labels.dtype.kind in "iu":
@@ -147,11 +141,8 @@ def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
     wanted = names or list(held)
     if len(wanted) != 1 or wanted[0] not in held:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in held.items())
-        refuse(
-            f"{file} holds {shapes or 'nothing'}",
-            f"one array holds {what}",
-            f"Name it: {file}:{next(iter(held))}, for example" if held else _save(file),
-        )
+        fix = f"Name it: {file}:{next(iter(held))}, for example" if held else _save(file)
+        refuse(f"{file} holds {shapes or 'nothing'}", f"one array holds {what}", fix)
     with _reading(file, what):
         return npz_arrays(file, wanted)[wanted[0]]
 
@@ -159,7 +150,7 @@ def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
 def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
     """Return the columns of a table by name, or those of them that are named; without an index column."""
     with _reading(file, what):
-        columns = {".parquet": _of_parquet, ".jsonl": _of_lines}.get(file.suffix, _of_text)(file)
+        columns = {".parquet": _of_parquet, ".jsonl": json_columns}.get(file.suffix, _of_text)(file)
     columns = {_nfc(name): values for name, values in columns.items()}
     columns = {name: values for name, values in columns.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
     if missing := [name for name in names if name not in columns]:
@@ -193,10 +184,9 @@ def _joined(columns: Mapping[str, AnyArray], file: Path, what: str) -> AnyArray:
 def _text_in(name: str, values: AnyArray) -> str:
     """Say which entry of a column is the first that is no number."""
     entries = [str(one) if values.dtype.kind != "O" else one for one in values.tolist()]
-    strange = (row for row, one in enumerate(entries) if isinstance(one, str) and not _is_number(one, "."))
-    row = next(strange, next((row for row, one in enumerate(entries) if isinstance(one, str)), 0))
-    value = entries[row]
-    return f"{name} holds {value!r} in row {row}"
+    texts = [row for row, one in enumerate(entries) if isinstance(one, str)]
+    row = next((row for row in texts if not _is_number(entries[row], ".")), next(iter(texts), 0))
+    return f"{name} holds {entries[row]!r} in row {row}"
 
 
 def _may_stand_with(values: AnyArray, fractions: bool) -> bool:
@@ -211,11 +201,6 @@ def _of_parquet(file: Path) -> dict[str, AnyArray]:
     check_table(file)
     table = pq.ParquetFile(file).read()
     return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
-
-
-def _of_lines(file: Path) -> dict[str, AnyArray]:
-    """Read columns of JSON objects, one a line."""
-    return json_columns(file)
 
 
 def _of_text(file: Path) -> dict[str, AnyArray]:
@@ -245,11 +230,9 @@ def _separator(line: str) -> str:
 
 
 def _are_names(fields: list[str], below: list[AnyArray], point: str) -> bool:
-    """Tell whether the first line names the columns below it.
+    """Tell whether the first line names the columns below it: it does not where each field could stand in its column.
 
-    It does not where each field could stand in its column: a number above numbers, yes or no above such, and above text
-    a text that comes again. 0, 1, 2, … above fractions, or after an empty field, are names: pandas writes them where
-    there are no others.
+    0, 1, 2, … above fractions, or after an empty field, are names: pandas writes them where there are no others.
     """
     rest = fields[1:] if fields[0] == "" else fields
     if rest == [str(number) for number in range(len(rest))]:
@@ -297,11 +280,8 @@ def _nfc(name: str) -> str:
 
 
 def _refuse_names(missing: list[str], columns: Mapping[str, Any], file: Path, how: str) -> NoReturn:
-    refuse(
-        f"{file} has no column {', '.join(map(repr, missing))}",
-        f"it has {', '.join(columns)}",
-        f"Name one of these with {how}",
-    )
+    given = f"{file} has no column {', '.join(map(repr, missing))}"
+    refuse(given, f"it has {', '.join(columns)}", f"Name one of these with {how}")
 
 
 def _refuse_kind(file: Path, what: str) -> NoReturn:
@@ -318,7 +298,7 @@ def _save(file: Path) -> str:
 
 
 def _reading(file: Path, what: str) -> contextlib.AbstractContextManager[None]:
-    return reading(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
+    return reading(file, what, rule=RULE, fix=partial(_fix, file))
 
 
 def _fix(file: Path, reason: str) -> str:

@@ -32,16 +32,13 @@ class Inputs(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, …): the number of inputs, then the shape of one."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32, or uint8 for images stored as 0 … 255."""
-        ...
 
     def __getitem__(self, index: IntArray) -> npt.NDArray[Any]:
         """Return the inputs at these positions, in this order, as an array of shape (len(index), …)."""
-        ...
 
 
 @runtime_checkable
@@ -50,7 +47,6 @@ class Selectable(Protocol):
 
     def select(self, index: IntArray) -> Inputs:
         """Return the inputs at these positions, in this order, still unread."""
-        ...
 
 
 @runtime_checkable
@@ -59,7 +55,6 @@ class Croppable(Protocol):
 
     def crops(self, index: IntArray, draws: CropDraws) -> npt.NDArray[np.uint8]:
         """Return the windows of the pictures at these positions, as uint8 images (len(index), C, H, W)."""
-        ...
 
 
 @runtime_checkable
@@ -68,7 +63,6 @@ class Fingerprinted(Protocol):
 
     def fingerprint(self) -> Iterable[bytes]:
         """Return bytes that differ where the inputs do."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -37,15 +37,12 @@ class Encoded(Protocol):
 
     def read(self, positions: IntArray) -> Sequence[tuple[str, Path | bytes]]:
         """Name and file, or bytes, of the pictures at these positions."""
-        ...
 
     def select(self, index: IntArray) -> Encoded:
         """Return the pictures at these positions only, in this order."""
-        ...
 
     def fingerprint(self) -> Iterable[bytes]:
         """Return the names and sizes of all of them."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -31,19 +31,10 @@ VAL_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Parts:
-    """What the files of a data set hold, before validation is cut.
-
-    Attributes:
-        name: as of `Dataset`.
-        parts: "train", and "val" and "test" where the files have them.
-        class_names: as of `Dataset`.
-        box: as of `Dataset`.
-        kind: as of `Dataset`.
-        notes: as of `Dataset`.
-    """
+    """What the files of a data set hold, before validation is cut; fields are as of `Dataset`."""
 
     name: str
-    parts: Mapping[str, Split]
+    parts: Mapping[str, Split]  #: "train", and "val" and "test" where the files have them
     class_names: tuple[str, ...]
     box: Box = (0.0, 1.0)
     kind: Literal["image", "table"] = "image"

@@ -48,21 +48,13 @@ from robcal.runs.repair import Validation, repair_of, why_no_repair
 
 @dataclass(frozen=True)
 class Examples:
-    """What an audit keeps of the N examples, to list those that are wrong and sure.
+    """What an audit keeps of the N examples, to list those that are wrong and sure."""
 
-    Attributes:
-        confidence: (N,) top-label confidence.
-        prediction: (N,) predicted class.
-        label: (N,) true class.
-        score: (N,) score, NaN where an example has none; or None.
-        level: (N,) level, -1 where an example has none; or None.
-    """
-
-    confidence: AnyFloatArray
-    prediction: IntArray
-    label: IntArray
-    score: FloatArray | None = None
-    level: IntArray | None = None
+    confidence: AnyFloatArray  #: (N,) top-label confidence
+    prediction: IntArray  #: (N,) predicted class
+    label: IntArray  #: (N,) true class
+    score: FloatArray | None = None  #: (N,) score, NaN where an example has none; or None
+    level: IntArray | None = None  #: (N,) level, -1 where an example has none; or None
 
     def worst(self, count: int | None = None) -> tuple[WrongExample, ...]:
         """Return the wrong examples, highest confidence first, then lowest score; at most `count` of them.

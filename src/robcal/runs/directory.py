@@ -56,15 +56,10 @@ BESIDE = (
 
 @dataclass(frozen=True)
 class Run:
-    """An existing run directory.
+    """An existing run directory."""
 
-    Attributes:
-        directory: where it is.
-        settings: what it was made with.
-    """
-
-    directory: Path
-    settings: TrainSettings
+    directory: Path  #: where it is
+    settings: TrainSettings  #: what it was made with
 
     @property
     def checkpoint(self) -> Path:

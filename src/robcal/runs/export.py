@@ -40,19 +40,12 @@ _OTHER = "robcal recalibrate RUN --method temperature --out FILE.json; and pass 
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export` wrote.
+    """What `export` wrote."""
 
-    Attributes:
-        path: the file.
-        recalibration: name of the recalibration that is folded in; "none" for the network's own probabilities.
-        difference: largest difference between its probabilities and robcal's, over the validation inputs tried.
-        tried: number of these.
-    """
-
-    path: Path
-    recalibration: str
-    difference: float
-    tried: int
+    path: Path  #: the file
+    recalibration: str  #: name of the recalibration that is folded in; "none" for the network's own probabilities
+    difference: float  #: largest difference between its probabilities and robcal's, over the validation inputs tried
+    tried: int  #: number of these
 
 
 def export(
