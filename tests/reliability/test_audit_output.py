@@ -146,6 +146,40 @@ def test_a_model_without_a_visible_gap_is_told_what_so_few_examples_could_not_sh
     assert levels == pytest.approx(100 * norm.ppf(1 - 0.025 / 5) * spread / math.sqrt(400), rel=0.05)
 
 
+def test_groups_of_very_different_sizes_are_told_what_the_largest_and_the_smallest_could_not_show():
+    """The median of such sizes, and of their intervals, is of no group."""
+    array, labels, _ = sample(600, seed=3)
+    groups = np.where(np.arange(600) < 20, "few", "many")
+    audit = robcal.audit(array, labels, groups=groups, **FAST)
+    found = re.search(
+        r"in the largest, of 580 examples, a gap of less than about ([\d.]+) percentage points would show less than "
+        r"half of the time, in the smallest, of 20, one of less than about ([\d.]+) percentage points",
+        told(audit),
+    )
+    assert found
+    residual = array.max(1) - (array.argmax(1) == labels)
+    for number, inside in zip(found.groups(), (groups == "many", groups == "few"), strict=True):
+        expected = 100 * norm.ppf(1 - 0.025 / 2) * residual[inside].std(ddof=1) / math.sqrt(inside.sum())
+        assert float(number) == pytest.approx(expected, rel=0.25)  # of 20 the interval is no normal one
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_very_few_examples_are_never_enough_to_say_that_nothing_needs_mending(count):
+    array, labels, _ = sample(count, seed=3)
+    text = told(robcal.audit(array, labels, **FAST))
+    assert "Nothing needs mending" not in text
+    assert "Label more examples: so few cannot tell whether it needs mending." in text
+    assert "1 examples can tell" not in text
+    assert "the 1 ranges" not in text
+
+
+def test_no_interval_of_a_likelihood_that_a_repair_leaves_ends_below_zero():
+    array = sample(600, seed=3)[0]
+    audit = robcal.audit(array, array.argmax(1), **FAST)  # all right: after a repair the NLL is nearly 0
+    before, after = audit.results.methods[0].repair.nll
+    assert 0 <= after.low <= after.value < before.value / 50
+
+
 def test_gaps_of_both_signs_are_told_and_no_single_temperature_is_advised():
     audit = made(4000, levels_shift=(0.3, -0.3))
     text = told(audit)

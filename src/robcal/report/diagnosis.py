@@ -83,7 +83,7 @@ def headline_of_one(method: MethodResult, name: str) -> str:
         )
     if side == "unclear":
         count = examples_of(method)
-        return f"Calibrated as far as {f'{count:,}' if count else 'these'} examples can tell ({figures})."
+        return f"Calibrated as far as {counted(count)} can tell ({figures})."
     word = "above" if side == "over" else "below"
     return (
         f"{side.capitalize()}-confident: the stated confidence is on average {points(abs(gap.value))} {word} the "
@@ -138,13 +138,23 @@ def row_sentences(table: Rows) -> list[str]:
     sentences = [f"Of {table.whose}{together} {' and '.join(told)}."] if told and together else []
     sentences += [f"{_worst(table, side, row)}." for side, row in worst]
     if unclear:
-        size = f"about {round(median(row.n for row in unclear)):,} examples{' in each' if len(unclear) > 1 else ''}"
         others = "The other one is" if len(unclear) == 1 else f"The other {len(unclear)} are"
         if not told:
             others = f"As far as can be told, {table.whose}{together} {'are' if len(known) > 1 else 'is'}"
-        hidden = _hidden(typical_half_width(unclear))
-        sentences.append(f"{others} calibrated{' as far as can be told' if told else ''}: with {size} {hidden}.")
+        sentences.append(f"{others} calibrated{' as far as can be told' if told else ''}: {_unseen(unclear)}.")
     return sentences
+
+
+def _unseen(rows: Sequence[GroupRow]) -> str:
+    """Say which gap the rows could not show; of the largest and the smallest where their sizes differ much."""
+    least, most = min(rows, key=lambda row: row.n), max(rows, key=lambda row: row.n)
+    if most.n <= 2 * least.n:
+        each = " in each" if len(rows) > 1 else ""
+        return f"with about {round(median(row.n for row in rows)):,} examples{each} {_hidden(typical_half_width(rows))}"
+    return (
+        f"in the largest, of {most.n:,} examples, {_hidden(half_width(row_gap(most)))}, in the smallest, of "
+        f"{least.n:,}, one of less than about {points(half_width(row_gap(least)))}"
+    )
 
 
 def bin_sentences(method: MethodResult, name: str) -> list[str]:
@@ -158,11 +168,14 @@ def bin_sentences(method: MethodResult, name: str) -> list[str]:
             if some
         ]
     if any(bin_direction(one) == "unclear" for one in found):
-        return [
-            f"{name} shows no range of confidence that is over- or under-confident beyond chance; the {len(found)} "
-            "ranges were looked at together."
-        ]
+        together = f"; the {len(found)} ranges were looked at together" if len(found) > 1 else ""
+        return [f"{name} shows no range of confidence that is over- or under-confident beyond chance{together}."]
     return []
+
+
+def counted(count: int) -> str:
+    """Write how many examples there are; 0 stands for a number that is not known."""
+    return f"{count:,} example{'s' if count > 1 else ''}" if count else "these examples"
 
 
 def points(value: float) -> str:

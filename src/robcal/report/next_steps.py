@@ -9,7 +9,7 @@ from robcal.base.results import MethodResult, Repair, Results
 from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.compared import MOST_TOLD, comparison, is_known, lowest_ece
-from robcal.report.diagnosis import Rows, points, points_interval
+from robcal.report.diagnosis import Rows, counted, points, points_interval
 from robcal.report.directions import (
     SIDES,
     direction_of,
@@ -27,6 +27,8 @@ from robcal.report.wording import Wording, level_name, wording
 SURE = 0.9
 #: A level's gap below this is told as a small one.
 SMALL = 0.02
+#: Examples that would miss a gap of this size more often than not cannot say that nothing is to do.
+LARGE = 0.1
 #: What the sentence on a chosen method compares.
 _DECIDING = ("ece", "shift_ece", "accuracy")
 
@@ -161,15 +163,15 @@ def _nothing(method: MethodResult) -> Step | None:
     gap, ece = method.metrics.get("gap"), method.metrics["ece"]
     if overall_direction(method) == "unknown":
         return None
-    count = examples_of(method)
     figures = f"ECE {formatting.with_interval(ece, formatting.number)}"
     if gap is not None:
         figures = f"signed gap {points_interval(gap)}; {figures}"
     hidden = "" if gap is None else f" A gap below about {points(half_width(gap))} would show less than half the time;"
     more = " four times as many labelled examples make the intervals half as wide."
+    few = gap is not None and half_width(gap) > LARGE
     return Step(
-        "Nothing needs mending.",
-        f"It is calibrated as far as {f'{count:,}' if count else 'these'} examples can tell "
+        "Label more examples: so few cannot tell whether it needs mending." if few else "Nothing needs mending.",
+        f"It is calibrated as far as {counted(examples_of(method))} can tell "
         f"({figures}).{hidden or ' More would tell more:'}{more}",
     )
 

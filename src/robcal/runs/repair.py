@@ -18,6 +18,7 @@ from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.prob_rows import ProbRows
+from robcal.calibration.ranges import within_range
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
 from robcal.calibration.recalibration.fit_error import gap_errors
 from robcal.calibration.recalibration.maps import margins
@@ -69,7 +70,7 @@ def repair_of(
     values = margin if by is None else by
     level = assign_levels(values, num_levels, ties="share")
     levels = _levels(both, level)
-    nll = tuple(mean_interval(-np.log(one.true)) for one in both)
+    nll = tuple(within_range("nll", mean_interval(-np.log(one.true))) for one in both)
     options: dict[str, Any] = {"bins": bins, "resamples": resamples, "seed": seed}
     ece = tuple(
         Estimate(calibration_error(one.top, truth, bins=bins), *calibration_error_interval(one.top, truth, **options))
