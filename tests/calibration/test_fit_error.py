@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from robcal.calibration.recalibration.fit_error import gap_errors
 from robcal.calibration.recalibration.maps import Map, Temperature, apply, margins
-from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature, refit_score_temperature
+from robcal.calibration.recalibration.score_temperature import ScoreTemperature, gap_errors, refit_score_temperature
 from robcal.calibration.temperature import TemperatureScaling
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -27,7 +26,7 @@ def temperature(rows: Rows) -> Map:
 
 
 def scored(tail: float):
-    start = ScoreTemperature(ScoreScale(np.array([0.0, 9.0])), np.zeros(8), tail, 5.0)
+    start = ScoreTemperature(np.array([0.0, 9.0]), np.zeros(8), tail, 5.0)
     return lambda rows: refit_score_temperature(start, *rows)
 
 

@@ -111,7 +111,7 @@ def test_an_average_of_methods_that_keep_labels_keeps_them() -> None:
     kept = Average(("none", "temperature"), ((), (Temperature(3.0),)), np.array([0.3, 0.7]))
     assert kept.keeps_prediction
     np.testing.assert_array_equal(kept(logits, None).argmax(axis=1), logits.argmax(axis=1))
-    moved = Affine(1.0, np.ones(5), np.arange(5.0))
+    moved = Affine(1.0, np.ones(5), np.arange(5.0), mixture=0.0, least=None)
     assert not Average(("none", "vector"), ((), (moved,)), np.array([0.3, 0.7])).keeps_prediction
 
 

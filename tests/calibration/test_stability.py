@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from robcal.base.checks import InputError
-from robcal.calibration.stability import group_means, run_variance
+from robcal.calibration.seeds import group_means, run_variance
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))

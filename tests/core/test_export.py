@@ -19,7 +19,7 @@ import robcal
 from robcal.base.checks import InputError
 from robcal.calibration.recalibration.average import read_map
 from robcal.calibration.recalibration.maps import apply, margins
-from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature
+from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 from robcal.runs import deployed
 from robcal.runs import export as module
 from robcal.runs.directory import open_run
@@ -160,7 +160,7 @@ def test_networks_that_depend_on_values_cannot_be_graphs(monkeypatch: pytest.Mon
 
 def test_the_graph_of_a_score_temperature_is_its_function() -> None:
     """At ties, beyond both ends and for a class that is masked off, in float64."""
-    fitted = ScoreTemperature(ScoreScale(np.array([0.5, 1.0, 1.0, 1.0, 4.0])), np.array(SCORED["coefficients"]), 0.4)
+    fitted = ScoreTemperature(np.array([0.5, 1.0, 1.0, 1.0, 4.0]), np.array(SCORED["coefficients"]), 0.4)
     margin = np.array([0.0, 0.5, 0.7, 1.0, 1.5, 3.9, 4.0, 50.0, np.inf])
     logits = np.stack([margin, np.zeros(len(margin)), np.full(len(margin), -0.3)], 1)
     logits[-1] = [0.0, -np.inf, -np.inf]

@@ -18,7 +18,7 @@ import robcal.runs.audit
 from robcal.base.checks import InputError, as_array, check_labels, check_probs, precision_of
 from robcal.base.encoding import plain
 from robcal.base.results import Results
-from robcal.calibration import binning, conditional, metrics, ood, selective, stability, trends
+from robcal.calibration import binning, conditional, metrics, ood, seeds, selective, trends
 
 N, Z = 90, 5
 
@@ -68,11 +68,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     ],
     "calibration_error_interval": lambda probs, labels: robcal.calibration_error_interval(probs, labels, resamples=20),
     "classwise": lambda probs, labels: metrics.classwise_calibration_error(probs, labels),
-    "group_means": lambda confidence, groups: stability.group_means(confidence, groups),
+    "group_means": lambda confidence, groups: seeds.group_means(confidence, groups),
     "level_table": lambda probs, labels, levels: conditional.level_table(probs, labels, levels, resamples=20),
     "negative_log_likelihood": lambda probs, labels: robcal.negative_log_likelihood(probs, labels),
     "ood_metrics": lambda confidence, scores: ood.ood_metrics(confidence, scores),
-    "run_variance": lambda confidence: stability.run_variance([confidence, confidence]),
+    "run_variance": lambda confidence: seeds.run_variance([confidence, confidence]),
     "temperature": lambda probs, labels: robcal.TemperatureScaling().fit_probs(probs, labels).temperature,
     "top_label_metrics": lambda confidence, correct: conditional.top_label_metrics(confidence, correct, resamples=20),
     "trend_tests": lambda confidence, correct, levels: trends.trend_tests(confidence, correct, levels, permutations=20),

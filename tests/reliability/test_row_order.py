@@ -32,7 +32,6 @@ from robcal.calibration import (
     row_order,
     seeds,
     selective,
-    stability,
     temperature,
     threshold,
     trends,
@@ -206,8 +205,8 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "selective.aurc_values": lambda r: PerRow(selective.aurc_values(r.top)),
     "selective.risk_coverage_curve": lambda r: selective.risk_coverage_curve(r.probs, r.labels),
     "selective.ties": lambda r: selective.ties(r.top),
-    "stability.group_means": lambda r: stability.group_means(r.confidence, r.levels),
-    "stability.run_variance": lambda r: PerRow(stability.run_variance([run.max(1) for run in r.runs])),
+    "seeds.group_means": lambda r: seeds.group_means(r.confidence, r.levels),
+    "seeds.run_variance": lambda r: PerRow(seeds.run_variance([run.max(1) for run in r.runs])),
     "prediction_sets.audit_sets": lambda r: plain(
         prediction_sets.audit_sets(sets_of_levels(r).sets, r.labels, r.levels)
     ),

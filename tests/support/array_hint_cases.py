@@ -16,7 +16,7 @@ from hint_cases import Case, Steps, code_in
 
 import robcal
 from robcal.base import checks, levels
-from robcal.calibration import binning, conditional, metrics, ood, stability, temperature, trends, weighted
+from robcal.calibration import binning, conditional, metrics, ood, seeds, temperature, trends, weighted
 
 N = 12
 LABELS = np.array([0, 2, 1, 2, 1, 0, 0, 1, 2, 2, 1, 0])
@@ -327,11 +327,11 @@ ARRAYS: dict[str, ArrayCase] = {
         "np.minimum(confidence_in", "confidence_in",
     ),
     "one run": ArrayCase(
-        stability.run_variance, {"true_class": PROBS.max(1)}, "np.stack", "true_class",
+        seeds.run_variance, {"true_class": PROBS.max(1)}, "np.stack", "true_class",
         np.stack([PROBS[np.arange(N), LABELS]] * 2), {"runs": [PROBS, PROBS], "labels": LABELS},
     ),
     "runs of logits": ArrayCase(
-        stability.run_variance, {"true_class": np.stack([LOGITS.max(1)] * 2)}, "np.logaddexp.reduce", softmaxed
+        seeds.run_variance, {"true_class": np.stack([LOGITS.max(1)] * 2)}, "np.logaddexp.reduce", softmaxed
     ),
     # settings
     "no bins": ArrayCase(

@@ -70,6 +70,8 @@ def typed(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = _hints(kind)
         return kind(**{name: typed(hints[name], item) for name, item in _of(dict, value).items()})
+    if origin is np.ndarray:
+        return np.array(_of(list, value), float)
     if origin is tuple:
         items = list(value) if isinstance(value, tuple) else value  # the state of a training is not JSON
         return tuple(typed(arguments[0], item) for item in _of(list, items))

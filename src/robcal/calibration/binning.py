@@ -63,19 +63,12 @@ class TopLabel:
 
 @dataclass(frozen=True)
 class BinSums:
-    """Sums over the examples of each bin; all arrays have one entry a bin.
+    """Sums over the examples of each of K bins, (K,) each."""
 
-    Attributes:
-        count: number of examples.
-        confidence: sum of the confidences.
-        squared: sum of the squared confidences.
-        correct: number of examples classified right.
-    """
-
-    count: FloatArray
-    confidence: FloatArray
-    squared: FloatArray
-    correct: FloatArray
+    count: FloatArray  # number of examples
+    confidence: FloatArray  # sum of the confidences
+    squared: FloatArray  # sum of the squared confidences
+    correct: FloatArray  # number of examples classified right
 
     @property
     def weight(self) -> FloatArray:
@@ -116,18 +109,7 @@ def top_label(probs: Any) -> tuple[AnyFloatArray, IntArray]:
 
 
 def summarise(probs: Any, labels: Any) -> TopLabel:
-    """Return the top label of every example and whether it is right.
-
-    Args:
-        probs: (N, Z) probabilities (`ProbRows` too), or a summary that was made before, which is returned as it is.
-        labels: (N,) integers in 0 … Z - 1; not looked at beside a summary.
-
-    Returns:
-        The summary that the other functions of this package share.
-
-    Raises:
-        InputError: on bad probabilities or labels.
-    """
+    """Return the top label of every example and whether it is right; a summary that was made before as it is."""
     if isinstance(probs, TopLabel):
         return probs
     rows = check_rows(probs)
@@ -141,16 +123,7 @@ def top_of(probs: ProbRows, labels: IntArray) -> TopLabel:
 
 
 def top_from(confidence: Any, correct: Any, *, name: str) -> TopLabel:
-    """Return the summary of confidences and whether each prediction is right; which class it was stays unknown (-1).
-
-    Args:
-        confidence: (N,) top-label confidence in [0, 1], in the precision of the model.
-        correct: (N,) booleans, or 0 and 1.
-        name: what the caller calls `confidence`, for errors.
-
-    Raises:
-        InputError: on bad input.
-    """
+    """Return the summary of confidences (N,) and whether each is right (N,); which class it was stays unknown (-1)."""
     values, precision = check_scores(confidence, name=name), precision_of(confidence)
     if values.min() < -precision.of_entry or values.max() > 1 + precision.of_entry:
         fix = (
@@ -165,11 +138,7 @@ def top_from(confidence: Any, correct: Any, *, name: str) -> TopLabel:
 
 
 def check_binning(bins: int, scheme: str, edges: str) -> None:
-    """Refuse a number of bins below 1, an unknown scheme or edges, and equal-mass bins with torchmetrics' edges.
-
-    Raises:
-        InputError: if so.
-    """
+    """Refuse a number of bins below 1, an unknown scheme or edges, and equal-mass bins with torchmetrics' edges."""
     check_bins(bins)
     check_choice(scheme, SCHEMES, "scheme")
     check_choice(edges, EDGES, "edges")
@@ -180,22 +149,13 @@ def check_binning(bins: int, scheme: str, edges: str) -> None:
 
 
 def bin_index(confidence: AnyFloatArray, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo") -> IntArray:
-    """Return the bin of each confidence.
+    """Return the bin of each confidence, (N,) int64 in 0 … K - 1 (0 … K for torchmetrics).
 
     Equal width, Guo et al. (2017): bin k (from 0) is (k/K, (k+1)/K], with 0 in the first. Equal mass: sorted by
     confidence, a set of equal confidences at positions a … b - 1 goes as a whole to bin ⌊K (a + b) / 2N⌋, the bin of
     its middle. Ties are thus never split, the order of the examples does not matter, bins differ in size by at most
     one if there are no ties, and some stay empty if N < K. `edges="torchmetrics"`: [k/K, (k+1)/K) in float32, where a
     confidence of exactly 1 falls into an extra bin K.
-
-    Args:
-        confidence: (N,) values in [0, 1]; float32 values are compared with float32 edges.
-        bins: K.
-        scheme: "width" or "mass".
-        edges: "guo" or "torchmetrics" (equal width only).
-
-    Returns:
-        (N,) int64 in 0 … K - 1 (0 … K for torchmetrics).
     """
     if scheme == "mass":
         _, inverse, counts = np.unique(confidence, return_inverse=True, return_counts=True)
@@ -217,18 +177,7 @@ def width_edges(bins: int, dtype: npt.DTypeLike = np.float64) -> AnyFloatArray:
 def bin_sums(
     top: TopLabel, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo", index: IntArray | None = None
 ) -> BinSums:
-    """Sum confidence and correctness over bins.
-
-    Args:
-        top: summary of the examples.
-        bins: number of bins.
-        scheme: "width" or "mass".
-        edges: "guo" or "torchmetrics".
-        index: (N,) bin of every example, where it is known already.
-
-    Returns:
-        The sums, with empty bins kept (one extra bin for torchmetrics).
-    """
+    """Sum confidence and correctness over bins, empty ones too; `index` (N,) is the bin of each example, if known."""
     if index is None:
         index = bin_index(top.confidence, bins=bins, scheme=scheme, edges=edges)
     size = bins + (edges == "torchmetrics")

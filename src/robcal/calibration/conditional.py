@@ -12,7 +12,6 @@ from robcal.base.checks import (
     check_bins,
     check_fraction,
     check_labels,
-    check_positive_int,
     check_same_length,
     check_scores,
     check_seed,
@@ -25,6 +24,7 @@ from robcal.calibration.corrected import bin_floors
 from robcal.calibration.intervals import (
     TOP_LABEL_METRICS,
     accuracy_interval,
+    check_resampling,
     gap_interval,
     jeffreys_interval,
     mean_interval,
@@ -95,8 +95,7 @@ def top_label_metrics(
     """
     top = top_from(confidences, correct, name="confidences")
     check_bins(bins)
-    check_fraction(confidence, "confidence")
-    check_positive_int(resamples, "resamples", minimum=20)
+    check_resampling(confidence, resamples)
     names = [name for name in METRIC_LIST if name in TOP_LABEL_METRICS]
     found = top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
     return {name: within_range(name, estimate) for name, estimate in found.items()}
@@ -148,9 +147,6 @@ def joint_confidence(confidence: float, count: int) -> float:
     """Return the coverage that each of `count` intervals needs so that all hold at once with `confidence` (Bonferroni).
 
     With single 95% intervals a calibrated model shows a "significant" level in two of five tables of ten levels.
-
-    >>> joint_confidence(0.95, 10)
-    0.995
     """
     return 1 - (1 - confidence) / max(count, 1)
 
@@ -194,8 +190,7 @@ def group_table(
     [('a', 2, 1.0), ('b', 2, 0.5)]
     """
     check_bins(bins)
-    check_fraction(confidence, "confidence")
-    check_positive_int(resamples, "resamples", minimum=20)
+    check_resampling(confidence, resamples)
     top = summarise(probs, labels)
     names = _check_groups(groups, len(top))
     values = None if scores is None else check_scores(scores, n=len(top))

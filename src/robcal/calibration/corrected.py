@@ -43,15 +43,10 @@ _VANISHES = (2.5, 5.0)
 
 @dataclass(frozen=True)
 class BinGaps:
-    """The bins of one reliability diagram or of several, over which the error is then averaged.
+    """The bins of one reliability diagram or of several, over which the error is then averaged."""
 
-    Attributes:
-        gap: (C, K), share of the examples times mean confidence - accuracy, of C diagrams with K bins.
-        floor: (C, K), mean of |gap| if the model is perfectly calibrated.
-    """
-
-    gap: FloatArray
-    floor: FloatArray
+    gap: FloatArray  # (C, K) share of the examples times mean confidence - accuracy, of C diagrams with K bins
+    floor: FloatArray  # (C, K) mean of |gap| if the model is perfectly calibrated
 
     @classmethod
     def of(cls, *diagrams: BinSums) -> BinGaps:
@@ -80,10 +75,7 @@ class BinGaps:
         return float(self._left().mean())
 
     def bias_left_of_difference(self, other: BinGaps, weight: float = 1.0) -> float:
-        """Return what may be left of the bias of the difference of this error and `weight` times another's.
-
-        Never by more than the gaps differ: two models that say the same have the same bias.
-        """
+        """Return what may be left of the bias of a difference, where `weight` is 1 no more than the gaps differ."""
         if self.gap.shape != other.gap.shape:  # classwise, of models that know different classes
             return float(np.hypot(self.bias_left, weight * other.bias_left))
         left = np.hypot(self._left(), weight * other._left())
@@ -100,15 +92,9 @@ class BinGaps:
 
 
 def corrected_mean(gap: FloatArray, floor: FloatArray, *, variance: float = 1.0) -> FloatArray:
-    """Return the mean over diagrams of Σ_k |u_k| less what noise adds to it (see the module's docstring).
+    """Return (…) the mean over C diagrams of Σ_k |u_k|, of gaps (…, C, K), less what noise adds to it (see the module).
 
-    Args:
-        gap: (…, C, K), the gaps of C diagrams.
-        floor: (C, K), their floors.
-        variance: of the noise in `gap`, in s_k²: 2 in a resample, which repeats the noise of the sample that it is of.
-
-    Returns:
-        (…), the corrected error.
+    The `variance` is that of the noise in s_k²: 2 in a resample, which repeats the noise of the sample that it is of.
     """
     error = floor.ravel() * np.sqrt(np.pi / 2)
     size = np.abs(gap).reshape(*gap.shape[:-2], -1)
@@ -147,11 +133,7 @@ def _on_grid(ratio: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def bin_floors(sums: BinSums) -> FloatArray:
-    """Return the floor of each bin, (K,): the mean over labels of |Σ (p_i - y_i)| / N with y_i ~ Bernoulli(p_i).
-
-    Args:
-        sums: sums over bins of whole examples; a label counts as one of whether the prediction is right.
-    """
+    """Return (K,) floors of sums of whole examples: the mean of |Σ (p_i - y_i)| / N over y_i ~ Bernoulli(p_i)."""
     variance = np.maximum(sums.confidence - sums.squared, 0)
     floors: FloatArray = mean_deviation(sums.count, sums.confidence, variance) / sums.count.sum()
     return floors
@@ -163,11 +145,6 @@ def mean_deviation(count: FloatArray, mean: FloatArray, variance: FloatArray) ->
     With equal chances X is binomial and E|X - np| = 2 ν C(n, ν) p^ν (1 - p)^(n - ν + 1) with ν = ⌊np⌋ + 1 (De Moivre
     1730; Diaconis & Zabell 1991). Unequal chances have a smaller variance: the deviation is scaled down to it. For many
     draws it is √(2/π) standard deviations; for rare ones it is far less, twice the mean.
-
-    Args:
-        count: number of draws.
-        mean: expected sum, from 0 to `count`.
-        variance: variance of the sum, at most that of equal chances.
     """
     p = np.clip(mean / np.maximum(count, 1), 0, 1)
     above = np.floor(count * p) + 1

@@ -79,7 +79,7 @@ def calibration_error_interval(
     """
     check_binning(bins, scheme, edges)
     check_choice(norm, NORMS, "norm")
-    _check_resampling(confidence, resamples)
+    check_resampling(confidence, resamples)
     sums = bin_sums(summarise(probs, labels), bins=bins, scheme=scheme, edges=edges)
     return _error_interval(sums, norm, confidence, resamples, seed)
 
@@ -136,27 +136,11 @@ def metric_intervals(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Return several metrics of the same predictions, which are checked and reduced to their top labels once.
-
-    Args:
-        metrics: keys of `robcal.base.metrics.METRIC_LIST`, without those under shift.
-        probs: (N, Z) probabilities.
-        labels: (N,) integers in 0 … Z - 1.
-        bins: number of bins, where a metric has bins.
-        confidence: nominal coverage, strictly between 0 and 1.
-        resamples: simulated data sets, the same for every metric.
-        seed: seed of the simulation.
-
-    Returns:
-        What `metric_interval` returns of each, in the order asked for.
-
-    Raises:
-        InputError: on bad input or an unknown metric.
-    """
+    """Return what `metric_interval` does of several metrics, by name; predictions are checked and reduced once."""
     for metric in metrics:
         check_choice(metric, METRICS, "metric")
     check_bins(bins)
-    _check_resampling(confidence, resamples)
+    check_resampling(confidence, resamples)
     rows, truth = checked(probs, labels)
     found = top_label_intervals(
         [metric for metric in metrics if metric in TOP_LABEL_METRICS],
@@ -203,22 +187,7 @@ def top_label_intervals(
 
 
 def jeffreys_interval(successes: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the equal-tailed interval of Beta(x + 1/2, n - x + 1/2), with 0 at x = 0 and 1 at x = n.
-
-    Brown, Cai & DasGupta (2001), section 3.1.3.
-
-    Args:
-        successes: x, from 0 to n.
-        n: number of trials, at least 1.
-        confidence: nominal coverage.
-
-    Returns:
-        (low, high) in [0, 1].
-
-    >>> low, high = jeffreys_interval(7, 10)
-    >>> round(low, 3), round(high, 3)
-    (0.394, 0.907)
-    """
+    """Return the quantiles of Beta(x + 1/2, n - x + 1/2), but 0 at x = 0 and 1 at x = n (Brown et al. 2001, 3.1.3)."""
     tail, x = (1 - confidence) / 2, float(successes)
     low = 0.0 if x == 0 else beta_quantile(x + 0.5, n - x + 0.5, tail)
     high = 1.0 if x == n else beta_quantile(x + 0.5, n - x + 0.5, 1 - tail)
@@ -259,13 +228,6 @@ def gap_interval(top: TopLabel, confidence: float = 0.95) -> Estimate:
     and b are the distances from each mean to the end that matters. Of k wrong (or right) examples, whichever are fewer,
     r is taken as k / (k + 1) of itself [choice]: where one example is wrong and has the lowest confidence r is nearly
     1 by chance, and with it the interval held the truth in 69% of samples. For large N it is the t interval.
-
-    Args:
-        top: summary of the examples.
-        confidence: nominal coverage.
-
-    Returns:
-        Value and interval in [-1, 1].
     """
     values = top.confidence.astype(np.float64)
     mean, right = mean_interval(values, confidence=confidence), accuracy_interval(top, confidence)
@@ -287,13 +249,6 @@ def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimat
     As in `inversion`, with one cell for each class and bin, whose measured gap is normal: its absolute value has the
     mean of a folded normal (2 p (1 - p) at least where a cell holds one example), and the error's own variance is that
     of the examples' shares.
-
-    Args:
-        cells: sums over each class's bins.
-        confidence: nominal coverage.
-
-    Returns:
-        Value and interval.
     """
     size, value = len(cells.share) * len(cells.residual), float(cells.share.mean())
     half = float(normal_quantile((1 + confidence) / 2) * cells.share.std() / np.sqrt(len(cells.share)))
@@ -330,6 +285,7 @@ def _log_interval(values: FloatArray, top: TopLabel, confidence: float) -> Estim
     return Estimate(value, value * float(np.exp(-width)), min(1.0, value * float(np.exp(min(width, 700)))))
 
 
-def _check_resampling(confidence: float, resamples: int) -> None:
+def check_resampling(confidence: float, resamples: int) -> None:
+    """Refuse a coverage outside (0, 1), and fewer than 20 resamples."""
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples", minimum=20)

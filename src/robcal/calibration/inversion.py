@@ -60,18 +60,7 @@ class _Bins:
 def inverted_interval(
     sums: BinSums, *, norm: Norm, confidence: float, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Return the interval of the true calibration error by test inversion (see the module's docstring).
-
-    Args:
-        sums: bin sums of the data.
-        norm: "l1", "l2" or "max".
-        confidence: nominal coverage, in (0, 1).
-        resamples: simulated data sets for each t.
-        rng: source of the simulations; the same draws serve every t.
-
-    Returns:
-        (low, high); it always contains the measured error.
-    """
+    """Return the interval (see the module), which always contains the measured error; the same draws serve every t."""
     bins = _Bins.of(sums)
     observed = norm_of_gaps(sums, norm)
     counts = rng.multinomial(int(bins.count.sum()), bins.weight, size=resamples)

@@ -139,32 +139,17 @@ def classwise_calibration_error(probs: Any, labels: Any, *, bins: int = 15, sche
 
 @dataclass(frozen=True)
 class ClassBins:
-    """Every class's bins; Z classes, K bins, N examples.
+    """Every class's bins; Z classes, K bins, N examples."""
 
-    Attributes:
-        count: (Z, K) number of examples.
-        mass: (Z, K) sum of p_z.
-        residual: (Z, K) sum of p_z - [y = z].
-        variance: (Z, K) sum of p_z (1 - p_z): the variance of `residual` if the probabilities are calibrated.
-        share: (N,) what each example adds to the classwise error: the mean of this is the error.
-    """
-
-    count: FloatArray
-    mass: FloatArray
-    residual: FloatArray
-    variance: FloatArray
-    share: FloatArray
+    count: FloatArray  # (Z, K) number of examples
+    mass: FloatArray  # (Z, K) sum of p_z
+    residual: FloatArray  # (Z, K) sum of p_z - [y = z]
+    variance: FloatArray  # (Z, K) sum of p_z (1 - p_z): the variance of `residual` if the probabilities are calibrated
+    share: FloatArray  # (N,) what each example adds to the classwise error: the mean of this is the error
 
 
 def class_bins(probs: ProbRows, labels: IntArray, *, bins: int, scheme: Scheme) -> ClassBins:
-    """Sum residuals over each class's bins.
-
-    Args:
-        probs: (N, Z) checked probabilities.
-        labels: (N,) checked labels.
-        bins: K.
-        scheme: "width" or "mass" (which holds all probabilities in float64 at once).
-    """
+    """Sum residuals over each class's bins; scheme "mass" holds all probabilities in float64 at once."""
     shape, whole = (probs.num_classes, bins), scheme == "mass"
     count, mass, residual, variance = (np.zeros(shape) for _ in range(4))
     for part, block in probs.blocks(whole=whole):
@@ -343,10 +328,6 @@ def losses_of(metric: Loss, probs: ProbRows, labels: IntArray) -> FloatArray:
 
 
 def checked(probs: Any, labels: Any) -> tuple[ProbRows, IntArray]:
-    """Return probabilities and labels that were checked.
-
-    Raises:
-        InputError: on bad probabilities or labels.
-    """
+    """Return probabilities (N, Z) and labels (N,), checked."""
     rows = check_rows(probs)
     return rows, check_labels(labels, n=len(rows), num_classes=rows.num_classes)

@@ -33,19 +33,7 @@ class OodMetrics:
 
 
 class OodRanking:
-    """Both kinds of inputs in one order, so that any resample of them is measured without another sort.
-
-    Args:
-        confidence_in: (N,) confidence, or any score that is high for what the model knows, of in-distribution inputs.
-        confidence_out: (M,) the same of out-of-distribution inputs.
-
-    Raises:
-        InputError: if a score is empty, not a vector, or not finite.
-
-    Example:
-        >>> OodRanking([0.9, 0.8, 0.7], [0.7, 0.3]).metrics().auroc
-        0.9166666666666666
-    """
+    """In- and out-of-distribution inputs in one order by their scores, (N,) and (M,): resamples need no other sort."""
 
     def __init__(self, confidence_in: Any, confidence_out: Any) -> None:
         inside = _finite_scores(confidence_in, "confidence_in")
@@ -54,18 +42,11 @@ class OodRanking:
         self._inside, self._outside, self._size = place[: len(inside)], place[len(inside) :], len(values)
 
     def metrics(self, counts_in: Any = None, counts_out: Any = None) -> OodMetrics:
-        """Return the four numbers, where input i counts `counts[i]` times.
+        """Return the four numbers, where input i counts `counts[i]` times, (N,) and (M,); by default once.
 
         With a_g and b_g the number of in- and out-of-distribution inputs at the g-th smallest score, A and B their
         sums: AUROC = Σ_g a_g (Σ_{h<g} b_h + b_g / 2) / (A B) (Mann-Whitney); average precision Σ_k (R_k - R_{k-1}) P_k
         over the distinct thresholds; FPR at 95% TPR (Liang et al. 2018). Ties never help either side.
-
-        Args:
-            counts_in: (N,) whole numbers, for instance of a bootstrap resample; default: each once.
-            counts_out: (M,) the same of the others.
-
-        Returns:
-            Each in [0, 1].
         """
         a = np.bincount(self._inside, counts_in, self._size).astype(np.float64)
         b = np.bincount(self._outside, counts_out, self._size).astype(np.float64)

@@ -20,22 +20,7 @@ Rows = slice
 
 
 class ProbRows:
-    """(N, Z) probabilities that were checked, in the memory and the precision that they came in.
-
-    Args:
-        probs: as of `robcal.base.checks.check_probs`; an array on disk (`numpy.load(mmap_mode="r")`) stays there.
-        name: the argument's name, for errors.
-
-    Attributes:
-        precision: of the probabilities as they came.
-
-    Raises:
-        InputError: as `check_probs`.
-
-    >>> rows = ProbRows(np.array([[0.25, 0.75], [0.5, 0.5]], np.float32))
-    >>> len(rows), rows.num_classes, rows.of_class(np.array([1, 0])).tolist()
-    (2, 2, [0.75, 0.5])
-    """
+    """(N, Z) probabilities that were checked, in the memory and the precision that they came in; also on disk."""
 
     def __init__(self, probs: Any, *, name: str = "probs") -> None:
         self._array = as_array(probs, name)  # first, for its errors name the argument
@@ -52,11 +37,7 @@ class ProbRows:
         return int(self._array.shape[1])
 
     def blocks(self, *, whole: bool = False) -> Iterator[tuple[Rows, FloatArray]]:
-        """Yield which rows a block holds, and the block: float64, the caller's own, entries in [0, 1].
-
-        Args:
-            whole: all rows in one block, for what needs whole columns.
-        """
+        """Yield which rows a block holds, and the block, float64 with entries in [0, 1]; all in one if `whole`."""
         step = len(self) if whole else max(1, ENTRIES // self.num_classes)
         for begin in range(0, len(self), step):
             part = slice(begin, min(begin + step, len(self)))
@@ -68,12 +49,7 @@ class ProbRows:
         return np.clip(block, 0, 1, out=block)
 
     def each(self, function: Callable[[FloatArray, IntArray], FloatArray], labels: IntArray) -> FloatArray:
-        """Return what a function of probabilities and labels gives for each row, (N,) float64.
-
-        Args:
-            function: of a block and its labels; its result is (rows,) numbers.
-            labels: (N,) checked labels.
-        """
+        """Return (N,) float64: what a function of a block's probabilities and labels gives for each row."""
         values = np.empty(len(self))
         for part, block in self.blocks():
             values[part] = function(block, labels[part])
@@ -101,9 +77,5 @@ class ProbRows:
 
 
 def check_rows(probs: Any, *, name: str = "probs") -> ProbRows:
-    """Return probabilities that are checked; those that are already are returned as they are.
-
-    Raises:
-        InputError: as `ProbRows`.
-    """
+    """Return probabilities that are checked; those that are already are returned as they are."""
     return probs if isinstance(probs, ProbRows) else ProbRows(probs, name=name)

@@ -18,18 +18,7 @@ def metric_range(metric: str) -> tuple[float, float]:
 
 
 def within_range(metric: str, estimate: Estimate) -> Estimate:
-    """Keep the interval of a metric where the metric can be: with two seeds Student's t reaches far beyond.
-
-    Args:
-        metric: name of the metric; any that is not known lies in [0, 1].
-        estimate: its value with its interval, or without one.
-
-    Returns:
-        The same value, with the ends of its interval in the metric's range.
-
-    >>> within_range("accuracy", Estimate(0.97, 0.84, 1.10)).high
-    1.0
-    """
+    """Keep the interval of a metric where the metric can be: with two seeds Student's t reaches far beyond."""
     least, most = metric_range(metric)
     if metric.endswith("ece_corrected"):
         least = min(least, estimate.value)  # its bias is removed, and its noise goes both ways
@@ -37,11 +26,7 @@ def within_range(metric: str, estimate: Estimate) -> Estimate:
 
 
 def difference_within_range(metric: str, estimate: Estimate) -> Estimate:
-    """Keep the interval of a difference of two values of a metric where it can be.
-
-    >>> difference_within_range("accuracy", Estimate(0.3, -0.4, 1.2)).high
-    1.0
-    """
+    """Keep the interval of a difference of two values of a metric where it can be."""
     low, high = metric_range(metric)
     return _clipped(estimate, low - high, high - low)
 

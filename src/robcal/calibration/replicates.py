@@ -28,23 +28,13 @@ Diagram = tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_], npt.NDArra
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often each of N test examples is drawn in each of B bootstrap resamples.
+    """How often each of N test examples is drawn in each of B bootstrap resamples."""
 
-    Attributes:
-        counts: (B, N) float32.
-    """
-
-    counts: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.float32]  # (B, N)
 
     @classmethod
     def draw(cls, n: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Resampling:
-        """Draw B multinomial resamples of N examples, N each.
-
-        Args:
-            n: N.
-            resamples: B.
-            seed: of the draw.
-        """
+        """Draw B multinomial resamples of N examples, N each."""
         check_positive_int(n, "n")
         check_positive_int(resamples, "resamples", minimum=2)
         rng = np.random.default_rng(check_seed(seed))
@@ -54,15 +44,7 @@ class Resampling:
         return cls(flat.reshape(resamples, n).astype(np.float32))
 
     def mean(self, values: npt.ArrayLike, mask: npt.NDArray[np.bool_] | None = None) -> FloatArray:
-        """Return the replicates of the mean of a per-example quantity.
-
-        Args:
-            values: (N,), or (N, C) for several quantities at once.
-            mask: (N,) which examples count; default all.
-
-        Returns:
-            (B,) or (B, C) float64.
-        """
+        """Return (B,) or (B, C) replicates of the means of (N,) or (N, C) values, of the examples in the mask (N,)."""
         array = np.asarray(values, dtype=np.float32)
         counts = self.counts if mask is None else self.counts[:, mask]
         chosen = array if mask is None else array[mask]
@@ -78,18 +60,7 @@ class Resampling:
         *,
         bins: int = 15,
     ) -> FloatArray:
-        """Return the replicates of the bins' gaps: equal widths (Guo et al. 2017), top label.
-
-        Args:
-            confidence: (N,) top-label confidence.
-            correct: (N,) whether the prediction is right.
-            mask: (N,) which examples count; default all.
-            bins: number of bins.
-
-        Returns:
-            (B, bins) float64, share of the examples times mean confidence - accuracy; the sum of their absolute values
-            is the ECE.
-        """
+        """Return (B, K) replicates of the gaps of equal-width bins; the sum of their absolute values is the ECE."""
         sure = np.asarray(confidence)  # in its own precision: a bin's edge belongs to the bin below
         gap = (sure.astype(np.float64) - np.asarray(correct, dtype=np.float64)).astype(np.float32)
         spread = np.zeros((len(sure), bins), np.float32)
@@ -97,12 +68,7 @@ class Resampling:
         return self.mean(spread, mask)
 
     def errors(self, diagrams: Iterable[Diagram], *, bins: int = 15) -> tuple[Replicated, Replicated]:
-        """Return the mean over reliability diagrams of the ECE: as measured, and with its bias removed.
-
-        Args:
-            diagrams: at least one; an example is resampled in all of them at once.
-            bins: number of bins.
-        """
+        """Return the mean of the ECE over at least one reliability diagram: as measured, and with its bias removed."""
         sums, drawn = [], []
         for confidence, correct, mask in diagrams:
             chosen = slice(None) if mask is None else mask

@@ -20,23 +20,12 @@ def canonical_order(*columns: npt.ArrayLike) -> IntArray:
     A resample or a permutation that a seed draws is one of positions. Drawn over the rows in this order it is the same
     for every order in which they come in: rows that hold the same are interchangeable. The hash has 64 bits and mixes
     them well, so the order says nothing about the values either (it is no sort by one of them).
-
-    Args:
-        columns: arrays of numbers with N rows each, of any shape beyond.
-
-    >>> order, other = canonical_order([0.5, 0.1, 0.7]), canonical_order([0.7, 0.5, 0.1])
-    >>> np.array([0.5, 0.1, 0.7])[order].tolist() == np.array([0.7, 0.5, 0.1])[other].tolist()
-    True
     """
     return np.argsort(row_keys(*columns), kind="stable").astype(np.int64)
 
 
 def row_keys(*columns: npt.ArrayLike) -> RowKeys:
-    """Return a hash of all that each row holds, (N,) uint64: equal for rows that hold the same.
-
-    Args:
-        columns: as of `canonical_order`.
-    """
+    """Return a hash of all that each row of the columns holds, (N,) uint64: equal for rows that hold the same."""
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     key: RowKeys = np.zeros(len(arrays[0]), dtype=np.uint64)
     for array in arrays:

@@ -24,7 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, IntArray, check_fraction, check_positive_int, check_seed, refuse
+from robcal.base.array_hints import softmax_of
+from robcal.base.checks import (
+    FloatArray,
+    IntArray,
+    as_numbers,
+    check_fraction,
+    check_labels,
+    check_positive_int,
+    check_same_length,
+    check_seed,
+    precision_of,
+    refuse,
+)
 from robcal.base.special import normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.corrected import BinGaps
@@ -152,10 +164,7 @@ def shared_variance(replicates: Any) -> float:
 
 
 def shared_part(replicates: Any) -> float:
-    """Return the share of a seed's test noise that all seeds have in common, from 0 to 1 (1 of a single seed).
-
-    Args:
-        replicates: as of `shared_variance`.
+    """Return the share of a seed's test noise that all have in common, from replicates (S, B); 1 of a single seed.
 
     >>> shared_part([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     1.0
@@ -167,19 +176,12 @@ def shared_part(replicates: Any) -> float:
 
 @dataclass(frozen=True)
 class Replicated:
-    """A metric of one run with what its interval needs.
+    """A metric of one run with what its interval needs."""
 
-    Attributes:
-        value: the metric.
-        replicates: (B,) the metric on resampled test examples; of a mean over examples (N,) their values will do.
-        gaps: the bins of an error whose bias was removed, else None.
-        examples: N in the latter case, by which the variance of the values is divided.
-    """
-
-    value: float
-    replicates: FloatArray
-    gaps: BinGaps | None = None
-    examples: int = 1
+    value: float  # the metric
+    replicates: FloatArray  # (B,) the metric on resampled test examples; of a mean over examples their (N,) values do
+    gaps: BinGaps | None = None  # the bins of an error whose bias was removed, else None
+    examples: int = 1  # N in the latter case, by which the variance of the values is divided
 
 
 def over_seeds(
@@ -189,14 +191,7 @@ def over_seeds(
     *,
     confidence: float = 0.95,
 ) -> Estimate:
-    """Return the mean over seeds of a metric, or of its difference to `weight` times another method's, seed by seed.
-
-    Args:
-        runs: a metric of each seed, all on the same resamples.
-        others: the same of another method, in the same order of seeds; empty for no difference.
-        weight: factor of the other.
-        confidence: nominal coverage.
-    """
+    """Return the mean over seeds of a metric, or of its difference to `weight` times another method's, seed by seed."""
     pairs = list(zip(runs, others, strict=True)) if others else []
     values = [a.value - weight * b.value for a, b in pairs] if pairs else [run.value for run in runs]
     replicates = [a.replicates - weight * b.replicates for a, b in pairs] or [run.replicates for run in runs]
@@ -206,6 +201,33 @@ def over_seeds(
         left = [run.gaps.bias_left if run.gaps else 0.0 for run in runs]
     variance = shared_variance(replicates) / runs[0].examples
     return seed_mean_interval(values, variance, float(np.mean(left)), confidence=confidence)
+
+
+def run_variance(true_class: Any) -> FloatArray:
+    """Return (N,) variances over runs of the true class's probability (S, N), Σ_s (p_s - p̄)² / (S - 1)."""
+    probs, precision = as_numbers(true_class, "true_class"), precision_of(true_class)
+    if probs.ndim != 2 or len(probs) < 2 or probs.shape[1] == 0:
+        refuse(
+            f"true_class has shape {probs.shape}",
+            "it must be (S, N): one row a run, at least two runs",
+            "With `runs` the (N, Z) probabilities of each: "
+            "`np.stack([probs[np.arange(len(labels)), labels] for probs in runs])`",
+        )
+    if not ((probs >= -precision.of_entry) & (probs <= 1 + precision.of_entry)).all():
+        refuse(
+            "true_class holds values outside [0, 1]",
+            "they are probabilities",
+            f"Of logits take the softmax first, over all classes: {softmax_of('logits')}",
+        )
+    return np.asarray(probs.var(axis=0, ddof=1))
+
+
+def group_means(values: Any, groups: Any) -> FloatArray:
+    """Return the mean of values (N,) in each of the groups 0 … R - 1; NaN where a group is empty."""
+    found, of = as_numbers(values, "values"), check_labels(groups, name="groups")
+    check_same_length(len(found), len(of), "values", "groups")
+    counts = np.bincount(of).astype(np.float64)
+    return np.bincount(of, found) / np.where(counts > 0, counts, np.nan)
 
 
 def seed_mean(

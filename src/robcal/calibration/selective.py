@@ -65,15 +65,10 @@ def ties(top: TopLabel) -> tuple[FloatArray, FloatArray]:
 
 
 def area(sizes: FloatArray, errors: FloatArray, harmonic: FloatArray) -> float:
-    """Return the AURC from sets of ties, in closed form.
+    """Return the AURC from sizes (G,) and errors (G,) of sets of ties, most confident first, and H_0 … H_N.
 
     A set at ranks a + 1 … b with e errors, after E errors, adds Σ_i (E + (i - a) e / (b - a)) / i over its ranks,
     which is E h + e (1 - a h / (b - a)) with h = H_b - H_a.
-
-    Args:
-        sizes: (G,) number of examples in each set of equal confidences, most confident first; may be 0.
-        errors: (G,) number of errors in each.
-        harmonic: (N + 1,) harmonic numbers H_0 … H_N.
     """
     b = np.cumsum(sizes)
     a = b - sizes
@@ -93,9 +88,6 @@ def aurc_values(top: TopLabel) -> FloatArray:
     With u the share of examples at least as confident, AURC = E[e (-ln u)] for errors e, and its influence function is
     e₀ (-ln u₀) - E[e [u >= u₀] / u] + E[e] - AURC (derived by perturbing the distribution at one example). Both parts
     are averaged over the orders of equal confidences.
-
-    Args:
-        top: summary of the examples.
     """
     _, group, sizes = np.unique(-top.confidence, return_inverse=True, return_counts=True)
     n = len(top)

@@ -164,11 +164,7 @@ class TemperatureScaling:
 
 
 def check_possible(logits: FloatArray, labels: IntArray) -> None:
-    """Refuse logits of -inf at the true class.
-
-    Raises:
-        InputError: if there are any.
-    """
+    """Refuse logits of -inf at the true class."""
     impossible = np.flatnonzero(np.isneginf(logits[np.arange(len(logits)), labels]))
     if impossible.size:
         refuse(
@@ -229,10 +225,7 @@ def optimal_temperature(logits: FloatArray, labels: IntArray, *, near: float | N
 
 
 def _after_successes(logits: FloatArray) -> float:
-    """Return T where every example is right: the mean confidence is (N + 1) / (N + 2), and T at most 1.
-
-    Where largest logits are equal, 1 is replaced by the mean confidence at T = 0.
-    """
+    """Return T <= 1 where every example is right: the mean confidence is (N + 1) / (N + 2) of that at T = 0."""
     target = float(np.mean(1 / (logits == 0).sum(axis=1))) * (len(logits) + 1) / (len(logits) + 2)
 
     def excess(b: float) -> float:
@@ -256,10 +249,7 @@ def _slope(logits: FloatArray, labels: IntArray, masked: bool, b: float) -> floa
 
 
 def _root(function: Callable[[float], float], start: float = 0.0, step: float = 1.0) -> float:
-    """Return where a function of b > 0, negative below its root and positive above, is 0.
-
-    The bracket is widened from log b = `start`, by `step` and then by twice as much each time.
-    """
+    """Return where a function of b > 0 rises through 0; the bracket widens from log b = `start`, ever faster."""
 
     @cache
     def of_log(log_b: float) -> float:

@@ -168,8 +168,7 @@ def _table_permutations(
 def _groups(top: TopLabel, bin_of: IntArray, most: int) -> tuple[IntArray, IntArray]:
     """Cut each bin's right and wrong examples into at most `most` groups of equal size, by their confidence.
 
-    Returns:
-        (N,) group of each example, numbered bin after bin, and (K,) the first group of each bin.
+    The result is (N,) the group of each example, numbered bin after bin, and (K,) the first group of each bin.
     """
     order = np.lexsort((top.confidence, top.correct, bin_of))
     stratum = 2 * bin_of + top.correct.astype(np.int64)

@@ -46,24 +46,7 @@ METRICS = (*MEAN_METRICS, *BIN_METRICS)
 
 
 def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> Weighted:
-    """Return the function that computes a metric of these predictions from weights of the examples.
-
-    Args:
-        metric: one of `METRICS`.
-        probs: (N, Z) probabilities.
-        labels: (N,) integers in 0 … Z - 1.
-        bins: number of bins, where the metric has bins.
-
-    Returns:
-        A function of (N,) non-negative weights; at equal weights it is the metric itself.
-
-    Raises:
-        InputError: on bad input or an unknown metric.
-
-    >>> ece = weighted_metric("ece", [[0.25, 0.75], [0.25, 0.75]], [1, 0])
-    >>> ece(np.array([1.0, 1.0])), ece(np.array([3.0, 1.0]))
-    (0.25, 0.0)
-    """
+    """Return a function of (N,) weights of the examples that gives a metric: at equal ones the metric itself."""
     check_choice(metric, METRICS, "metric")
     check_bins(bins)
     if metric in MEAN_METRICS:
@@ -78,44 +61,22 @@ def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
 
 @dataclass(frozen=True)
 class RunMetric:
-    """A metric of one run's predictions, with what an interval needs.
+    """A metric of one run's predictions, with what an interval needs."""
 
-    Attributes:
-        value: the metric.
-        weighted: what follows from example weights: the metric, or where there are `gaps` the gaps of the bins.
-        examples: (N,) values whose mean over resampled examples varies as the metric does, where no function is needed.
-        gaps: the bins of an error whose bias was removed; None where there is none to remove.
-    """
-
-    value: float
+    value: float  # the metric
     weighted: Callable[[FloatArray], Any] | None = None
-    examples: FloatArray | None = None
-    gaps: BinGaps | None = None
+    examples: FloatArray | None = None  # (N,) whose resampled mean varies as the metric does
+    gaps: BinGaps | None = None  # the bins of an error whose bias was removed
 
     def at(self, weights: Iterable[FloatArray], *, variance: float = 2.0) -> FloatArray:
-        """Return the metric at each of B weights of the examples, (B,); floors are those of the examples as they are.
-
-        Args:
-            weights: each (N,).
-            variance: of the noise in bins, in that of one sample; 2 in a resample.
-        """
+        """Return the metric at each of B weights (N,) of the examples, (B,); `variance` as of `corrected_mean`."""
         assert self.weighted is not None, "a mean over examples has no need of weights"
         found = np.array([self.weighted(one) for one in weights])
         return found if self.gaps is None else corrected_mean(found[:, None], self.gaps.floor, variance=variance)
 
 
 def run_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> RunMetric:
-    """Return a metric of one run as tables show it: what was measured.
-
-    Args:
-        metric: one of `METRICS`.
-        probs: (N, Z) probabilities.
-        labels: (N,) integers in 0 … Z - 1.
-        bins: number of bins, where the metric has bins.
-
-    Raises:
-        InputError: on bad input or an unknown metric.
-    """
+    """Return a metric of one run as tables show it: what was measured."""
     check_choice(metric, METRICS, "metric")
     check_bins(bins)
     if metric == "ece_corrected":
@@ -132,15 +93,6 @@ def compared_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
 
     ECE, equal-mass and classwise ECE are corrected bin by bin (`robcal.calibration.corrected`); the calibration part of
     the Brier score loses its noise (`debiased_square`), all but exactly. The others are as measured.
-
-    Args:
-        metric: one of `METRICS`.
-        probs: (N, Z) probabilities.
-        labels: (N,) integers in 0 … Z - 1.
-        bins: number of bins, where the metric has bins.
-
-    Raises:
-        InputError: on bad input or an unknown metric.
     """
     if metric in ("ece", "ece_corrected", "ece_mass"):
         return _corrected_bins(metric, summarise(probs, labels), bins)

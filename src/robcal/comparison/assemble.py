@@ -16,7 +16,7 @@ from robcal.base.metrics import CORRECTED, OUTCOMES, mean_of
 from robcal.base.results import VARIANTS, MethodResult, Missing, Results, SeedRows, Stability, Study, Training, Variant
 from robcal.base.storage import provenance
 from robcal.base.types import Estimate
-from robcal.calibration.stability import group_means, run_variance
+from robcal.calibration.seeds import group_means, run_variance
 from robcal.comparison.doing import dataset_of, outside_split, plain_scores, scored_index, shift_images
 from robcal.comparison.hardware import hardware
 from robcal.comparison.outcomes import COVERAGES, OOD, Job, Outcome, gather, inference_seconds, levels_of, seconds

@@ -129,7 +129,7 @@ class _Affine(_Buffered):
         x = (logits / self.temperature).log_softmax(1)
         if self.mixture:
             x = ((1 - self.mixture) * x.exp() + self.mixture / x.shape[1]).log()
-        if self.least > -np.inf:
+        if self.least is not None:
             x = x.clamp_min(self.least)
         return (x * self.weight if self.weight.ndim == 1 else x @ self.weight) + self.bias
 

@@ -20,8 +20,8 @@ from robcal.calibration.metrics import calibration_error
 from robcal.calibration.prob_rows import ProbRows
 from robcal.calibration.ranges import within_range
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
-from robcal.calibration.recalibration.fit_error import gap_errors
 from robcal.calibration.recalibration.maps import margins
+from robcal.calibration.recalibration.score_temperature import gap_errors
 from robcal.report.verdicts import side
 
 #: Methods that are tried: those that can never change a label. `robcal recalibrate` has more.

@@ -11,7 +11,7 @@ as chance makes it look better; an average has no such winner, and is often bett
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import FloatArray
+from robcal.base.encoding import plain, typed
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map, Temperature, apply
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 
@@ -35,17 +36,11 @@ _MAPS: dict[str, Any] = {kind.kind: kind for kind in (Temperature, ScoreTemperat
 
 @dataclass(frozen=True)
 class Average:
-    """Average the probabilities of several methods; returns log-probabilities.
+    """Average the probabilities of several methods; returns log-probabilities."""
 
-    Attributes:
-        methods: names of the members.
-        members: for each, its maps in order.
-        weights: (K,) positive, they sum to 1.
-    """
-
-    methods: tuple[str, ...]
-    members: tuple[tuple[Map, ...], ...]
-    weights: FloatArray
+    methods: tuple[str, ...]  # names of the members
+    members: tuple[tuple[Map, ...], ...]  # for each, its maps in order
+    weights: FloatArray  # (K,) positive, they sum to 1
     kind: ClassVar[str] = "average"
 
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
@@ -62,34 +57,26 @@ class Average:
         parts = sorted(zip(self.weights, self.methods, strict=True), reverse=True)
         return "The average is of " + ", ".join(f"{weight:.2f} {name}" for weight, name in parts) + "."
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` takes, as plain numbers and lists."""
-        members = [{"method": name, "maps": [stored(one) for one in maps]}
-                   for name, maps in zip(self.methods, self.members, strict=True)]  # fmt: skip
-        return {"members": members, "weights": self.weights.tolist()}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Average:
-        """Return the map that `to_dict` described."""
-        names = tuple(str(one["method"]) for one in stored["members"])
-        members = tuple(tuple(read_map(two) for two in one["maps"]) for one in stored["members"])
-        return cls(names, members, np.array(stored["weights"], float))
-
 
 def stored(one: Map) -> dict[str, Any]:
     """Return a map as plain numbers and lists."""
-    return {"kind": one.kind, **one.to_dict()}
+    if not isinstance(one, Average):
+        return {"kind": one.kind, **plain(one)}
+    members = [
+        {"method": name, "maps": [stored(two) for two in maps]}
+        for name, maps in zip(one.methods, one.members, strict=True)
+    ]
+    return {"kind": one.kind, "members": members, "weights": plain(one.weights)}
 
 
-def read_map(stored: dict[str, Any]) -> Map:
-    """Return the map that `stored` described.
-
-    Raises:
-        KeyError: if there is no map of that kind, or something is missing.
-    """
-    kind = Average if stored["kind"] == Average.kind else _MAPS[stored["kind"]]
-    found: Map = kind.from_dict(stored)
-    return found
+def read_map(found: Mapping[str, Any]) -> Map:
+    """Return the map that `stored` described; a KeyError or TypeError says that this is none."""
+    if found["kind"] == Average.kind:
+        names = tuple(str(one["method"]) for one in found["members"])
+        members = tuple(tuple(read_map(two) for two in one["maps"]) for one in found["members"])
+        return Average(names, members, np.array(found["weights"], float))
+    made: Map = typed(_MAPS[found["kind"]], {name: value for name, value in found.items() if name != "kind"})
+    return made
 
 
 def single(maps: Iterable[Map]) -> Iterator[Map]:
@@ -112,11 +99,7 @@ def pooled(log_probs: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
 
 
 def stacked_weights(losses: FloatArray) -> FloatArray:
-    """Return the weights (K,) that maximise the likelihood of the average; those below `LEAST_WEIGHT` are 0.
-
-    Args:
-        losses: (K, N) cross-fitted NLL of each row by each method.
-    """
+    """Return (K,) weights that maximise the average's likelihood, or 0, from cross-fitted losses (K, N)."""
     probs = np.exp(np.maximum(losses.min(axis=0) - losses, _LEAST_LOG))  # of each row by the best method for it: 1
     weights = np.full(len(losses), 1 / len(losses))
     free = weights > 0
@@ -139,10 +122,6 @@ def weights_without_each(losses: FloatArray, weights: FloatArray) -> FloatArray:
 
     With r_i the ratios p_k(y_i) / Σ_l w_l p_l(y_i), S = Σ_i r_i r_iᵀ and h_i = r_iᵀ S⁻¹ r_i, the step for the objective
     of `stacked_weights` leads to (1 + 1/N) w - (1 - 1/N) / (1 - h_i) S⁻¹ r_i (Sherman and Morrison 1950).
-
-    Args:
-        losses: (K, N) of methods that all have weight.
-        weights: (K,) their weights.
     """
     size = losses.shape[1]
     ratios = np.exp(-losses - pooled(list(-losses), weights))

@@ -1,7 +1,7 @@
 """The maps that a recalibration is made of: each takes logits (N, Z) and scores (N,) and returns logits (N, Z).
 
-All are invariant to a constant that is added to the logits of a row, as softmax is. `to_dict` and `from_dict` hold
-plain numbers and lists, so that a file of them is JSON and reading one runs nothing.
+All are invariant to a constant that is added to the logits of a row, as softmax is. Their fields are numbers and
+arrays, so that a file of them is JSON and reading one runs nothing (`average.stored`).
 """
 
 from __future__ import annotations
@@ -37,16 +37,12 @@ class Map(Protocol):
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return the new logits."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the parameters as plain numbers and lists."""
-
 
 def shifted(logits: FloatArray) -> FloatArray:
     """Return logits whose rows have maximum 0, masked classes at `MASKED`.
 
-    Example:
-        >>> shifted(np.array([[1.0, 3.0, -np.inf]])).tolist()
-        [[-2.0, 0.0, -1000000000000000.0]]
+    >>> shifted(np.array([[1.0, 3.0, -np.inf]])).tolist()
+    [[-2.0, 0.0, -1000000000000000.0]]
     """
     moved: FloatArray = np.maximum(logits - logits.max(axis=1, keepdims=True), MASKED)
     return moved
@@ -55,9 +51,8 @@ def shifted(logits: FloatArray) -> FloatArray:
 def logits_of(probs: FloatArray) -> FloatArray:
     """Return the logarithms of probabilities, moved so that each row has maximum 0; -inf where a probability is 0.
 
-    Example:
-        >>> logits_of(np.array([[0.5, 0.0, 0.5]])).tolist()
-        [[0.0, -inf, 0.0]]
+    >>> logits_of(np.array([[0.5, 0.0, 0.5]])).tolist()
+    [[0.0, -inf, 0.0]]
     """
     with np.errstate(divide="ignore"):
         logs: FloatArray = np.log(probs)
@@ -76,23 +71,14 @@ def margins(logits: npt.NDArray[np.floating[Any]]) -> FloatArray:
 
 
 def masks(logits: FloatArray, temperature: float) -> npt.NDArray[np.bool_]:
-    """Tell which classes cannot be, (N, Z) bool: of probability 0 after a temperature T >= 1, as -1e9 and -inf are.
-
-    Args:
-        logits: (N, Z) logits whose rows have maximum 0.
-        temperature: T; a smaller one counts as 1, for it makes low logits lower.
-    """
+    """Tell which classes have probability 0 at max(T, 1), (N, Z), as -1e9 and -inf do; rows have maximum 0."""
     masked: npt.NDArray[np.bool_] = logits < IMPOSSIBLE * max(temperature, 1.0)
     return masked
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """Divide the logits by T.
-
-    Attributes:
-        temperature: T > 0.
-    """
+    """Divide the logits by T > 0."""
 
     temperature: float
     kind: ClassVar[str] = "temperature"
@@ -102,33 +88,16 @@ class Temperature:
         """Return logits / T."""
         return logits / self.temperature
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return T."""
-        return {"temperature": self.temperature}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Temperature:
-        """Return the map that `to_dict` described."""
-        return cls(float(stored["temperature"]))
-
 
 @dataclass(frozen=True)
 class Affine:
-    """Map log-probabilities x = log((1 - m) softmax(z / T) + m / Z) to W x + b.
+    """Map log-probabilities x = log((1 - m) softmax(z / T) + m / Z) to W x + b."""
 
-    Attributes:
-        temperature: T > 0, before the affine map.
-        weight: (Z,) of a diagonal W, or (Z, Z).
-        bias: (Z,) b.
-        mixture: m in [0, 1), the share of the uniform distribution.
-        least: x is at least this.
-    """
-
-    temperature: float
-    weight: FloatArray
-    bias: FloatArray
-    mixture: float = 0.0
-    least: float = -np.inf
+    temperature: float  # T > 0, before the affine map
+    weight: FloatArray  # (Z,) of a diagonal W, or (Z, Z)
+    bias: FloatArray  # (Z,) b
+    mixture: float  # m in [0, 1), the share of the uniform distribution
+    least: float | None  # x is at least this
     kind: ClassVar[str] = "affine"
     keeps_prediction: ClassVar[bool] = False
 
@@ -137,7 +106,8 @@ class Affine:
         x = log_softmax(logits / self.temperature)
         if self.mixture:
             x = np.log((1 - self.mixture) * np.exp(x) + self.mixture / x.shape[1])
-        x = np.maximum(x, self.least)
+        if self.least is not None:
+            x = np.maximum(x, self.least)
         mapped: FloatArray = (x * self.weight if self.weight.ndim == 1 else x @ self.weight.T) + self.bias
         return mapped
 
@@ -145,33 +115,13 @@ class Affine:
         """Tell which classes cannot be, (N, Z) bool: W would carry their logit into the other classes."""
         return masks(shifted(logits), self.temperature)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all five, -inf as None."""
-        least = self.least if np.isfinite(self.least) else None
-        return {
-            "temperature": self.temperature, "weight": self.weight.tolist(), "bias": self.bias.tolist(),
-            "mixture": self.mixture, "least": least,
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Affine:
-        """Return the map that `to_dict` described."""
-        least = -np.inf if stored["least"] is None else float(stored["least"])
-        weight, bias = np.array(stored["weight"], float), np.array(stored["bias"], float)
-        return cls(float(stored["temperature"]), weight, bias, float(stored["mixture"]), least)
-
 
 @dataclass(frozen=True)
 class Isotonic:
-    """Replace the probability of each class by a step function of it, and normalise; returns log-probabilities.
+    """Replace the probability of each class by a step function of it, and normalise; returns log-probabilities."""
 
-    Attributes:
-        inputs: for each class, the (K,) increasing probabilities at which its function is given.
-        outputs: for each class, the (K,) values there; between them it is linear.
-    """
-
-    inputs: tuple[FloatArray, ...]
-    outputs: tuple[FloatArray, ...]
+    inputs: tuple[FloatArray, ...]  # for each class, the (K,) increasing probabilities at which its function is given
+    outputs: tuple[FloatArray, ...]  # for each class, the (K,) values there; between them it is linear
     kind: ClassVar[str] = "isotonic"
     keeps_prediction: ClassVar[bool] = False
 
@@ -188,16 +138,6 @@ class Isotonic:
         never = np.array([x[0] > 0 for x in self.inputs])
         masked: npt.NDArray[np.bool_] = masks(shifted(logits), 1.0) & never
         return masked
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the points of every class."""
-        return {"inputs": [x.tolist() for x in self.inputs], "outputs": [y.tolist() for y in self.outputs]}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Isotonic:
-        """Return the map that `to_dict` described."""
-        inputs, outputs = (tuple(np.array(x, float) for x in stored[name]) for name in ("inputs", "outputs"))
-        return cls(inputs, outputs)
 
 
 def apply(maps: Iterable[Map], logits: FloatArray, scores: FloatArray | None) -> FloatArray:

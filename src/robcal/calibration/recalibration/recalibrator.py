@@ -177,8 +177,7 @@ class Recalibrator:
             InputError: before `fit`, on another number of classes, on masked classes where the method mixes classes, or
                 on missing scores.
         """
-        if not hasattr(self, "_maps"):
-            refuse("the recalibrator is not fitted", "predict_proba needs a fit", "Call fit on validation data first")
+        self._check_fitted("predict_proba needs a fit")
         array = check_no_probs(logits, "a recalibrator", LOGARITHMS)
         if array.shape[1] != self._classes:
             refuse(
@@ -201,10 +200,7 @@ class Recalibrator:
         Raises:
             InputError: before `fit`, or if the file exists and `overwrite` is false.
         """
-        if not hasattr(self, "_maps"):
-            refuse(
-                "the recalibrator is not fitted", "only a fitted one can be saved", "Call fit on validation data first"
-            )
+        self._check_fitted("only a fitted one can be saved")
         file = check_output(Path(path), overwrite=overwrite)
         contents = {
             "format": _FORMAT, "version": _VERSIONS[-1], "method": self.method, "score": self.score, "seed": self.seed,
@@ -215,6 +211,10 @@ class Recalibrator:
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(sealed(contents), allow_nan=False) + "\n", encoding="utf-8")
         return file
+
+    def _check_fitted(self, allowed: str) -> None:
+        if not hasattr(self, "_maps"):
+            refuse("the recalibrator is not fitted", allowed, "Call fit on validation data first")
 
     def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
         array = check_no_probs(logits, "a recalibrator", LOGARITHMS)
@@ -253,31 +253,20 @@ class Recalibrator:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """What the best of several methods makes of rows that its fit did not see.
+    """What the best of several methods makes of rows that its fit did not see."""
 
-    Attributes:
-        method: its name.
-        rows: (M,) positions of the rows that were used, all of them unless there are too many.
-        log_probs: (M, Z) log-probabilities.
-    """
-
-    method: str
-    rows: IntArray
-    log_probs: FloatArray
+    method: str  # its name
+    rows: IntArray  # (M,) positions of the rows that were used, all of them unless there are too many
+    log_probs: FloatArray  # (M, Z) log-probabilities
 
 
 def cross_fitted(
     methods: Sequence[str], probs: ProbRows, labels: IntArray, scores: FloatArray | None, *, most: int, seed: int
 ) -> CrossFitted:
-    """Cross-fit methods and return the outputs of the one that `auto`'s rule chooses among them.
+    """Cross-fit methods on checked rows and return the outputs of the one that `auto`'s rule chooses.
 
-    Args:
-        methods: some of `METHODS`.
-        probs: (N, Z) checked probabilities, N >= 50; their logarithms are the logits.
-        labels: (N,) checked labels.
-        scores: (N,) checked scores, or None for the margin.
-        most: at most so many logits are used, of rows drawn at random.
-        seed: of the folds and the sample.
+    The logarithms of probabilities (N, Z), N >= 50, are the logits; at most `most` of them are used, of rows drawn at
+    random. Scores are (N,), or None for the margin.
     """
     true = probs.each(lambda block, truth: logits_of(block)[np.arange(len(block)), truth], labels)
     values = probs.each(lambda block, _: margins(logits_of(block)), labels) if scores is None else scores
@@ -292,10 +281,9 @@ def cross_fitted(
 
 
 def digest_of_data(logits: FloatArray, labels: IntArray) -> str:
-    """Return the digest of (N, Z) logits and (N,) labels that a recalibrator fitted on them has as its `data`.
+    """Return the digest that a recalibrator fitted on logits (N, Z) and labels (N,) has as its `data`.
 
-    It is taken of the true class's logits below the largest, so that another network, other rows and another order
-    give another digest.
+    It is taken of the true class's logits below the largest: another network, other rows or another order change it.
     """
     rows = np.arange(len(labels))
     array = np.asarray(logits, dtype=np.float64)

@@ -32,15 +32,12 @@ _TOLERANCE, _ENOUGH = 1e-9, 1e-3
 
 @dataclass(frozen=True)
 class Solution:
-    """Steps (β_0, δ_1 …, log τ), and of each row the NLL (N,) there with its derivatives by log T and log τ.
+    """Steps (β_0, δ_1 …, log τ), and what follows from them for each row."""
 
-    `first` are the two of first order (N, 2), `second` those of second order (N, 3): both T, mixed, both τ.
-    """
-
-    steps: FloatArray
-    loss: FloatArray
-    first: FloatArray
-    second: FloatArray
+    steps: FloatArray  # (K + 1,)
+    loss: FloatArray  # (N,) NLL
+    first: FloatArray  # (N, 2) its derivatives by log T and log τ
+    second: FloatArray  # (N, 3) those of second order: both T, mixed, both τ
 
     def rows(self, index: IntArray) -> Solution:
         """Return the same of some rows."""
@@ -49,23 +46,14 @@ class Solution:
 
 @dataclass(frozen=True)
 class Problem:
-    """The penalised NLL as a function of steps (β_0, δ_1 …, log τ).
+    """The penalised NLL as a function of steps (β_0, δ_1 …, log τ)."""
 
-    Attributes:
-        logits: (N, Z), finite, rows have maximum 0.
-        labels: (N,) true classes.
-        top: (N,) classes with the largest logit.
-        margin: (N,) by how much.
-        monotone: the sign of all δ.
-        tail: whether τ is fitted; else it stays where it is.
-    """
-
-    logits: FloatArray
-    labels: IntArray
-    top: IntArray
-    margin: FloatArray
-    monotone: Monotone | None = None
-    tail: bool = False
+    logits: FloatArray  # (N, Z), finite, rows have maximum 0
+    labels: IntArray  # (N,) true classes
+    top: IntArray  # (N,) classes with the largest logit
+    margin: FloatArray  # (N,) by how much
+    monotone: Monotone | None = None  # the sign of all δ
+    tail: bool = False  # whether τ is fitted; else it stays where it is
 
     @classmethod
     def of(cls, logits: FloatArray, labels: IntArray, monotone: Monotone | None = None) -> Problem:
@@ -145,10 +133,7 @@ class Problem:
     def solve(
         self, design: FloatArray, penalty: float, start: Solution, log_plain: float, tolerance: float = _TOLERANCE
     ) -> Solution:
-        """Return the optimum by Fisher scoring, each step to the least value in a box, with backtracking.
-
-        It stops where the next step is expected to save less than `tolerance` of NLL.
-        """
+        """Return the optimum in a box by Fisher scoring with backtracking, until a step saves less than `tolerance`."""
         size, ridge = len(self.labels), 2 / len(self.labels) * np.diag(penalties_of(penalty))
         free = slice(None) if self.tail else slice(NUM_SPLINES)
         low, high = self._bounds(log_plain)

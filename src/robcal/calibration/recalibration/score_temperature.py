@@ -18,14 +18,23 @@ robust levels over-confident, however many rows there are.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.special import student_quantile
-from robcal.calibration.recalibration.maps import shifted
-from robcal.calibration.recalibration.score_problem import NUM_SPLINES, Monotone, Problem, Solution, constant_steps
+from robcal.calibration.recalibration.maps import Map, Temperature, shifted
+from robcal.calibration.recalibration.score_problem import (
+    NUM_SPLINES,
+    Monotone,
+    Problem,
+    Solution,
+    constant_steps,
+    cumulative_of,
+    curvature_of,
+    penalties_of,
+)
 
 ScaleKind = Literal["linear", "rank"]
 
@@ -42,20 +51,13 @@ DEGREE, _KNOTS = 3, 65
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """Map scores to u in [0, 1]; what lies beyond either end is put there, +inf (censored) too.
+    """Map scores to u in [0, 1]; what lies beyond either end is put there, +inf (censored) too."""
 
-    Attributes:
-        points: (K,) increasing scores: the two ends, or quantiles of the scores for ranks; u grows by equal steps.
-    """
-
-    points: FloatArray
+    points: FloatArray  # (K,) increasing: the two ends, or quantiles of the scores for ranks; u grows by equal steps
 
     @classmethod
     def of(cls, scores: FloatArray, kind: ScaleKind) -> ScoreScale | None:
-        """Return the scale of these scores, None if all (but the outermost) are equal.
-
-        Where all finite ones are equal and others are +inf, what is above them is put at 1.
-        """
+        """Return the scale of scores, None if all but the outermost are equal; +inf above equal ones is put at 1."""
         finite = scores[np.isfinite(scores)]
         if not len(finite):
             return None
@@ -77,21 +79,19 @@ class ScoreScale:
 
 @dataclass(frozen=True)
 class ScoreTemperature:
-    """Divide the logits of an example with score s by T(s), those below the second largest also by τ.
+    """Divide the logits of an example with score s by T(s), those below the second largest also by τ."""
 
-    Attributes:
-        scale: maps scores to [0, 1].
-        coefficients: (K,) of the cubic B-splines of log T.
-        tail: τ > 0, of what a logit lies below the second largest.
-        penalty: λN that it was fitted by.
-    """
-
-    scale: ScoreScale
-    coefficients: FloatArray
-    tail: float = 1.0
-    penalty: float = PENALTIES[0]
+    points: FloatArray  # of the `ScoreScale`, which maps scores to [0, 1]
+    coefficients: FloatArray  # (K,) of the cubic B-splines of log T
+    tail: float = 1.0  # τ > 0, of what a logit lies below the second largest
+    penalty: float = PENALTIES[0]  # λN that it was fitted by
     kind: ClassVar[str] = "score-temperature"
     keeps_prediction: ClassVar[bool] = True
+
+    @property
+    def scale(self) -> ScoreScale:
+        """What maps scores to [0, 1]."""
+        return ScoreScale(self.points)
 
     def log_temperature(self, scores: FloatArray) -> FloatArray:
         """Return log T(s), (N,)."""
@@ -102,20 +102,6 @@ class ScoreTemperature:
         """Return the logits after both temperatures."""
         assert scores is not None
         return divided(logits, self.log_temperature(scores), np.full(len(logits), np.log(self.tail)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` takes, as plain numbers and lists."""
-        points, coefficients = self.scale.points.tolist(), self.coefficients.tolist()
-        return {"points": points, "coefficients": coefficients, "tail": self.tail, "penalty": self.penalty}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> ScoreTemperature:
-        """Return the map that `to_dict` described."""
-        scale, coefficients = (np.array(stored[name], float) for name in ("points", "coefficients"))
-        tail, penalty = (
-            float(stored.get(name, cls.__dataclass_fields__[name].default)) for name in ("tail", "penalty")
-        )
-        return cls(ScoreScale(scale), coefficients, tail, penalty)
 
 
 def divided(logits: FloatArray, log_temperature: FloatArray, log_tail: FloatArray) -> FloatArray:
@@ -130,17 +116,11 @@ def divided(logits: FloatArray, log_temperature: FloatArray, log_tail: FloatArra
 
 @dataclass(frozen=True)
 class ScoreTemperatureFit:
-    """A score temperature, and what cross-fitting says of it.
+    """A score temperature, and what cross-fitting says of it."""
 
-    Attributes:
-        map: the map fitted on all rows, or None where one temperature does as well.
-        log_temperature: (N,) cross-fitted: of each row, by the fit that did not see it.
-        log_tail: (N,) log τ, likewise.
-    """
-
-    map: ScoreTemperature | None
-    log_temperature: FloatArray
-    log_tail: FloatArray
+    map: ScoreTemperature | None  # fitted on all rows, or None where one temperature does as well
+    log_temperature: FloatArray  # (N,) cross-fitted: of each row, by the fit that did not see it
+    log_tail: FloatArray  # (N,) log τ, likewise
 
 
 def fit_score_temperature(
@@ -154,18 +134,9 @@ def fit_score_temperature(
 ) -> ScoreTemperatureFit:
     """Fit log T(s), with the penalty and the scale of the score (linear or rank) by cross-fitted NLL.
 
-    One temperature is returned unless the best cross-fitted NLL is below its own (`_saves`): where the score says
-    nothing, the result is the plain temperature. In the same way τ is 1 unless another is better than what one would
-    take without it. One temperature it is where every example is right: sharper is then better at every score, and the
-    data do not tell where errors are.
-
-    Args:
-        logits: (N, Z) logits; -inf off the true class is allowed.
-        labels: (N,) true classes.
-        scores: (N,) scores; +inf is allowed.
-        folds: (N,) fold of every row, from 0.
-        log_plain: (F + 1,) log of the one temperature fitted without fold f; the last of all rows.
-        monotone: makes T increase or decrease with the score.
+    One temperature is returned unless the best cross-fitted NLL is below its own (`_saves`), and where every example
+    is right: sharper is then better at every score. In the same way τ is 1 unless another is better than what one would
+    take without it. `log_plain` (F + 1,) is log of the one temperature fitted without each fold; the last of all rows.
     """
     problem = Problem.of(logits, labels, monotone)
     best = ScoreTemperatureFit(None, log_plain[folds], np.zeros(len(labels)))
@@ -230,7 +201,7 @@ def refit_score_temperature(
 
 
 def _map(scale: ScoreScale, solution: Solution, penalty: float) -> ScoreTemperature:
-    return ScoreTemperature(scale, np.cumsum(solution.steps[:-1]), float(np.exp(solution.steps[-1])), penalty)
+    return ScoreTemperature(scale.points, np.cumsum(solution.steps[:-1]), float(np.exp(solution.steps[-1])), penalty)
 
 
 def design_of(u: FloatArray, splines: int) -> FloatArray:
@@ -258,3 +229,44 @@ def design_of(u: FloatArray, splines: int) -> FloatArray:
 def knots_of(splines: int) -> FloatArray:
     """Return the equally spaced knots, those at the ends repeated."""
     return np.concatenate([np.zeros(DEGREE), np.linspace(0, 1, splines - DEGREE + 1), np.ones(DEGREE)])
+
+
+def gap_errors(
+    fitted: Map,
+    fit: tuple[FloatArray, IntArray, FloatArray],
+    new: tuple[FloatArray, FloatArray, IntArray],
+) -> FloatArray:
+    """Return (L,) the standard error that the sampling of the fitted rows adds to each level's mean confidence.
+
+    J H⁻¹ (Σ_i g_i g_iᵀ) H⁻¹ Jᵀ, the infinitesimal jackknife (Jaeckel 1972) or sandwich: g_i is the slope of row i's NLL
+    by the parameters, H the curvature of the penalised sum, J the slope of the mean confidence of a level of new rows.
+    `fit` holds logits (N, Z), labels and scores; `new` logits (M, Z), scores and levels of other rows.
+    """
+    logits, labels, scores = fit
+    _, slopes, curvature = _slopes(fitted, logits, labels, scores)
+    logits, scores, level = new
+    losses, confidence, _ = _slopes(fitted, logits, logits.argmax(axis=1), scores)
+    confidence *= -np.exp(-losses)[:, None]
+    means = np.stack([confidence[level == n].mean(axis=0) for n in np.unique(level)])
+    moved = np.linalg.solve(curvature, means.T).T @ slopes.T
+    result: FloatArray = np.sqrt((moved**2).sum(axis=1))
+    return result
+
+
+def _slopes(
+    fitted: Map, logits: FloatArray, labels: IntArray, scores: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the NLL of each row (N,), its slopes by the parameters (N, K), and the curvature of the sum (K, K)."""
+    problem, size = Problem.of(logits, labels), len(labels)
+    if not isinstance(fitted, ScoreTemperature):
+        assert isinstance(fitted, Temperature)
+        loss, first, second = problem.derivatives(np.full(size, np.log(fitted.temperature)), np.zeros(size))
+        return loss, first[:, :1], second[:, :1].sum(keepdims=True)
+    design = design_of(fitted.scale(scores), NUM_SPLINES)
+    log_tail = np.full(size, np.log(fitted.tail))
+    loss, first, second = problem.derivatives(fitted.log_temperature(scores), log_tail)
+    cumulative = cumulative_of(design)
+    slopes = np.hstack([cumulative * first[:, :1], first[:, 1:]])
+    curvature = curvature_of(cumulative, second) + 2 * np.diag(penalties_of(fitted.penalty))
+    free = NUM_SPLINES + int(fitted.tail != 1)
+    return loss, slopes[:, :free], curvature[:free, :free]

@@ -96,17 +96,11 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method fitted on all rows, and cross-fitted.
+    """A method fitted on all rows, and cross-fitted."""
 
-    Attributes:
-        method: its name.
-        maps: the maps, in order.
-        held: (N, Z) float64 log-probabilities of each row by the fits that did not see it.
-    """
-
-    method: str
-    maps: tuple[Map, ...]
-    held: FloatArray
+    method: str  # its name
+    maps: tuple[Map, ...]  # in order
+    held: FloatArray  # (N, Z) float64 log-probabilities of each row by the fits that did not see it
 
 
 @dataclass(frozen=True)
@@ -124,14 +118,7 @@ class Rows:
 
 
 def fold_order(true: FloatArray, labels: IntArray, scores: FloatArray, keys: Callable[[], RowKeys]) -> IntArray:
-    """Return an order of the rows by what they hold: the order in which they were stored makes no difference.
-
-    Args:
-        true: (N,) logit of the true class, where the largest of each row is 0.
-        labels: (N,) true classes.
-        scores: (N,) scores.
-        keys: gives the (N,) `row_keys` of all logits, which are needed if rows hold the same of the others.
-    """
+    """Return an order of the rows by what they hold, however they were stored; `keys` settles equal ones."""
     order = np.lexsort((true, scores, labels))
     alike = [key[order][1:] == key[order][:-1] for key in (true, scores, labels)]
     return np.lexsort((keys(), true, scores, labels)) if np.logical_and.reduce(alike).any() else order
@@ -192,12 +179,7 @@ def choose(candidates: Sequence[Candidate], labels: IntArray, *, averaged: bool 
     The weights of an average of m methods are m - 1 numbers that are fitted to the rows. If one of the methods is right
     alone, they still raise the log-likelihood by (m - 1) / 2 on average (Wilks 1938; Self and Liang 1987): by no more
     than that the simplest of the methods that keep predictions may be below the average. Without an average all methods
-    are compared with the one of the lowest NLL, in the order of `METHODS`.
-
-    Args:
-        candidates: the methods.
-        labels: (N,) true classes.
-        averaged: takes the average in any case, where there is one.
+    are compared with the one of the lowest NLL, in the order of `METHODS`. `averaged` takes the average in any case.
     """
     losses = _compared(candidates, labels)[0]
     names = [candidate.method for candidate in candidates]

@@ -32,13 +32,10 @@ DIAGONAL, BIAS, OFF_DIAGONAL = 0.1, 0.3, (0.01, 0.03, 0.1, 0.3)
 
 
 def fit_vector(logits: FloatArray, labels: IntArray) -> Affine:
-    """Fit w ∘ x + b on log-probabilities x after one temperature, with normal priors on w - 1 and b.
-
-    The priors keep a class that the rows hardly show where it is.
-    """
+    """Fit w ∘ x + b on log-probabilities x after one temperature; normal priors on w - 1 and b hold rare classes."""
     temperature, x = _scaled(logits, labels)
     widths = np.repeat([DIAGONAL, BIAS], x.shape[1])
-    return Affine(temperature, *_solve(x, labels, widths, full=False))
+    return Affine(temperature, *_solve(x, labels, widths, full=False), mixture=0.0, least=None)
 
 
 def fit_dirichlet(logits: FloatArray, labels: IntArray, width: float) -> Affine:
@@ -53,15 +50,11 @@ def fit_dirichlet(logits: FloatArray, labels: IntArray, width: float) -> Affine:
     widths = np.full((classes, classes + 1), width)
     widths[np.arange(classes), np.arange(classes)] = DIAGONAL
     widths[:, classes] = BIAS
-    return Affine(temperature, *_solve(x, labels, widths.ravel(), full=True))
+    return Affine(temperature, *_solve(x, labels, widths.ravel(), full=True), mixture=0.0, least=None)
 
 
 def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
-    """Fit one isotonic regression a class, one against the rest, normalised.
-
-    Values are kept within 1 / (N + 2) of 0 and 1 (Laplace's rule), for a class that the rows do not show is not
-    impossible.
-    """
+    """Fit an isotonic regression a class against the rest, normalised, within 1 / (N + 2) of 0 and 1 (Laplace)."""
     probs, floor = softmax(logits), 1 / (len(labels) + 2)
     inputs, outputs = [], []
     for number in range(probs.shape[1]):
@@ -72,10 +65,7 @@ def fit_isotonic(logits: FloatArray, labels: IntArray) -> Isotonic:
 
 
 def _isotonic(x: FloatArray, y: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the steps of an isotonic regression of y on x, (K,) each, x increasing.
-
-    Neighbours whose means do not increase are pooled, all at once, until all do (Ayer et al. 1955).
-    """
+    """Return the ends of the steps of an isotonic regression of y on x, (K,) each, by pooling (Ayer et al. 1955)."""
     places, group, counts = np.unique(x, return_inverse=True, return_counts=True)
     successes, starts = np.bincount(group, weights=y), np.arange(len(places))
     while True:
@@ -93,9 +83,6 @@ def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
     """Fit `svs` or `sms` by probmetrics, and return the same map without it.
 
     Its optimiser visits rows at random, by their position: they are put in an order that does not depend on it.
-
-    Raises:
-        InputError: if probmetrics is not installed.
     """
     if not has_probmetrics():
         refuse(
