@@ -11,7 +11,6 @@ import csv
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +53,7 @@ def read_array(path: Path, what: str, *, mapped: bool = False) -> AnyArray:
         return _joined(_columns(file, names, what), file, what)
     if file.suffix != ".npy":
         _refuse_kind(file, what)
-    return (map_npy if mapped else read_npy)(file, what, rule=RULE, fix=partial(_fix, file))
+    return (map_npy if mapped else read_npy)(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
 
 
 def read_scores(path: Path, column: str | None = None) -> FloatArray:
@@ -298,7 +297,7 @@ def _save(file: Path) -> str:
 
 
 def _reading(file: Path, what: str) -> contextlib.AbstractContextManager[None]:
-    return reading(file, what, rule=RULE, fix=partial(_fix, file))
+    return reading(file, what, rule=RULE, fix=lambda reason: _fix(file, reason))
 
 
 def _fix(file: Path, reason: str) -> str:
