@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from robcal.data import lazy, load_dataset
+from robcal.data import load_dataset, pictures
 from robcal.data.dataset import Dataset
 from robcal.methods import make_method
 from robcal.models import build_model
@@ -89,7 +89,7 @@ def networks(data: Dataset, options: argparse.Namespace) -> dict[str, Callable[[
 
 def row(data: Dataset, make: Callable[[], nn.Module], workers: int, options: argparse.Namespace) -> str:
     """The cells of one row."""
-    lazy.MAX_WORKERS = workers
+    pictures.MAX_WORKERS = workers
     ahead, asked = ([profiled(data, make(), options, n) for _ in range(options.repeats)] for n in (loading.AHEAD, 0))
     busy = [sum(one.seconds[name] for name in ("forward", "backward", "optimizer")) for one in asked]
     stepped = np.median([len(data.split("train")) / seconds for seconds in busy])

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from robcal.data import read_parts
 from robcal.data.dataset import Split
-from robcal.data.hub import files_of_parts, parquet_files
 from robcal.data.labels import number_classes
-from robcal.data.parquet import read_parquet_images
+from robcal.data.parquet import files_of_parts, parquet_files, read_parquet_images
 from robcal.data.splits import Parts
 
 #: Side in pixels of the images that `imagenet:PATH` names here.

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from robcal.base.names import READERS
 from robcal.commands.cli import main
 from robcal.comparison import preset_names
-from robcal.data import READERS
 from robcal.methods import METHODS
 from robcal.robustness import ATTACKS
 

@@ -1,7 +1,6 @@
 """What the pages show runs: Python, commands, and what these print; every option that a page names exists."""
 
 import functools
-import importlib
 import re
 import shlex
 import sys
@@ -19,10 +18,10 @@ from model_files import export, network, save_data
 from tool_files import ROOT
 
 import robcal
+from robcal.base.names import READERS, DataKind
 from robcal.base.types import ROBUSTNESS
 from robcal.commands.cli import app
 from robcal.comparison import load_plan
-from robcal.data import READERS
 from robcal.methods import METHODS, method_options
 from robcal.robustness import ATTACKS, AttackEntry
 
@@ -154,8 +153,7 @@ def test_the_method_the_attack_and_the_data_set_of_the_page_are_known_by_one_lin
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(METHODS, "noisy", "own_method:noisy")
     monkeypatch.setitem(ATTACKS, "newton", AttackEntry("own_attack:points", "a few Newton steps"))
-    reader = importlib.import_module("own_reader")
-    monkeypatch.setitem(READERS, "table", type(READERS["npz"])(lambda path, size: reader.read_table(path), "FILE"))
+    monkeypatch.setitem(READERS, "table", DataKind("own_reader:read_table", "FILE"))
     rows = np.random.default_rng(0).normal(size=(200, 3))
     labels = (rows.sum(1) > 0).astype(int)
     np.savetxt("numbers.csv", np.column_stack([rows, labels]), delimiter=",", header="a,b,c,class", comments="")

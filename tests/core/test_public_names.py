@@ -15,7 +15,7 @@ import robcal
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Files that docs/extend.md tells to write.
-EXAMPLES = {"robcal.methods.noisy", "robcal.robustness.newton"}
+EXAMPLES = {"robcal.methods.noisy", "robcal.robustness.newton", "robcal.data.table"}
 #: The public modules: those that docs/api.md has pages made of.
 MODULES = re.findall(r"^   (robcal[\w.]*)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
 

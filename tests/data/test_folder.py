@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from robcal.base.checks import InputError
 from robcal.data import load_dataset
 from robcal.data.folder import read_folder
-from robcal.data.lazy import LazyPictures, fit
+from robcal.data.pictures import LazyPictures, fit
 
 
 def test_pictures_come_back_as_they_are(picture_folder: Path) -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 from robcal.base.checks import InputError
 from robcal.data import Dataset, load_dataset
 from robcal.data.imagenet import read_imagenet
-from robcal.data.lazy import LazyPictures, ManyPictures, fit, in_threads
 from robcal.data.parquet import ParquetRows
+from robcal.data.pictures import LazyPictures, ManyPictures, fit, in_threads
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_random_crops_come_from_the_stored_picture(form: str, request: pytest.Fi
 def test_a_crop_shows_its_window(tmp_path: Path) -> None:
     """A window of the picture's own resolution, resized by Pillow, mirrored or not."""
     from robcal.data.augment import CropDraws
-    from robcal.data.lazy import FileList
+    from robcal.data.pictures import FileList
 
     image = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -139,9 +139,9 @@ def test_digests_decode_nothing_and_tell_files_apart(
 
 def test_threads_change_nothing(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = read_imagenet(str(folders), 16).parts["train"].inputs
-    monkeypatch.setattr("robcal.data.lazy.MAX_WORKERS", 1)
+    monkeypatch.setattr("robcal.data.pictures.MAX_WORKERS", 1)
     alone = inputs[np.arange(24)]
-    monkeypatch.setattr("robcal.data.lazy.MAX_WORKERS", 8)
+    monkeypatch.setattr("robcal.data.pictures.MAX_WORKERS", 8)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)), raising=False)
     assert np.array_equal(inputs[np.arange(24)], alone)
 
@@ -149,7 +149,7 @@ def test_threads_change_nothing(folders: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_pictures_are_decoded_by_several_threads(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from robcal.data import lazy
+    from robcal.data import pictures
 
     workers = set()
 
@@ -157,8 +157,8 @@ def test_pictures_are_decoded_by_several_threads(folders: Path, monkeypatch: pyt
         workers.add(threading.get_ident())
         return open_picture(*arguments, **options)  # type: ignore[arg-type]
 
-    open_picture = lazy.open_picture
-    monkeypatch.setattr(lazy, "open_picture", decode)
+    open_picture = pictures.open_picture
+    monkeypatch.setattr(pictures, "open_picture", decode)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)), raising=False)
     read_imagenet(str(folders), 16).parts["train"].inputs[np.arange(24)]
     assert workers

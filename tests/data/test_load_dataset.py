@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -83,3 +84,11 @@ def test_options_are_checked_before_any_file_is_opened(tmp_path: Path) -> None:
 def test_help_names_every_kind() -> None:
     images = "cifar10:PATH, cifar100:PATH, svhn:PATH, fashion-mnist:PATH, idx:PATH, imagenet:PATH"
     assert f"digits, {images}, npz:FILE, folder:PATH" == SPEC_HELP
+
+
+def test_a_kind_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("cifar", "parquet"):
+        monkeypatch.delitem(sys.modules, f"robcal.data.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"the data set cifar10:x needs pyarrow.*'robcal\[train\]'"):
+        load_dataset("cifar10:x")

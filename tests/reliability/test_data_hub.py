@@ -13,8 +13,8 @@ from official_files import WNIDS, jpeg
 
 from robcal.base.checks import InputError
 from robcal.data.cifar import CIFAR10_CLASSES, read_cifar10, read_cifar100
-from robcal.data.hub import files_of_parts, parquet_files
 from robcal.data.imagenet import read_imagenet
+from robcal.data.parquet import files_of_parts, parquet_files
 from robcal.data.unpack import unpack_pictures
 
 LABELS = [3, 0, 9, 1, 2, 4, 5, 6, 7, 8]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from robcal.base.names import READERS
 from robcal.base.results import MethodResult, Results, Study
 from robcal.commands.cli import main
-from robcal.data import READERS
 from robcal.data.npz import LAYOUTS, PARTS
 from robcal.data.pictures import FORMATS
 from robcal.report.study_tables import notes

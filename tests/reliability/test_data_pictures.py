@@ -17,9 +17,8 @@ from robcal.data import load_dataset
 from robcal.data.cifar import read_cifar10
 from robcal.data.folder import read_folder
 from robcal.data.imagenet import read_imagenet
-from robcal.data.lazy import fit
 from robcal.data.listing import class_folders, list_pictures
-from robcal.data.pictures import FORMATS, decoders, open_picture, suffixes
+from robcal.data.pictures import FORMATS, decoders, fit, open_picture, suffixes
 
 RNG = np.random.default_rng(3)
 COLOURS = RNG.integers(0, 256, (6, 4, 3), dtype=np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,24 +11,22 @@ import typer
 from typer.core import TyperCommand
 
 from robcal.base.checks import check_output, refuse
+from robcal.base.names import READERS
 
 if TYPE_CHECKING:
     from robcal.base.results import Results
 
-DATA_HELP = (
-    "digits | cifar10:PATH | cifar100:PATH | svhn:PATH | fashion-mnist:PATH | idx:PATH (four files as of MNIST) | "
-    "imagenet:PATH (folders or parquet) | npz:FILE (x_train, y_train and optional x_val, y_val, x_test, y_test, "
-    "class_names; or MedMNIST's train_images, train_labels, …) | folder:PATH (one folder a class); see docs/data.md"
-)
+_KINDS = (kind.written(name) + (f" ({kind.about})" if kind.about else "") for name, kind in READERS.items())
+DATA_HELP = f"{' | '.join(_KINDS)}; see docs/data.md"
 
 
 def data_names(incomplete: str) -> list[str]:
-    """Return the kinds of data that `DATA_HELP` names, as the tab key completes them; behind the colon come files.
+    """Return the kinds of data, as the tab key completes them; behind the colon come files.
 
     >>> data_names("")[:2]
     ['digits', 'cifar10:']
     """
-    return re.findall(r"(?:^|\| )([a-z0-9-]+:?)", DATA_HELP)
+    return [f"{name}:" if kind.argument else name for name, kind in READERS.items()]
 
 
 AnyModel = Annotated[

@@ -9,48 +9,19 @@ Example:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import pkgutil
 from pathlib import Path
 
 from robcal.base.checks import refuse
-from robcal.data.cifar import read_cifar10, read_cifar100
+from robcal.base.extras import refuse_untrainable
+from robcal.base.names import READERS, DataKind
 from robcal.data.dataset import Dataset, Split
-from robcal.data.digits import DIGITS_VAL_FRACTION, read_digits
-from robcal.data.folder import read_folder
-from robcal.data.idx import read_fashion_mnist, read_idx
-from robcal.data.imagenet import read_imagenet
-from robcal.data.npz import read_npz
-from robcal.data.splits import VAL_FRACTION, CutOptions, Parts, assemble
-from robcal.data.svhn import read_svhn
+from robcal.data.splits import CutOptions, Parts, assemble
 
 __all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset", "read_parts"]
 
-
-@dataclass(frozen=True)
-class _Reader:
-    """How one kind of data set is read."""
-
-    read: Callable[[str, int | None], Parts]  # (path, image_size) → parts (the path is "" for the built-in data set)
-    argument: str  # what stands behind the colon ("" where nothing does)
-    resizes: bool = False  # whether an image_size means anything to it
-    val_fraction: float = VAL_FRACTION  # default share of the training data that becomes validation
-
-
-READERS: Mapping[str, _Reader] = {
-    "digits": _Reader(lambda path, size: read_digits(), "", val_fraction=DIGITS_VAL_FRACTION),
-    "cifar10": _Reader(lambda path, size: read_cifar10(path), "PATH"),
-    "cifar100": _Reader(lambda path, size: read_cifar100(path), "PATH"),
-    "svhn": _Reader(lambda path, size: read_svhn(path), "PATH"),
-    "fashion-mnist": _Reader(lambda path, size: read_fashion_mnist(path), "PATH"),
-    "idx": _Reader(lambda path, size: read_idx(path), "PATH"),
-    "imagenet": _Reader(read_imagenet, "PATH", resizes=True),
-    "npz": _Reader(lambda path, size: read_npz(path), "FILE"),
-    "folder": _Reader(read_folder, "PATH", resizes=True),
-}
-
 #: The specs `load_dataset` takes, for help texts and errors.
-SPEC_HELP = ", ".join(f"{name}:{reader.argument}".rstrip(":") for name, reader in READERS.items())
+SPEC_HELP = ", ".join(kind.written(name) for name, kind in READERS.items())
 
 
 def load_dataset(
@@ -89,36 +60,32 @@ def load_dataset(
         InputError: on an unknown spec, a missing or damaged file, or values that are not what they must be.
     """
     options = CutOptions(val_fraction, train_limit, test_limit, seed)
-    found = read_parts(spec, image_size=image_size) if parts is None else parts
-    return assemble(found, options, spec=spec, val_fraction=_parse(spec)[0].val_fraction)
+    return assemble(parts or read_parts(spec, image_size=image_size), options, spec=spec)
 
 
 def read_parts(spec: str, *, image_size: int | None = None) -> Parts:
-    """Read the files that a spec names, before any split is cut.
-
-    Raises:
-        InputError: as `load_dataset`.
-    """
-    reader, path = _parse(spec)
-    if image_size is not None and not reader.resizes:
-        refuse(
-            f"image_size is {image_size} for {spec}",
-            "only folder:PATH and imagenet:PATH resize pictures",
-            "Leave image_size out",
-        )
-    return reader.read(path, image_size)
+    """Read the files that a spec names, before any split is cut; raises as `load_dataset` does."""
+    kind, path = _parse(spec)
+    if image_size is not None and not kind.resizes:
+        given = f"image_size is {image_size} for {spec}"
+        refuse(given, "only folder:PATH and imagenet:PATH resize pictures", "Leave image_size out")
+    try:
+        read = pkgutil.resolve_name(kind.reader)
+    except ModuleNotFoundError as error:
+        refuse_untrainable(error, f"the data set {spec}")
+    found: Parts = read(path, image_size) if kind.resizes else read(path)
+    return found
 
 
-def _parse(spec: str) -> tuple[_Reader, str]:
-    """Return the reader and the path that a spec names."""
+def _parse(spec: str) -> tuple[DataKind, str]:
+    """Return the kind and the path that a spec names."""
     name, _, path = spec.partition(":")
     if name not in READERS:
         refuse(f"the data set is {spec!r}", f"it must be one of {SPEC_HELP}", _spec_hint(spec, name))
-    reader = READERS[name]
-    if bool(path) != bool(reader.argument):
-        form = f"{name}:{reader.argument}".rstrip(":")
+    form = READERS[name].written(name)
+    if bool(path) != (":" in form):
         refuse(f"the data set is {spec!r}", f"this kind is written {form}", f"Write {form}")
-    return reader, path
+    return READERS[name], path
 
 
 def _spec_hint(spec: str, name: str) -> str:

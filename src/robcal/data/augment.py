@@ -30,16 +30,9 @@ CROP_TRIALS = 10
 def pad_crop_flip(x: torch.Tensor, *, padding: int = 4, flip: bool = True, generator: torch.Generator) -> torch.Tensor:
     """Pad with zeros, crop at random to the old size, flip left to right at random: each image by draws of its own.
 
-    The standard augmentation of 32x32 images (He et al. 2016, section 4.2): offsets are uniform on 0 … 2 padding, a
-    flip has probability 1/2. Zero is black, in input units: the normalisation is part of the model.
-    Images are (B, C, H, W) floats or uint8. The generator, of the CPU, advances by the same amount on every device.
-
-    Raises:
-        InputError: if x is not a batch of images, or the padding is not a whole number >= 0.
-
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> pad_crop_flip(torch.ones(2, 1, 4, 4), padding=1, generator=generator).shape
-    torch.Size([2, 1, 4, 4])
+    The standard augmentation of 32x32 images (B, C, H, W), floats or uint8 (He et al. 2016, section 4.2): offsets are
+    uniform on 0 … 2 padding, a flip has probability 1/2. Zero is black, in input units: the normalisation is part of
+    the model. The generator, of the CPU, advances by the same amount on every device.
     """
     check_positive_int(padding, "padding", minimum=0)
     if x.ndim != 4:
@@ -59,9 +52,8 @@ def draw_windows(
 def standard_augmentation(name: str, input_shape: tuple[int, ...]) -> Callable[..., torch.Tensor]:
     """Return the usual augmentation of a data set's images (C, H, W), as a function of (inputs, CPU generator).
 
-    Digits are never mirrored: shifts of one pixel for the 8x8 ones of "digits", of four for SVHN and for idx files,
-    which may hold letters and digits. Images with sides of `LARGE_SIDE` pixels or more get random resized crops and
-    flips, all others pad-crop and flips.
+    Those of `SHIFTS` are shifted; images with sides of `LARGE_SIDE` pixels or more get random resized crops and flips,
+    all others pad-crop and flips.
     """
     if name in SHIFTS:
         return lambda inputs, generator: pad_crop_flip(inputs, padding=SHIFTS[name], flip=False, generator=generator)
@@ -104,8 +96,7 @@ class CropDraws:
 def draw_crops(count: int, generator: torch.Generator) -> CropDraws:
     """Draw the random resized crops of `count` images; the generator advances by the same amount for every size.
 
-    The area is uniform on `CROP_SHARE`, the ratio log-uniform on `CROP_RATIO`, the place uniform; a flip has
-    probability 1/2.
+    The area is uniform on `CROP_SHARE`, the ratio log-uniform on `CROP_RATIO`; a flip has probability 1/2.
     """
     draws = torch.rand(count, 2 * CROP_TRIALS + 3, generator=generator, dtype=torch.float64).numpy()
     low, high = (math.log(ratio) for ratio in CROP_RATIO)
@@ -120,14 +111,9 @@ def draw_crops(count: int, generator: torch.Generator) -> CropDraws:
 def random_resized_crop(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Cut a random window out of each image (B, C, H, W), bring it back to the old size, bilinear, and flip at random.
 
-    The standard augmentation of large images (Szegedy et al. 2015, section 6; He et al. 2016). This is its form for
-    images that are decoded and have one size; it only ever enlarges, so it needs no anti-aliasing. Images that are
-    decoded on access are better cut out of the stored picture, as training does: `Split.random_crops`. The generator
-    is of the CPU, and advances by the same amount on every device.
-
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> random_resized_crop(torch.ones(2, 3, 8, 8), generator=generator).mean()
-    tensor(1.)
+    The standard augmentation of large images (Szegedy et al. 2015, section 6; He et al. 2016), for images of one size
+    that are decoded; it only ever enlarges, so it needs no anti-aliasing. `Split.random_crops` cuts out of the stored
+    pictures. The generator is of the CPU, and advances by the same amount on every device.
     """
     if x.ndim != 4 or not x.is_floating_point() or min(x.shape[2:]) < 2:
         fix = "Divide by 255: `x / 255`" if x.ndim == 4 and not x.is_floating_point() else _batch_hint(x)

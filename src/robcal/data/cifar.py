@@ -13,9 +13,8 @@ import numpy as np
 
 from robcal.base.checks import IntArray, check_labels, refuse
 from robcal.data.dataset import Split
-from robcal.data.hub import StoredLabels, files_of_parts, parquet_files
 from robcal.data.labels import numbers_of
-from robcal.data.parquet import LABEL_COLUMNS, read_parquet_images
+from robcal.data.parquet import LABEL_COLUMNS, StoredLabels, files_of_parts, parquet_files, read_parquet_images
 from robcal.data.pickles import MOST_BYTES, load_arrays
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import Parts
@@ -95,9 +94,8 @@ CIFAR100 = Variant(
 def read_cifar10(path: str) -> Parts:
     """Read CIFAR-10: 50,000 training and 10,000 test images, inputs (3, 32, 32) uint8, ten classes.
 
-    The path is a folder, a file, or several parquet files separated by commas. Archives are read in memory: nothing is
-    unpacked to disk, and the Python one, a pickle, is not executed. The name is "CIFAR-10 (JPEG)" if the images were
-    stored as JPEG, which is lossy: such images are not those of the official files.
+    The path is a folder, a file, or several parquet files separated by commas. Archives are read in memory, and the
+    Python one, a pickle, is not executed. Images that were stored as JPEG, which is lossy, are named "CIFAR-10 (JPEG)".
     """
     return _read(path, CIFAR10)
 
@@ -233,17 +231,11 @@ def _parse_python(data: bytes, source: str, variant: Variant) -> Split:
     fields = {name.decode("latin-1") if isinstance(name, bytes) else name: value for name, value in items}
     if not {"data", key} <= fields.keys():
         have = ", ".join(map(str, fields)) or "none"
-        refuse(
-            f"{source} has the fields {have}",
-            f"a batch has data and {key}",
-            f"Fetch it again; {where_to_find(variant.title)}",
-        )
+        given = f"{source} has the fields {have}"
+        refuse(given, f"a batch has data and {key}", f"Fetch it again; {where_to_find(variant.title)}")
     images = np.asarray(fields["data"])
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != PIXELS:
-        refuse(
-            f"data of {source} is {images.dtype} of shape {images.shape}",
-            f"uint8 (N, {PIXELS})",
-            f"Fetch it again; {where_to_find(variant.title)}",
-        )
+        given = f"data of {source} is {images.dtype} of shape {images.shape}"
+        refuse(given, f"uint8 (N, {PIXELS})", f"Fetch it again; {where_to_find(variant.title)}")
     labels = check_labels(fields[key], n=len(images), num_classes=len(variant.classes), name=f"labels of {source}")
     return Split(inputs=images.reshape(-1, 3, SIZE, SIZE), labels=labels)

@@ -19,8 +19,8 @@ from robcal.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, SEVERITIES
 from robcal.data.dataset import Split
 from robcal.data.imagenet import SIZE
-from robcal.data.lazy import ManyPictures
 from robcal.data.listing import class_folders, list_pictures
+from robcal.data.pictures import ManyPictures
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import FIXED_SEED, limit
 
@@ -41,12 +41,7 @@ class CorruptedCells(Mapping[Cell, Split]):
     open_cell: Callable[[str, int], Split]
 
     def __getitem__(self, cell: Cell) -> Split:
-        """Return the test images corrupted so.
-
-        Raises:
-            KeyError: for a kind or a severity that it does not have.
-            InputError: if its files are damaged.
-        """
+        """Return the test images corrupted so; raise KeyError for a kind or a severity that it does not have."""
         kind, severity = cell
         if kind not in self.kinds or severity not in SEVERITIES:
             raise KeyError(cell)
@@ -63,6 +58,7 @@ class CorruptedCells(Mapping[Cell, Split]):
 class ChannelsLast:
     """Images that are stored as (N, H, W, C) and given as (N, C, H, W); nothing is read before a batch is asked for."""
 
+    dtype = np.dtype(np.uint8)
     array: npt.NDArray[np.uint8]
     rows: IntArray
 
@@ -71,11 +67,6 @@ class ChannelsLast:
         """(N, C, H, W)."""
         _, height, width, channels = self.array.shape
         return (len(self.rows), channels, height, width)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """uint8."""
-        return self.array.dtype
 
     def __getitem__(self, index: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images at these positions, (len(index), C, H, W)."""
@@ -96,17 +87,12 @@ def load_corrupted(
 ) -> CorruptedCells:
     """Open an official corrupted test set; image i of every cell is image i of the official test set.
 
-    So a clean test split read from the official files has the same labels as every cell, in the same order. Every kind
-    is checked to be there; cells are opened when they are asked for.
-
-    Args:
-        spec: "cifar10c:PATH" or "cifar100c:PATH" (the folder with labels.npy and one .npy a kind, 5 x 10,000 images),
-            or "imagenetc:PATH" (folders kind/severity/class, also below a folder for the archive, such as noise/).
-        kinds: which corruptions; the 15 of the benchmark unless said otherwise (the 4 extra ones are there too).
-        class_names: the classes of the classifier, in the order of its outputs, where these are WordNet ids: a subset
-            of ImageNet's is then read of ImageNet-C too. Default: the folders that are there.
-        test_limit: at most so many images a cell, stratified: those that `load_dataset` takes of the same test set.
-        image_size: height and width that pictures of ImageNet-C are brought to (224, as they are stored, if None).
+    The spec is "cifar10c:PATH" or "cifar100c:PATH" (the folder with labels.npy and one .npy a kind, 5 x 10,000 images),
+    or "imagenetc:PATH" (folders kind/severity/class, also below a folder for the archive, such as noise/). Of
+    ImageNet-C the `class_names`, WordNet ids in the order of a classifier's outputs, may be a subset (default: the
+    folders that are there), and pictures are brought to `image_size` (default: 224, as they are stored). A `test_limit`
+    takes those images of each cell that `load_dataset` takes of the test set. Every kind is checked to be there; cells
+    are opened when they are asked for.
     """
     form, _, path = spec.partition(":")
     check_choice(form, READERS, "the corrupted data set")
@@ -177,22 +163,16 @@ def _read_folders(
     lost = [f"{kind}/{s}" for kind in kinds for s in SEVERITIES if not (places[kind] / str(s)).is_dir()]
     if lost:
         archives = sorted({ARCHIVES[name.partition("/")[0]] for name in lost})
-        refuse(
-            f"{root} has no {', '.join(lost)}",
-            "it must hold folders corruption/severity/class with pictures",
-            f"Unpack {', '.join(archives)} there; {where_to_find('ImageNet-C', *archives)}",
-        )
+        fix = f"Unpack {', '.join(archives)} there; {where_to_find('ImageNet-C', *archives)}"
+        refuse(f"{root} has no {', '.join(lost)}", "it must hold folders corruption/severity/class with pictures", fix)
     names = class_folders(places[kinds[0]] / "1") if class_names is None else tuple(class_names)
 
     def open_cell(kind: str, severity: int) -> Split:
         folder = places[kind] / str(severity)
         absent = sorted(set(names) - set(class_folders(folder)))
         if absent:
-            refuse(
-                f"{folder} has no class {absent[0]}",
-                "every class of the classifier is needed",
-                f"Unpack {ARCHIVES[kind]} again",
-            )
+            given = f"{folder} has no class {absent[0]}"
+            refuse(given, "every class of the classifier is needed", f"Unpack {ARCHIVES[kind]} again")
         found = list_pictures(folder, names, others=class_names is not None)
         whole = Split(inputs=ManyPictures(found.files, (side, side), "RGB", True), labels=found.labels)
         return limit(whole, test_limit, FIXED_SEED, len(names), "test_limit")

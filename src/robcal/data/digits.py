@@ -18,7 +18,7 @@ DIGITS_TEST_FRACTION = 0.4
 DIGITS_VAL_FRACTION = 0.3
 
 
-def read_digits() -> Parts:
+def read_digits(path: str = "") -> Parts:
     """Return the 1,797 digits of scikit-learn (UCI "Optical recognition of handwritten digits", test part).
 
     Grey values 0 … 16 are stored as float32, divided by 16 (exact); inputs are (1, 8, 8) in the box [0, 1]. The test
@@ -28,14 +28,14 @@ def read_digits() -> Parts:
     images = (rows[:, :-1] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     every = Split(inputs=images, labels=rows[:, -1].astype(np.int64))
     train, test = cut(every, DIGITS_TEST_FRACTION, FIXED_SEED, 10, "test")
-    return Parts("digits", {"train": train, "test": test}, tuple(map(str, range(10))))
+    names = tuple(map(str, range(10)))
+    return Parts("digits", {"train": train, "test": test}, names, val_fraction=DIGITS_VAL_FRACTION)
 
 
 def _rows() -> FloatArray:
-    """Return 64 grey values and the label of each digit.
+    """Return 64 grey values and the label of each digit, from scikit-learn's file: its import takes as long as torch's.
 
-    They are read from scikit-learn's file, for its import takes as long as torch's; where a release keeps the file
-    elsewhere, by scikit-learn.
+    Where a release keeps the file elsewhere, it is asked.
     """
     found = find_spec("sklearn")
     file = Path(found.origin or "").parent / "datasets/data/digits.csv.gz" if found else None

@@ -11,9 +11,8 @@ from PIL import Image
 
 from robcal.base.checks import check_positive_int, check_readable, refuse
 from robcal.data.dataset import Split
-from robcal.data.lazy import LazyPictures, refuse_size
 from robcal.data.listing import LAYOUT, class_folders, files_in, folders_in, left_out, list_pictures
-from robcal.data.pictures import DEEP_GREY, GREY_MODES, ColourMode, open_picture
+from robcal.data.pictures import DEEP_GREY, GREY_MODES, ColourMode, LazyPictures, open_picture, refuse_size
 from robcal.data.splits import Parts
 
 #: Names that the folder of a part may have.
@@ -23,12 +22,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "val
 def read_folder(path: str, image_size: int | None = None) -> Parts:
     """Read pictures in one folder a class, with optional train/, val/ (or valid/, validation/) and test/ above.
 
-    Classes are numbered by the sorted names of their folders. What counts as a picture is said by the suffix, whatever
-    its case (`robcal.data.pictures.suffixes`); pictures in subfolders of a class folder are of that class. Files of
-    other suffixes are left out, and a note counts and names them. Pictures are decoded to uint8 when they are asked
-    for, so a data set may be larger than memory. They are RGB unless every one is grey ("L"). All have one size, unless
-    `image_size` is given: then they are scaled to cover a square of it and cropped about the centre. Orientation tags
-    are not applied; transparency is dropped, and 16 bits become 8 (`robcal.data.pictures.convert`).
+    Classes are numbered by the sorted names of their folders. Suffixes say what is a picture
+    (`robcal.data.pictures.suffixes`); pictures in subfolders are of the class above, and a note counts and names what
+    is left out. Pictures are decoded to uint8 when they are asked for, RGB unless every one is grey ("L"). All have one
+    size, unless `image_size` is given: then they are scaled to cover a square of it and cropped about the centre.
+    Orientation tags are not applied; transparency is dropped, and 16 bits become 8 (`robcal.data.pictures.convert`).
     """
     root = check_readable(Path(path).expanduser(), "image folder")
     if image_size is not None:

@@ -37,10 +37,7 @@ def read_fashion_mnist(path: str) -> Parts:
 
 
 def read_idx(path: str) -> Parts:
-    """Read a data set in the four files of MNIST, whose classes are numbers: MNIST, KMNIST, or images of your own.
-
-    Path and errors are as of `read_fashion_mnist`; inputs are (1, H, W) uint8.
-    """
+    """Read a data set in the four files of MNIST, whose classes are numbers: inputs (1, H, W) uint8."""
     return _read(path, "idx", None, "Put the four whole files of one data set into one folder")
 
 

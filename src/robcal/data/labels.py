@@ -25,9 +25,6 @@ def plain_labels(values: Any, *, name: str, code: str = "") -> PlainLabels:
 
     A column (N, 1), as Keras and MedMNIST write it, is taken as (N,). Booleans and floats that are whole become
     integers. Names are brought to Unicode's form NFC. `code` is the expression that stands for the array in advice.
-
-    >>> plain_labels([[1.0], [0.0]], name="y"), plain_labels(["b", "a"], name="y").tolist()
-    (array([1, 0]), ['b', 'a'])
     """
     array, code = np.asarray(values), code or name
     if array.dtype.kind not in "iufbUS":
@@ -90,16 +87,11 @@ def _refuse_shape(array: npt.NDArray[Any], name: str, code: str) -> NoReturn:
 def number_classes(
     found: Mapping[str, PlainLabels], names: Sequence[str] | None, *, called: Mapping[str, str]
 ) -> tuple[dict[str, IntArray], tuple[str, ...], tuple[str, ...]]:
-    """Number the classes of all parts.
+    """Number the classes of all parts: part → (N,) int64 in 0 … Z - 1, each in "train"; the Z names; and notes.
 
-    Args:
-        found: part → labels as `plain_labels` gives them; all parts hold integers, or all hold names.
-        names: the names of the classes in the order of their numbers, where the file has them. Without them labels that
-            are names are numbered in sorted order, and integers are their own names.
-        called: part → what its labels are called in the file.
-
-    Returns:
-        part → (N,) int64 in 0 … Z - 1; the Z names; and notes. Every class occurs in "train".
+    All parts hold integers, or all hold names, as `plain_labels` gives them; `called` is what the labels of a part are
+    called in the file. The `names` are in the order of the numbers, where the file has them: without them labels that
+    are names are numbered in sorted order, and integers are their own names.
     """
     if names is not None and len(set(names)) < len(names):
         twice = next(text for text in names if list(names).count(text) > 1)
@@ -123,11 +115,8 @@ def numbers_of(labels: PlainLabels, names: Sequence[str], *, name: str) -> IntAr
     number = {text: position for position, text in enumerate(names)}
     unknown = next((text for text in labels.tolist() if text not in number), None)
     if unknown is not None:
-        refuse(
-            f"{name} holds {unknown!r}, which is no class of training",
-            f"classes are {_few(names)}",
-            "Correct the name, or leave these examples out",
-        )
+        given = f"{name} holds {unknown!r}, which is no class of training"
+        refuse(given, f"classes are {_few(names)}", "Correct the name, or leave these examples out")
     return np.array([number[text] for text in labels.tolist()], np.int64)
 
 
@@ -148,11 +137,8 @@ def _check_numbers(
         absent = int(np.setdiff1d(np.arange(count), train)[0])
         named = "" if names is None else f" ({names[absent]})"
         fix = "Number" if names is None else f"Save `class_names[np.unique({y})]`, and number"
-        refuse(
-            f"{y} lacks class {absent}{named} of {count}",
-            rule,
-            f"{fix} those that occur: {_rank(y)}, and other parts by the same numbers",
-        )
+        given = f"{y} lacks class {absent}{named} of {count}"
+        refuse(given, rule, f"{fix} those that occur: {_rank(y)}, and other parts by the same numbers")
     return tuple(str(number) for number in range(count)) if names is None else tuple(names)
 
 

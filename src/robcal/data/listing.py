@@ -14,8 +14,7 @@ from typing import NoReturn
 import numpy as np
 
 from robcal.base.checks import IntArray, refuse
-from robcal.data.lazy import FileList
-from robcal.data.pictures import suffixes
+from robcal.data.pictures import FileList, suffixes
 
 LAYOUT = "a folder holds one folder a class, or train/ (and val/, test/) that do"
 

@@ -40,11 +40,6 @@ class Moments:
 
         Blocks are joined by the update of Chan, Golub & LeVeque (1983, "Algorithms for computing the sample variance",
         equation 2.1), which subtracts means before it squares.
-
-        Example:
-            >>> table = np.array([[1.6e9, 2], [1.6e9 + 128, 2], [1.6e9 + 256, 2]], np.float32)
-            >>> Moments.of(Split(inputs=table, labels=np.array([0, 1, 1]))).std.tolist()
-            [128.0, 0.0]
         """
         rows = fitted_rows(split)
         step = max(1, BLOCK_VALUES // int(np.prod(split.inputs.shape[1:])))
@@ -77,11 +72,7 @@ def fitted_rows(split: Split) -> IntArray:
 
 
 def constant_notes(splits: Mapping[str, Split], moments: Moments) -> tuple[str, ...]:
-    """Return what a user should know of features that do not vary in the training split.
-
-    A sentence names the constant ones, and one those which take other values elsewhere: a category that training never
-    saw, a year that is all of the test split.
-    """
+    """Return what a user should know of features that do not vary in training, and of those that do elsewhere."""
     found = np.flatnonzero(moments.constant)
     if not found.size:
         return ()

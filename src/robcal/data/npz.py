@@ -57,13 +57,10 @@ def read_npz(path: str) -> Parts:
     """Read x_train, y_train, x_val, y_val, x_test, y_test and class_names (Z strings), or what MedMNIST has.
 
     MedMNIST's keys are train_images, train_labels, val_images and so on; Keras's files have the first ones. What the
-    inputs are is said by their shape and dtype, never guessed from values: 4-d inputs are images (N, C, H, W), or
-    (N, H, W, C) if only their last axis is 1 or 3, as uint8 in 0 … 255 or as floats in [0, 1]; 3-d uint8 inputs are
-    grey images (N, H, W); 2-d inputs are a table (N, D) of any finite numbers, without a box. What may be either is
-    refused. Floats are kept as float32.
-
-    Labels are (N,) or (N, 1): integers 0 … Z - 1, each in the training part, or the names of the classes, which are
-    then numbered in sorted order (or in that of class_names). No object is ever unpickled.
+    inputs are is said by their shape and dtype, never guessed from values: 4-d inputs are images (N, C, H, W), or (N,
+    H, W, C) if only their last axis is 1 or 3, as uint8 in 0 … 255 or as floats in [0, 1]; 3-d uint8 inputs are grey
+    images (N, H, W); 2-d inputs are a table (N, D) of any finite numbers, without a box. What may be either is refused.
+    Labels are (N,) or (N, 1): integers 0 … Z - 1, or the names of the classes. No object is ever unpickled.
     """
     file = check_readable(Path(path).expanduser(), "npz file")
     if file.suffix == ".npy":
@@ -215,11 +212,8 @@ def _check_alike(inputs: Mapping[str, npt.NDArray[Any]], called: Mapping[str, st
                 fix = f"Bring {x} to the columns or the size of {called['train']}"
             else:
                 fix = f"Save `{x} / 255`" if array.dtype == np.uint8 else f"Save `(255 * {x}).round().astype(np.uint8)`"
-            refuse(
-                f"{x} is {array.dtype} {array.shape[1:]}, {called['train']} {train.dtype} {train.shape[1:]}",
-                "all parts hold the same kind of input",
-                fix,
-            )
+            given = f"{x} is {array.dtype} {array.shape[1:]}, {called['train']} {train.dtype} {train.shape[1:]}"
+            refuse(given, "all parts hold the same kind of input", fix)
 
 
 def _names(arrays: Arrays) -> tuple[str, ...] | None:

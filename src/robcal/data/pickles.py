@@ -130,16 +130,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 def load_arrays(data: bytes, *, source: str) -> Any:
     """Return the plain containers, numbers, strings and numeric arrays in a pickle; nothing in it is executed.
 
-    Args:
-        data: a pickle, protocol 0 to 4 (Python 2's too; its strings come as bytes).
-        source: the file it comes from, for the error.
-
-    Returns:
-        What was pickled: nested dict, list and tuple of numbers, str, bytes and numpy arrays.
-
-    Example:
-        >>> load_arrays(pickle.dumps({"labels": [3, 1]}), source="a test")
-        {'labels': [3, 1]}
+    Protocols 0 to 4 are read, Python 2's too, whose strings come as bytes. The `source` is for the error.
     """
     try:
         _check_memo(data)
@@ -164,8 +155,7 @@ def _check_memo(data: bytes) -> None:
 class _Finisher:
     """Replaces every stand-in in a value by its array; counts what the value holds, written out.
 
-    A pickle of a few bytes can name one list many times, and lists of it many times again; the value is small then, but
-    whoever goes through it never ends.
+    A pickle of a few bytes can name one list many times, and lists of it many times again: to go through it never ends.
     """
 
     def __init__(self) -> None:

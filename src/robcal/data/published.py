@@ -26,24 +26,14 @@ class Publication:
 PUBLISHED: Mapping[str, Publication] = {
     "CIFAR-10": Publication(
         "https://www.cs.toronto.edu/~kriz/cifar.html",
-        {
-            "cifar-10-binary.tar.gz": 170_052_171,
-            "cifar-10-python.tar.gz": 170_498_071,
-        },
+        {"cifar-10-binary.tar.gz": 170_052_171, "cifar-10-python.tar.gz": 170_498_071},
     ),
     "CIFAR-100": Publication(
         "https://www.cs.toronto.edu/~kriz/cifar.html",
-        {
-            "cifar-100-binary.tar.gz": 168_513_733,
-            "cifar-100-python.tar.gz": 169_001_437,
-        },
+        {"cifar-100-binary.tar.gz": 168_513_733, "cifar-100-python.tar.gz": 169_001_437},
     ),
     "SVHN": Publication(
-        "http://ufldl.stanford.edu/housenumbers/",
-        {
-            "train_32x32.mat": 182_040_794,
-            "test_32x32.mat": 64_275_384,
-        },
+        "http://ufldl.stanford.edu/housenumbers/", {"train_32x32.mat": 182_040_794, "test_32x32.mat": 64_275_384}
     ),
     "Fashion-MNIST": Publication(
         "https://github.com/zalandoresearch/fashion-mnist (apt-get install dataset-fashion-mnist puts it into "
@@ -57,20 +47,11 @@ PUBLISHED: Mapping[str, Publication] = {
     ),
     "ImageNet": Publication(
         "https://www.image-net.org/download.php (ILSVRC2012)",
-        {
-            "ILSVRC2012_img_train.tar": 147_897_477_120,
-            "ILSVRC2012_img_val.tar": 6_744_924_160,
-        },
+        {"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160},
         licence="after agreeing to its terms",
     ),
-    "CIFAR-10-C": Publication(
-        "https://zenodo.org/records/2535967",
-        {"CIFAR-10-C.tar": 2_918_471_680},
-    ),
-    "CIFAR-100-C": Publication(
-        "https://zenodo.org/records/3555552",
-        {"CIFAR-100-C.tar": 2_918_473_216},
-    ),
+    "CIFAR-10-C": Publication("https://zenodo.org/records/2535967", {"CIFAR-10-C.tar": 2_918_471_680}),
+    "CIFAR-100-C": Publication("https://zenodo.org/records/3555552", {"CIFAR-100-C.tar": 2_918_473_216}),
     "ImageNet-C": Publication(
         "https://zenodo.org/records/2235448",
         {
@@ -85,12 +66,7 @@ PUBLISHED: Mapping[str, Publication] = {
 
 
 def where_to_find(title: str, *names: str) -> str:
-    """Return where the files of a data set, or those of these names, are: a sentence without its full stop, for errors.
-
-    >>> where_to_find("SVHN", "test_32x32.mat")  # doctest: +NORMALIZE_WHITESPACE
-    'SVHN is published at http://ufldl.stanford.edu/housenumbers/ : test_32x32.mat
-    (64,275,384 bytes)'
-    """
+    """Return where the files of a data set, or those of these names, are: for errors, without a full stop."""
     publication = PUBLISHED[title]
     wanted = [f"{name} ({size:,} bytes)" for name, size in publication.files.items() if not names or name in names]
     terms = f", {publication.licence}" if publication.licence else ""
@@ -98,18 +74,11 @@ def where_to_find(title: str, *names: str) -> str:
 
 
 def check_place(path: str, title: str) -> Path:
-    """Return the file or folder that a user named.
-
-    Raises:
-        InputError: if it does not exist, with where the data set is published.
-    """
+    """Return the file or folder that a user named; where there is none, say where the data set is published."""
     place = Path(path).expanduser()
     if title in PUBLISHED and not is_there(place):
-        refuse(
-            f"{title} path {place} does not exist",
-            "it must name an existing file or folder",
-            f"Check the spelling; {where_to_find(title)}",
-        )
+        given = f"{title} path {place} does not exist"
+        refuse(given, "it must name an existing file or folder", f"Check the spelling; {where_to_find(title)}")
     return check_readable(place, f"{title} path")
 
 

@@ -14,7 +14,7 @@ from robcal.data.corrupted import CorruptedCells, load_corrupted
 from robcal.data.corruptions import BENCHMARK_KINDS, CHUNK_VALUES, corrupt
 from robcal.data.corruptions.draws import Float32Array
 from robcal.data.dataset import Dataset, Split
-from robcal.data.lazy import in_threads
+from robcal.data.pictures import in_threads
 from robcal.data.table_shift import TABLE_KINDS, TABLE_SHIFTS, Features, shift_table
 
 #: Seed of the corruptions: one for all, so that every model sees the same inputs.
@@ -45,6 +45,7 @@ class ShiftedInputs:
     Each input has random numbers of its own, so neither the batch nor the number of threads changes it.
     """
 
+    dtype = np.dtype(np.float32)
     split: Split  # the examples before the shift
     # (n inputs as float32, position of the first in `split`) → the n inputs shifted, float32
     shift: Callable[[Float32Array, int], Float32Array]
@@ -53,11 +54,6 @@ class ShiftedInputs:
     def shape(self) -> tuple[int, ...]:
         """That of the inputs before the shift."""
         return self.split.inputs.shape
-
-    @property
-    def dtype(self) -> np.dtype[np.float32]:
-        """Always float32."""
-        return np.dtype(np.float32)
 
     def __getitem__(self, index: IntArray) -> Float32Array:
         """Return the shifted inputs at these positions."""
@@ -174,8 +170,5 @@ def check_outside(outside: Split, like: Dataset, name: str) -> None:
     """Refuse out-of-distribution inputs that models of `like` cannot take."""
     shape = tuple(outside.inputs.shape[1:])
     if shape != like.input_shape:
-        refuse(
-            f"ood {name!r} has inputs of shape {shape}, {like.name} of {like.input_shape}",
-            "the models must be able to take them",
-            f"Name inputs of shape {like.input_shape}",
-        )
+        given = f"ood {name!r} has inputs of shape {shape}, {like.name} of {like.input_shape}"
+        refuse(given, "the models must be able to take them", f"Name inputs of shape {like.input_shape}")

@@ -31,7 +31,7 @@ VAL_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Parts:
-    """What the files of a data set hold, before validation is cut; fields are as of `Dataset`."""
+    """What the files of a data set hold, before validation is cut; the fields are those of `Dataset`."""
 
     name: str
     parts: Mapping[str, Split]  #: "train", and "val" and "test" where the files have them
@@ -39,6 +39,7 @@ class Parts:
     box: Box = (0.0, 1.0)
     kind: Literal["image", "table"] = "image"
     notes: tuple[str, ...] = ()
+    val_fraction: float = VAL_FRACTION  #: share of the training data that becomes validation by default
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,8 @@ class CutOptions:
         check_seed(self.seed)
 
 
-def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: float = VAL_FRACTION) -> Dataset:
-    """Cut the splits that the files do not have and apply the limits; `val_fraction` is used where `options` have none.
-
-    Raises:
-        InputError: if a class has too few examples for a cut or a limit, or if `val_fraction` is given for files that
-            have a validation part of their own.
-    """
+def assemble(parts: Parts, options: CutOptions, *, spec: str) -> Dataset:
+    """Cut the splits that the files do not have, and apply the limits."""
     found, notes = dict(parts.parts), list(parts.notes)
     num_classes = len(parts.class_names)
     if "val" in found and options.val_fraction is not None:
@@ -85,7 +81,7 @@ def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: floa
             "the same for every seed) were set aside"
         )
     if "val" not in found:
-        share = val_fraction if options.val_fraction is None else options.val_fraction
+        share = parts.val_fraction if options.val_fraction is None else options.val_fraction
         found["train"], found["val"] = cut(found["train"], share, options.seed, num_classes, "validation")
     found["train"] = limit(found["train"], options.train_limit, options.seed, num_classes, "train_limit")
     found["test"] = limit(found["test"], options.test_limit, FIXED_SEED, num_classes, "test_limit")
@@ -96,21 +92,14 @@ def assemble(parts: Parts, options: CutOptions, *, spec: str, val_fraction: floa
 
 
 def cut(split: Split, fraction: float, seed: int, num_classes: int, what: str) -> tuple[Split, Split]:
-    """Cut a stratified share off a split, which becomes `what`, "validation" or "test".
-
-    What remains comes first, then the share; both are in the order of the files.
-    """
+    """Cut a stratified share off a split, which becomes `what`, "validation" or "test": what remains, and the share."""
     taken = stratified_cut(split.labels, fraction, seed, num_classes=num_classes, what=what)
     rest = np.setdiff1d(np.arange(len(split)), taken, assume_unique=True)
     return split.subset(rest), split.subset(taken)
 
 
 def limit(split: Split, size: int | None, seed: int, num_classes: int, name: str) -> Split:
-    """Draw a stratified subset of at most `size` examples, in the order of the files (None: all of them).
-
-    Raises:
-        InputError: if `size` has no room for one example of every class.
-    """
+    """Draw a stratified subset of at most `size` examples, in the order of the files (None: all of them)."""
     if size is None or size >= len(split):
         return split
     return split.subset(stratified_subset(split.labels, size, seed, num_classes=num_classes, name=name))
@@ -121,12 +110,7 @@ def stratified_subset(
 ) -> IntArray:
     """Return the positions of at most `size` examples, each class in proportion, ascending (all where size is None).
 
-    Raises:
-        InputError: if `size` has no room for one example of every class.
-
-    Example:
-        >>> stratified_subset(np.array([0, 0, 0, 0, 1, 1]), 3, num_classes=2).size
-        3
+    A `size` without room for one example of every class is refused.
     """
     if size is None or size >= len(labels):
         return np.arange(len(labels))
@@ -143,17 +127,10 @@ def stratified_subset(
 def stratified_cut(
     labels: IntArray, fraction: float, seed: int, *, num_classes: int | None = None, what: str = "the cut"
 ) -> IntArray:
-    """Return the positions, ascending, of a stratified share of (N,) labels in 0 … Z - 1.
+    """Return the positions, ascending, of a stratified share of (N,) labels in 0 … Z - 1, chosen by the seed.
 
     Each class c gives fraction · n_c examples, rounded by largest remainder so that round(fraction · N) are taken in
-    all, but at least one and never all of them. The seed chooses within each class.
-
-    Raises:
-        InputError: if a class has fewer than two examples, or the share or the rest has no room for every class.
-
-    >>> labels = np.repeat([0, 1], [6, 4])
-    >>> np.bincount(labels[stratified_cut(labels, 0.5, seed=0)]).tolist()
-    [3, 2]
+    all, but at least one and never all of them. Where there are too few for that, it is refused.
     """
     check_fraction(fraction, "fraction")
     labels = check_labels(labels, num_classes=num_classes)

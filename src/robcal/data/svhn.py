@@ -23,18 +23,14 @@ FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 def read_svhn(path: str) -> Parts:
     """Read SVHN: 73,257 training and 26,032 test images of house numbers, inputs (3, 32, 32) uint8, the digits 0 to 9.
 
-    The path is the folder that holds both files, or one of the two. They store X as (32, 32, 3, N) uint8 and y as
-    (N, 1) with 1 … 9 for these digits and 10 for the digit 0; here label 0 is the digit 0. Only these two arrays are
-    read; nothing in the file is executed.
+    The path is the folder that holds both files, or one of the two. They store X as (32, 32, 3, N) uint8 and y as (N,
+    1) with 1 … 9 for these digits and 10 for the digit 0; here label 0 is the digit 0. Nothing in them is executed.
     """
     folder = check_folder(path, "SVHN")
     lost = [name for name in FILES.values() if not (folder / name).is_file()]
     if lost:
-        refuse(
-            f"{folder} has no {', '.join(lost)}",
-            f"it must hold {' and '.join(FILES.values())}",
-            f"Fetch what is missing; {where_to_find('SVHN', *lost)}",
-        )
+        fix = f"Fetch what is missing; {where_to_find('SVHN', *lost)}"
+        refuse(f"{folder} has no {', '.join(lost)}", f"it must hold {' and '.join(FILES.values())}", fix)
     return Parts("SVHN", {part: _read_part(folder / name) for part, name in FILES.items()}, tuple(map(str, range(10))))
 
 

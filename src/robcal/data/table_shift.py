@@ -62,20 +62,10 @@ TABLE_KINDS = tuple(TABLE_SHIFTS)
 def shift_table(
     table: npt.NDArray[Any], kind: str, severity: int, *, features: Features, seed: int, first_index: int = 0
 ) -> Float32Array:
-    """Shift the rows of a table (N, D); return float32, not clipped to any box.
+    """Shift the rows of a table (N, D) of finite numbers; return float32, not clipped to any box.
 
-    Args:
-        table: finite numbers.
-        kind: a key of `TABLE_SHIFTS`.
-        severity: 1 to 5.
-        features: of the table that the rows are from; the same for all of its pieces.
-        seed: chooses the noise; the same for every model that is to be compared.
-        first_index: position of table[0] in its split, where a split is shifted in pieces.
-
-    >>> table = np.arange(6, dtype=np.float32).reshape(3, 2)
-    >>> shifted = shift_table(table, "missing_features", 5, features=Features.of(table), seed=0)
-    >>> sorted(set(shifted.ravel().tolist()) - set(table.ravel().tolist())) <= [2.0, 3.0]
-    True
+    The `features` are those of the table that the rows are from, the same for all of its pieces; the seed is the same
+    for every model that is to be compared; `first_index` is the position of table[0] in its split.
     """
     function, strengths = TABLE_SHIFTS[check_choice(kind, TABLE_SHIFTS, "kind")]
     key = cell_key(seed, f"table {kind}", severity)

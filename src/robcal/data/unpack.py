@@ -13,8 +13,8 @@ from robcal.base.checks import IntArray, refuse
 from robcal.base.files import locked, writing
 from robcal.base.progress import SILENT, Reporter, stop_at_boundary
 from robcal.data.imagenet import read_imagenet
-from robcal.data.lazy import ManyPictures
 from robcal.data.parquet import ParquetRows
+from robcal.data.pictures import ManyPictures
 
 #: File that says what a folder was unpacked from.
 MARK = "unpacked.json"
@@ -32,15 +32,10 @@ def unpack_pictures(path: str, out: Path, *, reporter: Reporter = SILENT) -> Pat
     """Write the pictures of ImageNet's parquet shards as files in class folders, which are fast to read in any order.
 
     The bytes are those in the shards. All is written to a folder beside `out`, ".NAME.unpacking", which gets its name
-    when it is whole, so a folder `out` is never half there. The same call again goes on where a stopped one was. Shards
-    without labels (test*.parquet) are passed over. "imagenet:OUT" reads the folder, which has train/ and val/: its
-    classes are named and sorted by number, "00000 name" and so on, so that labels stay the same; pictures are named by
-    their row.
-
-    Raises:
-        InputError: as `read_imagenet`; where there are no shards; and if `out` holds anything but what these shards
-            were unpacked to.
-        KeyboardInterrupt: on Ctrl-C, after the running pictures.
+    when it is whole. The same call again goes on where a stopped one was; an `out` that holds anything else is refused.
+    Shards without labels (test*.parquet) are passed over. "imagenet:OUT" reads the folder, which has train/ and val/:
+    its classes are named and sorted by number, "00000 name" and so on, so that labels stay the same; pictures are named
+    by their row.
     """
     targets = _targets(path)
     origin = _origin(targets)
@@ -76,11 +71,8 @@ def _targets(path: str) -> Targets:
         split = found.parts[part]
         assert isinstance(split.inputs, ManyPictures)
         if not isinstance(split.inputs.source, ParquetRows):
-            refuse(
-                f"{path} holds class folders already",
-                "only parquet shards are unpacked",
-                f"Name imagenet:{path} as data",
-            )
+            given = f"{path} holds class folders already"
+            refuse(given, "only parquet shards are unpacked", f"Name imagenet:{path} as data")
         targets[folder] = (split.inputs.source, split.labels, folders)
     return targets
 
@@ -108,11 +100,8 @@ def _origin_of(folder: Path) -> object:
 
 def _check_free(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or {file.name for file in folder.iterdir()} - {LOCK, SCRATCH}):
-        refuse(
-            f"{folder} exists and was not unpacked from these shards",
-            "pictures are unpacked to a new or an empty folder",
-            "Choose another folder",
-        )
+        given = f"{folder} exists and was not unpacked from these shards"
+        refuse(given, "pictures are unpacked to a new or an empty folder", "Choose another folder")
 
 
 def _write_all(targets: Targets, work: Path, reporter: Reporter) -> None:

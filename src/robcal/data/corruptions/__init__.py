@@ -2,13 +2,12 @@
 
 The strengths are those the authors published for 32x32 images; the code is robcal's own, and some textures are
 substitutes (frost, snow, spatter), so the result is *not* CIFAR-10-C: that name is for the official files. Images stay
-float32 and are not rounded to 8 bits (except inside JPEG).
+float32 and are not rounded to 8 bits (except inside JPEG). Lengths in pixels are the published ones times min(H, W) /
+32, and as published for smaller images; those that the authors give as a share of the side (elastic deformation,
+pixelation) or as a ratio (zoom) follow the side at any size.
 
-Lengths in pixels are the published ones times min(H, W) / 32, and as published for smaller images; those that the
-authors give as a share of the side (elastic deformation, pixelation) or as a ratio (zoom) follow the side at any size.
-
-Randomness: image i of a split has its own stream, chosen by (seed, kind, severity, i). So the result does not depend on
-the batch, on the other images, or on the order in which cells are computed.
+Image i of a split has its own random stream, chosen by (seed, kind, severity, i): the result does not depend on the
+batch, on the other images, or on the order of the cells.
 
 Reference: Hendrycks, Dietterich, *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*, ICLR
 2019; their constants for CIFAR-10.
@@ -149,11 +148,8 @@ def _check_images(images: npt.NDArray[Any]) -> None:
             _shape_hint(images),
         )
     if images.dtype != np.uint8 and images.dtype.kind != "f":
-        refuse(
-            f"images have dtype {images.dtype}",
-            "they must be uint8 or floats in [0, 1]",
-            "If they are 0 … 255: `images.astype(np.uint8)`",
-        )
+        given = f"images have dtype {images.dtype}"
+        refuse(given, "they must be uint8 or floats in [0, 1]", "If they are 0 … 255: `images.astype(np.uint8)`")
     if images.dtype.kind == "f" and not (images.min() >= 0 and images.max() <= 1):
         refuse(
             f"images hold {images.min():.4g} to {images.max():.4g}",

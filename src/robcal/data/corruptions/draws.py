@@ -19,11 +19,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def cell_key(seed: int, kind: str, severity: int) -> npt.NDArray[np.uint64]:
-    """Return the 128-bit Philox key of one cell of the benchmark: a hash of seed, kind and severity.
-
-    Raises:
-        InputError: on a seed that is none, or another severity.
-    """
+    """Return the 128-bit Philox key of one cell of the benchmark: a hash of seed, kind and severity."""
     if check_positive_int(severity, "severity") > len(SEVERITIES):
         refuse(f"severity is {severity}", "it must be 1, 2, 3, 4 or 5", "Choose one of these")
     words = np.random.SeedSequence([check_seed(seed), zlib.crc32(kind.encode()), severity])
@@ -31,19 +27,11 @@ def cell_key(seed: int, kind: str, severity: int) -> npt.NDArray[np.uint64]:
 
 
 class Draws:
-    """Independent random fields for n images: image i's numbers depend on the key and its index alone.
+    """Independent random fields for n images: image i's numbers depend on the key (`cell_key`) and its index alone.
 
     The generator is Philox (Salmon et al. 2011), counter-based: its 256-bit counter is set to (0, 0, field, index)
-    before each image's draw, so no image's numbers depend on how many another one took, or on which others are there.
-    Setting the counter costs about 1.5 µs.
-
-    Args:
-        key: from `cell_key`.
-        first: index of the first image in its split.
-        n: number of images.
-
-    Raises:
-        InputError: if `first` is no such index.
+    before each image's draw, in about 1.5 µs, so no image's numbers depend on how many another one took, or on which
+    others are there. `first` is the index of the first image in its split.
     """
 
     def __init__(self, key: npt.NDArray[np.uint64], first: int, n: int) -> None:

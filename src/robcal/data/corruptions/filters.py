@@ -59,7 +59,6 @@ def motion_blur(images: Float32Array, degrees: Float32Array, radius: float, sigm
 
     Output pixel p is the mean of the pixels nearest to p + i · (cos a, sin a), i = 0 … 2 ceil(radius), with weights
     exp(-i² / 2 sigma²): the model of ImageMagick's motion blur, which the published scripts call. Borders repeat.
-    Radius and sigma are in pixels.
     """
     steps = np.arange(2 * math.ceil(radius) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
