@@ -33,10 +33,9 @@ def main() -> None:
     for row, (title, pair) in enumerate(courses.items()):
         for name, label in (("epsilon", "ε of each level"), ("gap", "gap, validation")):
             course = pair[name]
-            if course is None:
+            if not course:
                 parser.error(f"{title} has no levels")
-            every = [other for one in courses.values() if (other := one[name]) is not None]
-            scale = [line for other in every for line in figures.course_lines(other)]
+            scale = [line for one in courses.values() for line in one[name]]
             told = f"{title}: {label}"
             drawn.append(figures.draw_course(course, figures.Frame(f"{name}-{row}", told, told, scale=scale)))
     options.out.parent.mkdir(parents=True, exist_ok=True)

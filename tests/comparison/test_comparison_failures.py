@@ -12,7 +12,7 @@ from robcal.base.checks import InputError
 from robcal.commands.cli import main
 from robcal.comparison import compare, csv_rows, load_comparison, markdown_tables, parse_plan, text_tables
 from robcal.comparison.tasks import Place
-from robcal.report.costs import cost_ratios
+from robcal.report.study_tables import cost_ratios
 
 pytestmark = [
     pytest.mark.slow,

@@ -20,7 +20,7 @@ from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.data.splits import stratified_subset
 from robcal.data.table_shift import Features, shift_table
-from robcal.report.costs import cost_ratios
+from robcal.report.study_tables import cost_ratios
 from robcal.runs.directory import load_model, open_run
 
 pytestmark = [

@@ -341,7 +341,7 @@ def test_demo_in_small(tmp_path, capsys, monkeypatch):
     import dataclasses
 
     from robcal.comparison import demo
-    from robcal.report.compared import comparison
+    from robcal.report.findings import comparison
     from robcal.report.formatting import ascii_numbers
 
     monkeypatch.setattr(demo, "SETTINGS", dataclasses.replace(demo.SETTINGS, epochs=2, test_limit=100))

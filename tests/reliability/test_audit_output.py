@@ -23,7 +23,7 @@ from robcal.calibration.conditional import joint_confidence, reliability_bins
 from robcal.calibration.intervals import gap_interval
 from robcal.commands.cli import main
 from robcal.report import render_html
-from robcal.report.glossary import GLOSSARY, glossary_markdown, terms_in
+from robcal.report.render import GLOSSARY, glossary_markdown, terms_in
 from robcal.runs.audit import Audit
 from robcal.runs.audit_files import read_beside
 

@@ -10,7 +10,7 @@ from robcal.base.results import MethodResult, Results, Study
 from robcal.commands.cli import main
 from robcal.data.npz import LAYOUTS, PARTS
 from robcal.data.pictures import FORMATS
-from robcal.report.study_tables import notes
+from robcal.report.study_notes import notes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

@@ -15,7 +15,7 @@ from robcal.base.results import WrongExample
 from robcal.comparison import load_comparison
 from robcal.report import render_html
 from robcal.report.formatting import clean_text
-from robcal.report.palette import theme_colours
+from robcal.report.svg import theme_colours
 
 RESULTS = {"full": partial(full, 3), "pair": partial(full, 2), "hostile": hostile, "audit": audit, "levelled": levelled}
 EVIDENCE = Path(__file__).parents[2] / "docs/evidence/overfit/results.json"

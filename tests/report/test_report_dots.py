@@ -16,7 +16,7 @@ SCALED = series_of(1, (Estimate(0.02, 0.01, 0.03), NONE, NONE, Estimate(0.5, 0.2
 
 def drawn(rows, *series, key="ece"):
     legend = ("raw", "scaled")[: len(series)]
-    return draw_rows(series, rows, Frame(key, "ECE", "ECE"), number, legend=legend)
+    return draw_rows(series, Frame(key, "ECE", "ECE"), rows, number, legend=legend)
 
 
 def markers(element):

@@ -7,10 +7,8 @@ from report_samples import NAN, around, audit, full, method, minus
 
 from robcal.base.results import MethodResult, Results
 from robcal.base.types import ROBUSTNESS, Estimate, TrendTest
-from robcal.report.compared import comparison, comparisons
-from robcal.report.directions import extreme_row, overall_direction
-from robcal.report.findings import answer, headline, trend_sentence
-from robcal.report.verdicts import compare, marks, titles
+from robcal.report.findings import answer, comparison, comparisons, headline, trend_sentence
+from robcal.report.verdicts import compare, direction_of, extreme_row, marks, overall_direction, titles
 from robcal.report.wording import wording_of
 
 
@@ -233,6 +231,7 @@ def test_single_method():
 def test_direction_of_a_single_method(gap, ece, seeds, side, words):
     one = MethodResult("a", "A", seeds=seeds, metrics={"gap": gap, "ece": ece, "accuracy": Estimate(0.9)})
     assert overall_direction(one) == side
+    assert direction_of(gap) == ("unclear" if side == "both" else side)
     assert words in headline(Results("t", {}, (one,)))
 
 
@@ -240,6 +239,8 @@ def test_trends_in_words():
     words = wording_of(ROBUSTNESS)
     assert "gap grows as robustness grows" in trend_sentence(TrendTest("gap", 0.2, 0.01), words)
     assert "gap falls as the entropy grows" in trend_sentence(TrendTest("gap", -0.2, 0.01), wording_of("entropy"))
+    told = trend_sentence(TrendTest("gap", -0.21, 0.0005, 1999), wording_of("entropy"))
+    assert told == "The gap falls as the entropy grows (statistic −0.210, p ≤ 0.0005, 1,999 permutations)."
     assert "no trend" in trend_sentence(TrendTest("gap", 0.2, 0.06), words)
     assert "could not be computed" in trend_sentence(TrendTest("gap", NAN, NAN), words)
 

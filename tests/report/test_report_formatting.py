@@ -9,6 +9,8 @@ from report_samples import INF, NAN
 
 from robcal.base.types import Estimate
 from robcal.report import formatting as f
+from robcal.report.diagnosis import points_interval
+from robcal.report.study_tables import spread
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,20 @@ def test_clean_text_is_one_safe_line_and_stable(text):
 def test_clean_text_leaves_scripts_and_emoji_alone():
     for text in ("مرحبا", "日本語 🦊", "👩‍🔬", "<b>&\"'"):
         assert f.clean_text(text) == text
+
+
+def test_every_way_of_writing_by_hand():
+    assert [f.number(value) for value in (-0.01234, NAN, INF, -0.00001)] == ["−0.0123", "–", "∞", "0.0000"]
+    assert (f.short(0.1234), f.short(-0.5, 1), f.short(1.0)) == (".123", "−.5", "1.000")
+    assert [f.signed(value, 1) for value in (0.5, -0.5, 0.0)] == ["+0.5", "−0.5", "0.0"]
+    assert f.percent(0.9712) == "97.1%"
+    assert [f.significant(value) for value in (0.0123456, 1234.5, INF)] == ["0.0123", "1234", "∞"]
+    assert (f.p_value(0.0321), f.p_value(0.0), f.p_value(0.0, 99)) == ("p = 0.032", "p < 0.001", "p ≤ 0.01")
+    assert f.difference_interval("accuracy", Estimate(0.01, -0.005, 0.025)) == "[−0.50, +2.50]"
+    assert f.interval(Estimate(0.5, 0.25, 0.75), f.number) == "[0.2500, 0.7500]"
+    assert f.ascii_numbers("−0.01 [–, ∞]") == "-0.01 [-, inf]"
+    assert [f.joined(parts) for parts in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert f.clean_text("two\n lines") == "two lines"
+    shares = spread(Estimate(0.5, 0.4, 0.6), f.percent), spread(Estimate(0.9, 0.7, 1.0), f.percent)
+    assert shares == ("± 10.0%", "[70.0%, 100.0%]")
+    assert points_interval(Estimate(0.282, 0.121, 0.427)) == "+28.2 [+12.1, +42.7] percentage points"

@@ -78,10 +78,10 @@ def test_groups_are_limited_to_the_largest_gaps_in_their_own_order():
 def test_course_pads_epochs_without_values():
     rows = [EpochRow(1, 1, 1, 1, 1), EpochRow(2, 1, 1, 1, 1, epsilon=(0.3, INF)), EpochRow(5, 1, 1, 1, 1, (0.1,))]
     course = plotted.history_course(rows, "epsilon")
-    assert course.epochs == (1, 2, 5)
-    np.testing.assert_array_equal(course.values, [[NAN, NAN], [0.3, NAN], [0.1, NAN]])
-    assert plotted.history_course(rows, "gap") is None
-    assert plotted.history_course([], "gap") is None
+    assert [(line.method, line.x) for line in course] == [(0, (1, 2, 5)), (1, (1, 2, 5))]
+    np.testing.assert_array_equal([line.y for line in course], [[NAN, 0.3, 0.1], [NAN, NAN, NAN]])
+    assert plotted.history_course(rows, "gap") == ()
+    assert plotted.history_course([], "gap") == ()
 
 
 def test_curves_are_taken_from_the_history():
@@ -96,8 +96,8 @@ def test_shift_boxes_go_by_severity_then_method_and_skip_what_is_not_finite():
     other = (ShiftCell("fog", 1, NAN, 0, 0, 0), ShiftCell("ice", 1, 0.2, 0, 0, 0))
     both = results(MethodResult("a", "A", shift=cells), MethodResult("b", "B", shift=other))
     boxes = plotted.shift_boxes(both.methods, "ece")
-    assert [(box.severity, box.method, box.values) for box in boxes] == [
-        (1, 0, (0.1, 0.3)), (1, 1, (0.2,)), (2, 0, (0.4,)),
+    assert [(box.x, box.method, box.y) for box in boxes] == [
+        ((1,), 0, (0.1, 0.3)), ((1,), 1, (0.2,)), ((2,), 0, (0.4,)),
     ]  # fmt: skip
     assert plotted.shift_by_corruption(both.methods[0], "ece") == {"fog": {2: 0.4, 1: 0.1}, "ice": {1: 0.3}}
 
@@ -109,6 +109,13 @@ def test_thinning_keeps_both_ends(count, limit):
     assert chosen[-1] == count - 1
     assert len(chosen) == min(count, limit)
     assert list(chosen) == sorted(set(chosen))
+    assert plotted.thinned(10, 4) == (0, 3, 6, 9)
+
+
+def test_parts_of_methods_by_hand():
+    assert plotted.side_by_side(range(6), 3) == ((0, 1, 2), (0, 3, 4), (0, 5))
+    assert plotted.side_by_side(range(3), 3) == ((0, 1, 2),)
+    assert plotted.side_by_side([], 3) == ()
 
 
 @given(st.integers(1, 9), st.floats(0.1, 1))
@@ -116,3 +123,4 @@ def test_dodge_is_centred_and_stays_within_its_width(count, width):
     offsets = [plotted.dodge(count, position, width) for position in range(count)]
     assert sum(offsets) == pytest.approx(0, abs=1e-9)
     assert max(map(abs, offsets)) <= width / 2
+    assert [plotted.dodge(2, i, 0.5) for i in range(2)] == [-0.125, 0.125]

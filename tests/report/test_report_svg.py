@@ -10,10 +10,9 @@ from report_samples import HOSTILE, INF, NAN, full, hostile, method
 
 from robcal.base.results import Results
 from robcal.report import figures, plotted
-from robcal.report.axes import bar_ticks, nice_step, step_decimals, thinned_evenly
-from robcal.report.formatting import signed
-from robcal.report.palette import theme_colours, theme_css
-from robcal.report.svg import LEVEL_STEPS, ROLES, colour, draw_svg, level_role
+from robcal.report.axes import bar_ticks, nice_step, nice_ticks, step_decimals, thinned_evenly
+from robcal.report.formatting import percent, signed
+from robcal.report.svg import LEVEL_STEPS, ROLES, colour, draw_svg, level_role, theme_colours, theme_css
 
 
 def reliability(key="r", title="A"):
@@ -123,7 +122,7 @@ def test_group_names_are_text():
         rows = tuple(replace(row, group=name) for row, name in zip(results.methods[0].levels, names, strict=True))
         one = Results("t", {}, (replace(results.methods[0], groups={grouping: rows}),))
         series = plotted.group_series(one, grouping, names, "gap")
-        root = ET.fromstring(figures.draw_rows(series, names, figures.Frame("g", "t", ""), signed, zero=True))
+        root = ET.fromstring(figures.draw_rows(series, figures.Frame("g", "t", ""), names, signed, zero=True))
         assert not {element.tag for element in root.iter()} & {"script", "img", "a", "image"}
         texts = [element.text for element in root.iter("text")]
         assert len([text for text in texts if text]) >= 3
@@ -144,8 +143,8 @@ def test_courses_of_any_size(num_levels, epochs):
 def test_nan_and_constant_values_can_be_drawn():
     for values in ((NAN, 0.5, NAN), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (-3e-9, 4e-9, 0), (1e6, 2e6, INF)):
         series = plotted.Series(0, (0, 1, 2), values, (NAN,) * 3, (NAN,) * 3)
-        for percent in (False, True):
-            text = figures.draw_series((series,), figures.Frame("s", "t", "y", "x", percent), "abc")
+        for share in (False, True):
+            text = figures.draw_series((series,), figures.Frame("s", "t", "y", "x", share), "abc")
             assert "NaN" not in text
             assert "nan" not in text
 
@@ -158,6 +157,8 @@ def test_axis_helpers():
     assert bar_ticks(20) == (0, 4, 8, 12, 16)
     assert bar_ticks(2) == (0, 1)
     assert thinned_evenly(7, 3) == (0, 3, 6)
+    assert (thinned_evenly(10, 5), thinned_evenly(10, 10)[-1]) == ((0, 2, 4, 6, 8), 9)
+    assert nice_ticks(0, 0.24, 5, percent)[1] == ["0%", "5%", "10%", "15%", "20%", "25%"]
     assert level_role(0, 1) == "level-0"
     assert level_role(9, 10) == f"level-{LEVEL_STEPS - 1}"
     assert len({colour(role) for role in ROLES}) == len(ROLES)

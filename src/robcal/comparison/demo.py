@@ -14,8 +14,7 @@ from robcal.base.jobs import run_tasks
 from robcal.base.progress import Reporter, Together
 from robcal.base.results import Results
 from robcal.base.storage import save_results
-from robcal.report.compared import comparison
-from robcal.report.findings import worst_place
+from robcal.report.findings import comparison, worst_place
 from robcal.runs.collect import collect
 from robcal.runs.directory import load_data
 from robcal.runs.measure import Measured, measure_run

@@ -23,20 +23,15 @@ def named_ticks(axes: Axes, ticks: Sequence[str], second: Sequence[str]) -> None
     axes.set_xticks(list(places), [placeholder(at) for at in places])
     for at in places if second else ():
         axes.annotate(
-            second[at],
-            xy=(at, 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, -8 - 2 * FONT_SIZE),
-            textcoords="offset points",
-            ha="center",
-            color=colour("muted"),
-        )
+            second[at], (at, 0), (0, -8 - 2 * FONT_SIZE), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", color=colour("muted"),
+        )  # fmt: skip
     axes.set_xlim(-0.5, len(ticks) - 0.5)
 
 
-def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
+def epoch_axis(axes: Axes, epochs: Sequence[float]) -> None:
     """Name whole epochs, the first one too."""
-    first, last = min(epochs), max(epochs)
+    first, last = int(min(epochs)), int(max(epochs))
     step = max(round(nice_step(0, last, 6)), 1)
     places = sorted({first, *range(step, last + 1, step)})
     if len(places) > 1 and places[1] - places[0] < step / 2:
@@ -67,13 +62,9 @@ def value_axis(
 
 def unit_axis(axes: Axes, which: str) -> None:
     """Set ticks of a share from 0 to 1, on the axis "x" or "y"."""
-    places = [0, 0.25, 0.5, 0.75, 1]
-    names = ["0", "25%", "50%", "75%", "100%"]
+    axes.set(**{f"{which}ticks": [0, 0.25, 0.5, 0.75, 1], f"{which}ticklabels": ["0", "25%", "50%", "75%", "100%"]})
     if which == "x":
-        axes.set_xticks(places, names)
         axes.get_xticklabels()[-1].set_horizontalalignment("right")
-    else:
-        axes.set_yticks(places, names)
 
 
 def bar_ticks(num_levels: int) -> tuple[int, ...]:
@@ -84,23 +75,14 @@ def bar_ticks(num_levels: int) -> tuple[int, ...]:
 
 
 def thinned_evenly(count: int, limit: int) -> tuple[int, ...]:
-    """Return positions 0, s, 2s, … with the smallest step s that gives at most `limit` of them.
-
-    Example:
-        >>> thinned_evenly(10, 5), thinned_evenly(10, 10)[-1]
-        ((0, 2, 4, 6, 8), 9)
-    """
+    """Return positions 0, s, 2s, … with the smallest step s that gives at most `limit` of them."""
     return tuple(range(0, count, max(-(-count // max(limit, 1)), 1)))
 
 
 def nice_ticks(
     low: float, high: float, count: int, write: Callable[[float | None, int], str]
 ) -> tuple[list[float], list[str]]:
-    """Return places that hold a range in about `count` steps of 1, 2, 2.5 or 5 times a power of ten, and their names.
-
-    >>> nice_ticks(0, 0.24, 5, formatting.percent)[1]
-    ['0%', '5%', '10%', '15%', '20%', '25%']
-    """
+    """Return places that hold a range in about `count` steps, as `nice_step` makes them, and their names."""
     step = nice_step(low, high, count)
     places = np.arange(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1) * step
     decimals = step_decimals(100 * step if write is formatting.percent else step)

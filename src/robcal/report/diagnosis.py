@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import median
 
 from robcal.base.results import MethodResult
 from robcal.base.types import Estimate, GroupRow, ReliabilityBin
 from robcal.report import formatting
-from robcal.report.directions import (
+from robcal.report.formatting import clean_text, joined
+from robcal.report.plotted import filled_bins, shares
+from robcal.report.verdicts import (
     SIDES,
     Side,
     bin_direction,
@@ -22,8 +25,6 @@ from robcal.report.directions import (
     row_gap,
     typical_half_width,
 )
-from robcal.report.formatting import clean_text, joined
-from robcal.report.plotted import filled_bins, shares
 from robcal.report.wording import Wording, level_name
 
 #: So many rows are named one by one.
@@ -214,11 +215,7 @@ def _bin_sentence(one: ReliabilityBin, found: Mapping[ReliabilityBin, float], na
 
 
 def points_interval(gap: Estimate) -> str:
-    """Write a signed gap and its interval in percentage points.
-
-    >>> points_interval(Estimate(0.282, 0.121, 0.427))
-    '+28.2 [+12.1, +42.7] percentage points'
-    """
+    """Write a signed gap and its interval in percentage points."""
     return f"{_signed_points(gap)} percentage points"
 
 
@@ -236,13 +233,8 @@ def _stretches(places: Sequence[int]) -> list[tuple[int, int]]:
     >>> _stretches([0, 1, 2, 5, 7, 8])
     [(0, 2), (3, 3), (4, 4), (5, 5)]
     """
-    found: list[list[int]] = []
-    for index, at in enumerate(places):
-        if found and at - places[found[-1][-1]] == 1:
-            found[-1].append(index)
-        else:
-            found.append([index])
-    return [pair for run in found for pair in ([(run[0], run[-1])] if len(run) > 2 else [(at, at) for at in run])]
+    runs = [list(run) for _, run in groupby(range(len(places)), lambda index: places[index] - index)]
+    return [pair for run in runs for pair in ([(run[0], run[-1])] if len(run) > 2 else [(at, at) for at in run])]
 
 
 def _quoted(text: object) -> str:

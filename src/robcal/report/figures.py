@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robcal.base.checks import FloatArray
 from robcal.base.types import ReliabilityBin
 from robcal.report import formatting
 from robcal.report.axes import (
@@ -23,7 +22,7 @@ from robcal.report.axes import (
     unit_axis,
     value_axis,
 )
-from robcal.report.plotted import Box, LevelCourse, Series, dodge, shares, thinned
+from robcal.report.plotted import Series, dodge, shares, thinned
 from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, level_role, method_role, placeholder
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ _LEFT, _TOP = 40.0, 26.0
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) -> str:
-    """Draw accuracy against mean confidence, with intervals, of bins that are not empty, and their histogram.
+    """Draw accuracy against mean confidence of bins that are not empty, with intervals, and their histogram.
 
-    The gap is the line from the diagonal to the point at the bin's mean confidence, not at the bin's middle.
+    The gap is the line from the diagonal to the point, at the bin's mean confidence.
     """
 
     def draw(figure: Figure) -> None:
@@ -46,9 +45,8 @@ def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) ->
         axes.plot([0, 1], [0, 1], color=colour("muted"), linewidth=1, dashes=(3, 3))
         for one in bins:
             _draw_bin(axes, one)
-        for side, name in (("under", "under-confident"), ("over", "over-confident")):
-            x, y, align = (0.03, 0.93, "left") if side == "under" else (0.98, 0.04, "right")
-            axes.text(x, y, name, color=colour(side), fontsize=FONT_SIZE, ha=align)
+        for side, x, y, align in (("under", 0.03, 0.93, "left"), ("over", 0.98, 0.04, "right")):
+            axes.text(x, y, f"{side}-confident", color=colour(side), fontsize=FONT_SIZE, ha=align)
         unit_axis(axes, "y")
         axes.set(xlim=(0, 1.0), ylim=(-0.02, 1.02), xticks=[])
         axes.spines["bottom"].set_visible(False)
@@ -65,17 +63,14 @@ def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) ->
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the values of a figure over a horizontal axis; `scale` are further values that it must hold.
+    """What stands around the values of a figure over a horizontal axis."""
 
-    So figures beside each other compare. `key` is the prefix of the ids, unique on the page.
-    """
-
-    key: str
+    key: str  # prefix of the ids, unique on the page
     title: str
     y_label: str
     x_label: str = "epoch"
     percent: bool = False
-    scale: Sequence[Series] = ()
+    scale: Sequence[Series] = ()  # further values that the axis must hold, so that figures beside each other compare
 
     def draw(
         self,
@@ -87,9 +82,9 @@ class Frame:
         margins: tuple[float, float, float] = (_LEFT + 4, 39.0, 8.0),
         **options: bool,
     ) -> str:
-        """Return the figure: what `fill` draws, within an axis that holds the `values`.
+        """Return the figure: what `fill` draws, within an axis that holds the `values`; options are of `value_axis`.
 
-        The options are those of `value_axis`. Margins are on the left, below and on the right, in user units.
+        Margins are on the left, below and on the right, in user units.
         """
         left, bottom, right = margins
 
@@ -114,10 +109,7 @@ class Frame:
 
 
 def draw_series(series: Sequence[Series], frame: Frame, ticks: Sequence[str], second_ticks: Sequence[str] = ()) -> str:
-    """Return a quantity over named positions, methods side by side, with the intervals as bars.
-
-    A second row of names may stand below the first.
-    """
+    """Draw a quantity over named positions, methods side by side, intervals as bars; below one or two rows of names."""
 
     def fill(figure: Figure, axes: Axes) -> None:
         for position, one in enumerate(series):
@@ -144,24 +136,23 @@ def draw_accuracy_confidence(accuracy: Series, confidence: Series, frame: Frame,
         named_ticks(axes, ticks, ())
 
     gaps = [c - a for a, c in zip(accuracy.y, confidence.y, strict=True) if math.isfinite(c - a)]
-    description = f"Confidence minus accuracy lies between {formatting.signed(min(gaps, default=float('nan')), 3)} and "
-    description += f"{formatting.signed(max(gaps, default=float('nan')), 3)} over {len(gaps)} levels."
+    low, high = (formatting.signed(end(gaps, default=None), 3) for end in (min, max))
+    description = f"Confidence minus accuracy lies between {low} and {high} over {len(gaps)} levels."
     return frame.draw(fill, (accuracy, confidence), description, names=tick_names(ticks), from_zero=False)
 
 
 def draw_rows(
     series: Sequence[Series],
-    names: Sequence[str],
     frame: Frame,
+    names: Sequence[str],
     write: Callable[[float | None, int], str],
     *,
     legend: Sequence[str] = (),
     zero: bool = False,
 ) -> str:
-    """Return a quantity of named rows as dots with intervals, the first row on top, `rows_height` user units high.
+    """Draw a quantity of named rows as dots with intervals, the first row on top, `rows_height` user units high.
 
-    The frame's `y_label` stands above the rows, its `x_label` below; the legend is given where the figure itself must
-    tell the names of the series.
+    The frame's `y_label` stands above the rows; a legend tells the names of the series in the figure itself.
     """
     shown = [shortened(formatting.clean_text(name), 26) for name in names]
     above, height = _above(frame.y_label), rows_height(len(names), len(series), frame.y_label)
@@ -208,28 +199,27 @@ def rows_height(count: int, series: int, heading: str = "") -> float:
     return max(114.0, _above(heading) + _BELOW_ROWS + max(17.0, 8.0 * series) * count)
 
 
-def draw_course(course: LevelCourse, frame: Frame) -> str:
-    """Return a quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend."""
-    num_levels, lines = course.values.shape[1], course_lines(course)
+def draw_course(lines: Sequence[Series], frame: Frame) -> str:
+    """Draw a quantity of every level over the epochs: lines in a sequential palette, a colour bar as legend."""
+    num_levels, epochs = len(lines), lines[0].x
 
     def fill(figure: Figure, axes: Axes) -> None:
-        for level, line in reversed(list(enumerate(lines))):
-            _draw_line(axes, line, level_role(level, num_levels))
-        epoch_axis(axes, course.epochs)
+        for line in reversed(lines):
+            _draw_line(axes, line, level_role(line.method, num_levels))
+        epoch_axis(axes, epochs)
         if num_levels > 1:
             _draw_level_bar(figure, num_levels)
 
-    first, last = course.values[0], course.values[-1]
     description = (
-        f"After epoch {course.epochs[0]} from {_ends(first)} over {num_levels} levels; after epoch {course.epochs[-1]} "
-        f"from {_ends(last)}; level 0, the least robust, ends at {formatting.number(float(last[0]), 3)}."
+        f"After epoch {epochs[0]:.0f} from {_ends(lines, 0)} over {num_levels} levels; after epoch {epochs[-1]:.0f} "
+        f"from {_ends(lines, -1)}; level 0, the least robust, ends at {formatting.number(lines[0].y[-1], 3)}."
     )
     margins = _LEFT + 8, 39.0, 46.0 if num_levels > 1 else 12.0
     return frame.draw(fill, lines, description, margins=margins, zero_line=True)
 
 
 def draw_curves(series: Sequence[Series], frame: Frame) -> str:
-    """Return a quantity over the epochs, or over shares, one line a method."""
+    """Draw a quantity over the epochs, or over shares, one line a method."""
     by_epoch = frame.x_label == "epoch"
 
     def fill(figure: Figure, axes: Axes) -> None:
@@ -241,7 +231,7 @@ def draw_curves(series: Sequence[Series], frame: Frame) -> str:
                 marker=MARKERS[one.method % len(MARKERS)], color=colour(method_role(one.method)),
             )  # fmt: skip
         if by_epoch:
-            epoch_axis(axes, sorted({int(x) for one in series for x in one.x}))
+            epoch_axis(axes, [x for one in series for x in one.x])
         else:
             unit_axis(axes, "x")
             axes.set_xlim(0, 1)
@@ -250,24 +240,24 @@ def draw_curves(series: Sequence[Series], frame: Frame) -> str:
     return frame.draw(fill, series, frame.describe(series), margins=margins, from_zero=from_zero)
 
 
-def draw_boxes(boxes: Sequence[Box], frame: Frame) -> str:
+def draw_boxes(boxes: Sequence[Series], frame: Frame) -> str:
     """Draw box plots over the corruptions by severity, methods side by side; a ring marks the mean."""
-    severities = sorted({box.severity for box in boxes})
+    severities = sorted({box.x[0] for box in boxes})
     methods = sorted({box.method for box in boxes})
-    names = [str(severity) for severity in severities]
+    names = [f"{severity:g}" for severity in severities]
 
     def fill(figure: Figure, axes: Axes) -> None:
         for box in boxes:
-            x = severities.index(box.severity) + dodge(len(methods), methods.index(box.method), 0.76)
+            x = severities.index(box.x[0]) + dodge(len(methods), methods.index(box.method), 0.76)
             _draw_box(axes, box, x, 0.6 / len(methods))
         named_ticks(axes, names, ())
 
-    means = [mean(box.values) for box in boxes]
+    means = [mean(box.y) for box in boxes]
     description = (
         f"Means over the corruptions lie between {frame.written(min(means))} and {frame.written(max(means))}, "
-        f"severities {severities[0]} to {severities[-1]}."
+        f"severities {names[0]} to {names[-1]}."
     )
-    return frame.draw(fill, box_lines(boxes), description, names=names, from_zero=not frame.percent)
+    return frame.draw(fill, boxes, description, names=names, from_zero=not frame.percent)
 
 
 def _draw_bin(axes: Axes, one: ReliabilityBin) -> None:
@@ -300,25 +290,13 @@ def _draw_estimates(axes: Axes, places: Sequence[float], one: Series, *, horizon
     values, low, high = (np.array(part) for part in (one.y, one.low, one.high))
     known = np.isfinite(low) & np.isfinite(high)
     at = np.array(places)
-    if horizontal:
-        axes.hlines(at[known], low[known], high[known], color=tint, linewidth=2, alpha=0.55)
-    else:
-        axes.vlines(at[known], low[known], high[known], color=tint, linewidth=2, alpha=0.55)
+    bars = axes.hlines if horizontal else axes.vlines
+    bars(at[known], low[known], high[known], color=tint, linewidth=2, alpha=0.55)
+    if not horizontal:
         axes.plot(at, values, color=tint, linewidth=1, alpha=0.8)
     x, y = (values, at) if horizontal else (at, values)
     axes.plot(x, y, linestyle="none", marker=MARKERS[one.method % len(MARKERS)], markersize=5.5, color=tint,
               markeredgecolor=colour("surface"), markeredgewidth=0.7, clip_on=False)  # fmt: skip
-
-
-def course_lines(course: LevelCourse) -> list[Series]:
-    """Return the course of each level."""
-    epochs = tuple(map(float, course.epochs))
-    return [Series(0, epochs, tuple(map(float, column)), (), ()) for column in course.values.T]
-
-
-def box_lines(boxes: Sequence[Box]) -> list[Series]:
-    """Return the values of each box, as an axis takes them."""
-    return [Series(0, (), box.values, (), ()) for box in boxes]
 
 
 def _draw_line(axes: Axes, one: Series, role: str) -> None:
@@ -327,11 +305,11 @@ def _draw_line(axes: Axes, one: Series, role: str) -> None:
     axes.plot(one.x, one.y, color=colour(role), linewidth=1.6, marker="o" if lonely else "", markersize=5)
 
 
-def _draw_box(axes: Axes, box: Box, x: float, width: float) -> None:
+def _draw_box(axes: Axes, box: Series, x: float, width: float) -> None:
     """Draw a box plot after Tukey: quartiles, whiskers within 1.5 interquartile ranges, outliers, and the mean."""
     from matplotlib.cbook import boxplot_stats
 
-    tint, (stats,) = colour(method_role(box.method)), boxplot_stats(box.values)
+    tint, (stats,) = colour(method_role(box.method)), boxplot_stats(box.y)
     for start, end in ((stats["whislo"], stats["q1"]), (stats["q3"], stats["whishi"])):
         axes.plot([x, x], [start, end], color=tint, linewidth=1.2)
     axes.bar([x], [stats["q3"] - stats["q1"]], width, bottom=stats["q1"], color=tint, alpha=0.28, linewidth=0)
@@ -354,8 +332,7 @@ def _draw_level_bar(figure: Figure, num_levels: int) -> None:
         label(figure, left + 14, bottom + (level + 0.5) * cell - 4, str(level))
 
 
-def _ends(values: FloatArray) -> str:
-    """Write the least and the largest finite value."""
-    finite = values[np.isfinite(values)]
-    ends = (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
-    return " to ".join(formatting.number(end, 3) for end in ends)
+def _ends(lines: Sequence[Series], at: int) -> str:
+    """Write the least and the largest finite value at one epoch."""
+    finite = [line.y[at] for line in lines if math.isfinite(line.y[at])]
+    return " to ".join(formatting.number(end(finite, default=None), 3) for end in (min, max))

@@ -10,8 +10,7 @@ from typing import Any
 
 from robcal.base.results import MethodResult, Results, WrongExample
 from robcal.base.types import ROBUSTNESS, Estimate, GroupRow
-from robcal.report.directions import direction_of, examples_of, row_gap
-from robcal.report.verdicts import titles
+from robcal.report.verdicts import direction_of, examples_of, row_gap, titles
 
 _VERDICTS = {"over": "over-confident", "under": "under-confident"}
 
@@ -34,11 +33,7 @@ MOST_SHOWN = 4
 
 
 def listed_of_each(methods: int, *, compared: bool) -> int:
-    """Return how many wrong predictions of each of so many methods are listed at most.
-
-    Args:
-        methods: their number.
-        compared: whether they are of a comparison, which shows a few of them.
+    """Return how many wrong predictions of each of so many methods are listed at most; a comparison shows a few.
 
     >>> listed_of_each(5, compared=False), listed_of_each(5, compared=True)
     (2000, 2500)
@@ -47,10 +42,7 @@ def listed_of_each(methods: int, *, compared: bool) -> int:
 
 
 def wrong_csv(wrong: Mapping[str, Iterable[WrongExample]], score_name: str) -> str:
-    """Write the wrong predictions of each method as CSV with a header.
-
-    Numbers are at full precision, cells without a value empty. The titles are a column where there are several; scores
-    are the column "distance" for adversarial robustness, else "score".
+    """Write the wrong predictions of each method as CSV, in full precision; cells without a value are empty.
 
     >>> print(wrong_csv({"A": [WrongExample(7, 1, 0, 0.75)]}, ROBUSTNESS), end="")
     index,label,prediction,confidence,distance,level

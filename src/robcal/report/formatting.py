@@ -26,14 +26,10 @@ _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 
 
 def clean_text(text: object) -> str:
-    r"""Return `text` on one line, with everything a page or a terminal must not receive replaced by U+FFFD.
+    """Return `text` on one line, with everything a page or a terminal must not receive replaced by U+FFFD.
 
-    Control characters (escape sequences, NUL), lone surrogates, non-characters and bidirectional overrides are
-    replaced; letters of any script, emoji and markup stay what they are (the page escapes markup).
-
-    Example:
-        >>> clean_text("two\n lines")
-        'two lines'
+    That is control characters, lone surrogates, non-characters and bidirectional overrides; letters of any script,
+    emoji and markup stay what they are (the page escapes markup).
     """
     kept = (
         "\ufffd" if unicodedata.category(c) in {"Cc", "Cs"} or c in _BIDI_CONTROLS or (ord(c) & 0xFFFE) == 0xFFFE else c
@@ -43,22 +39,12 @@ def clean_text(text: object) -> str:
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Join the parts of a sentence.
-
-    Example:
-        >>> joined(["a"]), joined(["a", "b"]), joined(["a", "b", "c"])
-        ('a', 'a and b', 'a, b and c')
-    """
+    """Join the parts of a sentence."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return `value` with a fixed number of decimals; "–" for None and NaN, "∞" for infinity, never "-0".
-
-    Example:
-        >>> number(-0.01234), number(float("nan")), number(float("inf")), number(-0.00001)
-        ('−0.0123', '–', '∞', '0.0000')
-    """
+    """Return `value` with a fixed number of decimals; "–" for None and NaN, "∞" for infinity, never "-0"."""
     if value is None or math.isnan(value):
         return NOTHING
     if math.isinf(value):
@@ -68,45 +54,25 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def short(value: float | None, digits: int = 3, write: Callable[[float | None, int], str] = number) -> str:
-    """Return a number without the leading zero, so that a row of a table fits 80 columns.
-
-    Example:
-        >>> short(0.1234), short(-0.5, 1), short(1.0)
-        ('.123', '−.5', '1.000')
-    """
+    """Return a number without the leading zero, so that a row of a table fits 80 columns."""
     return write(value, digits).replace("0.", ".", 1)
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    """Format as `number`, with a plus before positive values.
-
-    Example:
-        >>> signed(0.5, 1), signed(-0.5, 1), signed(0.0, 1)
-        ('+0.5', '−0.5', '0.0')
-    """
+    """Format as `number`, with a plus before positive values."""
     text = number(value, digits)
     positive = value is not None and value > 0 and any(c in "123456789∞" for c in text)
     return f"+{text}" if positive else text
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share as a percentage.
-
-    Example:
-        >>> percent(0.9712)
-        '97.1%'
-    """
+    """Return a share as a percentage."""
     text = number(None if value is None else 100 * value, digits)
     return text if text == NOTHING else f"{text}%"
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """Return `value` to so many significant digits: for distances, whose scale is the user's.
-
-    Example:
-        >>> significant(0.0123456), significant(1234.5), significant(float("inf"))
-        ('0.0123', '1234', '∞')
-    """
+    """Return `value` to so many significant digits: for distances, whose scale is the user's."""
     if value is None or not math.isfinite(value):
         return number(value)
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
@@ -117,12 +83,7 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def p_value(p: float, permutations: int = 0) -> str:
-    """Return a p-value in words, never smaller than its permutation test can resolve.
-
-    Example:
-        >>> p_value(0.0321), p_value(0.0), p_value(0.0, permutations=99)
-        ('p = 0.032', 'p < 0.001', 'p ≤ 0.01')
-    """
+    """Return a p-value in words, never smaller than its permutation test can resolve."""
     if math.isnan(p):
         return "p unknown"
     floor = 1 / (permutations + 1) if permutations else 0.0
@@ -145,22 +106,12 @@ def difference(name: str, value: float | None) -> str:
 
 
 def difference_interval(name: str, estimate: Estimate | None) -> str:
-    """Write the interval of the difference of an over-all metric, accuracies in percentage points; "" for none.
-
-    Example:
-        >>> difference_interval("accuracy", Estimate(0.01, -0.005, 0.025))
-        '[−0.50, +2.50]'
-    """
+    """Write the interval of the difference of an over-all metric, accuracies in percentage points; "" for none."""
     return interval(estimate, lambda end: difference(name, end).removesuffix(" pp"))
 
 
 def interval(estimate: Estimate | None, write: Callable[[float | None], str]) -> str:
-    """Return the interval as "[low, high]", or "" where none is known.
-
-    Example:
-        >>> interval(Estimate(0.5, 0.25, 0.75), number)
-        '[0.2500, 0.7500]'
-    """
+    """Return the interval as "[low, high]", or "" where none is known."""
     if estimate is None or estimate.ends is None:
         return ""
     return f"[{', '.join(map(write, estimate.ends))}]"
@@ -174,12 +125,7 @@ def with_interval(estimate: Estimate | None, write: Callable[[float | None], str
 
 
 def ascii_numbers(text: str) -> str:
-    """Replace the signs that robcal itself writes by those that every terminal has.
-
-    Example:
-        >>> ascii_numbers("−0.01 [–, ∞]")
-        '-0.01 [-, inf]'
-    """
+    """Replace the signs that robcal itself writes by those that every terminal has."""
     for fancy, plain in _PLAIN.items():
         text = text.replace(fancy, plain)
     return text

@@ -8,19 +8,21 @@ from typing import NamedTuple
 from robcal.base.results import MethodResult, Repair, Results
 from robcal.base.types import Estimate
 from robcal.report import formatting
-from robcal.report.compared import MOST_TOLD, comparison, is_known, lowest_ece
 from robcal.report.diagnosis import Rows, counted, points, points_interval
-from robcal.report.directions import (
+from robcal.report.findings import MOST_TOLD, comparison, is_known, lowest_ece
+from robcal.report.formatting import clean_text, joined
+from robcal.report.verdicts import (
     SIDES,
+    better,
+    compare,
     direction_of,
     examples_of,
     half_width,
     overall_direction,
     row_direction,
     row_gap,
+    titles,
 )
-from robcal.report.formatting import clean_text, joined
-from robcal.report.verdicts import better, compare, titles
 from robcal.report.wording import Wording, level_name, wording
 
 #: A wrong example is told as one that the model was sure of above this confidence.

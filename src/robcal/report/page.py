@@ -1,18 +1,22 @@
-"""Results → one HTML file that needs nothing else: no network, no fonts, and no script but that of its filters."""
+"""Results → one HTML file that needs nothing else, and an audit as a small piece of HTML for a notebook."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from robcal.base.checks import refuse
 from robcal.base.metrics import METRIC_LIST
 from robcal.base.results import Results
+from robcal.report import formatting
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text
+from robcal.report.layout import Numbers
 from robcal.report.next_steps import next_steps
 from robcal.report.overall import is_alone, provenance_numbers
-from robcal.report.render import render_page, write_page
+from robcal.report.render import environment, render_page, write_page
+from robcal.report.row_tables import group_numbers, level_numbers, repair_numbers, worst_numbers
 from robcal.report.sections import all_sections
 from robcal.report.study_page import study_page
 from robcal.report.table import measured_metrics, metric_title
@@ -100,3 +104,28 @@ def _subtitle(results: Results) -> str:
     if len(first.seeds) > 1:
         parts.append(f"{len(first.seeds)} seeds")
     return " · ".join(parts)
+
+
+def notebook_html(results: Results) -> str:
+    """Return headline, findings, next steps and tables of the first method as an HTML element without scripts."""
+    values = {"title": clean_text(results.title), "headline": headline(results), "answer": answer(results)}
+    template = environment().get_template("notebook.html.jinja")
+    return template.render(**values, steps=next_steps(results), tables=_tables(results))
+
+
+def _tables(results: Results) -> list[Numbers]:
+    method = results.methods[0]
+    overall = tuple(
+        (metric_title(name), formatting.with_interval(method.metrics[name], partial(formatting.metric, name)))
+        for name in measured_metrics(results)
+        if name in method.metrics
+    )
+    tables = [Numbers("Over all", ("Metric", "Value"), overall)]
+    if method.levels:
+        tables.append(level_numbers(results, method))
+    tables += [group_numbers(results, method, grouping) for grouping in method.groups]
+    if method.repair is not None and method.repair.method != "none":
+        tables.append(repair_numbers(method.repair))
+    if method.worst:
+        tables.append(worst_numbers(results))
+    return tables

@@ -1,4 +1,4 @@
-"""Values → one HTML file that needs nothing else: no network, no fonts, and no script but that of its filters."""
+"""Values → one HTML file that needs nothing else (no network, no fonts), with a glossary of the words that it uses."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import html
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robcal.base.checks import check_output
 from robcal.base.files import replacing
-from robcal.report.glossary import terms_in
 from robcal.report.layout import Numbers, Section
 from robcal.report.next_steps import Step
-from robcal.report.palette import theme_css
+from robcal.report.svg import theme_css
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -43,7 +43,7 @@ def render_page(
     page = environment().get_template("template.html.jinja")
     draft = page.render(**values, theme="", glossary=(), script="")
     words = re.sub(r"<style>.*?</style>|<[^>]*>", " ", draft, flags=re.DOTALL)
-    script = resources.files("robcal.report").joinpath("gallery.js").read_text("utf-8") if _FILTERS in draft else ""
+    script = _file("gallery.js") if _FILTERS in draft else ""
     return page.render(
         **values,
         theme=theme_css(),
@@ -78,3 +78,44 @@ def write_page(render: Callable[[], str], path: str | os.PathLike[str], *, overw
     with replacing(target) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     return target
+
+
+def _file(name: str) -> str:
+    """Return the text of a file of this package."""
+    return resources.files("robcal.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word of the reports, what it means in a sentence or two, and other spellings that a text may use."""
+
+    name: str
+    text: str
+    also: tuple[str, ...] = ()
+
+    def occurs_in(self, text: str) -> bool:
+        """Tell whether a text uses the word, as a whole word, with or without a plural s; acronyms as written."""
+        for word in (self.name, *self.also):
+            case = 0 if word.isupper() else re.IGNORECASE
+            if re.search(rf"(?<![\w-]){re.escape(word)}s?(?![\w-])", text, case):
+                return True
+        return False
+
+
+def glossary_markdown() -> str:
+    """Return the whole glossary as a Markdown document, a word a line."""
+    return _file("glossary.md")
+
+
+#: Every word, in the order of the alphabet.
+GLOSSARY: tuple[Term, ...] = tuple(
+    Term(found["name"], found["text"], tuple(found["also"].split(", ")) if found["also"] else ())
+    for found in re.finditer(
+        r"^- \*\*(?P<name>.+?)\*\*(?: \(also (?P<also>.+?)\))?: (?P<text>.+)$", glossary_markdown(), re.MULTILINE
+    )
+)
+
+
+def terms_in(text: str) -> tuple[Term, ...]:
+    """Return the words that a text uses, in the order of the glossary."""
+    return tuple(term for term in GLOSSARY if term.occurs_in(text))

@@ -9,11 +9,10 @@ from functools import partial
 from robcal.base.results import MethodResult, Repair, Results
 from robcal.base.types import GroupRow
 from robcal.report import formatting, plotted
-from robcal.report.directions import row_direction
 from robcal.report.formatting import NOTHING, clean_text
 from robcal.report.grid import text_rows
 from robcal.report.layout import Numbers
-from robcal.report.verdicts import titles
+from robcal.report.verdicts import row_direction, titles
 from robcal.report.wording import wording
 
 #: So many of the wrong predictions a table shows.

@@ -13,11 +13,10 @@ from robcal.base.types import Estimate
 from robcal.calibration.ranges import within_range
 from robcal.report import figures, formatting
 from robcal.report.layout import Panel
-from robcal.report.palette import theme_colours
-from robcal.report.plotted import NAN, Box, Series, series_of, shift_boxes
-from robcal.report.sections import parts_of
-from robcal.report.study_tables import study_of
-from robcal.report.svg import WIDTH
+from robcal.report.plotted import NAN, Series, series_of, shift_boxes, side_by_side
+from robcal.report.sections import legend_of
+from robcal.report.study_notes import study_of
+from robcal.report.svg import WIDTH, theme_colours
 
 #: The outcomes shown in the file, each a panel.
 PANELS = ("ece", "shift_ece", "nll", "shift_nll", "level_ece", "aurc", "accuracy", "shift_accuracy")
@@ -43,18 +42,15 @@ def glance_panels(results: Results) -> list[Panel]:
 def shift_panels(results: Results) -> list[Panel]:
     """Return box plots over the corruptions of the ECE by severity, on one scale, raw and scaled."""
     boxes = {variant: shift_boxes(_variants(results, variant), "ece") for variant in VARIANTS}
-    scale = figures.box_lines([box for found in boxes.values() for box in found])
-    frame = figures.Frame("shift", "ECE by severity", "ECE", "severity of the corruption", scale=scale)
+    frame = figures.Frame("shift", "ECE by severity", "ECE", "severity of the corruption")
     return _raw_and_scaled(results, boxes, figures.draw_boxes, frame)
 
 
 def risk_panels(results: Results) -> list[Panel]:
     """Return risk-coverage curves (Geifman & El-Yaniv 2017), mean over seeds, raw and scaled, where there are some."""
     curves = {variant: _curves(results, variant) for variant in VARIANTS}
-    frame = figures.Frame(
-        "risk", "Risk and coverage", "Error rate of the examples kept", "share kept, the most confident first",
-        percent=True, scale=[one for found in curves.values() for one in found],
-    )  # fmt: skip
+    x_label, y_label = "share kept, the most confident first", "Error rate of the examples kept"
+    frame = figures.Frame("risk", "Risk and coverage", y_label, x_label, percent=True)
     return _raw_and_scaled(results, curves, figures.draw_curves, frame)
 
 
@@ -73,7 +69,7 @@ def _panels(results: Results, metrics: Sequence[str]) -> list[tuple[str, str, fl
         write = formatting.percent if known.percent else formatting.number
         legend = tuple(_NAMES.values()) if len(series) > 1 else ()
         frame = figures.Frame(metric.replace("_", "-"), known.short, known.short, "")
-        drawn = figures.draw_rows(series, labels, frame, write, legend=legend)
+        drawn = figures.draw_rows(series, frame, labels, write, legend=legend)
         made.append((metric, drawn, figures.rows_height(len(labels), len(series), known.short)))
     return made
 
@@ -87,27 +83,23 @@ def _variants(results: Results, variant: Variant) -> tuple[MethodResult, ...]:
 
 
 def _raw_and_scaled(
-    results: Results,
-    drawn: Mapping[Variant, Sequence[Box] | Sequence[Series]],
-    draw: Callable[..., str],
-    frame: figures.Frame,
+    results: Results, drawn: Mapping[Variant, Sequence[Series]], draw: Callable[..., str], frame: figures.Frame
 ) -> list[Panel]:
     """Draw a panel a variant, all on one scale; of as many methods as have colours, the others in further panels."""
     made, every = [], [one for found in drawn.values() for one in found]
-    for number, (part, _, _, legend) in enumerate(parts_of(results, every)):
+    for number, part in enumerate(side_by_side(sorted({one.method for one in every}))):
         for variant, found in drawn.items():
-            shown = [one for one in found if one.method in part]
-            heading = f"{frame.title}, {_WHEN[variant]}"
-            if shown:
-                svg = draw(shown, replace(frame, key=f"{frame.key}-{variant}-{number}", title=heading))
-                made.append(Panel(heading, "", svg, legend))
+            if shown := [one for one in found if one.method in part]:
+                key, heading = f"{frame.key}-{variant}-{number}", f"{frame.title}, {_WHEN[variant]}"
+                svg = draw(shown, replace(frame, key=key, title=heading, scale=every))
+                made.append(Panel(heading, "", svg, legend_of(results, part)))
     return made
 
 
 def _curves(results: Results, variant: Variant) -> list[Series]:
     coverages = study_of(results).coverages
     return [
-        Series(position, coverages, tuple(mean_of(found) for found in zip(*one.risk, strict=True)), (), ())
+        Series(position, coverages, tuple(mean_of(found) for found in zip(*one.risk, strict=True)))
         for position, one in enumerate(_variants(results, variant))
         if one.risk and coverages
     ]

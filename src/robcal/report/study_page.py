@@ -11,13 +11,12 @@ from robcal.base.results import MethodResult, Results, Variant
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.report import formatting
 from robcal.report import study_figures as figures
+from robcal.report import study_notes as notes
 from robcal.report import study_tables as tables
-from robcal.report.compared import MOST_TOLD
-from robcal.report.costs import COSTS
 from robcal.report.fidelity import fidelity_section
+from robcal.report.findings import MOST_TOLD
 from robcal.report.formatting import clean_text, joined
 from robcal.report.gallery import wrong_section
-from robcal.report.lacking import footnotes
 from robcal.report.layout import Numbers, Section
 from robcal.report.next_steps import Step
 from robcal.report.overall import flat, provenance_numbers
@@ -42,20 +41,20 @@ _DIFFERENCES = (
 
 def study_page(results: Results) -> str:
     """Return the page of a comparison."""
-    study = tables.study_of(results)
+    study = notes.study_of(results)
     return render_page(
         title=clean_text(results.title),
-        subtitle=clean_text(tables.head_line(results).partition(": ")[2]),
+        subtitle=clean_text(notes.head_line(results).partition(": ")[2]),
         headline=_headline(results),
         answer=_answer(results),
         steps=_advice(results),
-        missing=[clean_text(line) for line in footnotes(results)],
+        missing=[clean_text(line) for line in notes.footnotes(results)],
         sections=[
             *(part for part in _sections(results) if part.panels or part.grids or part.more),
             *made_of(results, wrong_section),
         ],
         definitions=_definitions(results),
-        notes=[tables.LEGEND.format(best="●", tied="≈"), *tables.notes(results), *study.warnings],
+        notes=[notes.LEGEND.format(best="●", tied="≈"), *notes.notes(results), *study.warnings],
         provenance=[*_settings(results), *provenance_numbers(results)],
         details=made_of(results, reliability_section, levels_section, training_section, fidelity_section),
         wide=True,
@@ -63,10 +62,10 @@ def study_page(results: Results) -> str:
 
 
 def _sections(results: Results) -> list[Section]:
-    references = tables.study_of(results).references
+    references = notes.study_of(results).references
     differences = [(name, tables.difference_grids(results, name)) for name in references]
     floors, glance = tables.floor_grids(results), tables.glance_grid(results)
-    targets = [tables.target_grid(results)] if tables.study_of(results).targets else []
+    targets = [tables.target_grid(results)] if notes.study_of(results).targets else []
     further = [
         (f"Out-of-distribution inputs {name}", tables.outside_grids(results, name))
         for name in tables.outside_sets(results)
@@ -113,7 +112,7 @@ def _advice(results: Results) -> list[Step]:
         if best:
             found = _figures(results, results.method(best).variant(variant), metric)
             steps.append((f"{when}, use {best}.", f"{found}.{_rivals(tied)}"))
-    if missing := len(tables.study_of(results).missing):
+    if missing := len(notes.study_of(results).missing):
         steps.append(("Run the same command again.", f"What could not be measured stands above: {missing}."))
     return [Step(clean_text(do), clean_text(why)) for do, why in steps]
 
@@ -123,7 +122,7 @@ def _figures(results: Results, best: MethodResult, metric: str) -> str:
     found, write = best.metrics.get(metric), functools.partial(formatting.metric, metric)
     known = None if found is None else within_range(metric, found)
     text = f"{metric_of(metric).title} {formatting.with_interval(known, write)}"
-    reference = next(iter(tables.study_of(results).references), "")
+    reference = next(iter(notes.study_of(results).references), "")
     minus = best.minus.get(reference, {}).get(metric)
     if minus is None:
         return text
@@ -147,7 +146,7 @@ def _headline(results: Results) -> str:
             others = f" ({len(tied)} not distinguishable from it)" if tied else ""
             sentences.append(f"{when.lower() if sentences else when} {clean_text(best)} has the lowest ECE{others}")
     if not sentences:
-        return f"{len(results.methods)} methods, {len(tables.study_of(results).plan['seeds'])} seeds."
+        return f"{len(results.methods)} methods, {len(notes.study_of(results).plan['seeds'])} seeds."
     return f"{'; '.join(sentences)}."
 
 
@@ -162,7 +161,7 @@ def _answer(results: Results) -> list[str]:
                 f"{scaled or formatting.NOTHING} ({_others(others)})."
             )
         )
-    verdicts = [target.verdict for target in tables.study_of(results).targets]
+    verdicts = [target.verdict for target in notes.study_of(results).targets]
     if verdicts:
         counted = [f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts)]
         lines.append(f"Of {len(verdicts)} targets: {', '.join(counted)}.")
@@ -174,26 +173,26 @@ def _others(tied: Sequence[str]) -> str:
 
 
 def _definitions(results: Results) -> list[tuple[str, str]]:
-    shown = [(metric_of(name).short, metric_of(name).text) for name in tables.measured_outcomes(results, "raw")]
+    shown = [(metric_of(name).short, metric_of(name).text) for name in notes.measured_outcomes(results, "raw")]
     costs = "times that of the reference, over the seeds that both have"
-    return [*shown, *((heading, costs) for heading in COSTS.values())]
+    return [*shown, *((heading, costs) for heading in tables.COSTS.values())]
 
 
 def _settings(results: Results) -> list[Numbers]:
     """Return the settings of every method, what was chosen, and what all share, as tables of texts."""
-    study = tables.study_of(results)
+    study = notes.study_of(results)
     planned = {one["label"]: one for one in (*study.plan["methods"], *study.plan["ensembles"])}
     settings = []
     for method in results.methods:
         one, how = planned.get(method.name, {}), method.training
         chosen: Mapping[str, Any] = next((t["chosen"] for t in study.tuning if t["label"] == method.name), {})
         what = "" if how is None else f"{how.members} x {one['of']}" if "of" in one else how.method
-        options = tables.options_text({**one.get("options", {}), **chosen})
+        options = notes.options_text({**one.get("options", {}), **chosen})
         settings.append((method.title, what, options, ", ".join(map(str, method.seeds))))
-    tuned = tables.tuning_texts(results)
+    tuned = notes.tuning_texts(results)
     made = (
         ("Settings of every method", ("Method", "What", "Options", "Seeds"), settings),
-        (tables.TUNING, ("Method", "Chosen"), tuned),
+        (notes.TUNING, ("Method", "Chosen"), tuned),
         ("Settings that all share", ("Entry", "Value"), flat(study.plan["recipe"])),
     )
     return [

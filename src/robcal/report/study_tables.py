@@ -1,19 +1,28 @@
-"""Results of a comparison → its tables and the lines below them; `study_text.py` and the page lay them out."""
+"""Results of a comparison → its tables; `study_notes.py` has the lines below them, text and page lay both out."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
-from robcal.base.metrics import CORRECTED, OOD_METRICS, OUTCOMES, mean_of, metric_of
-from robcal.base.results import FLOOR_NOTE, VARIANTS, Decision, MethodResult, Results, Study, Variant
+from robcal.base.metrics import CORRECTED, OOD_METRICS, mean_of, metric_of
+from robcal.base.results import VARIANTS, MethodResult, Results, Variant
 from robcal.base.types import Estimate
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.report import formatting
-from robcal.report.costs import COSTS, NOTE, cost_ratios, reference_label
 from robcal.report.grid import Cell, Grid
-from robcal.report.lacking import HARD, MARK, lacking
+from robcal.report.study_notes import (
+    HARD,
+    MARK,
+    VERDICTS,
+    lacking,
+    measured_outcomes,
+    reference_label,
+    study_of,
+    target_words,
+)
 from robcal.report.verdicts import difference_mark, side
 
 TITLES: Mapping[Variant, str] = {"raw": "Without any post-hoc step", "scaled": "After temperature scaling"}
@@ -21,59 +30,10 @@ TITLES: Mapping[Variant, str] = {"raw": "Without any post-hoc step", "scaled": "
 DIFFERENCES = ("accuracy", "nll", "aurc", "ece", "level_ece", "shift_ece", "shift_nll")
 #: What the first table of the page answers: the methods best in each.
 GLANCE = ("ece", "shift_ece", "nll", "aurc", "accuracy")
-LEGEND = (
-    "Mean over seeds. Best of its column: {best}; {tied}: not distinguishable from it (the 95% interval of the paired "
-    "difference contains 0). Intervals cover what varies between seeds and the finite test split. Temperature: fitted "
-    "on the validation split of each run. Levels: tenths (by default) of the test images by the adversarial distance "
-    "to the plain model of the same seed."
-)
-#: What cuts the training levels of AR-AdaLS, in words.
-_SOURCES = {
-    "robustness": "adversarial distance to the plain model",
-    "cross-fit": "adversarial distance to models that did not see the example",
-    "margin": "logit margin of the plain model",
-    "loss": "loss of the plain model",
-    "running": "running margins of the model in training",
-}
-_OOD = (
-    "OOD: inputs of other data, told from test examples by their low confidence; AUPR with the OOD inputs as the "
-    "positives; FPR95 is the share of OOD inputs accepted where 95% of the test examples are. {sets}"
-)
-_STABILITY = (
-    "Stability: variance over independent runs (other seeds: initialisation, order, held-out training examples) of the "
-    "predicted probability of the true class, mean over examples; of an ensemble, over independent ensembles."
-)
-_COMPARED = (
-    "ECE corr.: the ECE with most of the bias removed that noise gives it; below 0 where the gaps are smaller than "
-    "chance makes them. Paired differences, marks and targets of every ECE are those of the corrected errors, not of "
-    "the values as measured: noise adds more to the error of a model that is nearly calibrated. The interval of an ECE "
-    "as measured is of what it measures on average."
-)
-TUNING = "Chosen on validation data of other seeds"
-#: Verdict of a target → mark on the page, word in a text.
-_VERDICTS = {
-    "met": ("better", "met"),
-    "not met": ("worse", "NOT MET"),
-    "not distinguishable": ("unclear", "unclear"),
-    "not measured": ("", "not measured"),
-}
+Cost = Literal["seconds", "inference_seconds"]
+#: Field of `Training` → heading.
+COSTS: dict[Cost, str] = {"seconds": "Training x", "inference_seconds": "Inference x"}
 _NOTHING = Cell(formatting.NOTHING)
-
-
-def study_of(results: Results) -> Study:
-    """Return what only a comparison has."""
-    assert results.study is not None
-    return results.study
-
-
-def head_line(results: Results) -> str:
-    """Return what was compared, on which data, with how many seeds, on what machine."""
-    sizes, seeds = results.dataset["sizes"], study_of(results).plan["seeds"]
-    hardware = results.provenance["hardware"]
-    return (
-        f"{results.title}: {results.dataset['name']}, {sizes['train']} training, {sizes['val']} validation, "
-        f"{sizes['test']} test examples; {len(seeds)} seeds; seconds on {hardware['gpu'] or hardware['cpu']}"
-    )
 
 
 def all_grids(results: Results) -> Iterator[Grid]:
@@ -89,10 +49,7 @@ def all_grids(results: Results) -> Iterator[Grid]:
 
 
 def main_grids(results: Results, *, seconds: bool = True) -> list[Grid]:
-    """Return every outcome of every label and its costs, raw and after temperature scaling.
-
-    A page has the `seconds` of training elsewhere, and little room.
-    """
+    """Return every outcome of every label and its costs; the page, which has little room, has `seconds` elsewhere."""
     ratios, made = cost_columns(results), []
     for variant in VARIANTS:
         shown = measured_outcomes(results, variant)
@@ -190,7 +147,7 @@ def target_grid(results: Results) -> Grid:
     rows = []
     for target in study_of(results).targets:
         statement, less, figures = target_words(target)
-        verdict = Cell(target.verdict, "", _VERDICTS[target.verdict][0])
+        verdict = Cell(target.verdict, "", VERDICTS[target.verdict][0])
         rows.append((target.name, [verdict, Cell(statement), Cell(f"minus {less}: {figures}")]))
     columns = [("Verdict", ""), ("Statement", ""), ("Paired difference, 95% interval", "")]
     return Grid("Targets", columns, rows, "Target", "words")
@@ -224,71 +181,6 @@ def best_of(results: Results, metric: str, variant: Variant) -> tuple[str, list[
     return best, [label for label, mark in marks.items() if mark == "tied"]
 
 
-def notes(results: Results) -> list[str]:
-    """Say what to know of labels and data, and what the figures of shift, OOD inputs, costs and stability mean."""
-    study = study_of(results)
-    lines = [f"{HARD} {one.title}: {remark}." for one in results.methods for remark in one.remarks]
-    lines += _level_sources(results)
-    lines += [f"Data: {note}." for note in results.dataset.get("notes", ())]
-    lines += [FLOOR_NOTE, _COMPARED] if study.corrected else []
-    if "ece_debiased" in measured_outcomes(results, "raw"):
-        lines.append(f"{metric_of('ece_debiased').short}: {metric_of('ece_debiased').text}.")
-    if study.shift:
-        lines.append(f"Shift: {study.shift}; every figure is a mean over these cells.")
-    if study.ood:
-        each = ", ".join(f"{name} ({one['inputs']} inputs)" for name, one in study.ood.items())
-        lines.append(
-            _OOD.format(sets=f"Sets: {each}" + ("; figures are means over them." if len(study.ood) > 1 else "."))
-        )
-    if (reference := reference_label(results)) is not None:
-        lines.append(NOTE.format(reference=reference))
-    return [*lines, _STABILITY] if any(one.stability for one in results.methods) else lines
-
-
-def target_lines(results: Results) -> list[str]:
-    """Return a heading, and one line a target."""
-    targets = study_of(results).targets
-    lines = ["Targets"] if targets else []
-    for target in targets:
-        statement, less, figures = target_words(target)
-        lines.append(f"  {_VERDICTS[target.verdict][1]}: {target.name}: {statement}; minus {less}: {figures}")
-    return lines
-
-
-def target_words(target: Decision) -> tuple[str, str, str]:
-    """Return what a target states, what its difference is taken to, and the difference with its interval."""
-    words = {
-        "below": f"below {target.against}" + (f" by {target.margin:g}" if target.margin else ""),
-        "half": f"below half of {target.against}'s",
-        "within": f"no worse than {target.against}'s by {target.margin:g}",
-    }[target.kind]
-    scaled = " after temperature scaling" if target.scaled else ""
-    found = None if target.difference is None else difference_within_range(target.metric, target.difference)
-    figures = formatting.with_interval(found, functools.partial(formatting.difference, target.metric))
-    statement = f"{metric_of(target.metric).short} of {target.method}{scaled} {words}"
-    return statement, "half of it" if target.kind == "half" else "it", figures + _on_seeds(target)
-
-
-def tuning_lines(results: Results) -> list[str]:
-    """Return a heading, and what was chosen for each method among what."""
-    texts = tuning_texts(results)
-    return [*([TUNING] if texts else []), *(f"  {label}: {text}" for label, text in texts)]
-
-
-def tuning_texts(results: Results) -> list[tuple[str, str]]:
-    """Return (label, what was chosen for it among what)."""
-    found = []
-    for one in study_of(results).tuning:
-        each = ", ".join(f"{options_text(c['options'])}: {formatting.number(c['mean'])}" for c in one["candidates"])
-        found.append((one["label"], f"{options_text(one['chosen'])} ({one['select']} of {each})"))
-    return found
-
-
-def options_text(options: Mapping[str, object]) -> str:
-    """Write settings in a line."""
-    return ", ".join(f"{name} {value}" for name, value in options.items())
-
-
 def title_of(method: MethodResult, results: Results) -> str:
     """Return the label, its number of seeds where others have more, and marks: it lacks some, or stayed plain."""
     most = max(len(one.seeds) for one in results.methods)
@@ -297,16 +189,27 @@ def title_of(method: MethodResult, results: Results) -> str:
     return " ".join([f"{method.title}{few}", *marks])
 
 
-def measured_outcomes(results: Results, variant: Variant) -> list[str]:
-    """Return the outcomes that any label has."""
-    known = (*OUTCOMES[:6], "ece_debiased", *OUTCOMES[6:])  # results of earlier versions hold this, too
-    return [name for name in known if any(name in one.variant(variant).metrics for one in results.methods)]
-
-
 def cost_columns(results: Results) -> dict[str, dict[str, float]]:
     """Return heading → label → ratio to the plain method, of the costs that were measured."""
     ratios = {heading: cost_ratios(results, key) for key, heading in COSTS.items()}
     return {heading: found for heading, found in ratios.items() if not all(map(math.isnan, found.values()))}
+
+
+def cost_ratios(results: Results, key: Cost) -> dict[str, float]:
+    """Return label → Σ seconds of its runs / Σ seconds of the plain runs of the same seeds; NaN where not measured."""
+    label = reference_label(results)
+    if label is None:
+        return {}
+    by_label = {
+        one.name: dict(zip(one.seeds, getattr(one.training, key, ()) or [math.nan] * len(one.seeds), strict=True))
+        for one in results.methods
+    }
+    plain, ratios = by_label[label], {}
+    for name, times in by_label.items():
+        shared = [seed for seed in times if math.isfinite(times[seed] + plain.get(seed, math.nan))]
+        below = math.fsum(plain[seed] for seed in shared) if shared else 0.0
+        ratios[name] = math.fsum(times[seed] for seed in shared) / below if below else math.nan
+    return ratios
 
 
 def level_means(results: Results, variant: Variant, metric: str) -> list[tuple[str, list[float]]]:
@@ -326,11 +229,7 @@ def level_floor(results: Results, variant: Variant) -> list[tuple[str, list[floa
 
 
 def spread(estimate: Estimate, write: Callable[[float | None], str]) -> str:
-    """Write the interval as "± half of it", or as "[low, high]" where it is cut off on one side.
-
-    >>> spread(Estimate(0.5, 0.4, 0.6), formatting.percent), spread(Estimate(0.9, 0.7, 1.0), formatting.percent)
-    ('± 10.0%', '[70.0%, 100.0%]')
-    """
+    """Write the interval as "± half of it", or as "[low, high]" where it is cut off on one side."""
     if estimate.ends is None:
         return ""
     above, below = estimate.ends[1] - estimate.value, estimate.value - estimate.ends[0]
@@ -407,21 +306,3 @@ def _best(results: Results, metric: str, variant: Variant) -> Cell:
     others = ", ".join(tied) if len(tied) <= 3 else f"{len(tied)} others"
     value = formatting.metric(metric, None if found is None else found.value)
     return Cell(f"{best} {value}", f"≈ {others}" if tied else "alone", "best")
-
-
-def _level_sources(results: Results) -> list[str]:
-    """Return what cut the levels of each method that takes them from robustness or difficulty, whatever its name."""
-    labels: dict[str, list[str]] = {}
-    for one in results.methods:
-        if source := one.training and one.training.settings.get("levels_from"):
-            labels.setdefault(source, []).append(one.title)
-    each = [f"{_SOURCES.get(source, source)}: {', '.join(found)}" for source, found in labels.items()]
-    return [f"Training levels by {'; by '.join(each)}."] if each else []
-
-
-def _on_seeds(target: Decision) -> str:
-    """Tell which seeds decided, where some of those planned are lacking."""
-    if not target.lacking:
-        return ""
-    lost, seeds = (", ".join(map(str, found)) for found in (target.lacking, target.seeds))
-    return f" ({MARK} on the common seeds {seeds}; without {lost})" if seeds else f" ({MARK} no common seed)"

@@ -13,9 +13,19 @@ from robcal.base.types import Estimate
 from robcal.calibration.ranges import difference_within_range, within_range
 from robcal.report.formatting import wrapped
 from robcal.report.grid import escape_markdown, markdown_grid, text_grid
-from robcal.report.lacking import footnotes, lacking, missing_of
 from robcal.report.study_figures import figure_svg
-from robcal.report.study_tables import LEGEND, all_grids, head_line, notes, study_of, target_lines, tuning_lines
+from robcal.report.study_notes import (
+    LEGEND,
+    footnotes,
+    head_line,
+    lacking,
+    missing_of,
+    notes,
+    study_of,
+    target_lines,
+    tuning_lines,
+)
+from robcal.report.study_tables import all_grids
 
 #: Columns of table.txt.
 WIDTH = 120

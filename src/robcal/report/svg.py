@@ -1,9 +1,13 @@
-"""From a matplotlib figure to an SVG that lives in a page: colours follow the page's theme, ids are its own.
+"""From a matplotlib figure to an SVG that lives in a page, and the colours of both by role, for light and dark.
 
 Figures are drawn with sentinel colours, one for each role in `ROLES`; here each becomes `var(--role)`, so the page's
 style sheet decides what it looks like in light, dark and print. Text stays text, in the page's font. matplotlib is
 imported when the first figure is drawn, not before, and without it a page has its tables only; no global setting of it
 is left changed.
+
+Methods differ in hue and lightness and each has a marker too; over- and under-confidence are orange and blue, told
+apart by every common kind of colour vision; levels run along the perceptually uniform "plasma" map, cut where it would
+fade into the background.
 """
 
 from __future__ import annotations
@@ -30,12 +34,7 @@ LEVEL_STEPS = 21
 
 #: Roles of the theme; each is a custom property of the page's style sheet.
 ROLES: tuple[str, ...] = (
-    "ink",
-    "muted",
-    "grid",
-    "surface",
-    "over",
-    "under",
+    *("ink", "muted", "grid", "surface", "over", "under"),
     *(f"method-{i}" for i in range(METHOD_COLOURS)),
     *(f"level-{i}" for i in range(LEVEL_STEPS)),
 )
@@ -61,33 +60,17 @@ def level_role(level: int, num_levels: int) -> str:
 
 
 def placeholder(position: int) -> str:
-    """Return what to draw in place of `names[position]` of `draw_svg`.
-
-    A user's name may hold characters that the layout's font lacks, or dollar signs: it never goes through matplotlib.
-    """
+    """Return what to draw in place of a user's name, which may hold dollar signs or letters that the font lacks."""
     return f"<{position}>"
 
 
 def draw_svg(
-    draw: Callable[[Figure], None],
-    *,
-    key: str,
-    height: float,
-    title: str,
-    description: str,
-    names: Sequence[str] = (),
+    draw: Callable[[Figure], None], *, key: str, height: float, title: str, description: str, names: Sequence[str] = ()
 ) -> str:
-    """Draw a figure and return it as an inline SVG element; without matplotlib a paragraph that says what is missing.
+    """Draw a figure of `WIDTH` x `height` points as an inline SVG element; the same input gives the same bytes.
 
-    The same input gives the same bytes.
-
-    Args:
-        draw: receives an empty figure of `WIDTH` x `height` user units (1 unit = 1 point) and draws into it.
-        key: unique on the page, letters, digits and hyphens; every id in the SVG starts with it.
-        height: in user units.
-        title: the figure's name for those who do not see it.
-        description: what it shows, in a sentence or two.
-        names: texts from the user, drawn as `placeholder(0)`, `placeholder(1)`, …
+    Ids start with `key`; `names` are texts of the user, drawn as `placeholder(0)`, `placeholder(1)`, … Without
+    matplotlib there is a paragraph that says what is missing.
     """
     try:
         import matplotlib
@@ -192,3 +175,60 @@ def _themed(name: str, value: str, key: str) -> str:
 def _local(tag: str) -> str:
     """Return a tag's or attribute's name without its namespace."""
     return tag.rsplit("}", 1)[-1]
+
+
+#: role → (light, dark).
+PALETTE: dict[str, tuple[str, str]] = {
+    "page": ("#f5f6f8", "#101318"),
+    "surface": ("#ffffff", "#181c23"),
+    "ink": ("#1a1f27", "#e8ebf0"),
+    "muted": ("#566070", "#a3adbb"),
+    "grid": ("#e3e6eb", "#2c323c"),
+    "line": ("#d5dae1", "#333a46"),
+    "accent": ("#0b6b5d", "#4fc9b0"),
+    "over": ("#b5480f", "#f29a63"),
+    "under": ("#2563a8", "#74b3f4"),
+    "method-0": ("#5b6675", "#9ba8b9"),
+    "method-1": ("#00755f", "#3fc9a5"),
+    "method-2": ("#8336a3", "#c992e6"),
+    "method-3": ("#8f6400", "#dcb24c"),
+    "method-4": ("#bb2068", "#f583b5"),
+    "method-5": ("#2a5fc4", "#86b0ff"),
+    "method-6": ("#7a452a", "#d19a7c"),
+    "method-7": ("#1b7787", "#5fc6d6"),
+}
+
+#: Every tenth of matplotlib's "plasma", which the levels' colours are interpolated from.
+_PLASMA = ("#0d0887", "#41049d", "#6a00a8", "#8f0da4", "#b12a90", "#cc4778", "#e16462", "#f2844b", "#fca636", "#fcce25",
+           "#f0f921")  # fmt: skip
+#: Where the map starts and ends, from the least to the most robust level: (light, dark).
+_LEVEL_ENDS = ((0.0, 0.78), (1.0, 0.30))
+
+
+def theme_css() -> str:
+    """Return the custom properties of both themes; print always uses the light one."""
+    light, dark = (_properties(theme) for theme in (0, 1))
+    return (
+        f":root {{ color-scheme: light dark; {light} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    )
+
+
+def theme_colours(theme: int) -> dict[str, str]:
+    """Return role → colour of the light (0) or dark (1) theme."""
+    start, end = _LEVEL_ENDS[theme]
+    levels = {f"level-{step}": _along(start + (end - start) * step / (LEVEL_STEPS - 1)) for step in range(LEVEL_STEPS)}
+    return {role: pair[theme] for role, pair in PALETTE.items()} | levels
+
+
+def _properties(theme: int) -> str:
+    return " ".join(f"--{role}: {value};" for role, value in theme_colours(theme).items())
+
+
+def _along(place: float) -> str:
+    """Return the colour at `place` in [0, 1] of the map, interpolated in sRGB."""
+    scaled = min(max(place, 0.0), 1.0) * (len(_PLASMA) - 1)
+    below = min(int(scaled), len(_PLASMA) - 2)
+    weight = scaled - below
+    ends = [[int(_PLASMA[at][i : i + 2], 16) for i in (1, 3, 5)] for at in (below, below + 1)]
+    return "#" + "".join(f"{round(a + (b - a) * weight):02x}" for a, b in zip(*ends, strict=True))

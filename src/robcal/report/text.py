@@ -8,7 +8,6 @@ from robcal.base.metrics import metric_of
 from robcal.base.results import Repair, Results
 from robcal.base.types import Estimate
 from robcal.report import formatting
-from robcal.report.directions import examples_of, overall_direction
 from robcal.report.findings import answer, headline
 from robcal.report.formatting import clean_text, wrapped
 from robcal.report.grid import text_rows
@@ -16,7 +15,7 @@ from robcal.report.layout import Numbers
 from robcal.report.next_steps import next_steps
 from robcal.report.row_tables import levels_legend, repair_numbers, text_levels, worst_numbers
 from robcal.report.table import metric_title, text_table
-from robcal.report.verdicts import difference_mark, side
+from robcal.report.verdicts import difference_mark, examples_of, overall_direction, side
 
 #: Columns of the text where nobody says how many.
 WIDTH = 100

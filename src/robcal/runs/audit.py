@@ -39,7 +39,7 @@ from robcal.calibration.metrics import checked
 from robcal.calibration.prob_rows import check_rows
 from robcal.report import write_report
 from robcal.report.flat import MOST_LISTED, flat_rows, wrong_csv
-from robcal.report.notebook import notebook_html
+from robcal.report.page import notebook_html
 from robcal.report.render import write_page
 from robcal.report.text import WIDTH, summary_line, text_report
 from robcal.report.wording import wording_of
