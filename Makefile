@@ -89,7 +89,7 @@ evidence: $(VENV)/.wheel
 	$(BIN)/python benchmarks/evidence.py $(RUNS)/cifar10-plain $(RUNS)/cifar10-ar-adals --hardware "$(HARDWARE)" --out docs/evidence/claim.md
 
 # The pages of docs/evidence/real: published networks, natural shifts and the answers of people, from a folder of data
-# (benchmarks/real/networks.py says which): about half an hour on two cores; what is measured already is kept.
+# (benchmarks/real/networks.py says which): about an hour on two cores; what is measured already is kept.
 DATA ?= ../shared/data
 real: $(VENV)/.wheel
 	$(PIP) install -q --no-deps $$(grep -E '^efficientnet' benchmarks/requirements.txt)

@@ -13,6 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from real import imagenet
-from real.networks import Predictions, cifar10_test, halves, image_jobs, published_logits, published_resnet, run
+from real.networks import (
+    JPEG,
+    Predictions,
+    cifar10_test,
+    halves,
+    image_jobs,
+    published_logits,
+    published_resnet,
+    resnets_at_hand,
+    run,
+)
 from real.tables import Network, adult, sentences
+from real.tuned import TUNED, tuned_resnet
 from recalibration_networks import fashion_mnist, fashion_settings
 from robcal import Recalibrator, assign_levels
 from robcal.base.checks import FloatArray, IntArray
@@ -76,6 +88,8 @@ def jobs(folder: Path, limit: int, work: Path) -> dict[str, Callable[[], Measure
         work: folder that keeps distances, finished or not.
     """
     found: dict[str, Callable[[], Measured]] = image_jobs(folder, resnet50, resnet, limit, work)
+    if resnets_at_hand(folder):
+        found |= {name: partial(tuned, folder, name, limit, work) for name in TUNED.values()}
     if (folder / "tabular/adult.data").is_file():
         found["network of 100 units, UCI Adult"] = lambda: small(adult(folder), limit, work)
     if (folder / "text/stsa.binary.train").is_file():
@@ -134,16 +148,27 @@ def resnet50(folder: Path, name: str, other: str) -> Measured:
 
 
 def resnet(folder: Path, depth: int, limit: int, work: Path) -> Measured:
-    """Measure a published ResNet on CIFAR-10 (JPEG): half of the test images repair, `limit` others are measured."""
+    """Measure a published ResNet on CIFAR-10 (JPEG); another depth is its referee."""
+    name, networks = f"ResNet-{depth}, {JPEG}", (published_resnet(folder, one) for one in (depth, 32))
+    return on_jpeg(folder, name, *networks, limit, work)
+
+
+def tuned(folder: Path, name: str, limit: int, work: Path) -> Measured:
+    """Measure a published ResNet that was trained further on JPEG images; the other one is its referee."""
+    depths = sorted(TUNED, key=lambda depth: TUNED[depth] != name)
+    return on_jpeg(folder, name, *(tuned_resnet(folder, depth, work) for depth in depths), limit, work)
+
+
+def on_jpeg(
+    folder: Path, name: str, network: torch.nn.Module, referee: torch.nn.Module, limit: int, work: Path
+) -> Measured:
+    """Measure a network on CIFAR-10 (JPEG): half of the test images repair, `limit` others are measured."""
     images, labels = cifar10_test(folder)
     val, test = halves(len(labels), limit)
-    network = published_resnet(folder, depth)
     parts = [(run(network, images[rows]), labels[rows]) for rows in (val, test)]
-    referee = margins(run(published_resnet(folder, 32), images[test]))
-    name = f"ResNet-{depth}, CIFAR-10 (JPEG)"
     distance, passes = distances(network, images[test].numpy(), (0.0, 1.0), work / f"{name}.parquet")
-    found = Predictions(name, *parts)
-    return repaired(found, {"adversarial distance": distance, "margin of another network": referee}, passes)
+    scores = {"adversarial distance": distance, "margin of another network": margins(run(referee, images[test]))}
+    return repaired(Predictions(name, *parts), scores, passes)
 
 
 def small(found: Network, limit: int, work: Path) -> Measured:

@@ -28,6 +28,7 @@ PUBLISHED = {
     56: "resnet56-4bfd9763.th",
 }
 ENTROPY, FOCAL = "ResNet-50 by cross-entropy, CIFAR-10", "ResNet-50 by focal loss, CIFAR-10"
+JPEG = "CIFAR-10 (JPEG)"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -68,13 +69,13 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Map images in [0, 1], (B, 3, 32, 32), to logits (B, 10): ResNet for CIFAR-10 (He et al. 2016, section 4.2)."""
+    """Map images in [0, 1], (B, 3, 32, 32), to logits (B, Z): ResNet for CIFAR-10 (He et al. 2016, section 4.2)."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, classes: int = 10) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         widths = [(16, 16), (16, 32), (32, 64)]
         for number, (inputs, outputs) in enumerate(widths, 1):
@@ -82,7 +83,7 @@ class CifarResNet(nn.Module):
             setattr(
                 self, f"layer{number}", nn.Sequential(*first, *(Block(outputs, outputs) for _ in range(blocks - 1)))
             )
-        self.linear = nn.Linear(64, 10)
+        self.linear = nn.Linear(64, classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the (B, 64) inputs of the last layer."""
@@ -99,7 +100,7 @@ def published_resnet(folder: Path, depth: int) -> CifarResNet:
     file = folder / "pretrained/resnet-cifar10" / PUBLISHED[depth]
     stored = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
     network = CifarResNet(depth)
-    network.load_state_dict({name.removeprefix("module."): value for name, value in stored.items()}, strict=False)
+    network.load_state_dict({name.removeprefix("module."): value for name, value in stored.items()})
     return network.eval().to(memory_format=torch.channels_last)
 
 
@@ -129,10 +130,15 @@ def image_jobs(
     if (folder / "resnet50-cifar10-logits").is_dir():
         for name, other in ((ENTROPY, FOCAL), (FOCAL, ENTROPY)):
             found[name] = partial(resnet50, folder, name, other)
-    if (folder / "pretrained/resnet-cifar10").is_dir() and (folder / "cifar10").is_dir():
+    if resnets_at_hand(folder):
         for depth in (20, 56):
-            found[f"ResNet-{depth}, CIFAR-10 (JPEG)"] = partial(resnet, folder, depth, limit, work)
+            found[f"ResNet-{depth}, {JPEG}"] = partial(resnet, folder, depth, limit, work)
     return found
+
+
+def resnets_at_hand(folder: Path) -> bool:
+    """Say whether a folder holds the published ResNets and the images that they classify."""
+    return (folder / "pretrained/resnet-cifar10").is_dir() and (folder / "cifar10").is_dir()
 
 
 def halves(n: int, limit: int) -> tuple[IntArray, IntArray]:

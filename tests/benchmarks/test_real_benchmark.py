@@ -20,13 +20,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
 from robcal import Recalibrator, TemperatureScaling, assign_levels
+from robcal.base.checks import InputError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 if not FOLDER.is_dir():
     pytest.skip("benchmarks are not in the wheel", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
 import published  # noqa: E402
-from real import claim, imagenet, natural, networks, page, people, tables  # noqa: E402
+from real import claim, imagenet, natural, networks, page, people, tables, tuned  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -176,6 +177,63 @@ def test_a_network_on_fashion_mnist_is_trained_twice_and_its_first_images_get_a_
     assert spearmanr(one.scores["adversarial distance"], one.scores["margin"])[0] > 0.3
     assert not np.allclose(one.scores["margin of another network"], one.scores["margin"], rtol=0.01)
     assert one.labels.tolist() == (np.arange(80) % 10).tolist()
+
+
+@pytest.fixture
+def tinted(tmp_path, monkeypatch):
+    """Pictures whose tint tells their class, in the files of CIFAR-10, and random weights of a ResNet-20."""
+    rng = np.random.default_rng(8)
+    (tmp_path / "cifar10").mkdir()
+    for part, count in (("train", 120), ("test", 120)):
+        labels = np.arange(count) % 10
+        tints = np.stack([labels % 2, labels // 2 % 3, labels // 6], axis=1) * 80 + 40
+        pixels = (tints[:, None, None] + rng.integers(0, 40, (count, 32, 32, 3))).astype(np.uint8)
+        table = pa.table({"img": [{"bytes": png(image)} for image in pixels], "label": labels})
+        pq.write_table(table, tmp_path / f"cifar10/{part}-0.parquet")
+    torch.manual_seed(0)
+    file = tmp_path / "pretrained/resnet-cifar10" / networks.PUBLISHED[20]
+    file.parent.mkdir(parents=True)
+    state = networks.CifarResNet(20).state_dict()
+    old = {f"module.{name}": value for name, value in state.items() if "num_batches" not in name}
+    torch.save({"best_prec1": 10.0, "state_dict": old}, file)
+    made = tuned.tuned_settings
+    short = {"batch_size": 12, "epochs": 4, "augment": "none", "val_fraction": 0.2}
+    monkeypatch.setattr(tuned, "tuned_settings", lambda *given: dataclasses.replace(made(*given), **short))
+    return tmp_path
+
+
+def test_a_published_resnet_is_trained_further_once_and_from_its_own_weights(tinted, monkeypatch):
+    images, labels = networks.cifar10_test(tinted)
+    found = [networks.published_resnet(tinted, 20), tuned.tuned_resnet(tinted, 20, tinted / "work")]
+    right = [(networks.run(one, images).argmax(1) == labels).mean() for one in found]
+    assert right[1] > right[0] + 0.2
+    kept = tinted / "work" / tuned.TUNED[20] / "model.safetensors"
+    before = kept.stat().st_mtime_ns
+    again = tuned.tuned_resnet(tinted, 20, tinted / "work")
+    assert kept.stat().st_mtime_ns == before
+    np.testing.assert_array_equal(networks.run(again, images), networks.run(found[1], images))
+    monkeypatch.setitem(tuned.PUBLISHED, 56, networks.PUBLISHED[20])
+    with pytest.raises(InputError, match="do not fit the network"):
+        tuned.tuned_resnet(tinted, 56, tinted / "work")
+
+
+def test_each_of_two_tuned_networks_is_the_referee_of_the_other(tinted, monkeypatch):
+    torch.manual_seed(0)
+    linear = {depth: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)) for depth in tuned.TUNED}
+    monkeypatch.setattr(claim, "tuned_resnet", lambda folder, depth, work: linear[depth])
+    jobs = claim.jobs(tinted, 20, tinted / "work")
+    images, labels = networks.cifar10_test(tinted)
+    test = networks.halves(120, 20)[1]
+    margin = {}
+    for depth, network in linear.items():
+        largest = np.sort(networks.run(network, images[test]), axis=1)
+        margin[depth] = largest[:, -1] - largest[:, -2]
+    for depth, other in ((20, 56), (56, 20)):
+        one = jobs[tuned.TUNED[depth]]()
+        np.testing.assert_allclose(one.scores["margin"], margin[depth], atol=1e-5)
+        np.testing.assert_allclose(one.scores["margin of another network"], margin[other], atol=1e-5)
+        np.testing.assert_array_equal(one.labels, labels[test])
+        assert len(one.scores["adversarial distance"]) == 20
 
 
 def test_what_the_file_holds_is_not_measured_again(tmp_path):

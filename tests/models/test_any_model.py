@@ -115,6 +115,20 @@ def test_a_frozen_script_has_no_mode(tmp_path: Path) -> None:
     assert np.isfinite(scores.distance).all()
 
 
+def test_weights_from_before_pytorch_counted_batches_fit(tmp_path: Path) -> None:
+    """PyTorch 0.4.1 began to keep `num_batches_tracked`; older files, as those of published ResNets, lack it."""
+    torch.manual_seed(0)
+    old, new = (nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).eval() for _ in range(2))
+    old[1].running_mean += 1.0
+    tensors = {f"module.{name}": tensor for name, tensor in old.state_dict().items() if "num_batches" not in name}
+    load_weights(new, tensors, Path("w.pt"))
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(new(x), old(x), rtol=0, atol=0)
+    del tensors["module.1.running_mean"]
+    with pytest.raises(InputError, match=r"lacks 1\.running_mean;"):
+        load_weights(new, tensors, Path("w.pt"))
+
+
 def test_several_differences_are_told(tmp_path: Path) -> None:
     tensors = {"0.weight": torch.zeros(7, 4), "0.bias": torch.zeros(6), "head.bias": torch.zeros(3)}
     net = network()

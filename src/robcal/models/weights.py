@@ -125,14 +125,20 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items()} for prefix in _prefixes(tensors)
     }
     prefix = min(variants, key=lambda text: (len(wanted.keys() ^ variants[text].keys()), len(text)))
-    if told := _differences(wanted, variants[prefix]):
+    given = {**_batch_counts(wanted), **variants[prefix]}
+    if told := _differences(wanted, given):
         refuse(
             f"the weights {path} do not fit the network: {'; '.join(told)}",
             "weights have the names and shapes of the network's own tensors",
             "Name the network that they were saved from; its number of classes must be that of the data",
         )
-    network.load_state_dict(variants[prefix])
+    network.load_state_dict(given)
     return f"The prefix {prefix!r} of all names in {path} was left out." if prefix else ""
+
+
+def _batch_counts(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the counts of batches of batch normalisation, which files of PyTorch before 0.4.1 do not hold."""
+    return {name: tensor for name, tensor in tensors.items() if name.endswith("num_batches_tracked")}
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
