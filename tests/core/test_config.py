@@ -6,8 +6,7 @@ import pytest
 
 from robcal.base.checks import InputError
 from robcal.base.storage import digest_of
-from robcal.runs.directory import open_run
-from robcal.runs.former import settings_of
+from robcal.runs.directory import open_run, settings_of
 from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings
 

@@ -21,8 +21,7 @@ from robcal.comparison.outcomes import gather
 from robcal.comparison.tasks import Choice, Entry, Place
 from robcal.runs.collect import report_runs
 from robcal.runs.directory import load_model, load_networks, open_run
-from robcal.runs.extra_measures import measure_inference
-from robcal.runs.measure import measure_run
+from robcal.runs.measure import measure_inference, measure_run
 from robcal.runs.model_audit import audit_run
 from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings

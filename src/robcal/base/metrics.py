@@ -63,9 +63,7 @@ METRIC_LIST: Mapping[str, Metric] = {
     ),
     "level_ece": Metric("Mean ECE of the levels", "ECE levels", "mean over robustness levels of the ECE in the level"),
     "level_ece_corrected": Metric(
-        "Mean ECE of the levels, bias removed",
-        "ECE lev. corr.",
-        "the same, most of the noise taken off every level",
+        "Mean ECE of the levels, bias removed", "ECE lev. corr.", "the same, most of the noise taken off every level"
     ),
     "shift_ece": Metric(
         "Mean ECE under shift", "ECE shift", "ECE of each corruption and severity, then the mean over these cells"
@@ -79,10 +77,7 @@ METRIC_LIST: Mapping[str, Metric] = {
         "OOD AUROC", "OOD AUROC", "chance that a test example has a higher confidence than an OOD input", lower=False
     ),
     "ood_aupr": Metric(
-        "OOD AUPR",
-        "OOD AUPR",
-        "average precision of finding OOD inputs (the positives) by low confidence",
-        lower=False,
+        "OOD AUPR", "OOD AUPR", "average precision of finding OOD inputs (the positives) by low confidence", lower=False
     ),
     "ood_fpr95": Metric("OOD FPR95", "OOD FPR95", "share of OOD inputs accepted where 95% of the test examples are"),
 }

@@ -22,8 +22,8 @@ from robcal.data import Dataset, Split, load_dataset, read_parts
 from robcal.data.shifts import check_outside, shift_source
 from robcal.data.splits import Parts, stratified_subset
 from robcal.runs.directory import Run, load_model, load_networks, open_run
-from robcal.runs.extra_measures import measure_inference, measure_outside
 from robcal.runs.level_sources import score_reference, shared_scores
+from robcal.runs.measure import measure_inference, measure_outside
 from robcal.runs.scores import score_split
 from robcal.runs.shift import ShiftImages, ShiftLogits, measure_shift
 from robcal.runs.train import train_run

@@ -147,11 +147,7 @@ def _refuse_array(file: Path, what: str, title: str) -> NoReturn:
 
 
 def _read_folders(
-    path: str,
-    kinds: tuple[str, ...],
-    class_names: Sequence[str] | None,
-    test_limit: int | None,
-    image_size: int | None,
+    path: str, kinds: tuple[str, ...], class_names: Sequence[str] | None, test_limit: int | None, image_size: int | None
 ) -> CorruptedCells:
     """Read ImageNet-C."""
     root = check_place(path, "ImageNet-C")

@@ -48,17 +48,11 @@ def open_any(
     """
     named = not is_there(Path(model)) and (weights is not None or is_external(model) or model in MODEL_NAMES)
     if weights is not None and not named:
-        refuse(
-            f"--model {model} is a file or folder, and --weights was given",
-            "weights belong to a network that is named",
-            f"Write {BY_NAME}, or leave out --weights",
-        )
+        given = f"--model {model} is a file or folder, and --weights was given"
+        refuse(given, "weights belong to a network that is named", f"Write {BY_NAME}, or leave out --weights")
     if named and weights is None:
-        refuse(
-            f"--model {model} names a network, which has no weights yet",
-            "a network that is named takes them from a file",
-            f"Write --model {model} --weights FILE",
-        )
+        given = f"--model {model} names a network, which has no weights yet"
+        refuse(given, "a network that is named takes them from a file", f"Write --model {model} --weights FILE")
     if weights is not None:
         admit_model(model)
         tensors = read_weights(weights)
@@ -72,11 +66,8 @@ def open_any(
 def _settings(data: str | None, seed: int | None, image_size: int | None) -> TrainSettings:
     """Return settings that say what data a model goes with that robcal did not train."""
     if data is None:
-        refuse(
-            "--data was not given",
-            "a model outside its run directory does not say its data",
-            "Pass --data, as in training",
-        )
+        given = "--data was not given"
+        refuse(given, "a model outside its run directory does not say its data", "Pass --data, as in training")
     return TrainSettings(data=data, model="mlp", method="vanilla", epochs=1, seed=seed or 0, image_size=image_size)
 
 

@@ -361,12 +361,7 @@ def _audited(
         method = dataclasses.replace(
             method, levels=level_table(top, None, levels, scores=examples.score, **options), trends=trends
         )
-    dataset = {
-        "name": title,
-        "num_classes": len(classes),
-        "class_names": classes,
-        "sizes": {"examples": len(top)},
-    }
+    dataset = {"name": title, "num_classes": len(classes), "class_names": classes, "sizes": {"examples": len(top)}}
     sizes, lowest = [row.n for row in method.levels], wording_of(score_name).lowest
     basis = _notes(len(top), num_levels, sizes, bins, confidence, options["resamples"], lowest)
     notes = (*basis, _resolution(top.residual, num_levels), *notes)

@@ -19,10 +19,9 @@ MARGIN = "log-likelihood margin"
 def read_beside(
     scores: Path | None, column: str | None = None, score_name: str | None = None, groups: Path | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of an audit that stand in files beside its predictions.
+    """Return the arguments of an audit that stand in files beside its predictions; scores in a `column`, or "distance".
 
-    The scores of a table stand in a `column`, by default "distance". By default the score's name is "adversarial
-    robustness" for a file of `robcal score`, else the column's name, or "score".
+    By default the score's name is "adversarial robustness" for a file of `robcal score`, else the column's, or "score".
     """
     return {
         "scores": None if scores is None else read_scores(scores, column),

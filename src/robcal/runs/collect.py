@@ -1,7 +1,4 @@
-"""Measured runs → results: one method's runs averaged over seeds, methods side by side, every number with its interval.
-
-`measure.py` makes the arrays; everything here is arithmetic on them.
-"""
+"""Measured runs → results: a method's runs averaged over seeds, methods side by side, each number with its interval."""
 
 from __future__ import annotations
 
@@ -60,9 +57,6 @@ def report_runs(
 
     Runs of one method are its seeds; by other settings they are methods of their own. With `temperature` there is every
     run after temperature scaling too, and all are then compared with the scaled baseline as well.
-
-    Raises:
-        InputError: if a run is unfinished, two are the same seed, or they were measured on different test splits.
     """
     ways = (False, True) if temperature else (False,)
     measured = told_apart(
@@ -87,21 +81,14 @@ def collect(
     """Put measured runs side by side, the baseline's first; runs of one method are its seeds.
 
     The others are compared with the methods of the names `against` as well, beside the baseline. Progress is a unit a
-    method or difference.
-
-    Raises:
-        InputError: if the runs were not all measured on the same test examples, or seeds differ between methods in
-            such a way that no seed is shared.
+    method or difference. Runs measured on other test examples are refused, as methods are that share no seed.
     """
     first = measured[0]
     for other in measured[1:]:
         check_same_length(len(first), len(other), "the test examples", str(other.directory))
         if not np.array_equal(first.labels, other.labels) or first.probs.shape != other.probs.shape:
-            refuse(
-                f"{other.directory} was measured on other test examples than {first.directory}",
-                "runs side by side need one test split",
-                "Compare runs of the same --data and --test-limit",
-            )
+            given = f"{other.directory} was measured on other test examples than {first.directory}"
+            refuse(given, "runs side by side need one test split", "Compare runs of the same --data and --test-limit")
     methods: dict[str, list[Measured]] = {}
     for run in measured:
         methods.setdefault(run.name, []).append(run)
@@ -226,11 +213,8 @@ def _differences(
     ours = [run for run in runs if run.seed in by_seed]
     theirs = [by_seed[run.seed] for run in ours]
     if not ours:
-        refuse(
-            f"{runs[0].title} and {baseline[0].title} share no seed",
-            "differences are paired by seed",
-            "Train both with the same seeds",
-        )
+        given = f"{runs[0].title} and {baseline[0].title} share no seed"
+        refuse(given, "differences are paired by seed", "Train both with the same seeds")
     probs, other = [run.probs for run in ours], [run.probs for run in theirs]
     made = {name: paired_difference(name, probs, other, ours[0].labels, resamples=RESAMPLES) for name in METRICS}
     for name in shifted[id(ours[0])]:

@@ -43,23 +43,11 @@ class Fold:
 
 
 def assign_folds(labels: IntArray, folds: int, seed: int) -> IntArray:
-    """Deal (N,) labels into K folds, alike in size and in classes: (N,) int64 in 0 … K - 1.
-
-    Sizes of folds, and of each class within the folds, differ by at most one.
-
-    Raises:
-        InputError: if there are more folds than examples.
-
-    >>> np.bincount(assign_folds(np.array([0, 0, 1, 1, 1, 1]), 2, seed=0)).tolist()
-    [3, 3]
-    """
+    """Deal (N,) labels into K folds: sizes of folds, and of each class within them, differ by at most one."""
     check_positive_int(folds, "--folds", minimum=2)
     if folds > len(labels):
-        refuse(
-            f"--folds is {folds} for {len(labels)} examples",
-            "a fold holds at least one",
-            f"Pass --folds {len(labels)} or fewer",
-        )
+        given = f"--folds is {folds} for {len(labels)} examples"
+        refuse(given, "a fold holds at least one", f"Pass --folds {len(labels)} or fewer")
     order = np.random.default_rng([seed, folds]).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     fold = np.empty(len(labels), np.int64)
@@ -97,11 +85,10 @@ def cross_fit_quantiles(
     shared: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[str, FloatArray]:
-    """Return the quantiles of train and val; small is fragile.
+    """Return the quantiles of train, within each fold, and of val, the mean over the K models; small is fragile.
 
-    Those of train are within each fold, those of val the mean over the K models. The settings are those of the run that
-    wants levels. Models and scores are kept in the directory, so a stopped run goes on; a `shared` one that may hold
-    them already is only read.
+    Models and scores are kept in the directory, so a stopped run goes on; a `shared` one that may hold them already is
+    only read. The settings are those of the run that wants levels.
     """
     plain = settings.reference()
     train = np.empty(len(data.split("train")))

@@ -30,7 +30,6 @@ from robcal.data import Dataset, load_dataset
 from robcal.models import Normalized, build_model
 from robcal.models.external import is_external
 from robcal.models.weights import check_numbers
-from robcal.runs.former import settings_of
 from robcal.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -43,15 +42,26 @@ TRAINED = ("model.safetensors", "member-*.safetensors", "history.json", "predict
 #: What is written of a run besides: its record, what is unfinished, what is measured, and files of earlier versions.
 BESIDE = (
     *("state.pt", "scores-*.parquet", "shift-*.safetensors", "ood-*.safetensors", "inference.json", "fidelity.json"),
-    *(
-        "trackers.json",
-        "tensorboard/events.out.*",
-        "results.json",
-        "measurement.safetensors",
-        "levels-history.json",
-        "online-history.json",
-    ),
+    *("trackers.json", "tensorboard/events.out.*", "results.json", "measurement.safetensors"),
+    *("levels-history.json", "online-history.json"),
 )
+
+#: Settings that never changed what a run trained.
+_WITHOUT_EFFECT = ("online", "online_sample")
+_ADAPTIVE = {"controller": "controller", "gain": "gain", "step_size": "step_size"}
+_ATTACK = {"attack_epsilon": "epsilon", "attack_steps": "steps"}
+#: Options were settings of their own: for each method the name of the setting → the option.
+_FORMER_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "label-smoothing": {"epsilon": "epsilon"},
+    **dict.fromkeys(("adals", "random-levels", "ar-adals"), _ADAPTIVE),
+    "mixup": {"mixup_alpha": "alpha"},
+    "focal": {"focal_gamma": "gamma"},
+    "crl": {"ranking_weight": "weight"},
+    "ccat": {**_ATTACK, "ccat_rho": "rho"},
+    "adversarial-training": {**_ATTACK, "attack_step_size": "step_size"},
+    "swag": {"swag_start": "start", "swag_rank": "rank", "samples": "samples"},
+    "mc-dropout": {"samples": "samples"},
+}
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,7 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What run.json says.
-
-        Raises:
-            InputError: if it is unreadable, or does not fit the run's settings.
-        """
+        """What run.json says; refused where it is unreadable, or does not fit the run's settings."""
         return _load_record(self.directory)
 
     @property
@@ -101,33 +107,17 @@ class Run:
         return [decode(EpochRow, row, file) for row in load_json(file, "the history")]
 
     def fidelity(self) -> tuple[FidelityRow, ...]:
-        """Return how far its scores can be trusted, by `robcal fidelity`; nothing where that was not measured.
-
-        Raises:
-            InputError: if it is damaged, or of another network.
-        """
+        """Return how far its scores can be trusted, by `robcal fidelity`; nothing where that was not measured."""
         file = self.directory / "fidelity.json"
         alone = self.settings.num_networks == 1 and self.settings.training_method().predictors is None
         return load_fidelity(file, self.model_digest if alone else None) if file.exists() else ()
 
     def predictions(self, split: str) -> Predictions:
-        """Return what it predicts of "val" or "test".
-
-        Raises:
-            InputError: if they are missing, damaged, or not this run's.
-        """
+        """Return what it predicts of "val" or "test"; refuse files that are missing, damaged, or not this run's."""
         return load_predictions(own_file(self.directory / f"predictions-{split}.safetensors"))
 
     def scores(self, file: Path, model: str | None) -> Scores:
-        """Return scores that were made with the run's network and kept beside it.
-
-        Args:
-            file: where they are.
-            model: digest of the network's tensors.
-
-        Raises:
-            InputError: if they are missing, damaged, or of another network.
-        """
+        """Return scores kept in a file, made with the network of the run whose tensors have the digest `model`."""
         scores = load_scores(file)
         if scores.provenance.get("model") not in (model, None):
             refuse(
@@ -143,11 +133,7 @@ class Run:
 
 
 def run_title(settings: TrainSettings) -> str:
-    """Return what tables call a run: the method, and what its levels are cut by if it takes them from scores.
-
-    >>> [run_title(TrainSettings("digits", "mlp", method, epochs=1)) for method in ("vanilla", "ar-adals")]
-    ['Plain', 'AR-AdaLS (running levels)']
-    """
+    """Return what tables call a run: the method, and what its levels are cut by if it takes them from scores."""
     title = settings.training_method().title
     return f"{title} ({settings.levels_from} levels)" if settings.takes_scores else title
 
@@ -204,11 +190,8 @@ def clear(directory: Path) -> None:
 def _load_record(directory: Path) -> dict[str, Any]:
     file = directory / "run.json"
     if not is_there(file) or not file.is_file():
-        refuse(
-            f"{directory} is no run directory (it has no run.json)",
-            "`robcal train --out DIR` makes one",
-            _nearest_run(directory),
-        )
+        given = f"{directory} is no run directory (it has no run.json)"
+        refuse(given, "`robcal train --out DIR` makes one", _nearest_run(directory))
     record = load_json(file, "the run")
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         _refuse_record(directory, "there are none")
@@ -245,6 +228,26 @@ def what_differs(record: Any, settings: TrainSettings) -> str:
     return f" ({'; '.join(told)})" if told else ""
 
 
+def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that run.json holds, as `TrainSettings` takes them; those of this version stay as they are.
+
+    >>> old = {"method": "mixup", "epochs": 3, "mixup_alpha": 0.4, "focal_gamma": None, "samples": 30}
+    >>> settings_of({"settings": old})
+    {'method': 'mixup', 'epochs': 3, 'options': {'alpha': 0.4}}
+    """
+    settings = dict(record["settings"])
+    if "options" in settings:
+        return settings
+    own = _FORMER_OPTIONS.get(settings.get("method", ""), {})
+    if own is _ADAPTIVE:
+        settings = {"controller": "integral", "levels_from": "robustness", **settings}  # before there were others
+        settings.pop("step_size" if settings["controller"] == "stable" else "gain", None)  # the other's
+    options = {option: settings[name] for name, option in own.items() if settings.get(name) is not None}
+    former = {name for table in _FORMER_OPTIONS.values() for name in table} | set(_WITHOUT_EFFECT)
+    kept = {name: value for name, value in settings.items() if name not in former}
+    return {**kept, "options": options}
+
+
 def _settings_of(record: Mapping[str, Any]) -> TrainSettings:
     return TrainSettings(**{**settings_of(record), "scores": ()})
 
@@ -257,21 +260,15 @@ def _settings(record: dict[str, Any], directory: Path) -> TrainSettings:
 
 
 def _refuse_record(directory: Path, why: str) -> NoReturn:
-    refuse(
-        f"{directory / 'run.json'} does not hold a run's settings ({why})",
-        "it is written by `robcal train`",
-        f"Put back a copy from before, or delete {directory} and train again",
-    )
+    fix = f"Put back a copy from before, or delete {directory} and train again"
+    refuse(f"{directory / 'run.json'} does not hold a run's settings ({why})", "it is written by `robcal train`", fix)
 
 
 def _refuse_foreign(
     path: Path, why: str = "is not the file that this run's training wrote: its digest is not the one in run.json"
 ) -> NoReturn:
-    refuse(
-        f"{path} {why}",
-        "every file of a run is its own",
-        f"Put back a copy from before, or delete {path.parent} and train again",
-    )
+    fix = f"Put back a copy from before, or delete {path.parent} and train again"
+    refuse(f"{path} {why}", "every file of a run is its own", fix)
 
 
 def _nearest_run(directory: Path) -> str:
@@ -290,11 +287,8 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
     file = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
     members = len(list(file.parent.glob("member-*.safetensors"))) if file.name == "model.safetensors" else 0
     if members and not file.exists():
-        refuse(
-            f"{file.parent} holds {members} networks, the members of one ensemble",
-            "one network is needed",
-            "Name a member-K.safetensors, or take them all by robcal.runs.directory.load_networks",
-        )
+        fix = "Name a member-K.safetensors, or take them all by robcal.runs.directory.load_networks"
+        refuse(f"{file.parent} holds {members} networks, the members of one ensemble", "one network is needed", fix)
     check_readable(checkpoint, "the checkpoint")
     tensors, about = load_checkpoint(own_file(file))
     if file.name == "model.safetensors":
@@ -343,10 +337,7 @@ def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def load_networks(run: Run) -> list[nn.Module]:
-    """Load the networks that predict, on the CPU in eval mode: one, an ensemble's, or those that a method draws.
-
-    `robcal.training.predict.predict` takes the list.
-    """
+    """Load the networks that predict, on the CPU in eval mode: one, an ensemble's, or those that a method draws."""
     networks = [load_model(checkpoint)[0] for checkpoint in run.checkpoints]
     predictors = run.settings.training_method().predictors
     if predictors is None or predictors.kept:

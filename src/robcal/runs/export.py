@@ -100,10 +100,7 @@ def export(
 
 
 def _recalibrator(run: Path, known: Predictions, file: Path | None) -> Recalibrator | None:
-    """Return the recalibration that the user named, or the run's own; None where there is none.
-
-    One that lies in the run must have been fitted on the run's predictions of its validation split.
-    """
+    """Return the recalibration that the user named, or that in the run, fitted on its validation split; or None."""
     own = run / "recalibrator.json"
     if file is not None or not own.exists():
         return None if file is None else load_recalibrator(file)
@@ -226,8 +223,4 @@ def _write_safetensors(
 
 
 _Writer = Callable[[Sequence[nn.Module], Sequence[Map], Tensor, Path], Callable[[Tensor], Tensor]]
-_WRITERS: dict[ExportFormat, _Writer] = {
-    "safetensors": _write_safetensors,
-    "pt2": _write_pt2,
-    "onnx": _write_onnx,
-}
+_WRITERS: dict[ExportFormat, _Writer] = {"safetensors": _write_safetensors, "pt2": _write_pt2, "onnx": _write_onnx}

@@ -102,7 +102,7 @@ def smallest_changes(
 ) -> list[SmallestChange | None]:
     """Change images (n, C, H, W) as little as flips the label that their model gives them, and draw what changed.
 
-    The change is None where none was found, without a model, and where it cannot be attacked.
+    None stands for a change that was not found, without a model, and where it cannot be attacked.
     """
     found = None if model is None else _attacked(model, originals, choose_device(device))
     if found is None:

@@ -24,12 +24,7 @@ def labels_stayed_hard(history: Sequence[EpochRow]) -> bool:
 
 
 def hard_label_remarks(histories: Mapping[int, Sequence[EpochRow]]) -> tuple[str, ...]:
-    """Return what a reader must know of a method's runs, by seed: a sentence if any of them kept hard labels.
-
-    >>> row = EpochRow(1, 0.5, 0.9, 0.3, 0.1, epsilon=(0.0,))
-    >>> hard_label_remarks({3: [row]})
-    ('labels stayed hard: no level was found over-confident on validation data, so nothing was smoothed',)
-    """
+    """Return what a reader must know of a method's runs, by seed: a sentence if any of them kept hard labels."""
     hard = [seed for seed, history in histories.items() if labels_stayed_hard(history)]
     return remarks_on(hard, tuple(histories))
 

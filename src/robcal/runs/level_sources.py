@@ -48,9 +48,8 @@ def levels_of(
 ) -> Levels | RunningLevels | None:
     """Return the levels of train and val, from where the method wants them; written to the run directory.
 
-    They may be levels that the training itself cuts, or None for a method without levels. The reference model's run is
-    asked for only if it is needed; scores `at_hand` take its place. The models of cross-fitting are looked for in the
-    directory `shared` before they are made.
+    They may be levels that the training itself cuts, or None for a method without. The reference model's run is asked
+    for only if it is needed; scores `at_hand` take its place. Models of cross-fitting are looked for in `shared` first.
     """
     settings = run.settings
     if method.levels == "none":
@@ -106,11 +105,7 @@ def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = No
 
 
 def log_likelihood(logits: Float32Array, labels: IntArray) -> FloatArray:
-    """Return (N,) log probability of the true class, `z_y - log sum_k exp z_k`, at most 0.
-
-    >>> log_likelihood(np.array([[0.0, 0.0]], np.float32), np.array([1])).round(4).tolist()
-    [-0.6931]
-    """
+    """Return (N,) log probability of the true class, `z_y - log sum_k exp z_k`, at most 0."""
     return np.asarray(log_softmax(logits.astype(np.float64))[np.arange(len(labels)), labels])
 
 
@@ -123,11 +118,8 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
         scores = load_scores(Path(file))
         split = scores.provenance.get("split")
         if split not in ("train", "val"):
-            refuse(
-                f"{file} is of split {split!r}",
-                "training needs scores of train and of val",
-                "Make them: robcal score --model RUN --split train --out FILE.parquet, and the same with val",
-            )
+            fix = "Make them: robcal score --model RUN --split train --out FILE.parquet, and the same with val"
+            refuse(f"{file} is of split {split!r}", "training needs scores of train and of val", fix)
         check_same_length(len(data.split(split)), len(scores), f"the {split} examples", file)
         if scores.provenance.get("data") != data.digest(split):
             refuse(
@@ -139,11 +131,8 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
         found[split] = scores
     missing = [name for name in ("train", "val") if name not in found]
     if missing:
-        refuse(
-            f"--scores names no file for {' and '.join(missing)}",
-            "pass --scores twice: train and val",
-            f"Make it: robcal score --model RUN --split {missing[0]} --out FILE.parquet",
-        )
+        fix = f"Make it: robcal score --model RUN --split {missing[0]} --out FILE.parquet"
+        refuse(f"--scores names no file for {' and '.join(missing)}", "pass --scores twice: train and val", fix)
     return found
 
 

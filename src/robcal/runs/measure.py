@@ -1,4 +1,4 @@
-"""A finished run → what it predicts: on its test split, how robust each example is, and under corruption.
+"""A finished run → what it predicts: on its test split, under corruption, of other inputs; and how robust it is.
 
 Everything measured is kept in the run directory, each part written when it is done, so measuring resumes too.
 """
@@ -6,19 +6,22 @@ Everything measured is kept in the run directory, each part written when it is d
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from robcal.base.checks import IntArray, check_same_length, refuse
+from robcal.base.files import reading
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import digest_of_tensors
-from robcal.base.types import EpochRow
+from robcal.base.storage import digest_of, digest_of_tensors, kept_arrays, load_json, save_arrays, save_json
+from robcal.base.types import EpochRow, Float32Array
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.data import Dataset, Split
 from robcal.data.dataset import Inputs
@@ -27,8 +30,15 @@ from robcal.models.average import Average
 from robcal.runs.directory import Run, load_model, load_networks, run_title
 from robcal.runs.scores import score_split
 from robcal.runs.shift import Shift, ShiftImages, measure_shift
-from robcal.training.predict import softmax
+from robcal.training.predict import average_logits, predict_logits, softmax
 from robcal.training.settings import TrainSettings
+
+#: Opens the networks that predict, and says which device they are on; not called where the answer is on disk.
+Networks = Callable[[], tuple[Sequence[nn.Module], str]]
+
+#: Passes over the test split are repeated until they took so many seconds, at most `MOST_PASSES` times.
+ENOUGH_SECONDS = 2.0
+MOST_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -112,11 +122,8 @@ def measure_run(
     """
     record = run.record
     if not record.get("complete"):
-        refuse(
-            f"the run {run.directory} is not finished",
-            "only finished runs are measured",
-            "Start its `robcal train` again; it goes on where it stopped",
-        )
+        given = f"the run {run.directory} is not finished"
+        refuse(given, "only finished runs are measured", "Start its `robcal train` again; it goes on where it stopped")
     data = run.dataset() if dataset is None else dataset
     networks = load_networks(run)
     test = data.split("test")
@@ -164,11 +171,8 @@ def _distance(run: Run, networks: Sequence[nn.Module], data: Dataset, reporter: 
 def told_apart(runs: Sequence[Measured]) -> list[Measured]:
     """Return the runs with a label where runs of one method were trained by different settings.
 
-    Runs whose settings differ in nothing but their seeds are the seeds of one method. Others are methods of their own,
-    called by their titles where these differ, else by the settings that differ too.
-
-    Raises:
-        InputError: if two runs of one method have the same seed.
+    Runs whose settings differ in nothing but their seeds, which must differ, are the seeds of one method. Others are
+    methods of their own, called by their titles where these differ, else by the settings that differ too.
     """
     kinds: dict[str, dict[str, list[Measured]]] = {}
     for run in runs:
@@ -190,11 +194,8 @@ def _check_seeds(runs: Sequence[Measured]) -> None:
     by_seed: dict[int, Measured] = {}
     for run in runs:
         if (other := by_seed.setdefault(run.seed, run)) is not run:
-            refuse(
-                f"{other.directory} and {run.directory} are both {run.title} with seed {run.seed}",
-                "every run of a method is a seed of its own",
-                "Name each seed once",
-            )
+            given = f"{other.directory} and {run.directory} are both {run.title} with seed {run.seed}"
+            refuse(given, "every run of a method is a seed of its own", "Name each seed once")
 
 
 def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
@@ -206,3 +207,53 @@ def _label_among(own: str, groups: Mapping[str, Sequence[Measured]]) -> str:
     differing = [name for name in mine if any(other.get(name) != mine[name] for other in others)]
     differing = [name for name in differing if name != "levels_from"]  # the title says it
     return f"{title}, {', '.join(f'{name} {mine[name]}' for name in differing)}" if differing else title
+
+
+def measure_outside(
+    run: Run, networks: Networks, split: Split, digest: str, *, reporter: Reporter = SILENT
+) -> Float32Array:
+    """Predict logits (M, Z) of a run on inputs of another data set, or read back those that were computed before."""
+    key = digest_of({"model": run.model_digest, "data": digest})
+    file = run.directory / f"ood-{digest}.safetensors"
+    if (arrays := kept_arrays(file, key, "the logits")) is not None:
+        return np.asarray(arrays["logits"])
+    models, device = networks()
+    parts = [
+        predict_logits(one, split, device=device, reporter=reporter, description=f"ood {run.settings.method}")
+        for one in models
+    ]
+    logits = average_logits(parts)
+    save_arrays({"logits": logits}, file, about={"key": key})
+    return logits
+
+
+def measure_inference(run: Run, networks: Networks, test: Split) -> dict[str, Any]:
+    """Return the seconds that predicting the test split takes, reading and every network included; measured once.
+
+    A first batch goes unmeasured. The least of a few passes counts: whatever else the machine does only adds.
+    """
+    file = run.directory / "inference.json"
+    if file.exists():
+        found: dict[str, Any] = load_json(file, "the seconds")
+        with reading(file, "the seconds"):
+            if found.get("model", run.model_digest) == run.model_digest and float(found["seconds"]) >= 0:
+                return found
+    models, device = networks()
+    for model in models:
+        predict_logits(model, test, device=device, index=np.arange(min(len(test), 512)))
+    times: list[float] = []
+    while len(times) < MOST_PASSES and sum(times) < ENOUGH_SECONDS:
+        start = time.perf_counter()
+        for model in models:
+            predict_logits(model, test, device=device)
+        times.append(time.perf_counter() - start)
+    made = {
+        "model": run.model_digest,
+        "seconds": min(times),
+        "examples": len(test),
+        "passes": len(times),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+    }
+    save_json(made, file)
+    return made

@@ -65,11 +65,10 @@ def audit_model(
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> Audit:
-    """Audit a model, inputs (B, …) in input units → outputs (B, Z), on a split.
+    """Audit a model, inputs (B, …) in input units → outputs (B, Z), on a split; options are those of `robcal.audit`.
 
-    The options are those of `robcal.audit`. Outputs are "logits", or "probs", rows of which sum to 1. Without scores,
-    levels are cut by the model's own margin, the largest logit minus the second largest, of probabilities the
-    difference of their logarithms.
+    Outputs are "logits", or "probs", rows of which sum to 1. Without scores, levels are cut by the model's own margin,
+    the largest logit minus the second largest, of probabilities the difference of their logarithms.
     """
     part, place = dataset.split(split), choose_device(device)
     with moved(network, place):
@@ -80,11 +79,8 @@ def audit_model(
         logits = np.log(np.maximum(probs, np.finfo(np.float32).tiny)).astype(np.float32)
     else:
         if are_probabilities(torch.from_numpy(values)):
-            refuse(
-                f"the model returns probabilities: all {len(values)} rows lie in [0, 1] and sum to 1",
-                "logits are expected unless you say otherwise",
-                "Pass --outputs probs",
-            )
+            given = f"the model returns probabilities: all {len(values)} rows lie in [0, 1] and sum to 1"
+            refuse(given, "logits are expected unless you say otherwise", "Pass --outputs probs")
         probs, logits = softmax(values), values
     if options.get("scores") is None:
         options |= {"scores": margins(logits), "score_name": MARGIN}
@@ -107,14 +103,8 @@ def _refuse_other_answers(network: nn.Module, split: Split, values: Float32Array
         "to audit the mean of several draws, average their probabilities and pass --probs"
     )
     if noisy := differing_rows(again, once_more, share=_TWICE):
-        refuse(
-            f"the model gives other outputs for {noisy} of {len(index)} inputs when it is asked again",
-            "an audit is of what a model predicts, which must be the same each time",
-            fix,
-        )
+        given = f"the model gives other outputs for {noisy} of {len(index)} inputs when it is asked again"
+        refuse(given, "an audit is of what a model predicts, which must be the same each time", fix)
     if coupled := differing_rows(torch.from_numpy(values[index]), again, share=_ALONE):
-        refuse(
-            f"the model's outputs for {coupled} of {len(index)} inputs depend on the other inputs of the batch",
-            "an audit is of what a model predicts for an input alone",
-            fix,
-        )
+        given = f"the model's outputs for {coupled} of {len(index)} inputs depend on the other inputs of the batch"
+        refuse(given, "an audit is of what a model predicts for an input alone", fix)

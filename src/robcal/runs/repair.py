@@ -48,9 +48,8 @@ def repair_of(
 ) -> Repair:
     """Return what recalibration would repair; `why_no_repair` says where that cannot be told.
 
-    Without scores (N,) of the audit the logit margin takes their place. Without `validation`, which is probabilities,
-    labels and scores of other examples to fit on, every example is judged by a fit of the four other fifths of the
-    same.
+    Without scores (N,) of the audit the logit margin takes their place. Without `validation`, other examples to fit on,
+    every example is judged by a fit of the four other fifths of the same.
     """
     score = "margin" if scores is None else score_name
     fit = None
@@ -80,12 +79,7 @@ def repair_of(
     return Repair(method, score, judged, nll, ece, levels, _sentence(method, score, nll, ece, levels, closed))
 
 
-def why_no_repair(
-    probs: ProbRows,
-    labels: IntArray,
-    num_levels: int,
-    validation: Validation | None,
-) -> str | None:
+def why_no_repair(probs: ProbRows, labels: IntArray, num_levels: int, validation: Validation | None) -> str | None:
     """Return why it cannot be told what a recalibration would repair, in a sentence; None where it can."""
     fitted_on = labels if validation is None else validation[1]
     if len(fitted_on) < LEAST_EXAMPLES or len(labels) < num_levels:

@@ -31,9 +31,8 @@ def score_split(
 ) -> Scores:
     """Score one split and write `out`, a .parquet file; finished shards are kept beside it, so a stopped run resumes.
 
-    The options are those of `robcal.score` (num_rivals, batch_size, seed, precision, compile, …) and of
-    `score_in_shards` (shard_size); device None takes a GPU where there is one, and under torchrun "cuda" is the GPU of
-    each process.
+    The options are those of `robcal.score` and of `score_in_shards`; device None takes a GPU where there is one, and
+    under torchrun "cuda" is the GPU of each process.
     """
     part = dataset.split(split)
     place = choose_device(options.pop("device", None) or _accelerator_of(model))

@@ -155,11 +155,9 @@ class ShiftImages:
         return Split(self.cell(kind, severity), self.split.labels)
 
     def cell(self, kind: str, severity: int) -> Inputs:
-        """Return (N, …) float32, images in [0, 1]; nothing is in memory before a batch is asked for.
+        """Return (N, …) float32, images in [0, 1], mapped from their file in `folder`, which is made if it is absent.
 
-        They are mapped from their file in `folder`, which is made where it is not there. Without a folder, and where
-        the file would be larger than `KEPT_BYTES`, a batch is made when it is asked for.
-
+        Without a folder, and where the file would be larger than `KEPT_BYTES`, a batch is made when it is asked for.
         Several processes may ask for the same cell: each writes the whole file under a name of its own and renames it.
         """
         made = self.source.shifted(self.split, self.index, kind, severity)
@@ -177,19 +175,12 @@ class ShiftImages:
 
 
 def measure_shift(
-    run: Run,
-    models: Sequence[nn.Module],
-    images: ShiftImages,
-    *,
-    device: str = "cpu",
-    reporter: Reporter = SILENT,
+    run: Run, models: Sequence[nn.Module], images: ShiftImages, *, device: str = "cpu", reporter: Reporter = SILENT
 ) -> ShiftLogits:
     """Predict logits of a run under every kind of shift x 5 severities; one file a kind until all are done.
 
-    The probabilities of several networks are averaged.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C, after the running severity; finished corruptions are kept.
+    The probabilities of several networks are averaged. Ctrl-C stops after the running severity; finished kinds are
+    kept.
     """
     source, cells = images.source, images.cells
     about = {"model": run.model_digest, "data": images.digest, "cells": cells, "index": images.index.tolist()}

@@ -143,11 +143,7 @@ def _train(
 
 
 def _finish(
-    run: Run,
-    networks: Sequence[nn.Module],
-    data: Dataset,
-    history: list[EpochRow],
-    state: Mapping[str, torch.Tensor],
+    run: Run, networks: Sequence[nn.Module], data: Dataset, history: list[EpochRow], state: Mapping[str, torch.Tensor]
 ) -> None:
     """Write everything a finished run holds; "complete" last."""
     directory, settings = run.directory, run.settings
@@ -194,11 +190,8 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
         if run_digest(found) == key:
             return
         if not overwrite:
-            refuse(
-                f"{directory} holds a run with other settings or data{what_differs(found, settings)}",
-                "a run directory holds one run",
-                "Pass --overwrite to replace it, or choose another --out",
-            )
+            given = f"{directory} holds a run with other settings or data{what_differs(found, settings)}"
+            refuse(given, "a run directory holds one run", "Pass --overwrite to replace it, or choose another --out")
         clear(directory)
     elif directory.exists() and (not directory.is_dir() or not all(map(_is_unfinished_record, directory.iterdir()))):
         refuse(
