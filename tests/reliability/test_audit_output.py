@@ -174,8 +174,9 @@ def test_very_few_examples_are_never_enough_to_say_that_nothing_needs_mending(co
 
 
 def test_no_interval_of_a_likelihood_that_a_repair_leaves_ends_below_zero():
-    array = sample(600, seed=3)[0]
-    audit = robcal.audit(array, array.argmax(1), **FAST)  # all right: after a repair the NLL is nearly 0
+    logits = 1.5 * np.random.default_rng(0).normal(size=(600, 4))
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    audit = robcal.audit(probs, probs.argmax(1), **FAST)  # all right: after a repair the NLL is nearly 0
     before, after = audit.results.methods[0].repair.nll
     assert 0 <= after.low <= after.value < before.value / 50
 
