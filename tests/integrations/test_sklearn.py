@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, make_classification
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
@@ -57,6 +57,32 @@ def test_a_network_of_ones_own() -> None:
     assert made.epsilon_.shape == (2,)
     again = pickle.loads(pickle.dumps(made))
     np.testing.assert_array_equal(again.predict_proba(X), made.predict_proba(X))
+
+
+def test_features_that_float32_does_not_tell_apart_are_named_and_the_advice_helps() -> None:
+    """As times in milliseconds since 1970 are; a column that is constant in what was given is none of them."""
+    X, y = make_classification(200, 4, n_informative=4, n_redundant=0, random_state=0)
+    X[:, 3] = 0.1
+    far = X + 1e9 * (np.arange(4) == 1)
+    ours = ARAdaLSClassifier(epochs=5, learning_rate=0.01, random_state=0)
+    with pytest.warns(UserWarning, match=r"feature 1 is constant .* float32.*StandardScaler"):
+        ours.fit(far, y)
+    expected, found = (make_pipeline(StandardScaler(), ours).fit(x, y).predict_proba(x) for x in (X, far))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_a_network_with_batch_normalisation_never_meets_a_batch_of_one() -> None:
+    """81 examples train in batches of at most 16: cut one after the other, the sixth would hold a single one."""
+    X, y = make_classification(101, 6, random_state=0)
+    sizes: list[int] = []
+
+    def network(features: int, classes: int) -> nn.Module:
+        built = nn.Sequential(nn.Linear(features, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+        built.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        return built
+
+    ARAdaLSClassifier(network, epochs=1, batch_size=16, num_levels=2, random_state=0).fit(X, y)
+    assert sorted(sizes[:6]) == [13, 13, 13, 14, 14, 14]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from robcal.base.extras import refuse_untrainable
 
@@ -21,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from robcal.base.checks import IntArray, check_fraction, check_positive_int, refuse
+from robcal.data.moments import ROUNDING, named
 from robcal.models import Normalized
 from robcal.models.small import mlp
 from robcal.smoothing.own_loop import ARAdaLS
@@ -44,7 +47,7 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network: (number of features, number of classes) → module from (B, D) float32 to (B, Z) logits; default: three
             layers of 128 units.
         epochs: passes over the examples.
-        batch_size: examples a step.
+        batch_size: most examples of a step; the sizes of the steps of an epoch differ by at most one.
         learning_rate: of Adam.
         num_levels: R, at most the number of examples held out.
         validation_fraction: part that is held out, strictly between 0 and 1.
@@ -98,7 +101,7 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: on fewer than two classes or five examples, or arguments out of range.
         """
         self._check_arguments()
-        X, y = _validate(self, X, y)
+        given, (X, y) = X, _validate(self, X, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -109,6 +112,7 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             refuse(
                 f"there are n_samples={len(y)} examples", f"at least {LEAST_EXAMPLES} are needed", "Pass more examples"
             )
+        _warn_of_rounding(given, X)
         random = check_random_state(self.random_state)
         held = _held_out(labels, self.validation_fraction, random)
         inputs, targets = torch.from_numpy(X), torch.from_numpy(labels)
@@ -149,7 +153,7 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         optimizer = torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate)
         for _ in range(self.epochs):
             self.network_.train()
-            for index in torch.split(torch.randperm(len(labels)), self.batch_size):
+            for index in torch.tensor_split(torch.randperm(len(labels)), -(-len(labels) // self.batch_size)):
                 optimizer.zero_grad()
                 loss = smoothing.loss(self.network_(inputs[index]), labels[index], index)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -161,6 +165,18 @@ class ARAdaLSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _validate(estimator: ARAdaLSClassifier, *arrays: Any) -> Any:
     """Check features (and classes) as scikit-learn does; features are float32."""
     return validate_data(estimator, *arrays, dtype=np.float32, reset=len(arrays) == 2)
+
+
+def _warn_of_rounding(given: Any, rounded: npt.NDArray[np.float32]) -> None:
+    """Warn of features that vary, but by no more than the rounding of float32, in which the network computes."""
+    spread = rounded.std(0, dtype=np.float64)
+    lost = (np.ptp(np.asarray(given, dtype=np.float64), axis=0) > 0) & (spread <= ROUNDING * np.abs(rounded).max(0))
+    if lost.any():
+        warnings.warn(
+            f"{named('feature', np.flatnonzero(lost))} constant up to the rounding of float32, in which the network "
+            "computes, and not in what was given; subtract an offset first, as StandardScaler in a pipeline does",
+            stacklevel=3,
+        )
 
 
 def _held_out(labels: IntArray, fraction: float, random: Any) -> Any:
