@@ -88,10 +88,7 @@ def as_numbers(values: Any, name: str) -> FloatArray:
 
 
 def check_probs(probs: Any, *, name: str = "probs") -> FloatArray:
-    """Return `probs` as a float64 array of shape (N, Z), N >= 1, Z >= 2, whose rows are probability vectors.
-
-    Rows sum to 1 as exactly as their precision allows: to 1e-3; bfloat16, also widened to float32, to 2^-7.
-    """
+    """Return `probs` as float64 (N, Z), N >= 1, Z >= 2, whose rows sum to 1 as exactly as their precision allows."""
     array, precision = as_numbers(probs, name), precision_of(probs)
     _check_rows(array, name, "probs")
     sums = array.sum(1)
@@ -138,10 +135,7 @@ def check_no_probs(logits: Any, taker: str, fix: str, *, name: str = "logits") -
 def check_labels(
     labels: Any, *, n: int | None = None, num_classes: int | None = None, name: str = "labels"
 ) -> IntArray:
-    """Return `labels` as an int64 array of shape (N,) with values in 0 … num_classes - 1.
-
-    Integers are taken, and booleans for two classes; floats, strings and one-hot rows are refused.
-    """
+    """Return `labels` as int64 (N,) in 0 … num_classes - 1: integers, or booleans where there are two classes."""
     array = as_array(labels, name)
     code = hints.code_of(name, "labels")
     _not_empty(array, name)

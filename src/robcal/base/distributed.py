@@ -25,7 +25,6 @@ from robcal.base.checks import InputError, refuse
 from robcal.base.progress import StopRequested
 
 T = TypeVar("T")
-
 #: Seconds between two looks at what the other ranks have done.
 _POLL = 0.05
 #: How long ranks may be apart when they meet at the start (one may read its data from a slow disk).
@@ -33,11 +32,7 @@ _TIMEOUT = timedelta(hours=24)
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Return (rank, number of processes) as torchrun sets them; (0, 1) elsewhere.
-
-    >>> rank_and_world()
-    (0, 1)
-    """
+    """Return (rank, number of processes) as torchrun sets them; (0, 1) elsewhere."""
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         fix = "Start several processes with torchrun, or unset both"

@@ -10,8 +10,5 @@ class InputError(ValueError):
 
 
 def refuse(given: str, allowed: str, fix: str) -> NoReturn:
-    """Raise the one kind of error for bad input: what was given, as a clause, what is allowed, and what to do.
-
-    Code in backticks in `fix` must run as it stands there.
-    """
+    """Raise the error for bad input: what was given, what is allowed, and the fix, whose code in backticks must run."""
     raise InputError(f"{given}; {allowed}. {fix}" + ("" if fix.endswith("?") else "."))

@@ -74,10 +74,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not.
-
-    Temporary files of this name that a killed process left are removed.
-    """
+    """Yield a temporary name beside `path`; rename it to `path` if the block ends well, remove it if not."""
     with writing(path), contextlib.ExitStack() as opened:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(path.parent, _temporary_names(path.parent), f".{path.name}.")
@@ -148,10 +145,7 @@ def _list_temporary(folder: Path) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (an empty file is made) while the block runs; others wait.
-
-    The lock ends with the process that holds it, however that ends.
-    """
+    """Hold an exclusive lock on `path` while the block runs; others wait. The lock ends with its process."""
     with contextlib.ExitStack() as held:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

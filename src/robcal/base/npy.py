@@ -22,7 +22,6 @@ from robcal.base.files import reading
 
 #: Size up to which anything may be packed in any way: 256 MiB.
 FREE_BYTES = 2**28
-
 #: By what factor more than that may be packed. Pictures come to 2, tables to 10, one-hot labels to about 100.
 MOST_PACKED = 200
 

@@ -39,9 +39,9 @@ SILENT = Silent()
 
 
 class Lines:
-    """Plain lines on standard error: one after a second, at the end of each task, and every `seconds` in all.
+    """Plain lines on standard error: at the end of each task, and while tasks run one every `seconds` in all.
 
-    A task that others keep silent still tells of itself every `6 * seconds`.
+    A task that others keep silent still tells of itself every `6 * seconds`. The first line comes after a second.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -119,11 +119,7 @@ class Bars:
 
 
 class Together:
-    """Shows like runs that differ in their seed as one task a stage, instead of one a stage and run.
-
-    A stage is what a run calls a task, without the seed; it is done when all runs have done it. Each run counts for an
-    equal share of it.
-    """
+    """Shows like runs that differ in their seed as one task a stage, of which each run is an equal share."""
 
     def __init__(self, reporter: Reporter, runs: int) -> None:
         self._reporter, self._runs = reporter, runs

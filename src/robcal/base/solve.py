@@ -11,22 +11,16 @@ from robcal.base.checks import FloatArray
 
 #: Steps of L-BFGS at most, and pairs of steps and changes of the slope that it holds.
 _MOST_STEPS, _MEMORY = 500, 10
-
 #: It ends where no entry of the slope is larger, or where a step saves less than this part of the value.
 _FLAT, _LITTLE = 1e-7, 1e-12
-
 #: An entry leaves its bound where the slope draws it away by more than this part of the largest one at the start.
 _PUSH = 1e-12
-
 #: Of what the slope promises, a step of L-BFGS saves at least this part.
 _SAVED = 1e-4
 
 
 def root(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
-    """Return where a continuous function is 0 between two ends at which its signs differ, up to `tolerance`.
-
-    Chandrupatla (1997): inverse quadratic interpolation where the last three values allow it, else the middle.
-    """
+    """Return where a continuous function is 0 between ends of two signs, up to `tolerance` (Chandrupatla 1997)."""
     new, old = low, high
     of_new, of_old = function(new), function(old)
     share = of_new / (of_new - of_old)

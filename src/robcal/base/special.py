@@ -73,10 +73,7 @@ def beta_quantile(a: float, b: float, p: float) -> float:
 
 
 def student_quantile(degrees: float, p: float) -> float:
-    """Return the t with P(T <= t) = p of Student's T with at least one degree of freedom, +inf allowed.
-
-    ν / (ν + T²) ~ Beta(ν/2, 1/2), so that T² = e^-u.
-    """
+    """Return the t with P(T <= t) = p of Student's T, `degrees` >= 1, +inf allowed; ν / (ν + T²) ~ Beta(ν/2, 1/2)."""
     if degrees > _NORMAL:
         return normal_quantile(p)
     u = _log_odds_quantile(degrees / 2, 0.5, 2 * min(p, 1 - p))

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 AnyArray = npt.NDArray[Any]
-
 #: What says that a number is missing, in small letters.
 MISSING = ("", "na", "n/a", "#n/a", "#na", "nan", "-nan", "null", "none")
 

@@ -18,7 +18,6 @@ from robcal.base.checks import refuse
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 StringArray = npt.NDArray[np.str_]
-
 #: Parts of a data set.
 SplitName = Literal["train", "val", "test"]
 #: What a model returns: logits, or probabilities.
@@ -35,7 +34,6 @@ Status = Literal["verified", "estimate", "censored"]
 #: Values of `Scores.status`: the point found changes the label in float32 and lies in the box; a first-order estimate
 #: that was not verified; no adversarial point was found (`distance` is +inf).
 STATUSES: tuple[Status, ...] = get_args(Status)
-
 #: What levels are of where `Scores` made them; any other score goes by the name that its user gives it.
 ROBUSTNESS = "adversarial robustness"
 

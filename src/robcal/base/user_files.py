@@ -25,7 +25,6 @@ from robcal.base.storage import check_table
 from robcal.base.text_tables import MISSING, json_columns, text_columns
 
 AnyArray = npt.NDArray[Any]
-
 #: Suffixes of text with columns; the separator is found in the first line.
 TEXTS = (".csv", ".tsv", ".txt")
 RULE = "the file must be whole, and what its suffix says"
@@ -69,10 +68,7 @@ def read_scores(path: Path, column: str | None = None) -> FloatArray:
 
 
 def read_labels(path: Path, columns: Sequence[str] = ()) -> AnyArray:
-    """Read the true class of each example: its index, or the name of its column of probabilities.
-
-    Where `columns` names these, `cat` is the class of a column `cat`, and of `p_cat` beside `p_dog`.
-    """
+    """Read the true class of each example: its index, or the name of its column, such as `cat` of `cat` or `p_cat`."""
     labels, columns = read_array(path, "the labels"), [_nfc(name) for name in columns]
     if labels.dtype.kind in "iu":
         _refuse_other_numbers(path, labels, columns)

@@ -19,7 +19,6 @@ from robcal.data.dataset import Dataset, Split
 from robcal.data.splits import CutOptions, Parts, assemble
 
 __all__ = ["Dataset", "SPEC_HELP", "Split", "load_dataset", "read_parts"]
-
 #: The specs `load_dataset` takes, for help texts and errors.
 SPEC_HELP = ", ".join(kind.written(name) for name, kind in READERS.items())
 

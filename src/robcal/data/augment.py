@@ -16,13 +16,10 @@ from robcal.base.checks import IntArray, check_positive_int, refuse
 #: Share of the area and ratio of the sides that a random resized crop takes (Szegedy et al. 2015, section 6).
 CROP_SHARE = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
-
 #: Images with sides of at least so many pixels are augmented as large ones.
 LARGE_SIDE = 64
-
 #: Data sets whose images are shifted by so many pixels, and never mirrored.
 SHIFTS: Mapping[str, int] = {"digits": 1, "SVHN": 4, "idx": 4}
-
 #: Windows drawn for an image until one fits into it; after these the largest central one is taken.
 CROP_TRIALS = 10
 
@@ -72,10 +69,7 @@ class CropDraws:
     mirrored: npt.NDArray[np.bool_]  # (B,) bool
 
     def windows(self, heights: IntArray, widths: IntArray) -> IntArray:
-        """Return the windows of images of these (B,) heights and widths: (B, 4) top, left, height, width, in pixels.
-
-        It is the first of an image's ten that fits, else the largest central one.
-        """
+        """Return the first window that fits, else the largest central one: (B, 4) top, left, height, width, pixels."""
         areas = self.shares * (heights * widths)[:, None]
         wide, high = np.rint(np.sqrt(areas * self.ratios)), np.rint(np.sqrt(areas / self.ratios))
         fits = (wide >= 1) & (wide <= widths[:, None]) & (high >= 1) & (high <= heights[:, None])

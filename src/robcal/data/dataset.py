@@ -21,7 +21,6 @@ from robcal.data.augment import CropDraws, draw_crops, random_resized_crop
 
 #: (lo, hi) per input or per feature (broadcastable to one input), or None for unbounded inputs.
 Box = tuple[float, float] | tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
-
 #: Bytes of inputs that are read at a time for a digest, which does not depend on it.
 DIGEST_BYTES = 2**25
 

@@ -13,7 +13,6 @@ from robcal.data.splits import FIXED_SEED, Parts, cut
 
 #: Share of the 1,797 digits that is test data, whatever the seed.
 DIGITS_TEST_FRACTION = 0.4
-
 #: Share of the rest that is validation by default: with 323 examples, ten levels of 32 have a mean worth reading.
 DIGITS_VAL_FRACTION = 0.3
 
@@ -33,10 +32,7 @@ def read_digits(path: str = "") -> Parts:
 
 
 def _rows() -> FloatArray:
-    """Return 64 grey values and the label of each digit, from scikit-learn's file: its import takes as long as torch's.
-
-    Where a release keeps the file elsewhere, it is asked.
-    """
+    """Return 64 grey values and the label of each digit, from scikit-learn's file: to import that is slow."""
     found = find_spec("sklearn")
     file = Path(found.origin or "").parent / "datasets/data/digits.csv.gz" if found else None
     if file and file.exists():

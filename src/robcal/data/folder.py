@@ -50,10 +50,7 @@ def read_folder(path: str, image_size: int | None = None) -> Parts:
 
 
 def _part_roots(root: Path) -> dict[str, Path]:
-    """Return where the class folders of each part are.
-
-    A folder that is called like a part and holds pictures but no folders is a class of that name (bus, car, train).
-    """
+    """Return where the class folders of each part are; a folder "train" of pictures alone is a class of that name."""
     if not root.is_dir():
         refuse(
             f"{root} is a file", LAYOUT, f"Name the folder that holds the class folders, such as {root.parent.parent}"

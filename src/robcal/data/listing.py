@@ -17,7 +17,6 @@ from robcal.base.checks import IntArray, refuse
 from robcal.data.pictures import FileList, suffixes
 
 LAYOUT = "a folder holds one folder a class, or train/ (and val/, test/) that do"
-
 #: Files and folders that systems leave beside pictures; like hidden ones they are passed over without a word.
 SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
@@ -45,11 +44,7 @@ class Listing:
 
 
 def left_out(names: Sequence[str]) -> str:
-    """Return files that are not read, counted by suffix, with one of their names.
-
-    >>> left_out(["ant/a.txt", "ant/b.TXT", "bee/c"])
-    '3 files that are no pictures which Pillow reads here (2 .txt, 1 without a suffix), such as ant/a.txt'
-    """
+    """Return files that are not read, counted by suffix, with one of their names."""
     counts = Counter(PurePath(name).suffix.lower() or "without a suffix" for name in names)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(10))
     more = ", …" if len(counts) > 10 else ""
@@ -126,10 +121,7 @@ def _pictures_below(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield (path of a subfolder below `folder` with a slash at its end, names of its files); each folder once.
-
-    Links are followed, as data sets are often made of them.
-    """
+    """Yield each folder below, as (its path with a slash at the end, names of its files); links are followed."""
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
         status = Path(place).stat()

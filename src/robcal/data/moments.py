@@ -15,13 +15,10 @@ from robcal.data.dataset import Split
 #: A feature that spreads by no more than this share of its largest magnitude shows the rounding of float32 and nothing
 #: else: four units in the last place.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
-
 #: Images that a normalisation is fitted on, evenly spaced over the split; of a table it is every row.
 MOST_IMAGES = 5000
-
 #: Values that are held as float64 at a time.
 BLOCK_VALUES = 2**23
-
 #: Features that a note names one by one.
 MOST_NAMED = 20
 

@@ -28,7 +28,6 @@ RULE = (
 )
 
 RULE_OF_FILE = "it must be written by numpy.savez, without objects"
-
 #: A column is said to lose digits where the rounding of float32 reaches this share of its spread.
 LOST_SHARE = 0.01
 

@@ -80,10 +80,7 @@ def solarize(images: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 
 
 def affine(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Take the value of each pixel from where its centre is mapped to, bilinearly; 0 where that lies outside.
-
-    The (N, 2, 3) matrices map (x, y, 1) of the result, in pixels, to (x, y) of the image.
-    """
+    """Take each pixel (x, y) from where the (N, 2, 3) matrix maps (x, y, 1), bilinearly; 0 where that lies outside."""
     height, width = images.shape[2:]
     scale = torch.tensor([[1, height / width], [width / height, 1]], dtype=torch.float64, device=images.device)
     size = torch.tensor([width, height], dtype=torch.float64, device=images.device)

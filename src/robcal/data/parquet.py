@@ -29,7 +29,6 @@ from robcal.data.pictures import AGAIN, JPEG_MAGIC, UInt8Array, decode_pictures,
 #: only the beginning "partial-train".
 _FILE = re.compile(r"(partial-)?(train|test|val)")
 _FOLDER = re.compile(r"(partial-)?(train|test|val|valid|validation)")
-
 #: Shards that say by their names how many they are (older ones with a hash behind), and those that are only numbered.
 _COUNTED = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
 _NUMBERED = re.compile(r"\d{4,5}")
@@ -183,10 +182,7 @@ class SmallImages:
 def read_parquet_images(
     paths: Sequence[Path], *, size: int, label_columns: Sequence[str] = LABEL_COLUMNS
 ) -> SmallImages:
-    """Read one part of small images, each of `size` x `size` pixels, from its shards, in order.
-
-    The image column is a struct with the field `bytes` (or its flattened form, a column `img.bytes`), or plain binary.
-    """
+    """Read one part of small images from its shards, in order: structs with a field `bytes`, or plain binary."""
     images, labels, jpeg = [], [], False
     for path in paths:
         with _opened(path) as file:
@@ -297,10 +293,7 @@ class ParquetRows:
 
 @functools.lru_cache(maxsize=2)
 def _read_group(path: Path, group: int, column: str, written: int) -> Any:
-    """Read the encoded pictures of one row group; the last two are kept, for readers that go in order.
-
-    When the file was `written`, in nanoseconds, tells it from an older one of its name.
-    """
+    """Read the encoded pictures of one row group; `written` tells the file from an older one, and two are kept."""
     with _opened(path) as file:
         table = file.read_row_group(group, columns=[column])
     return _bytes_of(image_column(table, column).combine_chunks(), path)

@@ -22,10 +22,8 @@ from robcal.base.checks import InputError, refuse
 
 #: dtypes an array in a pickle may have: whole numbers, floats and booleans. Never objects, never structures.
 PLAIN_DTYPES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
-
 #: Most things that a pickle may hold, written out; an official batch has 20,000 (names and labels).
 MOST_ITEMS = 300_000
-
 #: Most bytes of arrays; the largest official batch has 153,600,000.
 MOST_BYTES = 2**30
 
@@ -128,10 +126,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(data: bytes, *, source: str) -> Any:
-    """Return the plain containers, numbers, strings and numeric arrays in a pickle; nothing in it is executed.
-
-    Protocols 0 to 4 are read, Python 2's too, whose strings come as bytes. The `source` is for the error.
-    """
+    """Return the plain containers, numbers, strings and numeric arrays in a pickle; nothing in it is executed."""
     try:
         _check_memo(data)
         return _Finisher().finish(_ArrayUnpickler(io.BytesIO(data), encoding="bytes").load())

@@ -33,15 +33,12 @@ FORMATS = (
 
 #: Pillow's modes of 16 bits, all of them grey.
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
-
 #: Modes without colour.
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_GREY)
-
 #: Modes that become uint8. Of floats and of integers of 32 bits nobody can tell what black and white are.
 KNOWN_MODES = (*GREY_MODES, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 JPEG_MAGIC = b"\xff\xd8\xff"
-
 #: What to do with a file that came from elsewhere.
 AGAIN = "download the file again"
 
@@ -54,13 +51,10 @@ DAMAGE = (
 
 #: Most pixels of a picture, 8192x8192: more may be declared in a few bytes, and are of no use to a classifier.
 MOST_PIXELS = 2**26
-
 #: Most threads that decode at once. Pillow lets go of the interpreter while it decodes and resizes.
 MAX_WORKERS = 16
-
 #: Pictures that one thread is worth starting for.
 PICTURES_A_WORKER = 4
-
 #: Part of the shorter side that an ImageNet picture is judged by: 224 of 256 pixels, the standard test.
 TEST_SHARE = 224 / 256
 
@@ -77,11 +71,7 @@ def decoders() -> tuple[str, ...]:
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Return the suffixes of the files that are pictures, in lower case: what Pillow registers for `decoders`.
-
-    >>> {".jpg", ".jfif", ".png", ".tif", ".webp"} <= suffixes(), ".eps" in suffixes()
-    (True, False)
-    """
+    """Return the suffixes of the files that are pictures, in lower case: what Pillow registers for `decoders`."""
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in decoders())
 
 
@@ -139,10 +129,7 @@ def _is_deep_ppm(picture: Image.Image) -> bool:
 
 
 def decode_pictures(encoded: Sequence[bytes | None], size: int, *, source: str) -> UInt8Array:
-    """Decode pictures of one size, (N, 3, size, size) uint8; others, and missing ones, are refused.
-
-    They are decoded one after the other: threads do not help, as each is mostly Python and headers.
-    """
+    """Decode pictures of one size, one by one (threads do not help), (N, 3, size, size) uint8; others are refused."""
     decoded = []
     for row, data in enumerate(encoded):
         name = f"row {row} of {source}"
@@ -274,10 +261,7 @@ class ManyPictures(LazyPictures):
 
 
 def fit(picture: Image.Image, size: tuple[int, int], share: float = 1.0) -> Image.Image:
-    """Scale `picture` so that it covers (height, width), and crop it about its centre; bilinear, anti-aliased.
-
-    Of that central window the part `share` is shown: 224 / 256 in the standard test on ImageNet.
-    """
+    """Scale `picture` to cover (height, width), crop its centre, and show the part `share` of that; anti-aliased."""
     height, width = size
     scale = max(height / picture.height, width / picture.width) / share
     x, y, half_w, half_h = picture.width / 2, picture.height / 2, width / scale / 2, height / scale / 2

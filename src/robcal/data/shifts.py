@@ -19,7 +19,6 @@ from robcal.data.table_shift import TABLE_KINDS, TABLE_SHIFTS, Features, shift_t
 
 #: Seed of the corruptions: one for all, so that every model sees the same inputs.
 CORRUPTION_SEED = 0
-
 #: Images of at least so many values (148x148 pixels in colour) are corrupted by several threads.
 LARGE_VALUES = 2**16
 
@@ -40,10 +39,7 @@ class ShiftSource:
 
 @dataclass(frozen=True)
 class ShiftedInputs:
-    """The inputs of a split, shifted when a batch of them is asked for, so that memory does not grow with the split.
-
-    Each input has random numbers of its own, so neither the batch nor the number of threads changes it.
-    """
+    """The inputs of a split, shifted when a batch of them is asked for; neither batch nor threads change them."""
 
     dtype = np.dtype(np.float32)
     split: Split  # the examples before the shift
@@ -144,10 +140,7 @@ def official_files(cells: CorruptedCells) -> ShiftSource:
 
 
 def shift_source(data: Dataset, official: str | None = None, *, test_limit: int | None = None) -> ShiftSource:
-    """Return what shifts the test split of a data set: robcal itself, or published files ("cifar10c:PATH", …).
-
-    A `test_limit` is what the test split was limited to.
-    """
+    """Return what shifts a test split, which may be limited: robcal itself, or published files ("cifar10c:PATH", …)."""
     if official is None:
         if data.kind == "image":
             return IMAGE_CORRUPTIONS

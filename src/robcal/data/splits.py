@@ -21,10 +21,8 @@ from robcal.data.moments import Moments, constant_notes
 
 #: Seed of every cut that must not depend on the user's seed: the test part, and a limited test part.
 FIXED_SEED = 20210606
-
 #: Share of a data set without a test part that is set aside as one.
 TEST_FRACTION = 0.2
-
 #: Share of the training data that becomes validation where nothing else is said.
 VAL_FRACTION = 0.1
 
@@ -147,16 +145,11 @@ def stratified_cut(
         refuse(
             f"a share of {fraction:g} of {len(labels)} examples is {total}, the rest {len(labels) - total}",
             f"both sides of the cut for {what} need one example of each of the {classes} classes",
-            _fraction_hint(classes, len(labels), what),
+            "Add examples, or give the files a test part of their own"
+            if what == "test"
+            else f"Choose a fraction from {classes / len(labels):.6g} to {1 - classes / len(labels):.6g}",
         )
     return _choose(labels, _quotas(counts, total, np.ones_like(counts), counts - 1), seed)
-
-
-def _fraction_hint(classes: int, count: int, what: str) -> str:
-    """Return what to do where a share of `count` examples has no room for every class, or leaves none to the rest."""
-    if what == "test":
-        return "Add examples, or give the files a test part of their own"
-    return f"Choose a fraction from {classes / count:.6g} to {1 - classes / count:.6g}"
 
 
 def _quotas(counts: IntArray, total: int, low: IntArray, high: IntArray) -> IntArray:

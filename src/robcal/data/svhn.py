@@ -57,10 +57,7 @@ _SECONDS = 600
 
 
 def _convert(file: Path, folder: Path) -> str:
-    """Write the arrays X and y of a file as .npy files to a folder; returns what went wrong, or nothing.
-
-    Damaged files can end the process that scipy reads them in, so that is another one.
-    """
+    """Write the arrays X and y as .npy files, in another process: damaged files can end it. Returns what went wrong."""
     places = os.pathsep.join(place for place in sys.path if place)
     environment = {**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _CHILD, str(file.absolute()), str(folder)]

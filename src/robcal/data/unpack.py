@@ -20,10 +20,8 @@ from robcal.data.pictures import ManyPictures
 MARK = "unpacked.json"
 
 LOCK = ".lock"
-
 #: Name that a file has while it is written; one process writes at a time.
 SCRATCH = ".scratch"
-
 #: Pictures written between two looks at Ctrl-C.
 STRIDE = 100
 
@@ -105,10 +103,7 @@ def _check_free(folder: Path) -> None:
 
 
 def _write_all(targets: Targets, work: Path, reporter: Reporter) -> None:
-    """Write every picture that is not there; each gets its name when it is whole.
-
-    Suffixes say JPEG, which the bytes of a few are not: readers go by the bytes.
-    """
+    """Write every picture that is not there; suffixes say JPEG, which a few are not: readers go by the bytes."""
     advance, done = reporter.task("unpack", sum(len(source) for source, _, _ in targets.values())), 0
     with stop_at_boundary() as stop:
         for part, (source, labels, folders) in targets.items():

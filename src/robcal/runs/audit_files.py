@@ -37,10 +37,7 @@ def _score_name(path: Path, column: str | None) -> str | None:
 
 
 def audit_answers(files: Sequence[Path], *, metric: LmEvalMetric = "acc", **options: Any) -> Audit:
-    """Audit samples of lm-evaluation-harness (see `robcal.audit`); several files together, with a group for each task.
-
-    Without scores, levels are cut by the margin of the answers.
-    """
+    """Audit samples of lm-evaluation-harness, a group a task, without scores by the margin of the answers."""
     answers = read_answers(*files, metric=metric)
     tasks = list(dict.fromkeys(answers.tasks.tolist()))
     if options.get("scores") is None:

@@ -46,12 +46,7 @@ MOST_IMAGES = 12
 
 
 def report_runs(
-    directories: Sequence[Path],
-    *,
-    shift: bool = True,
-    temperature: bool = False,
-    title: str | None = None,
-    reporter: Reporter = SILENT,
+    directories: Sequence[Path], *, shift: bool = True, temperature: bool = False, reporter: Reporter = SILENT
 ) -> Results:
     """Measure finished runs and put them side by side; the first one's method is the baseline.
 
@@ -67,14 +62,13 @@ def report_runs(
         ]
     )
     against = [measured[len(directories)].name] if temperature else []
-    return collect(measured, title=title, against=against, reporter=reporter)
+    return collect(measured, against=against, reporter=reporter)
 
 
 def collect(
     measured: Sequence[Measured],
     *,
     title: str | None = None,
-    num_levels: int | None = None,
     against: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> Results:
@@ -94,9 +88,8 @@ def collect(
         methods.setdefault(run.name, []).append(run)
     shifts = len(first) if first.shift is None else first.shift.correct.shape[1]
     resampling = Resampling.draw(shifts)
-    count, baseline = num_levels or first.num_levels, methods[first.name]
-    scored = [run for run in baseline if run.distance is not None]
-    levels = {run.seed: assign_levels(run.distance, count, ties="share") for run in scored}
+    scored = [run for run in methods[first.name] if run.distance is not None]
+    levels = {run.seed: assign_levels(run.distance, first.num_levels, ties="share") for run in scored}
     shifted = {id(run): {} if run.shift is None else run.shift.metrics(resampling) for run in measured}
     compared = [(name, first.name) for name in methods if name != first.name]
     compared += [(name, rival) for rival in against for name in methods if name not in (first.name, rival)]
@@ -110,24 +103,16 @@ def collect(
     for done, (name, rival) in enumerate(compared, start=1):
         minus.setdefault(name, {})[rival] = _differences(methods[name], methods[rival], shifted)
         advance(len(results) + done)
-    directories = {run.directory for run in measured}
+    directories, titles = {run.directory for run in measured}, [result.title for result in results]
+    told = " against ".join(titles) if len(titles) <= 3 else f"{titles[0]} against {len(titles) - 1} others"
     return Results(
-        title=title or f"{first.dataset['name']}: {_against([result.title for result in results])}",
+        title=title or f"{first.dataset['name']}: {told}",
         dataset=first.dataset,
         methods=tuple(dataclasses.replace(one, minus=minus.get(one.name, {})) for one in results),
-        notes=_notes(first, methods, count),
+        notes=_notes(first, methods),
         fidelity=fidelity_of(first.directory),
         provenance=provenance(settings=dataclasses.asdict(first.settings), runs=len(directories)),
     )
-
-
-def _against(names: Sequence[str]) -> str:
-    """Name what is compared; of more than three the first and how many others.
-
-    >>> _against(["A", "B"]), _against(["A", "B", "C", "D"])
-    ('A against B', 'A against 3 others')
-    """
-    return " against ".join(names) if len(names) <= 3 else f"{names[0]} against {len(names) - 1} others"
 
 
 _COMPARED = (
@@ -160,10 +145,7 @@ def _method_result(
 
 
 def looked_into(runs: Sequence[Measured], levels: Mapping[int, IntArray]) -> MethodResult:
-    """Return what tables and figures of single methods show: bins, levels, trends, course of training, images.
-
-    The levels are those of the scored test examples, by seed; empty without levels.
-    """
+    """Return what tables and figures of single methods show; levels, by seed, are those of the scored test examples."""
     level_of = [levels.get(run.seed, next(iter(levels.values()))) for run in runs] if levels else []
     scored = runs[0].on_scored()
     return MethodResult(
@@ -235,30 +217,25 @@ def _level_rows(runs: Sequence[Measured], level_of: Sequence[IntArray]) -> tuple
 
 
 def _mean_row(rows: Sequence[GroupRow], deviations: Sequence[Mapping[str, FloatArray]], num_levels: int) -> GroupRow:
-    """Return a level's mean over seeds; what the test examples do to a single seed is in the seeds' spread already."""
+    """Return a level's mean over seeds; what the test examples do to one seed is in the seeds' spread already."""
 
-    def mean(name: str) -> Estimate:
+    def mean(name: str, of: str, confidence: float = 0.95) -> Estimate:
+        found = [value for row in rows if (value := getattr(row, of)) is not None]
         shared = shared_part([one[name] for one in deviations])
-        return within_range(name, average_over_seeds([getattr(row, name) for row in rows], shared=shared))
+        return within_range(name, average_over_seeds(found, shared=shared, confidence=confidence))
 
     return GroupRow(
         group=rows[0].group,
         n=round(float(np.mean([row.n for row in rows]))),
         score_low=_mean_or_none([row.score_low for row in rows]),
         score_high=_mean_or_none([row.score_high for row in rows]),
-        accuracy=mean("accuracy"),
-        confidence=mean("confidence"),
-        gap=mean("gap"),
-        ece=mean("ece"),
-        joint_gap=_joint_gap(rows, shared_part([one["gap"] for one in deviations]), num_levels),
+        accuracy=mean("accuracy", "accuracy"),
+        confidence=mean("confidence", "confidence"),
+        gap=mean("gap", "gap"),
+        ece=mean("ece", "ece"),
+        joint_gap=mean("gap", "joint_gap", joint_confidence(0.95, num_levels)),
         ece_floor=_mean_or_none([row.ece_floor for row in rows]),
     )
-
-
-def _joint_gap(rows: Sequence[GroupRow], shared: float, num_levels: int) -> Estimate:
-    """Return the gap of a level over seeds, with an interval that holds for all levels at once."""
-    gaps = [row.joint_gap for row in rows if row.joint_gap is not None]
-    return within_range("gap", average_over_seeds(gaps, shared=shared, confidence=joint_confidence(0.95, num_levels)))
 
 
 def _deviations(run: Measured, inside: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
@@ -311,7 +288,7 @@ def rounded(values: Iterable[float | None]) -> tuple[float | None, ...]:
     return tuple(None if value is None or math.isnan(value) else float(f"{value:.6g}") for value in values)
 
 
-def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -> tuple[str, ...]:
+def _notes(first: Measured, methods: Mapping[str, list[Any]]) -> tuple[str, ...]:
     seeds = max(len(runs) for runs in methods.values())
     title = next(iter(methods.values()))[0].title
     test = f"the finite test split of {len(first)} examples ({RESAMPLES} bootstrap resamples"
@@ -325,10 +302,10 @@ def _notes(first: Measured, methods: Mapping[str, list[Any]], num_levels: int) -
     lines = [
         over,
         "Robustness of an example: l2 norm, in input units, of the smallest change found that alters the model's own "
-        f"prediction within the input box (an upper bound, verified in float32). Levels: {num_levels} groups of equal "
-        "size, except that equal norms share a level; level 0 is the least robust. Every method is grouped by the "
-        f"levels of the {title} model of the same seed, so {title} alone is judged by its own distances, which go with "
-        "its own confidence.",
+        "prediction within the input box (an upper bound, verified in float32). "
+        f"Levels: {first.num_levels} groups of equal size, except that equal norms share a level; level 0 is the least "
+        f"robust. Every method is grouped by the levels of the {title} model of the same seed, so {title} alone is "
+        "judged by its own distances, which go with its own confidence.",
         "The validation split steers the smoothing; the test split is only measured on.",
         *(_temperatures(runs) for runs in methods.values() if runs[0].temperature is not None),
     ]

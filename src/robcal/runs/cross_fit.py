@@ -91,6 +91,7 @@ def cross_fit_quantiles(
     only read. The settings are those of the run that wants levels.
     """
     plain = settings.reference()
+    options = {"method": settings.scorer, "num_levels": settings.levels, "device": settings.device}
     train = np.empty(len(data.split("train")))
     val: list[FloatArray] = []
     for fold in make_folds(data, settings.folds, settings.seed):
@@ -99,17 +100,8 @@ def cross_fit_quantiles(
         for split, part in (("train", fold.unseen), ("val", data)):
             kind = "held-out" if split == "train" else split
             name = f"fold-{fold.number}-{kind}-{settings.scorer}-{settings.levels}.parquet"
-            scores = kept_or_scored(
-                model,
-                part,
-                split,
-                [place / name for place in places],
-                method=settings.scorer,
-                num_levels=settings.levels,
-                reporter=reporter,
-                description=f"score fold {fold.number + 1}, {split}",
-                device=settings.device,
-            )
+            files, told = [place / name for place in places], f"score fold {fold.number + 1}, {split}"
+            scores = kept_or_scored(model, part, split, files, reporter=reporter, description=told, **options)
             if split == "train":
                 train[fold.held_out] = quantiles(scores)
             else:
@@ -134,11 +126,8 @@ def _fold_model(
     network = build_networks(plain, fold.seen)[0]
     places[-1].mkdir(parents=True, exist_ok=True)
     state = places[-1] / f"{name}.pt"
-    what = f"train fold {fold.number + 1}, seed {plain.seed}"
-    fit(
-        network, fold.seen, plain.training_method(), plain, state_file=state, key=key, reporter=reporter,
-        description=what,
-    )  # fmt: skip
+    method, told = plain.training_method(), f"train fold {fold.number + 1}, seed {plain.seed}"
+    fit(network, fold.seen, method, plain, state_file=state, key=key, reporter=reporter, description=told)
 
     def keep() -> None:
         about = {**describe_network(plain, fold.seen), "key": key}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,10 @@ class _Maps(nn.ModuleList):
 class _Buffered(nn.Module):
     """A map whose arrays are buffers of float64."""
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Tensor: ...
+
     def hold(self, **arrays: npt.ArrayLike) -> None:
         for name, array in arrays.items():
             self.register_buffer(name, torch.from_numpy(np.array(array, dtype=np.float64, order="C")))
@@ -58,8 +63,6 @@ class _Buffered(nn.Module):
 
 class _Divide(_Buffered):
     """Divide by one temperature."""
-
-    temperature: Tensor
 
     def __init__(self, fitted: Temperature) -> None:
         super().__init__()
@@ -75,14 +78,6 @@ class _DivideByScore(_Buffered):
     Both are sums over their pieces, each a polynomial of how much of the piece lies below the argument: clamp(v - a, 0,
     length). So the graph holds sums and products only.
     """
-
-    points: Tensor
-    lengths: Tensor
-    slopes: Tensor
-    knots: Tensor
-    widths: Tensor
-    cubic: Tensor
-    ends: Tensor
 
     def __init__(self, fitted: ScoreTemperature) -> None:
         super().__init__()
@@ -117,9 +112,6 @@ class _DivideByScore(_Buffered):
 class _Affine(_Buffered):
     """Map log-probabilities to W x + b."""
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, fitted: Affine) -> None:
         super().__init__()
         self.temperature, self.mixture, self.least = fitted.temperature, fitted.mixture, fitted.least
@@ -135,15 +127,7 @@ class _Affine(_Buffered):
 
 
 class _Isotonic(_Buffered):
-    """Replace the probability of each class by a broken line of it: the sum of how far each piece has risen.
-
-    The pieces of all classes are one array (Z, K); a class with fewer has pieces at its end that do not rise.
-    """
-
-    starts: Tensor
-    lengths: Tensor
-    rises: Tensor
-    lowest: Tensor
+    """Replace the probability of each class by a broken line of it: the sum of how far each of K pieces has risen."""
 
     def __init__(self, fitted: Isotonic) -> None:
         super().__init__()
@@ -166,8 +150,6 @@ def _padded(values: npt.NDArray[np.float64], size: int, last: float) -> npt.NDAr
 
 class _Average(_Buffered):
     """Average the probabilities of several recalibrations."""
-
-    log_weights: Tensor
 
     def __init__(self, fitted: Average) -> None:
         super().__init__()

@@ -149,8 +149,8 @@ def _difference(
 def _range(found: Recalibrator, logits: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the lowest and highest recalibrated probabilities of logits (N, Z) as they are.
 
-    An isotonic map has steps, whose ends are the very examples that are tried: with one, all logits count that are
-    equal to these in float32 arithmetic, which differs from one program to the next.
+    The examples tried are the very ends of an isotonic map's steps: with one, all logits count that are equal to these
+    in float32 arithmetic, which differs from one program to the next.
     """
     tried = [found.predict_proba(logits)]
     if any(isinstance(one, Isotonic) for one in single(found.maps)):

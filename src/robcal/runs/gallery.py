@@ -100,10 +100,7 @@ def _chosen(probs: AnyFloatArray, labels: IntArray, levels: IntArray, count: int
 def smallest_changes(
     model: nn.Module | None, originals: torch.Tensor, class_names: Sequence[str], *, device: str | None = None
 ) -> list[SmallestChange | None]:
-    """Change images (n, C, H, W) as little as flips the label that their model gives them, and draw what changed.
-
-    None stands for a change that was not found, without a model, and where it cannot be attacked.
-    """
+    """Change images (n, C, H, W) as little as flips their model's label; None where that was not found or tried."""
     found = None if model is None else _attacked(model, originals, choose_device(device))
     if found is None:
         return [None] * len(originals)

@@ -30,11 +30,7 @@ def hard_label_remarks(histories: Mapping[int, Sequence[EpochRow]]) -> tuple[str
 
 
 def remarks_on(hard: Sequence[int], seeds: Sequence[int]) -> tuple[str, ...]:
-    """Return the same, for the seeds at which labels stayed hard among all.
-
-    >>> remarks_on([1], (0, 1))[0].partition(":")[0]
-    'labels stayed hard at seed 1'
-    """
+    """Return the same, for the seeds at which labels stayed hard among all."""
     if not hard:
         return ()
     where = f" at seed{'s' if len(hard) > 1 else ''} {', '.join(map(str, hard))}" if len(hard) < len(seeds) else ""

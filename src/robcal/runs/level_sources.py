@@ -69,7 +69,7 @@ def levels_of(
         keys = cross_fit_quantiles(settings, data, run.directory / "folds", group, shared=shared, reporter=reporter)
         source = f"cross-fit, {settings.folds} folds, {settings.scorer}"
     elif settings.levels_from == "robustness":
-        scores = _reference_scores(plain(), run, data, reporter)
+        scores = _reference_scores(plain(), settings, data, reporter, own=run.directory)
         keys, source = scores, scores["train"].method
     else:
         keys, source = difficulty(plain(), data, settings.levels_from, settings.device), settings.levels_from
@@ -90,10 +90,7 @@ def save_run_levels(run: Run, levels: Mapping[str, IntArray], source: str) -> No
 
 
 def difficulty(reference: Run, data: Dataset, kind: str, device: str | None = None) -> dict[str, FloatArray]:
-    """Return how easy each example of train and val is for a reference model, in one forward pass; small is difficult.
-
-    The kind is "margin": `margins`, or "loss": `log_likelihood`, the negative of the cross-entropy.
-    """
+    """Return each example's logit margin for a reference model, or its log-likelihood ("loss"): small is difficult."""
     model, _ = load_model(reference.checkpoint)
     place, found = choose_device(device), {}
     with moved(model, place):
@@ -117,7 +114,7 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
     for file in settings.scores:
         scores = load_scores(Path(file))
         split = scores.provenance.get("split")
-        if split not in ("train", "val"):
+        if split not in SPLITS:
             fix = "Make them: robcal score --model RUN --split train --out FILE.parquet, and the same with val"
             refuse(f"{file} is of split {split!r}", "training needs scores of train and of val", fix)
         check_same_length(len(data.split(split)), len(scores), f"the {split} examples", file)
@@ -129,19 +126,11 @@ def scores_at_hand(settings: TrainSettings, data: Dataset) -> dict[str, Scores] 
                 f"--split {split} --out {file} --overwrite",
             )
         found[split] = scores
-    missing = [name for name in ("train", "val") if name not in found]
+    missing = [name for name in SPLITS if name not in found]
     if missing:
         fix = f"Make it: robcal score --model RUN --split {missing[0]} --out FILE.parquet"
         refuse(f"--scores names no file for {' and '.join(missing)}", "pass --scores twice: train and val", fix)
     return found
-
-
-def _reference_scores(plain: Run, run: Run, data: Dataset, reporter: Reporter) -> dict[str, Scores]:
-    """Return the reference model's scores: the shared ones if there are any, else this run's own."""
-    shared = {split: shared_scores(plain, run.settings, split) for split in SPLITS}
-    own = {split: run.directory / f"scores-{split}.parquet" for split in SPLITS}
-    files = shared if all(file.exists() for file in shared.values()) else own
-    return _score_reference(plain, run.settings, data, files, reporter)
 
 
 def shared_scores(reference: Run, settings: TrainSettings, split: str) -> Path:
@@ -168,25 +157,18 @@ def score_reference(
             cross_fit_quantiles(settings, dataset, where, group, reporter=reporter)
     if settings.levels_from != "robustness":
         return {}
-    files = {split: shared_scores(reference, settings, split) for split in SPLITS}
-    return _score_reference(reference, settings, dataset, files, reporter)
+    return _reference_scores(reference, settings, dataset, reporter)
 
 
-def _score_reference(
-    plain: Run, settings: TrainSettings, data: Dataset, files: Mapping[str, Path], reporter: Reporter
+def _reference_scores(
+    plain: Run, settings: TrainSettings, data: Dataset, reporter: Reporter, own: Path | None = None
 ) -> dict[str, Scores]:
-    """Return the reference model's scores of train and val, kept or made."""
+    """Return the reference model's scores: those that runs share, or of a run's `own` directory; kept or made."""
+    files = {split: shared_scores(plain, settings, split) for split in SPLITS}
+    if own is not None and not all(file.exists() for file in files.values()):
+        files = {split: own / f"scores-{split}.parquet" for split in SPLITS}
     model, _ = load_model(plain.checkpoint)
+    options = {"method": settings.scorer, "num_levels": settings.levels, "device": settings.device}
     return {
-        split: kept_or_scored(
-            model,
-            data,
-            split,
-            [file],
-            method=settings.scorer,
-            num_levels=settings.levels,
-            reporter=reporter,
-            device=settings.device,
-        )
-        for split, file in files.items()
+        split: kept_or_scored(model, data, split, [file], reporter=reporter, **options) for split, file in files.items()
     }

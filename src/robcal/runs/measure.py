@@ -35,7 +35,6 @@ from robcal.training.settings import TrainSettings
 
 #: Opens the networks that predict, and says which device they are on; not called where the answer is on disk.
 Networks = Callable[[], tuple[Sequence[nn.Module], str]]
-
 #: Passes over the test split are repeated until they took so many seconds, at most `MOST_PASSES` times.
 ENOUGH_SECONDS = 2.0
 MOST_PASSES = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,8 @@ from robcal.report.verdicts import side
 
 #: Methods that are tried: those that can never change a label. `robcal recalibrate` has more.
 METHODS = ("none", "temperature", "score-temperature")
-
 #: More logits than this are represented by a sample of the rows.
 MOST_LOGITS = 1 << 22
-
 #: Probabilities, labels and scores of other examples.
 Validation = tuple[ProbRows, IntArray, FloatArray | None]
 
@@ -63,7 +61,10 @@ def repair_of(
         fit = (_logs(validation[0].take(slice(None))), validation[1], validation[2])
         recalibrator.fit(*fit)
         method, truth, by = recalibrator.method, labels, scores
-        blocks = _predicted(recalibrator, probs, scores)
+        blocks = (
+            (block, recalibrator.predict_proba(_logs(block), None if scores is None else scores[part]))
+            for part, block in probs.blocks()
+        )
         judged = f"{len(truth)} examples, by a fit of {len(validation[1])} others"
     both, margin = _reduced(blocks, truth)
     values = margin if by is None else by
@@ -106,18 +107,10 @@ class _Judged:
     true: FloatArray
 
 
-def _predicted(
-    recalibrator: Recalibrator, probs: ProbRows, scores: FloatArray | None
-) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Yield blocks of the probabilities, and what the recalibration makes of them."""
-    for part, block in probs.blocks():
-        yield block, recalibrator.predict_proba(_logs(block), None if scores is None else scores[part])
-
-
 def _reduced(
     blocks: Iterable[tuple[FloatArray, FloatArray]], labels: IntArray
 ) -> tuple[tuple[_Judged, _Judged], FloatArray]:
-    """Return what is judged before and after, and the margins before."""
+    """Return what is judged before and after, and the margins before, of blocks of probabilities before and after."""
     parts, begin = [], 0
     for before, after in blocks:
         truth, begin = labels[begin : begin + len(before)], begin + len(before)

@@ -63,10 +63,7 @@ def _accelerator_of(model: torch.nn.Module) -> str | None:
 def kept_or_scored(
     model: torch.nn.Module, dataset: Dataset, split: str, files: Sequence[Path], **options: Any
 ) -> Scores:
-    """Return the scores of one split by a model: of the first of the files that holds them, else made anew.
-
-    They are written to the last file, in place of what it holds; the options are those of `score_split`.
-    """
+    """Return the scores of the first of the files that holds them, else make them (`score_split`) in the last file."""
 
     def look() -> str | None:
         wanted = {"model": digest_of_tensors(model.state_dict()), "data": dataset.digest(split)}

@@ -40,16 +40,12 @@ from robcal.training.predict import average_logits, predict_logits, softmax
 
 #: The (kind, severity) pairs of images in the order of every array of C cells.
 CELLS = tuple((kind, severity) for kind in SHIFT_KINDS for severity in SEVERITIES)
-
 #: What is measured of every cell.
 CELL_METRICS = ("ece", "accuracy", "nll", "brier", "ece_floor")
-
 #: Inputs predicted at once, at most.
 BATCH_SIZE = 500
-
 #: Values of inputs in memory at a time, 64 MiB as float32: 5,000 images of 32x32 pixels, 111 of 224x224.
 BLOCK_VALUES = 2**24
-
 #: Largest cell that is kept on disk, in bytes as float32 (43,690 images of 32x32 pixels); larger ones are made anew for
 #: every run, which takes less than the disk would: the 75 cells of 5,000 images of 224x224 pixels are 226 GB.
 KEPT_BYTES = 2**29
@@ -177,11 +173,7 @@ class ShiftImages:
 def measure_shift(
     run: Run, models: Sequence[nn.Module], images: ShiftImages, *, device: str = "cpu", reporter: Reporter = SILENT
 ) -> ShiftLogits:
-    """Predict logits of a run under every kind of shift x 5 severities; one file a kind until all are done.
-
-    The probabilities of several networks are averaged. Ctrl-C stops after the running severity; finished kinds are
-    kept.
-    """
+    """Predict logits, the average of several models', under each kind of shift x 5 severities; each kind is kept."""
     source, cells = images.source, images.cells
     about = {"model": run.model_digest, "data": images.digest, "cells": cells, "index": images.index.tolist()}
     key = digest_of(about if source.key is None else {**about, "source": source.key})
@@ -217,10 +209,7 @@ def measure_shift(
 
 
 def _blocks(split: Split) -> Iterator[Split]:
-    """Yield the examples a block at a time, in memory: shifted and decoded once for all networks.
-
-    A block is whole batches, or where these are too large less than one.
-    """
+    """Yield the examples a block at a time, in memory: whole batches, or less than one where these are too large."""
     most = max(1, BLOCK_VALUES // math.prod(split.inputs.shape[1:]))
     size = most if most < BATCH_SIZE else most - most % BATCH_SIZE
     for start in range(0, len(split), size):

@@ -28,7 +28,6 @@ from robcal.data.corruptions import blur, digital, noise, weather
 from robcal.data.corruptions.draws import SEVERITIES, Draws, Float32Array, cell_key
 
 __all__ = ["BENCHMARK_KINDS", "CORRUPTIONS", "EXTRA_KINDS", "SEVERITIES", "Corruption", "corrupt"]
-
 #: Values of images (float32) worked on at a time; does not change the result.
 CHUNK_VALUES = 2**20
 

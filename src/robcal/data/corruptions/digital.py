@@ -24,10 +24,7 @@ def grey(images: Float32Array) -> Float32Array:
 
 
 def brightness(images: Float32Array, shift: float, draws: Draws) -> Float32Array:
-    """Add `shift` to the value of HSV (clipped to 1); hue and saturation stay.
-
-    With hue and saturation fixed, all channels scale with V = max(R, G, B): x' = x · V' / V, grey where V = 0.
-    """
+    """Add `shift` to the value V of HSV (clipped to 1): with V = max(R, G, B), x' = x · V' / V, grey where V = 0."""
     value = images.max(axis=1, keepdims=True)
     raised = np.clip(value + np.float32(shift), 0, 1)
     return np.asarray(np.where(value > 0, images * (raised / np.where(value > 0, value, 1)), raised))

@@ -14,10 +14,8 @@ from scipy.ndimage import gaussian_filter
 from robcal.data.corruptions.draws import Float32Array
 
 Matrix = npt.NDArray[np.float64]
-
 #: A linear map of flattened pixels to flattened pixels: a float32 `scipy.sparse.csr_array`.
 Operator = Any
-
 #: The size the published constants are for.
 REFERENCE_SIZE = 32
 
@@ -128,10 +126,7 @@ def zoom_operator(height: int, width: int, factor: float) -> Operator:
 
 
 def box_matrix(size: int, new_size: int) -> Matrix:
-    """Return Pillow's BOX resampling of `size` samples to `new_size`, as a matrix (new_size, size).
-
-    A sample counts for an output if its middle lies within half a box of the output's; those that do count alike.
-    """
+    """Return Pillow's BOX resampling as (new_size, size): samples with their middle in an output's box count alike."""
     scale = size / new_size
     box = max(scale, 1.0)
     middle = (np.arange(new_size)[:, None] + 0.5) * scale
