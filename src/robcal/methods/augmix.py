@@ -33,9 +33,6 @@ def augmix(severity: float = 3.0, width: int = 3, alpha: float = 1.0) -> Method:
         severity: most strength of an operation, from .1 to 10; the paper's is 3 for CIFAR.
         width: number of chains, from 1; the paper's is 3.
         alpha: parameter of both distributions, above 0; the paper's is 1.
-
-    Raises:
-        InputError: if an option is out of range, or (at the start of training) the data are no images.
     """
     check_fraction(severity, "severity", low=LEAST, high=10 + 1e-9)
     check_positive_int(width, "width")

@@ -20,9 +20,6 @@ def batch_ensemble(size: int = 4) -> Method:
 
     Args:
         size: number of members, from 2; the paper's is 4.
-
-    Raises:
-        InputError: if `size` is out of range, or (at the start of training) the network has no members.
     """
     check_members(size)
 

@@ -55,11 +55,7 @@ def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
 
 
 def transition(delta: torch.Tensor, epsilon: float, rho: float) -> torch.Tensor:
-    """Return (B,) `lambda = (1 - min(1, max |delta| / epsilon))^rho` (equation 6).
-
-    >>> transition(torch.tensor([[0.0, 0.0], [-0.01, 0.0], [0.02, 0.02]]), 0.02, 2.0)
-    tensor([1.0000, 0.2500, 0.0000])
-    """
+    """Return (B,) `lambda = (1 - min(1, max |delta| / epsilon))^rho` (equation 6)."""
     return (1 - (delta.flatten(1).abs().amax(1) / epsilon).clamp_max(1)) ** rho
 
 

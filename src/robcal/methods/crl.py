@@ -23,9 +23,6 @@ def crl(weight: float = 1.0) -> Method:
 
     Args:
         weight: of the ranking term, above 0; the paper's is 1.
-
-    Raises:
-        InputError: if `weight` is out of range, or (at the start of training) the number of training examples unknown.
     """
     check_fraction(weight, "weight", high=float("inf"))
 
@@ -60,23 +57,13 @@ def crl(weight: float = 1.0) -> Method:
 
 
 def correctness(counts: torch.Tensor, epochs: int, index: torch.Tensor) -> torch.Tensor:
-    """Return (B,) float32 `c = (count - min) / (epochs - min)`, min over all examples; 0 while all counts are equal.
-
-    Counts (N,) say in how many of the finished epochs each example was right; `index` (B,) chooses examples.
-
-    >>> correctness(torch.tensor([1, 3, 2]), 5, torch.tensor([2, 0, 1]))
-    tensor([0.2500, 0.0000, 0.5000])
-    """
+    """Return (B,) `c = (count - min) / (epochs - min)` of the examples `index`, min over all counts (N,)."""
     least = counts.min()
     return (counts[index] - least).float() / (epochs - least).clamp_min(1)
 
 
 def ranking_loss(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the hinge above over pairs of neighbours (i, i + 1) of a batch, the last with the first.
-
-    >>> float(ranking_loss(torch.tensor([0.5, 0.75]), torch.tensor([1.0, 0.5])))
-    0.75
-    """
+    """Return the mean of the hinge above over pairs of neighbours (i, i + 1) of a batch, the last with the first."""
     gap = correct - correct.roll(-1)
     return functional.relu(gap.abs() - gap.sign() * (confidence - confidence.roll(-1))).mean()
 

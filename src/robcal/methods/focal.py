@@ -51,24 +51,13 @@ def flsd53() -> Method:
 
 
 def flsd_gamma(logits: torch.Tensor) -> torch.Tensor:
-    """Return (B, Z) the gamma of each probability: 5 in [0, .2), 3 in [.2, 1].
-
-    >>> flsd_gamma(torch.log(torch.tensor([[0.1, 0.3, 0.6]]))).tolist()
-    [[5.0, 3.0, 3.0]]
-    """
+    """Return (B, Z) the gamma of each probability: 5 in [0, .2), 3 in [.2, 1]."""
     probs = functional.softmax(logits.detach().float(), dim=1)
     return torch.where(probs < THRESHOLD, BELOW, ABOVE)
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, gamma: float | torch.Tensor) -> torch.Tensor:
-    """Return the mean over the batch of `-sum_z t_z (1 - p_z)^gamma log p_z`; logits, targets t and gamma are (B, Z).
-
-    Targets are one-hot or soft; gamma may be one number for all (see `focal`).
-
-    >>> logits = torch.log(torch.tensor([[0.25, 0.75]]))
-    >>> round(float(focal_loss(logits, torch.tensor([[1.0, 0.0]]), 2.0) / -torch.log(torch.tensor(0.25))), 4)
-    0.5625
-    """
+    """Return the mean over the batch of `-sum_z t_z (1 - p_z)^gamma log p_z`; gamma is one number or (B, Z)."""
     log_probs = functional.log_softmax(logits.float(), dim=1)
     rest = (-torch.expm1(log_probs)).clamp_min(torch.finfo(log_probs.dtype).tiny)  # 1 - p, exact for p near 1
     return -(targets * rest**gamma * log_probs).sum(1).mean()

@@ -54,14 +54,6 @@ def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: in
     Each network drops the same units for every input, which is a draw of weights in the paper's sense, so a network's
     predictions depend on neither the batches nor the order of the inputs. Batch normalisation is in eval mode. Weights
     are shared, not copied; network k depends on (seed, k) only.
-
-    Raises:
-        InputError: if the network has no module of dropout.
-
-    >>> plain = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 2))
-    >>> first, second = dropout_networks(plain, count=2)
-    >>> bool((first(torch.ones(1, 8)) == second(torch.ones(1, 8))).all())
-    False
     """
     check_positive_int(count, "count")
     check_seed(seed)

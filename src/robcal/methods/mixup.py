@@ -44,9 +44,5 @@ def draw_mixture(size: int, alpha: float, generator: torch.Generator) -> tuple[f
 
 
 def mix(first: torch.Tensor, second: torch.Tensor, share: float) -> torch.Tensor:
-    """Return `share first + (1 - share) second`.
-
-    >>> mix(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.75)
-    tensor([0.7500, 0.2500])
-    """
+    """Return `share first + (1 - share) second`."""
     return share * first + (1 - share) * second

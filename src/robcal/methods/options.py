@@ -35,12 +35,7 @@ def factory_of(path: str) -> Callable[..., Method]:
 
 
 def options_of(factory: Callable[..., Method]) -> dict[str, type]:
-    """Return the options of a method, by name, with their types.
-
-    >>> def example(alpha: float = 0.2, steps: int | None = None) -> Method: ...
-    >>> options_of(example)
-    {'alpha': <class 'float'>, 'steps': <class 'int'>}
-    """
+    """Return the options of a method, by name, with their types; `T | None` has the type T."""
     found = {}
     for name, parameter in _signature(factory).parameters.items():
         parts = typing.get_args(parameter.annotation) or (parameter.annotation,)  # of a union, or the one type it is

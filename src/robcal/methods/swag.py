@@ -49,9 +49,6 @@ def swag(start: float = DEFAULT_START, rank: int = 20, samples: int = DEFAULT_SA
         start: share of the epochs after which the weights are taken, in (0, 1).
         rank: number of columns kept for the low-rank part, at least 2; the paper's is 20.
         samples: number of networks that are drawn and averaged, at least 2.
-
-    Raises:
-        InputError: if an option is out of range, or (at the start of training) the epochs leave fewer than two weights.
     """
     check_fraction(start, "start")
     check_positive_int(rank, "rank", minimum=2)
@@ -88,14 +85,7 @@ def swag(start: float = DEFAULT_START, rank: int = 20, samples: int = DEFAULT_SA
 
 
 def take_in(state: State, weights: torch.Tensor, rank: int) -> State:
-    """Return the moments with one more vector of weights, (P,) float32, among them.
-
-    >>> state = {"count": torch.tensor(0), "mean": None, "squares": None, "deviations": None}
-    >>> for value in (1.0, 3.0):
-    ...     state = take_in(state, torch.tensor([value]), 2)
-    >>> state["mean"].tolist(), state["squares"].tolist(), state["deviations"].tolist()
-    ([2.0], [2.0], [[0.0], [1.0]])
-    """
+    """Return the moments with one more vector of weights, (P,) float32, among them."""
     count = int(state["count"])
     before = state["mean"] if count else torch.zeros_like(weights)
     mean = before + (weights - before) / (count + 1)
@@ -111,9 +101,6 @@ def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator
         theta = mean + sqrt(diagonal / 2) * z + deviations' z' / sqrt(2 (K - 1)),   z, z' standard normal
 
     The moments are the final state of the method "swag": count, mean (P,), squares (P,), deviations (K, P).
-
-    Raises:
-        InputError: if fewer than two vectors of weights were taken in.
     """
     count, columns = int(moments["count"]), moments["deviations"]
     if count < 2:
@@ -137,10 +124,7 @@ def swag_networks(
     """Draw networks from the Gaussian of SWAG, batch normalisation measured anew for each on `train` (section 3.4).
 
     They are on the CPU in eval mode; network k depends on (seed, k) only. The given one stays where it is, which is
-    where batch normalisation is measured. See `draw_weights` for the moments.
-
-    Raises:
-        InputError: if the moments are of another architecture, or of fewer than two epochs.
+    where batch normalisation is measured.
     """
     check_positive_int(count, "count")
     check_seed(seed)

@@ -14,12 +14,6 @@ class Average(nn.Module):
 
     softmax gives the mean back, so whatever takes one network takes an ensemble: its robustness is its own, not a
     member's.
-
-    >>> members = [nn.Linear(3, 2), nn.Linear(3, 2)]
-    >>> x = torch.ones(1, 3)
-    >>> mean = (members[0](x).softmax(1) + members[1](x).softmax(1)) / 2
-    >>> torch.allclose(Average(members)(x).softmax(1), mean)
-    True
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:

@@ -23,11 +23,7 @@ LARGE_SIDE = 32
 
 
 class PreActivationBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, each after batch normalisation and ReLU; the shortcut is untouched or linear.
-
-    The stride is that of the first convolution and of the shortcut. `active` says that what comes in is already
-    normalised and rectified: the first block, behind the stem.
-    """
+    """1x1, 3x3 and 1x1 convolutions, each after batch normalisation and ReLU; what comes in may be `active` already."""
 
     def __init__(self, inside: int, width: int, outside: int, stride: int, *, active: bool) -> None:
         super().__init__()
@@ -57,9 +53,6 @@ def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int)
     at the first 1x1 convolution, a linear shortcut from the block's input, and biases on every convolution.
     ResNet-20 v2 for 10 classes has 570,602 trainable parameters. The paper's own bottleneck networks (ResNet-164) are
     narrower inside: widths 16, 32, 64. Batch normalisation has PyTorch's momentum and epsilon.
-
-    Raises:
-        InputError: if the inputs are not images, or the depth is not 9 n + 2.
     """
     check_image(input_shape, "residual networks")
     if not 11 <= depth <= MOST_DEPTH or (depth - 2) % 9:
@@ -87,10 +80,7 @@ def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, each before batch normalisation; ReLU after the sum (He et al. 2016a).
-
-    The stride is on the 3x3 convolution (what is called v1.5), which changes no parameter count.
-    """
+    """1x1, 3x3 (with the stride: v1.5) and 1x1 convolutions, each before BN; ReLU after the sum (He et al. 2016a)."""
 
     def __init__(self, inside: int, width: int, stride: int) -> None:
         super().__init__()
@@ -120,9 +110,6 @@ def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) 
 
     For 1,000 classes they have 25,557,032 and 44,549,160 parameters. The scale of the last normalisation of every block
     begins at 0, so that blocks begin as the identity (Goyal et al. 2017, section 5.1).
-
-    Raises:
-        InputError: if the inputs are not images of `LARGE_SIDE` pixels or more, or the depth is none of `LARGE_BLOCKS`.
     """
     if depth not in LARGE_BLOCKS:
         known = ", ".join(f"resnet-{depth}" for depth in LARGE_BLOCKS)

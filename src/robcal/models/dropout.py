@@ -31,15 +31,6 @@ def with_dropout(network: nn.Module, rate: float) -> nn.Module:
     """Put dropout before every linear and convolutional layer but the first, in place; no weight changes.
 
     A network that has modules of dropout already is left as it is. All layers must be called as modules.
-
-    Raises:
-        InputError: if the rate is not in (0, 1), or the network has fewer than two such layers.
-
-    >>> with_dropout(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), 0.1)[2]
-    Sequential(
-      (0): Dropout(p=0.1, inplace=False)
-      (1): Linear(in_features=8, out_features=3, bias=True)
-    )
     """
     check_fraction(rate, "the rate of dropout")
     if has_dropout(network):

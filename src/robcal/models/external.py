@@ -53,11 +53,7 @@ def is_external(name: str) -> bool:
 
 
 def is_factory(name: str) -> bool:
-    """Return whether a model's name stands for code of the user's own.
-
-    >>> is_factory("timm:resnet18"), is_factory("my.networks:build")
-    (False, True)
-    """
+    """Return whether a model's name stands for code of the user's own: "my.networks:build", not "timm:resnet18"."""
     return is_external(name) and name.partition(":")[0] not in PACKAGES
 
 

@@ -71,12 +71,7 @@ _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
 def check_archive(path: Path) -> None:
-    """Refuse a damaged archive, and one that would be far larger in memory than it is.
-
-    Raises:
-        ValueError: if a member does not fit its checksum.
-        InputError: above the bounds of `robcal.base.npy.check_packing`.
-    """
+    """Refuse an archive with a damaged member, and one that would be far larger in memory than it is."""
     with zipfile.ZipFile(path) as archive:
         check_packing(sum(info.file_size for info in archive.infolist()), path.stat().st_size, str(path))
         if (damaged := archive.testzip()) is not None:

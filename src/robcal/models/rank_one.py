@@ -87,12 +87,6 @@ def with_members(network: nn.Module, members: int) -> BatchEnsemble:
     """Give every linear and convolutional layer of a network M >= 2 rank-one members, in place; W and biases stay.
 
     All layers must be called as modules, and keep the rows of a batch apart and in order.
-
-    Raises:
-        InputError: if M is out of range, or the network has no such layer.
-
-    >>> with_members(nn.Linear(4, 3), 2).eval()(torch.ones(5, 4)).exp().sum(1).round(decimals=4).tolist()
-    [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     check_members(members)
     whole = nn.ModuleDict({"network": network})

@@ -59,11 +59,7 @@ def residual_network(
 
 
 def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int) -> nn.Module:
-    """Build a Wide ResNet without dropout; WRN-28-10 for 10 classes has 36,479,194 parameters.
-
-    Raises:
-        InputError: if `depth` is not 6 n + 4.
-    """
+    """Build a Wide ResNet without dropout; WRN-28-10 for 10 classes has 36,479,194 parameters."""
     blocks = (depth - 4) // 6
     if 96_768 * blocks * width**2 > MOST_PARAMETERS or depth > MOST_DEPTH:
         refuse(

@@ -33,10 +33,6 @@ def read_weights(path: Path) -> Tensors:
 
     The file's kind is told by its content. A dictionary that holds the tensors under "state_dict", "model_state_dict",
     "model", "module" or "net", as checkpoints do, is opened.
-
-    Raises:
-        InputError: if the file is of another kind, holds no named tensors or NaN, or could only be read by running
-            code from it.
     """
     kind = kind_of_file(path)
     if kind not in ("safetensors", "state_dict"):

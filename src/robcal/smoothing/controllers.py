@@ -64,29 +64,14 @@ _RELATIVE_VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 25)])
 
 
 def controller_name(name: str) -> str:
-    """Return the name of a controller, given that or an older one; any other text as it is.
-
-    >>> controller_name("published")
-    'integral'
-    """
+    """Return the name of a controller, given that or an older one ("published"); any other text as it is."""
     return _OLDER_NAMES.get(name, name)
 
 
 def integral_update(
     true_mass: FloatArray, confidence: FloatArray, accuracy: FloatArray, *, step_size: float, min_true_mass: float
 ) -> FloatArray:
-    """Update every level: `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (method, section 3).
-
-    Args:
-        true_mass: (R,) mass on the true class of each level.
-        confidence: (R,) mean top-label confidence of each level on validation data.
-        accuracy: (R,) accuracy of each level on the same examples.
-        step_size: alpha > 0; must scale with the number of updates a run makes.
-        min_true_mass: lower bound, above 1/Z.
-
-    Returns:
-        (R,) float64, the masses of the next epoch; `confidence == accuracy` leaves them as they are.
-    """
+    """Return (R,) `clip(mass - step_size (confidence - accuracy), min_true_mass, 1)` (method, section 3)."""
     return np.clip(true_mass - step_size * (confidence - accuracy), min_true_mass, 1.0)
 
 
@@ -100,22 +85,11 @@ def stable_update(
     least_mass: FloatArray,
     lead: float = DEFAULT_LEAD,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return one update of every level against its smoothed gap h, proportional and integral.
+    """Return the integral and the masses, (R,) each, after one update of every level against its smoothed gap h.
 
         integral <- clip(integral - step h, least_mass, 1)          mass = clip(integral - lead h, least_mass, 1)
 
-    Args:
-        integral: (R,) what the updates so far add up to, in units of mass; 1 at the start.
-        confidence: (R,) mean top-label confidence of each level on validation data.
-        accuracy: (R,) accuracy of each level on the same examples.
-        counts: (R,) number of these examples.
-        step: in (0, 1], see `step_of_run`.
-        least_mass: (R,) lower bounds, see `justified_mass`.
-        lead: weight of the gap of this update alone, in [0, 1).
-
-    Returns:
-        The new integral, (R,) float64, and the masses of the next epoch, (R,) float64; `confidence == accuracy` leaves
-        the integral as it is unless it is below `least_mass`, and makes the masses equal to it.
+    `counts` are the validation examples of each level, `step` is of `step_of_run`, `least_mass` of `justified_mass`.
     """
     gap = smooth_over_levels(confidence - accuracy, common_squared_errors(accuracy, counts))
     moved = np.clip(integral - step * gap, least_mass, 1.0)
@@ -123,11 +97,7 @@ def stable_update(
 
 
 def step_of_run(gain: float, num_updates: int) -> float:
-    """Step of each of K updates, `1 - exp(-gain / K)`: K of them leave `exp(-gain)` of a deviation, for any K.
-
-    >>> round(step_of_run(4.0, 20), 4)
-    0.1813
-    """
+    """Return `1 - exp(-gain / K)`, the step of each of K updates: they leave `exp(-gain)` of a deviation, for any K."""
     return float(-np.expm1(-gain / num_updates))
 
 
@@ -157,15 +127,12 @@ def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArra
 
 
 def justified_mass(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
-    """Return the mass below which these examples justify no softening: accuracy - 2 standard errors, at least 0.
-
-    A level without examples justifies any mass.
-    """
+    """Return the mass below which examples, if any, justify no softening: accuracy - 2 standard errors, at least 0."""
     return np.asarray(np.maximum(0.0, accuracy - BOUND_ERRORS * np.sqrt(squared_errors(accuracy, counts))))
 
 
 def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
-    """Return the posterior mean of the true gaps: neighbours are alike, each known to its standard error.
+    """Return the posterior mean of the true gaps, (R,): neighbours are alike, each known to its squared standard error.
 
     A random walk over the levels with a flat prior on its height: the minimiser of
 
@@ -173,19 +140,7 @@ def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
 
     (Whittaker 1923), with the walk's variance of greatest restricted likelihood. It is linear in the gaps with weights
     that are not negative and sum to 1, so no smoothed gap leaves the range of the gaps; walk variance 0 is the weighted
-    mean of all levels.
-
-    Args:
-        gap: (R,) signed gaps.
-        variance: (R,) squared standard errors, infinite for a level without examples.
-
-    Returns:
-        (R,) float64.
-
-    >>> smooth_over_levels(np.array([0.3, 0.1, -0.1, -0.3]), np.full(4, 1e-4)).round(2)
-    array([ 0.3,  0.1, -0.1, -0.3])
-    >>> smooth_over_levels(np.array([0.02, -0.01, 0.015, -0.005]), np.full(4, 4e-4)).round(3)
-    array([0.005, 0.005, 0.005, 0.005])
+    mean of all levels. A level without examples has an infinite variance.
     """
     known = np.flatnonzero(np.isfinite(variance))
     if len(known) == 0:

@@ -75,15 +75,7 @@ def check_one_label(index: IntArray, labels: IntArray) -> None:
 
 
 def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_index: int) -> Measured:
-    """Return the figures of the validation examples that count: those whose label is not `ignore_index`.
-
-    Args:
-        logits: (M, Z) in eval mode.
-        labels: (M,) true classes.
-        index: (M,) which example each row is; None for the first, the second and so on.
-        num_classes: Z.
-        ignore_index: examples with this label do not count.
-    """
+    """Return the figures of validation examples (M,) from logits (M, Z), of those whose label is not `ignore_index`."""
     values = check_no_probs(logits, "`end_epoch`", "Pass the outputs of the network before softmax", name="val_logits")
     classes = as_array(labels, "val_labels")
     check_same_length(len(values), len(classes), "val_logits", "val_labels")

@@ -50,13 +50,7 @@ def logit_margin(logits: Any) -> Any:
 
 
 def shown_margins(index: npt.NDArray[np.integer], margin: npt.NDArray[np.floating], size: int) -> FloatArray:
-    """Average the margins (P,) that the passes of one epoch have shown of each of N examples; NaN counts as no pass.
-
-    An example without a pass gets NaN; examples of the `index` (P,) may recur.
-
-    >>> shown_margins(np.array([0, 2, 0]), np.array([1.0, 5.0, 2.0]), 3)
-    array([1.5, nan, 5. ])
-    """
+    """Return (N,) means of the margins (P,) that an epoch's passes showed of each example; NaN is of no pass."""
     known = ~np.isnan(margin)
     counts = np.bincount(index[known], minlength=size)
     sums = np.bincount(index[known], weights=margin[known], minlength=size)
@@ -64,13 +58,9 @@ def shown_margins(index: npt.NDArray[np.integer], margin: npt.NDArray[np.floatin
 
 
 def running_average(before: FloatArray, shown: FloatArray, decay: float = DEFAULT_DECAY) -> FloatArray:
-    """Average the margins of one more epoch (N,) into those of the epochs before (M,): the result is (max(M, N),).
+    """Return (max(M, N),) the averages of margins (M,) with one more epoch's (N,); NaN stands for what was not seen.
 
-    NaN stands for an example that was not seen: one seen first has what was shown, one not shown now what was before.
-    The set of examples grows as they are seen. The decay is the weight of what was before, strictly between 0 and 1.
-
-    >>> running_average(np.array([2.0, np.nan]), np.array([1.0, 3.0, np.nan]), 0.5)
-    array([1.5, 3. , nan])
+    An example seen first has what was shown, one not shown now what was before. The decay is the weight of what was.
     """
     size = max(len(before), len(shown))
     old, new = (np.pad(values, (0, size - len(values)), constant_values=np.nan) for values in (before, shown))
@@ -79,21 +69,7 @@ def running_average(before: FloatArray, shown: FloatArray, decay: float = DEFAUL
 
 
 def running_levels(average: FloatArray, num_levels: int) -> IntArray:
-    """Cut the examples that were seen into levels of equal size by their average margin (method, section 3).
-
-    Args:
-        average: (N,) of `running_average`.
-        num_levels: R.
-
-    Returns:
-        (N,) int64, level 0 for the smallest margins, `NOT_SEEN` for an example that no epoch has shown.
-
-    Raises:
-        InputError: if fewer than R examples were seen.
-
-    >>> running_levels(np.array([0.3, np.nan, 0.1, 0.2, 0.4]), 2)
-    array([ 1, -1,  0,  0,  1])
-    """
+    """Cut what was seen of N examples into R levels of equal size by their average margin; others are `NOT_SEEN`."""
     seen = ~np.isnan(average)
     levels = np.full(len(average), NOT_SEEN, dtype=np.int64)
     levels[seen] = assign_levels(average[seen], num_levels)
@@ -101,9 +77,5 @@ def running_levels(average: FloatArray, num_levels: int) -> IntArray:
 
 
 def level_bounds(average: FloatArray, levels: IntArray, num_levels: int) -> FloatArray:
-    """Return (R - 1,) the smallest average margin in each level but level 0: where a new example belongs.
-
-    >>> level_bounds(np.array([0.3, np.nan, 0.1, 0.2, 0.4]), np.array([1, -1, 0, 0, 1]), 2)
-    array([0.3])
-    """
+    """Return (R - 1,) the smallest average margin in each level but level 0: where a new example belongs."""
     return np.array([average[levels == level].min() for level in range(1, num_levels)])

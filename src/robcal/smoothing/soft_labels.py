@@ -35,11 +35,7 @@ class Bounded(NamedTuple):
 
 
 def true_mass_from_epsilon(epsilon: npt.ArrayLike, num_classes: int) -> FloatArray:
-    """Return the mass that smoothing leaves on the true class: `1 - epsilon (Z - 1) / Z` (method, section 3).
-
-    >>> float(true_mass_from_epsilon(0.1, 10))
-    0.91
-    """
+    """Return the mass that smoothing leaves on the true class: `1 - epsilon (Z - 1) / Z` (method, section 3)."""
     return np.asarray(1 - np.asarray(epsilon, dtype=np.float64) * (num_classes - 1) / num_classes)
 
 
@@ -53,24 +49,10 @@ def soft_targets(labels: torch.Tensor, epsilon: Any, num_classes: int) -> torch.
 @overload
 def soft_targets(labels: npt.ArrayLike, epsilon: Any, num_classes: int) -> npt.NDArray[np.float32]: ...
 def soft_targets(labels: Any, epsilon: Any, num_classes: int) -> Any:
-    """Smooth one-hot targets: `(1 - eps) onehot(y) + eps / Z` (method, section 3; one eps: Szegedy et al. 2016).
+    """Return (B, Z) float32 `(1 - eps) onehot(y) + eps / Z`: a tensor for a tensor, else an array (method, section 3).
 
-    All values are checked in one transfer from the device.
-
-    Args:
-        labels: (B,) true classes, integers of any width: a tensor, an array or a list.
-        epsilon: (B,) smoothing of each example, or one number for all, in [0, 1].
-        num_classes: Z.
-
-    Returns:
-        (B, Z) float32, a tensor on the device of `labels` if these are a tensor, else an array; rows sum to 1;
-        `epsilon = 0` is one-hot.
-
-    >>> soft_targets(torch.tensor([1]), 0.3, 3)
-    tensor([[0.1000, 0.8000, 0.1000]])
-    >>> soft_targets([2, 0], [0.0, 0.75], 3)
-    array([[0.  , 0.  , 1.  ],
-           [0.5 , 0.25, 0.25]], dtype=float32)
+    Labels are integers of any width, eps one number (Szegedy et al. 2016) or one an example; all are checked in one
+    transfer from the device.
     """
     classes = check_positive_int(num_classes, "num_classes", minimum=2)
     index = class_index(labels, "labels")
@@ -237,11 +219,7 @@ def level_statistics(
 
 
 def class_index(values: Any, name: str) -> torch.Tensor:
-    """Return integers of any width as an int64 tensor (B,); those of a tensor stay on its device, unchecked.
-
-    Raises:
-        InputError: if they are no integers, not one an example, or an array of which some are negative.
-    """
+    """Return (B,) integers of any width as an int64 tensor; those of a tensor stay on its device, unchecked."""
     if isinstance(values, torch.Tensor):
         if values.ndim == 1:
             if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:

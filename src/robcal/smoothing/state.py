@@ -66,9 +66,6 @@ def read_state(state: Mapping[str, Any], fingerprint: Fingerprint) -> Course:
     """Return the course that a state holds, if it is of a smoother like this one.
 
     States of robcal 0.1.0 do not say of which smoother they are: they are checked as far as their numbers tell.
-
-    Raises:
-        InputError: if it is of another smoother, or cannot be the state of any.
     """
     for name in ("true_mass", "integral", "justified_mass", "updates"):
         if name not in state:

@@ -51,10 +51,7 @@ class Loader:
         self._ahead.clear()
 
     def load(self, part: Part, index: torch.Tensor, following: Iterable[Part]) -> tuple[torch.Tensor, torch.Generator]:
-        """Return the inputs of a micro-batch on the device, and the generator of its draws after those made here.
-
-        `index` is the part's own, on the device; `following` are the parts that will be asked for next, in order.
-        """
+        """Return the inputs of a part, on the device of `index`, and its generator; read ahead what is following."""
         if self._resident is not None:
             inputs = self._resident.index_select(0, index).float()
             return inputs.div_(255) if self._resident.dtype == torch.uint8 else inputs, _generator(part)

@@ -44,11 +44,7 @@ CHECK_EVERY = 64
 
 
 def member_seed(seed: int, member: int) -> int:
-    """Return the seed of a member of an ensemble: `seed` itself for member 0, for others drawn from (seed, member).
-
-    >>> member_seed(7, 0), member_seed(7, 1) == member_seed(7, 2)
-    (7, False)
-    """
+    """Return the seed of a member of an ensemble: `seed` itself for member 0, for others drawn from (seed, member)."""
     return seed if member == 0 else seed_of(seed, member)
 
 
@@ -56,12 +52,7 @@ class Member:
     """A network with its optimiser and the order of its examples; knows nothing of levels, files, signals or progress.
 
     The network is moved to the engine's device. The seed is that of the order of the examples, the augmentation and
-    dropout.
-
-    Attributes:
-        device: where it trains.
-        num_batches: optimiser steps an epoch.
-        loss_sum: sum of the batches' mean losses in the running epoch; the same in every process.
+    dropout. `loss_sum` is of the batches' mean losses in the running epoch; the same in every process.
     """
 
     def __init__(
@@ -148,10 +139,7 @@ class Member:
         return (later for number in numbers for later in self._parts(number) if later.key > part.key)
 
     def _learn(self, state: State, part: Part, levels: FixedLevels | RunningLevels) -> tuple[torch.Tensor, State]:
-        """Add the gradient of this process's share of a micro-batch; return its weighted loss, and the method's state.
-
-        The mean loss of the batch is the sum of those of the shares, each weighed by its part of the batch.
-        """
+        """Add the gradient of this process's share of a part; return its loss, by its weight, and the state."""
         with self._timed("data"):
             batch, generator = self._batch(part, levels.train)
         with self._timed("forward"):
@@ -176,10 +164,7 @@ class Member:
         return timed(self.profile, name, self.device)
 
     def check_loss(self, epoch: int, number: int, latest: torch.Tensor | None = None) -> None:
-        """Refuse to go on if a loss of this epoch was not finite; where the loss is on a GPU, this waits for it.
-
-        The `latest` is not in the sum yet; the network has learnt from `number` batches of this epoch.
-        """
+        """Refuse a loss of this epoch that is not finite, after `number` steps; the `latest` is not in the sum yet."""
         value = float(self.loss_sum if latest is None else latest)
         if not math.isfinite(value):
             self.refuse_loss(value, epoch, number)
@@ -265,11 +250,7 @@ def _seed_global(device: torch.device, seed: int) -> None:
 
 
 def schedule(step: int, steps: int) -> float:
-    """Return the learning rate of a step as a share of the peak: linear warm-up over the first 5%, then cosine to 0.
-
-    >>> [round(schedule(step, 100), 3) for step in (0, 4, 5, 52, 99)]
-    [0.2, 1.0, 1.0, 0.508, 0.0]
-    """
+    """Return the learning rate of a step as a share of the peak: linear warm-up over the first 5%, then cosine to 0."""
     warm_up = max(1, round(0.05 * steps))
     if step < warm_up:
         return (step + 1) / warm_up

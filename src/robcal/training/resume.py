@@ -31,10 +31,7 @@ def training_of(
     num_networks: int,
     augmented: bool,
 ) -> dict[str, Any]:
-    """Return what tells a training from others, by names that an error can tell, as plain values.
-
-    Data are told by their labels and shapes: to read all inputs would take long where there are many.
-    """
+    """Return what tells a training from others, by names that an error can tell; data by their labels and shapes."""
     splits = {name: dataset.split(name) for name in ("train", "val")}
     fixed = levels.fixed
     found = {

@@ -31,11 +31,7 @@ PROJECT = "robcal"
 def epoch_figures(
     row: EpochRow, learning_rate: float, losses: Sequence[float], probs: Sequence[Any], labels: IntArray
 ) -> dict[str, float]:
-    """Return the figures of an epoch by name; of several networks with a prefix, "ensemble/" or "member-K/".
-
-    These are "train/loss", "val/accuracy", "val/nll", "val/ece", "learning_rate", and where there are levels
-    "smoothing/level-R" and "gap/level-R", the mean confidence minus the accuracy of each.
-    """
+    """Return the figures of an epoch by name; of several networks with a prefix, "ensemble/" or "member-K/"."""
     figures = {
         "train/loss": row.train_loss,
         "val/accuracy": row.val_accuracy,
@@ -60,10 +56,6 @@ class Tracking:
     """Tell trackers the figures of each epoch, once.
 
     TensorBoard and W&B write below the run's directory, MLflow where MLFLOW_TRACKING_URI says.
-
-    Raises:
-        InputError: if a name is unknown or comes twice, or its package is missing; at the first epoch, if the tracker
-            does not start.
     """
 
     def __init__(self, names: Sequence[str], directory: Path, title: str, settings: Mapping[str, Any]) -> None:

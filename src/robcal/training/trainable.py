@@ -51,10 +51,7 @@ def check_network(network: nn.Module, inputs: torch.Tensor, num_classes: int) ->
 
 
 def refuse_divergence(what: str, split: Split, learning_rate: float, *, step: int) -> NoReturn:
-    """Refuse to go on with figures that are not finite, saying what will help: it depends on where they come from.
-
-    `what` says which became so, and when ("the training loss became nan in epoch 3"), after so many optimiser steps.
-    """
+    """Refuse to go on with figures that are not finite (`what`, after `step` steps), saying what will help."""
     if count := _not_finite(split):
         refuse_inputs(count)
     if step == 0:
