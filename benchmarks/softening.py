@@ -30,7 +30,7 @@ from robcal.methods import Method
 from robcal.methods.method import Batch, State
 from robcal.runs.directory import Run, load_data, load_model, open_run
 from robcal.runs.shift import ShiftImages, ShiftLogits
-from robcal.smoothing.smoother import level_statistics, soft_targets
+from robcal.smoothing.soft_labels import level_statistics, mix_with_uniform
 from robcal.training.loop import fit
 from robcal.training.predict import predict_logits, softmax
 from robcal.training.recipe import build_networks
@@ -68,7 +68,7 @@ def soften(plain: Run, levels: Run, level: int, options: argparse.Namespace) -> 
     }
 
     def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:
-        return soft_targets(batch.labels, options.epsilon * (batch.levels == level), num_classes)
+        return mix_with_uniform(batch.labels, options.epsilon * (batch.levels == level).float(), num_classes)
 
     method = Method(name=f"softened-{level}", title=f"level {level} softened", targets=targets, levels="robustness")
     networks = build_networks(settings, data)

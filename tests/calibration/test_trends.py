@@ -87,8 +87,8 @@ def test_the_order_of_examples_does_not_change_the_statistics():
     order = np.random.default_rng(5).permutation(300)
     top = TopLabel(confidence, np.zeros(300, int), correct.astype(float))
     mixed = TopLabel(confidence[order], np.zeros(300, int), correct[order].astype(float))
-    expected = trends._statistics(trends._cell_sums(top, level, 15))
-    assert trends._statistics(trends._cell_sums(mixed, level[order], 15)) == pytest.approx(expected)
+    expected = trends._statistics(trends._summing(top, 15, int(level.max()) + 1)(level))
+    assert trends._statistics(trends._summing(mixed, 15, int(level.max()) + 1)(level[order])) == pytest.approx(expected)
 
 
 def test_one_level_or_constant_values_test_nothing():

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from robcal.data import Dataset, Split
-from robcal.models.average import Average
-from robcal.models.onnx_file import OnnxModel
+from robcal.models import Average
+from robcal.models.programs import OnnxModel
 from robcal.report import render_html
 from robcal.runs import gallery as module
 from robcal.runs.gallery import gallery, smallest_changes

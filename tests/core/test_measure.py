@@ -11,7 +11,7 @@ from robcal.base.storage import load_arrays, load_predictions, load_scores
 from robcal.calibration.metrics import brier_score, calibration_error, negative_log_likelihood
 from robcal.data import load_dataset
 from robcal.data.corruptions import BENCHMARK_KINDS, corrupt
-from robcal.models.average import Average
+from robcal.models import Average
 from robcal.runs.directory import load_model, load_networks, open_run
 from robcal.runs.gallery import gallery
 from robcal.runs.measure import measure_run

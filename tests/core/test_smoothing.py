@@ -4,16 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from smoothed import soft_targets
 
 from robcal import AdaptiveLabelSmoother, InputError
 from robcal.smoothing.controllers import integral_update
-from robcal.smoothing.smoother import (
+from robcal.smoothing.soft_labels import (
     epsilon_from_true_mass,
     level_statistics,
-    soft_targets,
+    targets_of_levels,
     true_mass_from_epsilon,
 )
-from robcal.smoothing.soft_labels import targets_of_levels
 
 unit = st.floats(0, 1, allow_nan=False)
 

@@ -236,7 +236,7 @@ def kinds() -> dict[str, Kind]:
         Kind("program.pt2", lambda path: load_program(path, "pt2").run.state_dict(), True, share=0.1),
     ]
     if has_onnx():
-        from robcal.models.onnx_file import load_onnx
+        from robcal.models.programs import load_onnx
 
         made.append(Kind("model.onnx", load_onnx, share=0.3))
     return {kind.file: kind for kind in made}

@@ -6,7 +6,7 @@ from torch import nn
 
 from robcal.base.checks import InputError
 from robcal.models import MODEL_NAMES, build_model
-from robcal.models.bottleneck import Bottleneck, PreActivationBottleneck, large_resnet, preact_resnet
+from robcal.models.resnet import Bottleneck, PreActivationBottleneck, large_resnet, preact_resnet
 
 
 def _count(module: nn.Module) -> int:

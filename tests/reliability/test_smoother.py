@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
+from smoothed import soft_targets
 from torch.nn import functional
 
 from robcal import AdaptiveLabelSmoother, InputError, level_statistics, soft_cross_entropy
-from robcal.smoothing.smoother import soft_targets
 
 CONFIDENCE, ACCURACY, COUNTS = [0.95, 0.9, 0.99], [0.6, 0.8, 0.9], [200, 200, 100]
 
@@ -322,8 +322,6 @@ def test_labels_that_are_refused_and_what_helps(case):
     levels = np.array([0, 1])
     with pytest.raises(InputError, match=message) as refused:
         smoother().soft_targets(labels, levels)
-    with pytest.raises(InputError, match=message):
-        soft_targets(labels, 0.1, 10)
     if advice is None:
         (code,) = re.findall("`(.+?)`", str(refused.value))
         mended = eval(code, {"labels": labels, "np": np})
@@ -344,38 +342,6 @@ def test_labels_that_are_refused_and_what_helps(case):
 def test_levels_that_are_refused(levels, message):
     with pytest.raises(InputError, match=message):
         smoother().soft_targets([1, 2], levels)
-
-
-def test_one_smoothing_or_one_an_example_of_any_float():
-    labels, each = torch.tensor([0, 1, 2]), [0.25, 0.5, 0.0]
-    expected = soft_targets(labels, torch.tensor(each), 3)
-    for given in (
-        each,
-        np.array(each),
-        np.array(each, np.float16),
-        torch.tensor(each, dtype=torch.bfloat16),
-        torch.tensor(each, dtype=torch.float64, requires_grad=True),
-    ):
-        made = soft_targets(labels, given, 3)
-        assert torch.equal(made, expected)
-        assert not made.requires_grad
-    one = soft_targets(labels, 0.25, 3)
-    for given in (np.float32(0.25), torch.tensor(0.25), np.array(0.25)):
-        assert torch.equal(soft_targets(labels, given, 3), one)
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "message"),
-    [
-        (5.0, "per cent"),
-        (-0.1, "epsilon holds -0.1"),
-        (math.nan, "epsilon holds nan"),
-        ([0.1, 0.2], r"it must be \(3,\)"),
-    ],
-)
-def test_a_smoothing_that_is_refused(epsilon, message):
-    with pytest.raises(InputError, match=message):
-        soft_targets([0, 1, 2], epsilon, 3)
 
 
 # ---- the loss with class weights
@@ -434,8 +400,7 @@ def test_soft_targets_by_a_hand_written_loop(ignore_index):
 
 def test_weights_by_the_true_class_keep_the_meaning_of_the_smoothing():
     """At the optimum of one input's logits p is the target, whatever the weights; torch's loss has another optimum."""
-    targets, labels, weight = soft_targets([0], 0.3, 3), torch.tensor([0]), torch.tensor([1.0, 1.0, 8.0])
-    target = torch.from_numpy(targets)
+    target, labels, weight = soft_targets([0], 0.3, 3), torch.tensor([0]), torch.tensor([1.0, 1.0, 8.0])
     for loss, same in (
         (lambda z: soft_cross_entropy(z, target, labels=labels, weight=weight), True),
         (lambda z: functional.cross_entropy(z, target, weight=weight), False),

@@ -18,7 +18,7 @@ from robcal.calibration.recalibration import Recalibrator
 from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature
 from robcal.data import load_dataset
 from robcal.models import admit_model
-from robcal.models.onnx_file import load_onnx
+from robcal.models.programs import load_onnx
 from robcal.models.weights import read_weights
 from robcal.runs.directory import open_run
 from robcal.runs.export import _write_pt2 as write_pt2

@@ -20,8 +20,8 @@ from robcal.methods import make_method
 from robcal.methods.mc_dropout import dropout_networks
 from robcal.methods.swag import draw_weights, swag_networks
 from robcal.models import admit_model, build_model, external
-from robcal.models.bottleneck import large_resnet
 from robcal.models.dropout import with_dropout
+from robcal.models.resnet import large_resnet
 from robcal.training.loop import fit
 from robcal.training.predict import predict, predict_logits
 

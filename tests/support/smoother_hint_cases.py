@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import torch
 from hint_cases import Call, Case, Steps, in_turn, run_code
+from smoothed import soft_targets
 
 from robcal import AdaptiveLabelSmoother, level_statistics, soft_cross_entropy
 from robcal.methods import EpochInfo, RunInfo, make_method
-from robcal.smoothing.soft_labels import soft_targets
 
 CONFIDENCE, ACCURACY, COUNTS = [0.95, 0.9], [0.6, 0.8], [200, 100]
 
@@ -56,8 +56,8 @@ def _checkpoint(folder: object) -> Steps:
 
 def _float_labels(folder: object) -> Steps:
     labels = torch.tensor([1.0, 2.0])
-    hint = yield lambda: soft_targets(labels, 0.1, 3)
-    yield lambda: soft_targets(run_code(hint, {"labels": labels}), 0.1, 3)
+    hint = yield lambda: _smoother().soft_targets(labels, [0, 1])
+    yield lambda: _smoother().soft_targets(run_code(hint, {"labels": labels}), [0, 1])
 
 
 LOGITS, LABELS = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
@@ -131,14 +131,6 @@ CASES = [
         in_turn(_update([95.0, 90.0], ACCURACY, COUNTS), _update([0.95, 0.9], ACCURACY, COUNTS)),
     ),
     Case("figures of the examples", "level_statistics computes them", _updates([0.9, 0.8, 0.9], [1, 0, 1], [1, 1, 1])),
-    Case(
-        "a smoothing of each level",
-        r"epsilon\[levels\]",
-        in_turn(
-            lambda: soft_targets([0, 1, 2], np.array([0.1, 0.2]), 3),
-            lambda: soft_targets([0, 1, 2], np.array([0.1, 0.2])[np.array([0, 1, 1])], 3),
-        ),
-    ),
     Case("labels of floats", r"`labels.long\(\)`", _float_labels),
     Case("targets that are labels", "Convert targets", _loss({"targets": LABELS}, {"targets": TARGETS})),
     Case("targets of other classes", "num_classes = Z", _loss({"targets": soft_targets(LABELS, 0.1, 5)}, {})),

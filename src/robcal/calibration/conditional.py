@@ -144,10 +144,7 @@ def reliability_bins(
 
 
 def joint_confidence(confidence: float, count: int) -> float:
-    """Return the coverage that each of `count` intervals needs so that all hold at once with `confidence` (Bonferroni).
-
-    With single 95% intervals a calibrated model shows a "significant" level in two of five tables of ten levels.
-    """
+    """Return the coverage that each of `count` intervals needs so that all hold at once (Bonferroni)."""
     return 1 - (1 - confidence) / max(count, 1)
 
 

@@ -92,10 +92,7 @@ class BinGaps:
 
 
 def corrected_mean(gap: FloatArray, floor: FloatArray, *, variance: float = 1.0) -> FloatArray:
-    """Return (…) the mean over C diagrams of Σ_k |u_k|, of gaps (…, C, K), less what noise adds to it (see the module).
-
-    The `variance` is that of the noise in s_k²: 2 in a resample, which repeats the noise of the sample that it is of.
-    """
+    """Return (…) the mean over C diagrams of Σ_k |u_k|, of gaps (…, C, K), less noise of `variance` times s_k²."""
     error = floor.ravel() * np.sqrt(np.pi / 2)
     size = np.abs(gap).reshape(*gap.shape[:-2], -1)
     added = _mean_addition(size / np.maximum(error, 1e-300), error, variance)

@@ -9,11 +9,7 @@ from robcal.base.types import Estimate
 
 
 def metric_range(metric: str) -> tuple[float, float]:
-    """Return the least and the largest value that a metric can have.
-
-    >>> metric_range("ece"), metric_range("shift_nll")
-    ((0.0, 1.0), (0.0, inf))
-    """
+    """Return the least and the largest value that a metric can have."""
     return metric_of(metric).least, metric_of(metric).most
 
 

@@ -17,9 +17,8 @@ RowKeys = npt.NDArray[np.uint64]
 def canonical_order(*columns: npt.ArrayLike) -> IntArray:
     """Return the order of the rows by a hash of all that they hold, (N,) int64 positions.
 
-    A resample or a permutation that a seed draws is one of positions. Drawn over the rows in this order it is the same
-    for every order in which they come in: rows that hold the same are interchangeable. The hash has 64 bits and mixes
-    them well, so the order says nothing about the values either (it is no sort by one of them).
+    What a seed draws over the rows in this order, a resample or a permutation, is the same for every order in which
+    they come in; and the hash mixes its 64 bits well, so the order says nothing about the values either.
     """
     return np.argsort(row_keys(*columns), kind="stable").astype(np.int64)
 

@@ -72,11 +72,12 @@ def trend_tests(
     >>> [(test.quantity, test.p_value) for test in tests if test.quantity == "gap"]
     [('gap', 0.01)]
     """
-    top, level = _check(confidence, correct, levels)
+    top = top_from(confidence, correct, name="confidence")
+    level = check_labels(levels, n=len(top), name="levels")
     check_bins(bins)
     check_positive_int(permutations, "permutations", minimum=20)
     check_seed(seed)
-    observed = _statistics(_cell_sums(top, level, bins))
+    observed = _statistics(_summing(top, bins, int(level.max()) + 1)(level))
     draws = _row_permutations if len(top) <= MOST_PERMUTED else _table_permutations
     extreme = np.ones(len(observed))
     for sums in draws(top, level, bins, permutations, np.random.default_rng(seed)):
@@ -118,13 +119,9 @@ def _occupied(top: TopLabel, bins: int) -> IntArray:
     return np.unique(bin_index(top.confidence, bins=bins), return_inverse=True)[1].astype(np.int64)
 
 
-def _cell_sums(top: TopLabel, level: IntArray, bins: int) -> _Sums:
-    """Return the sums of examples with these levels."""
-    return _summing(top, _occupied(top, bins), int(level.max()) + 1)(level)
-
-
-def _summing(top: TopLabel, bin_of: IntArray, rows: int) -> Callable[[IntArray], _Sums]:
+def _summing(top: TopLabel, bins: int, rows: int) -> Callable[[IntArray], _Sums]:
     """Return the function that gives the sums for any levels of these examples."""
+    bin_of = _occupied(top, bins)
     shape, values = (rows, int(bin_of.max()) + 1), (top.residual, top.residual**2, top.correct)
 
     def sums(level: IntArray) -> _Sums:
@@ -141,7 +138,7 @@ def _row_permutations(
     """Yield the sums with the levels permuted over the examples."""
     order = canonical_order(top.confidence, top.correct, level)
     top, level = top.subset(order), level[order]
-    sums = _summing(top, _occupied(top, bins), int(level.max()) + 1)
+    sums = _summing(top, bins, int(level.max()) + 1)
     for _ in range(permutations):
         yield sums(rng.permutation(level))
 
@@ -166,10 +163,7 @@ def _table_permutations(
 
 
 def _groups(top: TopLabel, bin_of: IntArray, most: int) -> tuple[IntArray, IntArray]:
-    """Cut each bin's right and wrong examples into at most `most` groups of equal size, by their confidence.
-
-    The result is (N,) the group of each example, numbered bin after bin, and (K,) the first group of each bin.
-    """
+    """Cut right and wrong examples of a bin by confidence into equal groups; return these and the first of each bin."""
     order = np.lexsort((top.confidence, top.correct, bin_of))
     stratum = 2 * bin_of + top.correct.astype(np.int64)
     sizes = np.bincount(stratum)
@@ -205,8 +199,3 @@ def _squared(slope: FloatArray, n: FloatArray, sums: FloatArray, squares: FloatA
 
 def _ratio(value: float, variance: float) -> float:
     return value / float(np.sqrt(variance)) if variance > 1e-18 else 0.0
-
-
-def _check(confidence: Any, correct: Any, levels: Any) -> tuple[TopLabel, IntArray]:
-    top = top_from(confidence, correct, name="confidence")
-    return top, check_labels(levels, n=len(top), name="levels")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from robcal.base.checks import FloatArray, check_bins, check_choice
-from robcal.calibration.binning import BinSums, Scheme, TopLabel, bin_index, bin_sums, summarise, total
+from robcal.calibration.binning import BinSums, Scheme, bin_index, bin_sums, summarise, total
 from robcal.calibration.corrected import BinGaps, corrected_mean, mean_deviation
 from robcal.calibration.metrics import (
     ClassBins,
@@ -45,20 +45,6 @@ BIN_METRICS: dict[str, tuple[Scheme, Norm]] = {
 METRICS = (*MEAN_METRICS, *BIN_METRICS)
 
 
-def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> Weighted:
-    """Return a function of (N,) weights of the examples that gives a metric: at equal ones the metric itself."""
-    check_choice(metric, METRICS, "metric")
-    check_bins(bins)
-    if metric in MEAN_METRICS:
-        values = example_values(metric, probs, labels, bins=bins)
-        return lambda weights: float(weights @ values / weights.sum())
-    top = summarise(probs, labels)
-    if metric == "ece_corrected":
-        run = _corrected_bins(metric, top, bins)
-        return lambda weights: float(run.at([weights], variance=1.0)[0])
-    return _weighted_bins(metric, top, bins, functools.partial(value_of_bins, metric))
-
-
 @dataclass(frozen=True)
 class RunMetric:
     """A metric of one run's predictions, with what an interval needs."""
@@ -75,34 +61,37 @@ class RunMetric:
         return found if self.gaps is None else corrected_mean(found[:, None], self.gaps.floor, variance=variance)
 
 
+def weighted_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> Weighted:
+    """Return a function of (N,) weights of the examples that gives a metric: at equal ones the metric itself."""
+    run = run_metric(metric, probs, labels, bins=bins)
+    if run.examples is not None:
+        values = run.examples
+        return lambda weights: float(weights @ values / weights.sum())
+    return lambda weights: float(run.at([weights], variance=1.0)[0])
+
+
 def run_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> RunMetric:
     """Return a metric of one run as tables show it: what was measured."""
     check_choice(metric, METRICS, "metric")
     check_bins(bins)
     if metric == "ece_corrected":
-        return compared_metric(metric, probs, labels, bins=bins)
+        return _corrected_bins(metric, probs, labels, bins)
     if metric in MEAN_METRICS:
         values = example_values(metric, probs, labels, bins=bins)
         return RunMetric(float(values.mean()), examples=values)
-    weighted = weighted_metric(metric, probs, labels, bins=bins)
-    return RunMetric(weighted(np.ones(len(labels))), weighted)
+    return _weighted_bins(metric, probs, labels, bins, functools.partial(value_of_bins, metric))
 
 
 def compared_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> RunMetric:
-    """Return a metric of one run as differences between methods need it: without the bias that noise gives it.
-
-    ECE, equal-mass and classwise ECE are corrected bin by bin (`robcal.calibration.corrected`); the calibration part of
-    the Brier score loses its noise (`debiased_square`), all but exactly. The others are as measured.
-    """
+    """Return a metric as differences between methods need it: ECEs and Brier calibration without the bias of noise."""
     if metric in ("ece", "ece_corrected", "ece_mass"):
-        return _corrected_bins(metric, summarise(probs, labels), bins)
+        return _corrected_bins(metric, probs, labels, bins)
     if metric == "classwise_ece":
         cells = class_bins(*checked(probs, labels), bins=bins, scheme="width")
         gaps = class_gaps(cells)
         return RunMetric(gaps.corrected, examples=cells.share, gaps=gaps)
     if metric == "brier_calibration":
-        weighted = _weighted_bins(metric, summarise(probs, labels), bins, debiased_square)
-        return RunMetric(weighted(np.ones(len(labels))), weighted)
+        return _weighted_bins(metric, probs, labels, bins, debiased_square)
     return run_metric(metric, probs, labels, bins=bins)
 
 
@@ -137,7 +126,8 @@ def value_of_bins(metric: str, sums: BinSums) -> float:
     return error**2 if metric == "brier_calibration" else error
 
 
-def _weighted_bins(metric: str, top: TopLabel, bins: int, value: Callable[[BinSums], float]) -> Weighted:
+def _weighted_bins(metric: str, probs: Any, labels: Any, bins: int, value: Callable[[BinSums], float]) -> RunMetric:
+    top = summarise(probs, labels)
     index = bin_index(top.confidence, bins=bins, scheme=BIN_METRICS[metric][0])
     confidence = top.confidence.astype(np.float64)
 
@@ -145,11 +135,11 @@ def _weighted_bins(metric: str, top: TopLabel, bins: int, value: Callable[[BinSu
         count, correct = total(index, weights, bins), total(index, weights * top.correct, bins)
         return value(BinSums(count, total(index, weights * confidence, bins), np.zeros(bins), correct))
 
-    return weighted
+    return RunMetric(weighted(np.ones(len(top))), weighted)
 
 
-def _corrected_bins(metric: str, top: TopLabel, bins: int) -> RunMetric:
-    scheme = BIN_METRICS[metric][0]
-    gaps = BinGaps.of(bin_sums(top, bins=bins, scheme=scheme))
+def _corrected_bins(metric: str, probs: Any, labels: Any, bins: int) -> RunMetric:
+    top, scheme = summarise(probs, labels), BIN_METRICS[metric][0]
     index, residual = bin_index(top.confidence, bins=bins, scheme=scheme), top.residual
+    gaps = BinGaps.of(bin_sums(top, bins=bins, index=index))
     return RunMetric(gaps.corrected, lambda weights: total(index, weights * residual, bins) / weights.sum(), gaps=gaps)

@@ -77,10 +77,7 @@ def under_attack(model: nn.Module) -> Iterator[nn.Module]:
 def signed_ascent(
     network: nn.Module, objective: Objective, ball: Ball, start: torch.Tensor, *, steps: int, step_size: float
 ) -> torch.Tensor:
-    """Ascend by projected gradients (Madry et al. 2018): `delta <- project(delta + step_size sign(gradient))`.
-
-    The start, (B, …), is projected first; each step, in input units, is a forward and a backward pass.
-    """
+    """Ascend `delta <- project(delta + step_size sign(gradient))` from the projected start (Madry et al. 2018)."""
     delta = ball.project(start)
     for _ in range(steps):
         _, gradient = _value_and_gradient(network, objective, ball, delta)

@@ -51,9 +51,8 @@ def mc_dropout(samples: int = DEFAULT_SAMPLES) -> Method:
 def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: int = 0) -> list[Network]:
     """Draw K networks by Monte-Carlo dropout (Gal & Ghahramani 2016): dropout stays on, one draw of units each.
 
-    Each network drops the same units for every input, which is a draw of weights in the paper's sense, so a network's
-    predictions depend on neither the batches nor the order of the inputs. Batch normalisation is in eval mode. Weights
-    are shared, not copied; network k depends on (seed, k) only.
+    Each network drops the same units for every input, which is a draw of weights in the paper's sense, so predictions
+    depend on no batch. Weights are shared, not copied; network k depends on (seed, k) only.
     """
     check_positive_int(count, "count")
     check_seed(seed)

@@ -62,9 +62,6 @@ def check_option(value: Any, kind: type, name: str) -> Any:
 def parse_option(text: str, kinds: Mapping[str, type], method: str) -> tuple[str, Any]:
     """Return name and value of "NAME=VALUE", of the options that a method has, with their types.
 
-    Raises:
-        InputError: if there is no such option, or the value is of another type.
-
     >>> parse_option("alpha=.4", {"alpha": float}, "mixup")
     ('alpha', 0.4)
     """
@@ -80,10 +77,7 @@ def parse_option(text: str, kinds: Mapping[str, type], method: str) -> tuple[str
 
 
 def resolved(factory: Callable[..., Method], given: Mapping[str, Any], method: Method) -> dict[str, Any]:
-    """Return all options of a method that was made: those that were given, and the defaults of the others.
-
-    What the method says of its options goes before: one that it does not name then does not matter, and is None.
-    """
+    """Return all options of a method that was made, defaults too; what it says of them goes first, else None."""
     bound = _signature(factory).bind(**given)
     bound.apply_defaults()
     said = {name: method.options.get(name) for name in bound.arguments} if method.options else {}

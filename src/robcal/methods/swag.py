@@ -96,11 +96,11 @@ def take_in(state: State, weights: torch.Tensor, rank: int) -> State:
 
 
 def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """Return one vector of weights (P,), float32, from the Gaussian of SWAG (Maddox et al. 2019, equation 1).
+    """Return weights (P,), float32, from the Gaussian of SWAG (Maddox et al. 2019, equation 1), z and z' normal.
 
-        theta = mean + sqrt(diagonal / 2) * z + deviations' z' / sqrt(2 (K - 1)),   z, z' standard normal
+        theta = mean + sqrt(diagonal / 2) * z + deviations' z' / sqrt(2 (K - 1))
 
-    The moments are the final state of the method "swag": count, mean (P,), squares (P,), deviations (K, P).
+    The moments are count, mean (P,), squares (P,), deviations (K, P).
     """
     count, columns = int(moments["count"]), moments["deviations"]
     if count < 2:
@@ -121,11 +121,7 @@ def swag_networks(
     count: int = DEFAULT_SAMPLES,
     seed: int = 0,
 ) -> list[Network]:
-    """Draw networks from the Gaussian of SWAG, batch normalisation measured anew for each on `train` (section 3.4).
-
-    They are on the CPU in eval mode; network k depends on (seed, k) only. The given one stays where it is, which is
-    where batch normalisation is measured.
-    """
+    """Draw networks, network k by (seed, k), and measure batch normalisation anew for each on `train` (section 3.4)."""
     check_positive_int(count, "count")
     check_seed(seed)
     size = sum(parameter.numel() for parameter in network.parameters())
@@ -149,11 +145,7 @@ def swag_networks(
 
 
 def measure_batch_norm(network: Network, train: Split, *, batch_size: int = 512) -> Network:
-    """Set the running means and variances of batch normalisation to those of the training inputs, in place.
-
-    They are averages over the batches, as in the SWAG authors' code; the rest of the network is in eval mode, and so is
-    what is returned. Inputs are not augmented.
-    """
+    """Set the running moments of batch normalisation to averages over batches of inputs, the rest in eval mode."""
     layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.track_running_stats]
     network.eval()

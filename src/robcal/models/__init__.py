@@ -6,18 +6,18 @@ The normalisation is part of every model here (method, section 1), so inputs, no
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from robcal.base.checks import check_seed, refuse
-from robcal.models.bottleneck import LARGE_BLOCKS, PREACT_DEPTHS, large_resnet, preact_resnet
 from robcal.models.dropout import DROPOUT_RATE, DROPOUT_SUFFIX, with_dropout
 from robcal.models.external import admit_model, external_model, is_external
 from robcal.models.rank_one import MEMBERS_SUFFIX, with_members
-from robcal.models.resnet import small_resnet, wide_resnet
+from robcal.models.resnet import LARGE_BLOCKS, PREACT_DEPTHS, large_resnet, preact_resnet, small_resnet, wide_resnet
 from robcal.models.small import cnn, fast_cnn, mlp
 
 __all__ = ["MODELS", "MODEL_NAMES", "Normalized", "admit_model", "build_model"]
@@ -55,6 +55,19 @@ class Normalized(nn.Module):
         shape = (1, -1, *([1] * (x.ndim - 2)))
         logits: torch.Tensor = self.network((x - self.mean.view(shape)) / self.std.view(shape))
         return logits
+
+
+class Average(nn.Module):
+    """The mean of the members' probabilities (method, section 4), as logits: `log 1/M sum_m softmax(z_m(x))`."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return (B, …) inputs → (B, Z) log-probabilities."""
+        logs = torch.stack([member(inputs).log_softmax(1) for member in self.members])
+        return logs.logsumexp(0) - math.log(len(self.members))
 
 
 #: Longest name of a model.

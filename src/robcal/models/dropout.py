@@ -28,10 +28,7 @@ def layers_in(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tu
 
 
 def with_dropout(network: nn.Module, rate: float) -> nn.Module:
-    """Put dropout before every linear and convolutional layer but the first, in place; no weight changes.
-
-    A network that has modules of dropout already is left as it is. All layers must be called as modules.
-    """
+    """Put dropout before every linear and convolutional layer but the first, in place, unless the network has some."""
     check_fraction(rate, "the rate of dropout")
     if has_dropout(network):
         return network

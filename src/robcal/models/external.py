@@ -114,11 +114,7 @@ def _trusted() -> list[str]:
 
 
 def external_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Build a network from elsewhere, in train mode, and try it on two black inputs.
-
-    The user's factory is called by what its signature says: `factory(input_shape=…, num_classes=…)` where it has both
-    names, else `factory(num_classes=…)` where it takes that one, else `factory(input_shape, num_classes)`.
-    """
+    """Build a network from elsewhere, in train mode, and try it on two black inputs."""
     package, _, known = name.partition(":")
     if package in PACKAGES:
         network = _from_package(package, known, input_shape, num_classes)
@@ -169,7 +165,7 @@ def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_cl
 
 
 def _call(factory: Callable[..., Any], input_shape: tuple[int, ...], num_classes: int) -> Any:
-    """Call the user's factory in the form its signature asks for."""
+    """Call the user's factory by what its signature has: input_shape and num_classes, the latter, or neither."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # some callables written in C have none
@@ -207,11 +203,7 @@ def check_logits(
     inputs_fix: str,
     logits_fix: str,
 ) -> None:
-    """Refuse a network, in eval mode, that does not turn batches of black inputs, of these `sizes`, into (B, Z) logits.
-
-    What to do is said by `inputs_fix` where it does not take such inputs, and by `logits_fix` where it returns
-    something else.
-    """
+    """Refuse a network in eval mode that does not turn batches of black inputs, of these sizes, into (B, Z) logits."""
     for size in sizes:
         try:
             with torch.no_grad():

@@ -29,10 +29,7 @@ _ONNX_FIELDS = bytes([0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42])
 
 
 def kind_of_file(path: Path) -> FileKind:
-    """Tell what kind of model a file holds, by its first bytes and, of a zip archive, the names of its members.
-
-    "state_dict" is whatever torch.save wrote: weights, or a whole model, which is never loaded; "pt2" torch.export's.
-    """
+    """Tell what kind of model a file holds, by its first bytes and, of a zip archive, the names of its members."""
     with reading(path, "the model", rule="it must be a whole file", fix="Copy or write it again"):
         with path.open("rb") as file:
             head = file.read(16)

@@ -1,4 +1,4 @@
-"""Programs in files: a TorchScript or torch.export file as a module. Its operators run; no Python of the file does."""
+"""Programs in files: a TorchScript, torch.export or ONNX file as a module. Its operators run; no Python of it does."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robcal.base.checks import refuse
+from robcal.base.extras import import_extra
 from robcal.base.files import reading
 from robcal.base.seals import digest_of_file
 from robcal.models.external import check_logits
@@ -22,11 +23,7 @@ from robcal.models.program_rules import ForbiddenError, check_archive, check_exp
 
 
 class Program(nn.Module):
-    """A program out of a file as a module: inputs (B, …) in input units → what the program returns.
-
-    The file's SHA-256 is a buffer, so that two programs are told apart by their tensors even where their weights are
-    constants of the graph.
-    """
+    """A program of a file as a module; the file's digest is a buffer, which tells programs without weights apart."""
 
     def __init__(self, run: nn.Module, digest: str) -> None:
         super().__init__()
@@ -66,6 +63,29 @@ def load_program(path: Path, kind: FileKind) -> Program:
                 else torch.export.load(file).module()
             )
         return Program(run, digest_of_file(path)).train(False)
+
+
+class OnnxModel(nn.Module):
+    """A session of onnxruntime as a module on the CPU: inputs (B, …) in input units → its first output."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self._session, self._input = session, session.get_inputs()[0].name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the model."""
+        outputs = self._session.run(None, {self._input: x.cpu().contiguous().numpy()})
+        return torch.as_tensor(outputs[0])
+
+
+def load_onnx(path: Path) -> OnnxModel:
+    """Open an ONNX file; see `check_program` for what it must do."""
+    runtime = import_extra("onnxruntime", "onnx", f"{path}, an ONNX model,")
+    with reading(path, "the model", rule="it must be an ONNX model", fix="Copy the file again, or export it anew"):
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # what is wrong comes as an error
+        options.intra_op_num_threads = torch.get_num_threads()
+        return OnnxModel(runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
 
 
 @contextlib.contextmanager

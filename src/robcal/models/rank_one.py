@@ -84,10 +84,7 @@ def check_members(members: int) -> None:
 
 
 def with_members(network: nn.Module, members: int) -> BatchEnsemble:
-    """Give every linear and convolutional layer of a network M >= 2 rank-one members, in place; W and biases stay.
-
-    All layers must be called as modules, and keep the rows of a batch apart and in order.
-    """
+    """Give every linear and convolutional layer of a network M >= 2 rank-one members, in place; W and biases stay."""
     check_members(members)
     whole = nn.ModuleDict({"network": network})
     places = layers_in(whole, (nn.Linear, nn.Conv2d))

@@ -48,11 +48,7 @@ def cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
 
 
 def fast_cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Build four convolutions (32, 64, 96, 256) with batch normalisation; the first at stride 2, two poolings.
-
-    About 300,000 parameters and 9 million multiplications for a 32x32 image: the network for studies of many runs on
-    a CPU. It gets about .70 of CIFAR-10 right from 10,000 training images in 12 epochs.
-    """
+    """Build four convolutions (32, 64, 96, 256) with BN, the first at stride 2, two poolings: for studies on a CPU."""
     check_image(input_shape, "convolutional networks")
     return nn.Sequential(
         *_block(input_shape[0], 32, kernel=4, stride=2),

@@ -29,11 +29,7 @@ _INSIDE = ("state_dict", "model_state_dict", "model", "module", "net")
 
 
 def read_weights(path: Path) -> Tensors:
-    """Read named tensors from a safetensors file, or from a file of `torch.save` with `weights_only=True`.
-
-    The file's kind is told by its content. A dictionary that holds the tensors under "state_dict", "model_state_dict",
-    "model", "module" or "net", as checkpoints do, is opened.
-    """
+    """Read named tensors of a safetensors or torch.save file, told by content; a checkpoint is opened (`_INSIDE`)."""
     kind = kind_of_file(path)
     if kind not in ("safetensors", "state_dict"):
         refuse(

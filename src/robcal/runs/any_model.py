@@ -13,8 +13,7 @@ from robcal.data import Dataset
 from robcal.models import MODEL_NAMES, admit_model, build_model
 from robcal.models.external import is_external
 from robcal.models.file_kinds import KIND_NAMES, kind_of_file
-from robcal.models.onnx_file import load_onnx
-from robcal.models.programs import check_program, load_program
+from robcal.models.programs import check_program, load_onnx, load_program
 from robcal.models.weights import fill, read_weights, says_its_network
 from robcal.runs.directory import load_data, load_model, open_run
 from robcal.training.settings import TrainSettings

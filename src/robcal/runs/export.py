@@ -22,8 +22,7 @@ from robcal.calibration.recalibration.average import single
 from robcal.calibration.recalibration.maps import Isotonic, Map, Temperature
 from robcal.calibration.recalibration.recalibrator import digest_of_data
 from robcal.calibration.recalibration.score_temperature import ScoreTemperature
-from robcal.models.onnx_file import load_onnx
-from robcal.models.programs import load_program, quiet
+from robcal.models.programs import load_onnx, load_program, quiet
 from robcal.runs.deployed import Deployed
 from robcal.runs.directory import load_networks, open_run
 from robcal.training.predict import softmax

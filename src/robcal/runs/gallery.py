@@ -19,7 +19,7 @@ from robcal.base.results import GalleryItem, SmallestChange
 from robcal.base.types import Float32Array
 from robcal.calibration.binning import AnyFloatArray
 from robcal.data import Split
-from robcal.models.average import Average
+from robcal.models import Average
 from robcal.robustness.attacks import attack_batch
 from robcal.robustness.engine import AttackResult
 from robcal.robustness.inputs import read

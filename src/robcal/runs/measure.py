@@ -26,7 +26,7 @@ from robcal.calibration.temperature import TemperatureScaling
 from robcal.data import Dataset, Split
 from robcal.data.dataset import Inputs
 from robcal.data.shifts import shift_source
-from robcal.models.average import Average
+from robcal.models import Average
 from robcal.runs.directory import Run, load_model, load_networks, run_title
 from robcal.runs.scores import score_split
 from robcal.runs.shift import Shift, ShiftImages, measure_shift

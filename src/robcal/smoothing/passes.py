@@ -95,11 +95,7 @@ def measured(logits: Any, labels: Any, index: Any, num_classes: int, ignore_inde
 
 
 def in_all_processes(shown: Shown, val: Measured, *, numbered: bool) -> tuple[Shown, Measured]:
-    """Join what the processes of `torch.distributed` have seen, in the order of their ranks.
-
-    Where validation examples are `numbered`, one that several processes have seen counts once; else they are numbered
-    anew, one rank after the other.
-    """
+    """Join what all processes saw, by rank; an example that is `numbered` counts once, others are numbered anew."""
     columns = joined_columns((*shown, *val))
     all_shown, all_val = Shown(*columns[: len(shown)]), Measured(*columns[len(shown) :])
     if not numbered:

@@ -58,10 +58,7 @@ def shown_margins(index: npt.NDArray[np.integer], margin: npt.NDArray[np.floatin
 
 
 def running_average(before: FloatArray, shown: FloatArray, decay: float = DEFAULT_DECAY) -> FloatArray:
-    """Return (max(M, N),) the averages of margins (M,) with one more epoch's (N,); NaN stands for what was not seen.
-
-    An example seen first has what was shown, one not shown now what was before. The decay is the weight of what was.
-    """
+    """Return (max(M, N),) averages (M,) with one more epoch's margins (N,); NaN is not seen, and changes nothing."""
     size = max(len(before), len(shown))
     old, new = (np.pad(values, (0, size - len(values)), constant_values=np.nan) for values in (before, shown))
     mixed = decay * old + (1 - decay) * new

@@ -41,23 +41,11 @@ from robcal.smoothing.soft_labels import (
     check_ranges,
     class_index,
     epsilon_from_true_mass,
-    level_statistics,
     like,
     mix_with_uniform,
-    soft_cross_entropy,
-    soft_targets,
     true_mass_from_epsilon,
 )
 from robcal.smoothing.state import Course, Fingerprint, read_state, write_state
-
-__all__ = [
-    "AdaptiveLabelSmoother",
-    "epsilon_from_true_mass",
-    "level_statistics",
-    "soft_cross_entropy",
-    "soft_targets",
-    "true_mass_from_epsilon",
-]
 
 #: Default of `min_true_mass` [choice]: eps at most .95, so that the true class always keeps the largest mass.
 DEFAULT_MAX_EPSILON = 0.95

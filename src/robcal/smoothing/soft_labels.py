@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, NamedTuple, get_args, overload
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,35 +44,8 @@ def epsilon_from_true_mass(true_mass: npt.ArrayLike, num_classes: int) -> FloatA
     return np.asarray((1 - np.asarray(true_mass, dtype=np.float64)) * num_classes / (num_classes - 1))
 
 
-@overload
-def soft_targets(labels: torch.Tensor, epsilon: Any, num_classes: int) -> torch.Tensor: ...
-@overload
-def soft_targets(labels: npt.ArrayLike, epsilon: Any, num_classes: int) -> npt.NDArray[np.float32]: ...
-def soft_targets(labels: Any, epsilon: Any, num_classes: int) -> Any:
-    """Return (B, Z) float32 `(1 - eps) onehot(y) + eps / Z`: a tensor for a tensor, else an array (method, section 3).
-
-    Labels are integers of any width, eps one number (Szegedy et al. 2016) or one an example; all are checked in one
-    transfer from the device.
-    """
-    classes = check_positive_int(num_classes, "num_classes", minimum=2)
-    index = class_index(labels, "labels")
-    eps = torch.as_tensor(epsilon).detach().to(index.device, torch.float32)
-    if eps.ndim and eps.shape != index.shape:
-        refuse(
-            f"epsilon has shape {tuple(eps.shape)}",
-            f"it must be ({len(index)},), one an example, or one number",
-            "Index the smoothing of the levels by the levels of the examples: epsilon[levels]",
-        )
-    eps = eps.expand(index.shape)
-    check_ranges(
-        Bounded("labels", index, classes - 1, FIX_LABELS),
-        Bounded("epsilon", eps, 1, "Divide it by 100 if it is per cent"),
-    )
-    return like(labels, mix_with_uniform(index, eps, classes))
-
-
 def mix_with_uniform(labels: torch.Tensor, epsilon: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return what `soft_targets` does, for (B,) int64 labels and float32 epsilons that are known to be right."""
+    """Return (B, Z) `(1 - eps) onehot(y) + eps / Z` (method, section 3) of labels and eps (B,), unchecked."""
     others, true = _masses(epsilon, num_classes)
     return others.scatter_(1, labels.unsqueeze(1), true)
 
@@ -133,7 +106,7 @@ def soft_cross_entropy(
         InputError: on other shapes or dtypes, a weight without labels, or (on the CPU) a label out of range.
 
     >>> logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
-    >>> targets = soft_targets(labels, 0.2, 2)
+    >>> targets = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
     >>> round(float(soft_cross_entropy(logits, targets, labels=labels, weight=[1.0, 3.0])), 4)
     0.3917
     """

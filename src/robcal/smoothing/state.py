@@ -63,10 +63,7 @@ def write_state(course: Course, fingerprint: Fingerprint) -> dict[str, torch.Ten
 
 
 def read_state(state: Mapping[str, Any], fingerprint: Fingerprint) -> Course:
-    """Return the course that a state holds, if it is of a smoother like this one.
-
-    States of robcal 0.1.0 do not say of which smoother they are: they are checked as far as their numbers tell.
-    """
+    """Return the course of a state of a smoother like this one; one of robcal 0.1.0 is checked as far as it tells."""
     for name in ("true_mass", "integral", "justified_mass", "updates"):
         if name not in state:
             refuse(
@@ -120,10 +117,7 @@ def _masses(state: Mapping[str, Any], name: str, fingerprint: Fingerprint, least
 
 
 def _check_controller(course: Course, fingerprint: Fingerprint) -> None:
-    """Refuse numbers that the controller cannot reach.
-
-    "integral" moves the masses alone. In "stable" a mass falls below 1 only with its integral (`stable_update`).
-    """
+    """Refuse numbers that the controller cannot reach: in "stable" a mass falls below 1 only with its integral."""
     if fingerprint.controller == "integral":
         other, reached = "stable", (course.integral == 1).all() and (course.justified == 0).all()
     else:

@@ -7,6 +7,7 @@ validation probabilities are averaged, and the method learns from the average. `
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from robcal.base.checks import FloatArray, check_num_levels, refuse
+from robcal.base.encoding import plain
 from robcal.base.progress import SILENT, Advance, Reporter, stop_at_boundary
 from robcal.base.storage import decode, load_state, save_state
 from robcal.base.types import EpochRow
@@ -32,7 +35,6 @@ from robcal.smoothing.soft_labels import level_statistics
 from robcal.training.member import Member, member_seed, open_engine, schedule
 from robcal.training.predict import mean_probs
 from robcal.training.profile import Profile
-from robcal.training.resume import check_training, training_of
 from robcal.training.running import FixedLevels, Levels, RunningLevels
 from robcal.training.settings import Recipe
 from robcal.training.tracking import epoch_figures
@@ -45,6 +47,9 @@ __all__ = ["Levels", "augmentation", "fit", "member_seed", "schedule"]
 
 #: Layout of the saved state of an unfinished run; another one is refused.
 _FORMAT = 5
+
+#: What a resumed run must share of its recipe.
+_OF_RECIPE = ("batch_size", "accumulate", "learning_rate", "weight_decay", "optimizer", "precision")
 
 
 @dataclass
@@ -334,3 +339,50 @@ class _Lockstep:
         count = 1 if self.method.levels == "single" else info.num_levels
         confidence, accuracy, _ = level_statistics(info.confidence, info.correct, info.levels, count)
         return tuple((confidence - accuracy).tolist())
+
+
+def training_of(
+    dataset: Dataset,
+    method: Method,
+    info: RunInfo,
+    levels: FixedLevels | RunningLevels,
+    recipe: Recipe,
+    *,
+    num_networks: int,
+    augmented: bool,
+) -> dict[str, Any]:
+    """Return what tells a training from others, by names that an error can tell; data by their labels and shapes."""
+    splits = {name: dataset.split(name) for name in ("train", "val")}
+    fixed = levels.fixed
+    found = {
+        "method": method.name,
+        **{f"{method.name} {name}": value for name, value in method.options.items()},
+        "epochs": info.epochs,
+        "seed": info.seed,
+        "num_levels": info.num_levels,
+        "number of networks": num_networks,
+        **levels.settings,
+        **{name: getattr(recipe, name) for name in _OF_RECIPE},
+        "augmented": augmented,
+        "num_classes": info.num_classes,
+        "input shape": list(dataset.input_shape),
+        **{f"{name} examples": len(split) for name, split in splits.items()},
+        **{f"{name} labels": _digest(split.labels) for name, split in splits.items()},
+        **{f"{name} levels": _digest(fixed[name]) for name in splits if fixed is not None},
+    }
+    return {name: plain(value) for name, value in found.items()}
+
+
+def check_training(saved: Mapping[str, Any], own: Mapping[str, Any], file: Path) -> None:
+    """Refuse the state of another training, naming the first setting that differs."""
+    for name in dict.fromkeys((*own, *saved)):
+        if saved.get(name) != own.get(name):
+            refuse(
+                f"{file} belongs to a run with other settings: its {name} is {saved.get(name)!r}",
+                f"here it is {own.get(name)!r}, and a run resumes with the settings and data it began with",
+                "Go back to these, or start again: delete this file (--overwrite), or name another (--out)",
+            )
+
+
+def _digest(values: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]

@@ -118,10 +118,7 @@ class Member:
         return state
 
     def _parts(self, number: int) -> list[Part]:
-        """Return the micro-batches of a batch; each holds an example of every process.
-
-        The epoch is cut into batches as `numpy.array_split` cuts it, each when it is asked for.
-        """
+        """Return the parts of a batch, cut as `numpy.array_split` cuts; each has an example of every process."""
         size, larger = divmod(len(self.order), self.num_batches)
         first = number * size + min(number, larger)
         batch = self.order[first : first + size + (number < larger)]

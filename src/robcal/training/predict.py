@@ -32,11 +32,7 @@ def predict_logits(
     reporter: Reporter = SILENT,
     description: str = "predict",
 ) -> Float32Array:
-    """Predict the logits (M, Z) of a split in float32 and eval mode; the model's mode is left as found.
-
-    The result does not depend on `batch_size` beyond float rounding. The model is on `device`; of the positions `index`
-    only, where they are given.
-    """
+    """Predict (M, Z) float32 logits of a split, or of its positions `index`, in eval mode; the mode stays."""
     chosen = np.arange(len(split)) if index is None else index
     if len(chosen) == 0:
         refuse("there is nothing to predict", "at least one example is needed", "Pass a split, or an index, of some")
@@ -75,25 +71,13 @@ def _logs(probs: FloatArray) -> Float32Array:
 
 
 def predict(
-    models: nn.Module | Sequence[nn.Module],
-    split: Split,
-    *,
-    device: torch.device | str = "cpu",
-    reporter: Reporter = SILENT,
-    description: str = "predict",
+    models: nn.Module | Sequence[nn.Module], split: Split, *, device: torch.device | str = "cpu"
 ) -> Predictions:
-    """Predict probabilities, logits and labels of a split, from one network or from an ensemble.
-
-    An ensemble predicts the mean of its members' probabilities. Its logits are their logarithms, so that temperature
-    scaling and whatever else takes logits applies to it as to one network; softmax gives the probabilities back.
-    """
+    """Predict a split by one network or an ensemble: the mean of its members' probabilities, with their logarithms."""
     networks = [models] if isinstance(models, nn.Module) else list(models)
     if not networks:
         refuse("there is no network to predict with", "at least one is needed", "Pass a network")
-    logits = [
-        predict_logits(network, split, device=device, reporter=reporter, description=description)
-        for network in networks
-    ]
+    logits = [predict_logits(network, split, device=device) for network in networks]
     probs = mean_probs([softmax(values) for values in logits])
     joint = logits[0] if len(logits) == 1 else _logs(probs)
     return Predictions(probs=probs.astype(np.float32), labels=split.labels, logits=joint)

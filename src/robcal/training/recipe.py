@@ -17,11 +17,7 @@ from robcal.training.settings import TrainSettings
 
 
 def build_networks(settings: TrainSettings, data: Dataset, *, notes: list[str] | None = None) -> list[Normalized]:
-    """Return the networks that the settings name, each initialised by its own seed and normalised by `data`.
-
-    Where the settings name a file of weights, all networks start from these (see `robcal.models.weights.fill`), and
-    what the user should know of that is appended to the `notes`.
-    """
+    """Return the networks that the settings name, by their own seeds or the file of weights, normalised by `data`."""
     moments = Moments.of(data.split("train"))
     mean, std = (torch.from_numpy(values).float() for values in (moments.mean, moments.scale))
     networks = [

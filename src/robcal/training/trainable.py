@@ -28,10 +28,7 @@ _UNFREEZE = (
 
 
 def check_network(network: nn.Module, inputs: torch.Tensor, num_classes: int) -> None:
-    """Refuse a network that does not return logits (B, Z) of the inputs, in eval and in train mode, with a gradient.
-
-    The network is left as it was found: modes, buffers (running statistics), and the global random state.
-    """
+    """Refuse a network that returns no logits (B, Z) with a gradient in eval and train mode; it is left as found."""
     if not torch.isfinite(inputs).all():
         refuse_inputs()
     if not any(parameter.requires_grad for parameter in network.parameters()):

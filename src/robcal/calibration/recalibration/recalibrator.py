@@ -263,11 +263,7 @@ class CrossFitted:
 def cross_fitted(
     methods: Sequence[str], probs: ProbRows, labels: IntArray, scores: FloatArray | None, *, most: int, seed: int
 ) -> CrossFitted:
-    """Cross-fit methods on checked rows and return the outputs of the one that `auto`'s rule chooses.
-
-    The logarithms of probabilities (N, Z), N >= 50, are the logits; at most `most` of them are used, of rows drawn at
-    random. Scores are (N,), or None for the margin.
-    """
+    """Cross-fit methods on rows of at most `most` logits, and return the outputs of the one that `auto` chooses."""
     true = probs.each(lambda block, truth: logits_of(block)[np.arange(len(block)), truth], labels)
     values = probs.each(lambda block, _: margins(logits_of(block)), labels) if scores is None else scores
     order = fold_order(
@@ -281,10 +277,7 @@ def cross_fitted(
 
 
 def digest_of_data(logits: FloatArray, labels: IntArray) -> str:
-    """Return the digest that a recalibrator fitted on logits (N, Z) and labels (N,) has as its `data`.
-
-    It is taken of the true class's logits below the largest: another network, other rows or another order change it.
-    """
+    """Return a fitted recalibrator's `data`: a digest of the true logits below the largest of (N, Z) and of labels."""
     rows = np.arange(len(labels))
     array = np.asarray(logits, dtype=np.float64)
     return _digest(array[rows, labels] - array.max(axis=1), labels)

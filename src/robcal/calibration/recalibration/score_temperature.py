@@ -154,10 +154,9 @@ def fit_score_temperature(
 
 
 def _saves(saved: FloatArray) -> bool:
-    """Tell whether the mean of paired differences (N,) is above 0, by Student's t at `EVIDENCE`.
+    """Tell whether the mean of paired differences d (N,) is above 0, by Student's t at `EVIDENCE`.
 
-    The sum may rest on a few rows, those that are wrong: (Σ d²)² / Σ d⁴ of them, which take the place of N in the
-    degrees of freedom.
+    It may rest on few rows, those that are wrong: (Σ d²)² / Σ d⁴ of them take the place of N in the degrees of freedom.
     """
     squares = saved**2
     if not squares.any():

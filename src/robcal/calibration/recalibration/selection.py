@@ -151,11 +151,7 @@ def first_of(method: str) -> str:
 
 
 def average(candidates: Sequence[Candidate], rows: Rows) -> Candidate | None:
-    """Return the average of methods by the weights that maximise its cross-fitted likelihood; None if one has it all.
-
-    What it gives to a row comes from fits and from weights that the row had no say in. Of methods that came out the
-    same, such as a score temperature that fell back on one number, the simplest stands for all.
-    """
+    """Return the average of methods of most cross-fitted likelihood, None if one has all; of equal ones take one."""
     losses = np.stack([_losses(candidate.held, rows.labels) for candidate in candidates])
     distinct = np.sort(np.unique(losses, axis=0, return_index=True)[1])
     candidates, losses = [candidates[number] for number in distinct], losses[distinct]

@@ -80,10 +80,7 @@ def _isotonic(x: FloatArray, y: npt.NDArray[np.bool_]) -> tuple[FloatArray, Floa
 
 
 def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
-    """Fit `svs` or `sms` by probmetrics, and return the same map without it.
-
-    Its optimiser visits rows at random, by their position: they are put in an order that does not depend on it.
-    """
+    """Fit `svs` or `sms` by probmetrics, which visits rows by their position, and return the same map without it."""
     if not has_probmetrics():
         refuse(
             f"method {name} needs the package probmetrics, which is not installed",
@@ -122,10 +119,7 @@ def _scaled(logits: FloatArray, labels: IntArray) -> tuple[float, FloatArray]:
 
 
 def _solve(x: FloatArray, labels: IntArray, widths: FloatArray, *, full: bool) -> tuple[FloatArray, FloatArray]:
-    """Minimise NLL + |u|² / 2N over u, where `widths` · u is the distance of W (diagonal or full) and b from identity.
-
-    In units of the priors' widths L-BFGS needs a fifth of the iterations.
-    """
+    """Minimise NLL + |u|² / 2N, where `widths` · u is the distance of W (diagonal or full) and b from identity."""
     size, classes = x.shape
     rows = np.arange(size)
     inputs = np.hstack([x, np.ones((size, 1))])
