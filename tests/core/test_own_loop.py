@@ -254,20 +254,40 @@ for epoch in range(4):
     smoothing.end_epoch(rows(100 + epoch, M)[val], VAL_LABELS[val])
     numbered.end_epoch(rows(100 + epoch, M), VAL_LABELS, val_index=torch.arange(M))
 torch.save((smoothing.state_dict(), numbered.state_dict()), f"{os.environ['OUT']}/{rank}.pt")
+resumed = made()
+smoothing.loss(rows(4)[own], LABELS[own], own)
+resumed.load_state_dict(smoothing.state_dict(joined=True))
+resumed.load_state_dict(resumed.state_dict(joined=True))
+resumed.loss(rows(5)[own[:20]], LABELS[own[:20]], own[:20])
+resumed.end_epoch(rows(104, M), VAL_LABELS, val_index=torch.arange(M))
+torch.save(resumed.state_dict(), f"{os.environ['OUT']}/resumed-{rank}.pt")
 torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
-    """Each trains on half of the examples; validation examples are shared out, or measured by both and numbered."""
+    """Each trains on half of the examples; validation examples are shared out, or measured by both and numbered.
+
+    Also from a state of the middle of an epoch, which shows some examples again after it: each counts once.
+    """
     (tmp_path / "worker.py").write_text(WORKER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "worker.py"]
     environment = {**__import__("os").environ, "HERE": str(Path(__file__).parent), "OUT": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    one = trained(4).state_dict()
+    smoothing = trained(4)
+    one = smoothing.state_dict()
     for rank in (0, 1):
         for state in torch.load(tmp_path / f"{rank}.pt", weights_only=True):
             for name, values in one.items():
                 assert torch.equal(state[name], values), (rank, name)
+    smoothing.loss(rows(4), LABELS, torch.arange(N))
+    again = made()  # one process goes on as well, with the examples that the two show
+    again.load_state_dict(smoothing.state_dict(joined=True))
+    again.loss(rows(5)[:40], LABELS[:40], torch.arange(40))
+    again.end_epoch(rows(104, M), VAL_LABELS)
+    for rank in (0, 1):
+        resumed = torch.load(tmp_path / f"resumed-{rank}.pt", weights_only=True)
+        for name, values in again.state_dict().items():
+            assert torch.equal(resumed[name], values), (rank, name)

@@ -20,6 +20,7 @@ from robcal.smoothing.passes import (
     joined_columns,
     measured,
     positions,
+    rank_and_size,
 )
 from robcal.smoothing.running import (
     DEFAULT_DECAY,
@@ -46,6 +47,8 @@ IGNORED = -100
 #: Names in a state: what precedes those of the smoother, and the arrays beside it.
 _SMOOTHER = "smoother."
 _ARRAYS = ("train_margins", "val_margins", "shown_index", "shown_margins")
+#: Is in a state whose shown margins are those of all processes.
+_OF_ALL = "shown_by_all"
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class ARAdaLS:
         self.decay = check_fraction(decay, "decay")
         self._train = self._val = np.zeros(0)
         self._shown: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # positions, margins, labels
+        self._first_is_of_all = False  # the first of them came with a state, which every process has loaded
         self._table = self._new_table()
 
     @property
@@ -268,7 +272,7 @@ class ARAdaLS:
         val_levels = running_levels(val_average[val.place], num_levels)
         figures = level_statistics(val.confidence, val.correct, val_levels, num_levels)
         self.smoother.update(*figures)
-        self._train, self._val, self._shown = train_average, val_average, []
+        self._train, self._val, self._shown, self._first_is_of_all = train_average, val_average, [], False
         self._table = self._new_table(levels)
         return EpochUpdate(int(self.smoother.state_dict()["updates"]), self.epochs, *figures, self.epsilon)
 
@@ -277,16 +281,18 @@ class ARAdaLS:
 
         Args:
             joined: with `torch.distributed`, called in all processes: with the margins that all of them have shown of
-                an unfinished epoch, so that one state is that of all. By default they are those of this process, and
-                one state is that of all after `end_epoch` only.
+                an unfinished epoch, so that one state is that of all, also of another number of processes. By default
+                they are those of this process, and one state is that of all after `end_epoch` only.
         """
         shown = self._shown_so_far()
         if joined:
             shown = Shown(*joined_columns(shown))
+        of_all = len(shown.place) > 0 and (joined or rank_and_size()[1] == 1)
         arrays = (self._train.copy(), self._val.copy(), shown.place, shown.margin)
         return {
             **{_SMOOTHER + name: values for name, values in self.smoother.state_dict().items()},
             **{name: torch.from_numpy(array) for name, array in zip(_ARRAYS, arrays, strict=True)},
+            **({_OF_ALL: torch.tensor(True)} if of_all else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -309,6 +315,7 @@ class ARAdaLS:
         self._train, self._val = train.astype(np.float64), val.astype(np.float64)
         place, margins = torch.from_numpy(shown.place), torch.from_numpy(shown.margin)
         self._shown = [(place, margins, torch.full_like(place, NO_LABEL))] if len(index) else []
+        self._first_is_of_all = _OF_ALL in state
         self._table = self._new_table(running_levels(self._train, self.smoother.num_levels) if len(train) else None)
 
     def _pass(self, logits: Any, index: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -346,10 +353,11 @@ class ARAdaLS:
         return running_average(before, shown_margins(index, margin, size), self.decay)
 
     def _shown_so_far(self) -> Shown:
-        """Return what the passes of this epoch have shown here, on the host."""
-        if not self._shown:
+        """Return what the passes of this epoch have shown here, on the host; what all have loaded is that of rank 0."""
+        own = self._shown[1:] if self._first_is_of_all and rank_and_size()[0] else self._shown
+        if not own:
             return Shown(np.zeros(0, np.int64), np.zeros(0, np.float32))
-        index, margin, label = (torch.cat([part.cpu() for part in parts]) for parts in zip(*self._shown, strict=True))
+        index, margin, label = (torch.cat([part.cpu() for part in parts]) for parts in zip(*own, strict=True))
         check_positions(index)
         check_one_label(index.numpy(), label.numpy())
         return Shown(index.numpy(), margin.numpy())

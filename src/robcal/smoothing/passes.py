@@ -106,13 +106,17 @@ def in_all_processes(shown: Shown, val: Measured, *, numbered: bool) -> tuple[Sh
 
 def joined_columns(arrays: tuple[npt.NDArray[Any], ...]) -> list[npt.NDArray[Any]]:
     """Return the arrays of all processes of `torch.distributed`, each one joined in the order of the ranks."""
-    from torch import distributed
-
-    parts: list[Any] = [arrays]
-    if distributed.is_available() and distributed.is_initialized():
-        parts = parts * distributed.get_world_size()
-        distributed.all_gather_object(parts, arrays)
+    parts: list[Any] = [arrays] * rank_and_size()[1]
+    if len(parts) > 1:
+        torch.distributed.all_gather_object(parts, arrays)
     return _columns(parts)
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Return the rank of this process in `torch.distributed`, and how many there are; (0, 1) without."""
+    group = torch.distributed
+    ready = group.is_available() and group.is_initialized()
+    return (group.get_rank(), group.get_world_size()) if ready else (0, 1)
 
 
 def _columns(parts: list[Any], rows: Any = slice(None)) -> list[Any]:
