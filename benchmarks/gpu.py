@@ -69,7 +69,7 @@ def work(options: argparse.Namespace, left: Callable[[], float], log: Callable[[
     import torch
 
     from robcal.base.storage import digest_of
-    from robcal.comparison.hardware import hardware
+    from robcal.comparison.assemble import hardware
     from robcal.data import load_dataset
     from wide.images import read_images
     from wide.measure import CorruptedTest

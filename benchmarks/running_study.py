@@ -26,12 +26,12 @@ from kept_outcomes import to_arrays
 from robcal.base.jobs import Failure, run_tasks
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.storage import load_arrays, save_arrays
+from robcal.comparison.assemble import hardware
 from robcal.comparison.doing import dataset_of, run_task, seconds_of
-from robcal.comparison.hardware import hardware
-from robcal.comparison.outcomes import Job, outcomes_of
+from robcal.comparison.outcomes import outcomes_of
 from robcal.comparison.plan import Plan
 from robcal.comparison.plan_file import load_plan
-from robcal.comparison.tasks import Choice, Entry, Place, Task, Work
+from robcal.comparison.tasks import Choice, Entry, Job, Place, Task, Work
 from robcal.data.corruptions import BENCHMARK_KINDS
 from robcal.runs.directory import open_run
 from wide.store import Results

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.types import Estimate, LmEvalMetric, Outputs, SplitName
@@ -16,10 +17,12 @@ from robcal.commands.options import (
     DATA_HELP,
     Device,
     Factory,
+    File,
     ImageSize,
     Json,
     Overwrite,
     Quiet,
+    Text,
     Weights,
     admit_factories,
     check_csv,
@@ -33,99 +36,89 @@ if TYPE_CHECKING:
 
 def audit(
     run: Annotated[
-        Path | None,
-        typer.Argument(
+        File,
+        Argument(
             help="Run directory of `robcal train`, or one table of predictions with --label-column and --prob-columns; "
             "or pass --probs and --labels."
         ),
     ] = None,
     probs: Annotated[
-        Path | None,
-        typer.Option(help="Probabilities (N, Z): .npy, .npz, .csv or .parquet; FILE:NAME,NAME takes some columns."),
+        File, Option(help="Probabilities (N, Z): .npy, .npz, .csv or .parquet; FILE:NAME,NAME takes some columns.")
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="True classes (N,), integers: .npy, .npz, .csv or .parquet.")
-    ] = None,
+    labels: Annotated[File, Option(help="True classes (N,), integers: .npy, .npz, .csv or .parquet.")] = None,
     confidence: Annotated[
-        Path | None,
-        typer.Option(help="In place of --probs: the confidence of each prediction (N,), where that is all there is."),
+        File, Option(help="In place of --probs: the confidence of each prediction (N,), where that is all there is.")
     ] = None,
     correct: Annotated[
-        Path | None, typer.Option(help="In place of --labels: whether each prediction was right, (N,) 0 or 1.")
+        File, Option(help="In place of --labels: whether each prediction was right, (N,) 0 or 1.")
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="One score an example: .npy, .npz, .csv or .parquet; the lowest are level 0.")
+        File, Option(help="One score an example: .npy, .npz, .csv or .parquet; the lowest are level 0.")
     ] = None,
-    column: Annotated[str | None, typer.Option(help="Column of a table of scores; default: distance.")] = None,
+    column: Annotated[Text, Option(help="Column of a table of scores; default: distance.")] = None,
     score_name: Annotated[
-        str | None,
-        typer.Option(
+        Text,
+        Option(
             help="What tables and sentences call the score. Default: adversarial robustness for a file of robcal "
             "score, else the column's name, or score."
         ),
     ] = None,
     groups: Annotated[
-        Path | None, typer.Option(help="Any grouping of yours: (N,) integers or strings, .npy, .npz, .csv or .parquet.")
+        File, Option(help="Any grouping of yours: (N,) integers or strings, .npy, .npz, .csv or .parquet.")
     ] = None,
     prob_columns: Annotated[
-        str | None, typer.Option(help="Of one table: its columns of probabilities, NAME,NAME,….", metavar="NAMES")
+        Text, Option(help="Of one table: its columns of probabilities, NAME,NAME,….", metavar="NAMES")
     ] = None,
-    confidence_column: Annotated[str | None, typer.Option(help="Of one table: its column of confidences.")] = None,
-    correct_column: Annotated[str | None, typer.Option(help="Of one table: whether the prediction was right.")] = None,
+    confidence_column: Annotated[Text, Option(help="Of one table: its column of confidences.")] = None,
+    correct_column: Annotated[Text, Option(help="Of one table: whether the prediction was right.")] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Of one table: its column of true classes, as integers or names of columns.")
+        Text, Option(help="Of one table: its column of true classes, as integers or names of columns.")
     ] = None,
-    score_column: Annotated[str | None, typer.Option(help="Of one table: its column of scores.")] = None,
-    group_column: Annotated[str | None, typer.Option(help="Of one table: its column of a grouping.")] = None,
+    score_column: Annotated[Text, Option(help="Of one table: its column of scores.")] = None,
+    group_column: Annotated[Text, Option(help="Of one table: its column of a grouping.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Any model in place of predictions: as --model of robcal score, or an ONNX file.")
+        Text, Option(help="Any model in place of predictions: as --model of robcal score, or an ONNX file.")
     ] = None,
     weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="Of --model. " + DATA_HELP, autocompletion=data_names)] = None,
-    split: Annotated[
-        SplitName | None, typer.Option(help="Of --model: which examples it predicts. Default: test.")
-    ] = None,
+    data: Annotated[Text, Option(help="Of --model. " + DATA_HELP, autocompletion=data_names)] = None,
+    split: Annotated[SplitName | None, Option(help="Of --model: which examples it predicts. Default: test.")] = None,
     outputs: Annotated[
         Outputs | None,
-        typer.Option(help="Of --model: what it returns; default: logits. Without --scores its margin cuts the levels."),
+        Option(help="Of --model: what it returns; default: logits. Without --scores its margin cuts the levels."),
     ] = None,
     image_size: ImageSize = None,
     lm_eval: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             help="Samples of a multiple-choice task, samples_TASK_DATE.jsonl of lm_eval --log_samples; repeat it for "
             "several tasks, which are then audited together and one by one."
         ),
     ] = None,
     lm_eval_metric: Annotated[
         LmEvalMetric | None,
-        typer.Option(
+        Option(
             help="Of --lm-eval: probabilities are the softmax of the choices' log-likelihoods (acc: the harness's own, "
             "the default), or of these by number of characters (acc_norm)."
         ),
     ] = None,
     val_probs: Annotated[
-        Path | None,
-        typer.Option(help="Validation probabilities: what a recalibration would repair is fitted on these."),
+        File, Option(help="Validation probabilities: what a recalibration would repair is fitted on these.")
     ] = None,
-    val_labels: Annotated[Path | None, typer.Option(help="True classes of the validation examples.")] = None,
-    val_scores: Annotated[Path | None, typer.Option(help="Scores of the validation examples.")] = None,
+    val_labels: Annotated[File, Option(help="True classes of the validation examples.")] = None,
+    val_scores: Annotated[File, Option(help="Scores of the validation examples.")] = None,
     against: Annotated[
-        Path | None, typer.Option(help="Probabilities of another model on the same examples: paired differences.")
+        File, Option(help="Probabilities of another model on the same examples: paired differences.")
     ] = None,
-    levels: Annotated[int, typer.Option(help="Number of levels that the scores are cut into.")] = 10,
-    bins: Annotated[int, typer.Option(help="Number of bins of the ECE.")] = 15,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the permutation tests.")] = 0,
+    levels: Annotated[int, Option(help="Number of levels that the scores are cut into.")] = 10,
+    bins: Annotated[int, Option(help="Number of bins of the ECE.")] = 15,
+    resamples: Annotated[int, Option(help="Bootstrap resamples of the intervals.")] = 1000,
+    seed: Annotated[int, Option(help="Seed of the bootstrap and of the permutation tests.")] = 0,
     worst: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.csv", help="List every wrong example in this CSV file, highest confidence first."),
+        File, Option(metavar="FILE.csv", help="List every wrong example in this CSV file, highest confidence first.")
     ] = None,
     factory: Factory = None,
     device: Device = None,
-    out: Annotated[
-        Path | None, typer.Option(help="HTML report to write; default for a run: RUN/audit.html, else none.")
-    ] = None,
+    out: Annotated[File, Option(help="HTML report to write; default for a run: RUN/audit.html, else none.")] = None,
     json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from robcal.base.checks import refuse
-from robcal.commands.completion import preset_names
 from robcal.commands.options import (
     DATA_HELP,
     Device,
     Factory,
+    File,
     Json,
     Overwrite,
     Quiet,
+    Text,
     admit_factories,
     check_csv,
     data_names,
+    preset_names,
     write_worst,
 )
 from robcal.commands.terminal import columns, show_files, show_json
@@ -32,55 +35,49 @@ if TYPE_CHECKING:
 def compare(
     what: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="PRESET|FILE.toml|results.json",
             help="What to compare; results: only tables.",
             autocompletion=preset_names,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    data: Annotated[
-        str | None, typer.Option(help=DATA_HELP + "; instead of the file's.", autocompletion=data_names)
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder for runs, shared by several comparisons; default: --out.")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Tasks side by side; default: number of cores.")] = None,
+    out: Annotated[Path, Option(help="Folder for the results.")],
+    data: Annotated[Text, Option(help=DATA_HELP + "; instead of the file's.", autocompletion=data_names)] = None,
+    cache: Annotated[File, Option(help="Folder for runs, shared by several comparisons; default: --out.")] = None,
+    jobs: Annotated[int | None, Option(help="Tasks side by side; default: number of cores.")] = None,
     executor: Annotated[
-        str | None,
-        typer.Option(help="submitit:slurm: tasks are jobs of a cluster; submitit:local: of this machine, to try it."),
+        Text, Option(help="submitit:slurm: tasks are jobs of a cluster; submitit:local: of this machine, to try it.")
     ] = None,
     executor_option: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME=VALUE",
             help="Of the jobs, by submitit's names: slurm_partition=gpu, timeout_min=600, gpus_per_node=1; repeatable.",
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Evaluation seeds instead of the file's: 0,1,2 or 0-4.")] = None,
+    seeds: Annotated[Text, Option(help="Evaluation seeds instead of the file's: 0,1,2 or 0-4.")] = None,
     shift: Annotated[
-        str | None,
-        typer.Option(help="Official corrupted files instead of our own: cifar10c:, cifar100c: or imagenetc:PATH."),
+        Text, Option(help="Official corrupted files instead of our own: cifar10c:, cifar100c: or imagenetc:PATH.")
     ] = None,
     ood: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=SPEC: out-of-distribution inputs, any data text of the same shape; repeatable."),
+        Option(help="NAME=SPEC: out-of-distribution inputs, any data text of the same shape; repeatable."),
     ] = None,
     factory: Factory = None,
     device: Device = None,
-    report: Annotated[bool, typer.Option(help="Write report.html too.")] = True,
+    report: Annotated[bool, Option(help="Write report.html too.")] = True,
     worst: Annotated[
-        Path | None,
-        typer.Option(
+        File,
+        Option(
             metavar="FILE.csv",
             help="List the wrong predictions of at most four methods' first seed in this CSV file, highest confidence "
             "first.",
         ),
     ] = None,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop all at the first task that fails, with its traceback.")
+        bool, Option("--fail-fast", help="Stop all at the first task that fails, with its traceback.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the tasks and do nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="List the tasks and do nothing.")] = False,
     json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

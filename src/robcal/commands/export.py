@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from robcal.base.types import ExportFormat
-from robcal.commands.options import Factory, Json, Overwrite, admit_factories
+from robcal.commands.options import Factory, File, Json, Overwrite, admit_factories
 from robcal.commands.terminal import show_json
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run directory of `robcal train`.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    run: Annotated[Path, Argument(help="Run directory of `robcal train`.")],
+    out: Annotated[Path, Option(help="The file to write.")],
     format: Annotated[
         ExportFormat,
-        typer.Option(help="pt2: a torch.export program; onnx: for any runtime; safetensors: tensors, for your code."),
+        Option(help="pt2: a torch.export program; onnx: for any runtime; safetensors: tensors, for your code."),
     ] = "pt2",
     recalibrator: Annotated[
-        Path | None,
-        typer.Option(help="File of `robcal recalibrate`; default: RUN/recalibrator.json, if there is one."),
+        File, Option(help="File of `robcal recalibrate`; default: RUN/recalibrator.json, if there is one.")
     ] = None,
     factory: Factory = None,
     json: Json = False,

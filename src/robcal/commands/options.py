@@ -1,4 +1,4 @@
-"""What the options of several commands share: their types, choices and words of help."""
+"""What the options of several commands share: types, choices, words of help, what the tab key completes; no torch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperCommand
 
+from robcal.base import names
 from robcal.base.checks import check_output, refuse
-from robcal.base.names import READERS
+from robcal.robustness import ATTACKS
 
 if TYPE_CHECKING:
     from robcal.base.results import Results
 
-_KINDS = (kind.written(name) + (f" ({kind.about})" if kind.about else "") for name, kind in READERS.items())
+#: What an option takes that may be left out.
+File = Path | None
+Text = str | None
+
+_KINDS = (kind.written(name) + (f" ({kind.about})" if kind.about else "") for name, kind in names.READERS.items())
 DATA_HELP = f"{' | '.join(_KINDS)}; see docs/data.md"
 
 
@@ -26,43 +32,63 @@ def data_names(incomplete: str) -> list[str]:
     >>> data_names("")[:2]
     ['digits', 'cifar10:']
     """
-    return [f"{name}:" if kind.argument else name for name, kind in READERS.items()]
+    return [f"{name}:" if kind.argument else name for name, kind in names.READERS.items()]
+
+
+def method_names(incomplete: str) -> list[str]:
+    """Return training methods; behind a "+" those that are not joined yet.
+
+    >>> "ar-adals+mixup" in method_names("ar-adals+mi"), "ar-adals+ar-adals" in method_names("ar-adals+")
+    (True, False)
+    """
+    joined, plus, _ = incomplete.rpartition("+")
+    return [f"{joined}{plus}{name}" for name in names.METHODS if name not in joined.split("+")]
+
+
+def attack_names(incomplete: str) -> list[str]:
+    """Return the ways to score robustness."""
+    return list(ATTACKS)
+
+
+def preset_names(incomplete: str) -> list[str]:
+    """Return the comparisons that come with robcal; without a match the shell offers files."""
+    return list(names.preset_names())
 
 
 AnyModel = Annotated[
     str,
-    typer.Option(
+    Option(
         help="Run directory or checkpoint of `robcal train`; TorchScript or torch.export file; or with --weights the "
         "name of a network: package.module:factory, your own code, which is imported, or one of robcal's."
     ),
 ]
 Weights = Annotated[
-    Path | None,
-    typer.Option(help="Weights of the network that --model names: safetensors, or a state_dict of torch.save."),
+    File,
+    Option(help="Weights of the network that --model names: safetensors, or a state_dict of torch.save."),
 ]
 ModelData = Annotated[
-    str | None,
-    typer.Option(help=DATA_HELP + "; default: the data the run was trained on.", autocompletion=data_names),
+    Text,
+    Option(help=DATA_HELP + "; default: the data the run was trained on.", autocompletion=data_names),
 ]
-ImageSize = Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")]
+ImageSize = Annotated[int | None, Option(help="folder, imagenet: resize images to this side.")]
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
-Json = Annotated[bool, typer.Option("--json", help="Write what was found as JSON, in place of tables and sentences.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; default: what there is.")]
+Quiet = Annotated[bool, Option("--quiet", help="No progress.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing output.")]
+Json = Annotated[bool, Option("--json", help="Write what was found as JSON, in place of tables and sentences.")]
+Device = Annotated[Text, Option(help="cpu, cuda, …; default: what there is.")]
 
 Factory = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         help="Your own code that made the model, as package.module:factory. It is imported, which no file can ask for. "
         "Repeatable."
     ),
 ]
 
 
-def admit_factories(names: Iterable[str] | None) -> None:
+def admit_factories(factories: Iterable[str] | None) -> None:
     """Import the factories that the user named by --factory."""
-    for name in names or ():
+    for name in factories or ():
         from robcal.models.external import admit_model, is_factory
 
         if not is_factory(name):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from robcal.base.checks import FloatArray, IntArray, check_output, check_probs, refuse
-from robcal.commands.options import Json, Overwrite
+from robcal.commands.options import File, Json, Overwrite
 from robcal.commands.terminal import columns, say, show_files, show_json
 
 if TYPE_CHECKING:
@@ -32,44 +33,39 @@ _EXPLAINED = (
 
 def recalibrate(
     run: Annotated[
-        Path | None, typer.Argument(help="Run directory of `robcal train`; or pass --logits or --probs, and --labels.")
+        File, Argument(help="Run directory of `robcal train`; or pass --logits or --probs, and --labels.")
     ] = None,
     logits: Annotated[
-        Path | None,
-        typer.Option(
+        File,
+        Option(
             help="Logits (N, Z) of N validation examples, which the training has not seen, and Z classes: .npy, .npz, "
             ".csv, .jsonl or .parquet."
         ),
     ] = None,
-    probs: Annotated[Path | None, typer.Option(help="Probabilities (N, Z), in place of logits.")] = None,
+    probs: Annotated[File, Option(help="Probabilities (N, Z), in place of logits.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="The true class of each validation example, 0 to Z - 1: a file of N integers.")
+        File, Option(help="The true class of each validation example, 0 to Z - 1: a file of N integers.")
     ] = None,
     scores: Annotated[
-        Path | None,
-        typer.Option(help="A score of your own for each validation example, on which the temperature may depend."),
+        File, Option(help="A score of your own for each validation example, on which the temperature may depend.")
     ] = None,
-    score_name: Annotated[str, typer.Option(help="Name of your score, for tables.")] = "score",
+    score_name: Annotated[str, Option(help="Name of your score, for tables.")] = "score",
     method: Annotated[
         str,
-        typer.Option(
+        Option(
             help="auto compares all the others: average, none, temperature, score-temperature, vector, isotonic, "
             "dirichlet, svs and sms. One of the last five may be followed by +score-temperature.",
             autocompletion=_methods,
         ),
     ] = "auto",
     apply: Annotated[
-        Path | None,
-        typer.Option(help="Other logits (M, Z) to recalibrate (with --probs: probabilities). They need no labels."),
+        File, Option(help="Other logits (M, Z) to recalibrate (with --probs: probabilities). They need no labels.")
     ] = None,
-    apply_scores: Annotated[Path | None, typer.Option(help="The scores of these, where --scores is given.")] = None,
-    out_probs: Annotated[
-        Path | None, typer.Option(help="File for the recalibrated probabilities of --apply, .npy.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    apply_scores: Annotated[File, Option(help="The scores of these, where --scores is given.")] = None,
+    out_probs: Annotated[File, Option(help="File for the recalibrated probabilities of --apply, .npy.")] = None,
+    seed: Annotated[int, Option(help="Seed of the folds.")] = 0,
     out: Annotated[
-        Path | None,
-        typer.Option(help="File for the fitted recalibration, .json. Default for a run: RUN/recalibrator.json."),
+        File, Option(help="File for the fitted recalibration, .json. Default for a run: RUN/recalibrator.json.")
     ] = None,
     json: Json = False,
     overwrite: Overwrite = False,

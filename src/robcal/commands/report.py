@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from robcal.base.checks import check_output
-from robcal.commands.options import Factory, Json, Overwrite, Quiet, admit_factories, check_csv, write_worst
+from robcal.commands.options import Factory, File, Json, Overwrite, Quiet, admit_factories, check_csv, write_worst
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_files, show_json
 
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run directories, the baseline first; or the folder of a demo or a comparison.")
+        list[Path], Argument(help="Run directories, the baseline first; or the folder of a demo or a comparison.")
     ],
-    out: Annotated[Path, typer.Option(help="HTML report to write.")] = Path("report.html"),
-    shift: Annotated[bool, typer.Option(help="Measure under corruption too, where the inputs are images.")] = True,
+    out: Annotated[Path, Option(help="HTML report to write.")] = Path("report.html"),
+    shift: Annotated[bool, Option(help="Measure under corruption too, where the inputs are images.")] = True,
     temperature: Annotated[
-        bool,
-        typer.Option("--temperature", help="Show every run after temperature scaling on its validation split too."),
+        bool, Option("--temperature", help="Show every run after temperature scaling on its validation split too.")
     ] = False,
     worst: Annotated[
-        Path | None,
-        typer.Option(
+        File,
+        Option(
             metavar="FILE.csv",
             help="List the wrong predictions of every method's first seed in this CSV file, highest confidence first.",
         ),

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from typer import Option
 
 from robcal.base.checks import check_output, refuse
 from robcal.base.types import Precision, SplitName
-from robcal.commands.completion import attack_names
 from robcal.commands.options import (
     AnyModel,
     Device,
     Factory,
+    File,
     ImageSize,
     Json,
     ModelData,
@@ -22,6 +23,7 @@ from robcal.commands.options import (
     Quiet,
     Weights,
     admit_factories,
+    attack_names,
 )
 from robcal.commands.terminal import columns, show_json, show_notes
 from robcal.robustness import describe_attacks
@@ -29,20 +31,20 @@ from robcal.robustness import describe_attacks
 
 def score(
     model: AnyModel,
-    out: Annotated[Path, typer.Option(help="Scores file to write (.parquet).")],
+    out: Annotated[Path, Option(help="Scores file to write (.parquet).")],
     weights: Weights = None,
     data: ModelData = None,
-    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
-    method: Annotated[str, typer.Option(help=f"{describe_attacks()}.", autocompletion=attack_names)] = "auto",
-    levels: Annotated[int, typer.Option(help="auto: number of robustness levels R that will be cut.")] = 10,
-    num_rivals: Annotated[int, typer.Option(help="Rival classes looked at.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
-    seed: Annotated[int | None, typer.Option(help="Of the validation cut; default: the model's own.")] = None,
+    split: Annotated[SplitName, Option(help="Which examples.")] = "test",
+    method: Annotated[str, Option(help=f"{describe_attacks()}.", autocompletion=attack_names)] = "auto",
+    levels: Annotated[int, Option(help="auto: number of robustness levels R that will be cut.")] = 10,
+    num_rivals: Annotated[int, Option(help="Rival classes looked at.")] = 3,
+    batch_size: Annotated[int, Option(help="Examples at once.")] = 256,
+    seed: Annotated[int | None, Option(help="Of the validation cut; default: the model's own.")] = None,
     precision: Annotated[
-        Precision, typer.Option(help="bf16 chooses directions only; labels and norms are decided in float32.")
+        Precision, Option(help="bf16 chooses directions only; labels and norms are decided in float32.")
     ] = "float32",
-    compile: Annotated[bool, typer.Option("--compile", help="Run the model through torch.compile.")] = False,
-    shard_size: Annotated[int | None, typer.Option(help="Examples a shard: what a killed run may lose.")] = None,
+    compile: Annotated[bool, Option("--compile", help="Run the model through torch.compile.")] = False,
+    shard_size: Annotated[int | None, Option(help="Examples a shard: what a killed run may lose.")] = None,
     image_size: ImageSize = None,
     factory: Factory = None,
     device: Device = None,
@@ -91,29 +93,27 @@ def score(
 def fidelity(
     model: AnyModel,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Result (.json); default: FILE.fidelity.json beside --scores FILE, else RUN/fidelity.json."),
+        File, Option(help="Result (.json); default: FILE.fidelity.json beside --scores FILE, else RUN/fidelity.json.")
     ] = None,
     weights: Weights = None,
     data: ModelData = None,
-    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
+    split: Annotated[SplitName, Option(help="Which examples.")] = "test",
     method: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Way of scoring to measure; may be repeated. Default without --scores: auto, projection, first-order.",
             autocompletion=attack_names,
         ),
     ] = None,
     scores: Annotated[
-        list[Path] | None,
-        typer.Option(help="Scores of the split at hand, to measure instead (.parquet); may be repeated."),
+        list[Path] | None, Option(help="Scores of the split at hand, to measure instead (.parquet); may be repeated.")
     ] = None,
-    sample: Annotated[int, typer.Option(help="Examples that the references score, stratified.")] = 1000,
-    levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
-    iterations: Annotated[int, typer.Option(help="Of each Carlini-Wagner search of the reference.")] = 1000,
-    restarts: Annotated[int, typer.Option(help="Random starts of each reference.")] = 12,
-    seed: Annotated[int, typer.Option(help="Of the sample and the random starts.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 256,
+    sample: Annotated[int, Option(help="Examples that the references score, stratified.")] = 1000,
+    levels: Annotated[int, Option(help="Number of robustness levels R.")] = 10,
+    iterations: Annotated[int, Option(help="Of each Carlini-Wagner search of the reference.")] = 1000,
+    restarts: Annotated[int, Option(help="Random starts of each reference.")] = 12,
+    seed: Annotated[int, Option(help="Of the sample and the random starts.")] = 0,
+    batch_size: Annotated[int, Option(help="Examples at once.")] = 256,
     image_size: ImageSize = None,
     factory: Factory = None,
     device: Device = None,

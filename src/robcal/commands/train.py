@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from robcal.base.checks import check_positive_int
 from robcal.base.levels import Cut
 from robcal.base.types import Precision
-from robcal.commands.completion import attack_names, method_names
-from robcal.commands.options import DATA_HELP, Device, Json, Overwrite, Quiet, data_names, own_options
+from robcal.commands.options import (
+    DATA_HELP,
+    Device,
+    File,
+    Json,
+    Overwrite,
+    Quiet,
+    Text,
+    attack_names,
+    data_names,
+    method_names,
+    own_options,
+)
 from robcal.commands.terminal import columns, say, show_files, show_json, show_notes
 from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
 
@@ -28,9 +40,9 @@ MODEL_HELP = (
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for runs, results and the report.")] = Path("robcal-demo"),
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 8,
-    jobs: Annotated[int | None, typer.Option(help="Seeds trained side by side; default: number of cores.")] = None,
+    out: Annotated[Path, Option(help="Folder for runs, results and the report.")] = Path("robcal-demo"),
+    seeds: Annotated[int, Option(help="Number of seeds.")] = 8,
+    jobs: Annotated[int | None, Option(help="Seeds trained side by side; default: number of cores.")] = None,
     json: Json = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -66,38 +78,37 @@ def demo(
 
 def train(
     context: typer.Context,
-    data: Annotated[str, typer.Option(help=DATA_HELP, autocompletion=data_names)],
-    out: Annotated[Path, typer.Option(help="Run directory to make, or to finish.")],
+    data: Annotated[str, Option(help=DATA_HELP, autocompletion=data_names)],
+    out: Annotated[Path, Option(help="Run directory to make, or to finish.")],
     method: Annotated[
-        str,
-        typer.Option(help="Training method, or several joined by +; they stand below.", autocompletion=method_names),
+        str, Option(help="Training method, or several joined by +; they stand below.", autocompletion=method_names)
     ] = "ar-adals",
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the method; --NAME VALUE says the same. Repeatable."),
+        Option(metavar="NAME=VALUE", help="Option of the method; --NAME VALUE says the same. Repeatable."),
     ] = None,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "cnn",
+    model: Annotated[str, Option(help=MODEL_HELP)] = "cnn",
     weights: Annotated[
-        Path | None,
-        typer.Option(
+        File,
+        Option(
             help="Start from these weights of --model: safetensors, or a state_dict of torch.save. Inputs reach other "
             "weights than robcal's as they are; a lower --learning-rate suits."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
+    epochs: Annotated[int, Option(help="Passes over the training split.")] = 30,
+    seed: Annotated[int, Option(help="Of the validation cut, initialisation, order and augmentation.")] = 0,
     split_seed: Annotated[
-        int | None, typer.Option(help="Of the validation cut and the --train-limit subset alone; default: --seed.")
+        int | None, Option(help="Of the validation cut and the --train-limit subset alone; default: --seed.")
     ] = None,
-    members: Annotated[int, typer.Option(help="Networks trained in lockstep as one ensemble.")] = 1,
+    members: Annotated[int, Option(help="Networks trained in lockstep as one ensemble.")] = 1,
     scores: Annotated[
         list[Path] | None,
-        typer.Option(help="Levels: scores at hand instead of a reference model; pass twice, for train and for val."),
+        Option(help="Levels: scores at hand instead of a reference model; pass twice, for train and for val."),
     ] = None,
-    levels: Annotated[int, typer.Option(help="Number of robustness levels R.")] = 10,
+    levels: Annotated[int, Option(help="Number of robustness levels R.")] = 10,
     levels_from: Annotated[
         LevelsFrom | None,
-        typer.Option(
+        Option(
             help="Levels of ar-adals: the margins that the training's own passes show (running); or, of a reference "
             "model that is trained first, difficulty (margin, loss) or distance to the nearest adversarial example "
             "(robustness; cross-fit: of models that never saw the example). Default: running; robustness with "
@@ -106,42 +117,42 @@ def train(
     ] = None,
     cut: Annotated[
         Cut,
-        typer.Option(
+        Option(
             help="Levels of the validation split: cut by its own scores (split), or by the thresholds of the training "
             "split (train), which leave levels of any size."
         ),
     ] = "split",
-    folds: Annotated[int, typer.Option(help="--levels-from cross-fit: number of models.")] = 3,
+    folds: Annotated[int, Option(help="--levels-from cross-fit: number of models.")] = 3,
     scorer: Annotated[
-        str | None,
-        typer.Option(
+        Text,
+        Option(
             help="Levels: --method of the robustness scores of the reference model. Default: auto.",
             autocompletion=attack_names,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = 128,
+    batch_size: Annotated[int, Option(help="Examples a step.")] = 128,
     accumulate: Annotated[
-        int, typer.Option(help="Micro-batches a step: --batch-size may be so many times what fits on the device.")
+        int, Option(help="Micro-batches a step: --batch-size may be so many times what fits on the device.")
     ] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
-    weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 5e-4,
-    optimizer: Annotated[Optimizer, typer.Option(help="SGD with Nesterov momentum .9, or AdamW.")] = "sgd",
-    augment: Annotated[Augmentation, typer.Option(help="standard: pad-crop and flip (digits: shifts).")] = "none",
-    val_fraction: Annotated[float | None, typer.Option(help="Held out of the training data to steer by.")] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Use this many training examples (stratified).")] = None,
-    test_limit: Annotated[int | None, typer.Option(help="Measure on this many test examples.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="folder, imagenet: resize images to this side.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the training's forward pass.")] = "float32",
+    learning_rate: Annotated[float, Option(help="Peak; 5% warm-up, then cosine to 0.")] = 0.1,
+    weight_decay: Annotated[float, Option(help="Of the optimiser.")] = 5e-4,
+    optimizer: Annotated[Optimizer, Option(help="SGD with Nesterov momentum .9, or AdamW.")] = "sgd",
+    augment: Annotated[Augmentation, Option(help="standard: pad-crop and flip (digits: shifts).")] = "none",
+    val_fraction: Annotated[float | None, Option(help="Held out of the training data to steer by.")] = None,
+    train_limit: Annotated[int | None, Option(help="Use this many training examples (stratified).")] = None,
+    test_limit: Annotated[int | None, Option(help="Measure on this many test examples.")] = None,
+    image_size: Annotated[int | None, Option(help="folder, imagenet: resize images to this side.")] = None,
+    precision: Annotated[Precision, Option(help="Of the training's forward pass.")] = "float32",
     device: Device = None,
     tracker: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="Tell every epoch to an experiment tracker, tensorboard (below --out), wandb or mlflow. Repeatable.",
         ),
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Tell what the steps' time goes to, such as waiting for data.")
+        bool, Option("--profile", help="Tell what the steps' time goes to, such as waiting for data.")
     ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

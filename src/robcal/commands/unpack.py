@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from robcal.base.checks import refuse
 from robcal.commands.options import Quiet
 
 
 def unpack(
-    data: Annotated[str, typer.Option(help="imagenet:PATH, a folder of parquet shards.")],
-    out: Annotated[Path, typer.Option(help="Folder to make; a stopped unpacking goes on.")],
+    data: Annotated[str, Option(help="imagenet:PATH, a folder of parquet shards.")],
+    out: Annotated[Path, Option(help="Folder to make; a stopped unpacking goes on.")],
     quiet: Quiet = False,
 ) -> None:
     """Unpack ImageNet's parquet shards, which are slow to shuffle, into class folders.

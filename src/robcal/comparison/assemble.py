@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import platform
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robcal.base.checks import IntArray
 from robcal.base.encoding import plain
+from robcal.base.jobs import available_cores
 from robcal.base.metrics import CORRECTED, OUTCOMES, mean_of
 from robcal.base.results import VARIANTS, MethodResult, Missing, Results, SeedRows, Stability, Study, Training, Variant
 from robcal.base.storage import provenance
 from robcal.base.types import Estimate
 from robcal.calibration.seeds import group_means, run_variance
 from robcal.comparison.doing import dataset_of, outside_split, plain_scores, scored_index, shift_images
-from robcal.comparison.hardware import hardware
-from robcal.comparison.outcomes import COVERAGES, OOD, Job, Outcome, gather, inference_seconds, levels_of, seconds
+from robcal.comparison.outcomes import COVERAGES, OOD, Outcome, gather, inference_seconds, levels_of, seconds
 from robcal.comparison.plan import Plan
 from robcal.comparison.summary import Measurements, decide, marks
 from robcal.comparison.tasks import Entry, Work
@@ -31,6 +33,8 @@ from robcal.runs.hard_labels import labels_stayed_hard, remarks_on
 from robcal.runs.measure import Measured
 from robcal.training.predict import softmax
 
+#: Fields of `MethodResult` that show the runs themselves, without temperature scaling.
+_OF_RUNS = ("reliability", "levels", "trends", "history", "gallery", "worst")
 #: Seed → levels of the test examples for its plain model, and which examples these are.
 Cuts = Mapping[int, tuple[IntArray | None, IntArray | None]]
 
@@ -38,10 +42,7 @@ Cuts = Mapping[int, tuple[IntArray | None, IntArray | None]]
 def results(
     work: Work, found: Mapping[str, Measurements], missing: Sequence[Missing] = (), *, examples: bool = False
 ) -> Results:
-    """Return everything that results.json holds, when the tasks are done.
-
-    With `examples` there are wrong predictions of a few methods too; for their images the networks are run again.
-    """
+    """Return everything that results.json holds; `examples`: wrong predictions of a few methods, too."""
     plan, first = work.plan, next(one for one in work.entries if one.seed in found[one.label].by_seed)
     data = dataset_of(plan.plain(plan.seeds[0]))
     shifted = None if work.shift is None else shift_images(plan.plain(plan.seeds[0]), work.shift, work.place)
@@ -58,13 +59,9 @@ def results(
             _figures(plan, found, label, variant, cells, marked[variant], stable[variant]) for variant in VARIANTS
         )
         shown = _details(work, label, missing, cuts, first=label == first.label, examples=label in examined)
-        methods.append(
-            dataclasses.replace(
-                raw, scaled=scaled, training=_training(work, found[label], missing), reliability=shown.reliability,
-                levels=shown.levels, trends=shown.trends, history=shown.history, gallery=shown.gallery,
-                worst=shown.worst, remarks=_remarks(work, found[label]),
-            )
-        )  # fmt: skip
+        more = {name: getattr(shown, name) for name in _OF_RUNS}
+        training, remarks = _training(work, found[label], missing), _remarks(work, found[label])
+        methods.append(dataclasses.replace(raw, scaled=scaled, training=training, remarks=remarks, **more))
     return Results(
         title=plan.title,
         dataset={
@@ -155,18 +152,11 @@ def _cuts(work: Work, found: Mapping[str, Measurements]) -> Cuts:
     """Return the levels of every seed that has some."""
     scored = {seed for one in found.values() for seed in one.seeds("level_ece")}
     entries = {entry.seed: entry for entry in work.entries if entry.seed in scored}
-    jobs = {
-        seed: Job(entry, work.place, work.plain.get(seed), None, work.plan.score_limit)
-        for seed, entry in entries.items()
-    }
-    return {seed: levels_of(job) for seed, job in jobs.items()}
+    return {seed: levels_of(work.job(entry)) for seed, entry in entries.items()}
 
 
 def _stability(found: Mapping[str, Measurements], cuts: Cuts) -> dict[Variant, dict[str, Stability]]:
-    """Return variant → label → variance over its runs of the probability of the true class: over all, and per level.
-
-    The level of an example is that for the plain model of a seed; the figures are means over the seeds' levels.
-    """
+    """Return variant → label → variance over its runs of the probability of the true class: over all, and per level."""
     return {
         variant: {label: _stable(one, variant, cuts) for label, one in found.items() if len(one.by_seed) > 1}
         for variant in VARIANTS
@@ -250,8 +240,7 @@ def _details(
 ) -> MethodResult:
     """Return what the runs of a label show, without temperature scaling; seeds that lack something are left out.
 
-    The first label shows the robustness of the test examples, for the plain model, which is the same for all. Wrong
-    predictions are those of the first seed.
+    The first label shows the test examples' robustness, the same for all; wrong predictions are of the first seed.
     """
     lost = {one.seed for one in missing if one.label == label and one.part != "inference"}
     entries = [entry for entry in work.entries if entry.label == label and entry.seed not in lost]
@@ -290,3 +279,24 @@ def _measured(work: Work, entry: Entry, images: Any, *, scored: bool) -> Measure
         scored=index,
         networks=tuple(open_run(place.of(choice.settings())).directory for choice in entry.members),
     )
+
+
+def hardware() -> dict[str, Any]:
+    """Return what the seconds were measured on."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": _cpu_model(),
+        "cores": available_cores(),
+        "gpu": gpu,
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_model() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

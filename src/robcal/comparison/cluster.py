@@ -30,13 +30,10 @@ PATIENCE = 30.0
 
 
 def open_cluster(name: str, folder: Path, *, options: Sequence[str] = (), jobs: int | None = None) -> Submitted:
-    """Return what submits tasks as jobs; hand it to `robcal.comparison.compare` as `workers`.
+    """Return what submits tasks as jobs, the `workers` of `robcal.comparison.compare`: "slurm", or "local" to try it.
 
-    Args:
-        name: "slurm", or "local": processes of this machine, to try a plan out.
-        folder: of submitit's files and the jobs' logs, which all machines see.
-        options: NAME=VALUE, parameters of submitit such as slurm_partition=gpu, timeout_min=600 or gpus_per_node=1.
-        jobs: most jobs that wait or run at once; default: `MOST_JOBS`, on this machine the number of cores.
+    All machines see the folder of submitit's files and logs. Options are NAME=VALUE, by submitit's names; at most
+    `jobs` wait or run at once (default: `MOST_JOBS`, on this machine the number of cores).
     """
     check_choice(name, get_args(ClusterName), "the cluster")
     submitit = import_extra("submitit", "cluster", "a comparison on a cluster")

@@ -22,15 +22,9 @@ from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
-    data="digits",
-    model="mlp",
-    method="vanilla",
-    epochs=150,
-    batch_size=64,
-    learning_rate=0.1,
-    train_limit=200,
-    levels=5,
-)
+    data="digits", train_limit=200, model="mlp", method="vanilla", epochs=150, batch_size=64,
+    learning_rate=0.1, levels=5,
+)  # fmt: skip
 
 #: What the demo is and how it was chosen, for the terminal and the notes of the report.
 REGIME = (
@@ -51,19 +45,14 @@ NEXT = """next, with predictions of yours:    robcal audit --probs probs.npy --l
 def run_demo(out: Path, *, seeds: int, jobs: int, overwrite: bool, reporter: Reporter) -> Results:
     """Train, score, measure: plain, AR-AdaLS, and plain with a temperature, for every seed; put them side by side.
 
-    Finished runs in the folder are used as they are; `overwrite` replaces those made with other settings. The results
-    are written to results.json there, too.
+    Finished runs in the folder are kept; `overwrite` replaces those of other settings. results.json is written, too.
     """
     tasks = [_Task(out, seed, overwrite) for seed in range(seeds)]
     with Together(reporter, seeds) as shown:
         made = run_tasks(_one_seed, tasks, jobs=jobs, reporter=shown)
     measured = [run for method in zip(*made, strict=True) for run in method]
-    results = collect(
-        measured,
-        title="robcal demo: handwritten digits, plain training against AR-AdaLS",
-        against=[measured[-1].name],
-        reporter=reporter,
-    )
+    title = "robcal demo: handwritten digits, plain training against AR-AdaLS"
+    results = collect(measured, title=title, against=[measured[-1].name], reporter=reporter)
     results = dataclasses.replace(results, notes=(REGIME, *results.notes))
     save_results(results, out / "results.json")
     return results

@@ -15,6 +15,7 @@ import numpy as np
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.levels import assign_levels
 from robcal.base.metrics import CORRECTED, OOD_METRICS
+from robcal.base.progress import SILENT, Reporter
 from robcal.base.types import Float32Array
 from robcal.calibration.corrected import calibration_noise_floor
 from robcal.calibration.ood import OodRanking
@@ -23,16 +24,9 @@ from robcal.calibration.seeds import Replicated
 from robcal.calibration.selective import risk_coverage_curve
 from robcal.calibration.temperature import TemperatureScaling
 from robcal.calibration.weighted import weighted_metric
-from robcal.comparison.doing import (
-    inference_of,
-    outside_of,
-    plain_scores,
-    scored_index,
-    scoring_kind,
-    seconds_of,
-    shift_of,
-)
-from robcal.comparison.tasks import Choice, Entry, Outside, Place, ShiftPlan, needs_reference
+from robcal.comparison import doing
+from robcal.comparison.doing import outside_of, plain_scores, scored_index, shift_of
+from robcal.comparison.tasks import Choice, Entry, Job, Outside, Place, ShiftPlan, needs_reference
 from robcal.runs.directory import open_run
 from robcal.runs.shift import ShiftLogits
 from robcal.training.predict import average_logits, softmax
@@ -74,18 +68,6 @@ class Outcome:
     risk: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything that the outcomes of an entry are computed from; picklable."""
-
-    entry: Entry
-    place: Place
-    plain: Choice | None
-    shift: ShiftPlan | None
-    score_limit: int | None
-    outside: tuple[Outside, ...] = ()
-
-
 def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence[Outside] = ()) -> Evidence:
     """Read the predictions of an entry's runs, and average their probabilities."""
     runs = [open_run(place.of(choice.settings())) for choice in entry.members]
@@ -99,15 +81,13 @@ def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence
     return Evidence(val, kept["val"][0].labels, test, kept["test"][0].labels, shift, other)
 
 
-def outcomes_of(job: Job) -> tuple[Outcome, Outcome]:
+def outcomes_of(job: Job, reporter: Reporter = SILENT) -> tuple[Outcome, Outcome]:
     """Return the outcomes of an entry, raw and after temperature scaling fitted on its validation split."""
     evidence = gather(job.entry, job.place, job.shift, job.outside)
     temperature = TemperatureScaling().fit(evidence.val, evidence.val_labels).temperature
     levels, index = levels_of(job)
-    return (
-        outcome(evidence, 1.0, levels=levels, index=index),
-        outcome(evidence, temperature, levels=levels, index=index),
-    )
+    raw, scaled = (outcome(evidence, one, levels=levels, index=index) for one in (1.0, temperature))
+    return raw, scaled
 
 
 def levels_of(job: Job) -> tuple[IntArray | None, IntArray | None]:
@@ -172,17 +152,17 @@ def seconds(entry: Entry, place: Place) -> float:
 
 def inference_seconds(entry: Entry, place: Place) -> float:
     """Return the seconds in which an entry predicts the test split, one member after the other."""
-    return float(sum(inference_of(open_run(place.of(choice.settings()))) for choice in entry.members))
+    return float(sum(doing.inference_of(open_run(place.of(choice.settings()))) for choice in entry.members))
 
 
 def _seconds(choice: Choice, place: Place) -> float:
     settings = choice.settings()
-    total = seconds_of(place.of(settings))
+    total = doing.seconds_of(place.of(settings))
     if needs_reference(settings):
         reference = place.of(settings.reference())
-        total += seconds_of(reference)
+        total += doing.seconds_of(reference)
         if settings.levels_from == "robustness":
-            total += seconds_of(reference, scoring_kind(settings))
+            total += doing.seconds_of(reference, doing.scoring_kind(settings))
     return total
 
 
@@ -194,13 +174,11 @@ def _logits(predictions: object) -> Float32Array:
 
 def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> dict[str, FloatArray]:
     """Return the metrics of each level, NaN where it has no examples, and the noise floor of its ECE."""
-    masks = {level: levels == level for level in np.unique(levels)}
-    by_level = {name: np.full(int(levels.max()) + 1, np.nan) for name in _LEVEL}
-    for name, values in by_level.items():
-        for level, mask in masks.items():
-            values[level] = weighted_metric(name, probs[mask], labels[mask])(np.ones(int(mask.sum())))
-    by_level["ece_floor"] = np.full(len(by_level["ece"]), np.nan)
-    for level, mask in masks.items():
+    by_level = {name: np.full(int(levels.max()) + 1, np.nan) for name in (*_LEVEL, "ece_floor")}
+    for level in np.unique(levels):
+        mask = levels == level
+        for name in _LEVEL:
+            by_level[name][level] = weighted_metric(name, probs[mask], labels[mask])(np.ones(int(mask.sum())))
         by_level["ece_floor"][level] = calibration_noise_floor(probs[mask])
     return by_level
 

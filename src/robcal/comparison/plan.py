@@ -15,23 +15,14 @@ from robcal.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """A method to be trained.
+    """A method to be trained."""
 
-    Attributes:
-        label: what tables call it.
-        method: key of `robcal.methods.METHODS`.
-        options: options of the method, and settings that differ from the recipe.
-        grid: points to choose from on the tuning seeds, each a set of settings; empty: nothing is chosen.
-        tuned_as: label of the method whose chosen point it takes.
-        seeds: its evaluation seeds.
-    """
-
-    label: str
-    method: str
-    seeds: tuple[int, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    grid: tuple[Mapping[str, Any], ...] = ()
-    tuned_as: str | None = None
+    label: str  #: what tables call it
+    method: str  #: key of `robcal.methods.METHODS`
+    seeds: tuple[int, ...]  #: its evaluation seeds
+    options: Mapping[str, Any] = field(default_factory=dict)  #: of the method, and settings other than the recipe's
+    grid: tuple[Mapping[str, Any], ...] = ()  #: points to choose from on the tuning seeds; empty: nothing is chosen
+    tuned_as: str | None = None  #: label of the method whose chosen point it takes
 
 
 @dataclass(frozen=True)
@@ -50,66 +41,44 @@ class Target:
 
     With d the paired difference of method and against, over seeds: "below" says d < -margin; "half" says that the
     method's value is below half of the other's; "within" says that it is worse by less than the margin.
-
-    Attributes:
-        name: what tables call it.
-        metric: one of `robcal.base.metrics.OUTCOMES`.
-        method: label.
-        against: labels, one statement each.
-        kind: "below", "half" or "within".
-        margin: of "below" (default 0) and "within".
-        scaled: both after temperature scaling.
     """
 
-    name: str
-    metric: str
-    method: str
-    against: tuple[str, ...]
-    kind: str = "below"
-    margin: float = 0.0
-    scaled: bool = False
+    name: str  #: what tables call it
+    metric: str  #: one of `robcal.base.metrics.OUTCOMES`
+    method: str  #: label
+    against: tuple[str, ...]  #: labels, one statement each
+    kind: str = "below"  #: "below", "half" or "within"
+    margin: float = 0.0  #: of "below" and "within"
+    scaled: bool = False  #: whether both are taken after temperature scaling
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison.
+    """A comparison."""
 
-    Attributes:
-        title: heading of its tables.
-        seeds: evaluation seeds.
-        recipe: settings that all share.
-        methods: at least one.
-        ensembles: averages of their runs.
-        tuning_seeds: seeds of the runs that choose grid points: other splits than those of the evaluation.
-        select: what is least in the last epoch of the chosen point.
-        shift_limit: test examples under corruption, None for all, 0 for no shift.
-        score_limit: test examples whose robustness is scored, None for all, 0 for no levels.
-        reference: labels that differences are taken to.
-        targets: statements to decide.
-        shift: official corrupted files ("cifar10c:PATH"), None for corruptions that robcal makes.
-        ood: name → `--data` text of out-of-distribution inputs.
-        ood_limit: how many of each set, None for its whole test split.
-    """
-
-    title: str
-    seeds: tuple[int, ...]
-    recipe: Mapping[str, Any]
-    methods: tuple[MethodPlan, ...]
-    ensembles: tuple[EnsemblePlan, ...] = ()
-    tuning_seeds: tuple[int, ...] = (100,)
-    select: str = "val_nll"
-    shift_limit: int | None = None
-    score_limit: int | None = None
-    reference: tuple[str, ...] = ()
-    targets: tuple[Target, ...] = ()
-    shift: str | None = None
-    ood: Mapping[str, str] = field(default_factory=dict)
-    ood_limit: int | None = None
+    title: str  #: heading of its tables
+    seeds: tuple[int, ...]  #: evaluation seeds
+    recipe: Mapping[str, Any]  #: settings that all share
+    methods: tuple[MethodPlan, ...]  #: at least one
+    ensembles: tuple[EnsemblePlan, ...] = ()  #: averages of their runs
+    tuning_seeds: tuple[int, ...] = (100,)  #: of the runs that choose grid points: other splits
+    select: str = "val_nll"  #: what is least in the last epoch of the chosen point
+    shift_limit: int | None = None  #: test examples under corruption, None for all, 0 for no shift
+    score_limit: int | None = None  #: test examples whose robustness is scored, None for all, 0 for no levels
+    reference: tuple[str, ...] = ()  #: labels that differences are taken to
+    targets: tuple[Target, ...] = ()  #: statements to decide
+    shift: str | None = None  #: official corrupted files ("cifar10c:PATH"), None for corruptions that robcal makes
+    ood: Mapping[str, str] = field(default_factory=dict)  #: name → `--data` text of out-of-distribution inputs
+    ood_limit: int | None = None  #: how many of each set, None for its whole test split
 
     @property
     def labels(self) -> tuple[str, ...]:
         """All that is compared, methods first."""
-        return (*(item.label for item in self.methods), *(item.label for item in self.ensembles))
+        return tuple(item.label for item in self._compared)
+
+    @property
+    def _compared(self) -> tuple[MethodPlan | EnsemblePlan, ...]:
+        return (*self.methods, *self.ensembles)
 
     def method(self, label: str) -> MethodPlan:
         """Return the method of that label."""
@@ -117,8 +86,7 @@ class Plan:
 
     def seeds_of(self, label: str) -> tuple[int, ...]:
         """Return the evaluation seeds of a method or ensemble."""
-        seeds = {item.label: item.seeds for item in self.methods} | {item.label: item.seeds for item in self.ensembles}
-        return seeds[label]
+        return next(item.seeds for item in self._compared if item.label == label)
 
     def grid_of(self, method: MethodPlan) -> tuple[MethodPlan, tuple[Mapping[str, Any], ...]]:
         """Return the method whose runs choose this one's grid point, and the points (one empty if none is chosen)."""
@@ -128,11 +96,7 @@ class Plan:
     def settings(
         self, method: MethodPlan, seed: int, *, point: Mapping[str, Any] | None = None, split_seed: int | None = None
     ) -> TrainSettings:
-        """Return the settings of one run.
-
-        Raises:
-            InputError: if they cannot be run; the message names the label.
-        """
+        """Return the settings of one run; those that cannot be run are refused with the label."""
         values = {**self.recipe, **method.options, **(point or {})}
         options = {name: values.pop(name) for name in method_options(method.method) if name in values}
         try:

@@ -33,6 +33,14 @@ from robcal.data.corrupted import READERS as CORRUPTED_READERS
 from robcal.methods import METHODS, method_options
 from robcal.training.settings import TrainSettings
 
+#: Kinds of values in words, and an example.
+_KINDS: Mapping[Any, tuple[str, str]] = {
+    int: ("a whole number", "3"),
+    float: ("a number", "0.5"),
+    str: ("a text", '"text"'),
+    bool: ("true or false", "true"),
+    dict: ("a table", "{ name = value }"),
+}
 SELECT = ("val_nll", "val_ece")
 #: Most points of a grid: each is trained once a tuning seed.
 MOST_POINTS = 10_000
@@ -79,12 +87,11 @@ def load_plan(
         for table in (*raw.get("methods", ()), *raw.get("ensembles", ())):
             if isinstance(table, dict) and isinstance(table.get("seeds"), list):
                 table["seeds"] = _among(table["seeds"], seeds, table.get("label"))
-    if recipe:
-        raw["recipe"] = {**raw.get("recipe", {}), **recipe}
     if shift is not None:
         raw["shift"] = shift
-    if ood:
-        raw["ood"] = {**raw.get("ood", {}), **ood}
+    for name, more in (("recipe", recipe), ("ood", ood)):
+        if more:
+            raw[name] = {**raw.get(name, {}), **more}
     try:
         return parse_plan(raw)
     except InputError as error:
@@ -125,30 +132,25 @@ def parse_plan(raw: Mapping[str, Any]) -> Plan:
         check_choice(values["shift"].partition(":")[0], CORRUPTED_READERS, "the shift")
     tuning = _take(values.pop("tuning", {}), "tuning.", {"seeds": tuple[int, ...], "select": str})
     check_choice(tuning.get("select", "val_nll"), SELECT, "tuning.select")
-    seeds = _distinct(values["seeds"], "seeds")
-    recipe = _settings(values["recipe"], "recipe", _RECIPE)
+    seeds = _distinct(values.pop("seeds"), "seeds")
+    recipe = _settings(values.pop("recipe"), "recipe", _RECIPE)
     if "data" not in recipe:
         refuse(
             "recipe.data is missing",
             "the comparison needs data",
             'Write data = "digits" below [recipe], or pass --data',
         )
-    plan = Plan(
-        title=values.get("title", "Comparison"),
-        seeds=seeds,
-        recipe=recipe,
-        methods=tuple(_method(table, n, seeds) for n, table in enumerate(values["methods"])),
-        ensembles=tuple(_ensemble(table, n, seeds) for n, table in enumerate(values.get("ensembles", ()))),
-        tuning_seeds=_distinct(tuning.get("seeds", (100,)), "tuning.seeds"),
-        select=tuning.get("select", "val_nll"),
-        shift_limit=values.get("shift_limit"),
-        score_limit=values.get("score_limit"),
-        reference=values.get("reference", ()),
-        targets=tuple(_target(table, n) for n, table in enumerate(values.get("targets", ()))),
-        shift=values.get("shift"),
-        ood=dict(values.get("ood", {})),
-        ood_limit=values.get("ood_limit"),
-    )
+    made = {
+        "title": "Comparison",
+        "seeds": seeds,
+        "recipe": recipe,
+        "methods": tuple(_method(table, n, seeds) for n, table in enumerate(values.pop("methods"))),
+        "ensembles": tuple(_ensemble(table, n, seeds) for n, table in enumerate(values.pop("ensembles", ()))),
+        "targets": tuple(_target(table, n) for n, table in enumerate(values.pop("targets", ()))),
+        "tuning_seeds": _distinct(tuning.get("seeds", (100,)), "tuning.seeds"),
+        "select": tuning.get("select", "val_nll"),
+    }
+    plan = Plan(**made | values)
     _check(plan)
     return plan if plan.reference else dataclasses.replace(plan, reference=(plan.labels[0],))
 
@@ -186,28 +188,22 @@ def _method(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> Me
 
 def _ensemble(table: Mapping[str, Any], number: int, seeds: tuple[int, ...]) -> EnsemblePlan:
     where = f"ensembles[{number}]."
-    kinds = {"label": str, "of": str, "members": int, "seeds": tuple[int, ...]}
-    values = _take(table, where, kinds, required=("label", "of", "members"))
+    values = _take(table, where, typing.get_type_hints(EnsemblePlan), required=("label", "of", "members"))
     if not 1 <= values["members"] <= MOST_NETWORKS:
         refuse(
             f"{where}members is {values['members']}",
             f"it must be from 1 to {MOST_NETWORKS}",
             "Write members = 2 or more, within that",
         )
-    return EnsemblePlan(
-        values["label"], values["of"], values["members"], _distinct(values.get("seeds", seeds), f"{where}seeds")
-    )
+    return EnsemblePlan(**values | {"seeds": _distinct(values.get("seeds", seeds), f"{where}seeds")})
 
 
 def _target(table: Mapping[str, Any], number: int) -> Target:
     where = f"targets[{number}]."
     against = table.get("against")
-    kinds = {
-        "name": str, "metric": str, "method": str, "against": tuple[str, ...], "kind": str, "margin": float,
-        "scaled": bool,
-    }  # fmt: skip
     listed = {**table, "against": [against]} if isinstance(against, str) else table
-    values = _take(listed, where, kinds, required=("name", "metric", "method", "against"))
+    required = ("name", "metric", "method", "against")
+    values = _take(listed, where, typing.get_type_hints(Target), required=required)
     check_choice(values["metric"], OUTCOMES, f"{where}metric")
     check_choice(values.get("kind", "below"), TARGET_KINDS, f"{where}kind")
     if values.get("kind") == "within" and values.get("margin", 0) <= 0:
@@ -307,16 +303,9 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
         inner = typing.get_args(kind)[0]
         inner = typing.get_origin(inner) or inner
         return tuple(_typed(item, inner, f"{name}[{n}]") for n, item in enumerate(value))
-    names = {
-        int: ("a whole number", "3"),
-        float: ("a number", "0.5"),
-        str: ("a text", '"text"'),
-        bool: ("true or false", "true"),
-        dict: ("a table", "{ name = value }"),
-    }
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
-        refuse(f"{name} is {value!r}", f"it must be {names[kind][0]}", f"Write it as {names[kind][1]}")
+        refuse(f"{name} is {value!r}", f"it must be {_KINDS[kind][0]}", f"Write it as {_KINDS[kind][1]}")
     if kind is int and value < 0:
         refuse(f"{name} is {value}", "it must be at least 0", "Write 0 or more, or leave the key out")
     return value

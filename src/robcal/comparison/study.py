@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from robcal.base.checks import refuse
@@ -13,10 +13,10 @@ from robcal.base.results import Missing, Results
 from robcal.base.storage import load_json, load_results, save_results
 from robcal.comparison.assemble import results
 from robcal.comparison.doing import dataset_of, outside_split, run_task, shift_images
-from robcal.comparison.outcomes import Job, Outcome, outcomes_of
+from robcal.comparison.outcomes import Outcome, outcomes_of
 from robcal.comparison.plan import Plan
 from robcal.comparison.summary import Measurements
-from robcal.comparison.tasks import Entry, Outside, Place, ShiftPlan, Work
+from robcal.comparison.tasks import Outside, Place, ShiftPlan, Work
 from robcal.report import write_report
 from robcal.report.study_text import text_tables, write_tables
 
@@ -110,7 +110,7 @@ def compare(
     """
     work = plan_work(plan, out, cache=cache, overwrite=overwrite)
     missing = _do(work, jobs=jobs, workers=workers, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
-    found, missing = measure(work, missing, jobs=jobs, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
+    found, missing = _measure(work, missing, jobs=jobs, fail_fast=fail_fast, on_failure=on_failure, reporter=reporter)
     if not any(one.by_seed for one in found.values()):
         refuse(
             f"nothing could be measured: {missing[0].task} failed: {missing[0].reason.rstrip('.')}",
@@ -134,7 +134,7 @@ def _do(
     on_failure: Callable[[str], None],
     reporter: Reporter,
 ) -> list[Missing]:
-    """Do all tasks; what those that failed take from the results."""
+    """Do all tasks; return what those that failed or were skipped take from the entries."""
 
     def failed(number: int, failure: Failure) -> None:
         on_failure(_failure_line(work, number, failure))
@@ -143,15 +143,10 @@ def _do(
         run_task, work.tasks, work.needs, jobs=jobs, workers=workers, reporter=parts_of(reporter),
         done=reporter.task("tasks of the comparison", len(work.tasks)), failed=None if fail_fast else failed,
     )  # fmt: skip
-    return _missing_parts(work, [one if isinstance(one, Failure) else None for one in ended])
-
-
-def _missing_parts(work: Work, ended: Sequence[Failure | None]) -> list[Missing]:
-    """Return what the tasks that failed or were skipped take from the entries."""
     return [
         Missing(label, seed, part, work.tasks[failure.cause].describe(), failure.reason)
         for (label, seed), parts in work.parts.items()
-        for part, failure in _failed(parts, ended)
+        for part, failure in _failed(parts, ended).items()
     ]
 
 
@@ -165,63 +160,45 @@ def _failure_line(work: Work, number: int, failure: Failure) -> str:
     return f"failed: {work.tasks[number].describe()}: {failure.reason}{skipped}"
 
 
-def _failed(parts: Mapping[str, Sequence[int]], ended: Sequence[Failure | None]) -> Iterator[tuple[str, Failure]]:
+def _failed(parts: Mapping[str, Sequence[int]], ended: Sequence[object]) -> dict[str, Failure]:
     """Return the parts of one entry that lack a task; if the run itself is lacking, that says all."""
-    found = {
-        part: failure
-        for part, numbers in parts.items()
-        if (failure := next((ended[number] for number in numbers if ended[number] is not None), None)) is not None
-    }
-    yield from [("all", found["all"])] if "all" in found else found.items()
+    found: dict[str, Failure] = {}
+    for part, numbers in parts.items():
+        for failure in (one for number in numbers if isinstance(one := ended[number], Failure)):
+            found.setdefault(part, failure)
+    return {"all": found["all"]} if "all" in found else found
 
 
-def measure(
+def _measure(
     work: Work,
-    missing: Sequence[Missing] = (),
+    missing: Sequence[Missing],
     *,
-    jobs: int = 1,
-    fail_fast: bool = False,
-    on_failure: Callable[[str], None] = lambda line: None,
-    reporter: Reporter = SILENT,
+    jobs: int,
+    fail_fast: bool,
+    on_failure: Callable[[str], None],
+    reporter: Reporter,
 ) -> tuple[dict[str, Measurements], list[Missing]]:
     """Return the outcomes of every label, from what the finished tasks left on disk; and what is missing after that."""
-    lost = {(one.label, one.seed, one.part) for one in missing}
-    entries = [_job(work, one, lost) for one in work.entries if (one.label, one.seed, "all") not in lost]
-    if len(entries) <= 8:
-        jobs = 1
+    lost: dict[tuple[str, int], set[str]] = {}
+    for one in missing:
+        lost.setdefault((one.label, one.seed), set()).add(one.part)
+    entries = [
+        work.job(entry, parts)
+        for entry in work.entries
+        if "all" not in (parts := lost.get((entry.label, entry.seed), set()))
+    ]
     made = run_tasks(
-        _outcomes, entries, jobs=jobs, reporter=reporter, done=reporter.task("outcomes", len(entries)),
-        failed=None if fail_fast else lambda number, failure: None,
+        outcomes_of, entries, jobs=jobs if len(entries) > 8 else 1, reporter=reporter,
+        done=reporter.task("outcomes", len(entries)), failed=None if fail_fast else lambda number, failure: None,
     )  # fmt: skip
     by_label: dict[str, dict[int, tuple[Outcome, Outcome]]] = {label: {} for label in work.plan.labels}
-    more = []
+    more: dict[tuple[str, int], Missing] = {}
     for job, pair in zip(entries, made, strict=True):
         label, seed = job.entry.label, job.entry.seed
         if isinstance(pair, Failure):
-            more.append(Missing(label, seed, "all", f"outcomes: {label} seed {seed}", pair.reason))
-            on_failure(f"failed: {more[-1].task}: {pair.reason}")
+            more[label, seed] = Missing(label, seed, "all", f"outcomes: {label} seed {seed}", pair.reason)
+            on_failure(f"failed: {more[label, seed].task}: {pair.reason}")
         else:
             by_label[label][seed] = pair
-    gone = {(one.label, one.seed) for one in more}
-    kept = [one for one in missing if (one.label, one.seed) not in gone]
-    return {label: Measurements(label, by_seed) for label, by_seed in by_label.items()}, [*kept, *more]
-
-
-def _job(work: Work, entry: Entry, lost: set[tuple[str, int, str]]) -> Job:
-    """Return what the outcomes of an entry are computed from, without the parts that are lost."""
-
-    def has(part: str) -> bool:
-        return (entry.label, entry.seed, part) not in lost
-
-    return Job(
-        entry,
-        work.place,
-        work.plain.get(entry.seed) if has("levels") else None,
-        work.shift if has("shift") else None,
-        work.plan.score_limit,
-        work.outside if has("ood") else (),
-    )
-
-
-def _outcomes(job: Job, reporter: Reporter) -> tuple[Outcome, Outcome]:
-    return outcomes_of(job)
+    kept = [one for one in missing if (one.label, one.seed) not in more]
+    return {label: Measurements(label, by_seed) for label, by_seed in by_label.items()}, [*kept, *more.values()]

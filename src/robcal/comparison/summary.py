@@ -27,10 +27,7 @@ class Measurements:
         return over_seeds(runs) if runs else None
 
     def difference(self, other: Measurements, metric: str, variant: Variant, *, weight: float = 1.0) -> Estimate | None:
-        """Return this minus `weight` times the other, paired over the seeds that both have; None where there are none.
-
-        Differences of calibration errors are those of the corrected errors (`CORRECTED`).
-        """
+        """Return this minus `weight` times the other, paired over common seeds (None without); errors are corrected."""
         ours, theirs, name = self.of(variant), other.of(variant), CORRECTED.get(metric, metric)
         both = [s for s in ours if s in theirs and name in ours[s].metrics and name in theirs[s].metrics]
         if not both:
@@ -54,10 +51,7 @@ class Measurements:
 
 
 def marks(found: Mapping[str, Measurements], metric: str, variant: Variant) -> dict[str, str]:
-    """Label → "best", "tied" (not distinguishably worse: its paired difference to the best may be 0), or "".
-
-    The best is one of those with the most seeds: means over different seeds are not compared.
-    """
+    """Label → "best" (of those with the most seeds), "tied" (its paired difference to the best may be 0), or ""."""
     estimates = {label: one.estimate(metric, variant) for label, one in found.items()}
     values = {label: estimate.value for label, estimate in estimates.items() if estimate is not None}
     if len(values) < 2:
@@ -76,10 +70,7 @@ def marks(found: Mapping[str, Measurements], metric: str, variant: Variant) -> d
 
 
 def decide(plan: Plan, found: Mapping[str, Measurements]) -> tuple[Decision, ...]:
-    """Decide each target against each of its labels: "met", "not met", "not distinguishable", or "not measured".
-
-    Decided on the seeds that both have; which of those planned are lacking is told too.
-    """
+    """Decide each target against each of its labels, on the seeds that both have; tell which planned ones lack."""
     return tuple(
         _decide(plan, target, found[target.method], found[against])
         for target in plan.targets
@@ -97,13 +88,8 @@ def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements
     if difference is not None:
         within = target.kind == "within"
         loss = difference if metric_of(target.metric).lower or not within else negated(difference)
-        sides = {
-            "lower": "met",
-            "higher": "not met",
-            "unclear": "not distinguishable",
-            "unknown": "not distinguishable",
-        }
-        verdict = sides[side(loss, target.margin if within else -target.margin)]
+        told = side(loss, target.margin if within else -target.margin)
+        verdict = {"lower": "met", "higher": "not met"}.get(told, "not distinguishable")
     return Decision(
         name=target.name,
         metric=target.metric,

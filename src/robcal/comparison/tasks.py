@@ -6,6 +6,7 @@ AR-AdaLS's reference) are made once, and a comparison that grows makes only what
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -119,24 +120,29 @@ class Entry:
     members: tuple[Choice, ...]
 
 
-class Work:
-    """All tasks of a plan, in an order in which each comes after what it needs.
+@dataclass(frozen=True)
+class Job:
+    """Everything that the outcomes of an entry are computed from; picklable."""
 
-    Attributes:
-        tasks: the tasks.
-        needs: for each the positions of those it waits for.
-        entries: what will be measured.
-        plain: seed → the plain run whose robustness cuts the test split into levels.
-        parts: (label, seed) → what is measured of it → positions of the tasks that this takes.
-    """
+    entry: Entry
+    place: Place
+    plain: Choice | None  # the plain run whose robustness cuts the levels; None without levels
+    shift: ShiftPlan | None
+    score_limit: int | None
+    outside: tuple[Outside, ...] = ()
+
+
+class Work:
+    """All tasks of a plan, in an order in which each comes after what it needs."""
 
     def __init__(self, plan: Plan, place: Place, *, kinds: tuple[str, ...], overwrite: bool = False) -> None:
         """Lay out the tasks; `kinds` are those of the shift that is to be made and kept before runs predict it."""
         self.plan, self.place, self.overwrite = plan, place, overwrite
         self.tasks: list[Task] = []
-        self.needs: list[tuple[int, ...]] = []
-        self.entries: list[Entry] = []
-        self.plain: dict[int, Choice] = {}
+        self.needs: list[tuple[int, ...]] = []  # for each task the positions of those it waits for
+        self.entries: list[Entry] = []  # what will be measured
+        self.plain: dict[int, Choice] = {}  # seed → the plain run whose robustness cuts the test split into levels
+        # (label, seed) → what is measured of it → positions of the tasks that this takes
         self.parts: dict[tuple[str, int], dict[str, tuple[int, ...]]] = {}
         self._number: dict[Any, int] = {}
         self._corrupted: tuple[int, ...] = ()
@@ -149,6 +155,12 @@ class Work:
                     self._train(Choice((plan.settings(method, seed, point=point),)))
         for seed in plan.seeds:
             self._one_seed(seed)
+
+    def job(self, entry: Entry, lost: Container[str] = ()) -> Job:
+        """Return what the outcomes of an entry are computed from, without the parts that are lost."""
+        plain = None if "levels" in lost else self.plain.get(entry.seed)
+        shift = None if "shift" in lost else self.shift
+        return Job(entry, self.place, plain, shift, self.plan.score_limit, () if "ood" in lost else self.outside)
 
     def _one_seed(self, seed: int) -> None:
         plan, choices = self.plan, dict[tuple[str, int], Choice]()
@@ -223,10 +235,7 @@ class Work:
 
 
 def seed_of_run(seed: int, member: int) -> int:
-    """Return the seed of the run that is member 1, 2, … of a deep ensemble, far from seeds that people write.
-
-    Members of one training in lockstep have those of `robcal.training.member.member_seed`.
-    """
+    """Return the seed of the run that is member 1, 2, … of a deep ensemble, far from seeds that people write."""
     return 1_000_000 * member + seed
 
 
