@@ -6,6 +6,7 @@ import pytest
 
 from robcal.base.checks import InputError
 from robcal.base.storage import save_json
+from robcal.commands.compare import _seeds
 from robcal.comparison import load_plan, parse_plan, preset_names
 from robcal.comparison.doing import scoring_kind
 from robcal.comparison.outcomes import seconds
@@ -132,6 +133,8 @@ def test_seeds_of_the_command_line_cut_those_of_the_file(tmp_path):
         (["reference"], ["Plain", "Nobody"], "reference is 'Nobody'"),
         (["targets", 0, "metric"], "ecee", r"targets\[0\].metric.*Did you mean 'ece'"),
         (["targets", 0, "kind"], "within", "needs a margin"),
+        (["targets", 0, "margin"], -0.1, "margin is -0.1; it must be at least 0"),
+        (["targets", 0, "margin"], float("nan"), "margin is nan; it must be at least 0"),
         (["targets", 0, "against"], "Plan", "Did you mean 'Plain'"),
         (["methods"], "all", "methods is 'all'; it must be a list"),
         (["recipe"], 3, "recipe is 3; it must be a table"),
@@ -209,3 +212,13 @@ def test_rows_of_equal_settings_that_choose_by_other_runs_are_trained_each(tmp_p
     for entry in (entry for entry in work.entries if len(entry.members) == 1):
         (number,) = work.parts[entry.label, entry.seed]["all"]
         assert work.tasks[number].choice == entry.members[0]
+
+
+@pytest.mark.parametrize("text", ["", "1,", "a", "4-0", "0-9999999999", "²", "-1"])
+def test_seeds_that_are_none_are_refused_before_any_is_listed(text):
+    with pytest.raises(InputError, match="seeds are whole numbers or ranges that rise"):
+        _seeds(text)
+
+
+def test_seeds_are_listed_one_by_one_and_by_ranges():
+    assert _seeds("3, 5-7,0") == [3, 5, 6, 7, 0]

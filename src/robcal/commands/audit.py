@@ -11,8 +11,9 @@ import typer
 from typer import Argument, Option
 
 from robcal.base.checks import check_output, refuse
+from robcal.base.progress import open_reporter
 from robcal.base.types import Estimate, LmEvalMetric, Outputs, SplitName
-from robcal.base.user_files import MODELS, READABLE
+from robcal.base.user_files import MODELS, READABLE, read_array, read_labels, read_scores, title_of
 from robcal.commands.options import (
     DATA_HELP,
     Device,
@@ -134,7 +135,6 @@ def audit(
     Examples: robcal audit runs/digits   |   robcal audit --probs p.npy --labels y.npy --scores d.npy --out report.html
     """
     given = dict(locals())  # every option by its name
-    from robcal.base.user_files import title_of
     from robcal.report.text import text_differences
 
     admit_factories(factory)
@@ -280,7 +280,6 @@ def _of_table(given: Mapping[str, Any]) -> dict[str, Path | None]:
 
 def _audited(way: str, given: Mapping[str, Any]) -> Audit:
     """Audit what was given."""
-    from robcal.base.user_files import read_array
     from robcal.runs.audit import audit, audit_confidence
     from robcal.runs.audit_files import audit_answers, read_beside
 
@@ -301,14 +300,11 @@ def _audited(way: str, given: Mapping[str, Any]) -> Audit:
 
 def _labels(given: Mapping[str, Any]) -> Any:
     """Read the true classes; those of a table may be names of its columns."""
-    from robcal.base.user_files import read_labels
-
     return read_labels(given["labels"], given["prob_columns"].split(",") if given["prob_columns"] else ())
 
 
 def _audited_run(given: Mapping[str, Any], **options: Any) -> Audit:
     """Audit a run; this and a model need torch."""
-    from robcal.base.progress import open_reporter
     from robcal.runs.model_audit import audit_run
 
     with open_reporter(quiet=given["quiet"]) as reporter:
@@ -317,7 +313,6 @@ def _audited_run(given: Mapping[str, Any], **options: Any) -> Audit:
 
 def _audited_model(given: Mapping[str, Any], **options: Any) -> Audit:
     """Audit any model on data."""
-    from robcal.base.progress import open_reporter
     from robcal.runs.any_model import open_any
     from robcal.runs.model_audit import audit_model
 
@@ -334,8 +329,6 @@ def _audited_model(given: Mapping[str, Any], **options: Any) -> Audit:
 
 def _validation(given: Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Read the validation data: all that an audit with or without scores needs, or none."""
-    from robcal.base.user_files import read_array, read_scores
-
     scored = given["scores"] is not None
     if given["val_scores"] is not None and not scored:
         refuse("--val-scores came without --scores", "validation scores go with scores", "Pass --scores, or drop them")
@@ -355,7 +348,6 @@ def _validation(given: Mapping[str, Any]) -> tuple[Any, ...] | None:
 
 def _differences(given: Mapping[str, Any]) -> Mapping[str, Estimate]:
     """Return the paired differences to another model, where one was named."""
-    from robcal.base.user_files import read_array
     from robcal.runs.against import compare_models
 
     if given["against"] is None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from robcal.base.checks import refuse
+from robcal.base.checks import MOST_NETWORKS, refuse
+from robcal.base.progress import open_reporter
 from robcal.commands.options import (
     DATA_HELP,
     Device,
@@ -94,7 +95,6 @@ def compare(
     Example: robcal compare digits --out compare-digits
     """
     from robcal.base.jobs import available_cores
-    from robcal.base.progress import open_reporter
     from robcal.comparison import compare as run_comparison
     from robcal.comparison import load_plan, plan_work
 
@@ -205,7 +205,9 @@ def _seeds(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not (first.isdigit() and (last.isdigit() or not last)):
-            refuse(f"--seeds is {text!r}", "seeds are whole numbers or ranges", "Write --seeds 0,1,2 or 0-4")
-        found += range(int(first), int(last or first) + 1)
+        ends = first, last or first
+        if not all(map(str.isdecimal, ends)) or not 0 <= int(ends[1]) - int(first) < MOST_NETWORKS:
+            rule = f"seeds are whole numbers or ranges that rise, of {MOST_NETWORKS:,} at most"
+            refuse(f"--seeds is {text!r}", rule, "Write --seeds 0,1,2 or 0-4")
+        found += range(int(first), int(ends[1]) + 1)
     return found

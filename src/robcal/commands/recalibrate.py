@@ -10,6 +10,9 @@ import typer
 from typer import Argument, Option
 
 from robcal.base.checks import FloatArray, IntArray, check_output, check_probs, refuse
+from robcal.base.special import softmax
+from robcal.base.storage import save_array
+from robcal.base.user_files import read_array, read_scores
 from robcal.commands.options import File, Json, Overwrite
 from robcal.commands.terminal import columns, say, show_files, show_json
 
@@ -80,8 +83,6 @@ def recalibrate(
 
     robcal recalibrate --logits val.npy --labels y.npy --apply test.npy --out-probs p.npy --out recalibrator.json
     """
-    from robcal.base.storage import save_array
-    from robcal.base.user_files import read_array, read_scores
     from robcal.calibration.recalibration import Recalibrator
     from robcal.report.recalibration import advice, fallen_back, text_comparison
 
@@ -122,8 +123,6 @@ def recalibrate(
 def _read_logits(logits: Path | None, probs: Path | None) -> FloatArray:
     """Read logits; of probabilities take the logarithms, of 0 that of 1e-30."""
     import numpy as np
-
-    from robcal.base.user_files import read_array
 
     if logits is not None:
         return read_array(logits, "the logits")
@@ -166,7 +165,6 @@ def _next(run: Path | None, out: Path, arguments: str) -> str:
 
 
 def _on_test(recalibrator: Recalibrator, logits: FloatArray, labels: IntArray) -> str:
-    from robcal.base.special import softmax
     from robcal.calibration.metrics import calibration_error, negative_log_likelihood
 
     before, after = softmax(logits), recalibrator.predict_proba(logits)

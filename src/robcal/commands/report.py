@@ -9,6 +9,8 @@ import typer
 from typer import Argument, Option
 
 from robcal.base.checks import check_output
+from robcal.base.progress import open_reporter
+from robcal.base.storage import load_results
 from robcal.commands.options import Factory, File, Json, Overwrite, Quiet, admit_factories, check_csv, write_worst
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_files, show_json
 
@@ -42,8 +44,6 @@ def report(
 
     Example: robcal report runs/plain-0 runs/plain-1 runs/ar-0 runs/ar-1 --out report.html
     """
-    from robcal.base.progress import open_reporter
-    from robcal.base.storage import load_results
     from robcal.comparison import text_tables
     from robcal.report import text_table, write_report
     from robcal.report.text import findings_text

@@ -10,6 +10,9 @@ import typer
 from typer import Option
 
 from robcal.base.checks import check_output, refuse
+from robcal.base.distributed import is_main
+from robcal.base.progress import open_reporter
+from robcal.base.storage import load_scores
 from robcal.base.types import Precision, SplitName
 from robcal.commands.options import (
     AnyModel,
@@ -60,8 +63,6 @@ def score(
 
     Example: robcal score --model runs/digits --split test --out scores.parquet
     """
-    from robcal.base.distributed import is_main
-    from robcal.base.progress import open_reporter
     from robcal.runs.any_model import open_any
     from robcal.runs.scores import score_split
 
@@ -131,8 +132,6 @@ def fidelity(
     Examples: robcal fidelity --model runs/digits --sample 300   |
     robcal fidelity --model runs/digits --split val --scores val.parquet
     """
-    from robcal.base.distributed import is_main
-    from robcal.base.progress import open_reporter
     from robcal.report.fidelity import text_fidelity
     from robcal.runs.any_model import open_any
     from robcal.runs.fidelity import measure_fidelity
@@ -164,8 +163,6 @@ def fidelity(
 
 def _named_scores(files: list[Path]) -> dict[str, Any]:
     """Name scores files by what tells them apart."""
-    from robcal.base.storage import load_scores
-
     found = {file.stem: load_scores(file) for file in files}
     if len(found) < len(files):
         refuse("--scores names files of one name", "the name tells them apart", "Rename one of the files")

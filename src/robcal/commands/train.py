@@ -12,7 +12,9 @@ import typer
 from typer import Option
 
 from robcal.base.checks import check_positive_int
+from robcal.base.distributed import is_main
 from robcal.base.levels import Cut
+from robcal.base.progress import open_reporter
 from robcal.base.types import Precision
 from robcal.commands.options import (
     DATA_HELP,
@@ -54,7 +56,6 @@ def demo(
     seeds; prints one table and what was found, and writes a report.
     """
     from robcal.base.jobs import available_cores
-    from robcal.base.progress import open_reporter
     from robcal.comparison.demo import BRIEFLY, NEXT, found, run_demo
     from robcal.report import text_table, write_report
 
@@ -167,8 +168,6 @@ def train(
     Example: robcal train --data digits --method mixup --option alpha=0.4 --epochs 30 --out runs/mixup
     """
     given = dict(locals())  # every option by its name
-    from robcal.base.distributed import is_main
-    from robcal.base.progress import open_reporter
     from robcal.models import admit_model
     from robcal.runs.directory import load_data
     from robcal.runs.train import train_run

@@ -9,6 +9,7 @@ import typer
 from typer import Option
 
 from robcal.base.checks import refuse
+from robcal.base.progress import open_reporter
 from robcal.commands.options import Quiet
 
 
@@ -23,7 +24,6 @@ def unpack(
 
     Example: robcal unpack --data imagenet:shards --out pictures; then robcal train --data imagenet:pictures …
     """
-    from robcal.base.progress import open_reporter
     from robcal.data.unpack import unpack_pictures
 
     form, _, path = data.partition(":")

@@ -206,12 +206,10 @@ def _target(table: Mapping[str, Any], number: int) -> Target:
     values = _take(listed, where, typing.get_type_hints(Target), required=required)
     check_choice(values["metric"], OUTCOMES, f"{where}metric")
     check_choice(values.get("kind", "below"), TARGET_KINDS, f"{where}kind")
-    if values.get("kind") == "within" and values.get("margin", 0) <= 0:
-        refuse(
-            f"{where}margin is {values.get('margin', 'missing')}",
-            '"within" needs a margin above 0',
-            "Write for example margin = 0.01",
-        )
+    margin, within = values.get("margin", 0.0), values.get("kind") == "within"
+    if not 0 <= margin < math.inf or (within and margin == 0):
+        rule = '"within" needs a margin above 0' if within else "it must be at least 0 and finite"
+        refuse(f"{where}margin is {values.get('margin', 'missing')}", rule, "Write for example margin = 0.01")
     return Target(**values)
 
 

@@ -39,19 +39,12 @@ _FILTERED = re.compile(r"(?P<file>.+\.jsonl?):(?P<filter>[^/]+)")
 
 @dataclass(frozen=True)
 class Answers:
-    """What a language model said to N questions with at most Z choices.
+    """What a language model said to N questions with at most Z choices."""
 
-    Attributes:
-        probs: (N, Z) probabilities of the choices, in their order; 0 where a question has fewer.
-        labels: (N,) int64, the right choice.
-        margins: (N,) difference of the two largest numbers that the probabilities are the softmax of.
-        tasks: (N,) str, the task of each question, by the name of its file.
-    """
-
-    probs: FloatArray
-    labels: IntArray
-    margins: FloatArray
-    tasks: npt.NDArray[np.str_]
+    probs: FloatArray  #: (N, Z) probabilities of the choices, in their order; 0 where a question has fewer
+    labels: IntArray  #: (N,) int64, the right choice
+    margins: FloatArray  #: (N,) difference of the two largest numbers that the probabilities are the softmax of
+    tasks: npt.NDArray[np.str_]  #: (N,) str, the task of each question, by the name of its file
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ def headline_of_one(method: MethodResult, name: str) -> str:
             f"confidence misses the accuracy by {points(ece.value)} ({figures})."
         )
     if side == "unclear":
-        count = examples_of(method)
-        return f"Calibrated as far as {counted(count)} can tell ({figures})."
+        return f"Calibrated as far as {counted(examples_of(method))} can tell ({figures})."
     word = "above" if side == "over" else "below"
     return (
         f"{side.capitalize()}-confident: the stated confidence is on average {points(abs(gap.value))} {word} the "
@@ -174,6 +173,12 @@ def bin_sentences(method: MethodResult, name: str) -> list[str]:
     return []
 
 
+def states(row: GroupRow) -> str:
+    """Say what confidence the model states in a row, and how often it is right there."""
+    stated, right = (formatting.percent(one.value) for one in (row.confidence, row.accuracy))
+    return f"states {stated} and is right {right} of the time"
+
+
 def counted(count: int) -> str:
     """Write how many examples there are; 0 stands for a number that is not known."""
     return f"{count:,} example{'s' if count > 1 else ''}" if count else "these examples"
@@ -199,11 +204,8 @@ def _worst(table: Rows, side: Side, row: GroupRow) -> str:
     together = "both" if len(table.rows) == 2 else f"all {len(table.rows)}"
     start = f"Most {side}" if len(table.rows) > 1 else side.capitalize()
     at_once = f", an interval that holds for {together} at once" if len(table.rows) > 1 else ""
-    return (
-        f"{start}-confident is {table.name(row)}: it states {formatting.percent(row.confidence.value)} and is "
-        f"right {formatting.percent(row.accuracy.value)} of the time, {points(abs(row.gap.value))} {sure}"
-        f"{gap_interval(row_gap(row), at_once)}"
-    )
+    apart = f"{points(abs(row.gap.value))} {sure}{gap_interval(row_gap(row), at_once)}"
+    return f"{start}-confident is {table.name(row)}: it {states(row)}, {apart}"
 
 
 def _bin_sentence(one: ReliabilityBin, found: Mapping[ReliabilityBin, float], name: str, side: Side) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from robcal.base.results import MethodResult, Results
 from robcal.base.types import Estimate, GroupRow, TrendTest
@@ -85,11 +85,8 @@ def _there(row: GroupRow, where: str, method: MethodResult, name: str) -> str:
     if other is None or math.isnan(other.gap.value):
         return ""
     sure = "too sure" if other.gap.value > 0 else "too unsure"
-    return (
-        f"In {where}, {name} states {formatting.percent(other.confidence.value)} and is right "
-        f"{formatting.percent(other.accuracy.value)} of the time: {diagnosis.points(abs(other.gap.value))} {sure}"
-        f"{diagnosis.gap_interval(row_gap(other))}."
-    )
+    apart = f"{diagnosis.points(abs(other.gap.value))} {sure}{diagnosis.gap_interval(row_gap(other))}"
+    return f"In {where}, {name} {diagnosis.states(other)}: {apart}."
 
 
 def comparison_headline(results: Results) -> str:
@@ -124,7 +121,11 @@ def comparison(results: Results, first: str, second: str, metrics: Iterable[str]
         difference = _difference(results, metric, first, second)
         if difference is not None:
             verdict = compare(results, metric, first, second)
-            side = "same" if _is_none(difference) else _side(metric, verdict)
+            side = "better" if better(metric, verdict) else "worse"
+            if verdict in ("unclear", "unknown"):
+                side = verdict
+            if difference.value == difference.low == difference.high == 0:  # as of the accuracy under a temperature
+                side = "same"
             parts.setdefault(side, []).append(_phrase(metric, side, difference))
     if not parts:
         return ""
@@ -146,10 +147,8 @@ _OPENINGS = {
 def _told(results: Results, methods: list[MethodResult], verdict: Verdict) -> str:
     """Tell in one sentence of the methods whose ECE compares alike with that of the first."""
     names, baseline, many = titles(results), results.methods[0], len(methods) > 1
-    shown = [names[method.name] for method in methods[:MOST_TOLD]]
-    if len(methods) > MOST_TOLD:
-        shown.append(f"{len(methods) - MOST_TOLD} more")
-    subject, be, their = formatting.joined(shown), "are" if many else "is", "their" if many else "its"
+    subject = some_of([names[method.name] for method in methods])
+    be, their = ("are", "their") if many else ("is", "its")
     if verdict == "unclear":
         return f"{subject} {be} not distinguishable from {names[baseline.name]} in calibration."
     misses = (
@@ -162,6 +161,12 @@ def _told(results: Results, methods: list[MethodResult], verdict: Verdict) -> st
         )
     word = "better" if better("ece", verdict) else "worse"
     return f"{subject} {be} {word} calibrated than {names[baseline.name]}: {misses}."
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Join the names of methods; of many, the first and how many more there are."""
+    more = len(names) - MOST_TOLD
+    return formatting.joined([*names[:MOST_TOLD], f"{more} more"] if more > 0 else names)
 
 
 def _points(methods: list[MethodResult]) -> str:
@@ -180,15 +185,6 @@ def _difference(results: Results, metric: str, first: str, second: str) -> Estim
         a, b = values.get(first), values.get(second)
         found = None if a is None or b is None else Estimate(a.value - b.value)
     return found if found is not None and math.isfinite(found.value) else None
-
-
-def _side(metric: str, verdict: Verdict) -> str:
-    return verdict if verdict in ("unclear", "unknown") else "better" if better(metric, verdict) else "worse"
-
-
-def _is_none(difference: Estimate) -> bool:
-    """Tell whether nothing differs, as the accuracy under a temperature."""
-    return difference.value == difference.low == difference.high == 0
 
 
 def _phrase(metric: str, side: str, difference: Estimate) -> str:

@@ -78,10 +78,9 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
 
 
 def text_rows(rows: Sequence[Sequence[str]], width: int) -> str:
-    """Lay out rows of texts, the headings first, names on the left and numbers on the right, in plain signs.
+    """Lay out rows of texts, the headings first, names on the left and numbers on the right; no number is cut.
 
-    Names are broken where they are long; columns that do not fit go on below, each time behind the names. No number is
-    cut. An empty row leaves a gap.
+    Long names are broken; columns that do not fit go on below, behind the names again. An empty row leaves a gap.
     """
     table = [[ascii_numbers(text) for text in row] for row in rows]
     longest, *widths = (max(map(cell_len, column)) for column in zip(*filter(None, table), strict=True))
@@ -97,17 +96,13 @@ def text_rows(rows: Sequence[Sequence[str]], width: int) -> str:
         lines = []
         for number, (name, row) in enumerate(zip(names, table, strict=True)):
             *above, last = name or [""]
-            cells = [_aligned(row[1 + place], widths[place]) for place in range(start, end) if row]
+            shown = zip(row[1 + start : 1 + end], widths[start:end], strict=False)  # an empty row has no cells
+            cells = [" " * (wide - cell_len(text)) + text for text, wide in shown]
             lines += [*above, "  ".join([last + " " * (first - cell_len(last)), *cells])]
             lines += ["-" * used] if number == 0 else []
         pieces.append("\n".join(line.rstrip() for line in lines))
         start = end
     return "\n\n".join(pieces)
-
-
-def _aligned(text: str, width: int) -> str:
-    """Put a text on the right; letters of some scripts take two columns."""
-    return " " * (width - cell_len(text)) + text
 
 
 def escape_markdown(text: str) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from robcal.base.results import MethodResult, Repair, Results
 from robcal.base.types import Estimate
 from robcal.report import formatting
-from robcal.report.diagnosis import Rows, counted, points, points_interval
-from robcal.report.findings import MOST_TOLD, comparison, is_known, lowest_ece
-from robcal.report.formatting import clean_text, joined
+from robcal.report.diagnosis import Rows, counted, points, points_interval, states
+from robcal.report.findings import comparison, is_known, lowest_ece, some_of
+from robcal.report.formatting import clean_text
 from robcal.report.verdicts import (
     SIDES,
     better,
@@ -58,7 +58,7 @@ def next_steps(results: Results) -> tuple[Step, ...]:
     steps: list[Step | None] = [_recalibration(baseline, words), levels_step(baseline, words, "it")]
     if not any(steps):
         steps = [_nothing(baseline)]
-    return tuple(filter(None, (*steps, wrong_step(baseline), _scores(baseline))))
+    return tuple(filter(None, (*steps, wrong_step(baseline), None if baseline.levels else _HAND_IN_SCORES)))
 
 
 def _recalibration(method: MethodResult, words: Wording) -> Step | None:
@@ -138,8 +138,8 @@ def levels_step(method: MethodResult, words: Wording, subject: str) -> Step | No
     stated = f"the confidence that {subject} states in {which}"
     return Step(
         f"Expect a small error of {stated}." if small else f"Do not rely on {stated}.",
-        f"These are {count:,} of {total:,} examples.{there} states {formatting.percent(worst.confidence.value)} and is "
-        f"right {formatting.percent(worst.accuracy.value)} of the time, a gap of {points_interval(row_gap(worst))}.",
+        f"These are {count:,} of {total:,} examples.{there} {states(worst)}, "
+        f"a gap of {points_interval(row_gap(worst))}.",
     )
 
 
@@ -178,10 +178,6 @@ def _nothing(method: MethodResult) -> Step | None:
     )
 
 
-def _scores(method: MethodResult) -> Step | None:
-    return None if method.levels else _HAND_IN_SCORES
-
-
 _HAND_IN_SCORES = Step(
     "Hand in one score an example.",
     "With a margin, a distance or an entropy (scores=…, --scores) the audit looks at it level by level.",
@@ -216,8 +212,7 @@ def _use(results: Results, best: MethodResult, rivals: list[MethodResult]) -> St
     """Say which method to use, what that gains and costs, and which could as well be used."""
     names = titles(results)
     tied = [names[one.name] for one in rivals if compare(results, "ece", one.name, best.name) == "unclear"]
-    shown = [*tied[:MOST_TOLD], f"{len(tied) - MOST_TOLD} more"] if len(tied) > MOST_TOLD else tied
-    also = f" {joined(shown)} cannot be told from it in ECE." if tied else ""
+    also = f" {some_of(tied)} cannot be told from it in ECE." if tied else ""
     gain = comparison(results, best.name, results.methods[0].name, _DECIDING)
     return Step(f"Use {names[best.name]}.", f"{gain}{also}")
 

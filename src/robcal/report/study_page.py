@@ -14,8 +14,8 @@ from robcal.report import study_figures as figures
 from robcal.report import study_notes as notes
 from robcal.report import study_tables as tables
 from robcal.report.fidelity import fidelity_section
-from robcal.report.findings import MOST_TOLD
-from robcal.report.formatting import clean_text, joined
+from robcal.report.findings import some_of
+from robcal.report.formatting import clean_text
 from robcal.report.gallery import wrong_section
 from robcal.report.layout import Numbers, Section
 from robcal.report.next_steps import Step
@@ -133,8 +133,7 @@ def _figures(results: Results, best: MethodResult, metric: str) -> str:
 def _rivals(tied: list[str]) -> str:
     if not tied:
         return " It can be told from all others."
-    shown = tied if len(tied) <= MOST_TOLD else [*tied[:MOST_TOLD], f"{len(tied) - MOST_TOLD} more"]
-    return f" {joined(shown)} cannot be told from it; of these, take the cheapest."
+    return f" {some_of(tied)} cannot be told from it; of these, take the cheapest."
 
 
 def _headline(results: Results) -> str:

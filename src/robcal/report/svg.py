@@ -207,7 +207,7 @@ _LEVEL_ENDS = ((0.0, 0.78), (1.0, 0.30))
 
 def theme_css() -> str:
     """Return the custom properties of both themes; print always uses the light one."""
-    light, dark = (_properties(theme) for theme in (0, 1))
+    light, dark = (" ".join(f"--{role}: {value};" for role, value in theme_colours(theme).items()) for theme in (0, 1))
     return (
         f":root {{ color-scheme: light dark; {light} }}\n"
         f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
@@ -219,10 +219,6 @@ def theme_colours(theme: int) -> dict[str, str]:
     start, end = _LEVEL_ENDS[theme]
     levels = {f"level-{step}": _along(start + (end - start) * step / (LEVEL_STEPS - 1)) for step in range(LEVEL_STEPS)}
     return {role: pair[theme] for role, pair in PALETTE.items()} | levels
-
-
-def _properties(theme: int) -> str:
-    return " ".join(f"--{role}: {value};" for role, value in theme_colours(theme).items())
 
 
 def _along(place: float) -> str:
