@@ -23,9 +23,9 @@ from robcal.base.levels import assign_levels
 from robcal.base.types import Estimate
 from robcal.calibration.binning import summarise
 from robcal.calibration.intervals import gap_interval
+from robcal.calibration.prob_rows import row_keys
 from robcal.calibration.recalibration import Recalibrator, selection
 from robcal.calibration.recalibration.maps import Map, apply, margins
-from robcal.calibration.row_order import row_keys
 
 LEVELS = 10
 

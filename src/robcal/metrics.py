@@ -26,33 +26,19 @@ from robcal.base.checks import FloatArray, IntArray, check_choice, check_labels,
 from robcal.calibration import metrics, selective
 from robcal.calibration.binning import AnyFloatArray, Edges, Scheme, TopLabel, check_binning, top_of, total
 from robcal.calibration.corrected import corrected_calibration_error
-from robcal.calibration.metrics import NORMS, Loss, Norm, checked
-from robcal.calibration.prob_rows import ProbRows
+from robcal.calibration.metrics import NORMS, Loss, Norm
+from robcal.calibration.prob_rows import ProbRows, checked
 
 __all__ = [
-    "AURC",
-    "Accuracy",
-    "BrierScore",
-    "CalibrationError",
-    "ClasswiseCalibrationError",
-    "CorrectedCalibrationError",
-    "DebiasedCalibrationError",
-    "LevelGaps",
-    "NegativeLogLikelihood",
-    "RMSLevelGap",
-    "SignedGap",
-]
+    "AURC", "Accuracy", "BrierScore", "CalibrationError", "ClasswiseCalibrationError", "CorrectedCalibrationError",
+    "DebiasedCalibrationError", "LevelGaps", "NegativeLogLikelihood", "RMSLevelGap", "SignedGap",
+]  # fmt: skip
 
 Metric: Any = import_extra("torchmetrics", "metrics", "robcal.metrics").Metric
 
 
 class _OfExamples(Metric):  # type: ignore[misc]
-    """Keep columns of numbers of all examples, whatever process saw them, and the precision in which these came.
-
-    Args:
-        columns: names of the states, each a list of (B,) float64 tensors.
-        options: of `torchmetrics.Metric`, such as `compute_on_cpu` or `process_group`.
-    """
+    """Keep columns of numbers of all examples, whatever process saw them, and the precision in which these came."""
 
     is_differentiable = False
     higher_is_better: bool | None = False
@@ -123,11 +109,7 @@ class _OfExamples(Metric):  # type: ignore[misc]
 
 
 class _OfTopLabel(_OfExamples):
-    """Keep the confidence of every example and whether it is right.
-
-    Attributes:
-        _function: the metric as a function of a top-label summary, and of labels, which are in it.
-    """
+    """Keep the confidence of every example and whether it is right, of which `_function` is the metric."""
 
     _function: Callable[[TopLabel, None], float]
 
@@ -274,12 +256,7 @@ class ClasswiseCalibrationError(_OfExamples):
 
 
 class _OfLevels(_OfTopLabel):
-    """Keep the level of every example, too.
-
-    Args:
-        num_levels: R.
-        options: of `torchmetrics.Metric`.
-    """
+    """Keep the level of every example, too."""
 
     def __init__(self, num_levels: int, **options: Any) -> None:
         super().__init__("level", **options)

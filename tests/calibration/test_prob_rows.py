@@ -9,8 +9,8 @@ from robcal.base.checks import InputError, check_probs
 from robcal.base.encoding import plain
 from robcal.calibration import brier_score, negative_log_likelihood, overall_metrics, prob_rows
 from robcal.calibration.binning import summarise
-from robcal.calibration.metrics import checked, class_bins
-from robcal.calibration.prob_rows import ProbRows
+from robcal.calibration.metrics import class_bins
+from robcal.calibration.prob_rows import ProbRows, checked
 from robcal.runs.audit import audit
 
 N, Z, BINS = 230, 4, 15

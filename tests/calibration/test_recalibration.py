@@ -15,12 +15,12 @@ from scipy.special import log_softmax, softmax
 
 import robcal
 from robcal.base.checks import InputError
+from robcal.calibration.prob_rows import canonical_order
 from robcal.calibration.recalibration import METHODS, Recalibrator, load_recalibrator
 from robcal.calibration.recalibration.maps import margins
 from robcal.calibration.recalibration.score_problem import Problem
 from robcal.calibration.recalibration.score_temperature import ScoreScale, _saves, design_of
 from robcal.calibration.recalibration.stages import fit_dirichlet, fit_isotonic, fit_structured, fit_vector
-from robcal.calibration.row_order import canonical_order
 
 KEEPING = ("none", "temperature", "score-temperature")
 PUBLISHED = Path(os.environ.get("ROBCAL_LOGITS", Path(__file__).parents[3] / "shared/data/resnet50-cifar10-logits"))

@@ -26,7 +26,7 @@ from robcal.base.metrics import CORRECTED
 from robcal.base.storage import load_levels, load_predictions, load_scores, save_results
 from robcal.base.types import Estimate
 from robcal.calibration import calibration_noise_floor, corrected_calibration_error, seed_mean_interval
-from robcal.calibration.ranges import difference_within_range, within_range
+from robcal.calibration.intervals import difference_within_range, within_range
 from robcal.commands.cli import main
 from robcal.comparison import (
     compare,

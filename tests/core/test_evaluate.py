@@ -8,7 +8,7 @@ import pytest
 import robcal
 from robcal.base.checks import InputError
 from robcal.calibration.corrected import corrected_calibration_error
-from robcal.calibration.ranges import metric_range
+from robcal.calibration.intervals import metric_range
 from robcal.calibration.replicates import Resampling
 from robcal.data.corruptions import BENCHMARK_KINDS, SEVERITIES
 from robcal.report.verdicts import paired_difference

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from robcal.base.results import MethodResult, Results
 from robcal.base.types import EpochRow, Estimate, GroupRow
 from robcal.calibration.conditional import group_table, overall_metrics
-from robcal.calibration.ranges import difference_within_range, metric_range, within_range
+from robcal.calibration.intervals import difference_within_range, metric_range, within_range
 from robcal.comparison import csv_rows, load_comparison, markdown_tables, text_tables
 from robcal.report import plotted, render_html
 from robcal.report.figures import Frame, draw_curves

@@ -29,7 +29,6 @@ from robcal.calibration import (
     prob_rows,
     recalibration,
     replicates,
-    row_order,
     seeds,
     selective,
     temperature,
@@ -130,7 +129,7 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     "binning.summarise": lambda r: PerRow(r.top.confidence, r.top.prediction, r.top.correct),
     "binning.top_from": lambda r: PerRow(binning.top_from(r.confidence, r.correct, name="confidence").residual),
     "binning.top_label": lambda r: PerRow(*binning.top_label(r.probs)),
-    "binning.top_of": lambda r: PerRow(binning.top_of(*metrics.checked(r.probs, r.labels)).confidence),
+    "binning.top_of": lambda r: PerRow(binning.top_of(*prob_rows.checked(r.probs, r.labels)).confidence),
     "binning.total": lambda r: binning.total(r.labels, r.confidence, Z),
     "conditional.group_table": lambda r: conditional.group_table(
         r.probs, r.labels, r.groups, scores=r.distance, resamples=40
@@ -175,9 +174,9 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
         metrics.classwise_calibration_error(r.probs, r.labels, scheme=scheme) for scheme in binning.SCHEMES
     ],
     "metrics.debiased_calibration_error": lambda r: metrics.debiased_calibration_error(r.probs, r.labels),
-    "metrics.checked": lambda r: PerRow(metrics.checked(r.probs, r.labels)[1]),
+    "prob_rows.checked": lambda r: PerRow(prob_rows.checked(r.probs, r.labels)[1]),
     "metrics.losses_of": lambda r: PerRow(
-        *(metrics.losses_of(loss, *metrics.checked(r.probs, r.labels)) for loss in metrics.LOSSES)
+        *(metrics.losses_of(loss, *prob_rows.checked(r.probs, r.labels)) for loss in metrics.LOSSES)
     ),
     "metrics.log_losses": lambda r: PerRow(metrics.log_losses(r.probs, r.labels)),
     "metrics.negative_log_likelihood": lambda r: metrics.negative_log_likelihood(r.probs, r.labels),
@@ -193,8 +192,8 @@ LAWS: dict[str, Callable[[Rows], Any]] = {
     ],
     "prob_rows.ProbRows": lambda r: PerRow(prob_rows.ProbRows(r.probs).of_class(r.labels)),
     "prob_rows.check_rows": lambda r: PerRow(prob_rows.check_rows(r.probs).take(np.arange(N))),
-    "row_order.row_keys": lambda r: PerRow(row_order.row_keys(r.probs).astype(float)),
-    "row_order.canonical_order": lambda r: r.probs[row_order.canonical_order(r.probs, r.labels)],
+    "prob_rows.row_keys": lambda r: PerRow(prob_rows.row_keys(r.probs).astype(float)),
+    "prob_rows.canonical_order": lambda r: r.probs[prob_rows.canonical_order(r.probs, r.labels)],
     "seeds.seed_mean": lambda r: [
         seeds.seed_mean(metric, r.runs, r.labels, resamples=40) for metric in weighted.METRICS
     ],
@@ -281,7 +280,7 @@ PLACES = ["robcal.runs.audit", "robcal.robustness.fidelity", "robcal.base.levels
 
 
 def class_bins(r: Rows) -> metrics.ClassBins:
-    return metrics.class_bins(*metrics.checked(r.probs, r.labels), bins=15, scheme="width")
+    return metrics.class_bins(*prob_rows.checked(r.probs, r.labels), bins=15, scheme="width")
 
 
 def scored(r: Rows) -> Scores:

@@ -6,8 +6,7 @@ from hint_cases import Case, in_turn
 from torch import nn
 from trained_networks import data, mlp
 
-from robcal.methods import Method, make_method
-from robcal.methods.options import options_of
+from robcal.methods import Method, make_method, options_of
 from robcal.models import build_model
 from robcal.models.rank_one import with_members
 from robcal.training.loop import fit

@@ -19,12 +19,11 @@ from robcal.base.checks import (
     check_bins,
     check_choice,
     check_flags,
-    check_labels,
     check_scores,
     precision_of,
     refuse,
 )
-from robcal.calibration.prob_rows import ProbRows, check_rows
+from robcal.calibration.prob_rows import ProbRows, check_rows, checked
 
 Scheme = Literal["width", "mass"]
 Edges = Literal["guo", "torchmetrics"]
@@ -79,8 +78,7 @@ class BinSums:
     @property
     def gap(self) -> FloatArray:
         """Mean confidence - accuracy of each bin; 0 where a bin is empty."""
-        gap: FloatArray = (self.confidence - self.correct) / np.maximum(self.count, 1)
-        return gap
+        return (self.confidence - self.correct) / np.maximum(self.count, 1)
 
     def occupied(self) -> BinSums:
         """Return the same without the empty bins."""
@@ -112,8 +110,7 @@ def summarise(probs: Any, labels: Any) -> TopLabel:
     """Return the top label of every example and whether it is right; a summary that was made before as it is."""
     if isinstance(probs, TopLabel):
         return probs
-    rows = check_rows(probs)
-    return top_of(rows, check_labels(labels, n=len(rows), num_classes=rows.num_classes))
+    return top_of(*checked(probs, labels))
 
 
 def top_of(probs: ProbRows, labels: IntArray) -> TopLabel:
@@ -160,8 +157,7 @@ def bin_index(confidence: AnyFloatArray, *, bins: int = 15, scheme: Scheme = "wi
     if scheme == "mass":
         _, inverse, counts = np.unique(confidence, return_inverse=True, return_counts=True)
         ends = np.cumsum(counts)
-        index: IntArray = (bins * (2 * ends - counts) // (2 * len(confidence)))[inverse]
-        return index
+        return (bins * (2 * ends - counts) // (2 * len(confidence)))[inverse]
     if edges == "torchmetrics":
         values = confidence.astype(np.float32)
         return np.searchsorted(_torch_linspace(bins), values, side="right").astype(np.int64) - 1
@@ -170,8 +166,7 @@ def bin_index(confidence: AnyFloatArray, *, bins: int = 15, scheme: Scheme = "wi
 
 def width_edges(bins: int, dtype: npt.DTypeLike = np.float64) -> AnyFloatArray:
     """Return the edges 0, 1/K … 1 of equal-width bins, each k/K rounded to the precision `dtype`."""
-    edges: AnyFloatArray = (np.arange(bins + 1) / bins).astype(dtype)
-    return edges
+    return (np.arange(bins + 1) / bins).astype(dtype)
 
 
 def bin_sums(
@@ -208,5 +203,4 @@ def _torch_linspace(bins: int) -> AnyFloatArray:
     """Return float32 edges as torch.linspace(0, 1, bins + 1) rounds them: once, counted from the nearer end."""
     step = np.float64(np.float32(1) / np.float32(bins))
     k = np.arange(bins + 1)
-    edges: AnyFloatArray = np.where(k < (bins + 1) // 2, step * k, 1 - step * (bins - k)).astype(np.float32)
-    return edges
+    return np.where(k < (bins + 1) // 2, step * k, 1 - step * (bins - k)).astype(np.float32)

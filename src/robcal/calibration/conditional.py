@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from robcal.base.checks import (
-    FloatArray,
     as_array,
     check_bins,
     check_fraction,
@@ -19,7 +18,7 @@ from robcal.base.checks import (
 )
 from robcal.base.metrics import METRIC_LIST
 from robcal.base.types import Estimate, GroupRow, ReliabilityBin
-from robcal.calibration.binning import TopLabel, bin_index, bin_sums, summarise, top_from, width_edges
+from robcal.calibration.binning import bin_index, bin_sums, summarise, top_from, width_edges
 from robcal.calibration.corrected import bin_floors
 from robcal.calibration.intervals import (
     TOP_LABEL_METRICS,
@@ -30,10 +29,10 @@ from robcal.calibration.intervals import (
     mean_interval,
     metric_intervals,
     top_label_intervals,
+    within_range,
 )
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
-from robcal.calibration.ranges import within_range
 from robcal.calibration.trends import trend_tests
 from robcal.calibration.weighted import METRICS
 
@@ -193,16 +192,27 @@ def group_table(
     values = None if scores is None else check_scores(scores, n=len(top))
     index = bin_index(top.confidence, bins=bins)
     rng = np.random.default_rng(check_seed(seed))
-    rows = []
     distinct, member = np.unique(names, return_inverse=True)
+    jointly, rows = joint_confidence(confidence, len(distinct)), []
     for number, name in enumerate(distinct):
         chosen = np.flatnonzero(member == number)
-        part = top.subset(chosen)
+        part, scored = top.subset(chosen), None if values is None else values[chosen]
         sums = bin_sums(part, bins=bins, index=index[chosen])
         ends = inverted_interval(sums, norm="l1", confidence=confidence, resamples=resamples, rng=rng)
-        ece = Estimate(norm_of_gaps(sums, "l1"), *ends)
-        scored, floor = None if values is None else values[chosen], float(bin_floors(sums).sum())
-        rows.append(_row(str(name), part, ece, floor, scored, confidence, joint_confidence(confidence, len(distinct))))
+        sure = mean_interval(part.confidence.astype(np.float64), confidence=confidence)
+        row = GroupRow(
+            group=str(name),
+            n=len(part),
+            score_low=None if scored is None else float(scored.min()),
+            score_high=None if scored is None else float(scored.max()),
+            accuracy=accuracy_interval(part, confidence),
+            confidence=within_range("confidence", sure),
+            gap=gap_interval(part, confidence),
+            ece=Estimate(norm_of_gaps(sums, "l1"), *ends),
+            joint_gap=gap_interval(part, jointly),
+            ece_floor=float(bin_floors(sums).sum()),
+        )
+        rows.append(row)
     return tuple(rows)
 
 
@@ -238,29 +248,6 @@ def level_table(
     checked = check_labels(levels, name="levels")
     return group_table(
         probs, labels, checked, scores=scores, bins=bins, confidence=confidence, resamples=resamples, seed=seed
-    )
-
-
-def _row(
-    name: str,
-    part: TopLabel,
-    ece: Estimate,
-    floor: float,
-    scores: FloatArray | None,
-    confidence: float,
-    jointly: float,
-) -> GroupRow:
-    return GroupRow(
-        group=name,
-        n=len(part),
-        score_low=None if scores is None else float(scores.min()),
-        score_high=None if scores is None else float(scores.max()),
-        accuracy=accuracy_interval(part, confidence),
-        confidence=within_range("confidence", mean_interval(part.confidence.astype(np.float64), confidence=confidence)),
-        gap=gap_interval(part, confidence),
-        ece=ece,
-        joint_gap=gap_interval(part, jointly),
-        ece_floor=floor,
     )
 
 

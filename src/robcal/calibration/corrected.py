@@ -150,8 +150,7 @@ def mean_deviation(count: FloatArray, mean: FloatArray, variance: FloatArray) ->
         chances = chances + above * np.log(p) + (count - above + 1) * np.log1p(-p)
     equal = np.where(above <= count, 2 * above * np.exp(chances), 0)
     most = count * p * (1 - p)
-    scaled: FloatArray = equal * np.sqrt(np.clip(variance / np.maximum(most, 1e-300), 0, 1))
-    return scaled
+    return equal * np.sqrt(np.clip(variance / np.maximum(most, 1e-300), 0, 1))
 
 
 def calibration_noise_floor(probs: Any, *, bins: int = 15, scheme: Scheme = "width", edges: Edges = "guo") -> float:

@@ -1,23 +1,22 @@
-"""Confidence intervals of calibration and accuracy metrics of one set of predictions.
-
-The calibration errors get the test inversion of `inversion`, because resampling alone misses the truth. Measured
-coverage of 95% intervals of the ECE (15 equal-width bins) stands in the docstring of `calibration_error_interval`.
-"""
+"""Confidence intervals of calibration and accuracy metrics of one set of predictions; of errors by `inversion`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from robcal.base.checks import FloatArray, check_bins, check_choice, check_fraction, check_positive_int, check_seed
+from robcal.base.metrics import metric_of
 from robcal.base.solve import root
 from robcal.base.special import beta_quantile, erf, normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.binning import BinSums, Edges, Scheme, TopLabel, bin_sums, check_binning, summarise, top_of
 from robcal.calibration.inversion import inverted_interval
-from robcal.calibration.metrics import LOSSES, NORMS, ClassBins, Norm, checked, class_bins, losses_of, refinement_losses
+from robcal.calibration.metrics import LOSSES, NORMS, ClassBins, Norm, class_bins, losses_of, refinement_losses
+from robcal.calibration.prob_rows import checked
 from robcal.calibration.selective import aurc_values
 from robcal.calibration.weighted import BIN_METRICS, METRICS, value_of_bins
 
@@ -289,3 +288,31 @@ def check_resampling(confidence: float, resamples: int) -> None:
     """Refuse a coverage outside (0, 1), and fewer than 20 resamples."""
     check_fraction(confidence, "confidence")
     check_positive_int(resamples, "resamples", minimum=20)
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Return the least and the largest value that a metric can have."""
+    return metric_of(metric).least, metric_of(metric).most
+
+
+def within_range(metric: str, estimate: Estimate) -> Estimate:
+    """Keep the interval of a metric where the metric can be: with two seeds Student's t reaches far beyond."""
+    least, most = metric_range(metric)
+    if metric.endswith("ece_corrected"):
+        least = min(least, estimate.value)  # its bias is removed, and its noise goes both ways
+    return _clipped(estimate, least, most)
+
+
+def difference_within_range(metric: str, estimate: Estimate) -> Estimate:
+    """Keep the interval of a difference of two values of a metric where it can be."""
+    low, high = metric_range(metric)
+    return _clipped(estimate, low - high, high - low)
+
+
+def _clipped(estimate: Estimate, least: float, most: float) -> Estimate:
+    low, high = estimate.low, estimate.high
+    return replace(
+        estimate,
+        low=None if low is None else min(max(low, least), most),
+        high=None if high is None else max(min(high, most), least),
+    )

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from robcal.base.arrays import PRECISIONS
-from robcal.base.checks import FloatArray, IntArray, check_choice, check_labels
+from robcal.base.checks import FloatArray, IntArray, check_choice
 from robcal.calibration.binning import (
     BinSums,
     Edges,
@@ -24,7 +24,7 @@ from robcal.calibration.binning import (
     total,
     width_edges,
 )
-from robcal.calibration.prob_rows import ProbRows, check_rows
+from robcal.calibration.prob_rows import ProbRows, checked
 
 Norm = Literal["l1", "l2", "max"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -301,8 +301,7 @@ def brier_decomposition(
 def refinement_losses(top: TopLabel, *, bins: int = 15, scheme: Scheme = "width") -> FloatArray:
     """Return each example's squared error after its bin's gap is taken off its confidence, (N,)."""
     index = bin_index(top.confidence, bins=bins, scheme=scheme)
-    losses: FloatArray = (top.residual - bin_sums(top, bins=bins, index=index).gap[index]) ** 2
-    return losses
+    return (top.residual - bin_sums(top, bins=bins, index=index).gap[index]) ** 2
 
 
 def log_losses(
@@ -325,9 +324,3 @@ def losses_of(metric: Loss, probs: ProbRows, labels: IntArray) -> FloatArray:
     if metric == "brier":
         return probs.each(brier_losses, labels)
     return probs.each(lambda block, truth: log_losses(block, truth, probs.precision.cost_of_zero), labels)
-
-
-def checked(probs: Any, labels: Any) -> tuple[ProbRows, IntArray]:
-    """Return probabilities (N, Z) and labels (N,), checked."""
-    rows = check_rows(probs)
-    return rows, check_labels(labels, n=len(rows), num_classes=rows.num_classes)

@@ -1,7 +1,7 @@
-"""Probabilities that are read in blocks of rows, so that there is never a second copy of all of them.
+"""Rows: probabilities that are read in blocks of them, and an order that depends on what they hold.
 
-Every figure is made of sums over blocks and of one number a row, so no figure depends on the size of a block, but by
-the rounding of sums.
+There is never a second copy of all probabilities, no figure depends on the size of a block, and seeded draws along
+the order not on how rows were sorted.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from robcal.base.checks import FloatArray, IntArray, as_array, check_probs, precision_of
+from robcal.base.checks import FloatArray, IntArray, as_array, check_labels, check_probs, precision_of
 
 #: Entries of a block: 2 MiB in float64, which stay in the cache of a processor.
 ENTRIES = 1 << 18
+
+#: Multipliers and shifts of the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
+_MULTIPLIERS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint64)
+_SHIFTS = np.array([30, 27, 31], dtype=np.uint64)
+
+RowKeys = npt.NDArray[np.uint64]
 
 Rows = slice
 
@@ -79,3 +86,37 @@ class ProbRows:
 def check_rows(probs: Any, *, name: str = "probs") -> ProbRows:
     """Return probabilities that are checked; those that are already are returned as they are."""
     return probs if isinstance(probs, ProbRows) else ProbRows(probs, name=name)
+
+
+def checked(probs: Any, labels: Any) -> tuple[ProbRows, IntArray]:
+    """Return probabilities (N, Z) and labels (N,), checked."""
+    rows = check_rows(probs)
+    return rows, check_labels(labels, n=len(rows), num_classes=rows.num_classes)
+
+
+def canonical_order(*columns: npt.ArrayLike) -> IntArray:
+    """Return the order of the rows by a hash of all that they hold, (N,) int64 positions.
+
+    What a seed draws over the rows in this order, a resample or a permutation, is the same for every order in which
+    they come in; and the hash mixes its 64 bits well, so the order says nothing about the values either.
+    """
+    return np.argsort(row_keys(*columns), kind="stable").astype(np.int64)
+
+
+def row_keys(*columns: npt.ArrayLike) -> RowKeys:
+    """Return a hash of all that each row of the columns holds, (N,) uint64: equal for rows that hold the same."""
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    key: RowKeys = np.zeros(len(arrays[0]), dtype=np.uint64)
+    for array in arrays:
+        for column in (array + 0.0).reshape(len(key), -1).T:  # + 0.0: -0 and 0 are equal
+            key = _mixed(key + np.ascontiguousarray(column).view(np.uint64))
+    return key
+
+
+def _mixed(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return each number with its bits mixed, a bijection of the 64-bit integers."""
+    key = key + np.uint64(0x9E3779B97F4A7C15)
+    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
+        key = (key ^ (key >> shift)) * multiplier
+    mixed: npt.NDArray[np.uint64] = key ^ (key >> _SHIFTS[2])
+    return mixed

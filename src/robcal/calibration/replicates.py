@@ -1,8 +1,7 @@
 """Bootstrap replicates of a metric over one shared test split, for several runs at once.
 
-Runs of different seeds, and different methods, predict the *same* test examples. One resampling of these examples
-applied to all of them gives replicates whose variance is what the finite test split adds to the mean over seeds, and
-whose differences between methods are paired.
+One resampling, applied to all runs, gives replicates whose variance is what the finite test split adds to the mean
+over seeds, and whose differences between methods are paired.
 """
 
 from __future__ import annotations

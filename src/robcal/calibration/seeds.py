@@ -2,18 +2,15 @@
 
 A value of seed s is y_s = truth + a_s + c + e_s: a_s varies with the training run; c is what the finite test split does
 to all runs alike, and e_s what it does to this run alone (the interaction of run and test example). The spread s²
-between runs holds a_s and e_s, so only the variance v of c is to be added to s²/S: e_s would be counted twice. v comes
-from resampling the test examples that all runs share (`shared_variance`).
-
-s² is known from few runs and v from many examples, so each part gets its own quantile:
+between runs holds a_s and e_s, so only the variance v of c is to be added to s²/S (`shared_variance`). s² is known from
+few runs and v from many examples, so each part gets its own quantile:
 
     mean ± √(t² s²/S + z² (v + b²)),   t of S - 1 degrees of freedom, z normal,
 
 exact where either part is 0 (Howe 1974; the same as the limits of Zou & Donner 2008). Simulated coverage of 95%
-intervals at any mixture of the parts: .949 to .986 with 2 runs, .949 to .977 with 3, .948 to .965 with 5.
-Welch-Satterthwaite degrees of freedom for the sum are narrower by up to a tenth with 5 runs, but cover .874 with 2 and
-.923 with 3 where s² happens to be small. b is what may be left of the bias of a corrected calibration error
-(`robcal.calibration.corrected`), 0 otherwise.
+intervals at any mixture of the parts: .949 to .986 with 2 runs, .949 to .977 with 3, .948 to .965 with 5; with
+Welch-Satterthwaite degrees of freedom .874 with 2 and .923 with 3 where s² happens to be small. b is what may be left
+of the bias of a corrected calibration error (`robcal.calibration.corrected`), 0 otherwise.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ from robcal.base.checks import (
 from robcal.base.special import normal_quantile, student_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.corrected import BinGaps
-from robcal.calibration.row_order import canonical_order
+from robcal.calibration.prob_rows import canonical_order
 from robcal.calibration.weighted import RunMetric, compared_metric, run_metric
 
 
@@ -185,11 +182,7 @@ class Replicated:
 
 
 def over_seeds(
-    runs: Sequence[Replicated],
-    others: Sequence[Replicated] = (),
-    weight: float = 1.0,
-    *,
-    confidence: float = 0.95,
+    runs: Sequence[Replicated], others: Sequence[Replicated] = (), weight: float = 1.0, *, confidence: float = 0.95
 ) -> Estimate:
     """Return the mean over seeds of a metric, or of its difference to `weight` times another method's, seed by seed."""
     pairs = list(zip(runs, others, strict=True)) if others else []

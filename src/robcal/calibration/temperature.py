@@ -159,8 +159,7 @@ class TemperatureScaling:
             refuse("the temperature is not fitted", "it comes from validation data", "Call `fit` or `fit_probs` first")
 
     def _scaled(self, logits: FloatArray) -> FloatArray:
-        probs: FloatArray = softmax(_from_largest(logits) / self.temperature)
-        return probs
+        return softmax(_from_largest(logits) / self.temperature)
 
 
 def check_possible(logits: FloatArray, labels: IntArray) -> None:

@@ -11,7 +11,7 @@ from robcal.base.checks import FloatArray, IntArray, check_bins, check_labels, c
 from robcal.base.special import normal_cdf
 from robcal.base.types import TrendTest
 from robcal.calibration.binning import TopLabel, bin_index, top_from, total
-from robcal.calibration.row_order import canonical_order
+from robcal.calibration.prob_rows import canonical_order
 
 QUANTITIES = ("gap", "absolute gap", "accuracy", "ECE")
 #: Those tested through an unbiased square.

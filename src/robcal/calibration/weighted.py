@@ -16,9 +16,7 @@ from robcal.base.checks import FloatArray, check_bins, check_choice
 from robcal.calibration.binning import BinSums, Scheme, bin_index, bin_sums, summarise, total
 from robcal.calibration.corrected import BinGaps, corrected_mean, mean_deviation
 from robcal.calibration.metrics import (
-    ClassBins,
     Norm,
-    checked,
     class_bins,
     debiased,
     debiased_square,
@@ -26,6 +24,7 @@ from robcal.calibration.metrics import (
     norm_of_gaps,
     refinement_losses,
 )
+from robcal.calibration.prob_rows import checked
 from robcal.calibration.selective import aurc_values
 
 Weighted = Callable[[FloatArray], float]
@@ -88,17 +87,12 @@ def compared_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
         return _corrected_bins(metric, probs, labels, bins)
     if metric == "classwise_ece":
         cells = class_bins(*checked(probs, labels), bins=bins, scheme="width")
-        gaps = class_gaps(cells)
+        floor = mean_deviation(cells.count, cells.mass, cells.variance)
+        gaps = BinGaps(cells.residual / len(cells.share), floor / len(cells.share))  # each class's bins as a diagram
         return RunMetric(gaps.corrected, examples=cells.share, gaps=gaps)
     if metric == "brier_calibration":
         return _weighted_bins(metric, probs, labels, bins, debiased_square)
     return run_metric(metric, probs, labels, bins=bins)
-
-
-def class_gaps(cells: ClassBins) -> BinGaps:
-    """Return each class's bins as a diagram."""
-    floor = mean_deviation(cells.count, cells.mass, cells.variance)
-    return BinGaps(cells.residual / len(cells.share), floor / len(cells.share))
 
 
 def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> FloatArray:

@@ -18,14 +18,12 @@ from robcal.methods.linf import attack_state, ball_around, generator_of, next_st
 from robcal.methods.method import Batch, Method, State
 
 
-def adversarial_training(epsilon: float = 8 / 255, step_size: float = 2 / 255, steps: int = 7) -> Method:
-    """Train on adversarial examples made by projected gradient ascent, as the paper does on CIFAR-10.
-
-    Args:
-        epsilon: radius of the ball in the max-norm, in input units (for tables, the units of the features).
-        step_size: of a step, in input units.
-        steps: number of steps; each costs as much as a step of plain training.
-    """
+def adversarial_training(
+    epsilon: float = 8 / 255,  # radius of the ball in the max-norm, in input units (for tables, those of the features)
+    step_size: float = 2 / 255,  # of a step, in input units
+    steps: int = 7,  # number of steps; each costs as much as a step of plain training
+) -> Method:
+    """Train on adversarial examples made by projected gradient ascent, as the paper does on CIFAR-10."""
     check_fraction(epsilon, "epsilon", high=float("inf"))
     check_fraction(step_size, "step_size", high=float("inf"))
     check_positive_int(steps, "steps")
@@ -41,9 +39,4 @@ def adversarial_training(epsilon: float = 8 / 255, step_size: float = 2 / 255, s
             delta = signed_ascent(network, cross_entropy, ball, epsilon * start, steps=steps, step_size=step_size)
         return functional.cross_entropy(model(batch.inputs + delta), targets), next_step(state)
 
-    return Method(
-        name="adversarial-training",
-        title="Adversarial training",
-        init=attack_state,
-        loss=loss,
-    )
+    return Method(name="adversarial-training", title="Adversarial training", init=attack_state, loss=loss)

@@ -26,14 +26,12 @@ LONGEST = 3
 LEAST = 0.1
 
 
-def augmix(severity: float = 3.0, width: int = 3, alpha: float = 1.0) -> Method:
-    """Train on mixtures of several randomly changed versions of each image.
-
-    Args:
-        severity: most strength of an operation, from .1 to 10; the paper's is 3 for CIFAR.
-        width: number of chains, from 1; the paper's is 3.
-        alpha: parameter of both distributions, above 0; the paper's is 1.
-    """
+def augmix(
+    severity: float = 3.0,  # most strength of an operation, from .1 to 10; the paper's is 3 for CIFAR
+    width: int = 3,  # number of chains, from 1; the paper's is 3
+    alpha: float = 1.0,  # parameter of both distributions, above 0; the paper's is 1
+) -> Method:
+    """Train on mixtures of several randomly changed versions of each image."""
     check_fraction(severity, "severity", low=LEAST, high=10 + 1e-9)
     check_positive_int(width, "width")
     check_fraction(alpha, "alpha", high=float("inf"))

@@ -15,12 +15,10 @@ from robcal.methods.method import Method
 from robcal.models.rank_one import MEMBERS_SUFFIX, check_members, has_members
 
 
-def batch_ensemble(size: int = 4) -> Method:
-    """Train an ensemble of rank-one members over the weights of one network.
-
-    Args:
-        size: number of members, from 2; the paper's is 4.
-    """
+def batch_ensemble(
+    size: int = 4,  # number of members, from 2; the paper's is 4
+) -> Method:
+    """Train an ensemble of rank-one members over the weights of one network."""
     check_members(size)
 
     def check(network: nn.Module, dataset: Dataset) -> None:

@@ -26,14 +26,12 @@ from robcal.methods.method import Batch, Method, State
 _PATH = 20 / 3
 
 
-def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
-    """Train half of each batch on adversarial examples whose targets fade to uniform, as the paper does on CIFAR-10.
-
-    Args:
-        epsilon: radius of the ball in the max-norm, in input units (for tables, the units of the features).
-        rho: exponent of the transition from the target to the uniform distribution, above 0.
-        steps: of the attack; each costs half a step of plain training. With fewer, the steps are longer.
-    """
+def ccat(
+    epsilon: float = 0.03,  # radius of the ball in the max-norm, in input units (for tables, the units of the features)
+    rho: float = 10.0,  # exponent of the transition from the target to the uniform distribution, above 0
+    steps: int = 40,  # of the attack; each costs half a step of plain training. With fewer, the steps are longer
+) -> Method:
+    """Train half of each batch on adversarial examples whose targets fade to uniform, as the paper does on CIFAR-10."""
     check_fraction(epsilon, "epsilon", high=float("inf"))
     check_fraction(rho, "rho", high=float("inf"))
     check_positive_int(steps, "steps")
@@ -45,13 +43,7 @@ def ccat(epsilon: float = 0.03, rho: float = 10.0, steps: int = 40) -> Method:
         inputs = torch.cat([batch.inputs[:half] + delta, batch.inputs[half:]])
         return functional.cross_entropy(model(inputs), torch.cat([moved, targets[half:]])), next_step(state)
 
-    return Method(
-        name="ccat",
-        title="CCAT",
-        init=attack_state,
-        loss=loss,
-        by_label=True,
-    )
+    return Method(name="ccat", title="CCAT", init=attack_state, loss=loss, by_label=True)
 
 
 def transition(delta: torch.Tensor, epsilon: float, rho: float) -> torch.Tensor:

@@ -18,12 +18,10 @@ from robcal.base.checks import check_fraction, refuse
 from robcal.methods.method import Batch, EpochInfo, Method, RunInfo, State
 
 
-def crl(weight: float = 1.0) -> Method:
-    """Train examples that were classified right more often to be more confident than others.
-
-    Args:
-        weight: of the ranking term, above 0; the paper's is 1.
-    """
+def crl(
+    weight: float = 1.0,  # of the ranking term, above 0; the paper's is 1
+) -> Method:
+    """Train examples that were classified right more often to be more confident than others."""
     check_fraction(weight, "weight", high=float("inf"))
 
     def init(info: RunInfo) -> State:
@@ -47,11 +45,7 @@ def crl(weight: float = 1.0) -> Method:
 
     def after_epoch(state: State, info: EpochInfo) -> State:
         right = state["right"]
-        return {
-            "counts": state["counts"] + right,
-            "right": torch.zeros_like(right),
-            "epochs": state["epochs"] + 1,
-        }
+        return {"counts": state["counts"] + right, "right": torch.zeros_like(right), "epochs": state["epochs"] + 1}
 
     return Method(name="crl", title="CRL", init=init, loss=loss, after_epoch=after_epoch, by_label=True)
 

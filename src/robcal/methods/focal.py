@@ -26,12 +26,10 @@ DEFAULT_GAMMA = 3.0
 THRESHOLD, BELOW, ABOVE = 0.2, 5.0, 3.0
 
 
-def focal(gamma: float = DEFAULT_GAMMA) -> Method:
-    """Train on the focal loss, in which well-learnt examples weigh less.
-
-    Args:
-        gamma: exponent of the factor (1 - p), at least 0; 0 is the cross-entropy.
-    """
+def focal(
+    gamma: float = DEFAULT_GAMMA,  # exponent of the factor (1 - p), at least 0; 0 is the cross-entropy
+) -> Method:
+    """Train on the focal loss, in which well-learnt examples weigh less."""
     check_fraction(gamma, "gamma", low=-1e-300, high=float("inf"))
 
     def loss(state: State, model: nn.Module, batch: Batch, targets: torch.Tensor) -> tuple[torch.Tensor, State]:

@@ -9,12 +9,10 @@ from robcal.methods.method import Batch, Method, State
 from robcal.smoothing.soft_labels import targets_of_levels
 
 
-def label_smoothing(epsilon: float = 0.05) -> Method:
-    """Soften the labels of all examples alike.
-
-    Args:
-        epsilon: mass spread evenly over all classes, in (0, 1).
-    """
+def label_smoothing(
+    epsilon: float = 0.05,  # mass spread evenly over all classes, in (0, 1)
+) -> Method:
+    """Soften the labels of all examples alike."""
     check_fraction(epsilon, "epsilon")
 
     def targets(state: State, batch: Batch, num_classes: int) -> torch.Tensor:

@@ -17,13 +17,11 @@ from robcal.base.checks import check_fraction
 from robcal.methods.method import Batch, Method, State
 
 
-def mbls(margin: float = 10.0, weight: float = 0.1) -> Method:
-    """Train with a penalty on distances between logits beyond a margin.
-
-    Args:
-        margin: distance that costs nothing, at least 0; the paper's is 10 for CIFAR-10 and Tiny-ImageNet.
-        weight: of the penalty, above 0; the paper's is .1.
-    """
+def mbls(
+    margin: float = 10.0,  # distance that costs nothing, at least 0; the paper's is 10 for CIFAR-10 and Tiny-ImageNet
+    weight: float = 0.1,  # of the penalty, above 0; the paper's is .1
+) -> Method:
+    """Train with a penalty on distances between logits beyond a margin."""
     check_fraction(margin, "margin", low=-1e-300, high=float("inf"))
     check_fraction(weight, "weight", high=float("inf"))
 

@@ -26,12 +26,10 @@ DEFAULT_SAMPLES = 30
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def mc_dropout(samples: int = DEFAULT_SAMPLES) -> Method:
-    """Train plainly a network with dropout, which stays on to predict.
-
-    Args:
-        samples: number of networks that are drawn and averaged, at least 2.
-    """
+def mc_dropout(
+    samples: int = DEFAULT_SAMPLES,  # number of networks that are drawn and averaged, at least 2
+) -> Method:
+    """Train plainly a network with dropout, which stays on to predict."""
 
     def draw(network: nn.Module, state: State, train: Split | None, seed: int) -> Sequence[nn.Module]:
         return dropout_networks(network, count=samples, seed=seed)

@@ -123,15 +123,6 @@ class Predictors:
             refuse(f"samples is {self.count:,}", f"it may be {MOST_NETWORKS:,}", "Choose fewer networks")
 
 
-def same_name(model: str) -> str:
-    """Train the network that was asked for."""
-    return model
-
-
-def any_network(network: nn.Module, dataset: Dataset) -> None:
-    """Take every network and all data."""
-
-
 def no_state(info: RunInfo) -> State:
     """Return a method without memory."""
     return {}
@@ -165,11 +156,6 @@ def keep_state(state: State, info: EpochInfo) -> State:
     return state
 
 
-def no_epsilon(state: State) -> tuple[float, ...]:
-    """Return a method that does not smooth per level has no course of eps to show."""
-    return ()
-
-
 @dataclass(frozen=True)
 class Method:
     """A training method.
@@ -201,10 +187,10 @@ class Method:
     augment: Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]] = keep_batch
     loss: Callable[[State, nn.Module, Batch, torch.Tensor], tuple[torch.Tensor, State]] = cross_entropy
     after_epoch: Callable[[State, EpochInfo], State] = keep_state
-    epsilon: Callable[[State], tuple[float, ...]] = no_epsilon
+    epsilon: Callable[[State], tuple[float, ...]] = lambda state: ()
     levels: LevelSource = "none"
-    network: Callable[[str], str] = same_name
-    check: Callable[[nn.Module, Dataset], None] = any_network
+    network: Callable[[str], str] = lambda model: model
+    check: Callable[[nn.Module, Dataset], None] = lambda network, dataset: None
     predictors: Predictors | None = None
     mixes: bool = False
     by_label: bool = False

@@ -19,12 +19,10 @@ from robcal.methods.method import Method
 DEFAULT_ALPHA = 0.2
 
 
-def mixup(alpha: float = DEFAULT_ALPHA) -> Method:
-    """Train on mixtures of pairs of examples, inputs and targets alike.
-
-    Args:
-        alpha: parameter of the Beta distribution, above 0: small ones hardly mix, 1 is uniform.
-    """
+def mixup(
+    alpha: float = DEFAULT_ALPHA,  # parameter of the Beta distribution, above 0: small ones hardly mix, 1 is uniform
+) -> Method:
+    """Train on mixtures of pairs of examples, inputs and targets alike."""
     check_fraction(alpha, "alpha", high=float("inf"))
 
     def augment(

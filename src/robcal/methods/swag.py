@@ -42,14 +42,12 @@ MOST_MEASURED = 10_000
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def swag(start: float = DEFAULT_START, rank: int = 20, samples: int = DEFAULT_SAMPLES) -> Method:
-    """Train plainly, and draw networks from a Gaussian over the weights of the last epochs.
-
-    Args:
-        start: share of the epochs after which the weights are taken, in (0, 1).
-        rank: number of columns kept for the low-rank part, at least 2; the paper's is 20.
-        samples: number of networks that are drawn and averaged, at least 2.
-    """
+def swag(
+    start: float = DEFAULT_START,  # share of the epochs after which the weights are taken, in (0, 1)
+    rank: int = 20,  # number of columns kept for the low-rank part, at least 2; the paper's is 20
+    samples: int = DEFAULT_SAMPLES,  # number of networks that are drawn and averaged, at least 2
+) -> Method:
+    """Train plainly, and draw networks from a Gaussian over the weights of the last epochs."""
     check_fraction(start, "start")
     check_positive_int(rank, "rank", minimum=2)
 
@@ -114,12 +112,7 @@ def draw_weights(moments: Mapping[str, torch.Tensor], generator: torch.Generator
 
 
 def swag_networks(
-    network: Network,
-    moments: Mapping[str, torch.Tensor],
-    train: Split,
-    *,
-    count: int = DEFAULT_SAMPLES,
-    seed: int = 0,
+    network: Network, moments: Mapping[str, torch.Tensor], train: Split, *, count: int = DEFAULT_SAMPLES, seed: int = 0
 ) -> list[Network]:
     """Draw networks, network k by (seed, k), and measure batch normalisation anew for each on `train` (section 3.4)."""
     check_positive_int(count, "count")

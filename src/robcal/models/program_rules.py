@@ -157,21 +157,17 @@ def _check_containers(text: str) -> None:
         waiting.extend(part.get("children_spec", ()))
 
 
-def _ignore(text: str) -> None:
-    """Let a text pass that torch takes for a text."""
-
-
 #: Parts that stay empty in graphs of tensors.
 _EMPTY = ("custom_obj_values", "treespec_namedtuple_fields")
 
-_RULES: Mapping[str, Callable[[str], None]] = {
+_RULES: Mapping[str, Callable[[str], object]] = {
     "target": _check_target,
     "as_operator": _check_target,
     "expr_str": _check_expression,
     "guards_code": _check_expression,
     "in_spec": _check_containers,
     "out_spec": _check_containers,
-    **dict.fromkeys(("as_string", "stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack"), _ignore),
+    **dict.fromkeys(("as_string", "stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack"), str),  # any text
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -55,33 +56,39 @@ def residual_network(
     check_image(input_shape, "residual networks")
     layers: list[nn.Module] = [nn.Conv2d(input_shape[0], stem, 3, padding=1, bias=False)]
     inside = stem
-    for stage, width in enumerate(widths):
-        for block in range(blocks_per_stage):
-            layers.append(PreActivationBlock(inside, width, stride=2 if stage and not block else 1))
-            inside = width
-    layers += [nn.BatchNorm2d(inside), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, num_classes)]
-    network = nn.Sequential(*layers)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for stage, stride in _blocks([blocks_per_stage] * len(widths)):
+        layers.append(PreActivationBlock(inside, widths[stage], stride))
+        inside = widths[stage]
+    network = nn.Sequential(*layers, nn.BatchNorm2d(inside), nn.ReLU(), *_head(inside, num_classes))
+    _initialise(network, "fan_out", nn.Conv2d)
     return network
+
+
+def _blocks(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the stage and the stride of every block: the first of each stage but the first halves the sides."""
+    return ((stage, 2 if stage and not block else 1) for stage, count in enumerate(counts) for block in range(count))
+
+
+def _head(inside: int, num_classes: int) -> tuple[nn.Module, ...]:
+    """Return the mean over positions, and the linear layer."""
+    return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, num_classes)
+
+
+def _initialise(network: nn.Module, mode: Literal["fan_in", "fan_out"], *kinds: type[nn.Module]) -> None:
+    """Draw the weights of these layers for rectified units (He et al. 2015)."""
+    for module in network.modules():
+        if isinstance(module, kinds):
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
 
 
 def wide_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int) -> nn.Module:
     """Build a Wide ResNet without dropout; WRN-28-10 for 10 classes has 36,479,194 parameters."""
-    blocks = (depth - 4) // 6
+    blocks, given = (depth - 4) // 6, f"a Wide ResNet of depth {depth} and width {width}"
     if 96_768 * blocks * width**2 > MOST_PARAMETERS or depth > MOST_DEPTH:
-        refuse(
-            f"a Wide ResNet of depth {depth} and width {width}",
-            f"it may have {MOST_PARAMETERS:,} parameters and {MOST_DEPTH:,} layers",
-            "Try wrn-28-10",
-        )
+        allowed = f"it may have {MOST_PARAMETERS:,} parameters and {MOST_DEPTH:,} layers"
+        refuse(given, allowed, "Try wrn-28-10")
     if depth < 10 or (depth - 4) % 6 or width < 1:
-        refuse(
-            f"a Wide ResNet of depth {depth} and width {width}",
-            "the depth must be 6 n + 4, the width >= 1",
-            "Try wrn-28-10",
-        )
+        refuse(given, "the depth must be 6 n + 4, the width >= 1", "Try wrn-28-10")
     widths = [16 * width, 32 * width, 64 * width]
     return residual_network(input_shape, num_classes, stem=16, widths=widths, blocks_per_stage=blocks)
 
@@ -116,12 +123,10 @@ class PreActivationBottleneck(nn.Module):
 def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) -> nn.Module:
     """Build a pre-activation ResNet for small images ("ResNet v2", He et al. 2016b), 9 n + 2 layers deep.
 
-    Depths 29, 56 and 110 exist twice in the literature, as 6 n + 2 layers of basic blocks and as 9 n + 2 layers of
-    bottlenecks. These are the bottlenecks, n a stage, in the form that the ResNet-20, 29, 56 and 110 "v2" of the Keras
-    example made common: a 3x3 stem of 16 channels, stages of width 16, 64, 128 with 64, 128, 256 channels out, stride
-    at the first 1x1 convolution, a linear shortcut from the block's input, and biases on every convolution.
-    ResNet-20 v2 for 10 classes has 570,602 trainable parameters. The paper's own bottleneck networks (ResNet-164) are
-    narrower inside: widths 16, 32, 64. Batch normalisation has PyTorch's momentum and epsilon.
+    These are bottlenecks, n a stage, as the ResNet-20, 29, 56 and 110 "v2" of the Keras example made them common: a 3x3
+    stem of 16 channels, stages of width 16, 64, 128 with 64, 128, 256 channels out, stride at the first 1x1
+    convolution, a linear shortcut from the block's input, and biases on every convolution. ResNet-20 v2 for 10 classes
+    has 570,602 parameters. The paper's own (ResNet-164) are narrower inside; others of such depths are 6 n + 2 blocks.
     """
     check_image(input_shape, "residual networks")
     if not 11 <= depth <= MOST_DEPTH or (depth - 2) % 9:
@@ -131,20 +136,16 @@ def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int)
             f"Try one of {', '.join(f'preact-resnet-{known}' for known in PREACT_DEPTHS)}",
         )
     layers: list[nn.Module] = [nn.Conv2d(input_shape[0], 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
-    inside, width = 16, 16
-    for stage, outside in enumerate((64, 128, 256)):
-        for block in range((depth - 2) // 9):
-            stride = 2 if stage and not block else 1
-            layers.append(PreActivationBottleneck(inside, width, outside, stride, active=not stage and not block))
-            inside = outside
-        width = outside
-    layers += [nn.BatchNorm2d(inside), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, num_classes)]
-    network = nn.Sequential(*layers)
+    inside = 16
+    for stage, stride in _blocks([(depth - 2) // 9] * 3):
+        width, outside = ((16, 64), (64, 128), (128, 256))[stage]
+        layers.append(PreActivationBottleneck(inside, width, outside, stride, active=inside == 16))
+        inside = outside
+    network = nn.Sequential(*layers, nn.BatchNorm2d(inside), nn.ReLU(), *_head(inside, num_classes))
+    _initialise(network, "fan_in", nn.Conv2d, nn.Linear)
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.zeros_(module.bias)
     return network
 
 
@@ -175,10 +176,10 @@ class Bottleneck(nn.Module):
 
 
 def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) -> nn.Module:
-    """Build a ResNet-50 or 101 for 224x224 images (He et al. 2016a, table 1).
+    """Build a ResNet-50 or 101 for 224x224 images (He et al. 2016a, table 1); blocks begin as the identity.
 
     For 1,000 classes they have 25,557,032 and 44,549,160 parameters. The scale of the last normalisation of every block
-    begins at 0, so that blocks begin as the identity (Goyal et al. 2017, section 5.1).
+    begins at 0 (Goyal et al. 2017, section 5.1).
     """
     if depth not in LARGE_BLOCKS:
         known = ", ".join(f"resnet-{depth}" for depth in LARGE_BLOCKS)
@@ -197,24 +198,20 @@ def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) 
     network = nn.Sequential(
         *(nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
         nn.MaxPool2d(3, stride=2, padding=1),
-        *_stages(LARGE_BLOCKS[depth]),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, num_classes)),
+        *_bottlenecks(LARGE_BLOCKS[depth]),
+        *_head(2048, num_classes),
     )
+    _initialise(network, "fan_out", nn.Conv2d)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if isinstance(module, Bottleneck):
             nn.init.zeros_(module.norm3.weight)
     return network
 
 
-def _stages(blocks: Sequence[int]) -> list[nn.Module]:
-    """Build stages of widths 64, 128, …; each but the first halves the sides."""
-    layers: list[nn.Module] = []
+def _bottlenecks(counts: Sequence[int]) -> Iterator[Bottleneck]:
+    """Build stages of widths 64, 128, …, with so many blocks each."""
     inside = 64
-    for stage, count in enumerate(blocks):
-        for block in range(count):
-            width = 64 * 2**stage
-            layers.append(Bottleneck(inside, width, 2 if stage and not block else 1))
-            inside = 4 * width
-    return layers
+    for stage, stride in _blocks(counts):
+        width = 64 * 2**stage
+        yield Bottleneck(inside, width, stride)
+        inside = 4 * width

@@ -11,7 +11,7 @@ import numpy as np
 
 from robcal.base.results import MethodResult, Results
 from robcal.base.types import EpochRow, Estimate, GroupRow, ReliabilityBin
-from robcal.calibration.ranges import within_range
+from robcal.calibration.intervals import within_range
 from robcal.report.formatting import clean_text
 
 NAN = float("nan")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from robcal.base.metrics import mean_of, metric_of
 from robcal.base.results import VARIANTS, MethodResult, Results, Variant
 from robcal.base.types import Estimate
-from robcal.calibration.ranges import within_range
+from robcal.calibration.intervals import within_range
 from robcal.report import figures, formatting
 from robcal.report.layout import Panel
 from robcal.report.plotted import NAN, Series, series_of, shift_boxes, side_by_side

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from robcal.base.metrics import OUTCOMES, metric_of
 from robcal.base.results import FLOOR_NOTE, Decision, Missing, Results, Study, Variant
-from robcal.calibration.ranges import difference_within_range
+from robcal.calibration.intervals import difference_within_range
 from robcal.report import formatting
 
 #: What an entry may lack → what people call it; "all" is the run itself, and with it every figure.

@@ -8,7 +8,7 @@ from typing import Any
 
 from robcal.base.metrics import metric_of
 from robcal.base.results import MethodResult, Results, Variant
-from robcal.calibration.ranges import difference_within_range, within_range
+from robcal.calibration.intervals import difference_within_range, within_range
 from robcal.report import formatting
 from robcal.report import study_figures as figures
 from robcal.report import study_notes as notes

@@ -10,7 +10,7 @@ from typing import Literal
 from robcal.base.metrics import CORRECTED, OOD_METRICS, mean_of, metric_of
 from robcal.base.results import VARIANTS, MethodResult, Results, Variant
 from robcal.base.types import Estimate
-from robcal.calibration.ranges import difference_within_range, within_range
+from robcal.calibration.intervals import difference_within_range, within_range
 from robcal.report import formatting
 from robcal.report.grid import Cell, Grid
 from robcal.report.study_notes import (

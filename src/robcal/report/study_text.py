@@ -10,7 +10,7 @@ from pathlib import Path
 from robcal.base.files import replacing
 from robcal.base.results import VARIANTS, Results, Variant
 from robcal.base.types import Estimate
-from robcal.calibration.ranges import difference_within_range, within_range
+from robcal.calibration.intervals import difference_within_range, within_range
 from robcal.report.formatting import wrapped
 from robcal.report.grid import escape_markdown, markdown_grid, text_grid
 from robcal.report.study_figures import figure_svg

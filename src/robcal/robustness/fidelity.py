@@ -34,7 +34,7 @@ from robcal.base.checks import (
 )
 from robcal.base.levels import assign_levels, level_of_ranks
 from robcal.base.types import FIDELITY_TITLES, Estimate, Scores
-from robcal.calibration.row_order import canonical_order
+from robcal.calibration.prob_rows import canonical_order
 
 
 @dataclass(frozen=True)

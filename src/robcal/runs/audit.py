@@ -35,8 +35,7 @@ from robcal.calibration.conditional import (
     top_label_metrics,
     trend_tests,
 )
-from robcal.calibration.metrics import checked
-from robcal.calibration.prob_rows import check_rows
+from robcal.calibration.prob_rows import check_rows, checked
 from robcal.report import write_report
 from robcal.report.flat import MOST_LISTED, flat_rows, wrong_csv
 from robcal.report.page import notebook_html

@@ -21,8 +21,7 @@ from robcal.base.types import Estimate, FidelityRow, GroupRow, ReliabilityBin
 from robcal.calibration.binning import bin_index, total
 from robcal.calibration.conditional import joint_confidence, level_table, reliability_bins, trend_tests
 from robcal.calibration.corrected import calibration_noise_floor
-from robcal.calibration.intervals import jeffreys_interval
-from robcal.calibration.ranges import difference_within_range, within_range
+from robcal.calibration.intervals import difference_within_range, jeffreys_interval, within_range
 from robcal.calibration.replicates import RESAMPLES, Resampling
 from robcal.calibration.seeds import (
     Replicated,

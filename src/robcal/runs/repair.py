@@ -15,10 +15,9 @@ from robcal.base.special import normal_quantile
 from robcal.base.types import Estimate
 from robcal.calibration.binning import TopLabel
 from robcal.calibration.conditional import joint_confidence
-from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
+from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval, within_range
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.prob_rows import ProbRows
-from robcal.calibration.ranges import within_range
 from robcal.calibration.recalibration import LEAST_EXAMPLES, Recalibrator, cross_fitted
 from robcal.calibration.recalibration.maps import margins
 from robcal.calibration.recalibration.score_temperature import gap_errors

@@ -1,7 +1,7 @@
 """What steers the smoothing of each level: an integral update, and one that is stable by construction.
 
 Both move the mass on the true class, one update an epoch, against the gap = confidence - accuracy of the level's
-validation examples. Softening is s = 1 - mass.
+validation examples.
 
 **integral** (method, section 3; the rule of Qin et al. 2021 as far as public pages tell it, step and bounds are ours):
 `mass <- clip(mass - step_size gap, min_true_mass, 1)`, level by level, from the first epoch on.
@@ -11,19 +11,11 @@ validation examples. Softening is s = 1 - mass.
     integral <- clip(integral - (1 - exp(-gain / K)) smoothed_gap, least_mass, 1)      from update start * K on
     mass      = clip(integral - lead * smoothed_gap, least_mass, 1)
 
-- *start*: an untrained model is miscalibrated everywhere; what its gaps say is not about the labels.
-- *(1 - exp(-gain / K))* is below 1 for any run, and K of them make up the same course for any K: the run may be longer
-  or shorter without a new step size. Softening a level lowers its confidence by at most the mass taken away, so a step
-  below 1 does not overshoot.
-- *lead*: what the integral has gathered is out of date while training moves on, most of all when the learning rate
-  falls and the network comes to fit its targets; the gap of this epoch acts at once, in proportion.
-- *smoothed_gap* (`smooth_over_levels`): a level of 500 examples knows its gap to .02, and softening one level changes
-  its neighbours' confidence. The gaps are replaced by their posterior mean under a random walk over the levels, whose
-  variance is the most likely one, all the way to one common gap where levels differ by no more than noise: random
-  levels fall back on AdaLS.
-- *least_mass* (`justified_mass`): a network that fits its targets exactly is as sure as their mass, so no level is
-  softened below the highest accuracy that it has surely had. Softening that lowers a level's accuracy, and keeps its
-  gap open, then cannot feed itself.
+- *start*: what the gaps of an untrained model say is not about the labels.
+- *(1 - exp(-gain / K))* is below 1, and K of them make up the same course for any K, without a new step size.
+- *lead*: the integral is out of date while training moves on; the gap of this epoch acts at once, in proportion.
+- *smoothed_gap* (`smooth_over_levels`): levels that differ by no more than noise get one common gap, as in AdaLS.
+- *least_mass* (`justified_mass`): softening that lowers a level's accuracy, and keeps its gap open, cannot feed itself.
 
 docs/controller.md derives these, and states what the tests prove of them.
 """
@@ -102,11 +94,7 @@ def step_of_run(gain: float, num_updates: int) -> float:
 
 
 def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
-    """Return the squared standard error of each gap, `a (1 - a) / n`, `a` drawn to 1/2 by Jeffreys' half counts.
-
-    Accuracy and counts are (R,). The confidences, whose spread is much smaller than that of right and wrong, are taken
-    as given. Empty levels have an infinite error.
-    """
+    """Return (R,) `a (1 - a) / n`, squared standard errors of gaps, `a` drawn to 1/2 by Jeffreys' half counts."""
     n = np.asarray(counts, dtype=np.float64)
     share = (accuracy * n + 0.5) / (n + 1)
     return np.asarray(np.where(n > 0, share * (1 - share) / np.maximum(n, 1), np.inf))
@@ -115,8 +103,7 @@ def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
 def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
     """Return the same with one variance for all levels, the mean of `a (1 - a)` over the examples [choice].
 
-    Levels of high accuracy know their gap better; weighed by that they would speak for all others, and the common gap
-    of levels that do not differ would not be that of the whole split, which AdaLS takes.
+    Weighed by their own, levels of high accuracy would speak for all, and the common gap would not be that of AdaLS.
     """
     n = np.asarray(counts, dtype=np.float64)
     known = n > 0
@@ -155,8 +142,7 @@ def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
 def _random_walks(gap: FloatArray, variance: FloatArray, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the restricted log-likelihoods (K,) of K random walks, up to a constant, and the posterior means (K, R).
 
-    What a flat prior on the height leaves are the differences of neighbours: of variance `steps` (K, R - 1), and known
-    to the errors of the gaps (R,).
+    What a flat prior on the height leaves are the differences of neighbours, of variance `steps` (K, R - 1).
     """
     contrasts = np.diff(np.eye(len(gap)), axis=0)
     covariance = contrasts * variance @ contrasts.T + steps[:, :, np.newaxis] * np.eye(len(gap) - 1)

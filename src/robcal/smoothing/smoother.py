@@ -1,15 +1,9 @@
 """The core idea: soften the labels of each robustness level as far as its calibration on validation data asks for.
 
 An example with true class y in level r is trained on `(1 - eps_r) onehot(y) + eps_r / Z` (method, section 3). What is
-steered is the mass that this leaves on the true class, `mass_r = 1 - eps_r (Z - 1) / Z`; after every epoch, on the
-validation examples of level r,
-
-    mass_r <- clip(mass_r - step_size * (confidence_r - accuracy_r), min_true_mass, 1)
-
-so over-confidence softens the labels of that level and under-confidence hardens them (AR-AdaLS: Qin, Wang, Beutel, Chi,
-"Improving Calibration through the Relationship with Adversarial Robustness", NeurIPS 2021). That is the integral
-update; `controllers.py` holds it, and one that is stable by construction. `methods/ar_adals.py` puts this into the
-training loop; `AdaptiveLabelSmoother` puts it into yours.
+steered is the mass that this leaves on the true class, `mass_r = 1 - eps_r (Z - 1) / Z`: over-confidence softens the
+labels of that level and under-confidence hardens them, as `controllers.py` says (AR-AdaLS: Qin, Wang, Beutel, Chi,
+"Improving Calibration through the Relationship with Adversarial Robustness", NeurIPS 2021).
 """
 
 from __future__ import annotations

@@ -49,11 +49,7 @@ def member_seed(seed: int, member: int) -> int:
 
 
 class Member:
-    """A network with its optimiser and the order of its examples; knows nothing of levels, files, signals or progress.
-
-    The network is moved to the engine's device. The seed is that of the order of the examples, the augmentation and
-    dropout. `loss_sum` is of the batches' mean losses in the running epoch; the same in every process.
-    """
+    """A network with its optimiser and the order of its examples; knows nothing of levels, files, signals or bars."""
 
     def __init__(
         self,

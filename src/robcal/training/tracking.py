@@ -1,8 +1,7 @@
 """Experiment trackers: what an epoch of training shows, in TensorBoard, Weights & Biases or MLflow.
 
-The trackers are those of the engine (Hugging Face accelerate). They see numbers that training has measured anyway,
-after an epoch, and change none. Which epochs a tracker has been told is kept in a file, so that a run which goes on
-after it was stopped tells none twice.
+They are those of Hugging Face accelerate, see numbers that training has measured anyway, and change none. What each has
+been told is kept in a file, so that a run which goes on after it was stopped tells nothing twice.
 """
 
 from __future__ import annotations
@@ -53,10 +52,7 @@ def epoch_figures(
 
 
 class Tracking:
-    """Tell trackers the figures of each epoch, once.
-
-    TensorBoard and W&B write below the run's directory, MLflow where MLFLOW_TRACKING_URI says.
-    """
+    """Tell trackers the figures of each epoch, once: below the run's directory, or where MLFLOW_TRACKING_URI says."""
 
     def __init__(self, names: Sequence[str], directory: Path, title: str, settings: Mapping[str, Any]) -> None:
         for name in names:

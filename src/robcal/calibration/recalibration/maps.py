@@ -72,8 +72,7 @@ def margins(logits: npt.NDArray[np.floating[Any]]) -> FloatArray:
 
 def masks(logits: FloatArray, temperature: float) -> npt.NDArray[np.bool_]:
     """Tell which classes have probability 0 at max(T, 1), (N, Z), as -1e9 and -inf do; rows have maximum 0."""
-    masked: npt.NDArray[np.bool_] = logits < IMPOSSIBLE * max(temperature, 1.0)
-    return masked
+    return logits < IMPOSSIBLE * max(temperature, 1.0)
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,7 @@ class Affine:
             x = np.log((1 - self.mixture) * np.exp(x) + self.mixture / x.shape[1])
         if self.least is not None:
             x = np.maximum(x, self.least)
-        mapped: FloatArray = (x * self.weight if self.weight.ndim == 1 else x @ self.weight.T) + self.bias
-        return mapped
+        return (x * self.weight if self.weight.ndim == 1 else x @ self.weight.T) + self.bias
 
     def masked(self, logits: FloatArray) -> npt.NDArray[np.bool_]:
         """Tell which classes cannot be, (N, Z) bool: W would carry their logit into the other classes."""

@@ -25,7 +25,7 @@ from robcal.base.checks import (
 )
 from robcal.base.encoding import plain, sealed, typed, unsealed
 from robcal.base.files import reading, replacing
-from robcal.calibration.prob_rows import ProbRows
+from robcal.calibration.prob_rows import ProbRows, row_keys
 from robcal.calibration.recalibration.average import Average, read_map, single, stored
 from robcal.calibration.recalibration.maps import IMPOSSIBLE, Affine, Isotonic, Map, apply, logits_of, margins, masks
 from robcal.calibration.recalibration.score_problem import Monotone
@@ -47,7 +47,6 @@ from robcal.calibration.recalibration.selection import (
     refit,
 )
 from robcal.calibration.recalibration.stages import has_probmetrics
-from robcal.calibration.row_order import row_keys
 from robcal.calibration.temperature import TemperatureScaling, check_possible
 
 #: Fewer examples than this are refused: five folds of them say nothing about a method.
@@ -191,8 +190,7 @@ class Recalibrator:
                 _check_mixes(self.method, one.masked(array))
         uses = any(one.kind == SCORE_TEMPERATURE for one in maps)
         values = self._scores(array, scores) if uses or scores is not None else margins(array)
-        probs: FloatArray = np.exp(apply(self._maps, array, values))
-        return probs
+        return np.exp(apply(self._maps, array, values))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fitted recalibration as JSON: numbers only, nothing that runs when it is read.
@@ -329,10 +327,9 @@ def _candidates(logits: FloatArray, labels: IntArray) -> tuple[tuple[str, ...], 
 
 
 def _mask(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.bool_]:
-    """Write -inf in place of every number that stands for it, such as -1e9, and return where; rows have maximum 0.
+    """Write -inf in place of logits, such as -1e9, whose class has probability 0 after one temperature; return where.
 
-    What stands for -inf is a logit so low that the class has probability 0 after one temperature, at any scale. The
-    hundredth of the rows whose true class has the lowest logits has no say in it: -1e9 for a true class would decide T.
+    The rows with the lowest hundredth of true logits have no say in it: -1e9 for a true class would decide it.
     """
     if logits.min() >= IMPOSSIBLE:
         return np.zeros((1, 1), dtype=bool)

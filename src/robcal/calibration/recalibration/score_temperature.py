@@ -73,8 +73,7 @@ class ScoreScale:
         distinct, inverse = np.unique(self.points, return_inverse=True)
         middle = np.bincount(inverse, weights=places) / np.bincount(inverse)
         middle[0], middle[-1] = (middle[0], middle[-1]) if len(self.points) > 2 else (0.0, 1.0)
-        u: FloatArray = np.interp(scores, distinct, middle)
-        return u
+        return np.interp(scores, distinct, middle)
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ class ScoreTemperature:
 
     def log_temperature(self, scores: FloatArray) -> FloatArray:
         """Return log T(s), (N,)."""
-        value: FloatArray = design_of(self.scale(scores), len(self.coefficients)) @ self.coefficients
-        return value
+        return design_of(self.scale(scores), len(self.coefficients)) @ self.coefficients
 
     def __call__(self, logits: FloatArray, scores: FloatArray | None) -> FloatArray:
         """Return the logits after both temperatures."""
@@ -110,8 +108,7 @@ def divided(logits: FloatArray, log_temperature: FloatArray, log_tail: FloatArra
         below = shifted(logits)
         below -= np.partition(below, -2, axis=1)[:, -2:-1]
         logits = np.where(below > 0, below, below / np.exp(log_tail)[:, None])
-    result: FloatArray = logits / np.exp(log_temperature)[:, None]
-    return result
+    return logits / np.exp(log_temperature)[:, None]
 
 
 @dataclass(frozen=True)
@@ -132,11 +129,10 @@ def fit_score_temperature(
     log_plain: FloatArray,
     monotone: Monotone | None = None,
 ) -> ScoreTemperatureFit:
-    """Fit log T(s), with the penalty and the scale of the score (linear or rank) by cross-fitted NLL.
+    """Fit log T(s), penalty and scale of the score by cross-fitted NLL; `log_plain` is (F + 1,), the last of all.
 
-    One temperature is returned unless the best cross-fitted NLL is below its own (`_saves`), and where every example
-    is right: sharper is then better at every score. In the same way τ is 1 unless another is better than what one would
-    take without it. `log_plain` (F + 1,) is log of the one temperature fitted without each fold; the last of all rows.
+    One temperature is returned unless a fit saves NLL (`_saves`), and where every example is right: sharper is then
+    better at every score. In the same way τ is 1 unless another is better than what one would take without it.
     """
     problem = Problem.of(logits, labels, monotone)
     best = ScoreTemperatureFit(None, log_plain[folds], np.zeros(len(labels)))
@@ -185,11 +181,7 @@ def _best_penalty(
 
 
 def refit_score_temperature(
-    fitted: ScoreTemperature,
-    logits: FloatArray,
-    labels: IntArray,
-    scores: FloatArray,
-    monotone: Monotone | None = None,
+    fitted: ScoreTemperature, logits: FloatArray, labels: IntArray, scores: FloatArray, monotone: Monotone | None = None
 ) -> ScoreTemperature:
     """Fit on more rows, whose maximum is 0, with the scale and the penalty λN that a sample chose."""
     problem, design = Problem.of(logits, labels, monotone), design_of(fitted.scale(scores), NUM_SPLINES)
@@ -231,9 +223,7 @@ def knots_of(splines: int) -> FloatArray:
 
 
 def gap_errors(
-    fitted: Map,
-    fit: tuple[FloatArray, IntArray, FloatArray],
-    new: tuple[FloatArray, FloatArray, IntArray],
+    fitted: Map, fit: tuple[FloatArray, IntArray, FloatArray], new: tuple[FloatArray, FloatArray, IntArray]
 ) -> FloatArray:
     """Return (L,) the standard error that the sampling of the fitted rows adds to each level's mean confidence.
 

@@ -18,6 +18,7 @@ from robcal.calibration.binning import bin_index, summarise
 from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
+from robcal.calibration.prob_rows import RowKeys
 from robcal.calibration.recalibration.average import Average, pooled, stacked_weights, weights_without_each
 from robcal.calibration.recalibration.maps import Map, Temperature, apply
 from robcal.calibration.recalibration.score_problem import Monotone
@@ -35,7 +36,6 @@ from robcal.calibration.recalibration.stages import (
     fit_structured,
     fit_vector,
 )
-from robcal.calibration.row_order import RowKeys
 from robcal.calibration.temperature import TemperatureScaling, optimal_temperature
 
 SCORE_TEMPERATURE = "score-temperature"
@@ -127,9 +127,8 @@ def fold_order(true: FloatArray, labels: IntArray, scores: FloatArray, keys: Cal
 def drawn_folds(order: IntArray, *, folds: int, seed: int) -> IntArray:
     """Return a fold of every row, drawn along an order of the rows and without regard to labels.
 
-    In folds that are balanced over the classes a fit sees each class exactly as often as the rows that judge it do:
-    frequencies that are an accident of this sample then pass for true ones, and a class-wise method seems better than
-    it is on new rows, by about (Z - 1) / 2N of NLL.
+    Folds balanced over the classes would show a fit the very frequencies that judge it: a class-wise method would seem
+    better than it is on new rows, by about (Z - 1) / 2N of NLL.
     """
     result = np.empty(len(order), dtype=np.int64)
     result[order] = np.random.default_rng(seed).permutation(len(order)) % folds
@@ -317,8 +316,7 @@ def _divided(logits: FloatArray, log_temperature: FloatArray, log_tail: FloatArr
 
 
 def _losses(logs: FloatArray, labels: IntArray) -> FloatArray:
-    losses: FloatArray = -logs[np.arange(len(labels)), labels]
-    return losses
+    return -logs[np.arange(len(labels)), labels]
 
 
 def _compared(candidates: Sequence[Candidate], labels: IntArray) -> tuple[list[FloatArray], FloatArray]:

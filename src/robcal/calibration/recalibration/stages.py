@@ -19,8 +19,8 @@ import numpy.typing as npt
 from robcal.base.checks import FloatArray, IntArray, refuse
 from robcal.base.solve import minimised
 from robcal.base.special import log_softmax, softmax
+from robcal.calibration.prob_rows import canonical_order
 from robcal.calibration.recalibration.maps import Affine, Isotonic, Map
-from robcal.calibration.row_order import canonical_order
 from robcal.calibration.temperature import TemperatureScaling
 
 #: A first stage: logits (N, Z), labels (N,) → its map.
