@@ -112,11 +112,9 @@ def check_logits(logits: Any, *, name: str = "logits") -> FloatArray:
     _check_rows(array, name, "logits")
     code, impossible = hints.code_of(name, "logits"), np.flatnonzero(array.max(axis=1) == -np.inf)
     if impossible.size:
-        refuse(
-            f"row {int(impossible[0])} of {name} is -inf throughout ({impossible.size} rows are)",
-            "-inf says that a class cannot be, and one must be left",
-            f"Leave these rows out: `np.isfinite({code}).any(axis=1)` tells those to keep, in every array",
-        )
+        given = f"row {int(impossible[0])} of {name} is -inf throughout ({impossible.size} rows are)"
+        fix = f"Leave these rows out: `np.isfinite({code}).any(axis=1)` tells those to keep, in every array"
+        refuse(given, "-inf says that a class cannot be, and one must be left", fix)
     return array
 
 
@@ -164,11 +162,9 @@ def check_flags(flags: Any, *, n: int, name: str) -> npt.NDArray[np.bool_]:
     array = as_array(flags, name)
     if array.ndim != 1 or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
         kind = array.ndim == 1 and array.dtype.kind in "biuf"
-        refuse(
-            f"{name} holds other values than 0 and 1" if kind else f"{name} is {array.dtype} of shape {array.shape}",
-            "it must be (N,) booleans, or 0 and 1: whether the prediction of each example is right",
-            "Compare prediction and label: `np.argmax(probs, axis=1) == labels`",
-        )
+        given = f"{name} holds other values than 0 and 1" if kind else f"{name} is {array.dtype} of shape {array.shape}"
+        fix = "Compare prediction and label: `np.argmax(probs, axis=1) == labels`"
+        refuse(given, "it must be (N,) booleans, or 0 and 1: whether the prediction of each example is right", fix)
     check_same_length(n, len(array), "the examples", name)
     return array.astype(np.bool_)
 
@@ -276,11 +272,9 @@ def _check_rows(array: FloatArray, name: str, kind: str) -> None:
     """Refuse another shape than (N, Z), and NaN and infinite entries; -inf is none of them in logits."""
     _not_empty(array, name)
     if array.ndim != 2 or array.shape[1] < 2:
-        refuse(
-            f"{name} has shape {array.shape}",
-            "it must be (N, Z): one row an example, one column a class, at least two classes",
-            (hints.of_logits if kind == "logits" else hints.of_shape)(array, hints.code_of(name, kind)),
-        )
+        given = f"{name} has shape {array.shape}"
+        fix = (hints.of_logits if kind == "logits" else hints.of_shape)(array, hints.code_of(name, kind))
+        refuse(given, "it must be (N, Z): one row an example, one column a class, at least two classes", fix)
     good = array < np.inf if kind == "logits" else np.isfinite(array)
     if not good.all():
         code, row = hints.code_of(name, kind), int(np.argmin(good.all(axis=1)))

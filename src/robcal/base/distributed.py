@@ -56,11 +56,9 @@ def choose_device(device: str | None) -> str:
     if device == "cuda" and rank_and_world()[1] > 1:
         local, have = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= have:
-            refuse(
-                f"this is process {local} (counted from 0) of a machine with {have} GPUs",
-                "every process has a GPU of its own",
-                f"Start {have} on this machine: torchrun --nproc-per-node {have}",
-            )
+            given = f"this is process {local} (counted from 0) of a machine with {have} GPUs"
+            fix = f"Start {have} on this machine: torchrun --nproc-per-node {have}"
+            refuse(given, "every process has a GPU of its own", fix)
         return f"cuda:{local}"
     return device
 
@@ -99,11 +97,9 @@ class Group:
         dist.all_gather(everyone, mine)
         other = [rank for rank, theirs in enumerate(everyone) if not bool((theirs == everyone[0]).all())]
         if other:
-            refuse(
-                f"rank {other[0]} was started with another {what} than rank 0",
-                "all processes work on the same thing",
-                "Check that every machine sees the same files, and the same version of robcal and torch",
-            )
+            given = f"rank {other[0]} was started with another {what} than rank 0"
+            fix = "Check that every machine sees the same files, and the same version of robcal and torch"
+            refuse(given, "all processes work on the same thing", fix)
 
     def add(self, name: str, amount: int) -> int:
         """Add to a counter that all ranks share, atomically, and return its new value."""
@@ -264,11 +260,9 @@ def _rendezvous_store(rank: int, world: int) -> Any:
     if _base_store is None:
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
-            refuse(
-                f"WORLD_SIZE is {world}, and {' and '.join(missing)} not set",
-                "several processes need a place to meet",
-                "Start them with torchrun, or unset RANK and WORLD_SIZE",
-            )
+            given = f"WORLD_SIZE is {world}, and {' and '.join(missing)} not set"
+            fix = "Start them with torchrun, or unset RANK and WORLD_SIZE"
+            refuse(given, "several processes need a place to meet", fix)
         import torch.distributed as dist
         from torch.distributed.distributed_c10d import _get_default_store
         from torch.distributed.rendezvous import rendezvous

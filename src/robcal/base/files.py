@@ -100,11 +100,9 @@ def refuse_unwritable(path: Path, error: Exception) -> NoReturn:
 
 def refuse_changed(path: Path) -> NoReturn:
     """Refuse a file that does not fit the digest in it."""
-    refuse(
-        f"{path} was changed after it was written: what it holds does not fit the digest that it carries",
-        "files that robcal wrote are read as they were written",
-        f"Put back a copy from before, or delete {path} and run the command that made it again",
-    )
+    given = f"{path} was changed after it was written: what it holds does not fit the digest that it carries"
+    fix = f"Put back a copy from before, or delete {path} and run the command that made it again"
+    refuse(given, "files that robcal wrote are read as they were written", fix)
 
 
 def remove_left_behind(folder: Path) -> None:

@@ -163,11 +163,9 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
     columns, about = _load_table(path, "the scores")
     missing = [name for name in Scores.columns() if name not in columns]
     if missing:
-        refuse(
-            f"{path} lacks the columns {', '.join(missing)}",
-            f"a scores file has {', '.join(Scores.columns())}; this one has {', '.join(columns)}",
-            "Make it with `robcal score`",
-        )
+        given = f"{path} lacks the columns {', '.join(missing)}"
+        fix = "Make it with `robcal score`"
+        refuse(given, f"a scores file has {', '.join(Scores.columns())}; this one has {', '.join(columns)}", fix)
     return Scores(
         distance=columns["distance"].astype(np.float32),
         status=columns["status"].astype(np.str_),

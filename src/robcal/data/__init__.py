@@ -14,7 +14,7 @@ from pathlib import Path
 
 from robcal.base.checks import refuse
 from robcal.base.extras import refuse_untrainable
-from robcal.base.names import READERS, DataKind
+from robcal.base.names import READERS
 from robcal.data.dataset import Dataset, Split
 from robcal.data.splits import CutOptions, Parts, assemble
 
@@ -64,7 +64,12 @@ def load_dataset(
 
 def read_parts(spec: str, *, image_size: int | None = None) -> Parts:
     """Read the files that a spec names, before any split is cut; raises as `load_dataset` does."""
-    kind, path = _parse(spec)
+    name, _, path = spec.partition(":")
+    if name not in READERS:
+        refuse(f"the data set is {spec!r}", f"it must be one of {SPEC_HELP}", _spec_hint(spec, name))
+    kind, form = READERS[name], READERS[name].written(name)
+    if bool(path) != bool(kind.argument):
+        refuse(f"the data set is {spec!r}", f"this kind is written {form}", f"Write {form}")
     if image_size is not None and not kind.resizes:
         given = f"image_size is {image_size} for {spec}"
         refuse(given, "only folder:PATH and imagenet:PATH resize pictures", "Leave image_size out")
@@ -74,17 +79,6 @@ def read_parts(spec: str, *, image_size: int | None = None) -> Parts:
         refuse_untrainable(error, f"the data set {spec}")
     found: Parts = read(path, image_size) if kind.resizes else read(path)
     return found
-
-
-def _parse(spec: str) -> tuple[DataKind, str]:
-    """Return the kind and the path that a spec names."""
-    name, _, path = spec.partition(":")
-    if name not in READERS:
-        refuse(f"the data set is {spec!r}", f"it must be one of {SPEC_HELP}", _spec_hint(spec, name))
-    form = READERS[name].written(name)
-    if bool(path) != (":" in form):
-        refuse(f"the data set is {spec!r}", f"this kind is written {form}", f"Write {form}")
-    return READERS[name], path
 
 
 def _spec_hint(spec: str, name: str) -> str:

@@ -211,11 +211,9 @@ def _parse_binary(data: bytes, source: str, variant: Variant) -> Split:
     """Parse one batch of the binary version: records of one or two label bytes and 3,072 bytes of pixels."""
     record = variant.label_bytes + PIXELS
     if not data or len(data) % record:
-        refuse(
-            f"{source} has {len(data):,} bytes",
-            f"a batch is records of {record:,} bytes, officially 10,000 of them or more",
-            f"It is truncated: fetch the file again; {where_to_find(variant.title, variant.archives[0])}",
-        )
+        given = f"{source} has {len(data):,} bytes"
+        fix = f"It is truncated: fetch the file again; {where_to_find(variant.title, variant.archives[0])}"
+        refuse(given, f"a batch is records of {record:,} bytes, officially 10,000 of them or more", fix)
     records = np.frombuffer(data, np.uint8).reshape(-1, record)
     labels = records[:, variant.label_bytes - 1]
     return Split(

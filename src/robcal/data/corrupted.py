@@ -113,11 +113,9 @@ def _read_arrays(
     root = root / title if (root / title).is_dir() else root
     lost = [name for name in ("labels.npy", *(f"{kind}.npy" for kind in kinds)) if not (root / name).is_file()]
     if lost:
-        refuse(
-            f"{root} has no {', '.join(lost)}",
-            "it must be the unpacked folder with labels.npy and one .npy a corruption",
-            f"Unpack the archive; {where_to_find(title)}",
-        )
+        given = f"{root} has no {', '.join(lost)}"
+        fix = f"Unpack the archive; {where_to_find(title)}"
+        refuse(given, "it must be the unpacked folder with labels.npy and one .npy a corruption", fix)
     stored = check_labels(_load(root / "labels.npy", title), num_classes=num_classes, name=f"labels of {title}")
     size = len(stored) // len(SEVERITIES)
     blocks = stored[: size * len(SEVERITIES)].reshape(len(SEVERITIES), -1)

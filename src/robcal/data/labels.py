@@ -54,18 +54,14 @@ def as_names(array: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.str_]:
 def _check_whole(array: npt.NDArray[Any], name: str, code: str) -> None:
     missing = np.flatnonzero(~np.isfinite(array))
     if missing.size:
-        refuse(
-            f"{name} holds {array[missing[0]]} at index {missing[0]} ({missing.size} in all)",
-            "every example has a label",
-            f"Leave these examples out: `np.isfinite({code})` tells those to keep, of the inputs too",
-        )
+        given = f"{name} holds {array[missing[0]]} at index {missing[0]} ({missing.size} in all)"
+        fix = f"Leave these examples out: `np.isfinite({code})` tells those to keep, of the inputs too"
+        refuse(given, "every example has a label", fix)
     broken = np.flatnonzero((array != np.rint(array)) | (np.abs(array) > 2**53))
     if broken.size:
-        refuse(
-            f"{name} holds {array[broken[0]]:g} at index {broken[0]}",
-            f"{ONE_LABEL}; numbers to be predicted are no classes",
-            f"Cut them into classes, such as `np.digitize({code}, np.quantile({code}, [1 / 3, 2 / 3]))`",
-        )
+        given = f"{name} holds {array[broken[0]]:g} at index {broken[0]}"
+        fix = f"Cut them into classes, such as `np.digitize({code}, np.quantile({code}, [1 / 3, 2 / 3]))`"
+        refuse(given, f"{ONE_LABEL}; numbers to be predicted are no classes", fix)
 
 
 def _refuse_shape(array: npt.NDArray[Any], name: str, code: str) -> NoReturn:
@@ -77,11 +73,9 @@ def _refuse_shape(array: npt.NDArray[Any], name: str, code: str) -> NoReturn:
     if array.ndim == 2 and array.dtype.kind in "iufb" and (array >= 0).all() and np.allclose(array.sum(1), 1):
         kind = "one-hot rows" if np.isin(array, (0, 1)).all() else "probabilities"
         refuse(f"{given}: {kind}", ONE_LABEL, f"Save `{code}.argmax(axis=1)`")
-    refuse(
-        f"{given}, several labels an example",
-        f"{ONE_LABEL}; robcal takes no tasks of several labels an example",
-        f"Save the labels of one task, such as `{code}{first}`",
-    )
+    given = f"{given}, several labels an example"
+    fix = f"Save the labels of one task, such as `{code}{first}`"
+    refuse(given, f"{ONE_LABEL}; robcal takes no tasks of several labels an example", fix)
 
 
 def number_classes(

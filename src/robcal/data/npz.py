@@ -115,11 +115,9 @@ def _layout(arrays: Mapping[str, Header], file: Path) -> Layout:
 
 def _refuse_keys(arrays: Mapping[str, Header], file: Path, lost: str) -> NoReturn:
     found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "none"
-    refuse(
-        f"{file} has {lost}; its arrays are {found}",
-        f"the arrays are called {', or '.join(map(str, LAYOUTS))}",
-        f"Save the inputs and labels under these names: `np.savez({str(file)!r}, x_train=inputs, y_train=labels)`",
-    )
+    given = f"{file} has {lost}; its arrays are {found}"
+    fix = f"Save the inputs and labels under these names: `np.savez({str(file)!r}, x_train=inputs, y_train=labels)`"
+    refuse(given, f"the arrays are called {', or '.join(map(str, LAYOUTS))}", fix)
 
 
 def _inputs(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:

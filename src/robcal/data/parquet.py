@@ -98,11 +98,9 @@ def check_shards(paths: Sequence[Path]) -> None:
 
 
 def _refuse_lost(paths: Sequence[Path], first: str, of: str) -> NoReturn:
-    refuse(
-        f"{paths[0].parent} has {len(paths)}{of} shards of a part",
-        f"all are needed; the first that is missing is {first}",
-        "Download the missing files into the same folder",
-    )
+    given = f"{paths[0].parent} has {len(paths)}{of} shards of a part"
+    fix = "Download the missing files into the same folder"
+    refuse(given, f"all are needed; the first that is missing is {first}", fix)
 
 
 @dataclass(frozen=True)
@@ -217,11 +215,9 @@ def find_columns(path: Path, file: Any, label_columns: Sequence[str] = LABEL_COL
     label = next((name for name in label_columns if name in file.schema_arrow.names), None)
     if image is None or label is None:
         missing = "image bytes" if image is None else "labels"
-        refuse(
-            f"{path} has no column of {missing}; its columns are {', '.join(leaves)}",
-            f"images are in {' or '.join(wanted)}, labels in {' or '.join(label_columns)}",
-            f"Rename the column of {missing}, for example by table.rename_columns",
-        )
+        given = f"{path} has no column of {missing}; its columns are {', '.join(leaves)}"
+        fix = f"Rename the column of {missing}, for example by table.rename_columns"
+        refuse(given, f"images are in {' or '.join(wanted)}, labels in {' or '.join(label_columns)}", fix)
     return image, label
 
 

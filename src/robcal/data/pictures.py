@@ -97,11 +97,9 @@ def open_picture(source: Path | bytes, mode: ColourMode | None, *, name: str = "
         refuse(given, f"pictures are {', '.join(decoders())}", "Put a whole copy in its place, or remove it")
     if not known:
         picture.close()
-        refuse(
-            f"{place} has Pillow mode {picture.mode}",
-            "pictures have 8 or 16 bits a channel and are grey, RGB, CMYK or of a palette",
-            "Bring its values to 0 … 255 and save it as an 8-bit PNG",
-        )
+        given = f"{place} has Pillow mode {picture.mode}"
+        fix = "Bring its values to 0 … 255 and save it as an 8-bit PNG"
+        refuse(given, "pictures have 8 or 16 bits a channel and are grey, RGB, CMYK or of a palette", fix)
     return picture
 
 
@@ -271,11 +269,9 @@ def fit(picture: Image.Image, size: tuple[int, int], share: float = 1.0) -> Imag
 
 def refuse_size(name: str, shape: tuple[int, int], size: tuple[int, int]) -> NoReturn:
     """Say that a picture has another size than the others."""
-    refuse(
-        f"{name} is {shape[0]}x{shape[1]} pixels, others {size[0]}x{size[1]}",
-        "all pictures need one size unless image_size is given",
-        f"Pass image_size (--image-size), such as {min(size)}",
-    )
+    given = f"{name} is {shape[0]}x{shape[1]} pixels, others {size[0]}x{size[1]}"
+    fix = f"Pass image_size (--image-size), such as {min(size)}"
+    refuse(given, "all pictures need one size unless image_size is given", fix)
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], *, each: int = PICTURES_A_WORKER) -> list[R]:

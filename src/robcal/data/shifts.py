@@ -120,11 +120,9 @@ def official_files(cells: CorruptedCells) -> ShiftSource:
     def shifted(split: Split, index: IntArray, kind: str, severity: int) -> Split:
         whole = cells[kind, severity]
         if len(whole) <= int(index.max()) or not np.array_equal(whole.labels[index], split.labels):
-            refuse(
-                f"{cells.title} ({len(whole)} images a cell) has other labels than the test split",
-                "its images are those of the official test set, in its order",
-                "Name the official test set as data, or leave the official shift out",
-            )
+            given = f"{cells.title} ({len(whole)} images a cell) has other labels than the test split"
+            fix = "Name the official test set as data, or leave the official shift out"
+            refuse(given, "its images are those of the official test set, in its order", fix)
         return whole.subset(index)
 
     first = cells[cells.kinds[0], 1]
@@ -151,11 +149,9 @@ def shift_source(data: Dataset, official: str | None = None, *, test_limit: int 
     cells = load_corrupted(official, class_names=names, test_limit=test_limit, image_size=size)
     shape = tuple(cells[cells.kinds[0], 1].inputs.shape[1:])
     if data.kind != "image" or shape != data.input_shape:
-        refuse(
-            f"{official} holds inputs of shape {shape}, {data.name} of {data.input_shape}",
-            "the official shift is of the same images",
-            "Drop --shift, or name the corrupted files of this data",
-        )
+        given = f"{official} holds inputs of shape {shape}, {data.name} of {data.input_shape}"
+        fix = "Drop --shift, or name the corrupted files of this data"
+        refuse(given, "the official shift is of the same images", fix)
     return official_files(cells)
 
 

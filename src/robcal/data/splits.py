@@ -67,11 +67,9 @@ def assemble(parts: Parts, options: CutOptions, *, spec: str) -> Dataset:
     found, notes = dict(parts.parts), list(parts.notes)
     num_classes = len(parts.class_names)
     if "val" in found and options.val_fraction is not None:
-        refuse(
-            f"val_fraction is {options.val_fraction} and {spec} has a validation part of its own",
-            "validation is either the files' own or cut from the training data",
-            "Leave val_fraction out, or take the validation part out of the files",
-        )
+        given = f"val_fraction is {options.val_fraction} and {spec} has a validation part of its own"
+        fix = "Leave val_fraction out, or take the validation part out of the files"
+        refuse(given, "validation is either the files' own or cut from the training data", fix)
     if "test" not in found:
         found["train"], found["test"] = cut(found["train"], TEST_FRACTION, FIXED_SEED, num_classes, "test")
         notes.append(
@@ -114,11 +112,9 @@ def stratified_subset(
         return np.arange(len(labels))
     counts = np.bincount(labels, minlength=num_classes)
     if size < np.count_nonzero(counts):
-        refuse(
-            f"{name} is {size} for {np.count_nonzero(counts)} classes",
-            "a stratified subset holds at least one example of every class",
-            f"Raise {name} to {np.count_nonzero(counts)} or more",
-        )
+        given = f"{name} is {size} for {np.count_nonzero(counts)} classes"
+        fix = f"Raise {name} to {np.count_nonzero(counts)} or more"
+        refuse(given, "a stratified subset holds at least one example of every class", fix)
     return _choose(labels, _quotas(counts, size, np.minimum(counts, 1), counts), seed)
 
 
@@ -135,11 +131,9 @@ def stratified_cut(
     counts = np.bincount(labels, minlength=num_classes or 0)
     few = np.flatnonzero(counts < 2)
     if few.size:
-        refuse(
-            f"class {int(few[0])} has {int(counts[few[0]])} training example(s) where {what} is cut",
-            "every class needs at least two, one for each side of the cut",
-            f"Add examples of it, leave the class out, or give the files a {what} part of their own",
-        )
+        given = f"class {int(few[0])} has {int(counts[few[0]])} training example(s) where {what} is cut"
+        fix = f"Add examples of it, leave the class out, or give the files a {what} part of their own"
+        refuse(given, "every class needs at least two, one for each side of the cut", fix)
     total, classes = round(fraction * len(labels)), len(counts)
     if total < classes or len(labels) - total < classes:
         refuse(

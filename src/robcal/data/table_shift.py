@@ -71,10 +71,8 @@ def shift_table(
     key = cell_key(seed, f"table {kind}", severity)
     table = as_array(table, "table")
     if table.ndim != 2 or table.shape[1:] != features.mean.shape:
-        refuse(
-            f"the table has shape {table.shape}, its features {features.mean.shape}",
-            "it must be (N, D), one mean a column",
-            "Take the features of the same table: `Features.of(table)` (images have robcal.data.corruptions)",
-        )
+        given = f"the table has shape {table.shape}, its features {features.mean.shape}"
+        fix = "Take the features of the same table: `Features.of(table)` (images have robcal.data.corruptions)"
+        refuse(given, "it must be (N, D), one mean a column", fix)
     draws = Draws(key, first_index, len(table))
     return np.asarray(function(table.astype(np.float32), strengths[severity - 1], features, draws), np.float32)

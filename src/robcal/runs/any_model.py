@@ -79,11 +79,9 @@ def _open_file(model: Path, data: str | None, seed: int | None, image_size: int 
     if kind == "safetensors" and says_its_network(model):
         return _open_checkpoint(model, data, seed, image_size)
     if kind in ("safetensors", "state_dict"):
-        refuse(
-            f"{model} is {KIND_NAMES[kind]}: it holds weights, and does not say of which network",
-            "weights go with the name of the code that builds their network",
-            f"Write --model package.module:factory --weights {model}",
-        )
+        given = f"{model} is {KIND_NAMES[kind]}: it holds weights, and does not say of which network"
+        fix = f"Write --model package.module:factory --weights {model}"
+        refuse(given, "weights go with the name of the code that builds their network", fix)
     if kind not in ("torchscript", "pt2", *([] if gradients else ["onnx"])):
         kinds = "a run or checkpoint of robcal, a network by name, TorchScript or torch.export"
         refuse(

@@ -23,17 +23,14 @@ def read_beside(
 
     By default the score's name is "adversarial robustness" for a file of `robcal score`, else the column's, or "score".
     """
+    if scores is not None and not score_name:
+        file, score_name = named_column(scores, column)
+        score_name = ROBUSTNESS if score_name == "distance" and is_scores_file(file) else score_name
     return {
         "scores": None if scores is None else read_scores(scores, column),
         "groups": None if groups is None else {title_of(groups): read_array(groups, "the groups")},
-        "score_name": score_name or (None if scores is None else _score_name(scores, column)),
+        "score_name": score_name or None,
     }
-
-
-def _score_name(path: Path, column: str | None) -> str | None:
-    """Return what a file's scores are called: adversarial robustness if robcal measured it, else the column's name."""
-    file, name = named_column(path, column)
-    return ROBUSTNESS if name == "distance" and is_scores_file(file) else name
 
 
 def audit_answers(files: Sequence[Path], *, metric: LmEvalMetric = "acc", **options: Any) -> Audit:

@@ -53,12 +53,9 @@ def report_runs(
     run after temperature scaling too, and all are then compared with the scaled baseline as well.
     """
     ways = (False, True) if temperature else (False,)
+    runs = [(open_run(directory), scaled) for scaled in ways for directory in directories]
     measured = told_apart(
-        [
-            measure_run(open_run(directory), shift=shift, temperature=scaled, reporter=reporter)
-            for scaled in ways
-            for directory in directories
-        ]
+        [measure_run(run, shift=shift, temperature=scaled, reporter=reporter) for run, scaled in runs]
     )
     against = [measured[len(directories)].name] if temperature else []
     return collect(measured, against=against, reporter=reporter)
@@ -134,12 +131,15 @@ def _method_result(
     metrics |= {name: over_seeds([one[name] for one in shifted]) for name in shifted[0]}
     shifts = [run.shift for run in runs if run.shift is not None]
     level = levels.get(runs[0].seed, next(iter(levels.values()))) if levels else None
+    floors = {"ece": float(np.mean([calibration_noise_floor(one) for one in probs]))}
+    if gaps := [found for one in shifted if one and (found := one["shift_ece_corrected"].gaps) is not None]:
+        floors["shift_ece"] = float(np.mean([one.noise_floor for one in gaps]))
     return dataclasses.replace(
         looked_into(runs, levels),
         metrics={name: within_range(name, estimate) for name, estimate in metrics.items()},
         shift=shift_cells(shifts[0].cells, [one.by_cell() for one in shifts]) if shifts else (),
         worst=wrong_examples(runs[0], level, listed),
-        floors=_floors(probs, shifted),
+        floors=floors,
     )
 
 
@@ -170,15 +170,6 @@ def wrong_examples(run: Measured, levels: IntArray | None, most: int) -> tuple[W
         level[scored] = levels
     examples = Examples(run.confidence, run.probs.argmax(1), run.labels, score, level)
     return examples.worst(most)
-
-
-def _floors(probs: Sequence[Any], shifted: Sequence[_Shifted]) -> dict[str, float]:
-    """Return what a perfectly calibrated model measures, mean over seeds."""
-    floors = {"ece": float(np.mean([calibration_noise_floor(one) for one in probs]))}
-    gaps = [one["shift_ece_corrected"].gaps for one in shifted if one]
-    if gaps:
-        floors["shift_ece"] = float(np.mean([one.noise_floor for one in gaps if one is not None]))
-    return floors
 
 
 def fidelity_of(directory: Path) -> tuple[FidelityRow, ...]:

@@ -79,12 +79,9 @@ class Run:
     @property
     def checkpoints(self) -> tuple[Path, ...]:
         """The networks that predict: one, the members of an ensemble, or those that the method drew and kept."""
-        members = self.settings.num_networks
-        return (
-            (self.checkpoint,)
-            if members == 1
-            else tuple(self.directory / f"member-{k}.safetensors" for k in range(members))
-        )
+        if (members := self.settings.num_networks) == 1:
+            return (self.checkpoint,)
+        return tuple(self.directory / f"member-{k}.safetensors" for k in range(members))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -120,11 +117,9 @@ class Run:
         """Return scores kept in a file, made with the network of the run whose tensors have the digest `model`."""
         scores = load_scores(file)
         if scores.provenance.get("model") not in (model, None):
-            refuse(
-                f"{file} holds the scores of another network",
-                f"it must be scored with the network of {self.directory}",
-                f"Delete {file}; the same command makes it anew",
-            )
+            given = f"{file} holds the scores of another network"
+            fix = f"Delete {file}; the same command makes it anew"
+            refuse(given, f"it must be scored with the network of {self.directory}", fix)
         return scores
 
     def dataset(self) -> Dataset:
@@ -318,11 +313,9 @@ def _check_fit(file: Path, name: str, wanted: Mapping[str, torch.Size], tensors:
     """Refuse tensors that are not those of the model, or of other shapes."""
     wrong = [key for key in {**wanted, **tensors} if key not in tensors or wanted.get(key) != tensors[key].shape]
     if wrong:
-        refuse(
-            f"{file} does not fit its model {name} ({', '.join(wrong[:3])})",
-            "a checkpoint holds exactly the tensors of its model",
-            "Copy it from its run directory again, or train again",
-        )
+        given = f"{file} does not fit its model {name} ({', '.join(wrong[:3])})"
+        fix = "Copy it from its run directory again, or train again"
+        refuse(given, "a checkpoint holds exactly the tensors of its model", fix)
 
 
 def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:

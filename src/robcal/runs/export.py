@@ -117,11 +117,9 @@ def _recalibrator(run: Path, known: Predictions, file: Path | None) -> Recalibra
 def _foldable(found: Recalibrator, format: ExportFormat) -> Sequence[Map]:
     """Return the maps of a recalibration, if the file can hold them."""
     if format == "safetensors" and not all(isinstance(one, Temperature) for one in found.maps):
-        refuse(
-            f"the recalibration is {found.method}",
-            "a safetensors file holds tensors for your own code: none or a temperature",
-            f"Pass --format pt2, which holds any; or fit one: {_OTHER}",
-        )
+        given = f"the recalibration is {found.method}"
+        fix = f"Pass --format pt2, which holds any; or fit one: {_OTHER}"
+        refuse(given, "a safetensors file holds tensors for your own code: none or a temperature", fix)
     if found.score != "margin" and any(isinstance(one, ScoreTemperature) for one in single(found.maps)):
         refuse(
             f"the recalibration is {found.method} by {found.score}",
@@ -182,11 +180,9 @@ def _write_onnx(
                 program, dynamo=True, input_names=["inputs"], output_names=["logits"], verbose=False
             )
     except ImportError as error:
-        refuse(
-            f"torch {torch.__version__} cannot use the onnxscript that is installed ({error})",
-            "onnxscript must be as new as torch",
-            "Take a newer one: pip install --upgrade onnxscript; or pass --format pt2",
-        )
+        given = f"torch {torch.__version__} cannot use the onnxscript that is installed ({error})"
+        fix = "Take a newer one: pip install --upgrade onnxscript; or pass --format pt2"
+        refuse(given, "onnxscript must be as new as torch", fix)
     assert made is not None
     made.save(file)
     return load_onnx(file)
@@ -197,11 +193,9 @@ def _exported(module: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram
         with quiet(), torch.no_grad():
             return torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
     except Exception as error:  # torch raises many kinds
-        refuse(
-            f"torch.export cannot make a graph of the network ({reason_of(error)})",
-            "its forward must not depend on the values of a tensor or on the size of the batch",
-            "Change its code so; or pass --format safetensors, which takes the weights alone",
-        )
+        given = f"torch.export cannot make a graph of the network ({reason_of(error)})"
+        fix = "Change its code so; or pass --format safetensors, which takes the weights alone"
+        refuse(given, "its forward must not depend on the values of a tensor or on the size of the batch", fix)
 
 
 def _write_safetensors(

@@ -166,17 +166,14 @@ def _closed_by_more(
     new = (_logs(probs.take(rows)), values[rows], level[rows])
     errors = gap_errors(recalibrator.maps[0], (fit[0], fit[1], scores), new)
     times = normal_quantile((1 + joint_confidence(0.95, len(levels))) / 2)
-    stay = sum(_is_more(row.after, times * error) for row, error in zip(levels, errors, strict=True) if row in left)
+    stay = 0  # levels whose gap is not 0 if its interval holds a further, independent error
+    for gap, error in ((row.after, error) for row, error in zip(levels, errors, strict=True) if row in left):
+        end = gap.ends[0 if gap.value > 0 else 1] if gap.ends is not None else 0.0
+        stay += bool(abs(gap.value) > np.hypot(gap.value - end, times * error))
     beyond = f" A fit to more than these {len(fit[1])} examples "
     if stay == len(left):
         return f"{beyond}would hardly close {'them' if stay > 1 else 'it'}."
     return f"{beyond}may close {f'all but {stay}' if stay else 'all'} of them."
-
-
-def _is_more(gap: Estimate, error: float) -> bool:
-    """Tell whether a gap is not 0 if its interval holds a further, independent error."""
-    end = gap.ends[0 if gap.value > 0 else 1] if gap.ends is not None else 0.0
-    return bool(abs(gap.value) > np.hypot(gap.value - end, error))
 
 
 def _left(levels: tuple[RepairedLevel, ...]) -> list[RepairedLevel]:

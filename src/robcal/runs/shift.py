@@ -80,15 +80,10 @@ class Shift:
         """Return every metric under shift, the mean over cells; an example is resampled in all cells at once."""
         diagrams = ((*cell, None) for cell in zip(self.confidence, self.correct, strict=True))
         measured, corrected = resampling.errors(diagrams)
-        means = {"accuracy": self.correct.mean(0), "nll": self.nll.mean(0)}
-        return {
-            "shift_ece": measured,
-            "shift_ece_corrected": corrected,
-            **{
-                f"shift_{name}": Replicated(float(self.per_cell(name).mean()), resampling.mean(values))
-                for name, values in means.items()
-            },
-        }
+        found = {"shift_ece": measured, "shift_ece_corrected": corrected}
+        for name, values in (("accuracy", self.correct), ("nll", self.nll)):
+            found[f"shift_{name}"] = Replicated(float(self.per_cell(name).mean()), resampling.mean(values.mean(0)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -218,12 +213,10 @@ def _blocks(split: Split) -> Iterator[Split]:
 
 
 def _logits(models: Sequence[nn.Module], split: Split, device: str) -> Float32Array:
-    return np.concatenate(
-        [
-            average_logits([predict_logits(one, block, device=device, batch_size=BATCH_SIZE) for one in models])
-            for block in _blocks(split)
-        ]
+    of_blocks = (
+        [predict_logits(one, block, device=device, batch_size=BATCH_SIZE) for one in models] for block in _blocks(split)
     )
+    return np.concatenate([average_logits(each) for each in of_blocks])
 
 
 def _write(cell: Split, path: Path) -> None:

@@ -141,11 +141,9 @@ def corrupt(images: npt.NDArray[Any], kind: str, severity: int, *, seed: int, fi
 def _check_images(images: npt.NDArray[Any]) -> None:
     """Refuse what is not images (N, 1 or 3, H, W), uint8 or floats in [0, 1]."""
     if images.ndim != 4 or images.shape[1] not in (1, 3) or min(images.shape[2:]) < MIN_SIDE or len(images) == 0:
-        refuse(
-            f"images have shape {images.shape}",
-            f"they must be (N, C, H, W) with C = 1 or 3 and sides of at least {MIN_SIDE} pixels",
-            _shape_hint(images),
-        )
+        given = f"images have shape {images.shape}"
+        fix = _shape_hint(images)
+        refuse(given, f"they must be (N, C, H, W) with C = 1 or 3 and sides of at least {MIN_SIDE} pixels", fix)
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         given = f"images have dtype {images.dtype}"
         refuse(given, "they must be uint8 or floats in [0, 1]", "If they are 0 … 255: `images.astype(np.uint8)`")

@@ -61,18 +61,14 @@ def plasma(draws: Draws, size: int, decay: float) -> Float32Array:
 
 def frost(images: Float32Array, keep: float, strength: float, draws: Draws) -> Float32Array:
     """Cover by ice: keep · x + strength · ice; the ice is a generated texture of ridges, not a photograph."""
-    return np.float32(keep) * images + np.float32(strength) * _coloured(_ice(images, draws), ICE, images.shape[1])
-
-
-def _ice(images: Float32Array, draws: Draws) -> Float32Array:
-    """Return ridged noise (n, H, W) in [0, 1]: octaves of max(0, 1 - 4 |v - 1/2|), v a random grid."""
+    # ridged noise (n, 1, H, W) in [0, 1]: octaves of max(0, 1 - 4 |v - 1/2|), v a random grid
     height, width = images.shape[2:]
     ice = np.zeros((len(images), 1, height, width), np.float32)
     for cells, weight in ((2, 0.45), (4, 0.3), (8, 0.25)):
         grid = draws.uniform(1, cells + 1, cells + 1)
         smooth = filters.apply_operator(_stretch(cells + 1, height, width), grid, (height, width))
         ice += np.float32(weight) * np.maximum(0, 1 - 4 * np.abs(smooth - np.float32(0.5)))
-    return np.asarray(ice[:, 0])
+    return np.float32(keep) * images + np.float32(strength) * _coloured(ice[:, 0], ICE, images.shape[1])
 
 
 @functools.lru_cache(maxsize=16)
