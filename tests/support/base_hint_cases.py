@@ -36,10 +36,8 @@ def _environment(**values: str) -> Iterator[None]:
     """Variables that torchrun sets, and no others of its."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: value for name, value in os.environ.items() if name not in names}
-    with (
-        mock.patch.dict(os.environ, {**kept, **values}, clear=True),
-        mock.patch.object(distributed, "_base_store", None),
-    ):
+    distributed._rendezvous_store.cache_clear()
+    with mock.patch.dict(os.environ, {**kept, **values}, clear=True):
         yield
 
 

@@ -10,6 +10,7 @@ own (`_name_of_start`), so that nothing which an earlier start left in the store
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -164,8 +165,6 @@ class Group:
 
 
 _calls = itertools.count()
-_base_store: Any = None
-_start: str | None = None
 
 
 @contextmanager
@@ -179,6 +178,7 @@ def process_group(device: str = "cpu") -> Iterator[Group]:
     if world == 1:
         yield Group()
         return
+    import torch
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
 
@@ -188,7 +188,10 @@ def process_group(device: str = "cpu") -> Iterator[Group]:
     store = PrefixStore(f"robcal/{start}/{next(_calls)}", base)
     if not dist.is_initialized():
         opened_here = True
-        _open(device, PrefixStore("group", store), rank, world)
+        on_gpu, meet = device.startswith("cuda"), PrefixStore("group", store)
+        if on_gpu:
+            torch.cuda.set_device(torch.device(device))
+        dist.init_process_group("nccl" if on_gpu else "gloo", store=meet, rank=rank, world_size=world, timeout=_TIMEOUT)
     group = Group(rank, world, store, lambda: base.get(_CURRENT).decode() == start)
     try:
         yield group
@@ -202,26 +205,14 @@ def process_group(device: str = "cpu") -> Iterator[Group]:
             dist.destroy_process_group()
 
 
-def _open(device: str, store: Any, rank: int, world: int) -> None:
-    import torch
-    import torch.distributed as dist
-
-    on_gpu = device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(torch.device(device))
-    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world, timeout=_TIMEOUT)
-
-
 #: Key of the name of the latest start.
 _CURRENT = "robcal/start"
 
 
+@functools.cache
 def _name_of_start(store: Any, rank: int, world: int) -> str:
     """Return the name of this start of all processes, agreed on once a process."""
-    global _start
-    if _start is None:
-        _start = _invite(store, world) if rank == 0 else _accept(store, rank)
-    return _start
+    return _invite(store, world) if rank == 0 else _accept(store, rank)
 
 
 def _invite(store: Any, world: int) -> str:
@@ -254,21 +245,18 @@ def _accept(store: Any, rank: int) -> str:
     return name
 
 
+@functools.cache
 def _rendezvous_store(rank: int, world: int) -> Any:
     """Return the store that the environment names (MASTER_ADDR, MASTER_PORT), opened once a process."""
-    global _base_store
-    if _base_store is None:
-        missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-        if missing:
-            given = f"WORLD_SIZE is {world}, and {' and '.join(missing)} not set"
-            fix = "Start them with torchrun, or unset RANK and WORLD_SIZE"
-            refuse(given, "several processes need a place to meet", fix)
-        import torch.distributed as dist
-        from torch.distributed.distributed_c10d import _get_default_store
-        from torch.distributed.rendezvous import rendezvous
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        given = f"WORLD_SIZE is {world}, and {' and '.join(missing)} not set"
+        fix = "Start them with torchrun, or unset RANK and WORLD_SIZE"
+        refuse(given, "several processes need a place to meet", fix)
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import _get_default_store
+    from torch.distributed.rendezvous import rendezvous
 
-        if dist.is_initialized():
-            _base_store = _get_default_store()
-        else:
-            _base_store, _, _ = next(rendezvous("env://", rank, world, timeout=_TIMEOUT))
-    return _base_store
+    if dist.is_initialized():
+        return _get_default_store()
+    return next(rendezvous("env://", rank, world, timeout=_TIMEOUT))[0]

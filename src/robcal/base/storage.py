@@ -2,7 +2,7 @@
 
 Tables (scores, levels) are parquet, arrays (predictions, checkpoints) safetensors, everything else JSON. A file is
 written under a temporary name beside its target and renamed, so that a reader never sees half of one. Tables and arrays
-carry a seal (`robcal.base.seals`), so that a reader never sees what was changed afterwards.
+carry a seal (`robcal.base.encoding`), so that a reader never sees what was changed afterwards.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import InputError, check_file, check_output, refuse
-from robcal.base.encoding import SEAL, plain, sealed, typed, unsealed
+from robcal.base.encoding import SEAL, check_seal, plain, seal_of, sealed, typed, unsealed
 from robcal.base.extras import import_extra
 from robcal.base.files import reading, refuse_unwritable, replacing
 from robcal.base.former import of_now
 from robcal.base.npy import check_packing
 from robcal.base.results import Results
-from robcal.base.seals import check_seal, seal_of
 from robcal.base.torch_files import check_torch_file
 from robcal.base.types import FidelityRow, Levels, Predictions, Scores
 
@@ -166,17 +165,10 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
         given = f"{path} lacks the columns {', '.join(missing)}"
         fix = "Make it with `robcal score`"
         refuse(given, f"a scores file has {', '.join(Scores.columns())}; this one has {', '.join(columns)}", fix)
-    return Scores(
-        distance=columns["distance"].astype(np.float32),
-        status=columns["status"].astype(np.str_),
-        prediction=columns["prediction"].astype(np.int64),
-        rival=columns["rival"].astype(np.int64),
-        margin=columns["margin"].astype(np.float32),
-        passes=columns["passes"].astype(np.float32),
-        method=about.get("method", "unknown"),
-        reference=about.get("reference", "prediction"),
-        provenance=about.get("provenance", {}),
-    )
+    kinds: dict[str, type] = {"status": np.str_, "prediction": np.int64, "rival": np.int64}
+    arrays: dict[str, Any] = {name: columns[name].astype(kinds.get(name, np.float32)) for name in Scores.columns()}
+    said = {name: about[name] for name in ("method", "reference", "provenance") if name in about}
+    return Scores(**arrays, **said)
 
 
 def save_levels(levels: Levels, path: Path, *, overwrite: bool = False) -> Path:
