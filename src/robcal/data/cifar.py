@@ -57,17 +57,13 @@ class Variant:
         stem = self.title.lower()
         return (f"{stem}-binary.tar.gz", f"{stem}-python.tar.gz")
 
-    @property
-    def wanted(self) -> str:
-        """What a path must name, for errors."""
-        return (
+    def refuse_missing(self, given: str) -> NoReturn:
+        """Say what is missing and where it is published."""
+        wanted = (
             f"it must be {' or '.join(self.archives)}, the unpacked {' or '.join(self.folders)}, a folder that holds "
             "one of these, or parquet files train*.parquet and test*.parquet (or in folders train and test)"
         )
-
-    def refuse_missing(self, given: str) -> NoReturn:
-        """Say what is missing and where it is published."""
-        refuse(given, self.wanted, f"Fetch the missing file; {where_to_find(self.title)}")
+        refuse(given, wanted, f"Fetch the missing file; {where_to_find(self.title)}")
 
 
 CIFAR10 = Variant(
@@ -122,19 +118,14 @@ def _read_parquet(files: Sequence[Path], root: Path | None, path: str, variant: 
         if name not in shards:
             have = ", ".join(file.name for file in files[:10]) or f"nothing of {variant.title}"
             variant.refuse_missing(f"{path} holds {have} and no {name}*.parquet")
-    found = {
-        name: read_parquet_images(shards[name], size=SIZE, label_columns=variant.label_columns)
-        for name in variant.batches
-    }
-    jpeg = any(part.jpeg for part in found.values())
-    note = ("images were stored as JPEG: they differ slightly from those of the official files",) if jpeg else ()
+    columns = variant.label_columns
+    found = {name: read_parquet_images(shards[name], size=SIZE, label_columns=columns) for name in variant.batches}
     classes = _classes(found["train"].labels.names, variant)
-    return Parts(
-        name=f"{variant.title} (JPEG)" if jpeg else variant.title,
-        parts={name: Split(part.images, _numbered(part.labels, classes, name)) for name, part in found.items()},
-        class_names=classes,
-        notes=(*note, *partial),
-    )
+    parts = {name: Split(part.images, _numbered(part.labels, classes, name)) for name, part in found.items()}
+    if not any(part.jpeg for part in found.values()):
+        return Parts(variant.title, parts, classes, notes=partial)
+    note = "images were stored as JPEG: they differ slightly from those of the official files"
+    return Parts(f"{variant.title} (JPEG)", parts, classes, notes=(note, *partial))
 
 
 def _classes(names: tuple[str, ...] | None, variant: Variant) -> tuple[str, ...]:
@@ -142,9 +133,8 @@ def _classes(names: tuple[str, ...] | None, variant: Variant) -> tuple[str, ...]
     if names is None or sorted(names) == sorted(variant.classes):
         return variant.classes
     if len(names) != len(variant.classes):
-        variant.refuse_missing(
-            f"the parquet files name {len(names)} classes, {variant.title} has {len(variant.classes)}"
-        )
+        told = f"the parquet files name {len(names)} classes"
+        variant.refuse_missing(f"{told}, {variant.title} has {len(variant.classes)}")
     return names
 
 

@@ -45,15 +45,12 @@ def read_imagenet(path: str, image_size: int | None = None) -> Parts:
     has_folders = (root / "train").is_dir() and bool(class_folders(root / "train"))
     shards = parquet_files(root) if root.is_dir() and not has_folders else []
     class_names, sources, notes = _read_shards(root, shards) if shards else _read_folders(root)
-    return Parts(
-        name="ImageNet" if len(class_names) == CLASSES else f"ImageNet ({len(class_names)} classes)",
-        parts={
-            part: Split(inputs=ManyPictures(source, (size, size), "RGB", True, TEST_SHARE), labels=labels)
-            for part, (source, labels) in sources.items()
-        },
-        class_names=class_names,
-        notes=notes,
-    )
+    name = "ImageNet" if len(class_names) == CLASSES else f"ImageNet ({len(class_names)} classes)"
+    parts = {
+        part: Split(ManyPictures(source, (size, size), "RGB", True, TEST_SHARE), labels)
+        for part, (source, labels) in sources.items()
+    }
+    return Parts(name, parts, class_names, notes=notes)
 
 
 #: Names of the classes; the pictures and labels of each part; notes.

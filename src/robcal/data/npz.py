@@ -87,15 +87,11 @@ def read_npz(path: str) -> Parts:
     moved = (f"{x} {stored} is taken as images (N, C, H, W)",) if stored != inputs["train"].shape else ()
     unused = [name for name in held if name not in used]
     left = (f"arrays of {file.name} that are not used: {', '.join(unused)}",) if unused else ()
-    image = inputs["train"].ndim == 4
-    return Parts(
-        name=file.stem,
-        parts={part: Split(inputs=inputs[part], labels=numbers[part]) for part in keys},
-        class_names=class_names,
-        box=(0.0, 1.0) if image else None,
-        kind="image" if image else "table",
-        notes=(*moved, *left, *notes, *_lost_digits(arrays[x], x)),
-    )
+    parts = {part: Split(inputs[part], numbers[part]) for part in keys}
+    notes = (*moved, *left, *notes, *_lost_digits(arrays[x], x))
+    if inputs["train"].ndim == 4:
+        return Parts(file.stem, parts, class_names, notes=notes)
+    return Parts(file.stem, parts, class_names, box=None, kind="table", notes=notes)
 
 
 def _fix(reason: str) -> str:

@@ -105,13 +105,9 @@ def table_corruptions(features: Features, box: Any = None) -> ShiftSource:
         return Split(ShiftedInputs(split, shift), split.labels)
 
     digest = hashlib.sha256(features.mean.tobytes() + features.std.tobytes()).hexdigest()[:16]
-    return ShiftSource(
-        "noise, missing features and scaling at 5 severities, with strengths of robcal's own choice",
-        TABLE_KINDS,
-        shifted,
-        name="table",
-        key={kind: strengths for kind, (_, strengths) in TABLE_SHIFTS.items()} | {"features": digest},
-    )
+    key = {kind: strengths for kind, (_, strengths) in TABLE_SHIFTS.items()} | {"features": digest}
+    note = "noise, missing features and scaling at 5 severities, with strengths of robcal's own choice"
+    return ShiftSource(note, TABLE_KINDS, shifted, name="table", key=key)
 
 
 def official_files(cells: CorruptedCells) -> ShiftSource:
@@ -127,14 +123,9 @@ def official_files(cells: CorruptedCells) -> ShiftSource:
 
     first = cells[cells.kinds[0], 1]
     pixels = np.ascontiguousarray(first.inputs[np.arange(min(8, len(first)))])
-    return ShiftSource(
-        f"the official files of {cells.title}, {len(cells.kinds)} corruptions at 5 severities",
-        cells.kinds,
-        shifted,
-        name=cells.title.lower(),
-        key=[cells.title, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]],
-        stored=True,
-    )
+    key = [cells.title, hashlib.sha256(pixels.tobytes()).hexdigest()[:16]]
+    note = f"the official files of {cells.title}, {len(cells.kinds)} corruptions at 5 severities"
+    return ShiftSource(note, cells.kinds, shifted, name=cells.title.lower(), key=key, stored=True)
 
 
 def shift_source(data: Dataset, official: str | None = None, *, test_limit: int | None = None) -> ShiftSource:

@@ -58,7 +58,7 @@ def open_any(
         dataset = load_data(_settings(data, seed, image_size))
         network = build_model(model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
         note = fill(network, tensors, weights)
-        return Opened(network.eval(), dataset, (*dataset.notes, *([note] if note else [])))
+        return Opened(network.eval(), dataset, (*dataset.notes, note) if note else dataset.notes)
     return _open_file(Path(model), data, seed, image_size, gradients=gradients)
 
 

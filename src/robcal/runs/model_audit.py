@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robcal.base.checks import check_probs, refuse
+from robcal.base.checks import IntArray, check_probs, refuse
 from robcal.base.distributed import choose_device
 from robcal.base.progress import SILENT, Reporter
 from robcal.base.types import ROBUSTNESS, Float32Array, Outputs
@@ -40,19 +40,19 @@ def audit_run(directory: Path, *, reporter: Reporter = SILENT, **options: Any) -
     run = measure_run(open_run(directory), shift=False, reporter=reporter)
     title = f"{run.title} on {run.dataset['name']}, seed {run.seed}"
     made = audit(run.probs, run.labels, scores=run.distance, score_name=ROBUSTNESS, title=title, **options)
-    assert made.examples is not None
-    assert made.examples.level is not None
-    method = dataclasses.replace(
-        made.results.methods[0],
-        name=run.name,
-        title=run.title,
-        history=tuple(run.history),
-        gallery=gallery(run, made.examples.level),
-        remarks=hard_label_remarks({run.seed: run.history}),
-    )
+    shown, remarks = gallery(run, _levels_of(made)), hard_label_remarks({run.seed: run.history})
+    known: dict[str, Any] = {"name": run.name, "title": run.title, "history": tuple(run.history), "remarks": remarks}
+    method = dataclasses.replace(made.results.methods[0], gallery=shown, **known)
     trusted = open_run(directory).fidelity()
     results = dataclasses.replace(made.results, dataset=run.dataset, methods=(method,), fidelity=trusted)
     return Audit(results, made.examples)
+
+
+def _levels_of(made: Audit) -> IntArray:
+    """Return the levels of an audit with scores."""
+    assert made.examples is not None
+    assert made.examples.level is not None
+    return made.examples.level
 
 
 def audit_model(
@@ -87,9 +87,7 @@ def audit_model(
     made = audit(probs, part.labels, title=f"Calibration on {dataset.name}, {split} split", **options)
     if dataset.kind != "image":
         return made
-    assert made.examples is not None
-    assert made.examples.level is not None
-    shown = model_gallery(network, part, probs, made.examples.level, dataset.class_names, device=place)
+    shown = model_gallery(network, part, probs, _levels_of(made), dataset.class_names, device=place)
     method = dataclasses.replace(made.results.methods[0], gallery=shown)
     return Audit(dataclasses.replace(made.results, methods=(method,)), made.examples)
 

@@ -39,19 +39,9 @@ def score_split(
     with moved(model, place), process_group(place) as group:
         digest = group.from_main("data", lambda: dataset.digest(split))  # read once, not once a process
         about = provenance(model=digest_of_tensors(model.state_dict()), data=digest, dataset=dataset.name, split=split)
-        return score_in_shards(
-            model,
-            part.inputs,
-            out=out,
-            about=about,
-            labels=part.labels,
-            method=method,
-            box=dataset.box,
-            overwrite=overwrite,
-            reporter=reporter,
-            description=description or f"score {split}",
-            **options,
-        )
+        options |= {"method": method, "overwrite": overwrite, "reporter": reporter}
+        options |= {"description": description or f"score {split}", "box": dataset.box, "labels": part.labels}
+        return score_in_shards(model, part.inputs, out=out, about=about, **options)
 
 
 def _accelerator_of(model: torch.nn.Module) -> str | None:
