@@ -15,9 +15,16 @@ from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset, Split
 from robcal.runs import cross_fit
 from robcal.runs import scores as split_scores
-from robcal.runs.cross_fit import assign_folds, cross_fit_quantiles, make_folds, quantiles
 from robcal.runs.directory import load_data, load_model, load_networks, open_run
-from robcal.runs.level_sources import log_likelihood, score_reference, shared_folds
+from robcal.runs.level_sources import (
+    assign_folds,
+    cross_fit_quantiles,
+    log_likelihood,
+    make_folds,
+    quantiles,
+    score_reference,
+    shared_folds,
+)
 from robcal.runs.model_audit import audit_run
 from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings

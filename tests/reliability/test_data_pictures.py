@@ -15,9 +15,8 @@ from PIL import Image
 from robcal.commands.cli import main
 from robcal.data import load_dataset
 from robcal.data.cifar import read_cifar10
-from robcal.data.folder import read_folder
+from robcal.data.folder import class_folders, list_pictures, read_folder
 from robcal.data.imagenet import read_imagenet
-from robcal.data.listing import class_folders, list_pictures
 from robcal.data.pictures import FORMATS, decoders, fit, open_picture, suffixes
 
 RNG = np.random.default_rng(3)

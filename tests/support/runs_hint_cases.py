@@ -20,8 +20,8 @@ from robcal.base.types import FidelityRow
 from robcal.calibration.recalibration import Recalibrator
 from robcal.robustness.fidelity import fidelity
 from robcal.robustness.first_order import FirstOrder
-from robcal.runs.cross_fit import assign_folds
 from robcal.runs.directory import load_model, open_run
+from robcal.runs.level_sources import assign_folds
 from robcal.runs.measure import measure_run
 from robcal.runs.train import train_run
 from robcal.training.settings import TrainSettings

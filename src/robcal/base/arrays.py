@@ -55,10 +55,9 @@ def precision_of(values: Any) -> Precision:
 
 
 def as_array(values: Any, name: str) -> AnyArray:
-    """Return `values`, the argument `name`, as a numpy array, from any library and device.
+    """Return `values`, the argument `name`, as a numpy array, from any library and device; masked entries are refused.
 
-    Tensors may require gradients; bfloat16 is widened to float32. Objects in a table become the numbers or strings that
-    they all are, a column of lists the rows (N, K). Masked arrays pass where no entry is masked.
+    bfloat16 is widened to float32. Objects become the numbers, strings or rows (N, K) that they all are.
     """
     code = hints.code_of(name, "values")
     if isinstance(values, (list, tuple)):

@@ -171,8 +171,8 @@ _calls = itertools.count()
 def process_group(device: str = "cpu") -> Iterator[Group]:
     """Open the group of all processes that torchrun started. All of them must open the same groups in the same order.
 
-    Opens gloo or NCCL by `device` unless the program (or a block around this one) has done so already, and closes what
-    it opened. An error that leaves the block is told to the other ranks, which then fail with the same message.
+    It closes the gloo or NCCL that it opened. An error that leaves the block is told to the other ranks, which fail
+    too.
     """
     rank, world = rank_and_world()
     if world == 1:

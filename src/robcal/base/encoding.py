@@ -100,9 +100,7 @@ def _of(kind: Any, value: Any) -> Any:
 
 
 def seal_of(about: str, arrays: Mapping[str, Any]) -> str:
-    """Return the SHA-256, in hexadecimal, of named arrays (values, shapes, dtypes, names) and of the text about them.
-
-    Arrays are numpy's or torch's; the order of their names does not matter, nor what holds strings.
+    """Return the SHA-256, in hexadecimal, of named arrays of numpy or torch, in any order, and of the text about them.
 
     >>> seal_of("", {"x": np.array(["a", "b"])}) == seal_of("", {"x": np.array(["a", "b"], object)})
     True

@@ -24,9 +24,8 @@ from robcal.base.checks import InputError, check_file, check_output, refuse
 from robcal.base.encoding import SEAL, check_seal, plain, seal_of, sealed, typed, unsealed
 from robcal.base.extras import import_extra
 from robcal.base.files import reading, refuse_unwritable, replacing
-from robcal.base.former import of_now
 from robcal.base.npy import check_packing
-from robcal.base.results import Results
+from robcal.base.results import Results, of_now
 from robcal.base.torch_files import check_torch_file
 from robcal.base.types import FidelityRow, Levels, Predictions, Scores
 

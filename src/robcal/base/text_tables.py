@@ -24,10 +24,9 @@ _EXACT = 2.0**53
 
 
 def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> list[AnyArray]:
-    """Read the columns of a text file in UTF-8, without its first `skip` lines and empty lines; quotes are ".
+    """Read the columns of text in UTF-8 without its first `skip` lines: numbers, NaN where missing, booleans, or text.
 
-    A column is whole numbers, numbers (of which missing ones are NaN), booleans (true and false), or text. Lines of
-    other lengths than the first raise ValueError, as no lines do; a quote that is not closed raises csv.Error.
+    Lines of several lengths raise ValueError, as no lines do; a quote that is not closed raises csv.Error.
     """
     if point == ".":
         with contextlib.suppress(ValueError):

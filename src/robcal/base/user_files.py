@@ -39,11 +39,9 @@ _CHOICE = re.compile(r"(?P<file>.+\.(?:npz|csv|tsv|txt|jsonl|parquet)):(?P<names
 
 
 def read_array(path: Path, what: str, *, mapped: bool = False) -> AnyArray:
-    """Read an array: (N,) of one column, (N, K) of several.
+    """Read an array, (N,) of one column, (N, K) of several, from a file, or the columns of FILE:NAME,NAME,….
 
-    The path is a .npy file; a .npz file with one array, or FILE.npz:NAME; or a table, of which FILE:NAME,NAME,… takes
-    some columns. A first column without a name, as pandas writes its index, is left out. `mapped` leaves the array of a
-    .npy file on disk, read-only.
+    A first column without a name, an index, is left out. `mapped` leaves a .npy file on disk, read-only.
     """
     file, names = _chosen(path)
     if file.suffix == ".npz":

@@ -28,8 +28,7 @@ def pad_crop_flip(x: torch.Tensor, *, padding: int = 4, flip: bool = True, gener
     """Pad with zeros, crop at random to the old size, flip left to right at random: each image by draws of its own.
 
     The standard augmentation of 32x32 images (B, C, H, W), floats or uint8 (He et al. 2016, section 4.2): offsets are
-    uniform on 0 … 2 padding, a flip has probability 1/2. Zero is black, in input units: the normalisation is part of
-    the model. The generator, of the CPU, advances by the same amount on every device.
+    uniform on 0 … 2 padding, a flip has probability 1/2. Black is 0, in input units. The generator is of the CPU.
     """
     check_positive_int(padding, "padding", minimum=0)
     if x.ndim != 4:
@@ -105,9 +104,8 @@ def draw_crops(count: int, generator: torch.Generator) -> CropDraws:
 def random_resized_crop(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Cut a random window out of each image (B, C, H, W), bring it back to the old size, bilinear, and flip at random.
 
-    The standard augmentation of large images (Szegedy et al. 2015, section 6; He et al. 2016), for images of one size
-    that are decoded; it only ever enlarges, so it needs no anti-aliasing. `Split.random_crops` cuts out of the stored
-    pictures. The generator is of the CPU, and advances by the same amount on every device.
+    The standard augmentation of large images (Szegedy et al. 2015, section 6), for images of one size that are decoded;
+    it only ever enlarges, so it needs no anti-aliasing. `Split.random_crops` cuts out of the stored pictures.
     """
     if x.ndim != 4 or not x.is_floating_point() or min(x.shape[2:]) < 2:
         fix = "Divide by 255: `x / 255`" if x.ndim == 4 and not x.is_floating_point() else _batch_hint(x)

@@ -18,8 +18,8 @@ from robcal.base.npy import map_npy
 from robcal.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robcal.data.corruptions import BENCHMARK_KINDS, CORRUPTIONS, SEVERITIES
 from robcal.data.dataset import Split
+from robcal.data.folder import class_folders, list_pictures
 from robcal.data.imagenet import SIZE
-from robcal.data.listing import class_folders, list_pictures
 from robcal.data.pictures import ManyPictures
 from robcal.data.published import check_place, where_to_find
 from robcal.data.splits import FIXED_SEED, limit
@@ -88,11 +88,9 @@ def load_corrupted(
     """Open an official corrupted test set; image i of every cell is image i of the official test set.
 
     The spec is "cifar10c:PATH" or "cifar100c:PATH" (the folder with labels.npy and one .npy a kind, 5 x 10,000 images),
-    or "imagenetc:PATH" (folders kind/severity/class, also below a folder for the archive, such as noise/). Of
-    ImageNet-C the `class_names`, WordNet ids in the order of a classifier's outputs, may be a subset (default: the
-    folders that are there), and pictures are brought to `image_size` (default: 224, as they are stored). A `test_limit`
-    takes those images of each cell that `load_dataset` takes of the test set. Every kind is checked to be there; cells
-    are opened when they are asked for.
+    or "imagenetc:PATH" (folders kind/severity/class, also below a folder for the archive), of which `class_names`,
+    WordNet ids in the order of a classifier's outputs, may be a subset, and `image_size` the side (224). A `test_limit`
+    takes those images of each cell that `load_dataset` takes of the test set. Cells are opened when they are asked for.
     """
     form, _, path = spec.partition(":")
     check_choice(form, READERS, "the corrupted data set")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from robcal.base.checks import IntArray, check_positive_int, refuse
 from robcal.data.dataset import Split
+from robcal.data.folder import class_folders, list_pictures
 from robcal.data.labels import number_classes
-from robcal.data.listing import class_folders, list_pictures
 from robcal.data.parquet import ParquetRows, StoredLabels, files_of_parts, list_rows, parquet_files
 from robcal.data.pictures import TEST_SHARE, Encoded, ManyPictures
 from robcal.data.published import check_place, where_to_find
@@ -32,13 +32,11 @@ FETCH = "Fetch what is missing and sort the pictures of the validation archive i
 
 
 def read_imagenet(path: str, image_size: int | None = None) -> Parts:
-    """Read ImageNet: 1,281,167 training and 50,000 test pictures (the official validation part), 1,000 classes.
+    """Read ImageNet: 1,281,167 training and 50,000 test pictures (the official validation part), up to 1,000 classes.
 
-    Subsets of the classes in the same layout are read too. Classes are the folders' names (WordNet ids), sorted, or
-    those of the shards. A picture is judged by its centre: scaled so that the shorter side is 256/224 of `image_size`
-    (default: 224), of which the central square is cut; training may cut windows out of the stored pictures instead:
-    `Split.random_crops`. Shards are slow to read in any order but their own: `robcal unpack` makes class folders of
-    them.
+    Classes are the folders' names (WordNet ids), sorted, or those of the shards. A picture is judged by its centre:
+    scaled so that the shorter side is 256/224 of `image_size` (224), of which the central square is cut. Shards are
+    slow to read in any order but their own: `robcal unpack` makes class folders of them.
     """
     root = check_place(path, "ImageNet")
     size = SIZE if image_size is None else check_positive_int(image_size, "image_size")

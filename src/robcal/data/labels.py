@@ -21,10 +21,9 @@ ONE_LABEL = "an example has one label: an integer, or the name of its class"
 
 
 def plain_labels(values: Any, *, name: str, code: str = "") -> PlainLabels:
-    """Return the labels of one part as (N,) int64 or (N,) strings.
+    """Return the labels of one part as (N,) int64 or (N,) strings in Unicode's form NFC; (N, 1) is taken as (N,).
 
-    A column (N, 1), as Keras and MedMNIST write it, is taken as (N,). Booleans and floats that are whole become
-    integers. Names are brought to Unicode's form NFC. `code` is the expression that stands for the array in advice.
+    Booleans and whole floats become integers. `code` is the expression that stands for the array in advice.
     """
     array, code = np.asarray(values), code or name
     if array.dtype.kind not in "iufbUS":
@@ -83,9 +82,8 @@ def number_classes(
 ) -> tuple[dict[str, IntArray], tuple[str, ...], tuple[str, ...]]:
     """Number the classes of all parts: part → (N,) int64 in 0 … Z - 1, each in "train"; the Z names; and notes.
 
-    All parts hold integers, or all hold names, as `plain_labels` gives them; `called` is what the labels of a part are
-    called in the file. The `names` are in the order of the numbers, where the file has them: without them labels that
-    are names are numbered in sorted order, and integers are their own names.
+    All parts hold integers, or all names (`plain_labels`), which `called` tells of; `names` are in the order of the
+    numbers, where the file has them: without them names are numbered in sorted order, and integers are their own names.
     """
     if names is not None and len(set(names)) < len(names):
         twice = next(text for text in names if list(names).count(text) > 1)

@@ -43,9 +43,9 @@ def parquet_files(root: Path) -> list[Path]:
 def files_of_parts(files: Sequence[Path], root: Path | None) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
     """Tell which files hold "train", "test" and "val", by their names (`train-00000.parquet`) or their folders'.
 
-    So `data/train-…` is read as well as `plain_text/train/0000.parquet` and `default/partial-train/0000.parquet`. The
-    parquet files, sorted, were found below `root`; it is None where each was named by the user. A part in two places
-    (two configurations, or two copies) is refused, as one is that lacks shards.
+    So `data/train-…` is read as well as `plain_text/train/0000.parquet` and `default/partial-train/0000.parquet`; files
+    are sorted, below `root` (None: each was named by the user). Parts in two places, or without all shards, are
+    refused.
     """
     found: dict[str, dict[Path, list[Path]]] = {}
     partial: list[str] = []

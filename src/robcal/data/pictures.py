@@ -107,9 +107,8 @@ def convert(picture: Image.Image, mode: ColourMode) -> Image.Image:
     """Return a picture of 8 bits a channel, grey or coloured.
 
     16 bits become 8 by round(v · 255 / 65535), so that white stays white (Pillow would cut all off at 255; a coloured
-    PNG of 16 bits reaches us as its high bytes, which differ by one level at most). Transparency is dropped and the
-    stored colours are shown, as torchvision and Keras do. CMYK goes by Pillow's plain formula, without a colour
-    profile.
+    PNG of 16 bits reaches us as its high bytes). Transparency is dropped and the stored colours are shown, as
+    torchvision and Keras do. CMYK goes by Pillow's plain formula, without a colour profile.
     """
     if picture.mode in DEEP_GREY or _is_deep_ppm(picture):
         values = np.asarray(picture).astype(np.uint32)

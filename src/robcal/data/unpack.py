@@ -29,11 +29,10 @@ STRIDE = 100
 def unpack_pictures(path: str, out: Path, *, reporter: Reporter = SILENT) -> Path:
     """Write the pictures of ImageNet's parquet shards as files in class folders, which are fast to read in any order.
 
-    The bytes are those in the shards. All is written to a folder beside `out`, ".NAME.unpacking", which gets its name
-    when it is whole. The same call again goes on where a stopped one was; an `out` that holds anything else is refused.
-    Shards without labels (test*.parquet) are passed over. "imagenet:OUT" reads the folder, which has train/ and val/:
-    its classes are named and sorted by number, "00000 name" and so on, so that labels stay the same; pictures are named
-    by their row.
+    All is written to a folder beside `out`, ".NAME.unpacking", which gets its name when it is whole; the same call
+    again goes on where a stopped one was. "imagenet:OUT" reads the folder: its classes are named and sorted by number,
+    "00000 name" and so on, so that labels stay the same; pictures are named by their row, and their bytes are those in
+    the shards.
     """
     targets = _targets(path)
     origin = _origin(targets)

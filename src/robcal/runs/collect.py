@@ -68,10 +68,10 @@ def collect(
     against: Sequence[str] = (),
     reporter: Reporter = SILENT,
 ) -> Results:
-    """Put measured runs side by side, the baseline's first; runs of one method are its seeds.
+    """Put measured runs side by side, the baseline's first; runs of one method are its seeds, one of which all share.
 
-    The others are compared with the methods of the names `against` as well, beside the baseline. Progress is a unit a
-    method or difference. Runs measured on other test examples are refused, as methods are that share no seed.
+    All are compared with the baseline, and with the methods of the names `against`. Progress is a unit a method or
+    difference.
     """
     first = measured[0]
     for other in measured[1:]:

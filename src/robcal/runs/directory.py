@@ -224,12 +224,7 @@ def what_differs(record: Any, settings: TrainSettings) -> str:
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that run.json holds, as `TrainSettings` takes them; those of this version stay as they are.
-
-    >>> old = {"method": "mixup", "epochs": 3, "mixup_alpha": 0.4, "focal_gamma": None, "samples": 30}
-    >>> settings_of({"settings": old})
-    {'method': 'mixup', 'epochs': 3, 'options': {'alpha': 0.4}}
-    """
+    """Return the settings that run.json holds, as `TrainSettings` takes them; those of now stay as they are."""
     settings = dict(record["settings"])
     if "options" in settings:
         return settings

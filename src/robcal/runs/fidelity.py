@@ -57,11 +57,10 @@ def measure_fidelity(
 ) -> tuple[FidelityRow, ...]:
     """Measure how far ways of scoring agree with the best of three strong attacks, and these with each other.
 
-    The first candidate is of the whole split and stratifies the sample by its levels: scores `at_hand` (of the whole
-    split by name, with this network and this data), if there are any, else those of the first method. The references,
-    of as many `iterations` and `restarts`, and the other methods score the sample only. `out` is a .json file; scores
-    are kept beside it in `out`.scores/. The options are those of `robcal.score`. Rows come in this order: the
-    candidates, the noise ceiling, then each reference.
+    The first candidate is of the whole split and stratifies the sample by its levels: scores `at_hand` by name, if
+    there are any, else those of the first method. The references, of as many `iterations` and `restarts`, and the other
+    methods score the sample only. `out` is a .json file; scores are kept beside it in `out`.scores/. The options are
+    those of `robcal.score`. Rows come in this order: the candidates, the noise ceiling, then each reference.
     """
     check_output(out, overwrite=overwrite or out.is_file())
     at_hand = dict(at_hand or {})

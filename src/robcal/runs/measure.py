@@ -113,11 +113,10 @@ def measure_run(
     temperature: bool = False,
     reporter: Reporter = SILENT,
 ) -> Measured:
-    """Measure a finished run on its test split; what was measured before is read back.
+    """Measure a finished run on its test split, under corruption with `shift`; what was measured before is read back.
 
-    It is measured under corruption too with `shift`, and the robustness of every test example with `scores`. With
-    `temperature` it is the run after temperature scaling, fitted on its validation split: a method of its own, whose
-    predictions, and so whose distances, are the run's.
+    With `temperature` it is the run after temperature scaling, fitted on its validation split: a method of its own,
+    whose predictions, and so whose distances, are the run's.
     """
     record = run.record
     if not record.get("complete"):
