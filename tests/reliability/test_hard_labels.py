@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from robcal.base.checks import InputError
-from robcal.base.encoding import digest_of_file
+from robcal.base.seals import digest_of_file
 from robcal.base.storage import load_checkpoint
 from robcal.commands.cli import app
 from robcal.comparison import load_comparison, load_plan, markdown_tables, preset_names, text_tables

@@ -2,7 +2,7 @@
 
 Tables (scores, levels) are parquet, arrays (predictions, checkpoints) safetensors, everything else JSON. A file is
 written under a temporary name beside its target and renamed, so that a reader never sees half of one. Tables and arrays
-carry a seal (`robcal.base.encoding`), so that a reader never sees what was changed afterwards.
+carry a seal (`robcal.base.seals`), so that a reader never sees what was changed afterwards.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from robcal.base.checks import InputError, check_file, check_output, refuse
-from robcal.base.encoding import SEAL, check_seal, plain, seal_of, sealed, typed, unsealed
+from robcal.base.encoding import SEAL, plain, sealed, typed, unsealed
 from robcal.base.extras import import_extra
 from robcal.base.files import reading, refuse_unwritable, replacing
 from robcal.base.npy import check_packing
 from robcal.base.results import Results, of_now
+from robcal.base.seals import check_seal, seal_of
 from robcal.base.torch_files import check_torch_file
 from robcal.base.types import FidelityRow, Levels, Predictions, Scores
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from robcal.base.checks import refuse
-from robcal.base.encoding import digest_of_file
 from robcal.base.extras import import_extra
 from robcal.base.files import reading
+from robcal.base.seals import digest_of_file
 from robcal.models.external import check_logits
 from robcal.models.file_kinds import KIND_NAMES, FileKind
 from robcal.models.program_rules import ForbiddenError, check_archive, check_exported, check_script

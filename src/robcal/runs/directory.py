@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from robcal.base.checks import check_file, check_readable, is_there, refuse
-from robcal.base.encoding import digest_of_file
 from robcal.base.files import reading
+from robcal.base.seals import digest_of_file
 from robcal.base.storage import (
     decode,
     digest_of,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from robcal.base.checks import refuse
-from robcal.base.encoding import digest_of_file
+from robcal.base.seals import digest_of_file
 from robcal.data import Dataset
 from robcal.data.moments import Moments
 from robcal.models import Normalized, build_model

@@ -21,8 +21,8 @@ from robcal.base.checks import (
     check_seed,
     refuse,
 )
-from robcal.base.encoding import digest_of_file
 from robcal.base.levels import Cut
+from robcal.base.seals import digest_of_file
 from robcal.base.types import Precision
 from robcal.robustness import ATTACKS
 
