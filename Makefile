@@ -110,6 +110,7 @@ study: $(VENV)/.wheel
 	$(BIN)/python benchmarks/running_study.py --data cifar10:$(CIFAR10) --fashion fashion-mnist:$(FASHION) \
 	  $(if $(TINY),--tiny npz:$(TINY)) --cache $(RUNS)/study --out $(RUNS)/running --jobs 2
 	$(BIN)/python benchmarks/running_levels.py --results $(RUNS)/running
+	$(BIN)/python benchmarks/unused_images.py --data cifar10:$(CIFAR10) --cache $(RUNS)/study --page docs/evidence/unused-images.md
 
 # Wide ResNets on one GPU, in pieces of under ten minutes: start it again until it says that everything is done (docs/gpu.md).
 # PLAN names a file of benchmarks/wide: plan, deep, aggregate, or tiny with GPU_DATA=imagenet:FOLDER.
