@@ -19,8 +19,8 @@ from robcal.calibration import (
     signed_gap,
     trend_tests,
 )
-from robcal.calibration.binning import TopLabel, bin_sums, summarise
-from robcal.calibration.intervals import gap_interval, jeffreys_interval, mean_interval
+from robcal.calibration.binning import TopLabel, bin_sums, summarise, top_from
+from robcal.calibration.intervals import gap_interval, jeffreys_interval, largest_gap_interval, mean_interval
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
 from robcal.calibration.replicates import Resampling
@@ -193,6 +193,30 @@ def test_classwise_interval_covers(classes, sharpen, n):
         estimate = metric_interval("classwise_ece", probabilities(logits), labels)
         covered += estimate.low <= true <= estimate.high
     assert covered >= stats.binom.ppf(0.001, 60, 0.94)
+
+
+@pytest.mark.parametrize(
+    ("gap", "n"), [((0.2,) * 10, 1000), ((0.05,) * 10, 10_000), ((0.0,) * 4 + (0.2,) + (0.0,) * 5, 300)]
+)
+def test_the_interval_of_the_largest_gap_holds_the_truth(gap, n):
+    """One confidence a bin, so that the truth is known; by test inversion the interval held it in 69% to 84%."""
+    stated, rng = (np.arange(5, 15) + 0.5) / 15, np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        bins = rng.integers(10, size=n)
+        right = rng.random(n) < (stated - gap)[bins]
+        sums = bin_sums(top_from(stated[bins], right, name="confidence"), bins=15)
+        low, high = largest_gap_interval(sums, 0.95)
+        covered += low <= max(gap) <= high
+    assert covered >= 95
+
+
+def test_the_interval_of_the_largest_gap_is_made_of_those_of_the_bins():
+    """Two bins: 30 of 100 right where 0.5 is stated, 88 of 100 where 0.9 is; ends by scipy's exact test."""
+    probs, labels = with_confidence(np.repeat([0.5, 0.9], 100), np.arange(200) % 100 < np.repeat([30, 88], 100))
+    outer, inner = (stats.binomtest(30, 100).proportion_ci(1 - error) for error in (0.025, 0.0125))
+    low, high = calibration_error_interval(probs, labels, norm="max")
+    assert (low, high) == pytest.approx((0.5 - inner.high, 0.5 - outer.low))
 
 
 def test_overall_metrics_has_every_metric_in_order():

@@ -74,14 +74,9 @@ def inverted_interval(
 
 
 def combine(weight: FloatArray, gap: FloatArray, norm: Norm) -> FloatArray:
-    """Return the norm of absolute gaps over the last axis."""
-    if norm == "max":
-        result: FloatArray = gap.max(axis=-1)
-    elif norm == "l1":
-        result = (weight * gap).sum(axis=-1)
-    else:
-        result = np.sqrt((weight * gap**2).sum(axis=-1))
-    return result
+    """Return the norm of absolute gaps over the last axis, "l1" or "l2"."""
+    result: FloatArray = (weight * (gap if norm == "l1" else gap**2)).sum(axis=-1)
+    return result if norm == "l1" else np.sqrt(result)
 
 
 def _sparse(bins: _Bins) -> FloatArray:
