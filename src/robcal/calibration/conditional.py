@@ -18,19 +18,9 @@ from robcal.base.checks import (
 )
 from robcal.base.metrics import METRIC_LIST
 from robcal.base.types import Estimate, GroupRow, ReliabilityBin
+from robcal.calibration import intervals
 from robcal.calibration.binning import bin_index, bin_sums, summarise, top_from, width_edges
 from robcal.calibration.corrected import bin_floors
-from robcal.calibration.intervals import (
-    TOP_LABEL_METRICS,
-    accuracy_interval,
-    check_resampling,
-    gap_interval,
-    jeffreys_interval,
-    mean_interval,
-    metric_intervals,
-    top_label_intervals,
-    within_range,
-)
 from robcal.calibration.inversion import inverted_interval
 from robcal.calibration.metrics import norm_of_gaps
 from robcal.calibration.trends import trend_tests
@@ -63,8 +53,10 @@ def overall_metrics(
     (0.7, 0.42)
     """
     names = [name for name in METRIC_LIST if name in METRICS]
-    found = metric_intervals(names, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
-    return {name: within_range(name, estimate) for name, estimate in found.items()}
+    found = intervals.metric_intervals(
+        names, probs, labels, bins=bins, confidence=confidence, resamples=resamples, seed=seed
+    )
+    return {name: intervals.within_range(name, estimate) for name, estimate in found.items()}
 
 
 def top_label_metrics(
@@ -94,10 +86,10 @@ def top_label_metrics(
     """
     top = top_from(confidences, correct, name="confidences")
     check_bins(bins)
-    check_resampling(confidence, resamples)
-    names = [name for name in METRIC_LIST if name in TOP_LABEL_METRICS]
-    found = top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
-    return {name: within_range(name, estimate) for name, estimate in found.items()}
+    intervals.check_resampling(confidence, resamples)
+    names = [name for name in METRIC_LIST if name in intervals.TOP_LABEL_METRICS]
+    found = intervals.top_label_intervals(names, top, bins=bins, confidence=confidence, resamples=resamples, seed=seed)
+    return {name: intervals.within_range(name, estimate) for name, estimate in found.items()}
 
 
 def reliability_bins(
@@ -133,7 +125,7 @@ def reliability_bins(
         if n:
             right = sums.correct[k]
             share, joint = (
-                Estimate(float(right / n), *jeffreys_interval(right, n, confidence=level))
+                Estimate(float(right / n), *intervals.jeffreys_interval(right, n, confidence=level))
                 for level in (confidence, jointly)
             )
             rows.append(ReliabilityBin(lower, upper, n, float(sums.confidence[k] / n), share, joint))
@@ -186,7 +178,7 @@ def group_table(
     [('a', 2, 1.0), ('b', 2, 0.5)]
     """
     check_bins(bins)
-    check_resampling(confidence, resamples)
+    intervals.check_resampling(confidence, resamples)
     top = summarise(probs, labels)
     names = _check_groups(groups, len(top))
     values = None if scores is None else check_scores(scores, n=len(top))
@@ -199,17 +191,17 @@ def group_table(
         part, scored = top.subset(chosen), None if values is None else values[chosen]
         sums = bin_sums(part, bins=bins, index=index[chosen])
         ends = inverted_interval(sums, norm="l1", confidence=confidence, resamples=resamples, rng=rng)
-        sure = mean_interval(part.confidence.astype(np.float64), confidence=confidence)
+        sure = intervals.mean_interval(part.confidence.astype(np.float64), confidence=confidence)
         row = GroupRow(
             group=str(name),
             n=len(part),
             score_low=None if scored is None else float(scored.min()),
             score_high=None if scored is None else float(scored.max()),
-            accuracy=accuracy_interval(part, confidence),
-            confidence=within_range("confidence", sure),
-            gap=gap_interval(part, confidence),
+            accuracy=intervals.accuracy_interval(part, confidence),
+            confidence=intervals.within_range("confidence", sure),
+            gap=intervals.gap_interval(part, confidence),
             ece=Estimate(norm_of_gaps(sums, "l1"), *ends),
-            joint_gap=gap_interval(part, jointly),
+            joint_gap=intervals.gap_interval(part, jointly),
             ece_floor=float(bin_floors(sums).sum()),
         )
         rows.append(row)

@@ -146,17 +146,12 @@ def audit_sets(sets: Any, labels: Any, levels: Any = None) -> tuple[SetsOfLevel,
     truth = check_labels(labels, n=len(chosen), num_classes=chosen.shape[1])
     of_level = _levels(levels, len(chosen), "levels")
     hit, size = chosen[np.arange(len(truth)), truth], chosen.sum(axis=1)
-    return tuple(_audit(level, hit[of_level == level], size[of_level == level]) for level in np.unique(of_level))
-
-
-def _audit(level: int, hit: npt.NDArray[np.bool_], size: IntArray) -> SetsOfLevel:
-    return SetsOfLevel(
-        level=int(level),
-        n=len(hit),
-        coverage=clopper_pearson(int(hit.sum()), len(hit)),
-        size=mean_interval(size.astype(np.float64)),
-        empty=float((size == 0).mean()),
-    )
+    found = []
+    for level in np.unique(of_level).tolist():
+        own, sizes = hit[of_level == level], size[of_level == level].astype(np.float64)
+        coverage = clopper_pearson(int(own.sum()), len(own))
+        found.append(SetsOfLevel(level, len(own), coverage, mean_interval(sizes), float((sizes == 0).mean())))
+    return tuple(found)
 
 
 def _threshold(true: FloatArray, coverage: float) -> float:

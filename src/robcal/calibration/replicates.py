@@ -66,14 +66,14 @@ class Resampling:
         spread[np.arange(len(sure)), bin_index(sure, bins=bins)] = gap
         return self.mean(spread, mask)
 
-    def errors(self, diagrams: Iterable[Diagram], *, bins: int = 15) -> tuple[Replicated, Replicated]:
+    def errors(self, diagrams: Iterable[Diagram]) -> tuple[Replicated, Replicated]:
         """Return the mean of the ECE over at least one reliability diagram: as measured, and with its bias removed."""
         sums, drawn = [], []
         for confidence, correct, mask in diagrams:
             chosen = slice(None) if mask is None else mask
             right = correct[chosen].astype(np.float64)
-            sums.append(bin_sums(TopLabel(confidence[chosen], np.zeros(len(right), np.int64), right), bins=bins))
-            drawn.append(self.bin_gaps(confidence, correct, mask, bins=bins))
+            sums.append(bin_sums(TopLabel(confidence[chosen], np.zeros(len(right), np.int64), right)))
+            drawn.append(self.bin_gaps(confidence, correct, mask))
         gaps, resampled = BinGaps.of(*sums), np.stack(drawn, axis=1)
         return (
             Replicated(gaps.measured, np.abs(resampled).sum(-1).mean(-1)),

@@ -13,17 +13,9 @@ from typing import Any
 import numpy as np
 
 from robcal.base.checks import FloatArray, check_bins, check_choice
+from robcal.calibration import metrics
 from robcal.calibration.binning import BinSums, Scheme, bin_index, bin_sums, summarise, total
 from robcal.calibration.corrected import BinGaps, corrected_mean, mean_deviation
-from robcal.calibration.metrics import (
-    Norm,
-    class_bins,
-    debiased,
-    debiased_square,
-    losses_of,
-    norm_of_gaps,
-    refinement_losses,
-)
 from robcal.calibration.prob_rows import checked
 from robcal.calibration.selective import aurc_values
 
@@ -32,7 +24,7 @@ Weighted = Callable[[FloatArray], float]
 #: Metrics that are means over examples (the last three to first order: their bins and ranks are held fixed).
 MEAN_METRICS = ("accuracy", "gap", "nll", "brier", "brier_refinement", "classwise_ece", "aurc")
 #: Metrics that are functions of bin sums: key → (scheme, norm).
-BIN_METRICS: dict[str, tuple[Scheme, Norm]] = {
+BIN_METRICS: dict[str, tuple[Scheme, metrics.Norm]] = {
     "ece": ("width", "l1"),
     "ece_corrected": ("width", "l1"),
     "ece_mass": ("mass", "l1"),
@@ -86,12 +78,12 @@ def compared_metric(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> 
     if metric in ("ece", "ece_corrected", "ece_mass"):
         return _corrected_bins(metric, probs, labels, bins)
     if metric == "classwise_ece":
-        cells = class_bins(*checked(probs, labels), bins=bins, scheme="width")
+        cells = metrics.class_bins(*checked(probs, labels), bins=bins, scheme="width")
         floor = mean_deviation(cells.count, cells.mass, cells.variance)
         gaps = BinGaps(cells.residual / len(cells.share), floor / len(cells.share))  # each class's bins as a diagram
         return RunMetric(gaps.corrected, examples=cells.share, gaps=gaps)
     if metric == "brier_calibration":
-        return _weighted_bins(metric, probs, labels, bins, debiased_square)
+        return _weighted_bins(metric, probs, labels, bins, metrics.debiased_square)
     return run_metric(metric, probs, labels, bins=bins)
 
 
@@ -100,11 +92,11 @@ def example_values(metric: str, probs: Any, labels: Any, *, bins: int = 15) -> F
     if metric in ("nll", "brier", "classwise_ece"):
         rows, truth = checked(probs, labels)
         if metric == "classwise_ece":
-            return class_bins(rows, truth, bins=bins, scheme="width").share
-        return losses_of("nll" if metric == "nll" else "brier", rows, truth)
+            return metrics.class_bins(rows, truth, bins=bins, scheme="width").share
+        return metrics.losses_of("nll" if metric == "nll" else "brier", rows, truth)
     top = summarise(probs, labels)
     if metric == "brier_refinement":
-        return refinement_losses(top, bins=bins)
+        return metrics.refinement_losses(top, bins=bins)
     if metric == "aurc":
         return aurc_values(top)
     return top.correct if metric == "accuracy" else top.residual
@@ -115,8 +107,8 @@ def value_of_bins(metric: str, sums: BinSums) -> float:
     if metric == "ece_corrected":
         return BinGaps.of(sums).corrected
     if metric == "ece_debiased":
-        return debiased(sums)
-    error = norm_of_gaps(sums, BIN_METRICS[metric][1])
+        return metrics.debiased(sums)
+    error = metrics.norm_of_gaps(sums, BIN_METRICS[metric][1])
     return error**2 if metric == "brier_calibration" else error
 
 

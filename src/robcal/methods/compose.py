@@ -57,12 +57,17 @@ def compose(*methods: Method) -> Method:
     found = {**owned, **{name: seen.of(owner, name) for name, owner in owners.items() if owner and name in _BY_STATE}}
     if owners["targets"] is not None:
         found["epsilon"] = seen.of(owners["targets"], "epsilon")
+
+    def check(network: nn.Module, dataset: Dataset) -> None:
+        for part in changing:
+            part.check(network, dataset)
+
     return Method(
         name="+".join(part.name for part in changing),
         title=" + ".join(part.title for part in changing),
         init=seen.init,
         after_epoch=seen.after_epoch,
-        check=_checks(changing),
+        check=check,
         mixes=any(part.mixes for part in changing),
         by_label=any(part.by_label for part in changing),
         options=joined_options({part.name: part.options for part in changing}),
@@ -98,16 +103,6 @@ def _owner(parts: Sequence[Method], name: str) -> Method | None:
             f"Drop {found[0].name} or {found[1].name}",
         )
     return found[0] if found else None
-
-
-def _checks(parts: Sequence[Method]) -> Callable[[nn.Module, Dataset], None]:
-    """Return what refuses all that any of the parts refuses."""
-
-    def check(network: nn.Module, dataset: Dataset) -> None:
-        for part in parts:
-            part.check(network, dataset)
-
-    return check
 
 
 def _check_labels(parts: Sequence[Method]) -> None:

@@ -11,17 +11,7 @@ import numpy.typing as npt
 import torch
 
 from robcal.base.checks import FloatArray, IntArray, as_array, check_fraction, check_positive_int, refuse
-from robcal.smoothing.passes import (
-    NO_LABEL,
-    Shown,
-    check_one_label,
-    check_positions,
-    in_all_processes,
-    joined_columns,
-    measured,
-    positions,
-    rank_and_size,
-)
+from robcal.smoothing import passes
 from robcal.smoothing.running import (
     DEFAULT_DECAY,
     NOT_SEEN,
@@ -193,7 +183,7 @@ class ARAdaLS:
             logits, targets, labels=classes, weight=weight, ignore_index=ignore_index, reduction=reduction
         )
         if torch.is_grad_enabled():
-            known = classes.where(counted, NO_LABEL)
+            known = classes.where(counted, passes.NO_LABEL)
             self._shown.append((where.clone(), margin.where(counted, torch.nan), known))
         return loss
 
@@ -213,7 +203,7 @@ class ARAdaLS:
             InputError: on other shapes or dtypes; on the CPU also on values out of range.
         """
         classes = class_index(labels, "labels")
-        where = positions(index, len(classes)).to(classes.device)
+        where = passes.positions(index, len(classes)).to(classes.device)
         margin = None if logits is None else self._pass(logits, index)[1].to(classes.device)
         return like(labels, self._targets(classes, where, margin))
 
@@ -231,7 +221,7 @@ class ARAdaLS:
             InputError: on other shapes or dtypes; on the CPU also on values out of range.
         """
         where, margin = self._pass(logits, index)
-        self._shown.append((where.clone(), margin, torch.full_like(where, NO_LABEL)))
+        self._shown.append((where.clone(), margin, torch.full_like(where, passes.NO_LABEL)))
 
     def end_epoch(
         self, val_logits: Any, val_labels: Any, *, val_index: Any = None, ignore_index: int = IGNORED
@@ -253,9 +243,9 @@ class ARAdaLS:
             InputError: on other shapes or values, fewer examples than levels, if no training example was shown since
                 the last call, or if one came with two labels; nothing is changed then.
         """
-        shown, val = in_all_processes(
+        shown, val = passes.in_all_processes(
             self._shown_so_far(),
-            measured(val_logits, val_labels, val_index, self.smoother.num_classes, ignore_index),
+            passes.measured(val_logits, val_labels, val_index, self.smoother.num_classes, ignore_index),
             numbered=val_index is not None,
         )
         if not len(shown.place):
@@ -286,8 +276,8 @@ class ARAdaLS:
         """
         shown = self._shown_so_far()
         if joined:
-            shown = Shown(*joined_columns(shown))
-        of_all = len(shown.place) > 0 and (joined or rank_and_size()[1] == 1)
+            shown = passes.Shown(*passes.joined_columns(shown))
+        of_all = len(shown.place) > 0 and (joined or passes.rank_and_size()[1] == 1)
         arrays = (self._train.copy(), self._val.copy(), shown.place, shown.margin)
         return {
             **{_SMOOTHER + name: values for name, values in self.smoother.state_dict().items()},
@@ -302,19 +292,19 @@ class ARAdaLS:
             InputError: if it is of an object with other arguments, or not such a state; this one is then unchanged.
         """
         train, val, index, margin = (_vector(state, name) for name in _ARRAYS)
-        shown = Shown(index.astype(np.int64), margin)
+        shown = passes.Shown(index.astype(np.int64), margin)
         if len(index) != len(margin):
             refuse(
                 f"the state has {len(margin)} shown_margins for {len(index)} entries of shown_index",
                 "each margin has the position of its example",
                 "Pass a state as ARAdaLS.state_dict returned it",
             )
-        check_positions(torch.from_numpy(shown.place))
+        passes.check_positions(torch.from_numpy(shown.place))
         prefixed = {name.removeprefix(_SMOOTHER): value for name, value in state.items() if name.startswith(_SMOOTHER)}
         self.smoother.load_state_dict(prefixed)
         self._train, self._val = train.astype(np.float64), val.astype(np.float64)
         place, margins = torch.from_numpy(shown.place), torch.from_numpy(shown.margin)
-        self._shown = [(place, margins, torch.full_like(place, NO_LABEL))] if len(index) else []
+        self._shown = [(place, margins, torch.full_like(place, passes.NO_LABEL))] if len(index) else []
         self._first_is_of_all = _OF_ALL in state
         self._table = self._new_table(running_levels(self._train, self.smoother.num_levels) if len(train) else None)
 
@@ -328,7 +318,7 @@ class ARAdaLS:
                 f"they are floating-point numbers (B, {classes})",
                 "Pass the outputs of the network before softmax, and their number as num_classes",
             )
-        return positions(index, len(values)).to(values.device), logit_margin(values)
+        return passes.positions(index, len(values)).to(values.device), logit_margin(values)
 
     def _targets(self, classes: torch.Tensor, where: torch.Tensor, margin: torch.Tensor | None) -> torch.Tensor:
         """Return the soft targets; a label out of range counts as the nearest class, and the loss refuses it."""
@@ -352,15 +342,15 @@ class ARAdaLS:
         size = max(len(before), int(index.max()) + 1)
         return running_average(before, shown_margins(index, margin, size), self.decay)
 
-    def _shown_so_far(self) -> Shown:
+    def _shown_so_far(self) -> passes.Shown:
         """Return what the passes of this epoch have shown here, on the host; what all have loaded is that of rank 0."""
-        own = self._shown[1:] if self._first_is_of_all and rank_and_size()[0] else self._shown
+        own = self._shown[1:] if self._first_is_of_all and passes.rank_and_size()[0] else self._shown
         if not own:
-            return Shown(np.zeros(0, np.int64), np.zeros(0, np.float32))
+            return passes.Shown(np.zeros(0, np.int64), np.zeros(0, np.float32))
         index, margin, label = (torch.cat([part.cpu() for part in parts]) for parts in zip(*own, strict=True))
-        check_positions(index)
-        check_one_label(index.numpy(), label.numpy())
-        return Shown(index.numpy(), margin.numpy())
+        passes.check_positions(index)
+        passes.check_one_label(index.numpy(), label.numpy())
+        return passes.Shown(index.numpy(), margin.numpy())
 
 
 def _vector(state: Mapping[str, Any], name: str) -> npt.NDArray[Any]:

@@ -17,17 +17,7 @@ import numpy.typing as npt
 import torch
 
 from robcal.base.checks import FloatArray, as_numbers, check_choice, check_fraction, check_positive_int, refuse
-from robcal.smoothing.controllers import (
-    CONTROLLERS,
-    DEFAULT_CONTROLLER,
-    DEFAULT_GAIN,
-    DEFAULT_START,
-    controller_name,
-    integral_update,
-    justified_mass,
-    stable_update,
-    step_of_run,
-)
+from robcal.smoothing import controllers
 from robcal.smoothing.soft_labels import (
     FIX_LABELS,
     ROUNDING,
@@ -80,16 +70,16 @@ class AdaptiveLabelSmoother:
         num_levels: int,
         num_classes: int,
         *,
-        controller: str = DEFAULT_CONTROLLER,
+        controller: str = controllers.DEFAULT_CONTROLLER,
         num_updates: int | None = None,
-        gain: float = DEFAULT_GAIN,
-        start: float = DEFAULT_START,
+        gain: float = controllers.DEFAULT_GAIN,
+        start: float = controllers.DEFAULT_START,
         step_size: float | None = None,
         min_true_mass: float | None = None,
     ) -> None:
         self.num_levels = check_positive_int(num_levels, "num_levels")
         self.num_classes = check_positive_int(num_classes, "num_classes", minimum=2)
-        self.controller = check_choice(controller_name(controller), CONTROLLERS, "controller")
+        self.controller = check_choice(controllers.controller_name(controller), controllers.CONTROLLERS, "controller")
         integral = self.controller == "integral"
         if integral and step_size is None:
             refuse("step_size is missing", 'controller "integral" needs it', "Pass step_size, for example 0.05")
@@ -183,7 +173,7 @@ class AdaptiveLabelSmoother:
 
     def _move_by_integral(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> Course:
         assert self.step_size is not None
-        mass = integral_update(
+        mass = controllers.integral_update(
             self._course.true_mass, confidence, accuracy, step_size=self.step_size, min_true_mass=self.min_true_mass
         )
         return self._course.moved(true_mass=mass)
@@ -191,15 +181,15 @@ class AdaptiveLabelSmoother:
     def _move_stably(self, confidence: FloatArray, accuracy: FloatArray, counts: FloatArray) -> Course:
         assert self.num_updates is not None
         before = self._course
-        justified = np.maximum(before.justified, justified_mass(accuracy, counts))
+        justified = np.maximum(before.justified, controllers.justified_mass(accuracy, counts))
         if before.updates + 1 < self.start * self.num_updates:
             return before.moved(justified=justified)
-        integral, mass = stable_update(
+        integral, mass = controllers.stable_update(
             before.integral,
             confidence,
             accuracy,
             counts,
-            step=step_of_run(self.gain, self.num_updates),
+            step=controllers.step_of_run(self.gain, self.num_updates),
             least_mass=np.maximum(self.min_true_mass, justified),
         )
         return before.moved(justified=justified, integral=integral, true_mass=mass)

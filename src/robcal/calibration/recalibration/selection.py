@@ -19,6 +19,7 @@ from robcal.calibration.conditional import joint_confidence
 from robcal.calibration.intervals import calibration_error_interval, gap_interval, mean_interval
 from robcal.calibration.metrics import calibration_error
 from robcal.calibration.prob_rows import RowKeys
+from robcal.calibration.recalibration import stages
 from robcal.calibration.recalibration.average import Average, pooled, stacked_weights, weights_without_each
 from robcal.calibration.recalibration.maps import Map, Temperature, apply
 from robcal.calibration.recalibration.score_problem import Monotone
@@ -27,14 +28,6 @@ from robcal.calibration.recalibration.score_temperature import (
     divided,
     fit_score_temperature,
     refit_score_temperature,
-)
-from robcal.calibration.recalibration.stages import (
-    OFF_DIAGONAL,
-    FitStage,
-    fit_dirichlet,
-    fit_isotonic,
-    fit_structured,
-    fit_vector,
 )
 from robcal.calibration.temperature import TemperatureScaling, optimal_temperature
 
@@ -250,15 +243,15 @@ def _first_stage(name: str, rows: Rows) -> tuple[FloatArray, tuple[Map, ...]]:
     if name == "dirichlet":
         fit, held = _best_dirichlet(rows)
     else:
-        own: dict[str, FitStage] = {"vector": fit_vector, "isotonic": fit_isotonic}
-        fit = own.get(name, partial(fit_structured, name))
+        own: dict[str, stages.FitStage] = {"vector": stages.fit_vector, "isotonic": stages.fit_isotonic}
+        fit = own.get(name, partial(stages.fit_structured, name))
         held = _held_out(fit, rows)
     return held, (fit(rows.logits, rows.labels),)
 
 
-def _best_dirichlet(rows: Rows) -> tuple[FitStage, FloatArray]:
+def _best_dirichlet(rows: Rows) -> tuple[stages.FitStage, FloatArray]:
     """Return the fit with the prior of the lowest cross-fitted NLL, and its outputs; wider ones while they help."""
-    fits = [partial(fit_dirichlet, width=width) for width in OFF_DIAGONAL]
+    fits = [partial(stages.fit_dirichlet, width=width) for width in stages.OFF_DIAGONAL]
     best, held, lowest = fits[0], rows.logits, np.inf
     for fit in fits:
         outputs = _held_out(fit, rows)
@@ -269,7 +262,7 @@ def _best_dirichlet(rows: Rows) -> tuple[FitStage, FloatArray]:
     return best, held
 
 
-def _held_out(fit: FitStage, rows: Rows) -> FloatArray:
+def _held_out(fit: stages.FitStage, rows: Rows) -> FloatArray:
     """Return what fits without a row's fold make of it."""
     held = np.empty_like(rows.logits)
     for fold in range(rows.folds.max() + 1):
