@@ -15,7 +15,7 @@ from network_hint_cases import code_of
 from torch import nn
 
 from robcal.calibration.recalibration import Recalibrator
-from robcal.calibration.recalibration.score_temperature import ScoreScale, ScoreTemperature
+from robcal.calibration.recalibration.score_temperature import ScoreTemperature
 from robcal.data import load_dataset
 from robcal.models import admit_model
 from robcal.models.programs import load_onnx
@@ -204,7 +204,7 @@ def _by_own_scores(folder: Path) -> Steps:
     val = open_run(folder / "run").predictions("val")
     fitted = Recalibrator("temperature", score="length").fit(val.as_logits(), val.labels, np.arange(len(val.labels)))
     fitted.method = "score-temperature"
-    fitted._maps = (ScoreTemperature(ScoreScale(np.array([0.0, 9.0])), np.linspace(0, 1, 8)),)
+    fitted._maps = (ScoreTemperature(np.array([0.0, 9.0]), np.linspace(0, 1, 8)),)
     file = fitted.save(folder / "own.json")
     export_it = ("export", folder / "run", "--out", folder / "net")
     hint = yield robcal(*export_it, "--recalibrator", file)
