@@ -45,6 +45,8 @@ TEXTS: dict[str, tuple[str, str, np.ndarray]] = {
     "names": (".csv", text(PROBS, head="cat,dog,bird"), PROBS),
     "quoted names with commas": (".csv", text(PROBS, head='"cat, big",dog,"bird"'), PROBS),
     "names twice": (".csv", text(PROBS, head="p,p,p"), PROBS),
+    "a name twice that is another's with its number": (".csv", text(PROBS, head="p,p.2,p"), PROBS),
+    "names that differ in how an é is written": (".csv", text(PROBS, head="\u00e9,e\u0301,b"), PROBS),
     "pandas without index": (".csv", text(PROBS, head="0,1,2"), PROBS),
     "pandas without index, two classes": (".csv", text(TWO, head="0,1"), TWO),
     "pandas with index": (".csv", text(PROBS, head=",0,1,2", index=True), PROBS),

@@ -7,6 +7,7 @@ import csv
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,26 @@ MISSING = ("", "na", "n/a", "#n/a", "#na", "nan", "-nan", "null", "none")
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 #: Beyond this float64 does not hold every whole number.
 _EXACT = 2.0**53
+
+
+def nfc(name: str) -> str:
+    """Return a name in the form in which é is one character, whichever system wrote it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def named(names: Sequence[str], columns: Sequence[AnyArray]) -> dict[str, AnyArray]:
+    """Return columns by name, by number where they have none; a name that comes again gets its number.
+
+    >>> list(named(["a", "a.2", "a"], [np.zeros(1)] * 3))
+    ['a', 'a.2', 'a.2.2']
+    """
+    found: dict[str, AnyArray] = {}
+    for number, column in enumerate(columns):
+        key = nfc(names[number]) if names else str(number)
+        while key in found:
+            key = f"{key}.{number}"
+        found[key] = column
+    return found
 
 
 def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> list[AnyArray]:
@@ -88,7 +109,8 @@ def json_columns(file: Path) -> dict[str, AnyArray]:
         rows = [json.loads(line, object_pairs_hook=_of_pairs) for line in stream if line.strip()]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError("each line must be a JSON object")
-    return {name: _of_values(row.get(name) for row in rows) for name in dict.fromkeys(itertools.chain(*rows))}
+    names = list(dict.fromkeys(itertools.chain(*rows)))
+    return named(names, [_of_values(row.get(name) for row in rows) for name in names])
 
 
 def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +21,7 @@ from robcal.base.extras import import_extra
 from robcal.base.files import reading
 from robcal.base.npy import map_npy, npz_arrays, npz_headers, read_npy
 from robcal.base.storage import check_table
-from robcal.base.text_tables import MISSING, json_columns, text_columns
+from robcal.base.text_tables import MISSING, json_columns, named, nfc, text_columns
 
 AnyArray = npt.NDArray[Any]
 #: Suffixes of text with columns; the separator is found in the first line.
@@ -58,7 +57,7 @@ def read_scores(path: Path, column: str | None = None) -> FloatArray:
     file, names = _chosen(path)
     if file.suffix in TABLES and not names:
         columns = _columns(file, [], "the scores")
-        wanted = (column and _nfc(column)) or (next(iter(columns)) if len(columns) == 1 else "distance")
+        wanted = (column and nfc(column)) or (next(iter(columns)) if len(columns) == 1 else "distance")
         if wanted not in columns:
             _refuse_names([wanted], columns, file, "--column")
         return as_numbers(columns[wanted], f"column {wanted!r} of {file}")
@@ -67,7 +66,7 @@ def read_scores(path: Path, column: str | None = None) -> FloatArray:
 
 def read_labels(path: Path, columns: Sequence[str] = ()) -> AnyArray:
     """Read the true class of each example: its index, or the name of its column, such as `cat` of `cat` or `p_cat`."""
-    labels, columns = read_array(path, "the labels"), [_nfc(name) for name in columns]
+    labels, columns = read_array(path, "the labels"), [nfc(name) for name in columns]
     if labels.dtype.kind in "iu":
         _refuse_other_numbers(path, labels, columns)
     if not columns or labels.dtype.kind != "U":
@@ -76,7 +75,7 @@ def read_labels(path: Path, columns: Sequence[str] = ()) -> AnyArray:
     start = starts.pop() if len(starts) == 1 else ""
     index = {name.removeprefix(start): number for number, name in enumerate(columns)}
     index |= {name: number for number, name in enumerate(columns)}
-    given = [_nfc(name) for name in labels.tolist()]
+    given = [nfc(name) for name in labels.tolist()]
     if unknown := sorted(set(given) - set(index)):
         refuse(
             f"{path} holds {', '.join(map(repr, unknown[:3]))}, and the probabilities are of {', '.join(columns)}",
@@ -124,7 +123,7 @@ def _chosen(path: Path) -> tuple[Path, list[str]]:
     found = _CHOICE.fullmatch(str(path))
     if is_there(path) or found is None:
         return path, []
-    return Path(found["file"]), [_nfc(name) for name in found["names"].split(",")]
+    return Path(found["file"]), [nfc(name) for name in found["names"].split(",")]
 
 
 def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
@@ -143,9 +142,8 @@ def _of_archive(file: Path, names: list[str], what: str) -> AnyArray:
 def _columns(file: Path, names: list[str], what: str) -> dict[str, AnyArray]:
     """Return the columns of a table by name, or those of them that are named; without an index column."""
     with _reading(file, what):
-        columns = {".parquet": _of_parquet, ".jsonl": json_columns}.get(file.suffix, _of_text)(file)
-    columns = {_nfc(name): values for name, values in columns.items()}
-    columns = {name: values for name, values in columns.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
+        found = {".parquet": _of_parquet, ".jsonl": json_columns}.get(file.suffix, _of_text)(file)
+    columns = {name: values for name, values in found.items() if name not in ("", "Unnamed: 0", "__index_level_0__")}
     if missing := [name for name in names if name not in columns]:
         _refuse_names(missing, columns, file, f"{file}:NAME")
     if len(set(names)) < len(names):
@@ -193,7 +191,7 @@ def _of_parquet(file: Path) -> dict[str, AnyArray]:
     pq = import_extra("pyarrow.parquet", "parquet", f"a parquet file ({file})")
     check_table(file)
     table = pq.ParquetFile(file).read()
-    return _named(table.column_names, [_plain(column) for column in table.itercolumns()])
+    return named(table.column_names, [_plain(column) for column in table.itercolumns()])
 
 
 def _of_text(file: Path) -> dict[str, AnyArray]:
@@ -202,7 +200,7 @@ def _of_text(file: Path) -> dict[str, AnyArray]:
         first, more = stream.readline().rstrip("\r\n"), stream.readline()
     separator = _separator(re.sub('"[^"]*"', "", first))
     if separator == " ":
-        return _numbered(list(np.loadtxt(file, ndmin=2, encoding="utf-8-sig").T))
+        return named((), list(np.loadtxt(file, ndmin=2, encoding="utf-8-sig").T))
     fields = [field.strip() for field in next(csv.reader([first.removeprefix("# ")], delimiter=separator), [""])]
     if not more and not any(_is_number(field, ".") for field in fields):
         raise ValueError("it has no rows")
@@ -211,8 +209,8 @@ def _of_text(file: Path) -> dict[str, AnyArray]:
     if more and len(below) != len(fields):
         raise ValueError(f"its first line has {len(fields)} entries, the next has {len(below)}")
     if more and _are_names(fields, below, point):
-        return _named(fields, below)
-    return _numbered(text_columns(file, separator, point))
+        return named(fields, below)
+    return named((), text_columns(file, separator, point))
 
 
 def _separator(line: str) -> str:
@@ -230,13 +228,13 @@ def _are_names(fields: list[str], below: list[AnyArray], point: str) -> bool:
     rest = fields[1:] if fields[0] == "" else fields
     if rest == [str(number) for number in range(len(rest))]:
         return fields[0] == "" or all(column.dtype.kind == "f" for column in below)
-    return not all(_could_stand(field, column, point) for field, column in zip(fields, below, strict=True))
 
+    def could_stand(field: str, column: AnyArray) -> bool:
+        if column.dtype.kind == "U":
+            return field in column
+        return field.lower() in ("true", "false") if column.dtype.kind == "b" else _is_number(field, point)
 
-def _could_stand(field: str, column: AnyArray, point: str) -> bool:
-    if column.dtype.kind == "U":
-        return field in column
-    return field.lower() in ("true", "false") if column.dtype.kind == "b" else _is_number(field, point)
+    return not all(map(could_stand, fields, below))
 
 
 def _is_number(field: str, point: str) -> bool:
@@ -248,28 +246,11 @@ def _is_number(field: str, point: str) -> bool:
     return True
 
 
-def _named(names: list[str], columns: list[AnyArray]) -> dict[str, AnyArray]:
-    """Return columns by name; a name that comes again gets its number."""
-    named: dict[str, AnyArray] = {}
-    for number, (name, column) in enumerate(zip(names, columns, strict=True)):
-        named[f"{name}.{number}" if name in named else name] = column
-    return named
-
-
-def _numbered(columns: list[AnyArray]) -> dict[str, AnyArray]:
-    return _named([str(number) for number in range(len(columns))], columns)
-
-
 def _plain(column: Any) -> AnyArray:
     """Return a column of pyarrow as numpy: numbers, booleans or strings."""
     array = (column.cast("float64") if str(column.type).startswith("decimal") else column).to_numpy()
     texts = array.dtype.kind == "O" and all(isinstance(value, str) for value in array)
     return array.astype(np.str_) if texts else np.asarray(array)
-
-
-def _nfc(name: str) -> str:
-    """Return a name in the form in which é is one character, whichever system wrote it."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _refuse_names(missing: list[str], columns: Mapping[str, Any], file: Path, how: str) -> NoReturn:

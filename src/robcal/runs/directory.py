@@ -151,7 +151,7 @@ def open_run(directory: Path) -> Run:
     Raises:
         InputError: if it is none, or unreadable.
     """
-    return Run(directory, _settings(_load_record(directory), directory))
+    return Run(directory, _settings_of(_load_record(directory)))
 
 
 def own_file(path: Path) -> Path:
@@ -190,7 +190,10 @@ def _load_record(directory: Path) -> dict[str, Any]:
     record = load_json(file, "the run")
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         _refuse_record(directory, "there are none")
-    _settings(record, directory)
+    try:
+        _settings_of(record)
+    except (TypeError, KeyError, ValueError) as error:
+        _refuse_record(directory, str(error))
     if "options" in record["settings"] and record.get("digest") != run_digest(record):
         refuse(
             f"{file} was changed: its settings are not those that the run was made with",
@@ -242,13 +245,6 @@ def _settings_of(record: Mapping[str, Any]) -> TrainSettings:
     return TrainSettings(**{**settings_of(record), "scores": ()})
 
 
-def _settings(record: dict[str, Any], directory: Path) -> TrainSettings:
-    try:
-        return _settings_of(record)
-    except (TypeError, KeyError, ValueError) as error:
-        _refuse_record(directory, str(error))
-
-
 def _refuse_record(directory: Path, why: str) -> NoReturn:
     fix = f"Put back a copy from before, or delete {directory} and train again"
     refuse(f"{directory / 'run.json'} does not hold a run's settings ({why})", "it is written by `robcal train`", fix)
@@ -284,8 +280,7 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
     if file.name == "model.safetensors":
         _check_network(file, tensors)
     check_numbers(file, tensors)
-    model = _build(file, tensors, about)
-    return model.eval(), about
+    return _build(file, tensors, about).eval(), about
 
 
 def _build(file: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> Normalized:
@@ -318,7 +313,7 @@ def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     if not (file.parent / "run.json").is_file():
         return
     record = _load_record(file.parent)
-    wanted, settings = record.get("model_digest"), _settings(record, file.parent)
+    wanted, settings = record.get("model_digest"), _settings_of(record)
     alone = settings.members == 1 and settings.training_method().predictors is None
     if "files" not in record and wanted and alone and digest_of_tensors(tensors) != wanted:
         _refuse_foreign(file)
