@@ -95,7 +95,7 @@ def test_seeds_of_the_command_line_cut_those_of_the_file(tmp_path):
             f'[[ensembles]]\nlabel = "Deep"\nof = "Plain"\nmembers = 2\nseeds = {json.dumps([0, 2])}',
         ]
     )
-    (tmp_path / "file.toml").write_text(text)
+    (tmp_path / "file.toml").write_text("\ufeff" + text.replace("\n", "\r\n"))  # as Windows saves it
     plan = load_plan(str(tmp_path / "file.toml"), seeds=[1, 2], recipe={"epochs": 3})
     assert plan.seeds == (1, 2)
     assert plan.ensembles[0].seeds == (2,)
@@ -158,6 +158,9 @@ def test_files_that_are_none_are_refused(tmp_path):
         load_plan(str(tmp_path / "no.toml"))
     (tmp_path / "bad.toml").write_text("seeds = [")
     with pytest.raises(InputError, match="a comparison is a TOML file"):
+        load_plan(str(tmp_path / "bad.toml"))
+    (tmp_path / "bad.toml").write_text("seeds = [0]", encoding="utf-16")
+    with pytest.raises(InputError, match="the file is saved in UTF-8"):
         load_plan(str(tmp_path / "bad.toml"))
 
 

@@ -31,6 +31,7 @@ def _write(folder: Path) -> None:
     np.savez(folder / "two.npz", probs=PROBS, labels=LABELS)
     for name, text in {
         "mixed.csv": "name,a,b\nx,0.5,0.5\ny,0.25,0.75\n",
+        "ragged.csv": "a,b\n0.5,0.5\n0.25\n",
         "index.csv": "Unnamed: 0\n0\n1\n",
         "t.csv": TABLE,
         "names.csv": "p0,p1,label\n" + "0.5,0.5,cat\n0.25,0.75,dog\n" * 10,
@@ -138,6 +139,22 @@ def _closed(folder: Path) -> Steps:
     with mock.patch("os.access", return_value=False):  # the rights of a folder do not bind a test that runs as root
         yield lambda: checks.check_output(folder / "new.html", overwrite=False)
     yield lambda: checks.check_output(folder / "new.html", overwrite=False)
+
+
+def _ragged(folder: Path) -> Steps:
+    _write(folder)
+    yield lambda: read_array(folder / "ragged.csv", "the array")
+    (folder / "ragged.csv").write_text("a,b\n0.5,0.5\n0.25,0.75\n")
+    yield lambda: read_array(folder / "ragged.csv", "the array")
+
+
+def _utf_16(folder: Path) -> Steps:
+    _write(folder)
+    text = (folder / "mixed.csv").read_text()
+    (folder / "mixed.csv").write_text(text, encoding="utf-16")
+    yield lambda: read_array(folder / "mixed.csv:a", "the array")
+    (folder / "mixed.csv").write_text(text, encoding="utf-8-sig")
+    yield lambda: read_array(folder / "mixed.csv:a", "the array")
 
 
 def _absent(folder: Path) -> Steps:
@@ -274,6 +291,8 @@ CASES = [
     Case("a tensor", r"np\.save\('t\.npy', torch\.load\('t\.pt'\)\.numpy\(\)\)", _tensor),
     Case("an array cut short", "np.save", _read("short.npy", _saved)),
     Case("an array that is absent", "Check the spelling", _absent),
+    Case("lines of several lengths", "Give each line as many entries", _ragged),
+    Case("text in UTF-16", "Save the text in UTF-8", _utf_16),
     Case("a pipe", "Write what comes out of it to a file", _pipe),
     Case("a name that is too long", "Check the path", _read(f"{'x' * 300}.npy", _other)),
 ]

@@ -281,4 +281,8 @@ def _fix(file: Path, reason: str) -> str:
         return f"Save numbers: np.save('{file.stem}.npy', np.array(array.tolist()))"
     if file.suffix == ".npy" and "no .npy file" in reason:
         return f"Give it the suffix of what it is, one of {', '.join(READABLE)}; or save the array with np.save"
+    if "codec can't decode" in reason:
+        return "Save the text in UTF-8, which spreadsheets call CSV UTF-8"
+    if file.suffix in TEXTS and "entries" in reason:
+        return "Give each line as many entries as the first, and leave out lines above the names"
     return _save(file)

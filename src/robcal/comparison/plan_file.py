@@ -71,9 +71,9 @@ def load_plan(
         InputError: if the file is missing, is no TOML, or anything in it does not fit; the message names file and key.
     """
     if source.endswith(".toml"):
-        fix = "Correct it there; texts stand in quotes"
+        fix = "Correct it there; texts stand in quotes, and the file is saved in UTF-8"
         with reading(Path(source), "the comparison", rule="a comparison is a TOML file", fix=fix):
-            raw = tomllib.loads(Path(source).read_text(encoding="utf-8"))
+            raw = tomllib.loads(Path(source).read_text(encoding="utf-8-sig"))
     else:
         check_choice(source, preset_names(), "the preset")
         preset = files("robcal.comparison").joinpath("presets", f"{source}.toml")
