@@ -272,6 +272,13 @@ def _ood(folder: Path) -> Steps:
     yield _compared(folder, "--ood", f"{name[1]}=digits")
 
 
+def _ood_twice(folder: Path) -> Steps:
+    hint = yield _compared(folder, "--ood", "a=digits", "--ood", "a=digits")
+    other = re.search(r"--ood (\S+=\w+)", hint)
+    assert other is not None
+    yield _compared(folder, "--ood", "a=digits", "--ood", other[1])
+
+
 def _factory(folder: Path) -> Steps:
     run = a_run(folder)
     (folder / "own_hint_nets.py").write_text("def net(num_classes): pass\n")
@@ -409,6 +416,7 @@ CASES = [
     Case("one run twice", "Name each seed once", _one_run_twice),
     Case("seeds in words", "Write --seeds 0,1,2 or 0-4", _seeds),
     Case("OOD inputs without a name", "For example --ood svhn=", _ood),
+    Case("OOD inputs of one name", "Call one of them otherwise", _ood_twice),
     Case("a factory without its function", "Name the function after a colon", _factory),
     Case("scores of another ending", r"Pass --out .*scores\.parquet", _suffix),
     Case("fidelity of a lone checkpoint", r"Pass --out FILE\.json", _no_place),

@@ -14,21 +14,8 @@ from robcal.base.checks import check_output, refuse
 from robcal.base.progress import open_reporter
 from robcal.base.types import Estimate, LmEvalMetric, Outputs, SplitName
 from robcal.base.user_files import MODELS, READABLE, read_array, read_labels, read_scores, title_of
-from robcal.commands.options import (
-    DATA_HELP,
-    Device,
-    Factory,
-    File,
-    ImageSize,
-    Json,
-    Overwrite,
-    Quiet,
-    Text,
-    Weights,
-    admit_factories,
-    check_csv,
-    data_names,
-)
+from robcal.commands import options as opt
+from robcal.commands.options import File, Text
 from robcal.commands.terminal import MOST_COLUMNS, columns, show_files, show_json, show_notes
 
 if TYPE_CHECKING:
@@ -80,14 +67,14 @@ def audit(
     model: Annotated[
         Text, Option(help="Any model in place of predictions: as --model of robcal score, or an ONNX file.")
     ] = None,
-    weights: Weights = None,
-    data: Annotated[Text, Option(help="Of --model. " + DATA_HELP, autocompletion=data_names)] = None,
+    weights: opt.Weights = None,
+    data: Annotated[Text, Option(help="Of --model. " + opt.DATA_HELP, autocompletion=opt.data_names)] = None,
     split: Annotated[SplitName | None, Option(help="Of --model: which examples it predicts. Default: test.")] = None,
     outputs: Annotated[
         Outputs | None,
         Option(help="Of --model: what it returns; default: logits. Without --scores its margin cuts the levels."),
     ] = None,
-    image_size: ImageSize = None,
+    image_size: opt.ImageSize = None,
     lm_eval: Annotated[
         list[Path] | None,
         Option(
@@ -117,12 +104,12 @@ def audit(
     worst: Annotated[
         File, Option(metavar="FILE.csv", help="List every wrong example in this CSV file, highest confidence first.")
     ] = None,
-    factory: Factory = None,
-    device: Device = None,
+    factory: opt.Factory = None,
+    device: opt.Device = None,
     out: Annotated[File, Option(help="HTML report to write; default for a run: RUN/audit.html, else none.")] = None,
-    json: Json = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    json: opt.Json = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Tell which inputs a classifier is over- or under-confident on: calibration over all, level by level, by group.
 
@@ -137,11 +124,11 @@ def audit(
     given = dict(locals())  # every option by its name
     from robcal.report.text import text_differences
 
-    admit_factories(factory)
+    opt.admit_factories(factory)
     given |= _of_table(given)
     way = _way_of(given)
     if worst is not None:
-        check_csv(worst, overwrite=overwrite)
+        opt.check_csv(worst, overwrite=overwrite)
     own = run / "audit.html" if run is not None and way == "run" else None
     out = out or own
     if out is not None:
@@ -365,6 +352,8 @@ def _check_run(run: Path) -> None:
     """Refuse a file in place of a run directory, and say what can be done with it."""
     if not run.is_file():
         return
+    from robcal.models.file_kinds import kind_of_file
+
     fix = (
         "Run the model on test inputs and save what it says: np.save('probs.npy', probs), and the true classes: "
         "np.save('labels.npy', labels); then: robcal audit --probs probs.npy --labels labels.npy"
@@ -373,17 +362,10 @@ def _check_run(run: Path) -> None:
         fix = f"Pass the directory: robcal audit {run.parent}"
     elif run.suffix in READABLE:
         fix = f"If it holds probabilities: robcal audit --probs {run} --labels FILE"
-    elif _is_model(run):
+    elif kind_of_file(run) != "other":
         fix = f"Name it by --model, and its data: robcal audit --model {run} --data DATA"
     refuse(
         f"{run} is a file{', of a model by its name' if run.suffix in MODELS else ''}",
         "audit takes the directory of a run, or predictions (--probs and --labels)",
         fix,
     )
-
-
-def _is_model(file: Path) -> bool:
-    """Tell whether a file holds a model of a kind that --model opens."""
-    from robcal.models.file_kinds import kind_of_file
-
-    return kind_of_file(file) != "other"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,21 +12,8 @@ from typer import Argument, Option
 
 from robcal.base.checks import MOST_NETWORKS, refuse
 from robcal.base.progress import open_reporter
-from robcal.commands.options import (
-    DATA_HELP,
-    Device,
-    Factory,
-    File,
-    Json,
-    Overwrite,
-    Quiet,
-    Text,
-    admit_factories,
-    check_csv,
-    data_names,
-    preset_names,
-    write_worst,
-)
+from robcal.commands import options as opt
+from robcal.commands.options import File, Text
 from robcal.commands.terminal import columns, show_files, show_json
 
 if TYPE_CHECKING:
@@ -39,11 +27,13 @@ def compare(
         Argument(
             metavar="PRESET|FILE.toml|results.json",
             help="What to compare; results: only tables.",
-            autocompletion=preset_names,
+            autocompletion=opt.preset_names,
         ),
     ],
     out: Annotated[Path, Option(help="Folder for the results.")],
-    data: Annotated[Text, Option(help=DATA_HELP + "; instead of the file's.", autocompletion=data_names)] = None,
+    data: Annotated[
+        Text, Option(help=opt.DATA_HELP + "; instead of the file's.", autocompletion=opt.data_names)
+    ] = None,
     cache: Annotated[File, Option(help="Folder for runs, shared by several comparisons; default: --out.")] = None,
     jobs: Annotated[int | None, Option(help="Tasks side by side; default: number of cores.")] = None,
     executor: Annotated[
@@ -64,8 +54,8 @@ def compare(
         list[str] | None,
         Option(help="NAME=SPEC: out-of-distribution inputs, any data text of the same shape; repeatable."),
     ] = None,
-    factory: Factory = None,
-    device: Device = None,
+    factory: opt.Factory = None,
+    device: opt.Device = None,
     report: Annotated[bool, Option(help="Write report.html too.")] = True,
     worst: Annotated[
         File,
@@ -79,9 +69,9 @@ def compare(
         bool, Option("--fail-fast", help="Stop all at the first task that fails, with its traceback.")
     ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="List the tasks and do nothing.")] = False,
-    json: Json = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    json: opt.Json = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Compare methods over seeds: hyper-parameters chosen on validation data, one table with paired differences.
 
@@ -98,9 +88,9 @@ def compare(
     from robcal.comparison import compare as run_comparison
     from robcal.comparison import load_plan, plan_work
 
-    admit_factories(factory)
+    opt.admit_factories(factory)
     if worst is not None:  # the same command again replaces what it wrote
-        check_csv(worst, overwrite=overwrite or (out / "results.json").exists())
+        opt.check_csv(worst, overwrite=overwrite or (out / "results.json").exists())
     if what.endswith(".json"):
         _show(*_made_again(Path(what), out, report=report, worst=worst, overwrite=overwrite), json=json)
         return
@@ -110,7 +100,7 @@ def compare(
         seeds=None if seeds is None else _seeds(seeds),
         recipe=chosen,
         shift=shift,
-        ood=dict(_named(text) for text in ood or ()),
+        ood=_named(ood or ()),
     )
     for warning in plan.warnings():
         typer.echo(f"robcal: {warning}", err=True)
@@ -125,7 +115,7 @@ def compare(
             examples=worst is not None, overwrite=overwrite, fail_fast=fail_fast, on_failure=_tell_failure,
             reporter=reporter,
         )  # fmt: skip
-    listed = [] if worst is None else [write_worst(results, worst)]
+    listed = [] if worst is None else [opt.write_worst(results, worst)]
     page = [out / "report.html"] if report else []
     _show(results, [*listed, *_tables(out), out / "results.json", *page], json=json)
     if results.study is not None and results.study.missing:
@@ -141,7 +131,7 @@ def _made_again(
     from robcal.report import write_report
 
     results = load_comparison(file)
-    written = [] if worst is None else [write_worst(results, worst)]
+    written = [] if worst is None else [opt.write_worst(results, worst)]
     write_tables(results, out)
     written += _tables(out)
     if report and (overwrite or not (out / "report.html").exists()):
@@ -192,12 +182,18 @@ def _tell_failure(line: str) -> None:
     print(f"robcal: {line}", file=sys.stderr, flush=True)
 
 
-def _named(text: str) -> tuple[str, str]:
-    """Read NAME=SPEC."""
-    name, _, spec = text.partition("=")
-    if not name or not spec:
-        refuse(f"--ood is {text!r}", "it is written NAME=SPEC", "For example --ood svhn=svhn:PATH")
-    return name, spec
+def _named(texts: Iterable[str]) -> dict[str, str]:
+    """Read NAME=SPEC of every set of inputs."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, spec = text.partition("=")
+        if not name or not spec:
+            refuse(f"--ood is {text!r}", "it is written NAME=SPEC", "For example --ood svhn=svhn:PATH")
+        if name in found:
+            rule = "tables tell sets of inputs apart by their names"
+            refuse(f"--ood names {name!r} twice", rule, f"Call one of them otherwise: --ood {name}2={spec}")
+        found[name] = spec
+    return found
 
 
 def _seeds(text: str) -> list[int]:

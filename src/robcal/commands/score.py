@@ -14,31 +14,19 @@ from robcal.base.distributed import is_main
 from robcal.base.progress import open_reporter
 from robcal.base.storage import load_scores
 from robcal.base.types import Precision, SplitName
-from robcal.commands.options import (
-    AnyModel,
-    Device,
-    Factory,
-    File,
-    ImageSize,
-    Json,
-    ModelData,
-    Overwrite,
-    Quiet,
-    Weights,
-    admit_factories,
-    attack_names,
-)
+from robcal.commands import options as opt
+from robcal.commands.options import File
 from robcal.commands.terminal import columns, show_json, show_notes
 from robcal.robustness import describe_attacks
 
 
 def score(
-    model: AnyModel,
+    model: opt.AnyModel,
     out: Annotated[Path, Option(help="Scores file to write (.parquet).")],
-    weights: Weights = None,
-    data: ModelData = None,
+    weights: opt.Weights = None,
+    data: opt.ModelData = None,
     split: Annotated[SplitName, Option(help="Which examples.")] = "test",
-    method: Annotated[str, Option(help=f"{describe_attacks()}.", autocompletion=attack_names)] = "auto",
+    method: Annotated[str, Option(help=f"{describe_attacks()}.", autocompletion=opt.attack_names)] = "auto",
     levels: Annotated[int, Option(help="auto: number of robustness levels R that will be cut.")] = 10,
     num_rivals: Annotated[int, Option(help="Rival classes looked at.")] = 3,
     batch_size: Annotated[int, Option(help="Examples at once.")] = 256,
@@ -48,12 +36,12 @@ def score(
     ] = "float32",
     compile: Annotated[bool, Option("--compile", help="Run the model through torch.compile.")] = False,
     shard_size: Annotated[int | None, Option(help="Examples a shard: what a killed run may lose.")] = None,
-    image_size: ImageSize = None,
-    factory: Factory = None,
-    device: Device = None,
-    json: Json = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    image_size: opt.ImageSize = None,
+    factory: opt.Factory = None,
+    device: opt.Device = None,
+    json: opt.Json = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Score adversarial robustness: how far each example is from the nearest input with another label.
 
@@ -70,7 +58,7 @@ def score(
     check_output(out, overwrite=overwrite or is_there)
     if out.suffix != ".parquet":
         refuse(f"--out is {out}", "scores are a .parquet file", f"Pass --out {out.with_suffix('.parquet')}")
-    admit_factories(factory)
+    opt.admit_factories(factory)
     opened = open_any(model, weights=weights, data=data, seed=seed, image_size=image_size)
     show_notes(opened.notes if is_main() else ())
     with open_reporter(quiet=quiet or not is_main()) as reporter:
@@ -92,18 +80,18 @@ def score(
 
 
 def fidelity(
-    model: AnyModel,
+    model: opt.AnyModel,
     out: Annotated[
         File, Option(help="Result (.json); default: FILE.fidelity.json beside --scores FILE, else RUN/fidelity.json.")
     ] = None,
-    weights: Weights = None,
-    data: ModelData = None,
+    weights: opt.Weights = None,
+    data: opt.ModelData = None,
     split: Annotated[SplitName, Option(help="Which examples.")] = "test",
     method: Annotated[
         list[str] | None,
         Option(
             help="Way of scoring to measure; may be repeated. Default without --scores: auto, projection, first-order.",
-            autocompletion=attack_names,
+            autocompletion=opt.attack_names,
         ),
     ] = None,
     scores: Annotated[
@@ -115,12 +103,12 @@ def fidelity(
     restarts: Annotated[int, Option(help="Random starts of each reference.")] = 12,
     seed: Annotated[int, Option(help="Of the sample and the random starts.")] = 0,
     batch_size: Annotated[int, Option(help="Examples at once.")] = 256,
-    image_size: ImageSize = None,
-    factory: Factory = None,
-    device: Device = None,
-    json: Json = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    image_size: opt.ImageSize = None,
+    factory: opt.Factory = None,
+    device: opt.Device = None,
+    json: opt.Json = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Measure how far robustness scores can be trusted, against the best of three strong attacks.
 
@@ -145,7 +133,7 @@ def fidelity(
             refuse("--out was not given", "a model outside a run directory has no place for it", "Pass --out FILE.json")
         out = Path(model) / "fidelity.json"
     check_output(out, overwrite=overwrite or out.is_file())  # whether of this work, is seen when the model is known
-    admit_factories(factory)
+    opt.admit_factories(factory)
     opened = open_any(model, weights=weights, data=data, image_size=image_size)
     show_notes(opened.notes if is_main() else ())
     with open_reporter(quiet=quiet or not is_main()) as reporter:

@@ -16,19 +16,8 @@ from robcal.base.distributed import is_main
 from robcal.base.levels import Cut
 from robcal.base.progress import open_reporter
 from robcal.base.types import Precision
-from robcal.commands.options import (
-    DATA_HELP,
-    Device,
-    File,
-    Json,
-    Overwrite,
-    Quiet,
-    Text,
-    attack_names,
-    data_names,
-    method_names,
-    own_options,
-)
+from robcal.commands import options as opt
+from robcal.commands.options import File, Text
 from robcal.commands.terminal import columns, say, show_files, show_json, show_notes
 from robcal.training.settings import DEFAULT_LEVELS_FROM, Augmentation, LevelsFrom, Optimizer, TrainSettings
 
@@ -45,9 +34,9 @@ def demo(
     out: Annotated[Path, Option(help="Folder for runs, results and the report.")] = Path("robcal-demo"),
     seeds: Annotated[int, Option(help="Number of seeds.")] = 8,
     jobs: Annotated[int | None, Option(help="Seeds trained side by side; default: number of cores.")] = None,
-    json: Json = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    json: opt.Json = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Show everything on handwritten digits, in about a minute and without a download.
 
@@ -79,10 +68,10 @@ def demo(
 
 def train(
     context: typer.Context,
-    data: Annotated[str, Option(help=DATA_HELP, autocompletion=data_names)],
+    data: Annotated[str, Option(help=opt.DATA_HELP, autocompletion=opt.data_names)],
     out: Annotated[Path, Option(help="Run directory to make, or to finish.")],
     method: Annotated[
-        str, Option(help="Training method, or several joined by +; they stand below.", autocompletion=method_names)
+        str, Option(help="Training method, or several joined by +; they stand below.", autocompletion=opt.method_names)
     ] = "ar-adals",
     option: Annotated[
         list[str] | None,
@@ -128,7 +117,7 @@ def train(
         Text,
         Option(
             help="Levels: --method of the robustness scores of the reference model. Default: auto.",
-            autocompletion=attack_names,
+            autocompletion=opt.attack_names,
         ),
     ] = None,
     batch_size: Annotated[int, Option(help="Examples a step.")] = 128,
@@ -144,7 +133,7 @@ def train(
     test_limit: Annotated[int | None, Option(help="Measure on this many test examples.")] = None,
     image_size: Annotated[int | None, Option(help="folder, imagenet: resize images to this side.")] = None,
     precision: Annotated[Precision, Option(help="Of the training's forward pass.")] = "float32",
-    device: Device = None,
+    device: opt.Device = None,
     tracker: Annotated[
         list[str] | None,
         Option(
@@ -155,8 +144,8 @@ def train(
     profile: Annotated[
         bool, Option("--profile", help="Tell what the steps' time goes to, such as waiting for data.")
     ] = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train a classifier by one method; `ar-adals` alone does the whole pipeline.
 
@@ -197,7 +186,7 @@ def _settings(given: Mapping[str, Any]) -> TrainSettings:
     from robcal.methods import parse_options
 
     same = {field.name: given[field.name] for field in fields(TrainSettings) if field.name in given}
-    options = [*(given["option"] or ()), *own_options(given["context"], given["method"])]
+    options = [*(given["option"] or ()), *opt.own_options(given["context"], given["method"])]
     scores, weights = given["scores"] or (), given["weights"]
     source = given["levels_from"] or ("robustness" if scores or given["scorer"] else DEFAULT_LEVELS_FROM)
     return TrainSettings(**same | {

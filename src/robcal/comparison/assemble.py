@@ -52,12 +52,10 @@ def results(
         for variant in VARIANTS
     }
     cuts = _cuts(work, found)
-    stable, methods = _stability(found, cuts), []
+    methods = []
     examined = _examined(plan, found, marked) if examples else ()
     for label in plan.labels:
-        raw, scaled = (
-            _figures(plan, found, label, variant, cells, marked[variant], stable[variant]) for variant in VARIANTS
-        )
+        raw, scaled = (_figures(plan, found, label, variant, cells, marked[variant], cuts) for variant in VARIANTS)
         shown = _details(work, label, missing, cuts, first=label == first.label, examples=label in examined)
         more = {name: getattr(shown, name) for name in _OF_RUNS}
         training, remarks = _training(work, found[label], missing), _remarks(work, found[label])
@@ -83,7 +81,7 @@ def results(
             targets=decide(plan, found),
             coverages=COVERAGES,
             shift="" if shifted is None else shifted.source.note,
-            ood={name: {"spec": spec.partition(":")[0], **_outside(work, name)} for name, spec in plan.ood.items()},
+            ood=_outside(work),
             missing=tuple(missing),
             warnings=plan.warnings(),
         ),
@@ -106,7 +104,7 @@ def _figures(
     variant: Variant,
     cells: Sequence[tuple[str, int]],
     marked: Mapping[str, Mapping[str, str]],
-    stable: Mapping[str, Stability],
+    cuts: Cuts,
 ) -> MethodResult:
     """Return everything measured of one label, raw or after temperature scaling."""
     one = found[label]
@@ -124,7 +122,7 @@ def _figures(
         ood={name: _known({metric: one.estimate(f"{metric}:{name}", variant) for metric in OOD}) for name in plan.ood},
         minus={other: _differences(plan, one, found[other], variant) for other in plan.reference if other != label},
         marks={metric: labels[label] for metric, labels in marked.items()},
-        stability=stable.get(label),
+        stability=_stable(one, variant, cuts) if len(made) > 1 else None,
     )
 
 
@@ -155,15 +153,8 @@ def _cuts(work: Work, found: Mapping[str, Measurements]) -> Cuts:
     return {seed: levels_of(work.job(entry)) for seed, entry in entries.items()}
 
 
-def _stability(found: Mapping[str, Measurements], cuts: Cuts) -> dict[Variant, dict[str, Stability]]:
-    """Return variant → label → variance over its runs of the probability of the true class: over all, and per level."""
-    return {
-        variant: {label: _stable(one, variant, cuts) for label, one in found.items() if len(one.by_seed) > 1}
-        for variant in VARIANTS
-    }
-
-
 def _stable(found: Measurements, variant: Variant, cuts: Cuts) -> Stability:
+    """Return the variance over its runs of the probability of the true class: over all, and per level."""
     runs = [one.true_class for one in found.of(variant).values()]
     variance = run_variance(np.stack(runs))
     cut = [cuts.get(seed, (None, None)) for seed in found.by_seed]
@@ -171,11 +162,14 @@ def _stable(found: Measurements, variant: Variant, cuts: Cuts) -> Stability:
     return Stability(len(runs), float(variance.mean()), tuple(mean_of(level) for level in zip_longest(*by_seed)))
 
 
-def _outside(work: Work, name: str) -> dict[str, Any]:
-    """Tell how many inputs a set of out-of-distribution inputs has, and their digest."""
-    (one,) = (one for one in work.outside if one.name == name)
-    split, digest = outside_split(work.plan.plain(work.plan.seeds[0]), one)
-    return {"inputs": len(split), "digest": digest}
+def _outside(work: Work) -> dict[str, dict[str, Any]]:
+    """Tell of every set of out-of-distribution inputs what it is, how many there are, and their digest."""
+    plain = work.plan.plain(work.plan.seeds[0])
+    found = {one: outside_split(plain, one) for one in work.outside}
+    return {
+        one.name: {"spec": one.spec.partition(":")[0], "inputs": len(split), "digest": digest}
+        for one, (split, digest) in found.items()
+    }
 
 
 def _tuning(work: Work, found: Mapping[str, Measurements]) -> list[dict[str, Any]]:

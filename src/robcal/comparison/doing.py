@@ -42,7 +42,8 @@ def run_task(task: Task, reporter: Reporter) -> None:
             _train(task, settings, directory, reporter)
         elif task.kind == "score train":
             assert task.scoring is not None
-            done = _scored(directory, task.scoring)
+            kept = (shared_scores(open_run(directory), task.scoring, split) for split in ("train", "val"))
+            done = all(file.exists() for file in kept)
             with contextlib.nullcontext() if done else _timed(directory, scoring_kind(task.scoring)):
                 score_reference(open_run(directory), task.scoring, dataset=dataset_of(settings), reporter=reporter)
         elif task.kind == "score test":
@@ -105,11 +106,6 @@ def _dataset(
 @functools.lru_cache(maxsize=1)
 def _parts(spec: str, size: int | None) -> Parts:
     return read_parts(spec, image_size=size)
-
-
-def _scored(directory: Path, scoring: TrainSettings) -> bool:
-    """Tell whether a reference model's train and val images are scored."""
-    return all(shared_scores(open_run(directory), scoring, split).exists() for split in ("train", "val"))
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def gather(entry: Entry, place: Place, plan: ShiftPlan | None, outside: Sequence
         parts = [shift_of(run, plan, place) for run in runs]
         shift = replace(parts[0], logits=average_logits([part.logits for part in parts]))
     other = {one.name: average_logits([outside_of(run, one) for run in runs]) for one in outside}
-    val, test = (average_logits([_logits(one) for one in kept[split]]) for split in ("val", "test"))
+    val, test = (average_logits([one.as_logits().astype(np.float32) for one in kept[split]]) for split in kept)
     return Evidence(val, kept["val"][0].labels, test, kept["test"][0].labels, shift, other)
 
 
@@ -164,12 +164,6 @@ def _seconds(choice: Choice, place: Place) -> float:
         if settings.levels_from == "robustness":
             total += doing.seconds_of(reference, doing.scoring_kind(settings))
     return total
-
-
-def _logits(predictions: object) -> Float32Array:
-    logits = getattr(predictions, "logits", None)
-    assert logits is not None, "a run's predictions hold logits"
-    return np.asarray(logits)
 
 
 def _levels(probs: FloatArray, labels: IntArray, levels: IntArray) -> dict[str, FloatArray]:

@@ -90,16 +90,6 @@ def _decide(plan: Plan, target: Target, ours: Measurements, theirs: Measurements
         loss = difference if metric_of(target.metric).lower or not within else negated(difference)
         told = side(loss, target.margin if within else -target.margin)
         verdict = {"lower": "met", "higher": "not met"}.get(told, "not distinguishable")
-    return Decision(
-        name=target.name,
-        metric=target.metric,
-        method=target.method,
-        against=theirs.label,
-        kind=target.kind,
-        margin=target.margin,
-        scaled=target.scaled,
-        difference=difference,
-        verdict=verdict,
-        seeds=tuple(seeds),
-        lacking=tuple(seed for seed in planned if seed not in seeds),
-    )
+    lacking = tuple(seed for seed in planned if seed not in seeds)
+    found = {"against": theirs.label, "difference": difference, "verdict": verdict, "seeds": tuple(seeds)}
+    return Decision(**vars(target) | found, lacking=lacking)

@@ -10,7 +10,7 @@ from robcal.base.results import GalleryItem, MethodResult, Results
 from robcal.report import formatting
 from robcal.report.flat import MOST_SHOWN, listed_of_each, wrong_of_results
 from robcal.report.formatting import clean_text, joined
-from robcal.report.layout import Download, Gallery, Image, Picture, Section
+from robcal.report.layout import Gallery, Image, Picture, Section
 from robcal.report.row_tables import worst_numbers
 from robcal.report.verdicts import titles
 
@@ -35,10 +35,12 @@ def wrong_section(results: Results) -> Section | None:
     galleries = tuple(
         _gallery(method.gallery, names.get(method.name, "")) for method in results.methods if method.gallery
     )
-    listed = len(results.methods) == 1 and bool(results.methods[0].worst) and not galleries
+    listed = any(method.worst for method in results.methods)
+    alone = listed and len(results.methods) == 1 and not galleries
+    download = _link("text/csv", wrong_of_results(results).encode()) if listed else ""
     return Section(
         "wrong", "Wrong predictions", _lead(results, names), galleries=galleries,
-        tables=(worst_numbers(results),) if listed else (), download=_download(results),
+        tables=(worst_numbers(results),) if alone else (), download=download,
     )  # fmt: skip
 
 
@@ -67,14 +69,6 @@ def _count(method: MethodResult, name: str, most: int) -> str:
     if len(method.worst) < most:
         return f"all {len(method.worst):,} wrong predictions{of}"
     return f"the {len(method.worst):,} wrong predictions{of} that it was most sure of"
-
-
-def _download(results: Results) -> Download | None:
-    """Return all wrong predictions that the results list, as a file that the page holds."""
-    if not any(method.worst for method in results.methods):
-        return None
-    data = base64.b64encode(wrong_of_results(results).encode()).decode("ascii")
-    return Download("Download the list as CSV", "wrong.csv", f"data:text/csv;base64,{data}")
 
 
 def _gallery(items: Sequence[GalleryItem], name: str) -> Gallery:
@@ -130,7 +124,12 @@ def _images(item: GalleryItem) -> tuple[Image, ...]:
 
 
 def _source(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}" if _png_size(data) else "data:,"
+    return _link("image/png", data) if _png_size(data) else "data:,"
+
+
+def _link(kind: str, data: bytes) -> str:
+    """Return a link that holds a file."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _png_size(data: bytes) -> tuple[int, int] | tuple[()]:

@@ -71,21 +71,8 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Download:
-    """A file that the page holds, behind a link."""
-
-    text: str
-    name: str
-    source: str
-
-
-@dataclass(frozen=True)
 class Section:
-    """A heading, sentences, and what belongs to them: tables, figures with their numbers, images, folded tables.
-
-    `layout` is the style sheet's class of what holds the figures, `sheets` that of what holds `grids`; `more` are
-    further grids, folded away, each with its heading.
-    """
+    """A heading, sentences, and what belongs to them: tables, figures with their numbers, images, folded tables."""
 
     key: str
     title: str
@@ -95,8 +82,8 @@ class Section:
     galleries: tuple[Gallery, ...] = ()
     tables: tuple[Numbers, ...] = ()
     folded: tuple[Numbers, ...] = ()
-    download: Download | None = None
+    download: str = ""  # the list of wrong predictions, as a link that holds the file
     grids: Sequence[Grid] = ()
-    more: Sequence[tuple[str, Sequence[Grid]]] = ()
-    layout: str = "grid"
-    sheets: str = "pair"
+    more: Sequence[tuple[str, Sequence[Grid]]] = ()  # further grids, folded away, each with its heading
+    layout: str = "grid"  # the style sheet's class of what holds the figures
+    sheets: str = "pair"  # that of what holds `grids`

@@ -14,7 +14,7 @@ from robcal.report.grid import Cell, Grid
 from robcal.report.layout import Numbers, Section
 from robcal.report.plotted import MOST_TOGETHER, side_by_side
 from robcal.report.table import TableRow, measured_metrics, metric_title, table_rows
-from robcal.report.verdicts import compare, difference_mark, titles
+from robcal.report.verdicts import titles
 
 #: A table of more columns is cut into methods and differences.
 _BROADEST = 6
@@ -68,7 +68,7 @@ def _grid(results: Results, title: str, rows: Sequence[TableRow]) -> Grid:
         columns.append(("What it is", ""))
         texts = [[Cell(metric_of(name).text)] for name in measured_metrics(results)]
     lines = [
-        (metric_title(name), [*(_overall_cell(results, row, name) for row in rows), *text])
+        (metric_title(name), [*(row.cell(name) for row in rows), *text])
         for name, text in zip(measured_metrics(results), texts, strict=True)
     ]
     return Grid(title, columns, lines, "Metric", "alone" if is_alone(results) else "")
@@ -87,18 +87,6 @@ def provenance_numbers(results: Results) -> tuple[Numbers, ...]:
         if rows:
             made.append(Numbers(caption, ("Entry", "Value"), rows))
     return tuple(made)
-
-
-def _overall_cell(results: Results, row: TableRow, name: str) -> Cell:
-    estimate = row.estimates.get(name)
-    if estimate is None:
-        return Cell(NOTHING)
-    if row.kind == "method":
-        ends = formatting.interval(estimate, lambda value: formatting.metric(name, value))
-        return Cell(formatting.metric(name, estimate.value), ends, row.marks.get(name, ""))
-    ends = formatting.difference_interval(name, estimate)
-    mark = difference_mark(name, compare(results, name, row.name, row.minus)) if ends else ""
-    return Cell(formatting.difference(name, estimate.value), ends, mark)
 
 
 def _seed_text(seeds: Sequence[int]) -> str:

@@ -12,17 +12,8 @@ from robcal.base.results import VARIANTS, MethodResult, Results, Variant
 from robcal.base.types import Estimate
 from robcal.calibration.intervals import difference_within_range, within_range
 from robcal.report import formatting
+from robcal.report import study_notes as told
 from robcal.report.grid import Cell, Grid
-from robcal.report.study_notes import (
-    HARD,
-    MARK,
-    VERDICTS,
-    lacking,
-    measured_outcomes,
-    reference_label,
-    study_of,
-    target_words,
-)
 from robcal.report.verdicts import difference_mark, side
 
 TITLES: Mapping[Variant, str] = {"raw": "Without any post-hoc step", "scaled": "After temperature scaling"}
@@ -44,7 +35,7 @@ def all_grids(results: Results) -> Iterator[Grid]:
         yield from outside_grids(results, name)
     yield from level_grids(results)
     yield from stability_grids(results)
-    for reference in study_of(results).references:
+    for reference in told.study_of(results).references:
         yield from difference_grids(results, reference)
 
 
@@ -52,11 +43,13 @@ def main_grids(results: Results, *, seconds: bool = True) -> list[Grid]:
     """Return every outcome of every label and its costs; the page, which has little room, has `seconds` elsewhere."""
     ratios, made = cost_columns(results), []
     for variant in VARIANTS:
-        shown = measured_outcomes(results, variant)
+        shown = told.measured_outcomes(results, variant)
         rows = []
         for one in results.methods:
             cells = [_outcome(one.variant(variant), name) for name in shown]
-            rows.append((title_of(one, results), [*cells, *_costs(one, ratios)[0 if seconds else 1 :]]))
+            cells += [_seconds(one)] if seconds else []
+            cells += [Cell(formatting.number(found[one.name], 2)) for found in ratios.values()]
+            rows.append((title_of(one, results), cells))
         costs = [("Seconds", "of training, mean over seeds")] if seconds else []
         columns = [*_columns(shown), *costs, *((heading, "") for heading in ratios)]
         made.append(Grid(TITLES[variant], columns, rows, brief=True))
@@ -67,15 +60,14 @@ def floor_grids(results: Results) -> list[Grid]:
     """Return the noise floor of every calibration error, raw and after temperature scaling."""
 
     def cells(one: MethodResult) -> list[Cell]:
-        return [Cell(formatting.number(one.floors.get(name))) if one.floors else _NOTHING for name in CORRECTED]
+        return [Cell(formatting.number(one.floors.get(name))) for name in CORRECTED] if one.floors else []
 
-    heading = "noise floor, mean over seeds"
-    return _both(results, heading, _columns(CORRECTED), cells, lambda one: bool(one.floors))
+    return _both(results, "noise floor, mean over seeds", _columns(CORRECTED), cells)
 
 
 def outside_sets(results: Results) -> tuple[str, ...]:
     """Return the sets of out-of-distribution inputs where there are several; main tables show the mean over them."""
-    sets = tuple(study_of(results).ood)
+    sets = tuple(told.study_of(results).ood)
     return sets if len(sets) > 1 else ()
 
 
@@ -94,7 +86,9 @@ def level_grids(results: Results) -> list[Grid]:
     for metric, name in (("ece", "ECE"), ("gap", "signed gap (confidence - accuracy)")):
         means = {variant: level_means(results, variant, metric) for variant in VARIANTS}
         if metric == "ece":
-            means = {variant: [*rows, *level_floor(results, variant)] for variant, rows in means.items()}
+            for variant, rows in means.items():
+                floors = [floor for _, floor in level_means(results, variant, "ece_floor")]
+                rows += [("Noise floor, mean", [mean_of(level) for level in zip(*floors, strict=True)])] * bool(floors)
         ends = [abs(v) for rows in means.values() for _, values in rows for v in values if math.isfinite(v)]
         most = max(ends, default=0.0) or 1.0
         for variant, rows in means.items():
@@ -111,13 +105,13 @@ def stability_grids(results: Results) -> list[Grid]:
     widest = max((len(one.levels) for one in found if one is not None), default=0)
 
     def cells(one: MethodResult) -> list[Cell]:
-        assert one.stability is not None
+        if one.stability is None:
+            return []
         values = [one.stability.all, *one.stability.levels, *[None] * (widest - len(one.stability.levels))]
         return [Cell(formatting.number(value, 4)) for value in values]
 
-    columns = [("all", ""), *_levels(widest)]
     heading = "stability, variance over runs per robustness level"
-    return _both(results, heading, columns, cells, lambda one: one.stability is not None)
+    return _both(results, heading, [("all", ""), *_levels(widest)], cells)
 
 
 def difference_grids(results: Results, reference: str) -> list[Grid]:
@@ -145,9 +139,9 @@ def glance_grid(results: Results) -> Grid:
 def target_grid(results: Results) -> Grid:
     """Return every target with its verdict."""
     rows = []
-    for target in study_of(results).targets:
-        statement, less, figures = target_words(target)
-        verdict = Cell(target.verdict, "", VERDICTS[target.verdict][0])
+    for target in told.study_of(results).targets:
+        statement, less, figures = told.target_words(target)
+        verdict = Cell(target.verdict, "", told.VERDICTS[target.verdict][0])
         rows.append((target.name, [verdict, Cell(statement), Cell(f"minus {less}: {figures}")]))
     columns = [("Verdict", ""), ("Statement", ""), ("Paired difference, 95% interval", "")]
     return Grid("Targets", columns, rows, "Target", "words")
@@ -159,18 +153,11 @@ def cost_grid(results: Results) -> Grid:
     most = {name: max((v for v in found.values() if math.isfinite(v)), default=1.0) for name, found in ratios.items()}
     rows = []
     for one in results.methods:
-        seconds, *cells = _costs(one, ratios)
-        shares = (found[one.name] / most[name] for name, found in ratios.items())
-        bars = [
-            Cell(cell.text, shade=share if math.isfinite(share) else 0.0, bar=True)
-            for cell, share in zip(cells, shares, strict=True)
-        ]
-        rows.append((title_of(one, results), [seconds, *bars]))
-    relative = reference_label(results) if ratios else None
-    columns = [
-        ("Seconds of training", "mean over seeds"),
-        *((heading, f"times that of {relative}") for heading in ratios),
-    ]
+        bars = [_bar(found[one.name], most[heading]) for heading, found in ratios.items()]
+        rows.append((title_of(one, results), [_seconds(one), *bars]))
+    relative = told.reference_label(results) if ratios else None
+    costs = [(heading, f"times that of {relative}") for heading in ratios]
+    columns = [("Seconds of training", "mean over seeds"), *costs]
     return Grid(f"Cost{f', relative to {relative}' if relative else ''}", columns, rows)
 
 
@@ -185,7 +172,9 @@ def title_of(method: MethodResult, results: Results) -> str:
     """Return the label, its number of seeds where others have more, and marks: it lacks some, or stayed plain."""
     most = max(len(one.seeds) for one in results.methods)
     few = "" if len(method.seeds) == most else f" ({len(method.seeds)} of {most} seeds)"
-    marks = [mark for mark, has in ((MARK, lacking(results, method.name)), (HARD, method.remarks)) if has]
+    marks = [
+        mark for mark, has in ((told.MARK, told.lacking(results, method.name)), (told.HARD, method.remarks)) if has
+    ]
     return " ".join([f"{method.title}{few}", *marks])
 
 
@@ -197,7 +186,7 @@ def cost_columns(results: Results) -> dict[str, dict[str, float]]:
 
 def cost_ratios(results: Results, key: Cost) -> dict[str, float]:
     """Return label → Σ seconds of its runs / Σ seconds of the plain runs of the same seeds; NaN where not measured."""
-    label = reference_label(results)
+    label = told.reference_label(results)
     if label is None:
         return {}
     by_label = {
@@ -222,12 +211,6 @@ def level_means(results: Results, variant: Variant, metric: str) -> list[tuple[s
     ]
 
 
-def level_floor(results: Results, variant: Variant) -> list[tuple[str, list[float]]]:
-    """Return a row with the noise floor of each level, mean over labels; none where it was not computed."""
-    found = [means for _, means in level_means(results, variant, "ece_floor")]
-    return [("Noise floor, mean", [mean_of(level) for level in zip(*found, strict=True)])] if found else []
-
-
 def spread(estimate: Estimate, write: Callable[[float | None], str]) -> str:
     """Write the interval as "± half of it", or as "[low, high]" where it is cut off on one side."""
     if estimate.ends is None:
@@ -241,19 +224,14 @@ def _both(
     heading: str,
     columns: Sequence[tuple[str, str]],
     cells: Callable[[MethodResult], list[Cell]],
-    has: Callable[[MethodResult], bool] = lambda one: True,
     *,
     brief: bool = False,
 ) -> list[Grid]:
-    """Return a table a variant, of the labels that have what it shows; none where no label has."""
+    """Return a table a variant, of the labels that have cells; none where no label has."""
     made = []
     for variant in VARIANTS:
-        rows = [
-            (title_of(one, results), cells(one.variant(variant)))
-            for one in results.methods
-            if has(one.variant(variant))
-        ]
-        if rows:
+        found = [(title_of(one, results), cells(one.variant(variant))) for one in results.methods]
+        if rows := [row for row in found if row[1]]:
             made.append(Grid(f"{TITLES[variant]}: {heading}", columns, rows, brief=brief))
     return made
 
@@ -266,11 +244,13 @@ def _levels(count: int) -> list[tuple[str, str]]:
     return [(f"level {level}", "") for level in range(count)]
 
 
-def _costs(method: MethodResult, ratios: Mapping[str, Mapping[str, float]]) -> list[Cell]:
-    """Return the seconds of training a seed, and the ratios to the plain method."""
-    seconds = mean_of(method.training.seconds) if method.training else math.nan
-    each = [formatting.number(found[method.name], 2) for found in ratios.values()]
-    return [Cell(text) for text in (formatting.significant(seconds), *each)]
+def _seconds(method: MethodResult) -> Cell:
+    """Return the seconds of training, mean over seeds."""
+    return Cell(formatting.significant(mean_of(method.training.seconds) if method.training else None))
+
+
+def _bar(ratio: float, most: float) -> Cell:
+    return Cell(formatting.number(ratio, 2), shade=ratio / most if math.isfinite(ratio) else 0.0, bar=True)
 
 
 def _outcome(method: MethodResult, name: str, metrics: Mapping[str, Estimate] | None = None) -> Cell:

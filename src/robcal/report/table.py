@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from robcal.base.checks import refuse
@@ -13,8 +13,8 @@ from robcal.base.results import Results
 from robcal.base.types import Estimate
 from robcal.report import formatting
 from robcal.report.formatting import wrapped
-from robcal.report.grid import SIGNS, text_rows
-from robcal.report.verdicts import Mark, marks, remarks, titles
+from robcal.report.grid import SIGNS, Cell, text_rows
+from robcal.report.verdicts import compare, difference_mark, marks, remarks, titles
 
 #: Metrics of the short table: 80 columns hold no more.
 SHORT_METRICS = ("accuracy", "ece", "nll", "brier", "shift_ece")
@@ -29,9 +29,20 @@ class TableRow:
     kind: str  # "method", or "difference" (this method minus another, paired)
     name: str  # the method's key
     title: str  # what the row is called
-    estimates: dict[str, Estimate]  # metric → estimate; a metric that was not measured is absent
-    marks: dict[str, Mark]  # metric → "best", "tied" (not distinguishable from the best) or ""
+    estimates: Mapping[str, Estimate]  # metric → estimate; a metric that was not measured is absent
+    marks: Mapping[str, str]  # metric → "best", "tied" or ""; of a difference "better", "worse", "unclear" or ""
     minus: str = ""  # of a difference, the key of the other method
+
+    def cell(self, metric: str) -> Cell:
+        """Return a metric with its interval and its mark; accuracies of differences in percentage points."""
+        estimate, mark = self.estimates.get(metric), self.marks.get(metric, "")
+        if estimate is None:
+            return Cell(formatting.NOTHING)
+        if self.kind == "difference":
+            ends = formatting.difference_interval(metric, estimate)
+            return Cell(formatting.difference(metric, estimate.value), ends, mark)
+        write = partial(formatting.metric, metric)
+        return Cell(write(estimate.value), formatting.interval(estimate, write), mark)
 
 
 def measured_metrics(results: Results) -> tuple[str, ...]:
@@ -52,24 +63,19 @@ def table_rows(results: Results) -> tuple[TableRow, ...]:
     """Return all methods, the first one (the baseline) first, then the paired differences."""
     names = titles(results)
     marked = {metric: marks(results, metric) for metric in measured_metrics(results)}
-    rows = [
-        TableRow(
-            kind="method",
-            name=method.name,
-            title=names[method.name],
-            estimates=dict(method.metrics),
-            marks={metric: marked[metric][position] for metric in method.metrics},
-        )
-        for position, method in enumerate(results.methods)
-    ]
+    rows = []
+    for position, one in enumerate(results.methods):
+        found = {metric: marked[metric][position] for metric in one.metrics}
+        rows.append(TableRow("method", one.name, names[one.name], one.metrics, found))
     baseline = results.methods[0].name
     pairs = [(one.name, other, found) for one in results.methods for other, found in one.minus.items()]
     pairs.sort(key=lambda pair: pair[1] != baseline)  # those to the first method come first
-    rows += [
-        TableRow("difference", name, f"{names[name]} {formatting.MINUS} {names[other]}", dict(estimates), {}, other)
-        for name, other, estimates in pairs
-        if name in names and other in names and name != other and estimates
-    ]
+    for name, other, estimates in pairs:
+        if other in names and name != other and estimates:
+            known = [metric for metric, estimate in estimates.items() if estimate.ends is not None]
+            told = {metric: difference_mark(metric, compare(results, metric, name, other)) for metric in known}
+            title = f"{names[name]} {formatting.MINUS} {names[other]}"
+            rows.append(TableRow("difference", name, title, estimates, told, other))
     return tuple(rows)
 
 
@@ -123,12 +129,5 @@ def _legend(rows: Sequence[TableRow], columns: Sequence[str]) -> list[str]:
 
 def _short_cell(row: TableRow, name: str) -> str:
     """Return one cell of the short table: value, mark, and for the ECE its interval."""
-    estimate = row.estimates.get(name)
-    if estimate is None or math.isnan(estimate.value):
-        return formatting.NOTHING
-    wanted = estimate if name == SHORT_INTERVAL else Estimate(estimate.value)
-    if row.kind == "difference":
-        return formatting.with_interval(wanted, lambda value: formatting.difference(name, value))
-    value = formatting.metric(name, estimate.value) + SIGNS.get(row.marks.get(name, ""), "")
-    ends = formatting.interval(wanted, lambda end: formatting.metric(name, end))
-    return f"{value} {ends}".rstrip()
+    cell = row.cell(name)
+    return f"{cell.text}{SIGNS.get(cell.mark, '')} {cell.sub if name == SHORT_INTERVAL else ''}".rstrip()
