@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
@@ -130,43 +131,37 @@ class Together:
         name = re.sub(r", seed \d+$", "", description)
         if name not in self._stages:
             whole = self._runs * total
-            self._stages[name] = _Stage(self._reporter.task(f"{name}, {self._runs} runs", whole), self._runs, whole)
-        return self._stages[name].part(total)
+            self._stages[name] = _Stage(self._reporter.task(f"{name}, {self._runs} runs", whole), whole)
+        stage, number = self._stages[name], len(self._stages[name].shares)
+        stage.shares.append(0.0)
+
+        def advance(done: int) -> None:
+            stage.shares[number] = done / max(total, 1)
+            stage.show(int(sum(stage.shares) / self._runs * stage.whole + 1e-6))
+
+        return advance
 
     def __enter__(self) -> Together:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for stage in self._stages.values() if kind is None else ():
-            stage.end()  # runs that had done it before did not tell
+            stage.show(stage.whole)  # runs that had done it before did not tell
 
 
+@dataclass
 class _Stage:
-    """One stage of several runs: how much of it each has done."""
+    """One stage of several runs: what shares of it they have done, and how much of it is shown."""
 
-    def __init__(self, advance: Advance, runs: int, whole: int) -> None:
-        self._advance, self._runs, self._whole = advance, runs, whole
-        self._shares: list[float] = []
-        self._shown = 0
+    advance: Advance
+    whole: int
+    shares: list[float] = field(default_factory=list)
+    shown: int = 0
 
-    def part(self, total: int) -> Advance:
-        """Return what one more run advances."""
-        number = len(self._shares)
-        self._shares.append(0.0)
-
-        def advance(done: int) -> None:
-            self._shares[number] = done / max(total, 1)
-            self._show(int(sum(self._shares) / self._runs * self._whole + 1e-6))
-
-        return advance
-
-    def end(self) -> None:
-        self._show(self._whole)
-
-    def _show(self, done: int) -> None:
-        if self._shown < min(done, self._whole):
-            self._shown = min(done, self._whole)
-            self._advance(self._shown)
+    def show(self, done: int) -> None:
+        if self.shown < min(done, self.whole):
+            self.shown = min(done, self.whole)
+            self.advance(self.shown)
 
 
 class Relay:

@@ -16,6 +16,7 @@ DIR/state.pt                 the unfinished training, while there is one
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -193,27 +194,18 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
             given = f"{directory} holds a run with other settings or data{what_differs(found, settings)}"
             refuse(given, "a run directory holds one run", "Pass --overwrite to replace it, or choose another --out")
         clear(directory)
-    elif directory.exists() and (not directory.is_dir() or not all(map(_is_unfinished_record, directory.iterdir()))):
-        refuse(
-            f"{directory} exists and is no run directory", "--out names a new folder or a run's", "Choose another --out"
-        )
+    elif directory.exists():  # with no more in it than what a process leaves that is killed while it writes run.json
+        is_unfinished = re.compile(r"\.run\.json\..*\.tmp", re.DOTALL).fullmatch
+        if not directory.is_dir() or not all(is_unfinished(file.name) for file in directory.iterdir()):
+            given = f"{directory} exists and is no run directory"
+            refuse(given, "--out names a new folder or a run's", "Choose another --out")
+    told = {name: getattr(data, name) for name in ("name", "notes", "num_classes", "class_names")}
     record = {
         "settings": dataclasses.asdict(settings),
         "digest": key,
         "data": digests,
-        "dataset": {
-            "name": data.name,
-            "notes": data.notes,
-            "num_classes": data.num_classes,
-            "class_names": data.class_names,
-            "sizes": {name: len(data.split(name)) for name in digests},
-        },
+        "dataset": {**told, "sizes": {name: len(data.split(name)) for name in digests}},
         "versions": provenance(),
         "complete": False,
     }
     save_json(record, file)
-
-
-def _is_unfinished_record(file: Path) -> bool:
-    """Tell whether a file is what a process leaves that is killed while it writes run.json."""
-    return file.name.startswith(".run.json.") and file.name.endswith(".tmp")
