@@ -102,8 +102,6 @@ def _logits(outputs: Any, num_rows: int, num_classes: int, mode: str) -> torch.T
             f"{_wrapped(outputs)}",
         )
     logits = check_outputs(outputs, num_rows)
-    if not logits.is_floating_point():
-        refuse(f"the model returns {logits.dtype}", "logits are floating-point", "Return them before any argmax")
     if logits.shape[1] != num_classes:
         refuse(
             f"the model returns {logits.shape[1]} logits an input",
