@@ -10,21 +10,10 @@ from statistics import median
 
 from robcal.base.results import MethodResult
 from robcal.base.types import Estimate, GroupRow, ReliabilityBin
-from robcal.report import formatting
+from robcal.report import formatting, verdicts
 from robcal.report.formatting import clean_text, joined
 from robcal.report.plotted import filled_bins, shares
-from robcal.report.verdicts import (
-    SIDES,
-    Side,
-    bin_direction,
-    examples_of,
-    extreme_row,
-    half_width,
-    overall_direction,
-    row_direction,
-    row_gap,
-    typical_half_width,
-)
+from robcal.report.verdicts import SIDES, Side, row_direction, row_gap
 from robcal.report.wording import Wording, level_name
 
 #: So many rows are named one by one.
@@ -73,7 +62,7 @@ def headline_of_one(method: MethodResult, name: str) -> str:
         return f"{name}: no calibration error was measured."
     ends = formatting.interval(ece, formatting.number)
     errors = f"ECE {formatting.number(ece.value)}{f' {ends}' if ends else '; no interval is known'}"
-    side = overall_direction(method)
+    side = verdicts.overall_direction(method)
     if gap is None or side == "unknown":
         return f"The stated confidence misses the accuracy by {points(ece.value)} on average ({errors})."
     figures = f"signed gap {_signed_points(gap)}; {errors}"
@@ -83,7 +72,7 @@ def headline_of_one(method: MethodResult, name: str) -> str:
             f"confidence misses the accuracy by {points(ece.value)} ({figures})."
         )
     if side == "unclear":
-        return f"Calibrated as far as {counted(examples_of(method))} can tell ({figures})."
+        return f"Calibrated as far as {counted(verdicts.examples_of(method))} can tell ({figures})."
     word = "above" if side == "over" else "below"
     return (
         f"{side.capitalize()}-confident: the stated confidence is on average {points(abs(gap.value))} {word} the "
@@ -101,8 +90,8 @@ def overall_sentences(method: MethodResult) -> list[str]:
         return [f"It classifies {right} examples right."]
     stated = formatting.percent(accuracy.value + gap.value)
     sentences = [f"It states a confidence of {stated} on average and is right {right} time."]
-    if overall_direction(method) == "unclear":
-        sentences.append(f"Here {_hidden(half_width(gap))}.")
+    if verdicts.overall_direction(method) == "unclear":
+        sentences.append(f"Here {_hidden(verdicts.half_width(gap))}.")
     return sentences
 
 
@@ -128,7 +117,7 @@ def group_sentences(method: MethodResult) -> list[str]:
 def row_sentences(table: Rows) -> list[str]:
     """Say which rows are over- and which are under-confident, the worst of each, and what the others may hide."""
     known = [row for row in table.rows if row_direction(row) != "unknown"]
-    worst = [(side, row) for side in SIDES if (row := extreme_row(table.rows, side)) is not None]
+    worst = [(side, row) for side in SIDES if (row := verdicts.extreme_row(table.rows, side)) is not None]
     if not known:
         return [f"{_worst(table, side, row)}; without intervals, that may be chance." for side, row in worst[:1]]
     by_side = {side: [row for row in known if row_direction(row) == side] for side in SIDES}
@@ -149,25 +138,26 @@ def _unseen(rows: Sequence[GroupRow]) -> str:
     """Say which gap the rows could not show; of the largest and the smallest where their sizes differ much."""
     least, most = min(rows, key=lambda row: row.n), max(rows, key=lambda row: row.n)
     if most.n <= 2 * least.n:
-        each = " in each" if len(rows) > 1 else ""
-        return f"with about {round(median(row.n for row in rows)):,} examples{each} {_hidden(typical_half_width(rows))}"
+        size = f"about {round(median(row.n for row in rows)):,} examples{' in each' if len(rows) > 1 else ''}"
+        return f"with {size} {_hidden(verdicts.typical_half_width(rows))}"
     return (
-        f"in the largest, of {most.n:,} examples, {_hidden(half_width(row_gap(most)))}, in the smallest, of "
-        f"{least.n:,}, one of less than about {points(half_width(row_gap(least)))}"
+        f"in the largest, of {most.n:,} examples, {_hidden(verdicts.half_width(row_gap(most)))}, in the smallest, of "
+        f"{least.n:,}, one of less than about {points(verdicts.half_width(row_gap(least)))}"
     )
 
 
 def bin_sentences(method: MethodResult, name: str) -> list[str]:
     """Say where on the scale of the confidence the classifier is over- and where it is under-confident."""
     found = dict(zip(bins := filled_bins(method), shares(bins), strict=True))
-    clear = {side: {one: share for one, share in found.items() if bin_direction(one) == side} for side in SIDES}
+    sides = {one: verdicts.bin_direction(one) for one in found}
+    clear = {side: {one: share for one, share in found.items() if sides[one] == side} for side in SIDES}
     if any(clear.values()):
         return [
             _bin_sentence(max(some, key=lambda one: some[one] * abs(one.gap)), found, name, side)
             for side, some in clear.items()
             if some
         ]
-    if any(bin_direction(one) == "unclear" for one in found):
+    if "unclear" in sides.values():
         together = f"; the {len(found)} ranges were looked at together" if len(found) > 1 else ""
         return [f"{name} shows no range of confidence that is over- or under-confident beyond chance{together}."]
     return []

@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robcal.base.types import ReliabilityBin
+from robcal.report import axes as scales
 from robcal.report import formatting
-from robcal.report.axes import (
-    bar_ticks,
-    epoch_axis,
-    named_ticks,
-    nice_ticks,
-    shortened,
-    tick_names,
-    unit_axis,
-    value_axis,
-)
 from robcal.report.plotted import Series, dodge, shares, thinned
 from robcal.report.svg import FONT_SIZE, WIDTH, add_axes, colour, draw_svg, label, level_role, method_role, placeholder
 
@@ -47,7 +38,7 @@ def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, title: str) ->
             _draw_bin(axes, one)
         for side, x, y, align in (("under", 0.03, 0.93, "left"), ("over", 0.98, 0.04, "right")):
             axes.text(x, y, f"{side}-confident", color=colour(side), fontsize=FONT_SIZE, ha=align)
-        unit_axis(axes, "y")
+        scales.unit_axis(axes, "y")
         axes.set(xlim=(0, 1.0), ylim=(-0.02, 1.02), xticks=[])
         axes.spines["bottom"].set_visible(False)
         label(figure, 4, 318, "Accuracy")
@@ -91,7 +82,7 @@ class Frame:
         def draw(figure: Figure) -> None:
             axes = add_axes(figure, left=left, bottom=bottom, top=_TOP, right=right)
             fill(figure, axes)
-            value_axis(axes, (*values, *self.scale), percent=self.percent, **options)
+            scales.value_axis(axes, (*values, *self.scale), percent=self.percent, **options)
             label(figure, 4, 236, self.y_label)
             label(figure, WIDTH - right, 7, self.x_label, align="right")
 
@@ -115,10 +106,10 @@ def draw_series(series: Sequence[Series], frame: Frame, ticks: Sequence[str], se
         for position, one in enumerate(series):
             offset = dodge(len(series), position, 0.6)
             _draw_estimates(axes, [x + offset for x in one.x], one)
-        named_ticks(axes, ticks, second_ticks)
+        scales.named_ticks(axes, ticks, second_ticks)
 
     margins = _LEFT + 4, 24.0 + 15 * (1 + bool(second_ticks)), 8.0
-    return frame.draw(fill, series, frame.describe(series), names=tick_names(ticks), margins=margins)
+    return frame.draw(fill, series, frame.describe(series), names=scales.tick_names(ticks), margins=margins)
 
 
 def draw_accuracy_confidence(accuracy: Series, confidence: Series, frame: Frame, ticks: Sequence[str]) -> str:
@@ -133,12 +124,12 @@ def draw_accuracy_confidence(accuracy: Series, confidence: Series, frame: Frame,
         axes.plot(x, says, color=colour("ink"), linewidth=1.4, dashes=(3, 2), marker="o", markersize=4.5,
                   markerfacecolor=colour("surface"), markeredgewidth=1.2, clip_on=False)  # fmt: skip
         _draw_estimates(axes, list(accuracy.x), accuracy)
-        named_ticks(axes, ticks, ())
+        scales.named_ticks(axes, ticks, ())
 
     gaps = [c - a for a, c in zip(accuracy.y, confidence.y, strict=True) if math.isfinite(c - a)]
     low, high = (formatting.signed(end(gaps, default=None), 3) for end in (min, max))
     description = f"Confidence minus accuracy lies between {low} and {high} over {len(gaps)} levels."
-    return frame.draw(fill, (accuracy, confidence), description, names=tick_names(ticks), from_zero=False)
+    return frame.draw(fill, (accuracy, confidence), description, names=scales.tick_names(ticks), from_zero=False)
 
 
 def draw_rows(
@@ -154,7 +145,7 @@ def draw_rows(
 
     The frame's `y_label` stands above the rows; a legend tells the names of the series in the figure itself.
     """
-    shown = [shortened(formatting.clean_text(name), 26) for name in names]
+    shown = [scales.shortened(formatting.clean_text(name), 26) for name in names]
     above, height = _above(frame.y_label), rows_height(len(names), len(series), frame.y_label)
     left = 16 + 5.6 * max(map(len, shown))
 
@@ -173,7 +164,7 @@ def draw_rows(
             axes.axvline(0, color=colour("muted"), linewidth=1)
         if zero or low < 0.5 * high:
             low, high = min(low, 0.0), max(high, 0.0 if zero else high)
-        places, texts = nice_ticks(low, max(high, low + 0.01), 4, write)
+        places, texts = scales.nice_ticks(low, max(high, low + 0.01), 4, write)
         axes.set_xlim(places[0], places[-1])
         axes.set_xticks(places, texts)
         label(figure, 4, height - FONT_SIZE - 3, frame.y_label, role="ink")
@@ -206,7 +197,7 @@ def draw_course(lines: Sequence[Series], frame: Frame) -> str:
     def fill(figure: Figure, axes: Axes) -> None:
         for line in reversed(lines):
             _draw_line(axes, line, level_role(line.method, num_levels))
-        epoch_axis(axes, epochs)
+        scales.epoch_axis(axes, epochs)
         if num_levels > 1:
             _draw_level_bar(figure, num_levels)
 
@@ -231,9 +222,9 @@ def draw_curves(series: Sequence[Series], frame: Frame) -> str:
                 marker=MARKERS[one.method % len(MARKERS)], color=colour(method_role(one.method)),
             )  # fmt: skip
         if by_epoch:
-            epoch_axis(axes, [x for one in series for x in one.x])
+            scales.epoch_axis(axes, [x for one in series for x in one.x])
         else:
-            unit_axis(axes, "x")
+            scales.unit_axis(axes, "x")
             axes.set_xlim(0, 1)
 
     from_zero, margins = not (frame.percent and by_epoch), (_LEFT + 4, 39.0, 12.0)
@@ -250,7 +241,7 @@ def draw_boxes(boxes: Sequence[Series], frame: Frame) -> str:
         for box in boxes:
             x = severities.index(box.x[0]) + dodge(len(methods), methods.index(box.method), 0.76)
             _draw_box(axes, box, x, 0.6 / len(methods))
-        named_ticks(axes, names, ())
+        scales.named_ticks(axes, names, ())
 
     means = [mean(box.y) for box in boxes]
     description = (
@@ -280,7 +271,7 @@ def _draw_histogram(figure: Figure, bins: Sequence[ReliabilityBin]) -> None:
     top = max(shares(bins))
     axes.set(xlim=(0, 1.0), ylim=(0, top * 1.05))
     axes.set_yticks([0, top], ["0", formatting.percent(top, 0)])
-    unit_axis(axes, "x")
+    scales.unit_axis(axes, "x")
     label(figure, WIDTH - 12, 7, "confidence (bars: share of examples)", align="right")
 
 
@@ -328,7 +319,7 @@ def _draw_level_bar(figure: Figure, num_levels: int) -> None:
     axes.set(xlim=(-0.5, 0.5), ylim=(0, num_levels))
     label(figure, left - 8, bottom + height + 6, "level")
     cell = height / num_levels
-    for level in bar_ticks(num_levels):
+    for level in scales.bar_ticks(num_levels):
         label(figure, left + 14, bottom + (level + 0.5) * cell - 4, str(level))
 
 

@@ -7,22 +7,11 @@ from typing import NamedTuple
 
 from robcal.base.results import MethodResult, Repair, Results
 from robcal.base.types import Estimate
-from robcal.report import formatting
+from robcal.report import formatting, verdicts
 from robcal.report.diagnosis import Rows, counted, points, points_interval, states
 from robcal.report.findings import comparison, is_known, lowest_ece, some_of
 from robcal.report.formatting import clean_text
-from robcal.report.verdicts import (
-    SIDES,
-    better,
-    compare,
-    direction_of,
-    examples_of,
-    half_width,
-    overall_direction,
-    row_direction,
-    row_gap,
-    titles,
-)
+from robcal.report.verdicts import SIDES, compare, row_direction, row_gap
 from robcal.report.wording import Wording, level_name, wording
 
 #: A wrong example is told as one that the model was sure of above this confidence.
@@ -53,7 +42,7 @@ def next_steps(results: Results) -> tuple[Step, ...]:
     words = wording(results)
     if others:
         chosen, choice = _choice(results)
-        name = titles(results)[chosen.name]
+        name = verdicts.titles(results)[chosen.name]
         return tuple(filter(None, (*choice, levels_step(chosen, words, name), wrong_step(chosen, f" of {name}"))))
     steps: list[Step | None] = [_recalibration(baseline, words), levels_step(baseline, words, "it")]
     if not any(steps):
@@ -63,7 +52,7 @@ def next_steps(results: Results) -> tuple[Step, ...]:
 
 def _recalibration(method: MethodResult, words: Wording) -> Step | None:
     """Tell which recalibration to take: by what it would repair; else by the signs of the gaps."""
-    found = {overall_direction(method), *map(row_direction, method.levels)}
+    found = {verdicts.overall_direction(method), *map(row_direction, method.levels)}
     signs = "both" if "both" in found or found >= {*SIDES} else next((side for side in SIDES if side in found), "")
     repair = method.repair
     if repair is None:
@@ -114,7 +103,7 @@ def _by_signs(method: MethodResult, words: Wording, signs: str) -> Step:
 
 def _left(repair: Repair) -> str:
     """Tell what the recalibration leaves of the gaps of levels."""
-    left = [row for row in repair.levels if direction_of(row.after) in SIDES]
+    left = [row for row in repair.levels if verdicts.direction_of(row.after) in SIDES]
     if not left:
         return "No level's gap can then be told from 0."
     worst = max(left, key=lambda row: abs(row.after.value))
@@ -163,18 +152,17 @@ def wrong_step(method: MethodResult, of: str = "") -> Step | None:
 def _nothing(method: MethodResult) -> Step | None:
     """Say that nothing needs mending, how sure that is, and what would show smaller gaps."""
     gap, ece = method.metrics.get("gap"), method.metrics["ece"]
-    if overall_direction(method) == "unknown":
+    if verdicts.overall_direction(method) == "unknown":
         return None
-    figures = f"ECE {formatting.with_interval(ece, formatting.number)}"
+    figures, hidden, few = f"ECE {formatting.with_interval(ece, formatting.number)}", " More would tell more:", False
     if gap is not None:
-        figures = f"signed gap {points_interval(gap)}; {figures}"
-    hidden = "" if gap is None else f" A gap below about {points(half_width(gap))} would show less than half the time;"
+        width = verdicts.half_width(gap)
+        figures, few = f"signed gap {points_interval(gap)}; {figures}", width > LARGE
+        hidden = f" A gap below about {points(width)} would show less than half the time;"
     more = " four times as many labelled examples make the intervals half as wide."
-    few = gap is not None and half_width(gap) > LARGE
     return Step(
         "Label more examples: so few cannot tell whether it needs mending." if few else "Nothing needs mending.",
-        f"It is calibrated as far as {counted(examples_of(method))} can tell "
-        f"({figures}).{hidden or ' More would tell more:'}{more}",
+        f"It is calibrated as far as {counted(verdicts.examples_of(method))} can tell ({figures}).{hidden}{more}",
     )
 
 
@@ -190,15 +178,15 @@ def _choice(results: Results) -> tuple[MethodResult, list[Step]]:
     known = [method for method in others if is_known(method)]
     if not (known and is_known(baseline)):
         return baseline, []
-    verdicts = {method.name: compare(results, "ece", method.name, baseline.name) for method in known}
-    lower = [method for method in known if better("ece", verdicts[method.name])]
+    told = {method.name: compare(results, "ece", method.name, baseline.name) for method in known}
+    lower = [method for method in known if verdicts.better("ece", told[method.name])]
     if lower:
         best = lowest_ece(lower)
         return best, [_use(results, best, [method for method in lower if method is not best])]
-    if "unclear" in verdicts.values():
-        return baseline, [_keep(results, [method for method in known if verdicts[method.name] == "unclear"])]
-    name, nearest = titles(results)[baseline.name], lowest_ece(known)
-    if verdicts[nearest.name] == "unknown":
+    if "unclear" in told.values():
+        return baseline, [_keep(results, [method for method in known if told[method.name] == "unclear"])]
+    name, nearest = verdicts.titles(results)[baseline.name], lowest_ece(known)
+    if told[nearest.name] == "unknown":
         return baseline, [_NO_INTERVALS]
     return baseline, [
         Step(f"Keep {name}.", f"Every other is worse. {comparison(results, nearest.name, baseline.name)}")
@@ -210,7 +198,7 @@ _NO_INTERVALS = Step("Do not choose by these figures alone.", "Without intervals
 
 def _use(results: Results, best: MethodResult, rivals: list[MethodResult]) -> Step:
     """Say which method to use, what that gains and costs, and which could as well be used."""
-    names = titles(results)
+    names = verdicts.titles(results)
     tied = [names[one.name] for one in rivals if compare(results, "ece", one.name, best.name) == "unclear"]
     also = f" {some_of(tied)} cannot be told from it in ECE." if tied else ""
     gain = comparison(results, best.name, results.methods[0].name, _DECIDING)
@@ -222,7 +210,7 @@ def _keep(results: Results, unclear: list[MethodResult]) -> Step:
     baseline, nearest = results.methods[0], lowest_ece(unclear)
     seeds = f" There are {len(baseline.seeds)} seeds; four times as many" if len(baseline.seeds) > 1 else " More seeds"
     return Step(
-        f"Keep {titles(results)[baseline.name]}.",
+        f"Keep {verdicts.titles(results)[baseline.name]}.",
         "Of no other can it be told that it is better calibrated. "
         f"{comparison(results, nearest.name, baseline.name, _DECIDING)}{seeds} would tell smaller differences.",
     )
