@@ -26,15 +26,8 @@ from robcal.base.levels import assign_levels
 from robcal.base.results import FLOOR_NOTE, MethodResult, Results, WrongExample
 from robcal.base.storage import provenance
 from robcal.base.types import ROBUSTNESS, Estimate, GroupRow, Scores, TrendTest
+from robcal.calibration import conditional
 from robcal.calibration.binning import AnyFloatArray, TopLabel, summarise, top_from
-from robcal.calibration.conditional import (
-    group_table,
-    level_table,
-    overall_metrics,
-    reliability_bins,
-    top_label_metrics,
-    trend_tests,
-)
 from robcal.calibration.prob_rows import check_rows, checked
 from robcal.report import write_report
 from robcal.report.flat import MOST_LISTED, flat_rows, wrong_csv
@@ -252,7 +245,7 @@ def audit(
     return _audited(
         top,
         Examples(top.confidence, top.prediction, truth, distance),
-        MethodResult("audit", "Classifier", metrics=overall_metrics(rows, truth, **options), repair=repair),
+        MethodResult("audit", "Classifier", metrics=conditional.overall_metrics(rows, truth, **options), repair=repair),
         classes=[str(k) for k in range(rows.num_classes)],
         title=title,
         score_name=name,
@@ -311,7 +304,7 @@ def audit_confidence(
     return _audited(
         top,
         Examples(top.confidence, np.ones(len(top), dtype=np.int64), top.correct.astype(np.int64), distance),
-        MethodResult("audit", "Classifier", metrics=top_label_metrics(confidence, correct, **options)),
+        MethodResult("audit", "Classifier", metrics=conditional.top_label_metrics(confidence, correct, **options)),
         classes=["wrong", "right"],
         title=title,
         score_name=score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score"),
@@ -350,15 +343,19 @@ def _audited(
     bins, confidence, seed = options["bins"], options["confidence"], options["seed"]
     method = dataclasses.replace(
         method,
-        reliability=reliability_bins(top, None, bins=bins, confidence=confidence),
-        groups={name: group_table(top, None, value, **options) for name, value in groupings.items()},
+        reliability=conditional.reliability_bins(top, None, bins=bins, confidence=confidence),
+        groups={name: conditional.group_table(top, None, value, **options) for name, value in groupings.items()},
     )
     if examples.score is not None:
         levels = assign_levels(examples.score, num_levels, ties="share")
         examples = dataclasses.replace(examples, level=levels)
-        trends = trend_tests(top.confidence, top.correct == 1, levels, bins=bins, seed=seed) if np.ptp(levels) else ()
+        trends = (
+            conditional.trend_tests(top.confidence, top.correct == 1, levels, bins=bins, seed=seed)
+            if np.ptp(levels)
+            else ()
+        )
         method = dataclasses.replace(
-            method, levels=level_table(top, None, levels, scores=examples.score, **options), trends=trends
+            method, levels=conditional.level_table(top, None, levels, scores=examples.score, **options), trends=trends
         )
     dataset = {"name": title, "num_classes": len(classes), "class_names": classes, "sizes": {"examples": len(top)}}
     sizes, lowest = [row.n for row in method.levels], wording_of(score_name).lowest

@@ -12,19 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from robcal.base import storage
 from robcal.base.checks import check_file, check_readable, is_there, refuse
 from robcal.base.files import reading
 from robcal.base.seals import digest_of_file
-from robcal.base.storage import (
-    decode,
-    digest_of,
-    digest_of_tensors,
-    load_checkpoint,
-    load_fidelity,
-    load_json,
-    load_predictions,
-    load_scores,
-)
 from robcal.base.types import EpochRow, FidelityRow, Predictions, Scores
 from robcal.data import Dataset, load_dataset
 from robcal.models import Normalized, build_model
@@ -101,21 +92,21 @@ class Run:
     def history(self) -> list[EpochRow]:
         """Return one row an epoch."""
         file = own_file(self.directory / "history.json")
-        return [decode(EpochRow, row, file) for row in load_json(file, "the history")]
+        return [storage.decode(EpochRow, row, file) for row in storage.load_json(file, "the history")]
 
     def fidelity(self) -> tuple[FidelityRow, ...]:
         """Return how far its scores can be trusted, by `robcal fidelity`; nothing where that was not measured."""
         file = self.directory / "fidelity.json"
         alone = self.settings.num_networks == 1 and self.settings.training_method().predictors is None
-        return load_fidelity(file, self.model_digest if alone else None) if file.exists() else ()
+        return storage.load_fidelity(file, self.model_digest if alone else None) if file.exists() else ()
 
     def predictions(self, split: str) -> Predictions:
         """Return what it predicts of "val" or "test"; refuse files that are missing, damaged, or not this run's."""
-        return load_predictions(own_file(self.directory / f"predictions-{split}.safetensors"))
+        return storage.load_predictions(own_file(self.directory / f"predictions-{split}.safetensors"))
 
     def scores(self, file: Path, model: str | None) -> Scores:
         """Return scores kept in a file, made with the network of the run whose tensors have the digest `model`."""
-        scores = load_scores(file)
+        scores = storage.load_scores(file)
         if scores.provenance.get("model") not in (model, None):
             given = f"{file} holds the scores of another network"
             fix = f"Delete {file}; the same command makes it anew"
@@ -187,7 +178,7 @@ def _load_record(directory: Path) -> dict[str, Any]:
     if not is_there(file) or not file.is_file():
         given = f"{directory} is no run directory (it has no run.json)"
         refuse(given, "`robcal train --out DIR` makes one", _nearest_run(directory))
-    record = load_json(file, "the run")
+    record = storage.load_json(file, "the run")
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         _refuse_record(directory, "there are none")
     try:
@@ -213,7 +204,7 @@ def run_digest(record: Any) -> str | None:
         return None
     if "scores" in identity:  # a run is opened without them; their files may be gone
         identity["scores"] = record["settings"].get("scores")
-    return digest_of({"settings": identity, "data": record.get("data")})
+    return storage.digest_of({"settings": identity, "data": record.get("data")})
 
 
 def what_differs(record: Any, settings: TrainSettings) -> str:
@@ -276,7 +267,7 @@ def load_model(checkpoint: Path) -> tuple[Normalized, dict[str, Any]]:
         fix = "Name a member-K.safetensors, or take them all by robcal.runs.directory.load_networks"
         refuse(f"{file.parent} holds {members} networks, the members of one ensemble", "one network is needed", fix)
     check_readable(checkpoint, "the checkpoint")
-    tensors, about = load_checkpoint(own_file(file))
+    tensors, about = storage.load_checkpoint(own_file(file))
     if file.name == "model.safetensors":
         _check_network(file, tensors)
     check_numbers(file, tensors)
@@ -315,7 +306,7 @@ def _check_network(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     record = _load_record(file.parent)
     wanted, settings = record.get("model_digest"), _settings_of(record)
     alone = settings.members == 1 and settings.training_method().predictors is None
-    if "files" not in record and wanted and alone and digest_of_tensors(tensors) != wanted:
+    if "files" not in record and wanted and alone and storage.digest_of_tensors(tensors) != wanted:
         _refuse_foreign(file)
 
 

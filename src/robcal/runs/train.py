@@ -24,19 +24,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robcal.base import storage
 from robcal.base.checks import check_num_levels, refuse
 from robcal.base.distributed import Group, choose_device, process_group
 from robcal.base.files import remove_left_behind
 from robcal.base.progress import SILENT, Reporter
-from robcal.base.storage import (
-    digest_of,
-    digest_of_tensors,
-    load_json,
-    provenance,
-    save_checkpoint,
-    save_json,
-    save_predictions,
-)
 from robcal.base.types import EpochRow
 from robcal.data import Dataset
 from robcal.runs.directory import Run, clear, list_files, load_data, load_networks, run_digest, run_title, what_differs
@@ -130,7 +122,7 @@ def _train(
         levels=levels,
         num_levels=settings.levels,
         state_file=run.directory / "state.pt",
-        key=digest_of(settings.identity()),
+        key=storage.digest_of(settings.identity()),
         keep_state=state.update,
         profile=profile,
         track=track,
@@ -149,17 +141,17 @@ def _finish(
     """Write everything a finished run holds; "complete" last."""
     directory, settings = run.directory, run.settings
     networks = _save_networks(run, networks, data, state)
-    save_json(history, directory / "history.json")
+    storage.save_json(history, directory / "history.json")
     place = choose_device(settings.device)
     with ExitStack() as there:
         for network in networks:
             there.enter_context(moved(network, place))
         for split in ("val", "test"):
             predictions = predict(networks, data.split(split), device=place)
-            save_predictions(predictions, directory / f"predictions-{split}.safetensors", overwrite=True)
-    digests = [digest_of_tensors(network.state_dict()) for network in networks]
-    made = {"complete": True, "model_digest": digests[0] if len(digests) == 1 else digest_of(digests)}
-    save_json({**run.record, **made, "files": list_files(directory)}, directory / "run.json")
+            storage.save_predictions(predictions, directory / f"predictions-{split}.safetensors", overwrite=True)
+    digests = [storage.digest_of_tensors(network.state_dict()) for network in networks]
+    made = {"complete": True, "model_digest": digests[0] if len(digests) == 1 else storage.digest_of(digests)}
+    storage.save_json({**run.record, **made, "files": list_files(directory)}, directory / "run.json")
     (directory / "state.pt").unlink(missing_ok=True)
 
 
@@ -170,13 +162,13 @@ def _save_networks(
     settings, about = run.settings, describe_network(run.settings, data)
     predictors = settings.training_method().predictors
     if predictors is not None and predictors.kept:
-        save_checkpoint(networks[0].state_dict(), about, run.checkpoint)
+        storage.save_checkpoint(networks[0].state_dict(), about, run.checkpoint)
         with moved(networks[0], choose_device(settings.device)):
             networks = predictors.draw(networks[0], state, data.split("train"), settings.seed)
     for k, (network, checkpoint) in enumerate(zip(networks, run.checkpoints, strict=True)):
         more = {"seed": member_seed(settings.seed, k)} if settings.members > 1 else {}
         more |= {"member": k} if len(networks) > 1 else {}
-        save_checkpoint(network.state_dict(), {**about, **more}, checkpoint)
+        storage.save_checkpoint(network.state_dict(), {**about, **more}, checkpoint)
     return networks if predictors is None or predictors.kept else load_networks(run)
 
 
@@ -184,10 +176,10 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
     """Write run.json, or accept the one that is there if it is of the same run; remove what a killed run left."""
     remove_left_behind(directory)
     digests = {name: data.digest(name) for name in ("train", "val", "test")}
-    key = digest_of({"settings": settings.identity(), "data": digests})
+    key = storage.digest_of({"settings": settings.identity(), "data": digests})
     file = directory / "run.json"
     if file.exists():
-        found = load_json(file, "the run")
+        found = storage.load_json(file, "the run")
         if run_digest(found) == key:
             return
         if not overwrite:
@@ -205,7 +197,7 @@ def _claim(settings: TrainSettings, directory: Path, data: Dataset, *, overwrite
         "digest": key,
         "data": digests,
         "dataset": {**told, "sizes": {name: len(data.split(name)) for name in digests}},
-        "versions": provenance(),
+        "versions": storage.provenance(),
         "complete": False,
     }
-    save_json(record, file)
+    storage.save_json(record, file)
