@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -319,3 +320,44 @@ def test_a_grouping_called_level_stands_beside_the_levels(tmp_path: Any) -> None
     page = made.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Signed gap by level" in page
     assert "Calibration by" in page
+
+
+SHUFFLED = np.random.default_rng(1).permutation(60)
+
+
+def tables() -> dict[str, Any]:
+    """Columns of pandas of the same 60 pictures, each with its name."""
+    rng, names = np.random.default_rng(0), [f"picture-{number}" for number in range(60)]
+    probs = pd.DataFrame(rng.dirichlet(np.ones(3), 60), index=names)
+    columns = {"labels": rng.integers(3, size=60), "scores": rng.random(60), "groups": np.arange(60) % 2}
+    columns |= {"confidence": probs.max(axis=1), "correct": rng.random(60) < 0.5}
+    return {"probs": probs, "other": probs, "logits": np.log(probs)} | {
+        name: pd.Series(np.asarray(values), index=names) for name, values in columns.items()
+    }
+
+
+ROWS_TAKEN: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
+    "a metric": (robcal.calibration_error, ("probs", "labels")),
+    "an audit": (functools.partial(robcal.audit, resamples=20), ("probs", "labels", "scores", "groups")),
+    "an audit of confidences": (
+        functools.partial(robcal.audit_confidence, resamples=20), ("confidence", "correct", "scores", "groups"),
+    ),
+    "two models": (functools.partial(robcal.compare_models, resamples=20), ("probs", "other", "labels")),
+    "a recalibration": (robcal.Recalibrator("temperature").fit, ("logits", "labels")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ROWS_TAKEN)
+def test_tables_of_pandas_whose_rows_stand_in_different_orders_are_refused(kind: str) -> None:
+    """They gave the accuracy of a guess in silence: rows are taken as they stand, and the index was not looked at."""
+    function, names = ROWS_TAKEN[kind]
+    given = {name: values for name, values in tables().items() if name in names}
+    function(**given)
+    function(**{name: values.iloc[SHUFFLED] for name, values in given.items()})
+    for name in names[1:]:
+        shuffled = given[name].iloc[SHUFFLED]
+        with pytest.raises(InputError, match=f"index of {name} holds the rows of {names[0]} in another order"):
+            function(**{**given, name: shuffled})
+        function(**{**given, name: shuffled.to_numpy()})
+        numbered = {other: values.reset_index(drop=True) for other, values in given.items()}
+        function(**{**numbered, name: shuffled})

@@ -24,6 +24,7 @@ PROBS = np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [0.25, 0.625, 0.125]]
 LOGITS = np.log(PROBS) + 3
 TWO, BINARY = np.column_stack([1 - PROBS[:, 0], PROBS[:, 0]]), (LABELS == 0).astype(int)
 SCORES = np.arange(N) / 4
+IDS = [f"picture-{number}" for number in range(N)]
 NAMES = np.array(["bird", "cat", "dog"])
 NAN = np.where(np.arange(N) == 3, np.nan, 1.0)
 MULTI = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0]] * 4)
@@ -127,6 +128,13 @@ MASKED = np.ma.masked_array(PROBS, np.repeat(np.arange(N) == 2, 3).reshape(N, 3)
 HIDDEN = np.where((np.arange(N)[:, None] == 4) & (np.arange(3) == LABELS[4]), -np.inf, LOGITS)
 ARRAYS: dict[str, ArrayCase] = {
     # labels
+    "an index in another order": ArrayCase(
+        metrics.accuracy,
+        {"probs": pd.DataFrame(PROBS, index=IDS), "labels": pd.Series(LABELS, index=IDS)[::-1]},
+        "holds the rows of probs in another order",
+        "labels",
+        LABELS,
+    ),
     "labels of shape (N, 1)": of_labels(LABELS[:, None], "`np.ravel(labels)`"),
     "labels of shape (1, N)": of_labels(LABELS[None], "`np.ravel(labels)`"),
     "labels of floats (N, 1)": ArrayCase(

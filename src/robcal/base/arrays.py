@@ -211,6 +211,28 @@ def check_same_length(n: int, m: int, first: str, second: str) -> None:
         )
 
 
+def check_same_rows(**tables: Any) -> None:
+    """Refuse tables and columns of pandas whose rows have the same names in different orders, which no one looks at.
+
+    A name that is a row's number, as pandas gives it, says nothing. What is no table or column of pandas may be given.
+    """
+    told = [(name, one.index) for name, one in tables.items() if hasattr(one, "iloc") and not _is_numbered(one.index)]
+    for name, index in told[1:]:
+        first_name, first = told[0]
+        if len(index) == len(first) and first.is_unique and not index.equals(first) and first.isin(index).all():
+            refuse(
+                f"the index of {name} holds the rows of {first_name} in another order",
+                "rows belong together as they stand, whatever the index says",
+                f"Put them in one order: `{name}.loc[{first_name}.index]`; if they are in the right one, take the "
+                f"index off: `{name}.to_numpy()`",
+            )
+
+
+def _is_numbered(index: Any) -> bool:
+    """Tell whether an index of pandas counts the rows."""
+    return bool(index.dtype.kind == "i" and (np.asarray(index) == np.arange(len(index))).all())
+
+
 def _of_tensor(tensor: Any) -> AnyArray:
     """Return a torch tensor, on any device and with gradients, as a numpy array."""
     tensor = tensor.detach().cpu()

@@ -24,6 +24,7 @@ from robcal.base.arrays import (  # noqa: F401
     check_no_probs,
     check_probs,
     check_same_length,
+    check_same_rows,
     check_scores,
     precision_of,
 )

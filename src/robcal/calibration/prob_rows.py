@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import FloatArray, IntArray, as_array, check_labels, check_probs, precision_of
+from robcal.base.checks import FloatArray, IntArray, as_array, check_labels, check_probs, check_same_rows, precision_of
 
 #: Entries of a block: 2 MiB in float64, which stay in the cache of a processor.
 ENTRIES = 1 << 18
@@ -91,6 +91,7 @@ def check_rows(probs: Any, *, name: str = "probs") -> ProbRows:
 def checked(probs: Any, labels: Any) -> tuple[ProbRows, IntArray]:
     """Return probabilities (N, Z) and labels (N,), checked."""
     rows = check_rows(probs)
+    check_same_rows(probs=probs, labels=labels)
     return rows, check_labels(labels, n=len(rows), num_classes=rows.num_classes)
 
 

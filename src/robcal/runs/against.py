@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robcal.base.checks import check_labels, check_same_length
+from robcal.base.checks import check_labels, check_same_length, check_same_rows
 from robcal.base.metrics import METRIC_LIST
 from robcal.base.types import Estimate
 from robcal.calibration.prob_rows import check_rows
@@ -42,6 +42,7 @@ def compare_models(
         (0.0, 0.08)
     """
     first, second = check_rows(probs), check_rows(other, name="other")
+    check_same_rows(probs=probs, other=other, labels=labels)
     check_same_length(len(first), len(second), "the examples of probs", "other")
     truth = check_labels(labels, n=len(first), num_classes=min(first.num_classes, second.num_classes))
     options = {"bins": bins, "resamples": resamples, "seed": seed}

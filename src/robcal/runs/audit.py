@@ -17,6 +17,7 @@ from robcal.base.checks import (
     check_labels,
     check_num_levels,
     check_positive_int,
+    check_same_rows,
     check_scores,
     check_seed,
     refuse,
@@ -230,6 +231,7 @@ def audit(
     [('0', 50, -0.006), ('1', 50, 0.006)]
     """
     rows, truth = checked(probs, labels)
+    check_same_rows(probs=probs, scores=scores, groups=groups)
     distance = _check_audited(len(rows), scores, num_levels, seed)
     name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
@@ -299,6 +301,7 @@ def audit_confidence(
     (0.75, 0.0)
     """
     top = top_from(confidence, correct, name="confidence")
+    check_same_rows(confidence=confidence, correct=correct, scores=scores, groups=groups)
     distance = _check_audited(len(top), scores, num_levels, seed)
     options: dict[str, Any] = {"bins": bins, "confidence": coverage, "resamples": resamples, "seed": seed}
     return _audited(

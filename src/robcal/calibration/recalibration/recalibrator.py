@@ -19,6 +19,7 @@ from robcal.base.checks import (
     check_labels,
     check_no_probs,
     check_output,
+    check_same_rows,
     check_scores,
     check_seed,
     refuse,
@@ -217,6 +218,7 @@ class Recalibrator:
     def _checked(self, logits: Any, labels: Any, scores: Any) -> tuple[FloatArray, IntArray, FloatArray]:
         array = check_no_probs(logits, "a recalibrator", LOGARITHMS)
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
+        check_same_rows(logits=logits, labels=labels, scores=scores)
         if len(truth) < LEAST_EXAMPLES:
             refuse(
                 f"{len(truth)} examples were given",
