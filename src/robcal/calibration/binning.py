@@ -35,17 +35,11 @@ EDGES: tuple[Edges, ...] = get_args(Edges)
 
 @dataclass(frozen=True)
 class TopLabel:
-    """The most probable class of N examples, computed once and used by every top-label number.
+    """The most probable class of N examples, computed once and used by every top-label number."""
 
-    Attributes:
-        confidence: (N,) probability of the predicted class, in the precision of the probabilities.
-        prediction: (N,) int64, the predicted class; the lowest index among equals.
-        correct: (N,) float64, 1 where the prediction is the true class, else 0.
-    """
-
-    confidence: AnyFloatArray
-    prediction: IntArray
-    correct: FloatArray
+    confidence: AnyFloatArray  #: (N,) probability of the predicted class, in the precision of the probabilities
+    prediction: IntArray  #: (N,) int64, the predicted class; the lowest index among equals
+    correct: FloatArray  #: (N,) float64, 1 where the prediction is the true class, else 0
 
     def __len__(self) -> int:
         return len(self.correct)

@@ -17,37 +17,23 @@ from robcal.calibration.intervals import clopper_pearson, mean_interval
 
 @dataclass(frozen=True)
 class PredictionSets:
-    """The sets of new examples.
+    """The sets of new examples."""
 
-    Attributes:
-        sets: (M, Z) bool: which classes the set of each new example holds; it may hold none.
-        thresholds: (M,) class k is in the set where p_k >= threshold; -inf where the level has too few examples to
-            leave any class out.
-        notes: sentences on levels whose sets hold every class, and what would be needed.
-    """
-
-    sets: npt.NDArray[np.bool_]
+    sets: npt.NDArray[np.bool_]  #: (M, Z) bool: which classes the set of each new example holds; it may hold none
+    #: (M,) class k is in the set where p_k >= threshold; -inf where a level is too small to leave any class out
     thresholds: FloatArray
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  #: sentences on levels whose sets hold every class, and what would be needed
 
 
 @dataclass(frozen=True)
 class SetsOfLevel:
-    """What the sets of one level are worth.
+    """What the sets of one level are worth."""
 
-    Attributes:
-        level: its number.
-        n: examples of it.
-        coverage: share of them whose set holds the true class, with its Clopper-Pearson interval of 95%.
-        size: mean number of classes in a set, with its interval.
-        empty: share of sets that hold no class.
-    """
-
-    level: int
-    n: int
-    coverage: Estimate
-    size: Estimate
-    empty: float
+    level: int  #: its number
+    n: int  #: examples of it
+    coverage: Estimate  #: share of them whose set holds the true class, with its Clopper-Pearson interval of 95%
+    size: Estimate  #: mean number of classes in a set, with its interval
+    empty: float  #: share of sets that hold no class
 
 
 def prediction_sets(

@@ -25,21 +25,13 @@ _STARTS = 5
 
 @dataclass(frozen=True)
 class SelectiveThreshold:
-    """Accept the examples whose confidence is at least `threshold`.
+    """Accept the examples whose confidence is at least `threshold`."""
 
-    Attributes:
-        threshold: t, or +inf where no threshold could be shown to keep the bound.
-        coverage: share of examples that are accepted, with a Clopper-Pearson interval.
-        risk: error rate among them here, with a Clopper-Pearson interval (NaN where none is accepted).
-        accepted: number of examples accepted here.
-        note: a sentence that says what holds, or what would be needed.
-    """
-
-    threshold: float
-    coverage: Estimate
-    risk: Estimate
-    accepted: int
-    note: str
+    threshold: float  #: t, or +inf where no threshold could be shown to keep the bound
+    coverage: Estimate  #: share of examples that are accepted, with a Clopper-Pearson interval
+    risk: Estimate  #: error rate among them here, with a Clopper-Pearson interval (NaN where none is accepted)
+    accepted: int  #: number of examples accepted here
+    note: str  #: a sentence that says what holds, or what would be needed
 
 
 def selective_threshold(

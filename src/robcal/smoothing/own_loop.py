@@ -43,23 +43,14 @@ _OF_ALL = "shown_by_all"
 
 @dataclass(frozen=True)
 class EpochUpdate:
-    """What `ARAdaLS.end_epoch` measured and did; printed, a line.
+    """What `ARAdaLS.end_epoch` measured and did; printed, a line."""
 
-    Attributes:
-        epoch: number of finished epochs.
-        epochs: number of epochs of the run.
-        confidence: (R,) mean confidence of each level on the validation examples.
-        accuracy: (R,) accuracy of each level on them.
-        counts: (R,) number of them.
-        epsilon: (R,) label smoothing of each level in the next epoch.
-    """
-
-    epoch: int
-    epochs: int
-    confidence: FloatArray
-    accuracy: FloatArray
-    counts: IntArray
-    epsilon: FloatArray
+    epoch: int  #: number of finished epochs
+    epochs: int  #: number of epochs of the run
+    confidence: FloatArray  #: (R,) mean confidence of each level on the validation examples
+    accuracy: FloatArray  #: (R,) accuracy of each level on them
+    counts: IntArray  #: (R,) number of them
+    epsilon: FloatArray  #: (R,) label smoothing of each level in the next epoch
 
     def __str__(self) -> str:
         """Return a line with the accuracy, the mean confidence and the range of the smoothing."""

@@ -62,29 +62,17 @@ NLL_TOLERANCE = 2e-4
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """What cross-fitting says of one method; every figure is of rows that the fit did not see.
+    """What cross-fitting says of one method; every figure is of rows that the fit did not see."""
 
-    Attributes:
-        method: its name, one of `METHODS`, or `AVERAGE`.
-        nll: mean negative log-likelihood (natural logarithm), with interval.
-        nll_above_best: paired difference to the method with the lowest NLL, with interval; 0 for that one.
-        brier: multi-class Brier score, with interval.
-        ece: expected calibration error (15 equal-width bins), with the interval for the true error.
-        worst_level: of ten equal parts by the score, lowest first, the one whose gap is largest in absolute value.
-        worst_gap: mean confidence - accuracy there; the interval holds for all ten levels at once (Bonferroni).
-        keeps_prediction: whether the method can never change a prediction.
-        chosen: whether it is the one in use.
-    """
-
-    method: str
-    nll: Estimate
-    nll_above_best: Estimate
-    brier: Estimate
-    ece: Estimate
-    worst_level: int
-    worst_gap: Estimate
-    keeps_prediction: bool
-    chosen: bool
+    method: str  #: its name, one of `METHODS`, or `AVERAGE`
+    nll: Estimate  #: mean negative log-likelihood (natural logarithm), with interval
+    nll_above_best: Estimate  #: paired difference to the method with the lowest NLL, with interval; 0 for that one
+    brier: Estimate  #: multi-class Brier score, with interval
+    ece: Estimate  #: expected calibration error (15 equal-width bins), with the interval for the true error
+    worst_level: int  #: of ten equal parts by the score, lowest first, the one whose gap is largest in absolute value
+    worst_gap: Estimate  #: mean confidence - accuracy there; the interval holds for all ten levels at once (Bonferroni)
+    keeps_prediction: bool  #: whether the method can never change a prediction
+    chosen: bool  #: whether it is the one in use
 
 
 @dataclass(frozen=True)
