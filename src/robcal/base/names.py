@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 #: Name on the command line → factory, which is imported when it is used.
 METHODS: Mapping[str, str] = {
-    "vanilla": "robcal.methods.vanilla:vanilla",
+    "vanilla": "robcal.methods.method:vanilla",
     "label-smoothing": "robcal.methods.label_smoothing:label_smoothing",
     "adals": "robcal.methods.ar_adals:adals",
     "random-levels": "robcal.methods.ar_adals:random_levels",

@@ -184,8 +184,7 @@ def _log(probs: FloatArray, uniform_share: float) -> FloatArray:
 def _uniform_share(true: FloatArray, num_classes: int) -> float:
     """Return the ε in [0, 1] that maximises Σ log((1 - ε) p_y + ε / Z), or 0 where every p_y is positive.
 
-    The derivative falls in ε, and is positive at 1 / 2N where an example has p_y = 0: it adds 2N, each of the others at
-    least -1 / (1 - ε).
+    The derivative falls in ε, and is positive at 1 / 2N: a p_y = 0 adds 2N, all others at least -1 / (1 - ε) each.
     """
     if (true > 0).all():
         return 0.0

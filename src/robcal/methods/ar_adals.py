@@ -28,10 +28,7 @@ from robcal.smoothing.soft_labels import level_statistics, targets_of_levels
 def ar_adals(
     controller: str = DEFAULT_CONTROLLER, *, gain: float | None = None, step_size: float | None = None
 ) -> Method:
-    """Smooth labels adaptively per level of adversarial robustness, margin or loss.
-
-    The arguments are those of `AdaptiveLabelSmoother`.
-    """
+    """Smooth labels adaptively per level of adversarial robustness, margin or loss."""
     return _adaptive("ar-adals", "AR-AdaLS", "robustness", controller, gain, step_size)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from robcal.base.checks import check_fraction, refuse
 from robcal.methods.method import Batch, EpochInfo, Method, RunInfo, State
+from robcal.smoothing.passes import rank_and_size
 
 
 def crl(
@@ -64,10 +65,8 @@ def ranking_loss(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tenso
 
 def _in_all_processes(right: torch.Tensor) -> torch.Tensor:
     """Tell whether each example was right in any of the processes; each sees its own share of them."""
-    from torch import distributed
-
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    if rank_and_size()[1] == 1:
         return right
-    shared = right.to("cuda" if distributed.get_backend() == "nccl" else "cpu", torch.uint8)
-    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    shared = right.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu", torch.uint8)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
     return shared.to(right.device, torch.bool)

@@ -176,10 +176,9 @@ class Bottleneck(nn.Module):
 
 
 def large_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int) -> nn.Module:
-    """Build a ResNet-50 or 101 for 224x224 images (He et al. 2016a, table 1); blocks begin as the identity.
+    """Build a ResNet-50 or 101 (He et al. 2016a, table 1), of 25,557,032 or 44,549,160 parameters at Z = 1,000.
 
-    For 1,000 classes they have 25,557,032 and 44,549,160 parameters. The scale of the last normalisation of every block
-    begins at 0 (Goyal et al. 2017, section 5.1).
+    The scale of the last normalisation of every block begins at 0: the identity (Goyal et al. 2017, section 5.1).
     """
     if depth not in LARGE_BLOCKS:
         known = ", ".join(f"resnet-{depth}" for depth in LARGE_BLOCKS)

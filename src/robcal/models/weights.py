@@ -98,10 +98,7 @@ def _mappings(found: object) -> Iterator[Mapping[str, object]]:
 
 
 def fill(network: Normalized, tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Put weights into a network, those of robcal with their normalisation; return what the user should know, or "".
-
-    Others get inputs in input units, as any model outside robcal: their normalisation is their own.
-    """
+    """Put tensors into a network, less a prefix that all share, and return what to tell of that, or ""."""
     if {"mean", "std"} <= tensors.keys():
         return load_weights(network, tensors, path)
     note = load_weights(network.network, tensors, path)

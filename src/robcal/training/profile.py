@@ -18,21 +18,11 @@ class Profile:
     """Seconds that the parts of a training take; hand it to `robcal.fit`.
 
     The time of a GPU is that until it has finished, so a training that is watched waits for it after every part.
-
-    Attributes:
-        seconds: of each of `PARTS`.
-        total: of the whole training.
-
-    >>> profile = Profile()
-    >>> profile.seconds.update(data=1.0, forward=6.0, backward=12.0)
-    >>> profile.total = 20.0
-    >>> profile.shares()["data"], round(profile.shares()["other"], 3)
-    (0.05, 0.05)
     """
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.total = 0.0
+        self.seconds = dict.fromkeys(PARTS, 0.0)  #: of each of `PARTS`
+        self.total = 0.0  #: of the whole training
 
     @contextmanager
     def part(self, name: str, device: torch.device) -> Iterator[None]:

@@ -145,7 +145,7 @@ class Recalibrator:
         automatic = "auto" in self._asked or AVERAGE in self._asked
         methods, self.notes = _candidates(array, truth) if automatic else (self._asked, ())
         true = array[np.arange(len(truth)), truth]
-        self.data = _digest(true, truth)
+        self.data = digest_of_data(array, truth)
         order = fold_order(true, truth, values, lambda: row_keys(array))
         rows = Rows(array, truth, values, drawn_folds(order, folds=FOLDS, seed=self.seed))
         index = _sampled(order, array.shape[1], self.seed, SAMPLE)
@@ -230,7 +230,10 @@ class Recalibrator:
         masked = _mask(array, truth)
         for method in self._asked:
             if method not in ("auto", AVERAGE):
-                _check_applies(method, masked=masked, truth=truth)
+                _check_mixes(method, masked)
+                if first_of(method) != "none" and len(np.unique(truth)) == 1:
+                    fix = 'Pass labels of all classes, or choose "temperature" or "score-temperature"'
+                    refuse(f"the labels hold class {truth[0]} only", f"{method} fits every class", fix)
         return array, truth, self._scores(array, scores)
 
     def _scores(self, logits: FloatArray, scores: Any) -> FloatArray:
@@ -280,10 +283,7 @@ def digest_of_data(logits: FloatArray, labels: IntArray) -> str:
     """Return a fitted recalibrator's `data`: a digest of the true logits below the largest of (N, Z) and of labels."""
     rows = np.arange(len(labels))
     array = np.asarray(logits, dtype=np.float64)
-    return _digest(array[rows, labels] - array.max(axis=1), labels)
-
-
-def _digest(true: FloatArray, labels: IntArray) -> str:
+    true = array[rows, labels] - array.max(axis=1)
     return hashlib.sha256(true.tobytes() + np.asarray(labels, dtype=np.int64).tobytes()).hexdigest()
 
 
@@ -351,16 +351,6 @@ def _mask(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.bool_]:
         )
     logits[masked] = -np.inf
     return masked
-
-
-def _check_applies(method: str, *, masked: npt.NDArray[np.bool_], truth: IntArray) -> None:
-    _check_mixes(method, masked)
-    if first_of(method) != "none" and len(np.unique(truth)) == 1:
-        refuse(
-            f"the labels hold class {truth[0]} only",
-            f"{method} fits every class",
-            'Pass labels of all classes, or choose "temperature" or "score-temperature"',
-        )
 
 
 def _check_mixes(method: str, masked: npt.NDArray[np.bool_]) -> None:

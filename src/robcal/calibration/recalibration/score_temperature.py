@@ -196,10 +196,7 @@ def _map(scale: ScoreScale, solution: Solution, penalty: float) -> ScoreTemperat
 
 
 def design_of(u: FloatArray, splines: int) -> FloatArray:
-    """Return the (N, K) values of cubic B-splines with equally spaced knots on [0, 1].
-
-    By the recurrence of Cox and de Boor (de Boor 1978, chapter X) for those four that are not 0 at u.
-    """
+    """Return (N, K) values at u of cubic B-splines with equally spaced knots on [0, 1] (de Boor 1978, chapter X)."""
     knots = knots_of(splines)
     place = np.clip(np.searchsorted(knots, u, side="right") - 1, DEGREE, splines - 1)
     values = [np.ones(len(u))]

@@ -152,10 +152,9 @@ def average(candidates: Sequence[Candidate], rows: Rows) -> Candidate | None:
 def choose(candidates: Sequence[Candidate], labels: IntArray, *, averaged: bool = False) -> int:
     """Return the position of the average, or of a simpler method beside which it gains no more than chance would.
 
-    The weights of an average of m methods are m - 1 numbers that are fitted to the rows. If one of the methods is right
-    alone, they still raise the log-likelihood by (m - 1) / 2 on average (Wilks 1938; Self and Liang 1987): by no more
-    than that the simplest of the methods that keep predictions may be below the average. Without an average all methods
-    are compared with the one of the lowest NLL, in the order of `METHODS`. `averaged` takes the average in any case.
+    The m - 1 weights of an average raise the log-likelihood by (m - 1) / 2 on average where one method is right alone
+    (Wilks 1938; Self and Liang 1987): the simplest that keeps predictions may be below it by that. Without an average
+    all are compared with the lowest NLL, in the order of `METHODS`. `averaged` takes the average in any case.
     """
     losses = _compared(candidates, labels)[0]
     names = [candidate.method for candidate in candidates]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,9 +95,10 @@ def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
         fitted.fit(softmax(logits[order]), labels[order])
     first, mixture = fitted.ts_.cal_, fitted.ts_.output_constant / (fitted.ts_.n_samples_ + 1)
     if name == "svs":
-        weight, bias = _array(fitted.v_), _array(fitted.b_)
+        weight, bias = np.array(fitted.v_, float), np.array(fitted.b_, float)
     else:
-        weight, bias = _array(fitted.W_)[:, :-1], _array(fitted.W_)[:, -1]
+        whole = np.array(fitted.W_, float)
+        weight, bias = whole[:, :-1], whole[:, -1]
     least = float(np.log(np.finfo(np.float32).tiny))
     return Affine(1 / float(first.invtemp_), weight, bias, mixture, least)
 
@@ -106,10 +106,6 @@ def fit_structured(name: str, logits: FloatArray, labels: IntArray) -> Affine:
 def has_probmetrics() -> bool:
     """Return whether probmetrics and what its `svs` and `sms` need are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("probmetrics", "numba"))
-
-
-def _array(values: Any) -> FloatArray:
-    return np.asarray(values, dtype=np.float64)
 
 
 def _scaled(logits: FloatArray, labels: IntArray) -> tuple[float, FloatArray]:
