@@ -6,6 +6,7 @@ import pytest
 
 from robcal.base.checks import InputError
 from robcal.base.storage import save_json
+from robcal.commands.cli import main
 from robcal.commands.compare import _seeds
 from robcal.comparison import load_plan, parse_plan, preset_names
 from robcal.comparison.doing import scoring_kind
@@ -225,3 +226,11 @@ def test_seeds_that_are_none_are_refused_before_any_is_listed(text):
 
 def test_seeds_are_listed_one_by_one_and_by_ranges():
     assert _seeds("3, 5-7,0") == [3, 5, 6, 7, 0]
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], ["--seeds", "0-1"], ["--data", "digits"], ["--jobs", "1"]])
+def test_results_take_no_options_of_runs(option, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path / "results.json"), "--out", str(tmp_path / "out"), *option])
+    assert f"results.json and {option[0]} were given" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()

@@ -272,6 +272,11 @@ def _ood(folder: Path) -> Steps:
     yield _compared(folder, "--ood", f"{name[1]}=digits")
 
 
+def _results_in_place_of_a_plan(folder: Path) -> Steps:
+    yield robcal("compare", folder / "results.json", "--out", folder / "out", "--dry-run")
+    yield _compared(folder)
+
+
 def _ood_twice(folder: Path) -> Steps:
     hint = yield _compared(folder, "--ood", "a=digits", "--ood", "a=digits")
     other = re.search(r"--ood (\S+=\w+)", hint)
@@ -416,6 +421,7 @@ CASES = [
     Case("one run twice", "Name each seed once", _one_run_twice),
     Case("seeds in words", "Write --seeds 0,1,2 or 0-4", _seeds),
     Case("OOD inputs without a name", "For example --ood svhn=", _ood),
+    Case("options of runs with results", "name the plan or the preset in place", _results_in_place_of_a_plan),
     Case("OOD inputs of one name", "Call one of them otherwise", _ood_twice),
     Case("a factory without its function", "Name the function after a colon", _factory),
     Case("scores of another ending", r"Pass --out .*scores\.parquet", _suffix),

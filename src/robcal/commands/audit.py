@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -199,11 +199,6 @@ _EXAMPLES = {"prob_columns": "p0,p1", "label_column": "label", "confidence_colum
              "correct_column": "correct"}  # fmt: skip
 
 
-def _flags(names: Iterable[str]) -> str:
-    """Write options as the user does."""
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
-
-
 def _way_of(given: Mapping[str, Any]) -> str:
     """Return what is audited, by the option that names it; what does not go with it is refused."""
     ways = [name for name in _WAYS if given[name]]
@@ -222,12 +217,14 @@ def _way_of(given: Mapping[str, Any]) -> str:
         if own and name != main:
             flag = _WAYS[name].title
             refuse(
-                f"{way.title} and {_flags(own)} were given", f"these go with {flag}", f"Leave them out, or use {flag}"
+                f"{way.title} and {opt.flags(own)} were given",
+                f"these go with {flag}",
+                f"Leave them out, or use {flag}",
             )
     if main == "run":
         _check_run(given["run"])
     if other := [name for name in _OPTIONS if given[name] is not None and name not in way.takes]:
-        refuse(f"{way.title} and {_flags(other)} were given", way.why, way.fix)
+        refuse(f"{way.title} and {opt.flags(other)} were given", way.why, way.fix)
     if main == "confidence" and given["correct"] is None:
         refuse("--correct was not given", "--confidence and --correct go together", "Pass --correct FILE")
     if main == "probs" and given["labels"] is None:
@@ -243,13 +240,13 @@ def _of_table(given: Mapping[str, Any]) -> dict[str, Path | None]:
         return {}
     if table is None:
         refuse(
-            f"{_flags(named)} came without a table",
+            f"{opt.flags(named)} came without a table",
             "columns are of one table of predictions, the first argument",
             "Name it: robcal audit TABLE.csv --prob-columns p0,p1 --label-column label",
         )
     if twice := [column for column in named if given[_COLUMNS[column]] is not None]:
         refuse(
-            f"{_flags(twice[:1])} and --{_COLUMNS[twice[0]]} were both given",
+            f"{opt.flags(twice[:1])} and --{_COLUMNS[twice[0]]} were both given",
             "each array comes from the table or from a file of its own",
             "Drop one of them",
         )
@@ -257,10 +254,10 @@ def _of_table(given: Mapping[str, Any]) -> dict[str, Path | None]:
     wanted = [column for column in _EXAMPLES if (column in top) == bool(top & set(named))]
     if missing := [column for column in wanted if column not in named]:
         refuse(
-            f"{_flags(missing[:1])} was not given",
-            f"a table of predictions needs {' and '.join(_flags([column]) for column in wanted)}",
+            f"{opt.flags(missing[:1])} was not given",
+            f"a table of predictions needs {' and '.join(opt.flags([column]) for column in wanted)}",
             f"Name them: robcal audit {table} "
-            + " ".join(f"{_flags([column])} {named.get(column, _EXAMPLES[column])}" for column in wanted),
+            + " ".join(f"{opt.flags([column])} {named.get(column, _EXAMPLES[column])}" for column in wanted),
         )
     return {"run": None} | {_COLUMNS[column]: Path(f"{table}:{names}") for column, names in named.items()}
 

@@ -84,6 +84,7 @@ def compare(
 
     Example: robcal compare digits --out compare-digits
     """
+    given = dict(locals())  # every option by its name
     from robcal.base.jobs import available_cores
     from robcal.comparison import compare as run_comparison
     from robcal.comparison import load_plan, plan_work
@@ -92,6 +93,10 @@ def compare(
     if worst is not None:  # the same command again replaces what it wrote
         opt.check_csv(worst, overwrite=overwrite or (out / "results.json").exists())
     if what.endswith(".json"):
+        if other := [name for name in _OF_RUNS if given[name]]:
+            rule = "results are only made into tables and a page again"
+            fix = "Leave them out, or name the plan or the preset in place of its results"
+            refuse(f"{what} and {opt.flags(other)} were given", rule, fix)
         _show(*_made_again(Path(what), out, report=report, worst=worst, overwrite=overwrite), json=json)
         return
     chosen = {name: value for name, value in (("data", data), ("device", device)) if value is not None}
@@ -121,6 +126,12 @@ def compare(
     if results.study is not None and results.study.missing:
         typer.echo("robcal: some tasks failed (see above); the same command tries again what is missing", err=True)
         raise typer.Exit(3)
+
+
+#: Options of what is done before there are results.
+_OF_RUNS = (
+    "data", "cache", "jobs", "executor", "executor_option", "seeds", "shift", "ood", "device", "fail_fast", "dry_run",
+)  # fmt: skip
 
 
 def _made_again(

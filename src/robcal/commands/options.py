@@ -141,6 +141,11 @@ def own_options(context: typer.Context, method: str) -> list[str]:
     return found
 
 
+def flags(options: Iterable[str]) -> str:
+    """Write options as the user does."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in options)
+
+
 def write_worst(results: Results, file: Path) -> Path:
     """Write the wrong predictions that results hold to a file for --worst, which `check_csv` has seen.
 
