@@ -38,7 +38,7 @@ from real.networks import (
     run,
 )
 from real.tables import Network, adult, sentences
-from real.tuned import TUNED, tuned_resnet
+from real.tuned import BOTH, TUNED, tuned_average, tuned_resnet
 from recalibration_networks import fashion_mnist, fashion_settings
 from robcal import Recalibrator, assign_levels
 from robcal.base.checks import FloatArray, IntArray
@@ -86,7 +86,7 @@ def jobs(folder: Path, limit: int, work: Path) -> dict[str, Callable[[], Measure
     """
     found: dict[str, Callable[[], Measured]] = image_jobs(folder, resnet50, resnet, limit, work)
     if resnets_at_hand(folder):
-        found |= {name: partial(tuned, folder, name, limit, work) for name in TUNED.values()}
+        found |= {name: partial(tuned, folder, name, limit, work) for name in (*TUNED.values(), BOTH)}
     if (folder / "tabular/adult.data").is_file():
         found["network of 100 units, UCI Adult"] = lambda: small(adult(folder), limit, work)
     if (folder / "text/stsa.binary.train").is_file():
@@ -151,9 +151,16 @@ def resnet(folder: Path, depth: int, limit: int, work: Path) -> Measured:
 
 
 def tuned(folder: Path, name: str, limit: int, work: Path) -> Measured:
-    """Measure a published ResNet that was trained further on JPEG images; the other one is its referee."""
-    depths = sorted(TUNED, key=lambda depth: TUNED[depth] != name)
-    return on_jpeg(folder, name, *(tuned_resnet(folder, depth, work) for depth in depths), limit, work)
+    """Measure one of two ResNets that were trained further on JPEG images, whose referee is the other, or their mean.
+
+    The referee of their mean is a published one.
+    """
+    if name == BOTH:
+        networks = (tuned_average(folder, work), published_resnet(folder, 32))
+    else:
+        depths = sorted(TUNED, key=lambda depth: TUNED[depth] != name)
+        networks = tuple(tuned_resnet(folder, depth, work) for depth in depths)
+    return on_jpeg(folder, name, *networks, limit, work)
 
 
 def on_jpeg(

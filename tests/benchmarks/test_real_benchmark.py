@@ -218,18 +218,19 @@ def test_a_published_resnet_is_trained_further_once_and_from_its_own_weights(tin
 
 def test_each_of_two_tuned_networks_is_the_referee_of_the_other(tinted, monkeypatch):
     torch.manual_seed(0)
-    linear = {depth: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)) for depth in tuned.TUNED}
-    monkeypatch.setattr(claim, "tuned_resnet", lambda folder, depth, work: linear[depth])
+    linear = {depth: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)) for depth in (20, 56, 32)}
+    for module in (claim, tuned):
+        monkeypatch.setattr(module, "tuned_resnet", lambda folder, depth, work: linear[depth])
+    monkeypatch.setattr(claim, "published_resnet", lambda folder, depth: linear[depth])
     jobs = claim.jobs(tinted, 20, tinted / "work")
     images, labels = networks.cifar10_test(tinted)
     test = networks.halves(120, 20)[1]
-    margin = {}
-    for depth, network in linear.items():
-        largest = np.sort(networks.run(network, images[test]), axis=1)
-        margin[depth] = largest[:, -1] - largest[:, -2]
-    for depth, other in ((20, 56), (56, 20)):
-        one = jobs[tuned.TUNED[depth]]()
-        np.testing.assert_allclose(one.scores["margin"], margin[depth], atol=1e-5)
+    logits = {depth: networks.run(network, images[test]) for depth, network in linear.items()}
+    logits["mean"] = np.log((softmax(logits[20], axis=1) + softmax(logits[56], axis=1)) / 2)
+    margin = {name: np.diff(np.sort(found, axis=1)[:, -2:], axis=1)[:, 0] for name, found in logits.items()}
+    for name, own, other in ((tuned.TUNED[20], 20, 56), (tuned.TUNED[56], 56, 20), (tuned.BOTH, "mean", 32)):
+        one = jobs[name]()
+        np.testing.assert_allclose(one.scores["margin"], margin[own], atol=1e-5)
         np.testing.assert_allclose(one.scores["margin of another network"], margin[other], atol=1e-5)
         np.testing.assert_array_equal(one.labels, labels[test])
         assert len(one.scores["adversarial distance"]) == 20
