@@ -155,12 +155,24 @@ def test_nothing_is_kept_under_no_grad_and_a_check_before_training_can_be_told()
     with torch.no_grad():
         smoothing.loss(rows(0), LABELS, torch.arange(N))
     assert smoothing.examples_shown == 0
-    with pytest.raises(InputError, match="no training example"):
+    with pytest.raises(InputError, match="no training example that counts"):
         smoothing.end_epoch(rows(1, M), VAL_LABELS)
     smoothing.keep_margins(rows(0).numpy(), np.arange(N))
     assert smoothing.examples_shown == N
     smoothing.end_epoch(rows(1, M).tolist(), VAL_LABELS.tolist())
     assert smoothing.examples_shown == 0
+
+
+def test_an_epoch_whose_labels_are_all_ignored_is_told_so_unless_there_were_others():
+    smoothing, ignored = made(), torch.full((N,), -100)
+    smoothing.loss(rows(0).requires_grad_(), ignored, torch.arange(N))
+    with pytest.raises(InputError, match=r"that counts has passed.*labels other than ignore_index"):
+        smoothing.end_epoch(rows(1, M), VAL_LABELS)
+    smoothing = trained(1)
+    before = smoothing.levels
+    smoothing.loss(rows(0).requires_grad_(), ignored, torch.arange(N))
+    smoothing.end_epoch(rows(1, M), VAL_LABELS)
+    np.testing.assert_array_equal(smoothing.levels, before)
 
 
 def test_validation_rows_in_another_order_or_twice_change_nothing_when_they_are_numbered():

@@ -239,12 +239,12 @@ class ARAdaLS:
             passes.measured(val_logits, val_labels, val_index, self.smoother.num_classes, ignore_index),
             numbered=val_index is not None,
         )
-        if not len(shown.place):
+        if not len(shown.place) or (np.isnan(shown.margin).all() and np.isnan(self._train).all()):
             refuse(
-                "no training example has passed through loss since the last end_epoch",
+                "no training example that counts has passed through loss since the last end_epoch",
                 "an epoch trains first, and is measured then",
-                "Call loss for every batch, with gradients enabled; where nothing was trained (examples_shown is 0) do "
-                "not call end_epoch",
+                "Call loss for every batch, with gradients enabled, and with labels other than ignore_index; where "
+                "nothing was trained (examples_shown is 0) do not call end_epoch",
             )
         num_levels = self.smoother.num_levels
         train_average = self._averaged(self._train, shown.place, shown.margin)
