@@ -188,6 +188,24 @@ def test_training_labels_without_positions_are_refused(tmp_path: Path) -> None:
         smoothing.indexed([{"input_ids": [1], "category": 1}])[0]
 
 
+@pytest.mark.parametrize("label", [-1, 2, 0.5, "1", [0, 1]])
+def test_labels_that_are_no_class_are_never_taken_for_those_of_another_position(label: object) -> None:
+    """As -1 is, for a class that is not known: it was the last class of the example before."""
+    smoothing = smoother()
+    with pytest.raises(
+        InputError, match=r"label of training example 1 is .*; classes are integers from 0 to 1, or -100"
+    ):
+        smoothing.indexed([{"label": 1}, {"label": label}])[1]
+    whole = [{"label": given} for given in (1, 1.0, np.int64(1), torch.tensor([1]))]
+    assert [smoothing.indexed(whole)[k]["label"] for k in range(4)] == [3, 5, 7, 9]
+
+
+def test_an_evaluation_with_labels_that_are_no_class_is_refused() -> None:
+    prediction = SimpleNamespace(predictions=np.zeros((3, 2)), label_ids=np.array([1, -1, -100]))
+    with pytest.raises(InputError, match="1 labels of the evaluation are negative, the first -1"):
+        smoother().metrics(prediction)
+
+
 def test_ignored_labels_are_not_counted() -> None:
     smoothing = smoother()
     smoothing.on_train_begin(SimpleNamespace(eval_strategy="epoch"), SimpleNamespace(global_step=0), None)

@@ -149,5 +149,8 @@ CASES = [
     Case("a Trainer without the callback", r"Pass callbacks=\[smoothing\], too", _forgotten(callback=False)),
     Case("Lightning without validation", "Pass validation data to fit", _without_validation),
     Case("a class under another name", r"Rename that column, for example dataset\.rename_column", _column),
+    Case("a label that says that there is none", "to an example without a class, or leave it out", in_turn(
+        lambda: _of_trainer().indexed([{"labels": -1}])[0], lambda: _of_trainer().indexed([{"labels": -100}])[0],
+    )),
     Case("a checkpoint of another Trainer", "that was written with this callback", _resumed),
 ]  # fmt: skip

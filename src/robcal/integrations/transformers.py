@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -17,7 +17,7 @@ try:
 except ModuleNotFoundError as error:
     refuse_untrainable(error, "robcal.integrations.transformers", extra="transformers")
 
-from robcal.base.checks import refuse
+from robcal.base.checks import as_array, refuse
 from robcal.smoothing.own_loop import IGNORED, ARAdaLS
 
 __all__ = ["TrainerSmoothing"]
@@ -106,7 +106,10 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
         """
         found = prediction.predictions
         logits = torch.as_tensor(np.asarray(found[0] if isinstance(found, tuple) else found)).float()
-        classes, _ = self._decoded(torch.as_tensor(np.asarray(prediction.label_ids)))
+        labels = torch.as_tensor(np.asarray(prediction.label_ids))
+        if len(none := labels[(labels < 0) & (labels != IGNORED)]):
+            _refuse_class(f"{len(none)} labels of the evaluation are negative, the first {none[0]}", self.num_classes)
+        classes, _ = self._decoded(labels)
         if self._training and self.smoothing.examples_shown:
             self.smoothing.end_epoch(logits, classes, val_index=torch.arange(len(classes)))
         counted = classes != IGNORED
@@ -216,7 +219,23 @@ class _Indexed(torch.utils.data.Dataset[dict[str, Any]]):
                 f"its class stands under {', '.join(LABELS)}",
                 'Rename that column, for example dataset.rename_column("category", "labels")',
             )
-        label = int(example[names[0]])
+        label = self._class_of(example[names[0]], position)
         if label != IGNORED:
             example[names[0]] = label + (int(position) + 1) * self.num_classes
         return example
+
+    def _class_of(self, label: Any, position: int) -> int:
+        """Return the class of an example: another number would be taken for a class of another position."""
+        values = np.ravel(as_array(label, "a label")).tolist()
+        if len(values) != 1 or values[0] not in (IGNORED, *range(self.num_classes)):
+            _refuse_class(f"the label of training example {position} is {label!r}", self.num_classes)
+        return int(values[0])
+
+
+def _refuse_class(given: str, num_classes: int) -> NoReturn:
+    refuse(
+        given,
+        f"classes are integers from 0 to {num_classes - 1}, or {IGNORED} where an example does not count",
+        f"Number the classes from 0, pass how many there are as num_classes, and give {IGNORED} to an example without "
+        "a class, or leave it out",
+    )
