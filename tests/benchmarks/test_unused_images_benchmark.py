@@ -69,3 +69,10 @@ def test_all_images_that_a_run_has_not_seen_are_measured_once(arguments, tmp_pat
     unused_images.main(arguments)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.*")} == before
     assert (tmp_path / "page.md").read_text() == text
+
+
+def test_the_page_holds_what_was_measured():
+    page = FOLDER.parent / "docs/evidence/unused-images.md"
+    found = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    shown = {name: rows for name, rows in found.items() if name in (*unused_images.ROWS, unused_images.SCALED)}
+    assert unused_images.page(shown) == page.read_text(encoding="utf-8")
