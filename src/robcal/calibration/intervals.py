@@ -247,9 +247,8 @@ def gap_interval(top: TopLabel, confidence: float = 0.95) -> Estimate:
 def classwise_interval(cells: ClassBins, *, confidence: float = 0.95) -> Estimate:
     """Return the classwise ECE with an interval by test inversion in closed form.
 
-    As in `inversion`, with one cell for each class and bin, whose measured gap is normal: its absolute value has the
-    mean of a folded normal (2 p (1 - p) at least where a cell holds one example), and the error's own variance is that
-    of the examples' shares.
+    As in `inversion`, with one cell for each class and bin, whose gap is normal: its size has the mean of a folded
+    normal (2 p (1 - p) at least where a cell holds one example), and the error's own variance is that of the shares.
     """
     size, value = len(cells.share) * len(cells.residual), float(cells.share.mean())
     half = float(normal_quantile((1 + confidence) / 2) * cells.share.std() / np.sqrt(len(cells.share)))

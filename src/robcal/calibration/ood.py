@@ -1,8 +1,4 @@
-"""Does the confidence tell in-distribution from out-of-distribution inputs? Three numbers, each with replicates.
-
-The score is high for what the model knows: the confidence max p (Hendrycks & Gimpel 2017, section 3). Every figure is
-of the ranking alone, so a map that keeps the order of the scores changes none; temperature scaling does not keep it.
-"""
+"""Does the ranking by confidence tell in-distribution from other inputs (Hendrycks & Gimpel 2017, section 3)?"""
 
 from __future__ import annotations
 

@@ -47,11 +47,7 @@ def mc_dropout(
 
 
 def dropout_networks(network: Network, *, count: int = DEFAULT_SAMPLES, seed: int = 0) -> list[Network]:
-    """Draw K networks by Monte-Carlo dropout (Gal & Ghahramani 2016): dropout stays on, one draw of units each.
-
-    Each network drops the same units for every input, which is a draw of weights in the paper's sense, so predictions
-    depend on no batch. Weights are shared, not copied; network k depends on (seed, k) only.
-    """
+    """Draw K networks whose dropout stays on, the same units for every input; weights are shared, not copied."""
     check_positive_int(count, "count")
     check_seed(seed)
     check_dropout(network)

@@ -101,10 +101,7 @@ def squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def common_squared_errors(accuracy: FloatArray, counts: FloatArray) -> FloatArray:
-    """Return the same with one variance for all levels, the mean of `a (1 - a)` over the examples [choice].
-
-    Weighed by their own, levels of high accuracy would speak for all, and the common gap would not be that of AdaLS.
-    """
+    """Return the same with the mean `a (1 - a)` over all examples [choice]: the common gap is then that of AdaLS."""
     n = np.asarray(counts, dtype=np.float64)
     known = n > 0
     if not known.any():
@@ -140,10 +137,7 @@ def smooth_over_levels(gap: FloatArray, variance: FloatArray) -> FloatArray:
 
 
 def _random_walks(gap: FloatArray, variance: FloatArray, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the restricted log-likelihoods (K,) of K random walks, up to a constant, and the posterior means (K, R).
-
-    What a flat prior on the height leaves are the differences of neighbours, of variance `steps` (K, R - 1).
-    """
+    """Return restricted log-likelihoods (K,) of K random walks, of `steps` (K, R - 1), and posterior means (K, R)."""
     contrasts = np.diff(np.eye(len(gap)), axis=0)
     covariance = contrasts * variance @ contrasts.T + steps[:, :, np.newaxis] * np.eye(len(gap) - 1)
     differences = np.diff(gap)

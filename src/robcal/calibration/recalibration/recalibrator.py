@@ -329,14 +329,11 @@ def _candidates(logits: FloatArray, labels: IntArray) -> tuple[tuple[str, ...], 
 
 
 def _mask(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.bool_]:
-    """Write -inf in place of logits, such as -1e9, whose class has probability 0 after one temperature; return where.
-
-    The rows with the lowest hundredth of true logits have no say in it: -1e9 for a true class would decide it.
-    """
+    """Write -inf in place of logits, as -1e9, whose class has probability 0 after one temperature; return where."""
     if logits.min() >= IMPOSSIBLE:
         return np.zeros((1, 1), dtype=bool)
     true = logits[np.arange(len(labels)), labels]
-    kept = true >= np.quantile(true, 0.01)
+    kept = true >= np.quantile(true, 0.01)  # -1e9 for a true class would decide the temperature
     temperature = TemperatureScaling().fit(logits[kept], labels[kept]).temperature
     masked = masks(logits, temperature)
     rows = np.flatnonzero(masked[np.arange(len(labels)), labels])

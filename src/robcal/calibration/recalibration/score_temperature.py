@@ -150,10 +150,7 @@ def fit_score_temperature(
 
 
 def _saves(saved: FloatArray) -> bool:
-    """Tell whether the mean of paired differences d (N,) is above 0, by Student's t at `EVIDENCE`.
-
-    It may rest on few rows, those that are wrong: (Σ d²)² / Σ d⁴ of them take the place of N in the degrees of freedom.
-    """
+    """Tell whether the mean of d (N,) is above 0, by Student's t at `EVIDENCE`; of (Σ d²)² / Σ d⁴ rows, in effect."""
     squares = saved**2
     if not squares.any():
         return False
@@ -226,7 +223,6 @@ def gap_errors(
 
     J H⁻¹ (Σ_i g_i g_iᵀ) H⁻¹ Jᵀ, the infinitesimal jackknife (Jaeckel 1972) or sandwich: g_i is the slope of row i's NLL
     by the parameters, H the curvature of the penalised sum, J the slope of the mean confidence of a level of new rows.
-    `fit` holds logits (N, Z), labels and scores; `new` logits (M, Z), scores and levels of other rows.
     """
     logits, labels, scores = fit
     _, slopes, curvature = _slopes(fitted, logits, labels, scores)
