@@ -163,6 +163,14 @@ def test_nothing_is_kept_under_no_grad_and_a_check_before_training_can_be_told()
     assert smoothing.examples_shown == 0
 
 
+@pytest.mark.parametrize("labels", [np.array([Z, 0]), torch.tensor([Z, 0]), torch.tensor([-100, 0])])
+def test_soft_targets_of_labels_that_are_no_class_are_refused(labels):
+    """They were those of the nearest class, which no loss afterwards could see."""
+    with pytest.raises(InputError, match=rf"it lies in 0 to {Z - 1}\. Number the classes from 0"):
+        made().soft_targets(labels, [0, 1])
+    assert made().soft_targets(labels.clip(0, Z - 1), [0, 1]).shape == (2, Z)
+
+
 def test_an_epoch_whose_labels_are_all_ignored_is_told_so_unless_there_were_others():
     smoothing, ignored = made(), torch.full((N,), -100)
     smoothing.loss(rows(0).requires_grad_(), ignored, torch.arange(N))

@@ -23,7 +23,10 @@ from robcal.smoothing.running import (
 )
 from robcal.smoothing.smoother import AdaptiveLabelSmoother
 from robcal.smoothing.soft_labels import (
+    FIX_LABELS,
+    Bounded,
     Reduction,
+    check_ranges,
     class_index,
     level_statistics,
     like,
@@ -194,6 +197,8 @@ class ARAdaLS:
             InputError: on other shapes or dtypes; on the CPU also on values out of range.
         """
         classes = class_index(labels, "labels")
+        if classes.device.type == "cpu":
+            check_ranges(Bounded("labels", classes, self.smoother.num_classes - 1, FIX_LABELS))
         where = passes.positions(index, len(classes)).to(classes.device)
         margin = None if logits is None else self._pass(logits, index)[1].to(classes.device)
         return like(labels, self._targets(classes, where, margin))
