@@ -74,6 +74,11 @@ TEXTS: dict[str, tuple[str, str, np.ndarray]] = {
     "groups": (".csv", "north\nsouth\nnorth\nsouth\n", np.array(["north", "south", "north", "south"])),
     "groups with a name": (".csv", "side\nsouth\nnorth\nsouth\n", np.array(["south", "north", "south"])),
     "yes and no": (".csv", "True\nFalse\nTrue\n", np.array([True, False, True])),
+    "a gap in one column": (".csv", "a\n0.5\n\n0.25\n1\n\n", np.array([0.5, np.nan, 0.25, 1])),
+    "a gap at the start of one column": (".csv", "a\n\n0.5\n0.25\n1\n", np.array([np.nan, 0.5, 0.25, 1])),
+    "a gap in a column of names": (".csv", "a\nx\n\nx\ny\n", np.array(["x", "", "x", "y"])),
+    "every second line empty": (".csv", "a\r\r\n0.5\r\r\n0.25\r\r\n1\r\r\n", np.array([0.5, 0.25, 1])),
+    "an empty line between rows": (".csv", "a,b\n0.5,0.5\n\n0.25,1\n", np.array([[0.5, 0.5], [0.25, 1]])),
     "a gap": (".csv", "a,b\n0.5,0.5\n,1\n", np.array([[0.5, 0.5], [np.nan, 1]])),
     "a gap in the first row": (".csv", ",0.5\n1,0.5\n", np.array([[np.nan, 0.5], [1, 0.5]])),
 }

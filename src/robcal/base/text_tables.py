@@ -47,14 +47,14 @@ def named(names: Sequence[str], columns: Sequence[AnyArray]) -> dict[str, AnyArr
 def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> list[AnyArray]:
     """Read the columns of text in UTF-8 without its first `skip` lines: numbers, NaN where missing, booleans, or text.
 
-    Lines of several lengths raise ValueError, as no lines do; a quote that is not closed raises csv.Error.
+    In a single column an empty line says that an entry is missing; elsewhere, and at the end, it says nothing. Lines of
+    several lengths raise ValueError, as no lines do; a quote that is not closed raises csv.Error.
     """
     if point == ".":
         with contextlib.suppress(ValueError):
             return _numbers(file, separator, skip)
     with file.open(encoding="utf-8-sig", newline="") as stream:
-        below = itertools.islice(stream, skip, None)
-        rows = [row for row in csv.reader(below, delimiter=separator, strict=True) if row]
+        rows = _filled(list(csv.reader(itertools.islice(stream, skip, None), delimiter=separator, strict=True)))
     if not rows:
         raise ValueError("it has no rows")
     if odd := next((number for number, row in enumerate(rows) if len(row) != len(rows[0])), 0):
@@ -62,13 +62,30 @@ def text_columns(file: Path, separator: str, point: str, *, skip: int = 0) -> li
     return [_typed(column, point) for column in zip(*rows, strict=True)]
 
 
+def _filled(rows: list[list[str]]) -> list[list[str]]:
+    """Return the rows that hold something, and of a single column the missing ones, unless every second line is empty.
+
+    >>> _filled([["1"], [], ["2"], ["3"], []]), _filled([["1"], [], ["2"], [], ["3"]])
+    ([['1'], [''], ['2'], ['3']], [['1'], ['2'], ['3']])
+    """
+    while rows and not rows[-1]:
+        rows.pop()
+    if any(len(row) > 1 for row in rows) or not (any(rows[::2]) and any(rows[1::2])):
+        return [row for row in rows if row]
+    return [row or [""] for row in rows]
+
+
 def _numbers(file: Path, separator: str, skip: int) -> list[AnyArray]:
     """Read columns that are all numbers, fast and in little memory, or raise ValueError."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         below = itertools.islice(stream, skip, None)
         first = next((row for row in csv.reader(below, delimiter=separator) if row), [])
-    if not first:
-        raise ValueError("it has no rows")
+        if not first:
+            raise ValueError("it has no rows")
+        stream.seek(0)
+        from_empty = itertools.dropwhile(str.strip, itertools.islice(stream, skip, None))
+        if len(first) == 1 and any(map(str.strip, from_empty)):
+            raise ValueError("an entry is missing")
     values = np.loadtxt(
         file, delimiter=separator, skiprows=skip, comments=None, quotechar='"', ndmin=2, encoding="utf-8-sig"
     )
