@@ -96,7 +96,7 @@ def hide_colons(app, what, name, obj, options, lines):
     """Keep napoleon from taking for a type what stands before a colon in what is returned or in an attribute's line."""
     for k, line in enumerate(lines):
         if (k == 0 and what in ("attribute", "property", "data")) or lines[k - 1].strip() in ("Returns:", "Yields:"):
-            lines[k] = line.replace(": ", "\0 ")
+            lines[k] = line.replace(":", "\0")
 
 
 def show_colons(app, what, name, obj, options, lines):
