@@ -52,7 +52,7 @@ from scoring_limits import rounded
 from scoring_pages import write_pages
 
 #: The methods of ours, as far as this version has them.
-OURS = ("first-order", "projection", "auto")
+OURS = ("first-order", "quick", "projection", "auto")
 DOCS = Path(__file__).parents[1] / "docs"
 
 #: The test images at these positions.

@@ -101,7 +101,7 @@ def at_default(model: Calls, x: torch.Tensor) -> torch.Tensor:
     return model.inner(x) @ torch.eye(4, device=x.device)
 
 
-ATTACKS = ["auto", "projection", "first-order", "ddn", "long-projection", CarliniWagner(max_iterations=10)]
+ATTACKS = ["auto", "projection", "quick", "first-order", "ddn", "long-projection", CarliniWagner(max_iterations=10)]
 
 
 @pytest.mark.parametrize("method", ATTACKS, ids=str)

@@ -28,7 +28,7 @@ def score(
     split: Annotated[SplitName, Option(help="Which examples.")] = "test",
     method: Annotated[str, Option(help=f"{describe_attacks()}.", autocompletion=opt.attack_names)] = "auto",
     levels: Annotated[int, Option(help="auto: number of robustness levels R that will be cut.")] = 10,
-    num_rivals: Annotated[int, Option(help="Rival classes looked at.")] = 3,
+    num_rivals: Annotated[int | None, Option(help="Rival classes looked at; default: 3, of quick 2.")] = None,
     batch_size: Annotated[int, Option(help="Examples at once.")] = 256,
     seed: Annotated[int | None, Option(help="Of the validation cut; default: the model's own.")] = None,
     precision: Annotated[

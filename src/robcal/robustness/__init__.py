@@ -27,6 +27,7 @@ class AttackEntry(NamedTuple):
 ATTACKS: Mapping[str, AttackEntry] = {
     "auto": AttackEntry("robcal.robustness.restarts:Restarts", "verified, passes spent where a level may change"),
     "projection": AttackEntry("robcal.robustness.projection:Projection", "verified, the same effort for all"),
+    "quick": AttackEntry("robcal.robustness.quick:Quick", "verified, for a rank in three to four passes"),
     "first-order": AttackEntry("robcal.robustness.first_order:FirstOrder", "a fast estimate"),
     "carlini-wagner": AttackEntry("robcal.robustness.carlini_wagner:CarliniWagner", "the slow reference"),
     "long-projection": AttackEntry("robcal.robustness.long_projection:LongProjection", "a second slow reference"),

@@ -25,12 +25,12 @@ from robcal.robustness.watched import Function, PointAttack, run_points
 Attack = engine.Attack | PointAttack | Function
 
 
-def make_attack(method: Any, *, num_rivals: int = 3, seed: int = 0) -> Attack:
+def make_attack(method: Any, *, num_rivals: int | None = None, seed: int = 0) -> Attack:
     """Return the attack of that name, a plain function `points` as an attack, or the attack itself.
 
     Args:
         method: a key of `ATTACKS`, a function, or an attack with settings of its own.
-        num_rivals: K, of attacks by name that look at rivals.
+        num_rivals: K, of attacks by name that look at rivals; None for their own.
         seed: of attacks by name, and of functions.
 
     Raises:
@@ -48,7 +48,7 @@ def make_attack(method: Any, *, num_rivals: int = 3, seed: int = 0) -> Attack:
         return Function(found, name=method, seed=seed)
     named = {field.name for field in dataclasses.fields(found)}
     settings = {"num_rivals": num_rivals, "seed": seed}
-    attack: Attack = found(**{key: value for key, value in settings.items() if key in named})
+    attack: Attack = found(**{key: value for key, value in settings.items() if key in named and value is not None})
     return attack
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, device
 
-from robcal.base.checks import FloatArray, IntArray, check_positive_int, check_seed
+from robcal.base.checks import FloatArray, IntArray, check_positive_int
 from robcal.base.types import Precision, Reference, Scores
 from robcal.data.dataset import Box, Inputs
 from robcal.robustness.attacks import describe_attack
@@ -52,7 +52,7 @@ def score_auto(
     *,
     num_levels: int = 10,
     box: Box = (0.0, 1.0),
-    num_rivals: int = 3,
+    num_rivals: int | None = None,
     batch_size: int = 256,
     device: device | str | None = None,
     seed: int = 0,
@@ -74,7 +74,7 @@ def score_auto(
         inputs: (N, …); read twice, by index.
         num_levels: R >= 1: the levels that the scores are to be cut into; more than N means N.
         box: where inputs live.
-        num_rivals: K, rivals linearised at each input; up to six more where one of them may change the level.
+        num_rivals: K, rivals linearised at each input (None: 3); up to six more where one of them may change the level.
         batch_size: examples an evaluation; no result depends on it (beyond float32 rounding).
         device: where the model is.
         seed: draws the rounds, and seeds the perturbation of inputs whose gradient is zero.
@@ -101,11 +101,11 @@ def score_auto(
         >>> scores.distance.round(2).tolist(), scores.status.tolist()
         ([0.25, 0.5], ['verified', 'verified'])
     """
-    base = Restarts(num_rivals=num_rivals, seed=check_seed(seed))
     scorer = Scorer(
         model,
         inputs,
-        method=base,
+        method="auto",
+        num_rivals=num_rivals,
         box=box,
         batch_size=batch_size,
         device=device,
@@ -116,6 +116,8 @@ def score_auto(
         compile=compile,
         first_index=first_index,
     )
+    base = scorer.attack
+    assert isinstance(base, Restarts)
     num_levels = min(check_positive_int(num_levels, "num_levels"), max(1, len(scorer)))
     scorer.check_inputs()
     rounds, pilot = with_pilot(scorer.inputs, draw_rounds(scorer.inputs, seed=seed))

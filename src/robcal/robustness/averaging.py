@@ -89,8 +89,13 @@ def on_mean_direction(
         >>> on_mean_direction(make_bounds(None, (2,)), here, old, new, torch.tensor([[0.0, 1.0]]), one, one / 2)
         tensor([[-1., -1.]])
     """
-    old, new = (query - x) / l2(query, x).unsqueeze(1), (point - x) / l2(point, x).unsqueeze(1)
-    direction = old + share.unsqueeze(1) * (new - old)
+    direction = mean_direction(x, query, point, share)
     slope = -(normal * direction).sum(1)
     steep = slope > _LEAST_COSINE * normal.norm(dim=1) * direction.norm(dim=1)
     return select(steep, bounds.clamp(x + (beyond / slope).unsqueeze(1) * direction), point)
+
+
+def mean_direction(x: Tensor, query: Tensor, point: Tensor, share: Tensor) -> Tensor:
+    """(B, D) the mean of the unit directions from x to two points, with weight `share` (B,) on that to `point`."""
+    old, new = (query - x) / l2(query, x).unsqueeze(1), (point - x) / l2(point, x).unsqueeze(1)
+    return old + share.unsqueeze(1) * (new - old)

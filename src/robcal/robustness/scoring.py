@@ -29,7 +29,7 @@ def score(
     *,
     method: str | Attack | Callable[..., Tensor] = "auto",
     box: Box = (0.0, 1.0),
-    num_rivals: int = 3,
+    num_rivals: int | None = None,
     num_levels: int = 10,
     batch_size: int = 256,
     device: torch.device | str | None = None,
@@ -54,12 +54,14 @@ def score(
         inputs: (N, …) float32 in the box, or uint8 images (divided by 255): a tensor, an array, or anything with the
             `Inputs` protocol; read a few batches at a time ("auto" reads them twice).
         method: "auto" (default: verified, as exact as the level of each example needs), "projection" (a few passes,
-            verified, all examples alike), "first-order" (1 forward, K backward passes, an estimate), "carlini-wagner"
-            (thousands of passes, verified), any other name of `robcal.robustness.ATTACKS`, an attack with settings of
-            its own, for example `CarliniWagner(max_iterations=100)`, or a function `points(network, x, label, rng)`
-            that returns adversarial points (docs/development.md, "Adding an attack").
+            verified, all examples alike), "quick" (fewer passes, verified, for ranks), "first-order" (1 forward, K
+            backward passes, an estimate), "carlini-wagner" (thousands of passes, verified), any other name of
+            `robcal.robustness.ATTACKS`, an attack with settings of its own, for example
+            `CarliniWagner(max_iterations=100)`, or a function `points(network, x, label, rng)` that returns adversarial
+            points (docs/development.md, "Adding an attack").
         box: (lo, hi), numbers or arrays that broadcast to one input, in input units; None for unbounded inputs.
-        num_rivals: K >= 1, classes whose boundaries are linearised; more than Z - 1 means all. Used by named methods.
+        num_rivals: K >= 1, classes whose boundaries are linearised; more than Z - 1 means all. Used by named methods;
+            None for 3, of "quick" 2.
         num_levels: R, the levels that the scores are to be cut into: "auto" spends passes where they may change one.
             More than N means N.
         batch_size: examples an evaluation of the model; no result depends on it (beyond float32 rounding).
@@ -139,7 +141,7 @@ class Scorer:
         *,
         method: str | Attack | Callable[..., Tensor] = "projection",
         box: Box = (0.0, 1.0),
-        num_rivals: int = 3,
+        num_rivals: int | None = None,
         batch_size: int = 256,
         device: torch.device | str | None = None,
         seed: int = 0,
@@ -149,7 +151,8 @@ class Scorer:
         compile: bool = False,
         first_index: int | IntArray = 0,
     ) -> None:
-        check_positive_int(num_rivals, "num_rivals")
+        if num_rivals is not None:
+            check_positive_int(num_rivals, "num_rivals")
         self.attack = make_attack(method, num_rivals=num_rivals, seed=check_seed(seed))
         self.batch_size = check_positive_int(batch_size, "batch_size")
         self.reference: Reference = reference
