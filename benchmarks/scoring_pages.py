@@ -220,9 +220,10 @@ How to read the tables:
 
 TRIED = """## Tried
 
-What led to `quick`, and what did not make `auto` better. Same level of ten against strong references (in part
-others than above), measured on 2026-11-26: 300 images of CIFAR-10 (JPEG) on the published ResNet-20 and ResNet-56; 719 digits on the mlp and on small
-networks with batch normalisation (cnn-fast, cnn). The settings that were left out are in no version.
+What led to `quick`, and what did not make `auto` better. Same level of ten against strong references (in part others
+than above), measured on 2026-11-26: 300 images of CIFAR-10 (JPEG) on the published ResNet-20 and ResNet-56; 719 digits
+on the mlp and on small networks with batch normalisation (cnn-fast, cnn). The settings that were left out are in no
+version.
 
 *A verified rank for few passes.*
 
