@@ -219,6 +219,16 @@ def test_the_interval_of_the_largest_gap_is_made_of_those_of_the_bins():
     assert (low, high) == pytest.approx((0.5 - inner.high, 0.5 - outer.low))
 
 
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_the_interval_of_the_largest_gap_holds_what_was_measured_to_the_last_bit(count):
+    """All right: the bin's gap is 1 - confidence, which the mean over the examples rounds in another way."""
+    for stated in np.arange(51, 100) / 100:
+        probs, labels = with_confidence(np.full(count, stated), np.ones(count, bool))
+        low, high = calibration_error_interval(probs, labels, norm="max")
+        assert low <= calibration_error(probs, labels, norm="max") <= high
+        assert type(low) is type(high) is float
+
+
 def test_overall_metrics_has_every_metric_in_order():
     logits, labels, _ = softmax_sample(1, n=200)
     probs = probabilities(logits)

@@ -280,14 +280,14 @@ def largest_gap_interval(sums: BinSums, confidence: float) -> tuple[float, float
     all must hold, and share the other half (Bonferroni).
     """
     bins, error = sums.occupied(), (1 - confidence) / 2
-    low, high = 0.0, 0.0
+    low, high, measured = 0.0, 0.0, np.abs(bins.gap).max()
     for n, right, stated in zip(bins.count, bins.correct, bins.confidence / bins.count, strict=True):
         outer, inner = (
             clopper_pearson(int(right), int(n), confidence=1 - share) for share in (error, error / len(bins.count))
         )
         high = max(high, stated - outer.low, outer.high - stated)
         low = max(low, stated - inner.high, inner.low - stated)
-    return low, min(high, 1.0)
+    return float(min(low, measured)), float(min(max(high, measured), 1.0))  # which rounding may put beside it
 
 
 def _error_interval(sums: BinSums, norm: Norm, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
