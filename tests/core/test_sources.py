@@ -13,7 +13,7 @@ from robcal.base.storage import load_levels, load_predictions, load_scores
 from robcal.base.types import Scores
 from robcal.calibration.recalibration.maps import margins
 from robcal.data import Dataset, Split
-from robcal.runs import cross_fit
+from robcal.runs import level_sources
 from robcal.runs import scores as split_scores
 from robcal.runs.directory import load_data, load_model, load_networks, open_run
 from robcal.runs.level_sources import (
@@ -148,7 +148,7 @@ def test_no_example_is_scored_by_a_model_that_saw_it(monkeypatch, tmp_path):
         scored.append((split, numbers))
         return scores_of(distance[len(trained) - 1, numbers])
 
-    monkeypatch.setattr(cross_fit, "fit", train)
+    monkeypatch.setattr(level_sources, "fit", train)
     monkeypatch.setattr(split_scores, "score_split", score)
     found = cross_fit_quantiles(settings(folds=3, levels_from="cross-fit"), data, tmp_path / "folds", Group())
 
@@ -190,7 +190,7 @@ def test_a_cross_fitted_run_keeps_its_folds_and_shares_those_of_its_reference(pl
 
     score_reference(plain, wanted, dataset=data)
     assert {file.name for file in shared_folds(plain.directory, wanted).iterdir()} == names
-    monkeypatch.setattr(cross_fit, "fit", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(level_sources, "fit", lambda *a, **k: pytest.fail("trained again"))
     monkeypatch.setattr(split_scores, "score_split", lambda *a, **k: pytest.fail("scored again"))
     two = train_run(wanted, tmp_path / "two", reference=plain.directory)
     for name in ("train", "val"):
@@ -214,7 +214,7 @@ def test_a_cross_fitted_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train_run(wanted, tmp_path / "run")
     monkeypatch.setattr(split_scores, "score_split", real)
-    monkeypatch.setattr(cross_fit, "fit", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(level_sources, "fit", lambda *a, **k: pytest.fail("trained again"))
     run = train_run(wanted, tmp_path / "run")
     assert run.is_complete
     assert not list((run.directory / "folds").glob("*.pt"))
