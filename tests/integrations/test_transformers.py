@@ -200,10 +200,18 @@ def test_labels_that_are_no_class_are_never_taken_for_those_of_another_position(
     assert [smoothing.indexed(whole)[k]["label"] for k in range(4)] == [3, 5, 7, 9]
 
 
-def test_an_evaluation_with_labels_that_are_no_class_is_refused() -> None:
-    prediction = SimpleNamespace(predictions=np.zeros((3, 2)), label_ids=np.array([1, -1, -100]))
-    with pytest.raises(InputError, match="1 labels of the evaluation are negative, the first -1"):
+@pytest.mark.parametrize("label", [-1, 2, 7])
+def test_an_evaluation_with_labels_that_are_no_class_is_refused(label: int) -> None:
+    """Classes from 1 to Z: the last was taken for class 0 of an example with a position."""
+    prediction = SimpleNamespace(predictions=np.zeros((3, 2)), label_ids=np.array([1, label, -100]))
+    with pytest.raises(InputError, match=f"labels of the evaluation are no class: {label}, 1 in all; classes are"):
         smoother().metrics(prediction)
+
+
+def test_the_training_set_may_be_evaluated_too() -> None:
+    labels = np.array([smoother().indexed([{"label": 0}, {"label": 1}])[k]["label"] for k in range(2)])
+    prediction = SimpleNamespace(predictions=np.array([[1.0, 0.0], [1.0, 0.0]]), label_ids=labels)
+    assert smoother().metrics(prediction)["accuracy"] == 0.5
 
 
 def test_ignored_labels_are_not_counted() -> None:

@@ -103,12 +103,16 @@ class TrainerSmoothing(TrainerCallback):  # type: ignore[misc]
 
         Returns:
             "accuracy", "confidence", and "smoothing", the largest of the levels.
+
+        Raises:
+            InputError: if labels are no class.
         """
         found = prediction.predictions
         logits = torch.as_tensor(np.asarray(found[0] if isinstance(found, tuple) else found)).float()
         labels = torch.as_tensor(np.asarray(prediction.label_ids))
-        if len(none := labels[(labels < 0) & (labels != IGNORED)]):
-            _refuse_class(f"{len(none)} labels of the evaluation are negative, the first {none[0]}", self.num_classes)
+        plain = labels[labels != IGNORED]
+        if len(none := plain[(plain < 0) | ((plain >= self.num_classes) & (plain < self.num_classes).any())]):
+            _refuse_class(f"labels of the evaluation are no class: {none[0]}, {len(none)} in all", self.num_classes)
         classes, _ = self._decoded(labels)
         if self._training and self.smoothing.examples_shown:
             self.smoothing.end_epoch(logits, classes, val_index=torch.arange(len(classes)))
