@@ -179,8 +179,9 @@ cutting planes beside it. What was tried lately, with figures: [details](evidenc
     python benchmarks/scoring.py --page
 
 MLP and CNN are directories that `robcal train --data digits --model mlp --method vanilla` and `--model cnn` made.
-`resnet-20 --data FOLDER` in place of one measures weights that others published, and CIFAR-10, from the folder of `make
-real`. The last command writes this page and its details from the raw results in docs/evidence/scoring.
+`resnet-20 --data FOLDER` (or `resnet-56`) in place of one measures weights that others published, and CIFAR-10, from
+the folder of `make real`. The last command writes this page and its details from the raw results in
+docs/evidence/scoring.
 """
 
 DETAILS = """# What a robustness score costs: details
@@ -213,7 +214,7 @@ How to read the tables:
   change. Settings that take more than 110 passes were left out, as were the attacks of Carlini and Wagner in
   torchattacks and in the Adversarial Robustness Toolbox; `--most-passes 1000` and an environment that has them bring
   them back.
-- The second table of a network: `auto` under seven seeds, which draw its pilot; descents that average their directions
+- The second table of a network: `auto` under some seeds, which draw its pilot; descents that average their directions
   and that no cut between levels ends early, with so many gradients at most; and what errors of known size do to the
   levels.
 """

@@ -223,6 +223,8 @@ def notes(record: Record) -> list[str]:
 
 def against(row: Record, peers: list[Record]) -> str:
     """One of ours against the peers, computed from the table."""
+    if not peers:
+        return "no peer was measured on this network."
     near = [peer for peer in peers if below(peer, row) and peer["same"] >= row["same"] - NEAR - 1e-9]
     beside = ""
     if near:

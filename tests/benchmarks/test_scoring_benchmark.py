@@ -189,6 +189,7 @@ def test_a_peer_reaches_ours_unless_an_exact_test_says_no(report):
         ours, [two, three]
     )
     assert report.against(ours, [three]).startswith("no peer's setting here reaches its 1.000. Within")
+    assert report.against(ours, []) == "no peer was measured on this network."
 
 
 def test_the_pages_are_what_the_raw_results_give(report, pages, tmp_path, monkeypatch):
