@@ -75,7 +75,10 @@ class BinGaps:
         return float(self._left().mean())
 
     def bias_left_of_difference(self, other: BinGaps, weight: float = 1.0) -> float:
-        """Return what may be left of the bias of a difference, where `weight` is 1 no more than the gaps differ."""
+        """Return what may be left of the bias of this error less `weight` times another.
+
+        At weight 1 it is at most what the gaps differ by: two models that say the same have the same bias.
+        """
         if self.gap.shape != other.gap.shape:  # classwise, of models that know different classes
             return float(np.hypot(self.bias_left, weight * other.bias_left))
         left = np.hypot(self._left(), weight * other._left())

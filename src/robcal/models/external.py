@@ -165,7 +165,7 @@ def _from_package(package: str, known: str, input_shape: tuple[int, ...], num_cl
 
 
 def _call(factory: Callable[..., Any], input_shape: tuple[int, ...], num_classes: int) -> Any:
-    """Call the user's factory by what its signature has: input_shape and num_classes, the latter, or neither."""
+    """Call the user's factory with what its signature names; where it has no `num_classes`, both go by position."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # some callables written in C have none

@@ -126,7 +126,8 @@ def preact_resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int)
     These are bottlenecks, n a stage, as the ResNet-20, 29, 56 and 110 "v2" of the Keras example made them common: a 3x3
     stem of 16 channels, stages of width 16, 64, 128 with 64, 128, 256 channels out, stride at the first 1x1
     convolution, a linear shortcut from the block's input, and biases on every convolution. ResNet-20 v2 for 10 classes
-    has 570,602 parameters. The paper's own (ResNet-164) are narrower inside; others of such depths are 6 n + 2 blocks.
+    has 570,602 parameters. The paper's own (ResNet-164) are narrower inside; depths 20, 56 and 110 also exist as
+    6 n + 2 layers of basic blocks.
     """
     check_image(input_shape, "residual networks")
     if not 11 <= depth <= MOST_DEPTH or (depth - 2) % 9:

@@ -98,7 +98,7 @@ def _mappings(found: object) -> Iterator[Mapping[str, object]]:
 
 
 def fill(network: Normalized, tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Put tensors into a network, less a prefix that all share, and return what to tell of that, or ""."""
+    """Put weights into a network, those of robcal with their normalisation; return what the user should know."""
     if {"mean", "std"} <= tensors.keys():
         return load_weights(network, tensors, path)
     note = load_weights(network.network, tensors, path)

@@ -49,7 +49,7 @@ def member_seed(seed: int, member: int) -> int:
 
 
 class Member:
-    """A network with its optimiser and the order of its examples; knows nothing of levels, files, signals or bars."""
+    """A network with its optimiser and the order of its examples; it knows no levels, files, signals or progress."""
 
     def __init__(
         self,
