@@ -91,7 +91,7 @@ def takes(function: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robcal.runs.audit, "trend_tests", functools.partial(trends.trend_tests, permutations=20))
+    monkeypatch.setattr(conditional, "trend_tests", functools.partial(trends.trend_tests, permutations=20))
 
 
 def tensors(dtype: torch.dtype) -> Callable[[np.ndarray], Any]:
@@ -330,8 +330,8 @@ def tables() -> dict[str, Any]:
     rng, names = np.random.default_rng(0), [f"picture-{number}" for number in range(60)]
     probs = pd.DataFrame(rng.dirichlet(np.ones(3), 60), index=names)
     columns = {"labels": rng.integers(3, size=60), "scores": rng.random(60), "groups": np.arange(60) % 2}
-    columns |= {"confidence": probs.max(axis=1), "correct": rng.random(60) < 0.5}
-    return {"probs": probs, "other": probs, "logits": np.log(probs)} | {
+    columns |= {"confidence": probs.max(axis=1), "correct": rng.random(60) < 0.5, "levels": np.arange(60) % 3}
+    return {"probs": probs, "other": probs, "logits": np.log(probs), "sets": probs > 0.3} | {
         name: pd.Series(np.asarray(values), index=names) for name, values in columns.items()
     }
 
@@ -344,6 +344,19 @@ ROWS_TAKEN: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
     ),
     "two models": (functools.partial(robcal.compare_models, resamples=20), ("probs", "other", "labels")),
     "a recalibration": (robcal.Recalibrator("temperature").fit, ("logits", "labels")),
+    "labels and scores beside an array": (
+        lambda labels, scores: robcal.audit(np.full((60, 3), 1 / 3), labels, scores=scores, resamples=20),
+        ("labels", "scores"),
+    ),
+    "a temperature": (robcal.TemperatureScaling().fit, ("logits", "labels")),
+    "a temperature of probabilities": (robcal.TemperatureScaling().fit_probs, ("probs", "labels")),
+    "groups": (functools.partial(conditional.group_table, resamples=20), ("probs", "labels", "groups", "scores")),
+    "levels": (functools.partial(conditional.level_table, resamples=20), ("probs", "labels", "levels", "scores")),
+    "trends": (functools.partial(trends.trend_tests, permutations=20), ("confidence", "correct", "levels")),
+    "a threshold": (functools.partial(robcal.selective_threshold, risk=0.9), ("confidence", "correct")),
+    "sets": (lambda probs, labels, levels: robcal.prediction_sets(probs, labels, probs, levels=levels,
+                                                                  new_levels=levels), ("probs", "labels", "levels")),
+    "an audit of sets": (robcal.audit_sets, ("sets", "labels", "levels")),
 }  # fmt: skip
 
 
@@ -361,3 +374,29 @@ def test_tables_of_pandas_whose_rows_stand_in_different_orders_are_refused(kind:
         function(**{**given, name: shuffled.to_numpy()})
         numbered = {other: values.reset_index(drop=True) for other, values in given.items()}
         function(**{**numbered, name: shuffled})
+
+
+@pytest.mark.parametrize("shuffled", ["groups['half']", "validation[1]", "validation[2]"])
+def test_an_audit_looks_at_the_order_of_named_groups_and_of_validation_data(shuffled: str) -> None:
+    """Groups by name, and what recalibrations are fitted on, were taken as they stood whatever their index said."""
+    table = tables()
+    probs, labels, scores = (table[name] for name in ("probs", "labels", "scores"))
+    given = {"groups['half']": table["groups"], "validation[1]": labels, "validation[2]": scores}
+
+    def audited(half: Any, *validation: Any) -> None:
+        robcal.audit(probs, labels, scores=scores, groups={"half": half}, validation=(probs, *validation), resamples=20)
+
+    audited(*given.values())
+    with pytest.raises(InputError) as refused:
+        audited(*(given | {shuffled: given[shuffled].iloc[SHUFFLED]}).values())
+    assert str(refused.value).startswith(f"the index of {shuffled} holds the rows of ")
+
+
+def test_a_recalibration_looks_at_the_order_of_new_scores() -> None:
+    table = tables()
+    fitted = robcal.Recalibrator("score-temperature", score="entropy").fit(
+        table["logits"], table["labels"], table["scores"]
+    )
+    fitted.predict_proba(table["logits"], table["scores"])
+    with pytest.raises(InputError, match="index of scores holds the rows of logits in another order"):
+        fitted.predict_proba(table["logits"], table["scores"].iloc[SHUFFLED])

@@ -19,6 +19,7 @@ from robcal.base.checks import (
     check_bins,
     check_choice,
     check_flags,
+    check_same_rows,
     check_scores,
     precision_of,
     refuse,
@@ -123,6 +124,7 @@ def top_from(confidence: Any, correct: Any, *, name: str) -> TopLabel:
             else "Pass `np.max(probs, axis=1)`"
         )
         refuse(f"{name} holds {values.min():.4g} to {values.max():.4g}", "a confidence lies in [0, 1]", fix)
+    check_same_rows(**{name: confidence, "correct": correct})
     right = check_flags(correct, n=len(values), name="correct")
     sure = np.clip(values, 0, 1).astype(precision.dtype)
     return TopLabel(sure, np.full(len(sure), -1), right.astype(np.float64))

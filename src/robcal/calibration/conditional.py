@@ -12,6 +12,7 @@ from robcal.base.checks import (
     check_fraction,
     check_labels,
     check_same_length,
+    check_same_rows,
     check_scores,
     check_seed,
     refuse,
@@ -180,6 +181,7 @@ def group_table(
     check_bins(bins)
     intervals.check_resampling(confidence, resamples)
     top = summarise(probs, labels)
+    check_same_rows(probs=probs, labels=labels, groups=groups, scores=scores)
     names = _check_groups(groups, len(top))
     values = None if scores is None else check_scores(scores, n=len(top))
     index = bin_index(top.confidence, bins=bins)
@@ -237,6 +239,7 @@ def level_table(
     Raises:
         InputError: on bad input or options.
     """
+    check_same_rows(probs=probs, labels=labels, levels=levels)
     checked = check_labels(levels, name="levels")
     return group_table(
         probs, labels, checked, scores=scores, bins=bins, confidence=confidence, resamples=resamples, seed=seed

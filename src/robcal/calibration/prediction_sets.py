@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robcal.base.checks import FloatArray, IntArray, as_array, check_fraction, check_labels, check_probs, refuse
+from robcal.base.checks import (
+    FloatArray,
+    IntArray,
+    as_array,
+    check_fraction,
+    check_labels,
+    check_probs,
+    check_same_rows,
+    refuse,
+)
 from robcal.base.types import Estimate
 from robcal.calibration.intervals import clopper_pearson, mean_interval
 
@@ -78,6 +87,8 @@ def prediction_sets(
     """
     check_fraction(coverage, "coverage")
     given, new = check_probs(probs), check_probs(new_probs, name="new_probs")
+    check_same_rows(probs=probs, labels=labels, levels=levels)
+    check_same_rows(new_probs=new_probs, new_levels=new_levels)
     truth = check_labels(labels, n=len(given), num_classes=given.shape[1])
     if new.shape[1] != given.shape[1]:
         refuse(
@@ -129,6 +140,7 @@ def audit_sets(sets: Any, labels: Any, levels: Any = None) -> tuple[SetsOfLevel,
             "`[np.isin(np.arange(Z), row) for row in sets]`",
         )
     chosen = array.astype(np.bool_)
+    check_same_rows(sets=sets, labels=labels, levels=levels)
     truth = check_labels(labels, n=len(chosen), num_classes=chosen.shape[1])
     of_level = _levels(levels, len(chosen), "levels")
     hit, size = chosen[np.arange(len(truth)), truth], chosen.sum(axis=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, IntArray, check_labels, check_no_probs, check_probs, refuse
+from robcal.base.checks import FloatArray, IntArray, check_labels, check_no_probs, check_probs, check_same_rows, refuse
 from robcal.base.solve import root
 from robcal.base.special import softmax
 
@@ -68,6 +68,7 @@ class TemperatureScaling:
             InputError: on bad logits or labels, if the logits are probabilities, or if one of a true class is -inf.
         """
         array = check_no_probs(logits, "`fit`", "Pass them to `fit_probs`")
+        check_same_rows(logits=logits, labels=labels)
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         check_possible(array, truth)
         self.temperature, self.uniform_share = optimal_temperature(array, truth), 0.0
@@ -99,6 +100,7 @@ class TemperatureScaling:
         [[0.8, 0.2]]
         """
         array = check_probs(probs)
+        check_same_rows(probs=probs, labels=labels)
         truth = check_labels(labels, n=len(array), num_classes=array.shape[1])
         self.uniform_share = _uniform_share(array[np.arange(len(array)), truth], array.shape[1])
         self.temperature = optimal_temperature(_log(array, self.uniform_share), truth)

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robcal.base.checks import FloatArray, IntArray, check_bins, check_labels, check_positive_int, check_seed
+from robcal.base.checks import (
+    FloatArray,
+    IntArray,
+    check_bins,
+    check_labels,
+    check_positive_int,
+    check_same_rows,
+    check_seed,
+)
 from robcal.base.special import normal_cdf
 from robcal.base.types import TrendTest
 from robcal.calibration.binning import TopLabel, bin_index, top_from, total
@@ -73,6 +81,7 @@ def trend_tests(
     [('gap', 0.01)]
     """
     top = top_from(confidence, correct, name="confidence")
+    check_same_rows(confidence=confidence, correct=correct, levels=levels)
     level = check_labels(levels, n=len(top), name="levels")
     check_bins(bins)
     check_positive_int(permutations, "permutations", minimum=20)

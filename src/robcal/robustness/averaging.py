@@ -96,6 +96,6 @@ def on_mean_direction(
 
 
 def mean_direction(x: Tensor, query: Tensor, point: Tensor, share: Tensor) -> Tensor:
-    """(B, D) the mean of the unit directions from x to two points, with weight `share` (B,) on that to `point`."""
+    """Return (B, D) the mean of the unit directions from x to two points, weighted by `share` (B,) to `point`."""
     old, new = (query - x) / l2(query, x).unsqueeze(1), (point - x) / l2(point, x).unsqueeze(1)
     return old + share.unsqueeze(1) * (new - old)

@@ -231,7 +231,7 @@ def audit(
     [('0', 50, -0.006), ('1', 50, 0.006)]
     """
     rows, truth = checked(probs, labels)
-    check_same_rows(probs=probs, scores=scores, groups=groups)
+    check_same_rows(probs=probs, labels=labels, scores=scores, **_named_groups(groups))
     distance = _check_audited(len(rows), scores, num_levels, seed)
     name = score_name or (ROBUSTNESS if isinstance(scores, Scores) else "score")
     options: dict[str, Any] = {"bins": bins, "confidence": confidence, "resamples": resamples, "seed": seed}
@@ -301,7 +301,7 @@ def audit_confidence(
     (0.75, 0.0)
     """
     top = top_from(confidence, correct, name="confidence")
-    check_same_rows(confidence=confidence, correct=correct, scores=scores, groups=groups)
+    check_same_rows(confidence=confidence, correct=correct, scores=scores, **_named_groups(groups))
     distance = _check_audited(len(top), scores, num_levels, seed)
     options: dict[str, Any] = {"bins": bins, "confidence": coverage, "resamples": resamples, "seed": seed}
     return _audited(
@@ -314,6 +314,15 @@ def audit_confidence(
         groups=groups,
         num_levels=num_levels,
         options=options,
+    )
+
+
+def _named_groups(groups: Any) -> dict[str, Any]:
+    """Return the groupings of an audit by the code that names each."""
+    return (
+        {f"groups[{name!r}]": one for name, one in groups.items()}
+        if isinstance(groups, Mapping)
+        else {"groups": groups}
     )
 
 
@@ -381,6 +390,7 @@ def _check_validation(given: Any, classes: int, scored: bool) -> Validation:
             f"Pass validation=(val_probs, val_labels{', val_scores' if scored else ''})",
         )
     probs = check_rows(parts[0], name="validation probs")
+    check_same_rows(**{f"validation[{place}]": part for place, part in enumerate(parts)})
     if probs.num_classes != classes:
         refuse(
             f"the validation probabilities have {probs.num_classes} classes, those audited {classes}",

@@ -179,6 +179,7 @@ class Recalibrator:
         """
         self._check_fitted("predict_proba needs a fit")
         array = check_no_probs(logits, "a recalibrator", LOGARITHMS)
+        check_same_rows(logits=logits, scores=scores)
         if array.shape[1] != self._classes:
             refuse(
                 f"logits have {array.shape[1]} classes",
