@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import robcal
-import robcal.runs.audit
 from robcal.base.checks import InputError, as_array, check_labels, check_probs, precision_of
 from robcal.base.encoding import plain
 from robcal.base.results import Results
