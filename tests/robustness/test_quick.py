@@ -10,7 +10,8 @@ from oracles import NearestCentroid, ReluNet, linear_distance, linear_model
 from test_projection import check_points
 from torch import Tensor, nn
 
-from robcal.robustness.attacks import attack_batch
+from robcal.robustness import ATTACKS
+from robcal.robustness.attacks import attack_batch, make_attack
 from robcal.robustness.quick import Quick
 from robcal.robustness.scoring import score
 
@@ -122,3 +123,10 @@ def test_digits_are_ranked_as_by_the_projection_for_fewer_passes(digits: tuple[n
     assert np.corrcoef(ranks)[0, 1] >= 0.99
     np.testing.assert_allclose(score(model, x[:9].flip(0), method="quick", batch_size=4).distance[::-1],
                                quick.distance[:9], rtol=1e-3)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_named_attacks_look_at_three_rivals_as_ever_and_quick_at_two(name: str) -> None:
+    """Since they may be left out, long-projection had looked at nine; the help of `robcal score` says three."""
+    assert make_attack(name).num_rivals == (2 if name == "quick" else 3)
+    assert make_attack(name, num_rivals=4).num_rivals == 4
