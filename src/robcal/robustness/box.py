@@ -51,23 +51,7 @@ class Bounds:
 
 
 def make_bounds(box: Any, input_shape: tuple[int, ...], device: torch.device | str = "cpu") -> Bounds:
-    """Return the flat bounds of a box.
-
-    Args:
-        box: None (unbounded), or (lo, hi): numbers, or arrays that broadcast to one input; -inf and inf are allowed.
-        input_shape: shape of one input.
-        device: where the bounds are kept.
-
-    Returns:
-        Bounds of D = prod(input_shape) features.
-
-    Raises:
-        InputError: if box is not a pair, does not broadcast, holds NaN, or lo is not below hi somewhere.
-
-    Example:
-        >>> make_bounds((0.0, 1.0), (2,)).hi
-        tensor([1., 1.])
-    """
+    """Return the flat bounds of a box: None, or (lo, hi) of numbers or arrays that broadcast to one input; ±inf too."""
     if box is None:
         box = (-np.inf, np.inf)
     if not isinstance(box, (tuple, list)) or len(box) != 2:
@@ -96,27 +80,13 @@ def make_bounds(box: Any, input_shape: tuple[int, ...], device: torch.device | s
 
 
 def multiplier_in_box(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """Return where the ray of nearest points meets a linear boundary, inside the box.
+    """Return λ and the l2 distance, (B, K) each, at which a ray of nearest points meets a linear boundary in the box.
 
-    The nearest point to x on {x': w·(x - x') = r} inside the box is clamp(x - λ w) (Karush-Kuhn-Tucker), and λ is the
-    root of S(λ) = Σ_i w_i² min(λ, b_i) = r, where b_i is the λ at which feature i meets its bound. S is increasing,
-    concave and piecewise linear, so Newton's method from λ = 0 rises to the root and ends after finitely many steps.
-
-    Args:
-        x: (B, D) float32, points inside the box.
-        normal: (B, K, D) float32, w: gradients of the K logit differences that are to fall.
-        residual: (B, K) float32, r: how far w·x' must fall; rows with r <= 0 get λ = 0.
-        bounds: the box.
-
-    Returns:
-        multiplier: (B, K) λ, +inf where the boundary does not meet the box or the gradient is zero.
-        distance: (B, K) l2 distance from x to that point, +inf likewise.
-
-    Example:
-        >>> b = make_bounds((0.0, 1.0), (2,))
-        >>> lam, d = multiplier_in_box(torch.tensor([[0.1, 0.9]]), torch.ones(1, 1, 2), torch.tensor([[0.5]]), b)
-        >>> round(d.item(), 6)  # feature 0 stops at 0, feature 1 falls by 0.4
-        0.412311
+    The nearest point to x (B, D) on {x': w·(x - x') = r} inside the box is clamp(x - λ w) (Karush-Kuhn-Tucker), and λ
+    is the root of S(λ) = Σ_i w_i² min(λ, b_i) = r, where b_i is the λ at which feature i meets its bound; w (B, K, D)
+    is `normal`, r (B, K) is `residual`, and 0 where it is below. S is increasing, concave and piecewise linear, so
+    Newton's method from λ = 0 rises to the root and ends after finitely many steps. Both results are +inf where the
+    boundary does not meet the box or w is 0.
     """
     square = normal * normal
     total = square.sum(-1)
@@ -145,26 +115,11 @@ def multiplier_in_box(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bound
 
 
 def project_on_halfspaces(x: Tensor, normal: Tensor, residual: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
-    """Return the nearest point to x that lies in several halfspaces and in the box.
+    """Return the nearest point to x in several halfspaces and in the box, (B, D), and by how much it misses them, (B,).
 
-    minimise ‖x' - x‖₂ over {w_m·(x - x') >= r_m for every m} ∩ box. The solution is x' = clamp(x - Σ λ_m w_m), λ >= 0:
+    minimise ‖x' - x‖₂ over {w_m·(x - x') >= r_m for every m} ∩ box, w (B, M, D) the `normal` and r (B, M) the
+    `residual`; a row of zeros with r <= 0 is no constraint. The solution is x' = clamp(x - Σ λ_m w_m), λ >= 0:
     semismooth Newton steps on the M-dimensional dual, each a small complementarity problem.
-
-    Args:
-        x: (B, D) float32, points inside the box.
-        normal: (B, M, D) float32, w; a row of zeros with r <= 0 is no constraint.
-        residual: (B, M) float32, r.
-        bounds: the box.
-
-    Returns:
-        point: (B, D), inside the box.
-        violation: (B,) by how much the worst constraint is missed; compare it with the residuals.
-
-    Example:
-        >>> b = make_bounds(None, (2,))
-        >>> p, v = project_on_halfspaces(torch.zeros(1, 2), torch.eye(2).unsqueeze(0), torch.ones(1, 2), b)
-        >>> p.round(decimals=4).tolist()
-        [[-1.0, -1.0]]
     """
     multiplier = torch.zeros_like(residual)
     point = x

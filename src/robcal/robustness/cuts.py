@@ -16,20 +16,9 @@ _LEAST_TOLERANCE = 0.002
 
 
 def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> float:
-    """Say how precise distances must be for their levels: a sixteenth of a level's width, where these are narrow.
+    """Return how precise distances (n,) must be: a sixteenth of a level's width, from .002 to `most`.
 
-    Args:
-        distance: (n,) distances, +inf where censored.
-        num_levels: R.
-        most: what is precise enough in any case.
-
-    Returns:
-        A sixteenth of the median of log(upper cut / lower cut) over all levels between two cuts, but no less than .002
-        and no more than `most`, which it is with fewer than two cuts.
-
-    Example:
-        >>> round(level_tolerance(np.exp(np.linspace(0, 0.8, 1000)), 10), 4)
-        0.005
+    The width is the median of log(upper cut / lower cut) over the levels between two cuts; +inf stands for censored.
     """
     cuts = np.quantile(distance, np.arange(1, num_levels) / num_levels, method="lower")
     cuts = cuts[(cuts > 0) & np.isfinite(cuts)]
@@ -39,26 +28,11 @@ def level_tolerance(distance: Any, num_levels: int, *, most: float = 0.01) -> fl
 
 
 def cut_bands(distance: Any, total: int, num_levels: int = 10, *, errors: float = 1.0) -> tuple[Band, ...]:
-    """Return where the cuts between the levels of a whole data set lie, judged by a random sample of it.
+    """Return R - 1 bands in which the cuts of N examples lie, judged by the distances (n,) of a random sample of them.
 
     The share p of examples below a cut is known; in a sample of n of N (drawn without replacement) the share below the
-    same distance has a standard error of √(p (1 − p) / n · (1 − n / N)).
-
-    Args:
-        distance: (n,) distances of the sample, +inf where censored.
-        total: N >= n.
-        num_levels: R.
-        errors: half the width of a band, in standard errors.
-
-    Returns:
-        R - 1 bands (low, high), ascending; those that lie among censored examples end at the largest float32.
-
-    Raises:
-        InputError: NaN distances.
-
-    Example:
-        >>> cut_bands([0.1, 0.2, 0.3, 0.4], total=4, num_levels=2)
-        ((0.2, 0.3),)
+    same distance has a standard error of √(p (1 − p) / n · (1 − n / N)). A band is `errors` of these to either side;
+    among censored examples, +inf, it ends at the largest float32.
     """
     ordered = np.minimum(np.sort(check_scores(distance, name="distances")), _LARGEST)
     n = len(ordered)

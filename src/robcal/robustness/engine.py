@@ -221,27 +221,16 @@ class TensorSource:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What a single attack found for a batch of inputs.
+    """What a single attack found for a batch of inputs."""
 
-    Attributes:
-        distance: (B,) float32 l2 distance to the point, +inf where none was found.
-        point: (B, …) float32, the adversarial input (the clean input where none was found: look at `verified`).
-        verified: (B,) bool, the point changes the label in float32 and lies in the box.
-        prediction: (B,) int64, the model's label of the clean input.
-        rival: (B,) int64, the label of the point, -1 where none was found.
-        margin: (B,) float32, signed logit margin of the reference label at the clean input.
-        passes: (B,) float32, forward + input-backward passes spent (half a pass each).
-        flat: (B,) int64, how often the gradient was zero and the point had to be perturbed.
-    """
-
-    distance: Tensor
-    point: Tensor
-    verified: Tensor
-    prediction: Tensor
-    rival: Tensor
-    margin: Tensor
-    passes: Tensor
-    flat: Tensor
+    distance: Tensor  # (B,) float32 l2 distance to the point, +inf where none was found
+    point: Tensor  # (B, …) float32, the adversarial input (the clean input where none was found: look at `verified`)
+    verified: Tensor  # (B,) bool, the point changes the label in float32 and lies in the box
+    prediction: Tensor  # (B,) int64, the model's label of the clean input
+    rival: Tensor  # (B,) int64, the label of the point, -1 where none was found
+    margin: Tensor  # (B,) float32, signed logit margin of the reference label at the clean input
+    passes: Tensor  # (B,) float32, forward + input-backward passes spent (half a pass each)
+    flat: Tensor  # (B,) int64, how often the gradient was zero and the point had to be perturbed
 
 
 def collect(parts: Iterator[Rows] | list[Rows], shape: tuple[int, ...]) -> AttackResult:

@@ -35,18 +35,9 @@ def log_error_counts(values: Sequence[float]) -> list[int]:
 
 
 def linear_error(parts: Sequence[Sequence[int]]) -> float | None:
-    """Standard error of the linear picture, by the spread of the middle 80% of the logarithms.
+    """Return the standard error of the linear picture, of the middle 80% of logarithms; None of fewer than 20 descents.
 
-    Args:
-        parts: of `log_error_counts`, of any number of parts of a data set.
-
-    Returns:
-        It, or None of fewer than 20 descents.
-
-    Example:
-        >>> normal = np.random.default_rng(0).normal(-0.3, 0.1, size=5000)
-        >>> round(linear_error([log_error_counts(normal[:2000]), log_error_counts(normal[2000:])]), 2)
-        0.1
+    The `parts` are of `log_error_counts`, of any number of parts of a data set.
     """
     counts: FloatArray = np.zeros(len(_EDGES) - 1)
     for part in parts:

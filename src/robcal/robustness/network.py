@@ -27,24 +27,16 @@ LEAD_OF_LOGITS, LEAD_OF_TERMS = 2.0**-23, 2.0**-20
 
 @dataclass(frozen=True)
 class Linearisation:
-    """The classifier near a batch of points.
+    """The classifier near a batch of points."""
 
-    Attributes:
-        logits: (B, Z) float32.
-        rivals: (B, K) int64, the K classes whose logits come nearest to the reference label's, best first.
-        gap: (B, K) float32, z_reference - z_rival; negative where the rival leads, +inf where its logit is -inf.
-        normal: (B, K, D) float32, gradient of the gap with respect to the input; zero where it is not finite, or the
-            gap is not: such rivals are out of reach.
-        terms: (B, K) float32, Σ_i |normal_i x_i|: the size of what the gap is a sum of.
-        lead: (B, K) float32, what each rival must lead by (see `required_lead`); +inf where its logit is -inf.
-    """
-
-    logits: Tensor
-    rivals: Tensor
-    gap: Tensor
+    logits: Tensor  # (B, Z) float32
+    rivals: Tensor  # (B, K) int64, the K classes whose logits come nearest to the reference label's, best first
+    gap: Tensor  # (B, K) float32, z_reference - z_rival; negative where the rival leads, +inf where its logit is -inf
+    # (B, K, D) float32, gradient of the gap with respect to the input; zero where it is not finite, or the gap
+    # is not: such rivals are out of reach
     normal: Tensor
-    terms: Tensor
-    lead: Tensor
+    terms: Tensor  # (B, K) float32, Σ_i |normal_i x_i|: the size of what the gap is a sum of
+    lead: Tensor  # (B, K) float32, what each rival must lead by (see `required_lead`); +inf where its logit is -inf
 
     def rows(self, at: Tensor) -> Linearisation:
         """Return the linearisation of some of the points, at (n,) positions."""
@@ -237,15 +229,6 @@ def required_lead(reference: Tensor, rival: Tensor, terms: Tensor) -> Tensor:
 
     2⁻²³ (|z_reference| + |z_rival|) + 2⁻²⁰ Σ_i |g_i x_i|, where g is the gradient of their gap (see `LEAD_OF_TERMS`).
     No other logit counts, nor what these two have in common, but for the digits that it costs them.
-
-    Args:
-        reference: logits of the reference label, of any shape.
-        rival: those of the rival.
-        terms: Σ_i |g_i x_i|.
-
-    Example:
-        >>> required_lead(torch.tensor(3.0), torch.tensor(3.5), torch.tensor(10.0)) < 2e-5
-        tensor(True)
     """
     return LEAD_OF_LOGITS * (reference.abs() + rival.abs()) + LEAD_OF_TERMS * terms
 

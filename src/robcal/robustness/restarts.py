@@ -46,24 +46,16 @@ _ERRORS = (0.02, 0.25)
 
 @dataclass(frozen=True)
 class Judging:
-    """Say how the cuts of a round are judged by all of its examples together: after a look at each, and a descent.
+    """Say how the cuts of a round are judged by all of its examples together: after a look at each, and a descent."""
 
-    Attributes:
-        size: examples of the round.
-        total: N, of the whole data set.
-        num_levels: R.
-        known: (n,) distances of the rounds before.
-        pilot: indices of the examples whose first descents come before all others', to tell how far the linear picture
-            errs; none where earlier rounds have told.
-        log_errors: counts of `robcal.robustness.linear_error` of the rounds before.
-    """
-
-    size: int
-    total: int
-    num_levels: int
-    known: tuple[float, ...] = ()
+    size: int  # examples of the round
+    total: int  # N, of the whole data set
+    num_levels: int  # R
+    known: tuple[float, ...] = ()  # (n,) distances of the rounds before
+    # indices of the examples whose first descents come before all others', to tell how far the linear picture
+    # errs; none where earlier rounds have told
     pilot: tuple[int, ...] = ()
-    log_errors: tuple[tuple[int, ...], ...] = ()
+    log_errors: tuple[tuple[int, ...], ...] = ()  # counts of `robcal.robustness.linear_error` of the rounds before
 
     def bands(self, distance: Tensor, finished: Tensor, blur: float) -> tuple[Band, ...]:
         """Return the bands of the cuts by distances of the round, of those that are DONE, and of the rounds before."""

@@ -19,20 +19,13 @@ from robcal.robustness.watched import Draws, Watched
 
 @dataclass(frozen=True)
 class Starts:
-    """The starts of a batch, as its first linearisation tells them.
+    """The starts of a batch, as its first linearisation tells them."""
 
-    Attributes:
-        points: (B, K, D) nearest points of the rivals' boundaries, the nearest first.
-        rivals: (B, K) int64 their classes, -1 where out of reach.
-        penalty: (B, K) the c of Carlini-Wagner from which the boundary point is a minimum where the model is linear:
-            2 d / ‖g‖.
-        first_order: (B,) the distance to the nearest, without the box.
-    """
-
-    points: Tensor
-    rivals: Tensor
+    points: Tensor  # (B, K, D) nearest points of the rivals' boundaries, the nearest first
+    rivals: Tensor  # (B, K) int64 their classes, -1 where out of reach
+    # (B, K) the c of Carlini-Wagner from which the boundary point is a minimum of a linear model: 2 d / ‖g‖
     penalty: Tensor
-    first_order: Tensor
+    first_order: Tensor  # (B,) the distance to the nearest, without the box
 
     @property
     def of_rivals(self) -> int:
