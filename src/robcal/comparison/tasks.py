@@ -26,9 +26,9 @@ _FROM_REFERENCE = ("robustness", "margin", "loss")
 class Choice:
     """Settings of a run, or several to choose from by what they reached on the validation splits of tuning runs."""
 
-    candidates: tuple[TrainSettings, ...]  # the settings; one if there is nothing to choose
-    trials: tuple[tuple[Path, ...], ...] = ()  # for each candidate the directories of its tuning runs
-    select: str = "val_nll"  # the validation figure of the last epoch whose mean is to be least
+    candidates: tuple[TrainSettings, ...]  #: the settings; one if there is nothing to choose
+    trials: tuple[tuple[Path, ...], ...] = ()  #: for each candidate the directories of its tuning runs
+    select: str = "val_nll"  #: the validation figure of the last epoch whose mean is to be least
 
     def scores(self) -> list[list[float]]:
         """Return for each candidate the validation figure of its finished tuning runs."""
@@ -126,7 +126,7 @@ class Job:
 
     entry: Entry
     place: Place
-    plain: Choice | None  # the plain run whose robustness cuts the levels; None without levels
+    plain: Choice | None  #: the plain run whose robustness cuts the levels; None without levels
     shift: ShiftPlan | None
     score_limit: int | None
     outside: tuple[Outside, ...] = ()
