@@ -231,7 +231,7 @@ class _Indexed(torch.utils.data.Dataset[dict[str, Any]]):
     def _class_of(self, label: Any, position: int) -> int:
         """Return the class of an example: another number would be taken for a class of another position."""
         values = np.ravel(as_array(label, "a label")).tolist()
-        if len(values) != 1 or values[0] not in (IGNORED, *range(self.num_classes)):
+        if len(values) != 1 or (values[0] != IGNORED and values[0] not in range(self.num_classes)):
             _refuse_class(f"the label of training example {position} is {label!r}", self.num_classes)
         return int(values[0])
 
