@@ -171,8 +171,8 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
 those of the training file that a run neither trained nor validated on. *ECE, corrected*: with most of the bias of noise
 removed; *floor*: what a perfectly calibrated network with these confidences measures on average. Shift: {SHIFTED:,}
 test images under 15 corruptions of severity {SEVERITY}. Means over the seeds; differences are paired by seed, with the
-95% t interval over seeds, each of which has its own split. + T: after one temperature fitted on the 4,000 validation
-images. `python benchmarks/unused_images.py` writes this page.
+95% t interval over seeds, each of which has its own split. *Running levels*: AR-AdaLS by running margins; + T:
+after one temperature fitted on the 4,000 validation images. `python benchmarks/unused_images.py` writes this page.
 
 | recipe | images | accuracy | ECE, measured | floor | ECE, corrected | gap | NLL | AURC | ECE shift, corrected |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
