@@ -30,7 +30,7 @@ def make_attack(method: Any, *, num_rivals: int | None = None, seed: int = 0) ->
 
     Args:
         method: a key of `ATTACKS`, a function, or an attack with settings of its own.
-        num_rivals: K, of attacks by name that look at rivals; None for 3, of "quick" 2.
+        num_rivals: K, of attacks by name that look at rivals; None for what `ATTACKS` says.
         seed: of attacks by name, and of functions.
 
     Raises:
@@ -47,9 +47,8 @@ def make_attack(method: Any, *, num_rivals: int | None = None, seed: int = 0) ->
     if not isinstance(found, type):
         return Function(found, name=method, seed=seed)
     named = {field.name for field in dataclasses.fields(found)}
-    rivals = 3 if num_rivals is None and method != "quick" else num_rivals
-    settings = {"num_rivals": rivals, "seed": seed}
-    attack: Attack = found(**{key: value for key, value in settings.items() if key in named and value is not None})
+    settings = {"num_rivals": ATTACKS[method].num_rivals if num_rivals is None else num_rivals, "seed": seed}
+    attack: Attack = found(**{key: value for key, value in settings.items() if key in named})
     return attack
 
 

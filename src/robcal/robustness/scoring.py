@@ -58,7 +58,7 @@ def score(
             backward passes, an estimate), "carlini-wagner" (thousands of passes, verified), any other name of
             `robcal.robustness.ATTACKS`, an attack with settings of its own, for example
             `CarliniWagner(max_iterations=100)`, or a function `points(network, x, label, rng)` that returns adversarial
-            points (docs/development.md, "Adding an attack").
+            points (docs/extend.md, "An attack").
         box: (lo, hi), numbers or arrays that broadcast to one input, in input units; None for unbounded inputs.
         num_rivals: K >= 1, classes whose boundaries are linearised; more than Z - 1 means all. Used by named methods;
             None for 3, of "quick" 2.
