@@ -11,7 +11,6 @@ images are corrupted. What is measured of a network is kept below --cache: a run
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,17 @@ import torch
 
 from robcal.base.checks import FloatArray, IntArray
 from robcal.base.files import replacing
+from robcal.base.storage import load_json, save_json
 from robcal.base.types import Float32Array
 from robcal.calibration import TemperatureScaling, aurc, calibration_noise_floor, negative_log_likelihood, signed_gap
-from robcal.calibration.binning import TopLabel, bin_sums, top_label
+from robcal.calibration.binning import bin_sums, summarise
 from robcal.calibration.corrected import BinGaps
 from robcal.calibration.seeds import seed_mean_interval
 from robcal.comparison.plan_file import load_plan
 from robcal.comparison.tasks import Place
 from robcal.data import Split, load_dataset
 from robcal.data.splits import stratified_subset
+from robcal.report import formatting
 from robcal.runs.directory import Run, load_networks
 from robcal.runs.shift import ShiftImages
 from robcal.runs.train import train_run
@@ -75,22 +76,18 @@ def main(arguments: list[str] | None = None) -> None:
             rows = kept(run, place.corrupted)
             for variant, name in (("raw", label), ("scaled", f"{label} + T")):
                 found.setdefault(name, {})[str(seed)] = rows[variant]
-    write(options.page.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
-    write(options.page, page({name: rows for name, rows in found.items() if name in (*ROWS, SCALED)}))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    save_json(found, options.page.with_suffix(".json"))
+    with replacing(options.page) as temporary:
+        shown = {name: rows for name, rows in found.items() if name in (*ROWS, SCALED)}
+        temporary.write_text(page(shown), encoding="utf-8")
 
 
 def kept(run: Run, corrupted: Path) -> dict[str, Any]:
     """Measure a run, or read what was measured of it."""
     file = run.directory / "unused-images.json"
     if not file.is_file():
-        write(file, json.dumps(measured(run, corrupted), indent=1) + "\n")
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        save_json(measured(run, corrupted), file)
+    found: dict[str, Any] = load_json(file)
     return found
 
 
@@ -109,7 +106,7 @@ def measured(run: Run, corrupted: Path) -> dict[str, Any]:
     found = {}
     for variant, heat in (("raw", 1.0), ("scaled", TemperatureScaling().fit(val.logits, val.labels).temperature)):
         probs = softmax(logits / heat)
-        diagrams = [diagram(softmax(one / heat), truth) for one, truth in cells]
+        diagrams = [bin_sums(summarise(softmax(one / heat), truth)) for one, truth in cells]
         found[variant] = {
             "test": figures(probs[: len(test.labels)], test.labels),
             "all": figures(probs, labels),
@@ -139,15 +136,9 @@ def shifted_logits(run: Run, network: torch.nn.Module, folder: Path) -> list[tup
     return [(predict_logits(network, cell), cell.labels) for cell in cells]
 
 
-def diagram(probs: FloatArray, labels: IntArray) -> Any:
-    """Return the sums of a reliability diagram of 15 bins."""
-    confidence, predicted = top_label(probs)
-    return bin_sums(TopLabel(confidence, predicted, (predicted == labels).astype(float)))
-
-
 def figures(probs: FloatArray, labels: IntArray) -> dict[str, float]:
     """Measure probabilities: error as measured and with most of its bias removed, its floor, likelihood, ranking."""
-    gaps = BinGaps.of(diagram(probs, labels))
+    gaps = BinGaps.of(bin_sums(summarise(probs, labels)))
     return {
         "n": len(labels),
         "accuracy": float((probs.argmax(1) == labels).mean()),
@@ -182,7 +173,7 @@ after one temperature fitted on the 4,000 validation images. `python benchmarks/
             mean = {key: np.mean([row[part][key] for row in rows.values()]) for key in first[part]}
             shift = np.mean([row["shift_ece"] for row in rows.values()])
             cells = [name if part == "test" else "", sizes[part], f"{mean['accuracy']:.3f}"]
-            cells += [signed(mean[key]) if key == "gap" else f"{mean[key]:.4f}" for key in FIGURES]
+            cells += [formatting.signed(mean[key]) if key == "gap" else f"{mean[key]:.4f}" for key in FIGURES]
             lines.append("| " + " | ".join([*cells, f"{shift:.4f}" if part == "all" else ""]) + " |")
     return "\n".join([about, *lines, "", *differences(found)]) + "\n"
 
@@ -202,15 +193,7 @@ def differences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def difference(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], key: str, part: str) -> str:
     """Return the mean difference of a figure with its interval."""
     values = [(one[part][key] - two[part][key]) if part else one[key] - two[key] for one, two in pairs]
-    mean = seed_mean_interval(values)
-    if mean.low is None or mean.high is None:
-        return signed(mean.value)
-    return f"{signed(mean.value)} [{signed(mean.low)}, {signed(mean.high)}]"
-
-
-def signed(value: float) -> str:
-    """Write a number with its sign."""
-    return f"{value:+.4f}".replace("-", "−")
+    return formatting.with_interval(seed_mean_interval(values), formatting.signed)
 
 
 if __name__ == "__main__":
