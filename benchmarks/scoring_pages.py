@@ -121,8 +121,8 @@ Take `auto`, the default of `robcal score` and `robcal.score`. Its distances are
 passes no other attack measured here puts as many images into the right one of ten robustness levels. A pass is one
 forward and one backward to the input, of one image; each of the two counts as half a pass.
 
-- Where a rough rank is enough, or where a pass costs much: `quick`. Every distance is verified, and longer than need be
-  by some per cent: use their order. `first-order`, 2.5 passes, is an estimate; no point is verified. It does as well
+- Where a rough rank is enough, or where a pass costs much: `quick`. Every distance is verified, but some per cent too
+  long: use the order of the examples. `first-order`, 2.5 passes, is an estimate; no point is verified. It does as well
   where the linear picture is right (mlp), and worse elsewhere. On strongly curved networks (small ones with batch
   normalisation) both are far from the levels.
 - Where the single distance matters rather than its level: `projection`. In the middle of a level `auto` stops early,

@@ -37,8 +37,8 @@ class Quick(Projection):
     3. A point that is not beyond the boundary is moved on by the secant of its gap; after four such forwards in vain,
        along another gradient.
 
-    All boundaries are overshot alike, so distances are longer than need be by some per cent, and nothing is spent to
-    shorten them: their order is what they are for.
+    All boundaries are overshot by one share, so all distances are too long by about the same few per cent. No pass is
+    spent on shortening them: use their order.
 
     Attributes:
         num_rivals: K, rivals linearised at the clean input; more than Z - 1 means all.
